@@ -1,0 +1,87 @@
+"""The errors a user can meet.
+
+Every message has three parts: what was found, what was expected, and what to do about it. The command line
+prints the message without a traceback and ends with the error's ``exit_code``.
+"""
+
+from __future__ import annotations
+
+
+class CanonfaceError(Exception):
+    """Root of all errors raised on purpose.
+
+    Parameters
+    ----------
+    found : str
+        What is wrong, naming the file, key or array.
+    expected : str
+        What would have been right.
+    fix : str
+        What the reader can do now.
+    """
+
+    exit_code = 2
+
+    def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
+        self.found = found
+        self.expected = expected
+        self.fix = fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        parts = [self.found.rstrip(".") + "."]
+        if self.expected:
+            parts.append(f"Expected {self.expected.rstrip('.')}.")
+        if self.fix:
+            parts.append(f"{self.fix.rstrip('.')}.")
+        return " ".join(parts)
+
+    def __reduce__(self) -> tuple[type[CanonfaceError], tuple[str, str, str]]:
+        # Errors cross process borders (Dask workers), so they must pickle with all three parts.
+        return type(self), (self.found, self.expected, self.fix)
+
+
+class ManifestError(CanonfaceError):
+    """The recipe (YAML or a ``--set`` override) is not valid."""
+
+
+class InputError(CanonfaceError):
+    """A capture, scan, camera, image or landmark file cannot be used as it is."""
+
+
+class MeshError(InputError):
+    """A mesh is empty, non-finite, inconsistent or in the wrong unit."""
+
+
+class CameraError(InputError):
+    """A camera is not a valid pinhole camera, or contradicts its image."""
+
+
+class LandmarkError(InputError):
+    """Landmarks are missing, degenerate or of another scheme."""
+
+
+class WarpError(InputError):
+    """The warp cannot start, or its result cannot be believed at all."""
+
+
+class DependencyError(CanonfaceError):
+    """An optional package, system library or service is not present."""
+
+
+class StorageError(CanonfaceError):
+    """A disk or store refused a read or a write (full, read-only, missing)."""
+
+
+class DatasetError(CanonfaceError):
+    """A dataset is of another version or not a canonface dataset."""
+
+
+class CorruptDatasetError(DatasetError):
+    """A dataset's bytes are not what was written."""
+
+    exit_code = 1
+
+
+class CheckpointError(CanonfaceError):
+    """A model checkpoint cannot be read or does not fit."""

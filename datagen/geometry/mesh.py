@@ -1,0 +1,155 @@
+"""Triangle meshes as two arrays, with the checks every mesh passes once at the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import MeshError
+
+FloatArray = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.integer]
+
+# A human head, shoulders included or only a face mask: any bounding-box diagonal in metres outside this
+# range is a unit mistake, not a person.
+HEAD_DIAGONAL_RANGE_M = (0.10, 1.5)
+# Typical diagonal, used to name the unit a refused scan seems to be in.
+HEAD_DIAGONAL_TYPICAL_M = 0.35
+_UNITS = {
+    "metres": 1.0,
+    "decimetres": 0.1,
+    "centimetres": 0.01,
+    "inches": 0.0254,
+    "millimetres": 0.001,
+    "micrometres": 1e-6,
+}
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh; with no faces, a point cloud.
+
+    Attributes
+    ----------
+    vertices : (N, 3) float64
+        Positions in metres.
+    faces : (F, 3) int32
+        Vertex indices, counter-clockwise seen from outside. F may be 0.
+    """
+
+    vertices: npt.NDArray[np.float64]
+    faces: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, vertices: npt.ArrayLike, faces: npt.ArrayLike | None = None) -> Mesh:
+        """Make a mesh from anything array-like, in the dtypes of the contract."""
+        face_array = np.zeros((0, 3), np.int32) if faces is None else np.asarray(faces, np.int32).reshape(-1, 3)
+        return cls(np.ascontiguousarray(vertices, np.float64).reshape(-1, 3), np.ascontiguousarray(face_array))
+
+
+def face_cross(vertices: FloatArray, faces: IntArray) -> npt.NDArray[np.float64]:
+    """Return un-normalised face normals, (F, 3) float64; their length is twice the triangle's area."""
+    v = np.asarray(vertices, np.float64)
+    a, b, c = v[faces[:, 0]], v[faces[:, 1]], v[faces[:, 2]]
+    return np.cross(b - a, c - a)
+
+
+def normalised(vectors: FloatArray) -> npt.NDArray[np.float64]:
+    """Return vectors (..., 3) scaled to unit length; zero vectors stay zero."""
+    v = np.asarray(vectors, np.float64)
+    length = np.linalg.norm(v, axis=-1, keepdims=True)
+    return np.divide(v, length, out=np.zeros_like(v), where=length > 0)
+
+
+def face_normals(vertices: FloatArray, faces: IntArray) -> npt.NDArray[np.float64]:
+    """Return unit face normals, (F, 3) float64; a degenerate triangle has a zero normal."""
+    return normalised(face_cross(vertices, faces))
+
+
+def vertex_normals(vertices: FloatArray, faces: IntArray) -> npt.NDArray[np.float64]:
+    """Return area-weighted unit vertex normals, (N, 3) float64; an unused vertex has a zero normal."""
+    cross = face_cross(vertices, faces)
+    normals = np.empty((len(vertices), 3))
+    corners = np.asarray(faces).T.ravel()
+    for axis in range(3):
+        normals[:, axis] = np.bincount(corners, weights=np.tile(cross[:, axis], 3), minlength=len(vertices))
+    return normalised(normals)
+
+
+def unique_edges(faces: IntArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return undirected edges (E, 2) int64, lower index first, and how many triangles use each, (E,) int64."""
+    f = np.asarray(faces, np.int64)
+    edges = np.sort(np.concatenate([f[:, [0, 1]], f[:, [1, 2]], f[:, [2, 0]]]), axis=1)
+    unique, counts = np.unique(edges, axis=0, return_counts=True)
+    return unique, counts
+
+
+def boundary_vertices(faces: IntArray, n_vertices: int) -> npt.NDArray[np.bool_]:
+    """Return (N,) bool, true where a vertex touches an edge used by only one triangle."""
+    mask = np.zeros(n_vertices, bool)
+    edges, counts = unique_edges(faces)
+    mask[edges[counts == 1].ravel()] = True
+    return mask
+
+
+def compact(vertices: FloatArray, faces: IntArray) -> tuple[Mesh, npt.NDArray[np.int64]]:
+    """Drop vertices that no face uses; return the mesh and the kept old indices, (M,) int64."""
+    kept, inverse = np.unique(np.asarray(faces).ravel(), return_inverse=True)
+    return Mesh.of(np.asarray(vertices)[kept], inverse.reshape(-1, 3)), kept.astype(np.int64)
+
+
+def validate_mesh(mesh: Mesh, name: str, *, need_faces: bool = True) -> Mesh:
+    """Check a mesh at the door and return it.
+
+    Raises
+    ------
+    MeshError
+        If it is empty, has non-finite vertices, or faces that point outside the vertex array.
+    """
+    v, f = mesh.vertices, mesh.faces
+    if len(v) == 0 or (need_faces and len(f) == 0):
+        raise MeshError(
+            f"{name} is empty: {len(v)} vertices, {len(f)} faces",
+            "a surface with at least one triangle" if need_faces else "at least one point",
+            "Check the file and the export that made it",
+        )
+    bad = ~np.isfinite(v).all(axis=1)
+    if bad.any():
+        raise MeshError(
+            f"{name} has {int(bad.sum())} of {len(v)} vertices with NaN or infinite coordinates, "
+            f"the first at index {int(bad.argmax())}",
+            "finite coordinates",
+            "Remove these vertices and the faces that use them",
+        )
+    if len(f) and (f.min() < 0 or f.max() >= len(v)):
+        raise MeshError(
+            f"{name} has face indices from {int(f.min())} to {int(f.max())}",
+            f"indices from 0 to {len(v) - 1}",
+            "Check whether the faces belong to another vertex list or count from 1",
+        )
+    return mesh
+
+
+def check_metric_scale(vertices: FloatArray, name: str, reference_diagonal_m: float = HEAD_DIAGONAL_TYPICAL_M) -> None:
+    """Refuse a head that is not in metres, naming the factor it seems to be off by.
+
+    Raises
+    ------
+    MeshError
+        If the bounding-box diagonal (of the central 98 % of points) is impossible for a head in metres.
+    """
+    low, high = np.percentile(np.asarray(vertices, np.float64), [1, 99], axis=0)
+    diagonal = float(np.linalg.norm(high - low))
+    if HEAD_DIAGONAL_RANGE_M[0] <= diagonal <= HEAD_DIAGONAL_RANGE_M[1]:
+        return
+    ratio = max(diagonal, 1e-12) / reference_diagonal_m
+    unit = min(_UNITS, key=lambda u: abs(np.log(ratio * _UNITS[u])))
+    factor = 1.0 / _UNITS[unit]
+    raise MeshError(
+        f"{name} measures {diagonal:.4g} across, which is no head in metres; "
+        f"it seems to be off by a factor of about {factor:g} (in {unit})",
+        f"a diagonal of {HEAD_DIAGONAL_RANGE_M[0]} to {HEAD_DIAGONAL_RANGE_M[1]} m",
+        f"Declare the unit (--unit, or `unit` in capture.json) or multiply the coordinates by {_UNITS[unit]:g}",
+    )

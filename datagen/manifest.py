@@ -1,0 +1,229 @@
+"""Manifests: the YAML recipe of a dataset, typed."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from datagen.errors import ManifestError
+
+PATCH = 14  # the trainer's ViT reads patches of 14 pixels
+
+
+class Section(BaseModel):
+    """A part of the manifest: unknown keys are errors, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SimulatedSource(Section):
+    """Captures made on the spot, with known truth."""
+
+    kind: Literal["simulated"]
+    head: Literal["anny", "ict"] = Field("anny", description="head model the subjects are drawn from")
+    motion: Literal["procedural", "arkit"] = Field(
+        "procedural", description="smooth random expressions, or the recorded ARKit motion under `root`"
+    )
+    root: Path | None = Field(
+        None, description="folder with `ict_facekit/` and `arkit_motion/`, for those who use them"
+    )
+    subjects: int = Field(8, ge=1)
+    frames: int = Field(8, ge=1, description="frames per sequence")
+    fps: float = Field(12.0, gt=0)
+    cameras: int = Field(8, ge=1)
+    image_size: int = Field(384, ge=32, description="pixels a side of the simulated sensor")
+    scan_noise_mm: float = Field(0.1, ge=0, description="standard deviation of the scan's noise along its normal")
+    registration_error_mm: float = Field(2.0, ge=0, description="RMS of the smooth error of the supplied registration")
+    landmark_noise_mm: float = Field(0.5, ge=0)
+
+
+class FolderSource(Section):
+    """Captures in the layout of docs/capture-format.md."""
+
+    kind: Literal["folder"]
+    root: Path
+
+
+Source = Annotated[SimulatedSource | FolderSource, Field(discriminator="kind")]
+
+
+class CanonicalConfig(Section):
+    """The space coordinates live in."""
+
+    head: Literal["anny", "ict", "flame"] = "anny"
+    identity: Literal["shared"] = Field("shared", description="one mean template for everyone")
+    head_root: Path | None = Field(None, description="folder with the head model's files, where it is not embedded")
+
+
+class WarpConfig(Section):
+    """Settings of the registration engine."""
+
+    subdivisions: int = Field(1, ge=0, le=2, description="times the template is subdivided before the dense stage")
+    use_registration: bool = Field(
+        True, description="start from the supplied registration; otherwise from landmarks alone"
+    )
+    max_distance_mm: float = Field(
+        8.0,
+        gt=0,
+        description="a scan point further than this from the registered template has no counterpart",
+    )
+    pass_residual_mm: float = Field(0.5, gt=0, description="median surface residual up to which a frame passes")
+    fail_residual_mm: float = Field(2.0, gt=0)
+
+
+class RenderConfig(Section):
+    """Settings of the ground-truth maps."""
+
+    backend: Literal["auto", "numba", "open3d", "nvdiffrast"] = "auto"
+    resolution: int = Field(504, ge=PATCH, multiple_of=PATCH, description="pixels a side of a stored sample")
+    crop_margin: float = Field(1.25, gt=0, description="side of the crop over the projected head's extent")
+
+
+class ShardConfig(Section):
+    """Settings of the dataset on disk."""
+
+    clip: int = Field(
+        4, ge=1, description="a shard holds a multiple of this many samples, so clips rarely straddle shards"
+    )
+    samples_per_shard: int = Field(64, ge=1)
+    depth_scale: float = Field(2e-5, gt=0, description="metres per uint16 step")
+    include_review: bool = Field(True, description="also store frames whose verdict is `review`")
+
+
+class SplitConfig(Section):
+    """Which subjects are held out: named, or the last ones in order."""
+
+    val: int | tuple[str, ...] = 1
+    test: int | tuple[str, ...] = 1
+
+
+class Manifest(Section):
+    """The recipe of one dataset."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = 0
+    source: Source
+    canonical: CanonicalConfig = CanonicalConfig()
+    warp: WarpConfig = WarpConfig()
+    render: RenderConfig = RenderConfig()
+    shards: ShardConfig = ShardConfig()
+    splits: SplitConfig = SplitConfig()
+
+    def text(self) -> str:
+        """The manifest as canonical JSON: sorted keys, every default spelt out."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of :meth:`text`."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+
+def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
+    """Read a YAML manifest and apply ``key.path=value`` overrides (values are YAML).
+
+    Raises
+    ------
+    ManifestError
+        If the file is missing or no YAML, a key is unknown (with the nearest valid one), or a value has the wrong
+        type or range.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ManifestError(
+            f"manifest {path} does not exist", "a YAML file", "See manifests/ for recipes to start from"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ManifestError(
+            f"manifest {path} cannot be read: {error}",
+            "a YAML file",
+            "See manifests/ for recipes to start from",
+        ) from None
+    if not isinstance(content, dict):
+        raise ManifestError(
+            f"manifest {path} holds a {type(content).__name__}",
+            "a mapping of sections",
+            "See manifests/ for recipes to start from",
+        )
+    for override in overrides:
+        _apply_override(content, override)
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: dict[str, Any], name: str = "manifest") -> Manifest:
+    """Validate a manifest given as plain data.
+
+    Raises
+    ------
+    ManifestError
+        As :func:`load_manifest`.
+    """
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise ManifestError(
+            f"{name} is not valid: {_describe(error)}",
+            fix="`datagen schema` prints every key with its type, range and meaning",
+        ) from None
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    path, separator, value = override.partition("=")
+    if not separator or not path:
+        raise ManifestError(
+            f"--set {override!r} is no override", "key.path=value", "For example: --set source.subjects=3"
+        )
+    *parents, last = path.split(".")
+    section = content
+    for key in parents:
+        section = section.setdefault(key, {})
+        if not isinstance(section, dict):
+            raise ManifestError(
+                f"--set {override!r}: {key} is a value, not a section",
+                "key.path=value",
+                "See `datagen schema` for the keys",
+            )
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ManifestError(
+            f"--set {override!r}: the value is no YAML ({error})", "key.path=value", "Quote the value"
+        ) from None
+
+
+def _describe(error: ValidationError) -> str:
+    sentences = []
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        # pydantic puts the chosen member of a union into the location; it is no key of the file.
+        if len(location) > 1 and location[0] == "source":
+            location = [location[0], *location[2:]] if location[1] in {"simulated", "folder"} else location
+        where = ".".join(location) or "the top level"
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(location[-1], _known_keys(), n=1)
+            sentences.append(f"unknown key {where}" + (f" (did you mean {near[0]}?)" if near else ""))
+        else:
+            sentences.append(f"{where}: {item['msg']}, found {item.get('input')!r}")
+    return "; ".join(sentences)
+
+
+def _known_keys() -> list[str]:
+    sections: list[type[BaseModel]] = [
+        Manifest,
+        SimulatedSource,
+        FolderSource,
+        CanonicalConfig,
+        WarpConfig,
+        RenderConfig,
+        ShardConfig,
+        SplitConfig,
+    ]
+    return sorted({key for section in sections for key in section.model_fields})

@@ -1,0 +1,98 @@
+"""The contract between rasterising backends and everything that uses their maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.geometry.camera import Camera
+
+NO_FACE = -1
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """What is visible in each pixel of one view.
+
+    Attributes
+    ----------
+    face : (H, W) int32
+        Index of the nearest triangle at the pixel centre, -1 where there is none. Both sides of a triangle count.
+    barycentric : (H, W, 3) float32
+        Perspective-correct weights of that triangle's corners; zero where there is none.
+    depth : (H, W) float32
+        Planar z in metres; 0 where there is none.
+    """
+
+    face: npt.NDArray[np.int32]
+    barycentric: npt.NDArray[np.float32]
+    depth: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SurfaceAttributes:
+    """A mesh with what is to be rendered of it.
+
+    Attributes
+    ----------
+    vertices : (N, 3) float64
+        World metres.
+    faces : (F, 3) int32
+    canonical : (N, 3) float32
+        Normalised; NaN where unknown.
+    confidence : (N,) float32
+    region : (N,) uint8
+    """
+
+    vertices: npt.NDArray[np.float64]
+    faces: npt.NDArray[np.int32]
+    canonical: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    region: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ViewMaps:
+    """Ground truth of one view, channel first.
+
+    Attributes
+    ----------
+    depth : (H, W) float32
+        Planar metres; 0 = no surface.
+    canonical : (3, H, W) float32
+        Normalised; 0 outside ``mask``.
+    normal : (3, H, W) float32
+        Unit, camera axes, facing the camera; 0 where there is no surface.
+    region : (H, W) uint8
+        0 = background.
+    confidence : (H, W) float32
+        0 where there is no canonical coordinate.
+    mask : (H, W) bool
+        Foreground: a surface with a canonical coordinate.
+    """
+
+    depth: npt.NDArray[np.float32]
+    canonical: npt.NDArray[np.float32]
+    normal: npt.NDArray[np.float32]
+    region: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
+
+
+class Rasteriser(Protocol):
+    """A backend: turns triangles into fragments, one view per camera."""
+
+    @property
+    def name(self) -> str:
+        """Name used in manifests and messages."""
+        ...
+
+    def rasterise(
+        self, vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer], cameras: Sequence[Camera]
+    ) -> list[Fragments]:
+        """Rasterise a mesh (vertices (N, 3) world metres, faces (F, 3)) into every camera."""
+        ...

@@ -1,0 +1,137 @@
+"""The dataset format, version 1: arrays, dtypes, quantisation. ``docs/dataset-format.md`` is its prose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FORMAT = "canonface"
+FORMAT_VERSION = 1
+SPLITS = ("train", "val", "test")
+
+# uint16 depth: 20 µm steps reach 1.31 m; a rig further away gets a coarser scale from the manifest.
+DEFAULT_DEPTH_SCALE = 2e-5
+CANONICAL_LEVELS = 65534
+NORMAL_LEVELS = 127
+CONFIDENCE_LEVELS = 255
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a split: its dtype and the shape of one sample ("H" and "W" stand for the resolution)."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+    fill_value: int | float = 0
+
+    def sample_shape(self, resolution: int) -> tuple[int, ...]:
+        """Return the shape of one sample at a resolution in pixels."""
+        return tuple(resolution if isinstance(n, str) else n for n in self.shape)
+
+
+ARRAYS: Mapping[str, ArraySpec] = {
+    "image": ArraySpec("uint8", (3, "H", "W")),
+    "depth": ArraySpec("uint16", ("H", "W")),
+    "canonical": ArraySpec("uint16", (3, "H", "W")),
+    "normal": ArraySpec("int8", (3, "H", "W")),
+    "confidence": ArraySpec("uint8", ("H", "W")),
+    "region": ArraySpec("uint8", ("H", "W")),
+    "intrinsics": ArraySpec("float32", (3, 3)),
+    "world_to_camera": ArraySpec("float32", (4, 4)),
+    "head_to_world": ArraySpec("float32", (4, 4)),
+    "subject": ArraySpec("int32", ()),
+    "sequence": ArraySpec("int32", ()),
+    "camera": ArraySpec("int32", ()),
+    "frame": ArraySpec("int32", ()),
+    "time": ArraySpec("float32", ()),
+    "valid": ArraySpec("uint8", ()),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One view of one frame as a user sees it, before quantisation.
+
+    Attributes
+    ----------
+    image : (3, H, W) uint8, sRGB
+    depth : (H, W) float32, planar metres, 0 = no surface
+    canonical : (3, H, W) float32, normalised to [-1, 1]
+    normal : (3, H, W) float32, unit, camera axes
+    confidence : (H, W) float32 in [0, 1]; above 0 exactly where ``canonical`` is known
+    region : (H, W) uint8, 0 = background
+    intrinsics : (3, 3) float32, pixels, of the crop as stored
+    world_to_camera, head_to_world : (4, 4) float32, metres
+    subject, sequence, camera : str
+    frame : int
+    time : float, seconds
+    """
+
+    image: npt.NDArray[np.uint8]
+    depth: npt.NDArray[np.float32]
+    canonical: npt.NDArray[np.float32]
+    normal: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    region: npt.NDArray[np.uint8]
+    intrinsics: npt.NDArray[np.float32]
+    world_to_camera: npt.NDArray[np.float32]
+    head_to_world: npt.NDArray[np.float32]
+    subject: str
+    sequence: str
+    camera: str
+    frame: int
+    time: float
+
+
+def encode_depth(depth_m: npt.NDArray[np.floating], scale: float) -> npt.NDArray[np.uint16]:
+    """Quantise planar metres to uint16 steps of ``scale`` metres; 0 stays 0.
+
+    Raises
+    ------
+    OverflowError
+        If a depth does not fit: 65535 × scale metres is the limit.
+    """
+    steps = np.rint(np.asarray(depth_m, np.float64) / scale)
+    if steps.size and steps.max() > np.iinfo(np.uint16).max:
+        raise OverflowError(f"depth {float(np.max(depth_m)):.3f} m exceeds {np.iinfo(np.uint16).max * scale:.3f} m")
+    return steps.astype(np.uint16)
+
+
+def decode_depth(steps: npt.NDArray[np.uint16], scale: float) -> npt.NDArray[np.float32]:
+    """Invert :func:`encode_depth`, float32 metres."""
+    return steps.astype(np.float32) * np.float32(scale)
+
+
+def encode_canonical(canonical: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
+    """Quantise [-1, 1] to uint16 with 65535 levels, so that 0 is exact; values outside are clipped."""
+    clipped = np.clip(np.asarray(canonical, np.float64), -1.0, 1.0)
+    return np.rint((clipped + 1.0) * (CANONICAL_LEVELS / 2)).astype(np.uint16)
+
+
+def decode_canonical(steps: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Invert :func:`encode_canonical`, float32."""
+    return steps.astype(np.float32) * np.float32(2 / CANONICAL_LEVELS) - np.float32(1)
+
+
+def encode_normal(normal: npt.NDArray[np.floating]) -> npt.NDArray[np.int8]:
+    """Quantise unit vectors to int8 steps of 1/127."""
+    return np.rint(np.clip(normal, -1, 1) * NORMAL_LEVELS).astype(np.int8)
+
+
+def decode_normal(steps: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    """Invert :func:`encode_normal`, float32, unit up to quantisation."""
+    return steps.astype(np.float32) / np.float32(NORMAL_LEVELS)
+
+
+def encode_confidence(confidence: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+    """Quantise [0, 1] to uint8; anything above 0 stays above 0, because 0 means "no canonical coordinate"."""
+    c = np.clip(np.asarray(confidence, np.float64), 0, 1)
+    return np.where(c > 0, np.maximum(np.rint(c * CONFIDENCE_LEVELS), 1), 0).astype(np.uint8)
+
+
+def decode_confidence(steps: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Invert :func:`encode_confidence`, float32 in [0, 1]."""
+    return steps.astype(np.float32) / np.float32(CONFIDENCE_LEVELS)

@@ -1,0 +1,117 @@
+"""The one type every capture reader produces, and the protocol they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.geometry.camera import Camera
+from datagen.geometry.landmarks import Landmarks
+from datagen.geometry.mesh import Mesh
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SequenceKey:
+    """Names one capture: a subject performing one sequence."""
+
+    subject: str
+    sequence: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}/{self.sequence}"
+
+
+@dataclass(frozen=True)
+class SequenceInfo:
+    """What planning needs to know of a capture without loading its frames.
+
+    Attributes
+    ----------
+    key : SequenceKey
+    frames : tuple of int
+        Increasing frame numbers; gaps are allowed.
+    fps : float
+        Frames a second, so that time is ``frame / fps``.
+    cameras : tuple of Camera
+        Validated; the same for every frame.
+    """
+
+    key: SequenceKey
+    frames: tuple[int, ...]
+    fps: float
+    cameras: tuple[Camera, ...]
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Template-topology vertices supplied with a frame, such as a tracker's fit.
+
+    Attributes
+    ----------
+    head : str
+        Name of the head model whose topology it has.
+    vertices : (V, 3) float64
+        World metres.
+    """
+
+    head: str
+    vertices: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One instant of a capture. Images and masks are read only when asked for.
+
+    Attributes
+    ----------
+    key : SequenceKey
+    index : int
+        Frame number.
+    time_s : float
+    scan : Mesh
+        The raw surface in world metres; validated; no faces means a point cloud.
+    cameras : tuple of Camera
+    registration : Registration or None
+    landmarks : Landmarks or None
+        World metres.
+    images, masks : mapping of camera name to a reader
+        ``images[name]()`` gives (H, W, 3) uint8 sRGB, ``masks[name]()`` gives (H, W) bool; either may lack cameras.
+    """
+
+    key: SequenceKey
+    index: int
+    time_s: float
+    scan: Mesh
+    cameras: tuple[Camera, ...]
+    registration: Registration | None = None
+    landmarks: Landmarks | None = None
+    images: Mapping[str, Callable[[], Image]] = field(default_factory=dict)
+    masks: Mapping[str, Callable[[], npt.NDArray[np.bool_]]] = field(default_factory=dict)
+
+
+class CaptureSource(Protocol):
+    """Reads captures lazily, frame by frame."""
+
+    def sequences(self) -> Sequence[SequenceInfo]:
+        """List every capture, ordered by subject then sequence, without reading scans or images."""
+        ...
+
+    def frame(self, key: SequenceKey, index: int) -> Frame:
+        """Read one frame.
+
+        Raises
+        ------
+        datagen.errors.InputError
+            If anything the frame needs is missing or broken.
+        """
+        ...
+
+    def input_digest(self, key: SequenceKey, index: int) -> str:
+        """SHA-256 of everything the frame is made of: changes when, and only when, its bytes change."""
+        ...

@@ -1,0 +1,67 @@
+"""What a warp is, and what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.geometry.space import CanonicalSpace
+
+Status = Literal["pass", "review", "fail"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Judgement of one frame's warp.
+
+    Attributes
+    ----------
+    status : ``pass``, ``review`` or ``fail``
+    reasons : tuple of str
+        One sentence each, with the figure and its limit; empty for a pass.
+    figures : dict of str to float
+        Everything measured, flat, units in the names.
+    """
+
+    status: Status
+    reasons: tuple[str, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Warp:
+    """The map from a frame's scan to canonical space.
+
+    Attributes
+    ----------
+    scan_vertices : (N, 3) float64
+        The scan's own points, metres, in the input's frame.
+    scan_faces : (F, 3) int32
+    canonical : (N, 3) float32
+        Normalised canonical coordinate of each scan vertex; NaN where the scan has no counterpart.
+    confidence : (N,) float32
+        In [0, 1]; 0 where ``canonical`` is NaN.
+    region : (N,) uint8
+        Labels of :data:`datagen.heads.regions.REGIONS`; 0 where there is no counterpart.
+    registered_vertices : (V, 3) float64
+        The template deformed onto the scan, metres, in the input's frame.
+    registered_faces : (G, 3) int32
+    head_to_world : (4, 4) float64
+        Rigid: template axes and origin to the input's frame.
+    space : CanonicalSpace
+    verdict : Verdict
+    """
+
+    scan_vertices: npt.NDArray[np.float64]
+    scan_faces: npt.NDArray[np.int32]
+    canonical: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    region: npt.NDArray[np.uint8]
+    registered_vertices: npt.NDArray[np.float64]
+    registered_faces: npt.NDArray[np.int32]
+    head_to_world: npt.NDArray[np.float64]
+    space: CanonicalSpace
+    verdict: Verdict
