@@ -1,0 +1,62 @@
+"""What every backend checks and converts before it rasterises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import CameraError, MeshError
+from datagen.geometry.camera import Camera, validate_camera
+from datagen.geometry.mesh import Mesh, validate_mesh
+
+# Nothing nearer than this is imaged: one millimetre in front of the optical centre.
+NEAR_M = 1e-3
+# Fixed-point screen coordinates (numba) and GPU viewports both end here.
+MAX_IMAGE_PX = 8192
+
+
+def checked_inputs(
+    vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer], cameras: Sequence[Camera]
+) -> Mesh:
+    """Return the mesh in the contract's dtypes, contiguous, after checking it and the cameras.
+
+    Parameters
+    ----------
+    vertices : (N, 3) float
+        World metres.
+    faces : (F, 3) int
+    cameras : sequence of Camera
+
+    Raises
+    ------
+    datagen.errors.MeshError
+        If the arrays have other shapes, a vertex is not finite, there is no triangle, or an index is out of range.
+    datagen.errors.CameraError
+        If a camera is no pinhole camera, or larger than :data:`MAX_IMAGE_PX` pixels a side.
+    """
+    v, f = np.asarray(vertices), np.asarray(faces)
+    if v.ndim != 2 or v.shape[1] != 3 or f.ndim != 2 or f.shape[1] != 3 or f.dtype.kind not in "iu":
+        raise MeshError(
+            f"the mesh to render has vertices of shape {v.shape} and faces of shape {f.shape} and type {f.dtype}",
+            "vertices (N, 3) and integer faces (F, 3)",
+            "Triangulate the mesh, and pass vertices before faces",
+        )
+    if len(f) and (int(f.min()) < 0 or int(f.max()) >= len(v)):
+        # Checked before the cast to int32, which could wrap a wrong index into range.
+        raise MeshError(
+            f"the mesh to render has face indices from {int(f.min())} to {int(f.max())}",
+            f"indices from 0 to {len(v) - 1}",
+            "Check whether the faces belong to another vertex list or count from 1",
+        )
+    mesh = validate_mesh(Mesh.of(v, f), "the mesh to render")
+    for camera in cameras:
+        validate_camera(camera)
+        if max(camera.width, camera.height) > MAX_IMAGE_PX:
+            raise CameraError(
+                f"camera {camera.name} has size {camera.width}×{camera.height}",
+                f"at most {MAX_IMAGE_PX} pixels a side",
+                "Render a crop (datagen.render.crop), or scale the camera down",
+            )
+    return mesh
