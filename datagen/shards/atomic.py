@@ -1,0 +1,101 @@
+"""Writing so that a kill, a full disk or a lost mains never leaves a half-written file under its real name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from datagen.errors import StorageError
+
+_TEMPORARY = ".tmp-"
+
+_REMEDIES = {
+    errno.ENOSPC: ("the disk is full", "Free some space and run the same command again; finished work is kept"),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space and run the same command again"),
+    errno.EFBIG: ("the file would be larger than allowed", "Raise the limit (ulimit -f) or use smaller shards"),
+    errno.EROFS: ("the file system is read-only", "Choose an output folder that can be written"),
+    errno.EACCES: ("permission denied", "Change the folder's owner or mode, or choose another output folder"),
+    errno.EPERM: ("operation not permitted", "Change the folder's owner or mode, or choose another output folder"),
+}
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turn every ``OSError`` inside the block into a ``StorageError`` that says what to do.
+
+    Parameters
+    ----------
+    doing : str
+        What the block does, as in "writing shard train-00003".
+
+    Raises
+    ------
+    StorageError
+    """
+    try:
+        yield
+    except OSError as error:
+        reason, fix = _REMEDIES.get(
+            error.errno or 0, (str(error), "Check the disk and run the same command again; finished work is kept")
+        )
+        where = f" ({error.filename})" if error.filename else ""
+        raise StorageError(f"{doing} failed: {reason}{where}", "a disk that can be written", fix) from error
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a rename survives a power cut only after this."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the bytes of a file durable."""
+    fsync_folder(path)  # the same call: a descriptor opened for reading is enough
+
+
+def make_folders(folder: Path) -> None:
+    """Create a folder and its parents, each entered durably in its parent."""
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_folder(folder.parent)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is one that :func:`atomic_write_bytes` leaves behind when it is killed."""
+    return name.startswith(".") and _TEMPORARY in name
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that readers see either the old content or the whole new one, also after a power cut.
+
+    The bytes go to a temporary name in the same folder, are fsynced and renamed; then the folder is fsynced.
+    Missing parent folders are made.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full, read-only or refuses; the old content is then untouched and no temporary file stays.
+    """
+    with storage_errors(f"writing {path}"):
+        make_folders(path.parent)
+        temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        fsync_folder(path.parent)

@@ -1,0 +1,179 @@
+"""Samples to stored arrays: every value is checked before anything reaches the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import InputError
+from datagen.shards.plan import DatasetPlan, ShardUnit
+from datagen.shards.schema import (
+    ARRAYS,
+    Sample,
+    encode_canonical,
+    encode_confidence,
+    encode_depth,
+    encode_normal,
+)
+
+_FLOAT_ARRAYS = (
+    "depth",
+    "canonical",
+    "normal",
+    "confidence",
+    "intrinsics",
+    "world_to_camera",
+    "head_to_world",
+)
+_TOLERANCE = 1e-4  # float32 rounding of unit vectors and of coordinates on the border of the space
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def encode_unit(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]) -> Arrays:
+    """Check and quantise the samples of one shard.
+
+    Parameters
+    ----------
+    plan : DatasetPlan
+    unit : ShardUnit
+    samples : iterable of Sample
+        Exactly ``unit.samples`` of them, strictly increasing in (subject, sequence, camera, frame).
+
+    Returns
+    -------
+    dict of array name to array (unit.samples, ...)
+        As stored.
+
+    Raises
+    ------
+    InputError
+        If a sample has a wrong shape, dtype, range, non-finite number or unknown name, if the order is wrong, or if
+        there are too few or too many samples.
+    """
+    shapes = {name: (unit.samples, *spec.sample_shape(plan.resolution)) for name, spec in ARRAYS.items()}
+    arrays: Arrays = {name: np.zeros(shapes[name], spec.dtype) for name, spec in ARRAYS.items()}
+    tables = {
+        "subject": {name: i for i, name in enumerate(plan.subjects)},
+        "sequence": {name: i for i, name in enumerate(plan.sequences)},
+        "camera": {name: i for i, name in enumerate(plan.cameras)},
+    }
+    allowed = set(plan.splits[unit.split])
+    previous: tuple[int, ...] | None = None
+    number = 0
+    for number, sample in enumerate(samples, start=1):
+        identity = f"{sample.subject}/{sample.sequence}/{sample.camera}/{sample.frame}"
+        where = f"shard {unit.name}, sample {number - 1} ({identity})"
+        if number > unit.samples:
+            raise InputError(f"{where} is one too many", f"{unit.samples} samples", "Plan the shards again")
+        if sample.subject not in allowed:
+            raise InputError(
+                f"{where} does not belong to {unit.split}", f"a subject of {unit.split}", "Plan the shards again"
+            )
+        row = _encode_sample(sample, plan, tables, where)
+        key = tuple(int(row[name]) for name in ("subject", "sequence", "camera", "frame"))
+        if previous is not None and key <= previous:
+            raise InputError(
+                f"{where} is out of order or a repeat",
+                "samples increasing in (subject, sequence, camera, frame)",
+                "Sort the samples by the index of their names in the plan's tables",
+            )
+        previous = key
+        for name, value in row.items():
+            arrays[name][number - 1] = value
+    if number < unit.samples:
+        raise InputError(f"shard {unit.name} got {number} samples", f"{unit.samples} samples", "Plan the shards again")
+    return arrays
+
+
+def _encode_sample(
+    sample: Sample, plan: DatasetPlan, tables: Mapping[str, Mapping[str, int]], where: str
+) -> dict[str, Any]:
+    values = {name: np.asarray(getattr(sample, name)) for name in ("image", "region", *_FLOAT_ARRAYS)}
+    for name, value in values.items():
+        _check_array(name, value, ARRAYS[name].sample_shape(plan.resolution), where)
+    _check_maps(values, where)
+    _check_matrices(values, where)
+    row: dict[str, Any] = {"image": values["image"], "region": values["region"], "valid": 1}
+    try:
+        row["depth"] = encode_depth(values["depth"], plan.depth_scale)
+    except OverflowError as error:
+        raise InputError(
+            f"{where}: {error}",
+            f"depth below {65535 * plan.depth_scale:.3f} m",
+            "Raise shards.depth_scale in the manifest",
+        ) from None
+    if np.any((row["depth"] == 0) & (values["depth"] > 0)):
+        raise InputError(
+            f"{where}: a depth above 0 is stored as 0, which means no surface",
+            f"depths of {plan.depth_scale} m or more",
+            "Check that depth is in metres",
+        )
+    known = values["confidence"] > 0
+    # One fixed value where nothing is known: bytes then depend on knowledge only, and compress to nothing.
+    row["canonical"] = encode_canonical(np.where(known, values["canonical"], 0))
+    row["normal"] = encode_normal(np.where(values["depth"] > 0, values["normal"], 0))
+    row["confidence"] = encode_confidence(values["confidence"])
+    for name in ("intrinsics", "world_to_camera", "head_to_world"):
+        row[name] = values[name].astype(np.float32)
+    for name, table in tables.items():
+        value = getattr(sample, name)
+        if value not in table:
+            raise InputError(f"{where}: {name} {value!r} is not in the plan's table", f"one of {len(table)} names")
+        row[name] = table[value]
+    if not 0 <= sample.frame <= np.iinfo(np.int32).max:
+        raise InputError(f"{where}: frame {sample.frame}", "a frame number from 0 to 2147483647")
+    if not np.isfinite(sample.time):
+        raise InputError(f"{where}: time is {sample.time}", "seconds")
+    row["frame"], row["time"] = sample.frame, sample.time
+    return row
+
+
+def _check_array(name: str, value: npt.NDArray[Any], shape: tuple[int, ...], where: str) -> None:
+    if value.shape != shape:
+        raise InputError(f"{where}: {name} has shape {value.shape}", f"{shape}", "Render at the plan's resolution")
+    if name in _FLOAT_ARRAYS:
+        if value.dtype.kind != "f":
+            raise InputError(f"{where}: {name} is {value.dtype}", "float32")
+        if not np.isfinite(value).all():
+            bad = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+            raise InputError(f"{where}: {name} is not finite at {bad}", "finite numbers", "Mask unknown pixels with 0")
+    elif value.dtype != np.uint8:
+        raise InputError(f"{where}: {name} is {value.dtype}", "uint8")
+
+
+def _check_maps(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:
+    depth, confidence = values["depth"], values["confidence"]
+    known = confidence > 0
+    checks = (
+        (depth < 0, "depth is negative", "planar z in front of the camera"),
+        ((confidence < 0) | (confidence > 1), "confidence leaves [0, 1]", "values in [0, 1]"),
+        (known & (depth <= 0), "confidence without a surface", "confidence 0 wherever depth is 0"),
+        ((values["region"] > 0) & (depth <= 0), "a region without a surface", "region 0 wherever depth is 0"),
+        (
+            known & (np.abs(values["canonical"]).max(axis=0) > 1 + _TOLERANCE),
+            "a canonical coordinate leaves [-1, 1]",
+            "normalised coordinates, or confidence 0 where the surface leaves the canonical space",
+        ),
+        (
+            (depth > 0) & (np.abs(values["normal"]).max(axis=0) > 1 + _TOLERANCE),
+            "a normal is longer than 1",
+            "unit normals",
+        ),
+    )
+    for wrong, found, expected in checks:
+        if wrong.any():
+            row, column = (int(i) for i in np.argwhere(wrong)[0])
+            raise InputError(f"{where}: {found} at row {row}, column {column}", expected)
+
+
+def _check_matrices(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:
+    k = values["intrinsics"]
+    if not (k[0, 0] > 0 and k[1, 1] > 0 and np.array_equal(k[2], (0, 0, 1))):
+        raise InputError(f"{where}: intrinsics are no pinhole matrix", "fx, fy > 0 and a last row of 0 0 1")
+    for name in ("world_to_camera", "head_to_world"):
+        if not np.array_equal(values[name][3], (0, 0, 0, 1)):
+            raise InputError(f"{where}: {name} is no rigid transform", "a last row of 0 0 0 1")

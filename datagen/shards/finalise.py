@@ -1,0 +1,130 @@
+"""Turning finished shards into a dataset: metadata, clean-up, and the root document last."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from datagen.errors import StorageError
+from datagen.shards.atomic import atomic_write_bytes, fsync_folder, is_temporary, storage_errors
+from datagen.shards.index import IndexTables, index_problems
+from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, unit_files
+from datagen.shards.metadata import array_metadata, group_metadata, metadata_bytes, root_attributes
+from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
+from datagen.shards.reader import Dataset, open_dataset
+from datagen.shards.schema import ARRAYS, SPLITS
+from datagen.shards.writer import ROOT_METADATA, STAGING
+
+
+def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> Dataset:
+    """Finish a dataset whose shards are all written.
+
+    Removes what a killed or an earlier build left (staging, temporary files, shards and records that are not in the
+    plan), writes the metadata of arrays and groups, and the root's ``zarr.json`` last: before that the folder does not
+    open as a dataset. The bytes depend on the plan and the records alone.
+
+    Parameters
+    ----------
+    root : Path
+    plan : DatasetPlan
+    records : iterable of ShardRecord
+        One for each of ``plan.units``, in any order.
+
+    Raises
+    ------
+    StorageError
+        If a shard is missing, of another plan or not as its record says, or if the disk refuses.
+    """
+    root = Path(root)
+    by_name = {record.name: record for record in records}
+    files = _check_records(root, plan, by_name)
+    documents = _documents(plan)
+    documents[ROOT_METADATA] = metadata_bytes(group_metadata(root_attributes(plan, files)))
+    keep = {*documents, *files, *(f"{RECORDS}/{unit.name}.json" for unit in plan.units)}
+    with storage_errors(f"finishing {root}"):
+        root.mkdir(parents=True, exist_ok=True)
+        stale = [path for path in sorted(root.rglob("*")) if _is_ours(root, path, keep)]
+        pending = {name: data for name, data in documents.items() if not _holds(root / name, data)}
+        if stale or pending:
+            # Nothing may look finished while it changes.
+            (root / ROOT_METADATA).unlink(missing_ok=True)
+            fsync_folder(root)
+            pending[ROOT_METADATA] = documents[ROOT_METADATA]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        _remove_empty_folders(root)
+    for name, data in pending.items():
+        if name != ROOT_METADATA:
+            atomic_write_bytes(root / name, data)
+    _check_order(root, plan)
+    if ROOT_METADATA in pending:
+        atomic_write_bytes(root / ROOT_METADATA, pending[ROOT_METADATA])
+    return open_dataset(root)
+
+
+def _check_records(root: Path, plan: DatasetPlan, by_name: dict[str, ShardRecord]) -> dict[str, str]:
+    """Return the digest of every shard file of the plan."""
+    files: dict[str, str] = {}
+    for unit in plan.units:
+        record = by_name.get(unit.name)
+        problem = None
+        if record is None or not (root / RECORDS / f"{unit.name}.json").is_file():
+            problem = "it was never finished"
+        elif record.samples != unit.samples or set(record.files) != set(unit_files(unit)):
+            problem = f"it holds {record.samples} samples in {len(record.files)} files, planned were {unit.samples}"
+        elif record.encoding_digest != plan.encoding_digest or record.algorithm != ENCODING_VERSION:
+            problem = "it was written for another plan; content keys must depend on DatasetPlan.encoding_digest"
+        else:
+            found = (file_problem(root, path, digest, deep=False) for path, digest in record.files.items())
+            problem = next((text for text in found if text), None)
+        if record is None or problem:
+            raise StorageError(
+                f"shard {unit.name} of {root} cannot be used: {problem}",
+                "every shard of the plan, finished",
+                "Build again; finished shards are kept",
+            )
+        files.update({path: digest.sha256 for path, digest in record.files.items()})
+    return files
+
+
+def _documents(plan: DatasetPlan) -> dict[str, bytes]:
+    documents = {}
+    for split in SPLITS:
+        for name in ARRAYS:
+            metadata = array_metadata(name, plan.counts[split], plan.resolution, plan.samples_per_shard)
+            documents[f"{split}/{name}/zarr.json"] = metadata_bytes(metadata)
+        documents[f"{split}/zarr.json"] = metadata_bytes(group_metadata({}))
+    return documents
+
+
+def _is_ours(root: Path, path: Path, keep: set[str]) -> bool:
+    """Whether a file is a leftover of this or an earlier build: files of other people are never removed."""
+    name = path.relative_to(root).as_posix()
+    if name in keep or (path.is_dir() and not path.is_symlink()):
+        return False
+    top = name.split("/")[0]
+    return top in {*SPLITS, RECORDS, STAGING} or is_temporary(path.name)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
+def _remove_empty_folders(root: Path) -> None:
+    shutil.rmtree(root / STAGING, ignore_errors=True)
+    folders = [path for name in (*SPLITS, RECORDS) for path in (root / name).rglob("*") if path.is_dir()]
+    for folder in sorted([*folders, *(root / name for name in (*SPLITS, RECORDS))], reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _check_order(root: Path, plan: DatasetPlan) -> None:
+    tables = {split: IndexTables.load(root, split, plan) for split in SPLITS}
+    problems = [text for split in SPLITS for _, text in index_problems(split, tables[split], plan)]
+    if problems:
+        raise StorageError(
+            f"the shards of {root} do not fit together: {problems[0]}",
+            "samples in order, each subject in its split",
+            "Delete the folder and build again",
+        )

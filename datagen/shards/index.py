@@ -1,0 +1,144 @@
+"""The small per-sample arrays of a split, and what follows from them: order, clips, views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import CorruptDatasetError
+from datagen.shards.chunks import ChunkError, read_plain_chunk
+from datagen.shards.metadata import chunk_path
+from datagen.shards.plan import DatasetPlan, plan_units
+from datagen.shards.schema import ARRAYS
+
+ORDER = ("subject", "sequence", "camera", "frame")
+
+
+@dataclass(frozen=True)
+class IndexTables:
+    """Who, what, where and when of every sample of a split; (N,) arrays as stored.
+
+    Attributes
+    ----------
+    subject, sequence, camera : (N,) int32
+        Indices into the dataset's string tables.
+    frame : (N,) int32
+    time : (N,) float32, seconds
+    valid : (N,) uint8
+        1 where the sample was written.
+    """
+
+    subject: npt.NDArray[np.int32]
+    sequence: npt.NDArray[np.int32]
+    camera: npt.NDArray[np.int32]
+    frame: npt.NDArray[np.int32]
+    time: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.uint8]
+
+    @classmethod
+    def load(cls, root: Path, split: str, plan: DatasetPlan) -> IndexTables:
+        """Read the tables of a split.
+
+        Raises
+        ------
+        CorruptDatasetError
+            If a part is missing or damaged.
+        """
+        return cls(**{f.name: load_small_array(root, split, f.name, plan) for f in fields(cls)})
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+
+def load_small_array(root: Path, split: str, name: str, plan: DatasetPlan) -> npt.NDArray[Any]:
+    """Read a whole small array, (N, ...).
+
+    Raises
+    ------
+    CorruptDatasetError
+        Naming the split, array and shard.
+    """
+    spec = ARRAYS[name]
+    shape = spec.sample_shape(plan.resolution)
+    dtype = np.dtype(spec.dtype)
+    values = np.zeros((plan.counts[split], *shape), dtype)
+    for unit in plan_units({split: plan.counts[split]}, plan.samples_per_shard):
+        path = str(root / chunk_path(split, name, unit.index))
+        try:
+            chunk = read_plain_chunk(path, dtype, (plan.samples_per_shard, *shape))
+        except (ChunkError, OSError) as error:
+            raise damaged(root, split, name, unit.index, None, str(error)) from None
+        values[unit.start : unit.stop] = chunk[: unit.samples]
+    return values
+
+
+def damaged(root: Path, split: str, name: str, shard: int, sample: int | None, reason: str) -> CorruptDatasetError:
+    """Return the error of a damaged chunk, naming dataset, split, array, shard and sample."""
+    place = f"split {split}, array {name}, shard {shard}" + ("" if sample is None else f", sample {sample}")
+    return CorruptDatasetError(
+        f"{root} is damaged at {place}: {reason}",
+        "the bytes that were written",
+        "Run `datagen verify` for the whole list, then build again: damaged shards are rewritten",
+    )
+
+
+def index_problems(split: str, tables: IndexTables, plan: DatasetPlan) -> list[tuple[int | None, str]]:
+    """Say what is inconsistent in a split's tables: (sample or None, message) pairs."""
+    problems: list[tuple[int | None, str]] = []
+    problems += [(int(i), "the sample was never marked as written") for i in np.flatnonzero(tables.valid != 1)]
+    for name, table in (("subject", plan.subjects), ("sequence", plan.sequences), ("camera", plan.cameras)):
+        indices = getattr(tables, name)
+        unknown = np.flatnonzero((indices < 0) | (indices >= len(table)))
+        problems += [(int(i), f"{name} {indices[i]} is not in a table of {len(table)}") for i in unknown]
+    keys = np.stack([getattr(tables, name).astype(np.int64) for name in ORDER])
+    later = np.zeros(max(len(tables) - 1, 0), bool)
+    equal = np.ones_like(later)
+    for row in keys:
+        later |= equal & (row[1:] > row[:-1])
+        equal &= row[1:] == row[:-1]
+    problems += [(int(i) + 1, f"not after sample {i} in ({', '.join(ORDER)})") for i in np.flatnonzero(~later)]
+    allowed = [i for i, subject in enumerate(plan.subjects) if subject in plan.splits[split]]
+    for subject in np.setdiff1d(tables.subject, allowed):
+        sample = int(np.flatnonzero(tables.subject == subject)[0])
+        name = plan.subjects[subject] if 0 <= subject < len(plan.subjects) else str(subject)
+        owner = next((other for other, names in plan.splits.items() if name in names), None)
+        belongs = f"a subject of {owner}" if owner else "a subject of no split"
+        problems.append((sample, f"holds {name}, {belongs}: subjects must not be shared between splits"))
+    return problems
+
+
+def runs(tables: IndexTables) -> list[tuple[int, int]]:
+    """Return (start, stop) of every maximal range with one subject, sequence and camera, and increasing frames."""
+    if not len(tables):
+        return []
+    breaks = np.diff(tables.frame) <= 0
+    for name in ("subject", "sequence", "camera"):
+        breaks |= np.diff(getattr(tables, name)) != 0
+    edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(tables)]
+    return list(pairwise(edges))
+
+
+def clips(tables: IndexTables, length: int, stride: int = 1) -> list[npt.NDArray[np.int64]]:
+    """Return the clips of a split; see ``Split.clips``."""
+    if length < 1 or stride < 1:
+        raise ValueError(f"length {length} and stride {stride} must be at least 1")
+    return [
+        np.arange(first, first + length)
+        for start, stop in runs(tables)
+        for first in range(start, stop - length + 1, stride)
+    ]
+
+
+def views(tables: IndexTables) -> list[npt.NDArray[np.int64]]:
+    """Return the samples of each instant; see ``Split.views``."""
+    if not len(tables):
+        return []
+    order = np.lexsort((tables.camera, tables.frame, tables.sequence, tables.subject))
+    keys = np.stack([tables.subject[order], tables.sequence[order], tables.frame[order]])
+    edges = np.flatnonzero((np.diff(keys, axis=1) != 0).any(axis=0)) + 1
+    return [part.astype(np.int64) for part in np.split(order, edges)]

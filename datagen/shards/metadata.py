@@ -1,0 +1,140 @@
+"""The Zarr v3 metadata documents of a dataset, as plain JSON data.
+
+They are written by this module, not by zarr-python, so that their bytes depend on the plan alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from datagen.shards.plan import DatasetPlan, canonical_json, sha256_text
+from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, ArraySpec
+
+PIXEL_CENTER = 0.5
+COMPRESSION_LEVEL = 3
+_DIMENSIONS = {2: ["row", "column"], 3: ["channel", "row", "column"]}
+
+
+def is_map(spec: ArraySpec) -> bool:
+    """Whether an array holds images: then each sample is a chunk of its own inside the shard."""
+    return "H" in spec.shape
+
+
+def array_metadata(name: str, samples: int, resolution: int, samples_per_shard: int) -> dict[str, Any]:
+    """Return the ``zarr.json`` of one array.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``schema.ARRAYS``.
+    samples : int
+        Length of the first axis.
+    resolution : int
+        Pixels a side.
+    samples_per_shard : int
+    """
+    spec = ARRAYS[name]
+    sample = list(spec.sample_shape(resolution))
+    codecs = _chunk_codecs(np.dtype(spec.dtype), compressed=is_map(spec))
+    if is_map(spec):
+        codecs = [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": [1, *sample],
+                    "codecs": codecs,
+                    "index_codecs": [_little_endian(), {"name": "crc32c"}],
+                    "index_location": "end",
+                },
+            }
+        ]
+    inner = _DIMENSIONS[len(sample)] if is_map(spec) else ["i", "j"][: len(sample)]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [samples, *sample],
+        "data_type": spec.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [samples_per_shard, *sample]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": spec.fill_value,
+        "codecs": codecs,
+        "attributes": {},
+        "dimension_names": ["sample", *inner],
+    }
+
+
+def group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``zarr.json`` of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def chunk_path(split: str, name: str, index: int) -> str:
+    """Return the path, relative to the dataset's root, of one array's part of one shard."""
+    zeros = "/0" * len(ARRAYS[name].shape)
+    return f"{split}/{name}/c/{index}{zeros}"
+
+
+def metadata_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a metadata document."""
+    return (canonical_json(document) + "\n").encode()
+
+
+def content_digest(plan: DatasetPlan, files: Mapping[str, str]) -> str:
+    """Digest of what a dataset is: its plan without software versions, and the digest of every shard file.
+
+    Parameters
+    ----------
+    plan : DatasetPlan
+    files : mapping of path (relative to the root) to SHA-256
+    """
+    content = {key: value for key, value in plan.to_json().items() if key != "software"}
+    return sha256_text(canonical_json({"plan": content, "files": dict(files), "format_version": FORMAT_VERSION}))
+
+
+def uuid_of(digest: str) -> str:
+    """Return the UUID made of the first 128 bits of a SHA-256, marked version 8 (RFC 9562: vendor-defined)."""
+    bits = int(digest[:32], 16)
+    bits = bits & ~(0xF << 76) | (0x8 << 76)
+    bits = bits & ~(0x3 << 62) | (0x2 << 62)
+    text = f"{bits:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def root_attributes(plan: DatasetPlan, files: Mapping[str, str]) -> dict[str, Any]:
+    """Return the attributes of the dataset's root group; the last of them digests all the others."""
+    digest = content_digest(plan, files)
+    attributes: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "uuid": uuid_of(digest),
+        "content_digest": digest,
+        "pixel_center": PIXEL_CENTER,
+        **plan.to_json(),
+    }
+    return {**attributes, "attributes_digest": attributes_digest(attributes)}
+
+
+def attributes_digest(attributes: Mapping[str, Any]) -> str:
+    """Digest of the root attributes but ``attributes_digest`` itself."""
+    return sha256_text(canonical_json({k: v for k, v in attributes.items() if k != "attributes_digest"}))
+
+
+def _little_endian() -> dict[str, Any]:
+    return {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def _chunk_codecs(dtype: np.dtype[Any], *, compressed: bool) -> Sequence[dict[str, Any]]:
+    codecs: list[dict[str, Any]] = [_little_endian() if dtype.itemsize > 1 else {"name": "bytes"}]
+    if compressed:
+        configuration = {
+            "typesize": dtype.itemsize,
+            "cname": "zstd",
+            "clevel": COMPRESSION_LEVEL,
+            "shuffle": "shuffle" if dtype.itemsize > 1 else "bitshuffle",
+            "blocksize": 0,
+        }
+        codecs.append({"name": "blosc", "configuration": configuration})
+    return [*codecs, {"name": "crc32c"}]
