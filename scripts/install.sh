@@ -40,7 +40,7 @@ start=$SECONDS
 (while sleep 20; do say "  … still installing, $((SECONDS - start)) s"; done) &
 heartbeat=$!
 trap 'kill $heartbeat 2>/dev/null || true' EXIT
-"$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --root-user-action=ignore \
+"$venv/bin/python" -m pip install -qq --no-input --disable-pip-version-check --root-user-action=ignore \
     --constraint requirements.lock --editable "$target" </dev/null || fail "pip could not install the dependencies (see above).
 Check the network and the disk (about 6 GiB are needed), then run make again: it goes on where it stopped."
 kill $heartbeat 2>/dev/null || true

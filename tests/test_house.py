@@ -1,0 +1,221 @@
+"""The rules of the house: floors, file length, what light imports load, no registry named."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAX_LINES = 400
+FLOORS = {
+    "errors": 1,
+    "manifest": 1,
+    "geometry": 1,
+    "shards": 1,
+    "heads": 2,
+    "sources": 3,
+    "warp": 3,
+    "render": 3,
+    "audit": 4,
+    "flows": 5,
+    "commands": 6,
+    "cli": 6,
+}
+TOP_FLOOR = max(FLOORS.values())
+# A dataset must be readable with numpy and zarr alone, and what zarr itself needs.
+SHARDS_MAY_IMPORT = {"numpy", "zarr", "numcodecs", "google_crc32c"} | sys.stdlib_module_names
+# What a training machine must not need, and what makes importing slow.
+HEAVY = ("open3d", "prefect", "dask", "smplx")
+CODE_FOLDERS = ("datagen", "trainer", "tests", "benchmarks", "scripts")
+# Split, so that this file does not name them itself.
+REGISTRY_HOSTS = (
+    "pypi" + ".org",
+    "python" + "hosted.org",
+    "anaconda" + ".org",
+    "download.py" + "torch.org",
+    "registry." + "npmjs",
+    "gh" + "cr.io",
+)
+
+
+def imported_modules(source: str, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Yield line and absolute dotted name of every import in ``source``, nested ones included.
+
+    ``from a import b`` yields both ``a`` and ``a.b``, because b may be a module.
+    """
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                anchor = ".".join(parts[: len(parts) - node.level + 1])
+                base = f"{anchor}.{base}".rstrip(".")
+            yield node.lineno, base
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}"
+
+
+def floor_of(module: str) -> int | None:
+    """Return the floor of a datagen module, 0 for the bare package, None for a part without a floor."""
+    parts = module.split(".")
+    return 0 if len(parts) == 1 else FLOORS.get(parts[1])
+
+
+def violations(source: str, module: str, is_package: bool = False) -> list[str]:
+    """Return what ``source`` imports against the rules, one sentence each."""
+    found = []
+    imports = list(imported_modules(source, module, is_package))
+    bases = {name for _, name in imports}
+    for line, name in imports:
+        top = name.partition(".")[0]
+        where = f"{module}:{line} imports {name}"
+        if module.startswith("trainer") and top == "datagen":
+            # `from datagen import shards` also yields the bare package; what it takes from there is judged by itself.
+            via_package = name == "datagen" and any(base.startswith("datagen.shards") for base in bases)
+            if not via_package and not f"{name}.".startswith("datagen.shards."):
+                found.append(f"{where}; the trainer may import datagen.shards only")
+        if module.startswith("datagen.shards"):
+            if top == "datagen" and name.count("."):
+                allowed = ("datagen.shards.", "datagen.errors.")
+                if not f"{name}.".startswith(allowed):
+                    found.append(f"{where}; shards may import datagen.errors only")
+            elif top not in SHARDS_MAY_IMPORT and top != "datagen":
+                found.append(f"{where}; shards may import numpy and zarr only")
+        if module.startswith("datagen"):
+            own = floor_of(module)
+            if own is None:
+                found.append(f"{module} has no floor; give it one in tests/test_house.py")
+                break
+            if top == "trainer" and own < TOP_FLOOR:
+                found.append(f"{where}; only the top floor may call the trainer")
+            # A name of the bare package (datagen.__version__) has no floor and is nobody's business.
+            if top == "datagen" and own and (floor_of(name) or 0) > own:
+                found.append(f"{where}, which is above floor {own}")
+    return found
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_every_import_stays_on_its_floor():
+    files = python_files("datagen", "trainer")
+    assert len(files) > 10
+    found = [
+        sentence
+        for path in files
+        for sentence in violations(path.read_text(), module_name(path), path.name == "__init__.py")
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("datagen.geometry.mesh", "import datagen.heads.base"),
+        ("datagen.heads.base", "from datagen.warp import engine"),
+        ("datagen.heads.base", "from datagen import warp"),
+        ("datagen.warp.engine", "def f():\n    from datagen.audit.report import write_report"),
+        ("datagen.warp.engine", "from ..flows import build"),
+        ("datagen.audit.report", "import trainer.fit"),
+        ("datagen.shards.reader", "from datagen.geometry.mesh import Mesh"),
+        ("datagen.shards.reader", "import torch"),
+        ("trainer.data", "from datagen.manifest import Manifest"),
+        ("trainer.data", "import datagen"),
+        ("trainer.model.heads", "from datagen import errors"),
+        ("datagen.attic.things", "import numpy"),
+    ],
+)
+def test_the_checker_sees_a_bad_import(module: str, source: str):
+    assert violations(source, module)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("datagen.warp.engine", "from datagen.render.protocol import Fragments"),
+        ("datagen.audit.report", "from datagen.warp.result import Warp"),
+        (
+            "datagen.shards.reader",
+            "import json\nimport zarr\nfrom datagen.errors import DatasetError\nfrom . import schema",
+        ),
+        ("datagen.shards.writer", "import datagen\nfrom datagen.shards.schema import ARRAYS"),
+        ("datagen.cli", "from trainer.fit import fit"),
+        ("trainer.data", "from datagen.shards.schema import ARRAYS\nfrom datagen import shards\nimport torch"),
+    ],
+)
+def test_the_checker_lets_a_good_import_pass(module: str, source: str):
+    assert not violations(source, module)
+
+
+def test_no_file_is_too_long():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in python_files(*CODE_FOLDERS)
+        if (lines := len(path.read_text().splitlines())) > MAX_LINES
+    }
+    assert not long, f"at most {MAX_LINES} lines a file: {long}"
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level modules a fresh interpreter has loaded after ``statement``."""
+    code = f"{statement}\nimport sys\nprint('\\n'.join(sorted({{m.partition('.')[0] for m in sys.modules}})))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import trainer", "import datagen.shards"])
+def test_light_imports_load_nothing_heavy(statement: str):
+    loaded = loaded_by(statement)
+    assert "json" in loaded_by("import json")  # the listing works
+    assert not loaded & set(HEAVY)
+
+
+def test_the_listing_sees_a_heavy_import():
+    assert "dask" in loaded_by("import dask")
+
+
+def committed_files() -> list[Path]:
+    try:
+        run = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in run.stdout.split("\0") if name]
+
+
+def hosts_named(text: str) -> list[str]:
+    return [host for host in REGISTRY_HOSTS if host in text.lower()]
+
+
+def test_no_committed_file_names_a_package_registry():
+    assert hosts_named("see https://" + REGISTRY_HOSTS[0] + "/simple")
+    found = {
+        str(path.relative_to(ROOT)): hosts
+        for path in committed_files()
+        if path.is_file() and (hosts := hosts_named(path.read_text(errors="ignore")))
+    }
+    assert not found
+
+
+def test_every_direct_dependency_is_explained():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {line.split(";")[0].partition("=")[0].partition(">")[0].strip() for group in groups for line in group}
+    explained = (ROOT / "docs" / "dependencies.md").read_text()
+    assert {name for name in names if name not in explained} == set()
