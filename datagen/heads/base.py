@@ -13,9 +13,11 @@ import numpy.typing as npt
 from datagen.geometry.space import CanonicalSpace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeadTemplate:
     """A head model's neutral, mean-identity geometry with its semantics.
+
+    Compared and hashed by identity, so that what is derived from it can be cached.
 
     Attributes
     ----------
@@ -68,8 +70,11 @@ class HeadTemplate:
 class HeadModel(Protocol):
     """A template with identity and expression parameters.
 
-    A bare template has ``identity_size`` 0 and no expressions.
+    A bare template has ``identity_size`` 0 and no expressions. Models are hashed by identity, so that what is derived
+    from them can be cached.
     """
+
+    def __hash__(self) -> int: ...
 
     @property
     def template(self) -> HeadTemplate:

@@ -1,0 +1,128 @@
+"""The coarse-to-fine deformation of the template onto a scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from scipy.spatial import cKDTree
+
+from datagen.geometry.landmarks import Landmarks
+from datagen.geometry.mesh import vertex_normals
+from datagen.warp.correspond import BackCheck, Gate, find_targets
+from datagen.warp.dense import PointTargets, refine
+from datagen.warp.similarity import fit_similarity
+from datagen.warp.surface import Surface
+from datagen.warp.template import WarpTemplate
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the coarse-to-fine schedule."""
+
+    fine: bool
+    wavelength_m: float
+    rounds: int
+    gate: Gate
+    landmark_weight: float
+
+
+FROM_REGISTRATION = (
+    Stage(False, 0.16, 4, Gate(0.015, 0.5, 0.004), 4.0),
+    Stage(False, 0.08, 4, Gate(0.010, 0.6, 0.002), 2.0),
+    Stage(False, 0.05, 4, Gate(0.008, 0.6, 0.0015), 1.0),
+    Stage(True, 0.03, 2, Gate(0.006, 0.7, 0.001), 0.5),
+    Stage(True, 0.015, 2, Gate(0.005, 0.7, 0.001), 0.1),
+)
+FROM_LANDMARKS = (
+    Stage(False, 0.25, 5, Gate(0.040, 0.3, 0.012), 10.0),
+    Stage(False, 0.12, 5, Gate(0.025, 0.4, 0.006), 8.0),
+    Stage(False, 0.06, 5, Gate(0.015, 0.5, 0.003), 4.0),
+    Stage(True, 0.03, 3, Gate(0.008, 0.6, 0.0015), 1.0),
+    Stage(True, 0.015, 2, Gate(0.006, 0.7, 0.001), 0.2),
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the dense stages begin.
+
+    Attributes
+    ----------
+    vertices : (V, 3) float64
+        Template topology in the scan's frame, metres.
+    schedule : tuple of Stage
+    rotate : bool
+        The start may be far off, so its detail must be free to turn.
+    """
+
+    vertices: FloatArray
+    schedule: tuple[Stage, ...]
+    rotate: bool
+
+
+def deform(
+    template: WarpTemplate, surface: Surface, start: Start, landmarks: Landmarks | None
+) -> tuple[FloatArray, FloatArray]:
+    """Bend the template onto a scan, from long wavelengths to short ones.
+
+    Parameters
+    ----------
+    template : WarpTemplate
+    surface : Surface
+        The scan.
+    start : Start
+    landmarks : Landmarks or None
+        In the scan's frame.
+
+    Returns
+    -------
+    registered : (M, 3) float64
+        Fine template vertices in the scan's frame, metres.
+    anchored : (M,) float64
+        Weight of each vertex's last target in [0, 1]; 0 where the position was only interpolated.
+    """
+    reference = template.subdivide @ start.vertices
+    current = reference.copy()
+    anchored = np.zeros(len(reference))
+    for stage in start.schedule:
+        level = template.fine if stage.fine else template.coarse
+        # Template vertices come first among the fine ones, so the coarse skin is a prefix of the fine skin.
+        skin = template.skin if stage.fine else template.coarse_skin
+        points = _landmark_targets(template, landmarks, stage.landmark_weight, len(skin))
+        for _ in range(stage.rounds):
+            vertices = current[skin]
+            back = BackCheck(cKDTree(current), template.regions, template.canonical_m)
+            normals = vertex_normals(vertices, level.faces)
+            targets = find_targets(
+                surface, vertices, normals, level.regions, level.rest, level.attract, back, stage.gate
+            )
+            moved = refine(level, reference[skin], vertices, targets, stage.wavelength_m, points, rotate=start.rotate)
+            if stage.fine:
+                current[skin] = moved
+                anchored[skin] = targets.weight
+            else:
+                current[template.skin] = reference[template.skin] + template.coarse_to_fine @ (moved - reference[skin])
+                current[skin] = moved
+            _carry_satellites(template, reference, current)
+    return current, anchored
+
+
+def _landmark_targets(
+    template: WarpTemplate, landmarks: Landmarks | None, weight: float, n_skin: int
+) -> PointTargets | None:
+    if landmarks is None or weight <= 0:
+        return None
+    operator = template.landmark_matrix(landmarks.indices)[:, template.coarse_skin]
+    padding = sp.csr_matrix((operator.shape[0], n_skin - operator.shape[1]))
+    return PointTargets(sp.hstack([operator, padding]).tocsr(), landmarks.points, weight)
+
+
+def _carry_satellites(template: WarpTemplate, reference: FloatArray, current: FloatArray) -> None:
+    for satellite in template.satellites:
+        motion = fit_similarity(reference[satellite.neighbours], current[satellite.neighbours], with_scale=False)
+        current[satellite.vertices] = motion.apply(reference[satellite.vertices])

@@ -1,0 +1,164 @@
+"""The warp of one frame, from start to verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import WarpError
+from datagen.geometry.landmarks import Landmarks
+from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh
+from datagen.geometry.space import MM_PER_M
+from datagen.heads.base import HeadModel, HeadTemplate
+from datagen.heads.regions import mask_of
+from datagen.manifest import WarpConfig
+from datagen.sources.frame import Registration
+from datagen.warp.confidence import point_confidence
+from datagen.warp.deform import FROM_LANDMARKS, FROM_REGISTRATION, Start, deform
+from datagen.warp.parametric import fit_parametric
+from datagen.warp.quality import judge, measure
+from datagen.warp.result import Warp
+from datagen.warp.similarity import fit_similarity, fit_similarity_robust
+from datagen.warp.surface import PointSurface, Surface
+from datagen.warp.template import WarpTemplate, prepare_template
+from datagen.warp.transport import transport
+
+FloatArray = npt.NDArray[np.float64]
+
+# Part of every content key: a change here makes every stored warp stale.
+ALGORITHM_VERSION = 1
+
+# A person's head differs from the mean template's size by less than this; more is a unit or landmark mistake.
+SCALE_RANGE = (0.7, 1.45)
+MAX_START_RMS_MM = 25.0
+# Skin that expression hardly moves carries the head's rigid pose.
+RIGID_REGIONS = ("forehead", "scalp", "nose", "right_ear", "left_ear")
+
+
+def warp_frame(
+    scan: Mesh,
+    head: HeadModel,
+    config: WarpConfig,
+    *,
+    registration: Registration | None = None,
+    landmarks: Landmarks | None = None,
+) -> Warp:
+    """Warp one scan into the canonical space of a head model.
+
+    Start (registration, or a parametric fit to landmarks) → coarse-to-fine thin-plate refinement with robust, normal-
+    and region-compatible correspondences → transport of the scan's own points → confidence → verdict. Nothing here
+    ever sees a true correspondence.
+
+    Parameters
+    ----------
+    scan : Mesh
+        World metres; without faces it is taken as a point cloud.
+    head : HeadModel
+    config : WarpConfig
+    registration : Registration, optional
+        In the head's topology, world metres.
+    landmarks : Landmarks, optional
+        World metres.
+
+    Raises
+    ------
+    MeshError
+        If the scan is empty, non-finite or in the wrong unit.
+    WarpError
+        If there is nothing to start from, or the start cannot be believed.
+    """
+    validate_mesh(scan, "the scan", need_faces=False)
+    check_metric_scale(scan.vertices, "the scan")
+    template = prepare_template(head.template, config.subdivisions)
+    use_registration = registration is not None and config.use_registration
+    if not use_registration and landmarks is None:
+        raise WarpError(
+            "the frame has neither a registration nor landmarks",
+            "at least one of them",
+            "Add a registration in the template's topology, or at least three landmarks",
+        )
+    anchor = registration.vertices if use_registration and registration else landmarks.points if landmarks else None
+    surface = _surface_of(scan, np.asarray(anchor))
+    start = _start(head, surface, registration if use_registration else None, landmarks)
+
+    registered, anchored = deform(template, surface, start, landmarks)
+    carried = transport(
+        surface.vertices, surface.normals, Surface(registered, template.faces), template, config.max_distance_mm / 1000
+    )
+    confidence = point_confidence(surface, carried, anchored, template.faces)
+    figures = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
+    space = head.template.space
+    canonical = space.normalise(carried.canonical_m).astype(np.float32)
+    # Detail far outside the space's margin cannot be stored; it is no part of a head.
+    outside = np.abs(canonical).max(axis=1) > 1
+    canonical[outside] = np.nan
+    return Warp(
+        scan_vertices=scan.vertices,
+        scan_faces=scan.faces,
+        canonical=canonical,
+        confidence=np.where(outside, np.float32(0), confidence),
+        region=np.where(outside, np.uint8(0), carried.region),
+        registered_vertices=registered,
+        registered_faces=template.faces,
+        head_to_world=_head_pose(template, registered),
+        space=space,
+        verdict=judge(figures, config),
+    )
+
+
+def _surface_of(scan: Mesh, known: FloatArray) -> Surface:
+    if len(scan.faces):
+        return Surface(scan.vertices, scan.faces)
+    # Registrations and landmarks surround the head's middle or lie in front of it; 5 cm behind is inside either way.
+    return PointSurface(scan.vertices, scan.vertices.mean(axis=0) * 0.5 + known.mean(axis=0) * 0.5)
+
+
+def _start(head: HeadModel, surface: Surface, registration: Registration | None, landmarks: Landmarks | None) -> Start:
+    template = head.template
+    if registration is not None:
+        if registration.head != template.name or registration.vertices.shape != template.vertices.shape:
+            raise WarpError(
+                f"the registration has the topology of {registration.head!r} ({len(registration.vertices)} vertices)",
+                f"{template.name!r} with {len(template.vertices)} vertices",
+                "Choose the canonical head of the registration's topology, or warp from landmarks alone",
+            )
+        vertices = np.asarray(registration.vertices, np.float64)
+        distance = np.linalg.norm(surface.closest(vertices).position - vertices, axis=1)
+        off_mm = float(np.median(distance)) * 1000
+        if not off_mm <= MAX_START_RMS_MM:
+            raise WarpError(
+                f"the registration lies {off_mm:.0f} mm (median) from the scan",
+                f"at most {MAX_START_RMS_MM:g} mm",
+                "Check that both are in the same world frame and unit",
+            )
+        return Start(vertices, FROM_REGISTRATION, rotate=False)
+
+    assert landmarks is not None
+    fit_scale = fit_similarity_robust(template.landmarks()[landmarks.indices], landmarks.points).scale
+    if not SCALE_RANGE[0] <= fit_scale <= SCALE_RANGE[1]:
+        raise WarpError(
+            f"the landmarks span a head {fit_scale:.3g} times the template's size",
+            f"a factor between {SCALE_RANGE[0]} and {SCALE_RANGE[1]}",
+            "Check the units of scan and landmarks, and that the landmark indices follow iBUG order",
+        )
+    fit = fit_parametric(head, landmarks.indices, landmarks.points, surface)
+    if fit.landmark_rms_mm > MAX_START_RMS_MM:
+        raise WarpError(
+            f"the landmarks fit a face only to {fit.landmark_rms_mm:.0f} mm RMS",
+            f"at most {MAX_START_RMS_MM:g} mm",
+            "Check the landmark order: iBUG's 36 is the subject's right outer eye corner, 30 the nose tip",
+        )
+    return Start(fit.vertices, FROM_LANDMARKS, rotate=True)
+
+
+def _landmark_rms_mm(template: HeadTemplate, registered: FloatArray, landmarks: Landmarks | None) -> float | None:
+    if landmarks is None:
+        return None
+    carried = template.landmarks(registered[: len(template.vertices)])[landmarks.indices]
+    squared = ((carried - landmarks.points) ** 2).sum(axis=1)
+    return float(np.sqrt(squared.mean())) * MM_PER_M
+
+
+def _head_pose(template: WarpTemplate, registered: FloatArray) -> FloatArray:
+    rigid = mask_of(template.regions, RIGID_REGIONS)
+    return fit_similarity(template.canonical_m[rigid], registered[rigid]).rigid_matrix()

@@ -1,0 +1,101 @@
+"""Figures of one warp, and the verdict that follows from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.geometry.mesh import face_normals, vertex_normals
+from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.manifest import WarpConfig
+from datagen.warp.result import Status, Verdict
+from datagen.warp.template import WarpTemplate
+from datagen.warp.transport import Transported
+
+MIN_FACE_COVERAGE_PASS = 0.6
+MIN_FACE_COVERAGE_FAIL = 0.25
+MAX_LANDMARK_RMS_PASS_MM = 4.0
+MAX_LANDMARK_RMS_FAIL_MM = 12.0
+MAX_FLIPPED_FRACTION_PASS = 0.002
+MAX_FLIPPED_FRACTION_FAIL = 0.02
+
+
+def flipped_triangles(
+    vertices: npt.NDArray[np.float64], faces: npt.NDArray[np.int32], rest: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Return (F,) bool: triangles turned against the surface around them that were not so on the rest shape."""
+
+    def against(v: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        around = vertex_normals(v, faces)[faces].mean(axis=1)
+        return np.einsum("fd,fd->f", face_normals(v, faces), around) < 0
+
+    return against(vertices) & ~against(rest)
+
+
+def measure(
+    template: WarpTemplate,
+    registered: npt.NDArray[np.float64],
+    anchored: npt.NDArray[np.float64],
+    transported: Transported,
+    landmark_rms_mm: float | None,
+) -> dict[str, float]:
+    """Return the flat figures of one warp.
+
+    Parameters
+    ----------
+    template : WarpTemplate
+    registered : (M, 3) float64
+        Deformed fine template, metres.
+    anchored : (M,) float64
+        Weight of each fine vertex's last target.
+    transported : Transported
+        Of all scan vertices.
+    landmark_rms_mm : float or None
+        Distance of the given landmarks from those of the registered template.
+    """
+    on_face = transported.matched & mask_of(transported.region, FACE_REGIONS)
+    residual_mm = np.abs(transported.offset_m[on_face]) * 1000
+    face_vertices = mask_of(template.regions, FACE_REGIONS)
+    face_triangles = face_vertices[template.faces].all(axis=1)
+    flips = flipped_triangles(registered, template.faces, template.canonical_m) & face_triangles
+    figures = {
+        "scan_vertices": float(len(transported.matched)),
+        "matched_fraction": float(transported.matched.mean()),
+        "face_vertices": float(on_face.sum()),
+        "face_coverage": float((anchored[face_vertices] > 0.1).mean()),
+        "residual_median_mm": float(np.median(residual_mm)) if len(residual_mm) else float("inf"),
+        "residual_p95_mm": float(np.percentile(residual_mm, 95)) if len(residual_mm) else float("inf"),
+        "flipped_triangles": float(flips.sum()),
+        "flipped_fraction": float(flips.sum() / max(face_triangles.sum(), 1)),
+    }
+    if landmark_rms_mm is not None:
+        figures["landmark_rms_mm"] = landmark_rms_mm
+    return figures
+
+
+def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
+    """Return the verdict: the worst of what each figure says, with a sentence for each that is not a pass.
+
+    A small residual alone proves no correspondence, so coverage, flips and landmarks are asked too.
+    """
+    limits = [
+        ("residual_median_mm", "median surface residual", "mm", config.pass_residual_mm, config.fail_residual_mm, 1),
+        ("face_coverage", "share of the face with scan data", "", MIN_FACE_COVERAGE_PASS, MIN_FACE_COVERAGE_FAIL, -1),
+        ("flipped_fraction", "share of flipped triangles", "", MAX_FLIPPED_FRACTION_PASS, MAX_FLIPPED_FRACTION_FAIL, 1),
+        ("landmark_rms_mm", "landmark distance RMS", "mm", MAX_LANDMARK_RMS_PASS_MM, MAX_LANDMARK_RMS_FAIL_MM, 1),
+    ]
+    order: tuple[Status, ...] = ("pass", "review", "fail")
+    worst, reasons = 0, []
+    for name, label, unit, pass_limit, fail_limit, sign in limits:
+        if name not in figures:
+            continue
+        value = figures[name]
+        level = 2 if sign * value > sign * fail_limit else 1 if sign * value > sign * pass_limit else 0
+        if level:
+            limit = fail_limit if level == 2 else pass_limit
+            relation = "above" if sign > 0 else "below"
+            reasons.append(
+                f"{label} is {value:.3g} {unit}".rstrip() + f", {relation} the {order[level]} limit of {limit:g}"
+            )
+        worst = max(worst, level)
+    return Verdict(order[worst], tuple(reasons), figures)
