@@ -5,8 +5,11 @@ from datagen.shards.finalise import finalise
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import ShardRecord, list_records, read_record, unit_is_complete
 from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units
+from datagen.shards.provenance import sample_provenance
 from datagen.shards.reader import Dataset, Split, open_dataset
 from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, SPLITS, Sample
+from datagen.shards.statistics import stats
+from datagen.shards.verify import Problem, VerifyReport, verify_dataset
 from datagen.shards.writer import write_unit
 
 __all__ = [
@@ -17,16 +20,40 @@ __all__ = [
     "Dataset",
     "DatasetPlan",
     "IndexTables",
+    "Problem",
     "Sample",
     "ShardRecord",
     "ShardUnit",
     "Split",
+    "VerifyReport",
     "atomic_write_bytes",
     "finalise",
     "list_records",
     "open_dataset",
     "plan_units",
     "read_record",
+    "sample_provenance",
+    "stats",
     "unit_is_complete",
+    "verify_dataset",
     "write_unit",
 ]
+
+from datagen.errors import (
+    CanonfaceError as CanonfaceError,
+)
+from datagen.errors import (
+    CheckpointError as CheckpointError,
+)
+from datagen.errors import (
+    DatasetError as DatasetError,
+)
+from datagen.errors import (
+    InputError as InputError,
+)
+from datagen.errors import (
+    ManifestError as ManifestError,
+)
+from datagen.errors import (
+    StorageError as StorageError,
+)

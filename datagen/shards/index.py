@@ -13,7 +13,7 @@ import numpy.typing as npt
 from datagen.errors import CorruptDatasetError
 from datagen.shards.chunks import ChunkError, read_plain_chunk
 from datagen.shards.metadata import chunk_path
-from datagen.shards.plan import DatasetPlan, plan_units
+from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units
 from datagen.shards.schema import ARRAYS
 
 ORDER = ("subject", "sequence", "camera", "frame")
@@ -64,17 +64,28 @@ def load_small_array(root: Path, split: str, name: str, plan: DatasetPlan) -> np
         Naming the split, array and shard.
     """
     spec = ARRAYS[name]
-    shape = spec.sample_shape(plan.resolution)
-    dtype = np.dtype(spec.dtype)
-    values = np.zeros((plan.counts[split], *shape), dtype)
-    for unit in plan_units({split: plan.counts[split]}, plan.samples_per_shard):
-        path = str(root / chunk_path(split, name, unit.index))
-        try:
-            chunk = read_plain_chunk(path, dtype, (plan.samples_per_shard, *shape))
-        except (ChunkError, OSError) as error:
-            raise damaged(root, split, name, unit.index, None, str(error)) from None
-        values[unit.start : unit.stop] = chunk[: unit.samples]
+    units = plan_units({split: plan.counts[split]}, plan.samples_per_shard)
+    values = np.zeros((plan.counts[split], *spec.sample_shape(plan.resolution)), spec.dtype)
+    for unit in units:
+        values[unit.start : unit.stop] = load_small_chunk(root, unit, name, plan)
     return values
+
+
+def load_small_chunk(root: Path, unit: ShardUnit, name: str, plan: DatasetPlan) -> npt.NDArray[Any]:
+    """Read the part of a small array that belongs to a shard, (unit.samples, ...).
+
+    Raises
+    ------
+    CorruptDatasetError
+        Naming the split, array and shard.
+    """
+    spec = ARRAYS[name]
+    path = str(root / chunk_path(unit.split, name, unit.index))
+    shape = (plan.samples_per_shard, *spec.sample_shape(plan.resolution))
+    try:
+        return read_plain_chunk(path, np.dtype(spec.dtype), shape)[: unit.samples]
+    except (ChunkError, OSError) as error:
+        raise damaged(root, unit.split, name, unit.index, None, str(error)) from None
 
 
 def damaged(root: Path, split: str, name: str, shard: int, sample: int | None, reason: str) -> CorruptDatasetError:

@@ -149,9 +149,10 @@ class DatasetPlan:
         self._check()
 
     def _check(self) -> None:
-        for name in ("resolution", "samples_per_shard", "clip", "depth_scale"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}", "a positive number", f"Set {name} in the manifest")
+        for name, kind in (("resolution", int), ("samples_per_shard", int), ("clip", int), ("depth_scale", float)):
+            value = getattr(self, name)
+            if not isinstance(value, kind) or not value > 0:
+                raise InputError(f"{name} is {value!r}", f"a positive {kind.__name__}", f"Set {name} in the manifest")
         if self.samples_per_shard % self.clip:
             raise InputError(
                 f"shards of {self.samples_per_shard} samples cut clips of {self.clip} apart",
@@ -172,8 +173,11 @@ class DatasetPlan:
                 if subject not in self.subjects:
                     raise InputError(f"subject {subject} of {split} is not in the subject table", "every subject there")
                 seen[subject] = split
-        if "half_extent" not in self.space:
-            raise InputError("the canonical space has no half_extent", "what CanonicalSpace.to_attrs() gives")
+        if not isinstance(self.space.get("half_extent"), float):
+            raise InputError(
+                f"the canonical space {dict(self.space)} has no half_extent in metres",
+                "what CanonicalSpace.to_attrs() gives",
+            )
         if any(not 0 <= int(label) <= 255 for label in self.regions.values()):
             raise InputError("a region label does not fit uint8", "labels from 0 to 255")
         canonical_json(self.to_json())

@@ -19,7 +19,7 @@ from datagen.shards.atomic import storage_errors
 from datagen.shards.chunks import ChunkError, ShardIndex, read_index, read_inner_chunk
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import RECORDS
-from datagen.shards.metadata import chunk_path, is_map
+from datagen.shards.metadata import attributes_digest, chunk_path, is_map
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import (
     ARRAYS,
@@ -299,6 +299,13 @@ def open_dataset(path: str | Path) -> Dataset:
             f"{root / ROOT_METADATA} is damaged: {error}", "a Zarr v3 document", "Build again; finished shards are kept"
         ) from None
     _check_format(root, attrs)
+    # A flipped bit in depth_scale, say, would scale every depth without a trace.
+    if attrs.get("attributes_digest") != attributes_digest(attrs):
+        raise CorruptDatasetError(
+            f"the attributes of {root} are not those that were written",
+            "attributes that agree with their attributes_digest",
+            "Build again; finished shards are kept",
+        )
     try:
         return Dataset(root, attrs)
     except CanonfaceError as error:

@@ -1,0 +1,245 @@
+"""Checking a dataset against its records, its attributes and the invariants of the format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datagen.errors import CorruptDatasetError, StorageError
+from datagen.shards.index import IndexTables, index_problems, load_small_chunk
+from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, read_record, record_path, unit_files
+from datagen.shards.metadata import (
+    array_metadata,
+    content_digest,
+    group_metadata,
+    is_map,
+    uuid_of,
+)
+from datagen.shards.plan import ENCODING_VERSION, ShardUnit
+from datagen.shards.reader import Dataset, open_dataset
+from datagen.shards.sample_checks import sample_problems
+from datagen.shards.schema import ARRAYS, SPLITS
+from datagen.shards.writer import ROOT_METADATA
+
+_NAMED = 10  # strays and index faults named one by one; more of the same kind tell nothing new
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes
+    ----------
+    split : str or None
+        None where the whole dataset is concerned.
+    shard : int or None
+    sample : int or None
+        Number of the sample in its split, where one sample is concerned.
+    message : str
+    """
+
+    split: str | None
+    shard: int | None
+    sample: int | None
+    message: str
+
+    def __str__(self) -> str:
+        parts = [self.split or "dataset"]
+        parts += [f"shard {self.shard}"] if self.shard is not None else []
+        parts += [f"sample {self.sample}"] if self.sample is not None else []
+        return f"{', '.join(parts)}: {self.message}"
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a verification looked at and found.
+
+    Attributes
+    ----------
+    path, uuid : str
+    deep : bool
+        Whether every byte was digested and every chunk decoded.
+    counts : dict
+        ``shards``, ``samples``, ``files`` and ``bytes`` examined.
+    problems : tuple of Problem
+        Empty if all is well.
+    """
+
+    path: str
+    uuid: str
+    deep: bool
+    counts: dict[str, int]
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON data."""
+        problems = [vars(problem) for problem in self.problems]
+        return {**vars(self), "ok": self.ok, "problems": problems}
+
+
+def verify_dataset(path: str | Path, deep: bool = True) -> VerifyReport:
+    """Check structure, records, bytes, values and index tables of a dataset.
+
+    Parameters
+    ----------
+    path : str or Path
+    deep : bool
+        Also digest every file and decode every chunk. Otherwise metadata, lengths and index tables only.
+
+    Returns
+    -------
+    VerifyReport
+        Damage is reported, never raised.
+
+    Raises
+    ------
+    DatasetError
+        If there is no finished dataset of a known version at ``path``.
+    """
+    try:
+        dataset = open_dataset(path)
+    except CorruptDatasetError as error:
+        counts = dict.fromkeys(("shards", "samples", "files", "bytes"), 0)
+        return VerifyReport(str(path), "", deep, counts, (Problem(None, None, None, error.found),))
+    records: dict[ShardUnit, ShardRecord | None] = {}
+    problems: list[Problem] = []
+    for unit in dataset.plan.units:
+        records[unit], found = _check_record(dataset, unit)
+        problems += found
+    problems += _check_attributes(dataset, records)
+    problems += _check_metadata(dataset)
+    problems += _check_strays(dataset)
+    for split in SPLITS:
+        problems += _check_index(dataset, split)
+    for unit, record in records.items():
+        problems += _check_shard(dataset, unit, record, deep)
+    digests = [digest for record in records.values() if record for digest in record.files.values()]
+    counts = {
+        "shards": len(records),
+        "samples": sum(dataset.plan.counts.values()),
+        "files": len(digests),
+        "bytes": sum(digest.bytes for digest in digests),
+    }
+    return VerifyReport(str(dataset.path), dataset.uuid, deep, counts, tuple(problems))
+
+
+def _check_record(dataset: Dataset, unit: ShardUnit) -> tuple[ShardRecord | None, list[Problem]]:
+    path = record_path(dataset.path, unit)
+    try:
+        record = read_record(path)
+    except (CorruptDatasetError, StorageError) as error:
+        return None, [Problem(unit.split, unit.index, None, error.found)]
+    expected = {
+        "split": unit.split,
+        "index": unit.index,
+        "samples": unit.samples,
+        "encoding_digest": dataset.plan.encoding_digest,
+        "algorithm": ENCODING_VERSION,
+    }
+    found = {key: getattr(record, key) for key in expected}
+    wrong = [f"{key} {found[key]!r} instead of {value!r}" for key, value in expected.items() if found[key] != value]
+    if set(record.files) != set(unit_files(unit)):
+        wrong.append("another list of files")
+    return record, [Problem(unit.split, unit.index, None, f"its record has {text}") for text in wrong]
+
+
+def _check_attributes(dataset: Dataset, records: dict[ShardUnit, ShardRecord | None]) -> Iterator[Problem]:
+    if any(record is None for record in records.values()):
+        return
+    files = {path: digest.sha256 for record in records.values() if record for path, digest in record.files.items()}
+    digest = content_digest(dataset.plan, files)
+    if dataset.attrs.get("content_digest") != digest or dataset.uuid != uuid_of(digest):
+        yield Problem(None, None, None, "the uuid does not follow from the plan and the records")
+
+
+def _check_metadata(dataset: Dataset) -> Iterator[Problem]:
+    plan = dataset.plan
+    for split in SPLITS:
+        documents: dict[str, dict[str, Any]] = {split: group_metadata({})}
+        for name in ARRAYS:
+            documents[f"{split}/{name}"] = array_metadata(
+                name, plan.counts[split], plan.resolution, plan.samples_per_shard
+            )
+        for folder, expected in documents.items():
+            path = dataset.path / folder / ROOT_METADATA
+            try:
+                found = json.loads(path.read_bytes())
+            except (OSError, ValueError) as error:
+                yield Problem(split, None, None, f"{path} cannot be read: {error}")
+                continue
+            if found != expected:
+                yield Problem(split, None, None, f"{path} is not what the attributes call for")
+
+
+def _check_strays(dataset: Dataset) -> list[Problem]:
+    units = dataset.plan.units
+    known = {ROOT_METADATA, *(f"{RECORDS}/{unit.name}.json" for unit in units)}
+    known |= {f"{split}/{ROOT_METADATA}" for split in SPLITS}
+    known |= {f"{split}/{name}/{ROOT_METADATA}" for split in SPLITS for name in ARRAYS}
+    known |= {path for unit in units for path in unit_files(unit)}
+    files = (path for path in sorted(dataset.path.rglob("*")) if path.is_symlink() or not path.is_dir())
+    strays = [name for path in files if (name := path.relative_to(dataset.path).as_posix()) not in known]
+    problems = [Problem(None, None, None, f"stray file {name}") for name in strays[:_NAMED]]
+    if len(strays) > _NAMED:
+        problems.append(Problem(None, None, None, f"{len(strays) - _NAMED} more stray files"))
+    return problems
+
+
+def _check_index(dataset: Dataset, split: str) -> list[Problem]:
+    plan = dataset.plan
+    try:
+        tables = IndexTables.load(dataset.path, split, plan)
+    except CorruptDatasetError:
+        return []  # the shard's own check names the damaged file
+    found = index_problems(split, tables, plan)
+    shard_of = [None if sample is None else sample // plan.samples_per_shard for sample, _ in found]
+    problems = [Problem(split, s, i, text) for s, (i, text) in zip(shard_of, found[:_NAMED], strict=False)]
+    if len(found) > _NAMED:
+        problems.append(Problem(split, None, None, f"{len(found) - _NAMED} more faults in the index tables"))
+    return problems
+
+
+def _check_shard(dataset: Dataset, unit: ShardUnit, record: ShardRecord | None, deep: bool) -> Iterator[Problem]:
+    if record is not None:
+        for path, digest in record.files.items():
+            problem = file_problem(dataset.path, path, digest, deep=deep)
+            if problem:
+                yield Problem(unit.split, unit.index, None, problem)
+    else:
+        for path in unit_files(unit):
+            if not (dataset.path / path).is_file():
+                yield Problem(unit.split, unit.index, None, f"{path} is missing")
+    if deep:
+        yield from _check_samples(dataset, unit)
+
+
+def _check_samples(dataset: Dataset, unit: ShardUnit) -> Iterator[Problem]:
+    split = dataset[unit.split]
+    maps = [name for name, spec in ARRAYS.items() if is_map(spec)]
+    small: dict[str, np.ndarray[Any, Any]] = {}
+    for name in ARRAYS:
+        if name in maps:
+            continue
+        try:
+            small[name] = load_small_chunk(dataset.path, unit, name, dataset.plan)
+        except CorruptDatasetError as error:
+            yield Problem(unit.split, unit.index, None, error.found)
+    for i in range(unit.start, unit.stop):
+        stored = {name: values[i - unit.start] for name, values in small.items()}
+        for name in maps:
+            try:
+                stored[name] = split.raw(name, i, i + 1)[0]
+            except CorruptDatasetError as error:
+                yield Problem(unit.split, unit.index, i, error.found)
+        for message in sample_problems(stored, dataset.plan):
+            yield Problem(unit.split, unit.index, i, message)
