@@ -1,5 +1,18 @@
-"""The dataset format: Zarr v3 shards with records. Reading needs numpy and zarr only (floor 1)."""
+"""The dataset format: Zarr v3 shards with records. Reading needs numpy and zarr only (floor 1).
 
+The errors are re-exported for the trainer, which imports nothing else of ``datagen``.
+"""
+
+from datagen.errors import (
+    CanonfaceError,
+    CheckpointError,
+    CorruptDatasetError,
+    DatasetError,
+    DependencyError,
+    InputError,
+    ManifestError,
+    StorageError,
+)
 from datagen.shards.atomic import atomic_write_bytes
 from datagen.shards.finalise import finalise
 from datagen.shards.index import IndexTables
@@ -17,14 +30,22 @@ __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "SPLITS",
+    "CanonfaceError",
+    "CheckpointError",
+    "CorruptDatasetError",
     "Dataset",
+    "DatasetError",
     "DatasetPlan",
+    "DependencyError",
     "IndexTables",
+    "InputError",
+    "ManifestError",
     "Problem",
     "Sample",
     "ShardRecord",
     "ShardUnit",
     "Split",
+    "StorageError",
     "VerifyReport",
     "atomic_write_bytes",
     "finalise",
@@ -38,22 +59,3 @@ __all__ = [
     "verify_dataset",
     "write_unit",
 ]
-
-from datagen.errors import (
-    CanonfaceError as CanonfaceError,
-)
-from datagen.errors import (
-    CheckpointError as CheckpointError,
-)
-from datagen.errors import (
-    DatasetError as DatasetError,
-)
-from datagen.errors import (
-    InputError as InputError,
-)
-from datagen.errors import (
-    ManifestError as ManifestError,
-)
-from datagen.errors import (
-    StorageError as StorageError,
-)
