@@ -1,0 +1,148 @@
+"""``capture.json``: what one sequence of the folder layout declares about itself."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from datagen.errors import InputError
+from datagen.geometry.camera import Camera, validate_camera
+from datagen.geometry.units import metres_per
+
+CAPTURE_FILE = "capture.json"
+CAPTURE_FORMAT = "canonface-capture"
+CAPTURE_VERSION = 1
+_SEE = "See docs/capture-format.md for the layout"
+
+
+def _frame_pattern(pattern: str) -> str:
+    return _checked_pattern(pattern, needs_camera=False)
+
+
+def _camera_pattern(pattern: str) -> str:
+    return _checked_pattern(pattern, needs_camera=True)
+
+
+def _checked_pattern(pattern: str, *, needs_camera: bool) -> str:
+    first, second = ((pattern.format(frame=i, camera=c) for i, c in ((1, "a"), (2, "b")))) if pattern else ("", "")
+    if first == second or (needs_camera and pattern.format(frame=1, camera="a") == pattern.format(frame=1, camera="b")):
+        raise ValueError("the pattern needs {frame}" + (" and {camera}" if needs_camera else ""))
+    path = PurePosixPath(first)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("files must lie inside the sequence folder: no absolute path, no '..'")
+    return pattern
+
+
+FramePattern = Annotated[str, AfterValidator(_frame_pattern)]
+CameraPattern = Annotated[str, AfterValidator(_camera_pattern)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CameraEntry(_Section):
+    """One calibrated, undistorted camera."""
+
+    K: list[list[float]]
+    world_to_camera: list[list[float]] = Field(description="rigid 4×4, OpenCV axes, translation in `unit`")
+    width: int
+    height: int
+
+
+class RegistrationEntry(_Section):
+    """Template-topology vertices of each frame."""
+
+    head: str = Field(description="head model whose topology the files have")
+    pattern: FramePattern = "registrations/{frame:06d}.ply"
+
+
+class CaptureFile(_Section):
+    """The content of ``capture.json``; unknown keys are errors."""
+
+    format: Literal["canonface-capture"]
+    version: Literal[1]
+    unit: str = Field(description="unit of scans, registrations and camera translations")
+    fps: float = Field(gt=0)
+    frames: list[int] = Field(min_length=1)
+    pixel_center: Literal[0, 0.5] = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
+    cameras: dict[str, CameraEntry] = Field(min_length=1)
+    scan: FramePattern = "scans/{frame:06d}.ply"
+    registration: RegistrationEntry | None = None
+    landmarks: FramePattern | None = None
+    images: CameraPattern | None = None
+    masks: CameraPattern | None = None
+    generator: dict[str, str] | None = Field(None, description="free notes of the program that wrote the sequence")
+
+    def rig(self, name: str) -> tuple[Camera, ...]:
+        """Return the cameras in metres and with pixel centres at +0.5, validated, in the file's order."""
+        scale = metres_per(self.unit, name)
+        return tuple(self._camera(camera, entry, scale, name) for camera, entry in self.cameras.items())
+
+    def _camera(self, camera: str, entry: CameraEntry, scale: float, name: str) -> Camera:
+        try:
+            K, E = np.array(entry.K, np.float64), np.array(entry.world_to_camera, np.float64)
+        except ValueError:
+            raise InputError(
+                f"{name}: K or world_to_camera of camera {camera} has rows of different length",
+                "3×3 and 4×4 numbers",
+                _SEE,
+            ) from None
+        if K.shape == (3, 3) and E.shape == (4, 4):
+            K[:2, 2] += 0.5 - self.pixel_center
+            E[:3, 3] *= scale
+        return validate_camera(Camera(camera, K, E, entry.width, entry.height))
+
+
+def read_capture_file(folder: Path) -> CaptureFile:
+    """Read ``capture.json`` of a sequence folder.
+
+    Raises
+    ------
+    InputError
+        If it is missing, no JSON, or not valid: with the key, what was found and the nearest known key.
+    """
+    path = folder / CAPTURE_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder} has no {CAPTURE_FILE}", f"a {CAPTURE_FILE} in every sequence folder", _SEE) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error})", "a JSON file", _SEE) from None
+    try:
+        capture = CaptureFile.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path} is not valid: {_describe(error)}", "the keys of docs/capture-format.md", _SEE) from None
+    if sorted(set(capture.frames)) != capture.frames or capture.frames[0] < 0:
+        raise InputError(
+            f"{path}: `frames` is not an increasing list of numbers from 0 on", "each frame once, in order", _SEE
+        )
+    for camera in capture.cameras:
+        if not camera or camera != Path(camera).name:
+            raise InputError(f"{path}: {camera!r} is no name for a camera", "a name that can be part of a path", _SEE)
+    return capture
+
+
+def capture_file_bytes(capture: CaptureFile) -> bytes:
+    """Return the text of ``capture.json``: the same content always gives the same bytes."""
+    return (json.dumps(capture.model_dump(mode="json", exclude_none=True), indent=1) + "\n").encode()
+
+
+def _describe(error: ValidationError) -> str:
+    known = sorted({key for section in (CaptureFile, CameraEntry, RegistrationEntry) for key in section.model_fields})
+    sentences = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "the top level"
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            sentences.append(f"unknown key {where}" + (f" (did you mean {near[0]}?)" if near else ""))
+        elif item["type"] == "missing":
+            sentences.append(f"key {where} is missing")
+        else:
+            sentences.append(f"{where}: {item['msg']}, found {str(item.get('input'))[:60]!r}")
+    return "; ".join(sentences)

@@ -1,0 +1,260 @@
+"""Captures in our own folder layout, described in ``docs/capture-format.md``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import InputError, MeshError
+from datagen.geometry.camera import Camera, check_image_size
+from datagen.geometry.landmarks import Landmarks, read_landmarks
+from datagen.geometry.mesh import Mesh, check_metric_scale
+from datagen.geometry.mesh_io import read_mesh
+from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture_file
+from datagen.sources.frame import Frame, Image, Registration, SequenceInfo, SequenceKey
+
+_SEE = "See docs/capture-format.md for the layout"
+# Published vertex counts, to refuse a registration of another topology before anything heavy is loaded.
+VERTEX_COUNTS: Mapping[str, int] = {"flame": 5023, "ict": 26719}
+
+
+class FolderCaptures:
+    """Reads ``<root>/<subject>/<sequence>/capture.json`` and what it names.
+
+    Nothing outside a sequence's own folder is ever read; folders whose name starts with a dot are passed over.
+
+    Parameters
+    ----------
+    root : Path
+    vertex_counts : mapping of head name to int, optional
+        Expected number of registration vertices; heads not named are not checked here.
+
+    Raises
+    ------
+    InputError
+        If the root is missing or holds no sequence.
+    """
+
+    def __init__(self, root: Path, vertex_counts: Mapping[str, int] = VERTEX_COUNTS) -> None:
+        self._root = Path(root)
+        self._vertex_counts = vertex_counts
+        if not self._root.is_dir():
+            raise InputError(f"capture root {root} is no folder", "a folder of subjects", "Check the path")
+        self._keys = [
+            SequenceKey(subject.name, sequence.name)
+            for subject in _subfolders(self._root)
+            for sequence in _subfolders(subject)
+        ]
+        if not self._keys:
+            raise InputError(
+                f"capture root {root} holds no sequence", "<root>/<subject>/<sequence>/capture.json", _SEE
+            )
+
+    def sequences(self) -> Sequence[SequenceInfo]:
+        """List every capture, ordered by subject then sequence.
+
+        Raises
+        ------
+        InputError
+            If a sequence folder has no valid ``capture.json``.
+        CameraError
+            If a camera is not valid.
+        """
+        return [self._info(key) for key in self._keys]
+
+    def frame(self, key: SequenceKey, index: int) -> Frame:
+        """Read one frame; images and masks wait until they are asked for.
+
+        Raises
+        ------
+        InputError
+            If the sequence or frame is unknown, or a file it names is missing or broken.
+        """
+        folder, capture = self._capture(key, index)
+        cameras = _rig(folder)
+        scan = self._scan(folder, capture, index)
+        images = {
+            name: partial(_read_image, path, camera)
+            for name, (path, camera) in _camera_files(folder, capture.images, cameras, index).items()
+        }
+        masks: dict[str, Callable[[], npt.NDArray[np.bool_]]] = {
+            name: partial(_read_mask, path, camera)
+            for name, (path, camera) in _camera_files(folder, capture.masks, cameras, index).items()
+        }
+        return Frame(
+            key=key,
+            index=index,
+            time_s=index / capture.fps,
+            scan=scan,
+            cameras=cameras,
+            registration=self._registration(folder, capture, index),
+            landmarks=_landmarks(folder, capture, index),
+            images=images,
+            masks=masks,
+        )
+
+    def input_digest(self, key: SequenceKey, index: int) -> str:
+        """SHA-256 over ``capture.json`` and the bytes of the frame's files, each with its name and size."""
+        folder, capture = self._capture(key, index)
+        paths = [folder / CAPTURE_FILE, _inside(folder, capture.scan, frame=index)]
+        if capture.registration:
+            paths.append(_inside(folder, capture.registration.pattern, frame=index))
+        if capture.landmarks:
+            paths.append(_inside(folder, capture.landmarks, frame=index))
+        for pattern in (capture.images, capture.masks):
+            paths += [path for path, _ in _camera_files(folder, pattern, _rig(folder), index).values()]
+        sha = hashlib.sha256()
+        for path in paths:
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise _missing(path, key, index, error) from None
+            sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
+            sha.update(data)
+        return sha.hexdigest()
+
+    def _info(self, key: SequenceKey) -> SequenceInfo:
+        folder = self._root / key.subject / key.sequence
+        capture = _capture_file(folder)
+        return SequenceInfo(key, tuple(capture.frames), capture.fps, _rig(folder))
+
+    def _capture(self, key: SequenceKey, index: int) -> tuple[Path, CaptureFile]:
+        if key not in self._keys:
+            raise InputError(
+                f"there is no sequence {key} under {self._root}",
+                f"one of {len(self._keys)} sequences, such as {self._keys[0]}",
+                "Check the name",
+            )
+        folder = self._root / key.subject / key.sequence
+        capture = _capture_file(folder)
+        if index not in capture.frames:
+            raise InputError(
+                f"sequence {key} has no frame {index}",
+                f"one of its {len(capture.frames)} frames, {capture.frames[0]} to {capture.frames[-1]}",
+                "Check `frames` in capture.json",
+            )
+        return folder, capture
+
+    def _scan(self, folder: Path, capture: CaptureFile, index: int) -> Mesh:
+        path = _inside(folder, capture.scan, frame=index)
+        scan = read_mesh(path, capture.unit, need_faces=False)
+        check_metric_scale(scan.vertices, str(path))
+        return scan
+
+    def _registration(self, folder: Path, capture: CaptureFile, index: int) -> Registration | None:
+        if capture.registration is None:
+            return None
+        head = capture.registration.head
+        path = _inside(folder, capture.registration.pattern, frame=index)
+        vertices = read_mesh(path, capture.unit, need_faces=False).vertices
+        check_metric_scale(vertices, str(path))
+        expected = self._vertex_counts.get(head)
+        if expected is not None and len(vertices) != expected:
+            raise MeshError(
+                f"registration {path} has {len(vertices)} vertices",
+                f"{expected}, as the head model {head} has",
+                "Check `registration.head` in capture.json, or whether the export merged or split vertices",
+            )
+        return Registration(head, vertices)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _capture_file(folder: Path) -> CaptureFile:
+    return _parsed(folder, _stamp(folder / CAPTURE_FILE))[0]
+
+
+def _rig(folder: Path) -> tuple[Camera, ...]:
+    return _parsed(folder, _stamp(folder / CAPTURE_FILE))[1]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[Camera, ...]]:
+    # The time stamp is part of the cache's key, so an edited file is read anew.
+    capture = read_capture_file(folder)
+    return capture, capture.rig(str(folder / CAPTURE_FILE))
+
+
+def _inside(folder: Path, pattern: str, **names: object) -> Path:
+    path = folder / pattern.format(**names)
+    # The pattern cannot climb out (checked in capture.json), but a link could lead out.
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{path} leads outside its sequence folder, to {path.resolve()}",
+            "files inside the sequence folder",
+            "Copy the file, or link the whole sequence folder instead",
+        )
+    return path
+
+
+def _camera_files(
+    folder: Path, pattern: str | None, cameras: tuple[Camera, ...], index: int
+) -> dict[str, tuple[Path, Camera]]:
+    """Return the files of those cameras that have any: a camera without a folder of its own has no images."""
+    if pattern is None:
+        return {}
+    paths = {camera.name: (_inside(folder, pattern, frame=index, camera=camera.name), camera) for camera in cameras}
+    found = {name: entry for name, entry in paths.items() if entry[0].is_file()}
+    for name, (path, _) in paths.items():
+        own_folder = f"{name}" in path.relative_to(folder).parent.as_posix().split("/")
+        if name not in found and (not found or (own_folder and path.parent.is_dir())):
+            raise InputError(
+                f"{path} is missing",
+                f"a file for every frame of camera {name}",
+                "Restore it, take the frame out of `frames`, or remove the camera's whole image folder",
+            )
+    return found
+
+
+def _landmarks(folder: Path, capture: CaptureFile, index: int) -> Landmarks | None:
+    if capture.landmarks is None:
+        return None
+    path = _inside(folder, capture.landmarks, frame=index)
+    landmarks = read_landmarks(path)
+    check_metric_scale(landmarks.points, str(path), reference_diagonal_m=0.18)
+    return landmarks
+
+
+def _missing(path: Path, key: SequenceKey, index: int, error: OSError) -> InputError:
+    return InputError(
+        f"{path} of frame {index} of {key} cannot be read ({error.strerror})", "a readable file", "Restore the file"
+    )
+
+
+def _pixels(path: Path, mode: str) -> npt.NDArray[np.uint8]:
+    from PIL import Image as PillowImage
+
+    try:
+        with PillowImage.open(path) as picture:
+            return np.asarray(picture.convert(mode), np.uint8)
+    except Exception as error:  # decoders raise many kinds on broken bytes
+        raise InputError(
+            f"image {path} cannot be read ({error})", "a complete PNG or JPEG", "Copy or export it again"
+        ) from None
+
+
+def _read_image(path: Path, camera: Camera) -> Image:
+    pixels = _pixels(path, "RGB")
+    check_image_size(camera, pixels.shape, str(path))
+    return pixels
+
+
+def _read_mask(path: Path, camera: Camera) -> npt.NDArray[np.bool_]:
+    pixels = _pixels(path, "L")
+    check_image_size(camera, pixels.shape, str(path))
+    return pixels >= 128

@@ -1,0 +1,212 @@
+"""Writing a sequence in the folder layout: staged, fsynced, renamed, the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import InputError
+from datagen.geometry.camera import Camera
+from datagen.geometry.landmarks import Landmarks, write_landmarks
+from datagen.geometry.mesh import Mesh
+from datagen.geometry.mesh_io import ply_bytes
+from datagen.shards.atomic import fsync_folder, make_folders, storage_errors
+from datagen.sources.capture_file import (
+    CAPTURE_FILE,
+    CAPTURE_FORMAT,
+    CAPTURE_VERSION,
+    CameraEntry,
+    CaptureFile,
+    RegistrationEntry,
+    capture_file_bytes,
+    read_capture_file,
+)
+from datagen.sources.frame import Image, SequenceKey
+
+SCAN = "scans/{frame:06d}.ply"
+REGISTRATION = "registrations/{frame:06d}.npz"
+LANDMARKS = "landmarks/{frame:06d}.json"
+IMAGES = "images/{camera}/{frame:06d}.png"
+MASKS = "masks/{camera}/{frame:06d}.png"
+ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+class SequenceWriter:
+    """Stages one sequence beside its final place; leaving the ``with`` block without an error publishes it.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of subjects.
+    key : SequenceKey
+    cameras : tuple of Camera
+    fps : float
+    registration_head : str, optional
+        Head model of the registrations; without it none may be added.
+    generator : mapping of str to str, optional
+        Notes stored in ``capture.json``; ``generator["key"]`` lets :func:`is_complete` recognise finished work.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        key: SequenceKey,
+        cameras: tuple[Camera, ...],
+        fps: float,
+        *,
+        registration_head: str | None = None,
+        generator: Mapping[str, str] | None = None,
+    ) -> None:
+        self._final = Path(root) / key.subject / key.sequence
+        self._staging = self._final.parent / f".{key.sequence}.staging-{os.getpid()}"
+        self._cameras, self._fps, self._head = cameras, fps, registration_head
+        self._generator = None if generator is None else dict(generator)
+        self._frames: list[int] = []
+        self._kinds: set[str] = set()
+
+    def __enter__(self) -> Self:
+        """Make the staging folder, removing those that killed runs left behind."""
+        with storage_errors(f"writing {self._final}"):
+            make_folders(self._final.parent)
+            for left_over in self._final.parent.glob(f".{self._final.name}.staging-*"):
+                shutil.rmtree(left_over)
+            self._staging.mkdir()
+        return self
+
+    def add(
+        self,
+        frame: int,
+        scan: Mesh,
+        *,
+        registration: npt.NDArray[np.floating] | None = None,
+        landmarks: Landmarks | None = None,
+        images: Mapping[str, Image] | None = None,
+        masks: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    ) -> None:
+        """Write the files of one frame, all in metres; frames come in increasing order.
+
+        Raises
+        ------
+        InputError
+            If the frames are out of order or a registration comes without its head model's name.
+        datagen.errors.StorageError
+            If the disk refuses.
+        """
+        if self._frames and frame <= self._frames[-1]:
+            raise InputError(f"frame {frame} comes after frame {self._frames[-1]}", "increasing frames", "Sort them")
+        if registration is not None and self._head is None:
+            raise InputError(
+                "a registration without `registration_head`", "the head model's name", "Name it when opening the writer"
+            )
+        files = {SCAN.format(frame=frame): ply_bytes(scan, precision="float32")}
+        if registration is not None:
+            self._kinds.add("registration")
+            files[REGISTRATION.format(frame=frame)] = npz_bytes({"vertices": registration.astype(np.float32)})
+        for kind, pattern, pictures in (("images", IMAGES, images), ("masks", MASKS, masks)):
+            for camera, picture in (pictures or {}).items():
+                self._kinds.add(kind)
+                files[pattern.format(camera=camera, frame=frame)] = png_bytes(picture)
+        with storage_errors(f"writing {self._final}"):
+            for name, data in files.items():
+                path = self._staging / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            if landmarks is not None:
+                self._kinds.add("landmarks")
+                path = self._staging / LANDMARKS.format(frame=frame)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_landmarks(landmarks, path)
+        self._frames.append(frame)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Publish the sequence, or remove the staging folder if an error is on its way."""
+        if kind is not None:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            return
+        head = self._head if "registration" in self._kinds else None
+        capture = CaptureFile(
+            format=CAPTURE_FORMAT,
+            version=CAPTURE_VERSION,
+            unit="m",
+            fps=self._fps,
+            frames=self._frames,
+            pixel_center=0.5,
+            cameras={
+                camera.name: CameraEntry(
+                    K=camera.K.tolist(),
+                    world_to_camera=camera.world_to_camera.tolist(),
+                    width=camera.width,
+                    height=camera.height,
+                )
+                for camera in self._cameras
+            },
+            scan=SCAN,
+            registration=None if head is None else RegistrationEntry(head=head, pattern=REGISTRATION),
+            landmarks=LANDMARKS if "landmarks" in self._kinds else None,
+            images=IMAGES if "images" in self._kinds else None,
+            masks=MASKS if "masks" in self._kinds else None,
+            generator=self._generator,
+        )
+        with storage_errors(f"writing {self._final}"):
+            (self._staging / CAPTURE_FILE).write_bytes(capture_file_bytes(capture))
+            publish_folder(self._staging, self._final)
+
+
+def publish_folder(staging: Path, final: Path) -> None:
+    """Make a staged folder durable and give it its real name, replacing an older one there."""
+    for folder, _, names in os.walk(staging):
+        for name in names:
+            fsync_folder(Path(folder) / name)
+        fsync_folder(Path(folder))
+    if final.exists():
+        # A folder cannot be replaced in one step: the old one first gets a name that readers pass over.
+        old = final.with_name(f".{final.name}.staging-old")
+        os.replace(final, old)
+        os.replace(staging, final)
+        shutil.rmtree(old)
+    else:
+        os.replace(staging, final)
+    fsync_folder(final.parent)
+
+
+def is_complete(root: Path, key: SequenceKey, content_key: str) -> bool:
+    """Whether a published sequence carries ``generator["key"] == content_key``."""
+    try:
+        capture = read_capture_file(Path(root) / key.subject / key.sequence)
+    except InputError:
+        return False
+    return (capture.generator or {}).get("key") == content_key
+
+
+def npz_bytes(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
+    """Return a compressed ``.npz`` whose bytes depend on the arrays only (fixed dates, order as given)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", ZIP_EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, content.getvalue())
+    return buffer.getvalue()
+
+
+def png_bytes(picture: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]) -> bytes:
+    """Return a PNG without metadata: (H, W, 3) uint8 sRGB, or a mask (H, W) bool as 0 and 255."""
+    from PIL import Image as PillowImage
+
+    pixels = picture.astype(np.uint8) * 255 if picture.dtype == np.bool_ else np.asarray(picture, np.uint8)
+    buffer = io.BytesIO()
+    PillowImage.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

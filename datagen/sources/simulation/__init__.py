@@ -1,0 +1,1 @@
+"""The parts of a simulated capture: surface, motion, cameras, scanner, registration error."""
