@@ -1,0 +1,144 @@
+"""Maps of canonical surfaces: linear where the truth is linear, absent where nothing is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from render_scenes import attributes, camera_at, head_like, sphere
+
+from datagen.errors import MeshError
+from datagen.geometry.camera import Camera
+from datagen.render.backends.numba_backend import NumbaRasteriser
+from datagen.render.maps import render_views
+
+RASTERISER = NumbaRasteriser(threads=1)
+FRONT = Camera("front", np.array([[100.0, 0, 32], [0, 100, 32], [0, 0, 1]]), np.eye(4), 64, 64)
+
+
+def one_triangle(**change):
+    """A triangle square to the camera, corners 0, 1, 2 at the left, right and bottom."""
+    vertices = np.array([[-0.2, -0.2, 1.0], [0.2, -0.2, 1.0], [0.0, 0.25, 1.0]])
+    surface = attributes(vertices, np.array([[0, 1, 2]], np.int32), 1.0)
+    return replace(surface, region=np.array([3, 7, 9], np.uint8), **change)
+
+
+def render(surface, camera=FRONT):
+    return render_views(surface, [camera], RASTERISER)[0]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 10_000))
+def test_canonical_is_where_the_pixel_is(seed):
+    """With position as the attribute, the canonical map and the lifted depth map must coincide."""
+    rng = np.random.default_rng(seed)
+    vertices, faces = head_like(rng, 48)
+    camera = camera_at(rng.uniform(-3, 3), size=96)
+    maps = render(attributes(vertices, faces), camera)
+    np.testing.assert_array_equal(maps.mask, maps.depth > 0)
+    lifted = camera.unproject(maps.depth)[maps.mask]
+    assert np.linalg.norm(maps.canonical[:, maps.mask].T * 0.15 - lifted, axis=1).max() < 2e-5
+
+
+def test_shapes_types_and_zeros_outside():
+    vertices, faces = sphere(24)
+    maps = render(attributes(vertices, faces), camera_at(0.0, size=80, height=60))
+    assert maps.depth.shape == maps.region.shape == maps.confidence.shape == maps.mask.shape == (60, 80)
+    assert maps.canonical.shape == maps.normal.shape == (3, 60, 80)
+    assert (maps.depth.dtype, maps.region.dtype, maps.mask.dtype) == (np.float32, np.uint8, np.bool_)
+    outside = maps.depth == 0
+    assert outside.any()
+    for array in (maps.canonical[:, outside], maps.normal[:, outside], maps.region[outside], maps.confidence[outside]):
+        assert (array == 0).all()
+    np.testing.assert_array_equal(maps.mask, maps.confidence > 0)
+
+
+def test_normals_of_a_sphere_point_outwards_and_inwards():
+    radius = 0.1
+    vertices, faces = sphere(64, (radius, radius, radius))
+    outside, inside = camera_at(0.7, size=128), camera_at(0.7, distance=0.04, size=64, focal=30.0)
+    for camera, sign in ((outside, 1.0), (inside, -1.0)):
+        for winding in (faces, faces[:, ::-1].copy()):
+            maps = render(attributes(vertices, winding), camera)
+            hit = maps.depth > 0
+            assert hit.sum() > 3000
+            expected = sign * camera.unproject(maps.depth)[hit] / radius @ camera.world_to_camera[:3, :3].T
+            cosine = (maps.normal[:, hit].T * expected).sum(axis=1)
+            assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 3.0
+            np.testing.assert_allclose(np.linalg.norm(maps.normal[:, hit], axis=0), 1, atol=1e-5)
+
+
+def test_normals_always_face_the_camera():
+    vertices, faces = head_like(np.random.default_rng(11))
+    # Random windings: an inconsistent scan has meaningless vertex normals, but the map must stay usable.
+    mixed = faces.copy()
+    mixed[::3] = mixed[::3, ::-1]
+    camera = camera_at(0.5, size=128)
+    for winding in (faces, mixed):
+        maps = render(attributes(vertices, winding), camera)
+        hit = maps.depth > 0
+        rays = camera.to_camera(camera.unproject(maps.depth)[hit])
+        assert ((rays * maps.normal[:, hit].T).sum(axis=1) <= 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"canonical": np.array([[0, 0, 0], [np.nan, 0, 0], [0, 0, 0]], np.float32)},
+        {"canonical": np.array([[0, 0, 0], [0, 0, 0], [0, 0, np.inf]], np.float32)},
+        {"confidence": np.array([1, 0, 1], np.float32)},
+        {"confidence": np.array([1, 1, np.nan], np.float32)},
+    ],
+    ids=["NaN coordinate", "infinite coordinate", "confidence 0", "NaN confidence"],
+)
+def test_an_unknown_corner_leaves_depth_and_normal_only(change):
+    maps = render(one_triangle(**change))
+    hit = maps.depth > 0
+    assert hit.sum() > 200
+    assert not maps.mask.any()
+    for array in (maps.canonical, maps.region, maps.confidence):
+        assert (array == 0).all()
+    np.testing.assert_allclose(maps.normal[2, hit], -1, atol=1e-6)
+
+
+def test_region_is_the_nearest_corner_never_a_blend():
+    surface = one_triangle()
+    maps = render(surface)
+    assert set(np.unique(maps.region)) == {0, 3, 7, 9}
+    lifted = FRONT.unproject(maps.depth)[maps.mask]
+    corners = surface.vertices[:, :2]
+    weights = np.linalg.solve(np.vstack([corners.T, np.ones(3)]), np.vstack([lifted[:, :2].T, np.ones(len(lifted))]))
+    clear = np.sort(weights, axis=0)[2] - np.sort(weights, axis=0)[1] > 1e-4
+    np.testing.assert_array_equal(maps.region[maps.mask][clear], surface.region[weights.argmax(axis=0)][clear])
+
+
+def test_confidence_is_interpolated_and_fades_at_grazing_angles():
+    flat = render(one_triangle(confidence=np.array([0.2, 0.2, 0.8], np.float32)))
+    assert 0.2 <= flat.confidence[flat.mask].min() < 0.25
+    assert 0.7 < flat.confidence[flat.mask].max() <= 0.8
+    vertices, faces = sphere(64, (0.1, 0.1, 0.1))
+    camera = camera_at(0.0, size=200)
+    maps = render(attributes(vertices, faces), camera)
+    rays = camera.to_camera(camera.unproject(maps.depth)[maps.mask])
+    cosine = -(rays * maps.normal[:, maps.mask].T).sum(axis=1) / np.linalg.norm(rays, axis=1)
+    expected = np.clip(cosine / 0.35, 0.02, 1)
+    np.testing.assert_allclose(maps.confidence[maps.mask], expected, atol=1e-4)
+    assert maps.confidence[maps.mask].min() > 0
+
+
+def test_one_map_per_camera_in_order():
+    vertices, faces = sphere(24)
+    cameras = [camera_at(a, size=48) for a in (0.0, 0.8)]
+    both = render_views(attributes(vertices, faces), cameras, RASTERISER)
+    for camera, maps in zip(cameras, both, strict=True):
+        np.testing.assert_array_equal(maps.canonical, render(attributes(vertices, faces), camera).canonical)
+
+
+@pytest.mark.parametrize("name", ["canonical", "confidence", "region"])
+def test_attributes_of_another_mesh_are_refused(name):
+    surface = one_triangle()
+    with pytest.raises(MeshError, match=name):
+        render(replace(surface, **{name: getattr(surface, name)[:2]}))
