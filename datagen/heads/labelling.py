@@ -1,0 +1,187 @@
+"""Region labels of any head template, from its 68 landmarks and what its parts are.
+
+Widths below are shares of the template's own inter-ocular distance, so they fit any head.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.heads.regions import REGIONS
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+Pair = tuple[BoolArray, BoolArray]
+
+# Shares of the distance between the outer eye corners (about 90 mm).
+EYE_MARGIN = 0.13
+BROW_HALF_WIDTH = 0.055
+ALA_MARGIN = 0.05
+LIP_MARGIN = 0.012
+HAIRLINE = 0.85  # of the distance between brows and nose base, above the brows
+JAW_RIGHT, JAW_LEFT = 0, 16
+
+
+def inside_polygon(points: FloatArray, polygon: FloatArray) -> BoolArray:
+    """Return whether each of ``points`` (N, 2) lies inside the simple ``polygon`` (K, 2): even-odd rule."""
+    x, y = points[:, 0, None], points[:, 1, None]
+    a, b = polygon, np.roll(polygon, -1, axis=0)
+    crosses = (a[:, 1] > y) != (b[:, 1] > y)
+    rise = np.where(a[:, 1] == b[:, 1], 1.0, b[:, 1] - a[:, 1])
+    at = a[:, 0] + (y - a[:, 1]) / rise * (b[:, 0] - a[:, 0])
+    return np.asarray((crosses & (x < at)).sum(axis=1) % 2 == 1)
+
+
+def distance_to_line(points: FloatArray, line: FloatArray, closed: bool = False) -> tuple[FloatArray, FloatArray]:
+    """Return the distance of ``points`` (N, D) to the polyline ``line`` (K, D), (N,), and the nearest points (N, D)."""
+    a = line if closed else line[:-1]
+    b = np.roll(line, -1, axis=0) if closed else line[1:]
+    d = b - a
+    t = np.einsum("nkd,kd->nk", points[:, None] - a, d) / np.maximum((d**2).sum(axis=1), 1e-18)
+    nearest = a + np.clip(t, 0, 1)[..., None] * d
+    gap = np.linalg.norm(points[:, None] - nearest, axis=2)
+    best = gap.argmin(axis=1)
+    rows = np.arange(len(points))
+    return gap[rows, best], nearest[rows, best]
+
+
+def ears_from_landmarks(vertices: FloatArray, landmarks: FloatArray) -> Pair:
+    """Return the right and left ear (V,) bool: what stands out beside the head behind the jaw's upper end."""
+    masks = []
+    for sign, end, lobe in ((-1.0, JAW_RIGHT, 2), (1.0, JAW_LEFT, 14)):
+        top = landmarks[end]
+        reach = 0.5 * np.linalg.norm(landmarks[36] - landmarks[45])
+        out = sign * vertices[:, 0] > sign * top[0] - 0.02 * reach
+        behind = (vertices[:, 2] < top[2]) & (vertices[:, 2] > top[2] - 1.1 * reach)
+        level = (vertices[:, 1] < top[1] + 0.8 * reach) & (vertices[:, 1] > landmarks[lobe, 1])
+        masks.append(out & behind & level)
+    return masks[0], masks[1]
+
+
+def label_regions(
+    vertices: FloatArray,
+    landmarks: FloatArray,
+    *,
+    opening: FloatArray,
+    faces: npt.NDArray[np.integer],
+    eyeballs: Pair,
+    interior: BoolArray,
+    ears: Pair | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Label every vertex of a template.
+
+    Parameters
+    ----------
+    vertices : (V, 3) float64
+        Metres, template axes, mouth closed.
+    landmarks : (68, 3) float64
+        iBUG order.
+    opening : (V,) float64
+        How far down each vertex moves when the jaw opens; it alone can tell lips that touch apart.
+    faces : (F, 3) int
+    eyeballs : pair of (V,) bool
+        Right and left.
+    interior : (V,) bool
+        Tongue, teeth, gums and mouth cavity.
+    ears : pair of (V,) bool, optional
+        Right and left; by default found from the landmarks.
+
+    Returns
+    -------
+    (V,) uint8
+        Labels of :data:`~datagen.heads.regions.REGIONS`, none 0.
+    """
+    p, xy = landmarks, vertices[:, :2]
+    unit = float(np.linalg.norm(p[36] - p[45]))
+    labels = np.full(len(vertices), REGIONS["cheeks"], np.uint8)
+    front = vertices[:, 2] > p[[JAW_RIGHT, JAW_LEFT], 2].mean()
+
+    below = _below_jaw(vertices, p)
+    lobe = p[[2, 14], 1].mean()
+    brow_y, base_y = p[17:27, 1].mean(), p[33, 1]
+    behind = vertices[:, 2] < p[[JAW_RIGHT, JAW_LEFT], 2].mean() - 0.02 * unit
+    # Across the temples the face ends where the brow's outer end would meet the hair.
+    temple = np.abs(vertices[:, 0]) > np.abs(p[[17, 26], 0]).mean() + 0.15 * unit
+    over = vertices[:, 1] > np.interp(np.abs(vertices[:, 0]), *_brow_line(p))
+    labels[over] = REGIONS["forehead"]
+    hair = vertices[:, 1] > brow_y + HAIRLINE * (brow_y - base_y)
+    labels[hair | (over & temple) | (behind & (vertices[:, 1] > lobe))] = REGIONS["scalp"]
+    labels[below & (vertices[:, 1] <= lobe)] = REGIONS["neck"]
+
+    chin = front & ~below & (vertices[:, 1] < p[57, 1])
+    chin &= np.abs(vertices[:, 0] - p[8, 0]) < 0.5 * np.ptp(p[[48, 54], 0])
+    labels[chin] = REGIONS["chin"]
+    labels[front & inside_polygon(xy, _nose_outline(p, unit))] = REGIONS["nose"]
+
+    for name, corners in (("right_eye", slice(36, 42)), ("left_eye", slice(42, 48))):
+        outline = p[corners, :2]
+        near = distance_to_line(xy, outline, closed=True)[0] < EYE_MARGIN * unit
+        inner = np.abs(vertices[:, 0] - p[27, 0]) > 0.5 * np.abs(p[[39, 42], 0] - p[27, 0]).mean()
+        labels[front & inner & (near | inside_polygon(xy, outline))] = REGIONS[name]
+    for line in (p[17:22], p[22:27]):
+        labels[front & (distance_to_line(xy, line[:, :2])[0] < BROW_HALF_WIDTH * unit)] = REGIONS["brows"]
+    _label_lips(labels, vertices, p, opening, faces, unit)
+
+    for masks, names in (
+        (ears or ears_from_landmarks(vertices, p), ("right_ear", "left_ear")),
+        (eyeballs, ("right_eyeball", "left_eyeball")),
+    ):
+        for mask, name in zip(masks, names, strict=True):
+            labels[mask] = REGIONS[name]
+    labels[interior] = REGIONS["mouth_interior"]
+    return labels
+
+
+def _brow_line(p: FloatArray) -> tuple[FloatArray, FloatArray]:
+    x = np.abs(np.concatenate([p[17:22], p[22:27]])[:, 0])
+    order = np.argsort(x)
+    return x[order], np.concatenate([p[17:22], p[22:27]])[order, 1]
+
+
+def _below_jaw(vertices: FloatArray, p: FloatArray) -> BoolArray:
+    """Whether a vertex lies under or behind the jaw's contour."""
+    _, nearest = distance_to_line(vertices, p[:17])
+    return np.asarray((vertices - nearest) @ np.array([0.0, -1.0, -0.8]) > 0)
+
+
+def _nose_outline(p: FloatArray, unit: float) -> FloatArray:
+    """Polygon (K, 2) around the nose in the frontal plane: bridge, wings, base."""
+    ala = ALA_MARGIN * unit
+    half = 0.5 * np.abs(p[[39, 42], 0] - p[27, 0]).mean()
+    tip = p[30, 1]
+    base = p[33, 1] - 0.02 * unit
+    right = [[p[27, 0] - half, p[27, 1]], [p[31, 0] - 0.8 * ala, tip + 0.08 * unit], [p[31, 0] - 1.3 * ala, tip]]
+    right += [[p[31, 0] - ala, base], [p[33, 0], base - 0.01 * unit]]
+    left = [[2 * p[33, 0] - x, y] for x, y in reversed(right[:-1])]
+    return np.array(right + left)
+
+
+def _label_lips(
+    labels: npt.NDArray[np.uint8],
+    vertices: FloatArray,
+    p: FloatArray,
+    opening: FloatArray,
+    faces: npt.NDArray[np.integer],
+    unit: float,
+) -> None:
+    """Label the vermilion: within the outer contour, each lip by whether the jaw carries it."""
+    outline = p[48:60]
+    xy = vertices[:, :2]
+    close = distance_to_line(xy, outline[:, :2], closed=True)[0] < LIP_MARGIN * unit
+    near_z = vertices[:, 2] > outline[:, 2].min() - 0.12 * unit
+    lips = near_z & (inside_polygon(xy, outline[:, :2]) | close)
+    # The share of the jaw's motion that separates the lips falls off towards the corners.
+    corner = 0.5 * (opening_at(vertices, opening, p[48]) + opening_at(vertices, opening, p[54]))
+    lower = opening > np.maximum(corner, 0.25 * opening_at(vertices, opening, p[57]))
+    labels[lips & lower] = REGIONS["lower_lip"]
+    labels[lips & ~lower] = REGIONS["upper_lip"]
+    # At the commissures the lips are one surface: a ring of cheek keeps them apart.
+    corners = labels[faces]
+    mixed = (corners == REGIONS["upper_lip"]).any(axis=1) & (corners == REGIONS["lower_lip"]).any(axis=1)
+    labels[np.unique(faces[mixed])] = REGIONS["cheeks"]
+
+
+def opening_at(vertices: FloatArray, opening: FloatArray, point: FloatArray) -> float:
+    """Return how far the vertex nearest to ``point`` moves down with the jaw."""
+    return float(opening[np.linalg.norm(vertices - point, axis=1).argmin()])
