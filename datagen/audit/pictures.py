@@ -1,0 +1,339 @@
+"""Pictures of meshes and maps without a display: (H, W, 3) uint8 arrays and PNG files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import InputError
+from datagen.geometry.camera import Camera, look_at
+from datagen.geometry.mesh import vertex_normals
+from datagen.render.protocol import NO_FACE, Rasteriser
+from datagen.shards.atomic import atomic_write_bytes
+
+Picture = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.floating]
+
+# Yaw in degrees; positive shows the subject's left side.
+VIEWS = {"front": 0.0, "left": 45.0, "right": -45.0}
+CAMERA_DISTANCE_M = 2.0  # far enough that perspective does not hide what is compared
+BACKGROUND = (247, 247, 248)
+INK = (40, 42, 46)
+UNKNOWN = (150, 153, 160)
+CAPTION_PX = 22
+_SUPERSAMPLES = 2
+_POINT_RADIUS_PX = 1
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A mesh seen from one camera, with interpolated values.
+
+    Attributes
+    ----------
+    values : (H, W, C) float32
+        NaN where there is no surface, or where a corner's value is unknown.
+    light : (H, W) float32
+        Headlight shading in [0, 1].
+    depth : (H, W) float32
+        Planar metres, 0 = none.
+    edge_px : (H, W) float32
+        Distance to the nearest triangle edge in pixels of the supersampled grid; infinite off the surface.
+    camera : Camera
+        Of the supersampled grid.
+    """
+
+    values: npt.NDArray[np.float32]
+    light: npt.NDArray[np.float32]
+    depth: npt.NDArray[np.float32]
+    edge_px: npt.NDArray[np.float32]
+    camera: Camera
+
+
+def view_camera(view: str, focus: Floats, size: int) -> Camera:
+    """Return a camera in template axes that frames ``focus`` (N, 3) metres in ``size`` × ``size`` pixels.
+
+    Raises
+    ------
+    InputError
+        If the view is none of :data:`VIEWS`.
+    """
+    if view not in VIEWS:
+        raise InputError(f"there is no view {view!r}", f"one of {', '.join(VIEWS)}", "Choose one of these")
+    low, high = np.percentile(np.asarray(focus, np.float64), [1, 99], axis=0)
+    target, extent = (low + high) / 2, float(np.max(high - low)) * 1.25
+    yaw = np.radians(VIEWS[view])
+    centre = target + CAMERA_DISTANCE_M * np.array([np.sin(yaw), 0.0, np.cos(yaw)])
+    return look_at(view, centre, target, size * CAMERA_DISTANCE_M / extent, size, size)
+
+
+def render_values(vertices: Floats, faces: npt.NDArray[np.integer], values: Floats, camera: Camera) -> Rendering:
+    """Rasterise values (N, C) on a mesh, or on points where there are no faces, at twice the camera's resolution."""
+    fine = camera.crop(0.0, 0.0, float(camera.width), camera.width * _SUPERSAMPLES)
+    columns = np.asarray(values, np.float32).reshape(len(vertices), -1)
+    if len(faces) == 0:
+        return _splat(np.asarray(vertices, np.float64), columns, fine)
+    fragments = _rasteriser().rasterise(vertices, faces, [fine])[0]
+    hit = fragments.face != NO_FACE
+    triangle = np.asarray(faces)[fragments.face[hit]]
+    weights = fragments.barycentric[hit]
+    shape = fragments.face.shape
+    out = np.full((*shape, columns.shape[1]), np.nan, np.float32)
+    out[hit] = np.einsum("pc,pcd->pd", weights, columns[triangle])
+    normals = np.einsum("pc,pcd->pd", weights, vertex_normals(vertices, faces)[triangle])
+    axis = camera.world_to_camera[2, :3]
+    # A scan's winding may be either way, so both sides are lit.
+    facing = np.abs(normals @ axis) / np.maximum(np.linalg.norm(normals, axis=1), 1e-9)
+    light = np.zeros(shape, np.float32)
+    light[hit] = facing
+    edge = np.full(shape, np.inf, np.float32)
+    edge[hit] = _edge_distance_px(fine.project(vertices)[0][triangle], weights)
+    return Rendering(out, light, fragments.depth, edge, fine)
+
+
+def paint(
+    rendering: Rendering,
+    colours: npt.NDArray[np.float32],
+    *,
+    wire: bool = False,
+    points: Floats | None = None,
+) -> Picture:
+    """Light per-pixel colours and shrink them to the camera's resolution.
+
+    Parameters
+    ----------
+    rendering : Rendering
+    colours : (H, W, 3) float32 in [0, 1]
+        On the supersampled grid; NaN is painted grey.
+    wire : bool
+        Draw triangle edges.
+    points : (L, 3) float, optional
+        Marks in the mesh's axes, drawn where the surface does not hide them.
+    """
+    surface = rendering.depth > 0
+    lit = np.where(np.isfinite(colours).all(axis=-1, keepdims=True), colours, np.array(UNKNOWN, np.float32) / 255)
+    lit = lit * (0.30 + 0.70 * rendering.light[..., None] ** 0.8)
+    if wire:
+        lit = lit * np.where(rendering.edge_px < 1.0, 0.55, 1.0)[..., None]
+    image = np.where(surface[..., None], lit, np.array(BACKGROUND, np.float32) / 255)
+    if points is not None:
+        _mark(image, rendering, np.asarray(points, np.float64))
+    height, width = surface.shape
+    n = _SUPERSAMPLES
+    small = image.reshape(height // n, n, width // n, n, 3).mean(axis=(1, 3))
+    return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
+
+
+def shaded_mesh(
+    vertices: Floats,
+    faces: npt.NDArray[np.integer],
+    colours: Floats | None = None,
+    view: str | Camera = "front",
+    size: int = 384,
+    *,
+    focus: Floats | None = None,
+) -> Picture:
+    """Draw a mesh or points (vertices (N, 3) metres in template axes) with vertex colours (N, 3) in [0, 1].
+
+    Without colours it is a light grey; ``focus`` (M, 3) says what to frame, by default the vertices.
+    """
+    camera = view if isinstance(view, Camera) else view_camera(view, vertices if focus is None else focus, size)
+    given = np.full((len(vertices), 3), 0.82) if colours is None else colours
+    rendering = render_values(vertices, faces, given, camera)
+    return paint(rendering, rendering.values)
+
+
+def colour_map(values: Floats, low: float, high: float, name: str = "YlOrRd") -> npt.NDArray[np.float32]:
+    """Colour values (...) with one of Matplotlib's maps, (..., 3) float32 in [0, 1]; NaN stays NaN."""
+    from matplotlib import colormaps
+
+    v = np.asarray(values, np.float64)
+    scaled = np.clip((v - low) / max(high - low, 1e-12), 0, 1)
+    rgb = colormaps[name](np.nan_to_num(scaled))[..., :3].astype(np.float32)
+    rgb[~np.isfinite(v)] = np.nan
+    return np.asarray(rgb, np.float32)
+
+
+def canonical_colours(canonical: Floats) -> npt.NDArray[np.float32]:
+    """Colour canonical coordinates (..., 3) as ``(c + 1) / 2``, (..., 3) float32; NaN stays NaN."""
+    return np.clip((np.asarray(canonical, np.float32) + 1) / 2, 0, 1)
+
+
+def grid_colours(canonical_m: Floats, spacing_mm: float = 10.0, line_mm: float = 0.6) -> npt.NDArray[np.float32]:
+    """Colour template-space metres (..., 3) by a grid of x and y lines, so that a shift of a millimetre shows.
+
+    Every fifth line is drawn in a stronger colour; both run through the template's origin of axes.
+    """
+    mm = np.asarray(canonical_m, np.float64)[..., :2] * 1000
+    line = np.rint(mm / spacing_mm)
+    near = np.abs(mm - line * spacing_mm) < line_mm / 2 * np.where(line % 5 == 0, 1.8, 1.0)
+    colours = np.full((*mm.shape[:-1], 3), 0.90, np.float32)
+    colours[near[..., 1]] = (0.85, 0.25, 0.20)
+    colours[near[..., 0]] = (0.10, 0.35, 0.75)
+    colours[~np.isfinite(mm).all(axis=-1)] = np.nan
+    return colours
+
+
+def label_colours(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+    """Colour region labels (...), (..., 3) float32 in [0, 1]; label 0 is NaN."""
+    from matplotlib import colormaps
+
+    rgb = colormaps["tab20"](np.asarray(labels) % 20)[..., :3].astype(np.float32)
+    rgb[np.asarray(labels) == 0] = np.nan
+    return np.asarray(rgb, np.float32)
+
+
+def colour_bar(name: str, low: float, high: float, label: str, width: int) -> Picture:
+    """Draw a horizontal colour bar with its end values, (34, width, 3)."""
+    ramp = np.linspace(low, high, max(width - 40, 1))
+    bar = np.full((34, width, 3), BACKGROUND, np.uint8)
+    bar[2:14, 20 : 20 + len(ramp)] = np.rint(colour_map(ramp, low, high, name) * 255).astype(np.uint8)
+    canvas = _Canvas(bar)
+    for x, text, anchor in ((20, f"{low:g}", "la"), (width // 2, label, "ma"), (width - 20, f"≥ {high:g}", "ra")):
+        canvas.text((x, 16), text, fill=INK, font=_font(12), anchor=anchor)
+    return np.asarray(canvas.picture)
+
+
+def contact_sheet(items: Sequence[tuple[str, Picture]], columns: int = 4, gap: int = 6) -> Picture:
+    """Lay pictures with titles out in rows; all are centred in tiles as large as the largest.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    if not items:
+        raise InputError("a contact sheet was asked for with no pictures", "at least one", "Pass pictures")
+    columns = min(columns, len(items))
+    height = max(picture.shape[0] for _, picture in items) + CAPTION_PX
+    width = max(picture.shape[1] for _, picture in items)
+    rows = -(-len(items) // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), BACKGROUND, np.uint8)
+    places = []
+    for i, (title, picture) in enumerate(items):
+        top = gap + (i // columns) * (height + gap)
+        left = gap + (i % columns) * (width + gap)
+        h, w = picture.shape[:2]
+        x = left + (width - w) // 2
+        sheet[top + CAPTION_PX : top + CAPTION_PX + h, x : x + w] = picture
+        places.append((left + width // 2, top + 3, title))
+    canvas = _Canvas(sheet)
+    for x, y, title in places:
+        canvas.text((x, y), title, fill=INK, font=_font(14), anchor="ma")
+    return np.asarray(canvas.picture)
+
+
+def stack(*pictures: Picture) -> Picture:
+    """Put pictures below each other, centred."""
+    width = max(picture.shape[1] for picture in pictures)
+    rows = []
+    for picture in pictures:
+        row = np.full((picture.shape[0], width, 3), BACKGROUND, np.uint8)
+        left = (width - picture.shape[1]) // 2
+        row[:, left : left + picture.shape[1]] = picture
+        rows.append(row)
+    return np.concatenate(rows)
+
+
+def write_png(path: Path, picture: Picture) -> Path:
+    """Write a picture atomically; return its path.
+
+    Raises
+    ------
+    datagen.errors.StorageError
+        If the disk refuses.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=4)
+    atomic_write_bytes(path, buffer.getvalue())
+    return path
+
+
+@cache
+def _rasteriser() -> Rasteriser:
+    from datagen.render.backends import make_rasteriser
+
+    return make_rasteriser("numba")
+
+
+def _edge_distance_px(corners: Floats, weights: Floats) -> npt.NDArray[np.float32]:
+    """Distance (P,) in pixels of points with barycentric ``weights`` (P, 3) to the edges of triangles (P, 3, 2)."""
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    ab, ac = b - a, c - a
+    doubled_area = np.abs(ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0])
+    opposite = np.stack([np.linalg.norm(side, axis=1) for side in (c - b, ac, ab)], axis=1)
+    heights = doubled_area[:, None] / np.maximum(opposite, 1e-9)
+    return (np.asarray(weights) * heights).min(axis=1).astype(np.float32)
+
+
+def _splat(points: npt.NDArray[np.float64], columns: npt.NDArray[np.float32], camera: Camera) -> Rendering:
+    """Draw points as small squares, the nearest on top."""
+    pixels, z = camera.project(points)
+    shape = (camera.height, camera.width)
+    depth = np.full(shape, np.inf)
+    owner = np.full(shape, -1, np.int64)
+    order = np.argsort(-z)
+    order = order[z[order] > 0]
+    column, row = np.floor(pixels[order]).astype(np.int64).T
+    r = _POINT_RADIUS_PX * _SUPERSAMPLES
+    for dy in range(-r, r + 1):
+        for dx in range(-r, r + 1):
+            y, x = row + dy, column + dx
+            inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
+            y, x, index = y[inside], x[inside], order[inside]
+            nearer = z[index] < depth[y, x]
+            # Later entries win in a fancy assignment, and the order runs from far to near.
+            owner[y[nearer], x[nearer]] = index[nearer]
+            depth[y[nearer], x[nearer]] = z[index[nearer]]
+    hit = owner >= 0
+    values = np.full((*shape, columns.shape[1]), np.nan, np.float32)
+    values[hit] = columns[owner[hit]]
+    flat = np.where(hit, np.float32(0.9), np.float32(0))
+    near = np.where(hit, depth, 0).astype(np.float32)
+    return Rendering(values, flat.astype(np.float32), near, np.full(shape, np.inf, np.float32), camera)
+
+
+def _mark(image: npt.NDArray[np.floating], rendering: Rendering, points: npt.NDArray[np.float64]) -> None:
+    """Draw round marks at points the surface does not hide."""
+    pixels, z = rendering.camera.project(points)
+    height, width = rendering.depth.shape
+    radius = 2.2 * _SUPERSAMPLES
+    for (x, y), distance in zip(pixels, z, strict=True):
+        if not (0 <= x < width and 0 <= y < height):
+            continue
+        front = rendering.depth[int(y), int(x)]
+        if 0 < front < distance - 0.01:
+            continue
+        reach = int(radius) + 2
+        rows = np.arange(max(int(y) - reach, 0), min(int(y) + reach + 1, height))
+        columns = np.arange(max(int(x) - reach, 0), min(int(x) + reach + 1, width))
+        away = np.hypot(rows[:, None] + 0.5 - y, columns[None] + 0.5 - x)
+        patch = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        patch[away <= radius] = (1.0, 1.0, 1.0)
+        patch[away <= radius * 0.62] = (0.05, 0.05, 0.05)
+
+
+class _Canvas:
+    """A Pillow image with its drawing pen."""
+
+    def __init__(self, picture: Picture) -> None:
+        from PIL import Image, ImageDraw
+
+        self.picture = Image.fromarray(picture)
+        self.text = ImageDraw.Draw(self.picture).text
+
+
+@cache
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)

@@ -1,0 +1,193 @@
+"""The numbers behind a report: every verdict of a build, and what is measured on its frames."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.audit.truth import error_figures, true_error_mm
+from datagen.audit.warp_pictures import scan_distance_mm
+from datagen.errors import InputError
+from datagen.sources.frame import SequenceKey
+from datagen.sources.truth import read_truth, truth_path
+from datagen.warp.result import Verdict, Warp
+from datagen.warp.store import read_verdict, read_warp
+
+SEVERITY = {"fail": 0, "review": 1, "pass": 2}
+# Enough points for every percentile a report shows; all of them would cost seconds a frame.
+POINTS_PER_FRAME = 4000
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One frame's verdict.
+
+    Attributes
+    ----------
+    key : SequenceKey
+    frame : int
+    folder : Path
+        Holds ``verdict.json``, and ``warp.npz`` unless the warp could not be made.
+    verdict : Verdict
+    """
+
+    key: SequenceKey
+    frame: int
+    folder: Path
+    verdict: Verdict
+
+    @property
+    def name(self) -> str:
+        """``subject/sequence/frame``, as the folders are named."""
+        return f"{self.key}/{self.frame:06d}"
+
+    @property
+    def has_warp(self) -> bool:
+        """Whether there is a warp to look at."""
+        return (self.folder / "warp.npz").is_file()
+
+    def figure(self, name: str) -> float:
+        """Return a figure of the verdict, NaN where it has none."""
+        return float(self.verdict.figures.get(name, np.nan))
+
+
+@dataclass(frozen=True)
+class FrameMeasure:
+    """What was measured on a sample of one frame's scan vertices.
+
+    Attributes
+    ----------
+    region : (Q,) uint8
+    confidence : (Q,) float32
+    distance_mm : (Q,) float64
+        To the registered template; NaN without a counterpart.
+    error_mm : (Q,) float64
+        True correspondence error; NaN where unknown.
+    figures : dict
+        ``true_error_*`` over all vertices of the face, empty without truth.
+    """
+
+    region: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.float32]
+    distance_mm: npt.NDArray[np.float64]
+    error_mm: npt.NDArray[np.float64]
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def read_results(build: Path) -> list[FrameResult]:
+    """Read every verdict of a build, ordered by subject, sequence, frame.
+
+    Raises
+    ------
+    InputError
+        If the build has no warps, or a verdict is broken.
+    """
+    found = []
+    for path in sorted((build / "warps").glob("*/*/*/verdict.json")):
+        folder = path.parent
+        if not folder.name.isdigit():
+            continue
+        key = SequenceKey(folder.parent.parent.name, folder.parent.name)
+        found.append(FrameResult(key, int(folder.name), folder, read_verdict(folder)))
+    if not found:
+        raise InputError(
+            f"{build} holds no warps",
+            "warps/<subject>/<sequence>/<frame>/verdict.json",
+            "Name the folder given to `datagen build --out`, after at least one frame was warped",
+        )
+    return found
+
+
+def find_result(results: Sequence[FrameResult], subject: str, sequence: str, frame: int) -> FrameResult:
+    """Return the named frame.
+
+    Raises
+    ------
+    InputError
+        If there is none, naming what there is.
+    """
+    of_sequence = [r for r in results if (r.key.subject, r.key.sequence) == (subject, sequence)]
+    if not of_sequence:
+        keys = sorted({str(r.key) for r in results})
+        raise InputError(
+            f"the build has no warps of {subject}/{sequence}",
+            f"one of {', '.join(keys[:8])}" + (", …" if len(keys) > 8 else ""),
+            "Check subject and sequence",
+        )
+    for result in of_sequence:
+        if result.frame == frame:
+            return result
+    frames = [r.frame for r in of_sequence]
+    raise InputError(
+        f"{subject}/{sequence} has no frame {frame}",
+        f"one of {len(frames)} frames from {min(frames)} to {max(frames)}",
+        "Check the frame number",
+    )
+
+
+def truth_reader(build: Path) -> Callable[[FrameResult, Warp], npt.NDArray[np.float64] | None]:
+    """Return a function that gives a frame's true error in mm (N,), or None where no truth can be compared."""
+    comparable = _truth_is_comparable(build)
+
+    def read(result: FrameResult, warp: Warp) -> npt.NDArray[np.float64] | None:
+        if not comparable or not truth_path(build / "truth", result.key, result.frame).is_file():
+            return None
+        return true_error_mm(warp, read_truth(build / "truth", result.key, result.frame))
+
+    return read
+
+
+def measure_frame(
+    result: FrameResult, read_error: Callable[[FrameResult, Warp], npt.NDArray[np.float64] | None]
+) -> FrameMeasure:
+    """Measure a frame on :data:`POINTS_PER_FRAME` evenly spread scan vertices.
+
+    Raises
+    ------
+    InputError
+        If its files are broken.
+    """
+    warp = read_warp(result.folder)
+    count = len(warp.scan_vertices)
+    chosen = np.unique(np.linspace(0, count - 1, min(POINTS_PER_FRAME, count)).astype(np.int64))
+    distance = scan_distance_mm(warp, chosen)
+    distance[~np.isfinite(warp.canonical[chosen]).all(axis=1)] = np.nan
+    error = read_error(result, warp)
+    if error is None:
+        unknown = np.full(len(chosen), np.nan)
+        return FrameMeasure(warp.region[chosen], warp.confidence[chosen], distance, unknown)
+    figures = error_figures(error, warp.region)
+    return FrameMeasure(warp.region[chosen], warp.confidence[chosen], distance, error[chosen], figures)
+
+
+def worst_first(results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) -> list[FrameResult]:
+    """Order by verdict, then by true error where it is known, then by residual; frames without a warp come first."""
+
+    def badness(result: FrameResult) -> tuple[int, bool, float, float, str]:
+        measure = measures.get(result.name)
+        error = measure.figures.get("true_error_median_mm", 0.0) if measure else 0.0
+        residual = np.nan_to_num(result.figure("residual_median_mm"), nan=0.0)
+        return SEVERITY.get(result.verdict.status, 0), result.has_warp, -error, -residual, result.name
+
+    return sorted(results, key=badness)
+
+
+def verdict_counts(results: Sequence[FrameResult]) -> dict[str, int]:
+    """Count verdicts: pass, review, fail."""
+    counts = Counter(r.verdict.status for r in results)
+    return {status: counts.get(status, 0) for status in ("pass", "review", "fail")}
+
+
+def _truth_is_comparable(build: Path) -> bool:
+    """Truth lies in the space of the head it was simulated with; a warp with another head has other coordinates."""
+    try:
+        manifest = json.loads((build / "manifest.json").read_text())
+        return bool(manifest["source"]["head"] == manifest["canonical"]["head"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
