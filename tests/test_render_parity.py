@@ -24,7 +24,7 @@ def scenes():
     yield "triangle soup", *soup(rng), [camera_at(a) for a in (0.0, 1.0)]
     yield "camera in the soup, near plane cuts", *soup(rng, 800), [camera_at(0.4, distance=0.02, focal=60.0)]
     yield "camera inside the head", v, f, [camera_at(0.4, distance=0.03, focal=50.0)]
-    yield "head behind the camera", v + [0, 0, 2.0], f, [camera_at(0.0)]
+    yield "head behind the camera", v + np.array([0, 0, 2.0]), f, [camera_at(0.0)]
     yield "degenerate triangles", v, degenerate, [camera_at(0.5)]
 
 

@@ -214,7 +214,7 @@ def test_visible_vertices_are_found_where_they_project():
     vertices, faces = sphere(24, (0.1, 0.1, 0.1))
     camera = camera_at(0.2, size=256, focal=700.0)
     seen = rasterise(vertices, faces, camera)
-    pixels, z = camera.project(vertices)
+    pixels, _ = camera.project(vertices)
     facing = ((camera.centre - vertices) * vertices).sum(axis=1) > 0.03
     column, row = pixels[facing].astype(int).T
     nearest = cKDTree(camera.unproject(seen.depth)[row, column])
