@@ -14,7 +14,7 @@ from datagen.errors import (
     StorageError,
 )
 from datagen.shards.atomic import atomic_write_bytes
-from datagen.shards.finalise import finalise
+from datagen.shards.finish import finalise
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import ShardRecord, list_records, read_record, unit_is_complete
 from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units

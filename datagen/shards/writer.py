@@ -88,7 +88,7 @@ def _stage(staging: Path, name: str, values: npt.NDArray[Any], plan: DatasetPlan
     # Without empty chunks a sample of zeros would be a hole, which no checksum guards.
     with zarr.config.set({"array.write_empty_chunks": True}):
         zarr.open_array(store=str(folder), mode="r+", zarr_format=3)[...] = values
-    path = folder.joinpath(*chunk_path("", name, 0).split("/")[2:])
+    path = folder / Path(chunk_path("", name, 0)).name
     _check_written(path, name, values, plan)
     fsync_file(path)
     return path
