@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import DependencyError, InputError
+from datagen.errors import DependencyError
 from datagen.heads.base import HeadTemplate
 from datagen.heads.labelling import label_regions
+from datagen.heads.linear import checked_vector
 from datagen.heads.marks import read_marks
 from datagen.heads.parts import components, rigid_align
 
@@ -41,11 +42,12 @@ LOCAL_PARTS = ("cheek", "chin", "ear", "eye", "eyebrows", "forehead", "head", "m
 NOT_SHAPE = ("head-trans-", "head-angle-", "head-age-", "neck-trans-")
 # Sideways shifts of a midline part make faces asymmetric; people are a little.
 ASYMMETRIC = ("mouth-trans-out", "nose-trans-out")
-LOCAL_AMPLITUDE = 0.4
+LOCAL_AMPLITUDE = 0.3
 ASYMMETRIC_AMPLITUDE = 0.08
 # Parts whose full local change is far stronger than people differ.
-PART_AMPLITUDE = {"head": 0.25, "neck": 0.25, "ear": 0.3, "eye": 0.3, "forehead": 0.3, "chin": 0.3}
+PART_AMPLITUDE = {"head": 0.25, "neck": 0.25, "ear": 0.3, "eye": 0.3, "forehead": 0.2, "nose": 0.22, "mouth": 0.25}
 MOVED_BY_EXPRESSION_M = 1e-4
+EAR_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -116,24 +118,6 @@ class AnnyHead:
         return shape + offset
 
 
-def checked_vector(values: npt.ArrayLike, size: int, name: str) -> npt.NDArray[np.float64]:
-    """Return ``values`` as a finite float64 vector of length ``size``.
-
-    Raises
-    ------
-    InputError
-        If its shape or a value is wrong.
-    """
-    vector = np.asarray(values, np.float64)
-    if vector.shape != (size,) or not np.isfinite(vector).all():
-        raise InputError(
-            f"the {name} vector has shape {vector.shape} or non-finite values",
-            f"{size} finite numbers",
-            f"Build it as numpy.zeros({size}) and set the entries you want",
-        )
-    return vector
-
-
 def _import_anny() -> Any:
     try:
         # Warp, an import of anny's, prints a banner on the standard output, which belongs to our own data.
@@ -162,7 +146,7 @@ def _local_layout(labels: list[str]) -> list[tuple[str, list[int]]]:
 def _amplitude(name: str) -> float:
     if name in ASYMMETRIC:
         return ASYMMETRIC_AMPLITUDE
-    return PART_AMPLITUDE.get(name.split("-")[0], LOCAL_AMPLITUDE)
+    return PART_AMPLITUDE.get(name.split("-", maxsplit=1)[0], LOCAL_AMPLITUDE)
 
 
 @lru_cache(maxsize=1)
@@ -237,8 +221,9 @@ def load_anny() -> AnnyHead:
 def ear_masks(
     vertices: npt.NDArray[np.float64], local: dict[str, npt.NDArray[np.float64]]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return the right and left ear (V,) bool: what turning the ears forward moves."""
-    moved = np.linalg.norm(local["ear-rot-forward"].reshape(2, -1, 3), axis=2).max(axis=0) > 1e-3
+    """Return the right and left ear (V,) bool: what lifting the ears moves whole; the skin around them moves less."""
+    moved = np.linalg.norm(local["ear-trans-up"].reshape(2, -1, 3), axis=2).max(axis=0)
+    moved = moved > EAR_SHARE * moved.max()
     return moved & (vertices[:, 0] < 0), moved & (vertices[:, 0] > 0)
 
 

@@ -112,13 +112,23 @@ def label_regions(
     chin = front & ~below & (vertices[:, 1] < p[57, 1])
     chin &= np.abs(vertices[:, 0] - p[8, 0]) < 0.5 * np.ptp(p[[48, 54], 0])
     labels[chin] = REGIONS["chin"]
+    glabella = (vertices[:, 1] > p[27, 1]) & (
+        np.abs(vertices[:, 0] - p[27, 0]) < np.abs(p[[21, 22], 0] - p[27, 0]).mean()
+    )
+    labels[front & glabella & ~hair] = REGIONS["forehead"]
     labels[front & inside_polygon(xy, _nose_outline(p, unit))] = REGIONS["nose"]
 
-    for name, corners in (("right_eye", slice(36, 42)), ("left_eye", slice(42, 48))):
+    for name, corners, brow in (
+        ("right_eye", slice(36, 42), slice(17, 22)),
+        ("left_eye", slice(42, 48), slice(22, 27)),
+    ):
         outline = p[corners, :2]
         near = distance_to_line(xy, outline, closed=True)[0] < EYE_MARGIN * unit
         inner = np.abs(vertices[:, 0] - p[27, 0]) > 0.5 * np.abs(p[[39, 42], 0] - p[27, 0]).mean()
-        labels[front & inner & (near | inside_polygon(xy, outline))] = REGIONS[name]
+        # The socket's skin reaches up to the brow.
+        socket = np.concatenate([p[brow, :2], outline[[3, 0]]])
+        reach = near | inside_polygon(xy, outline) | inside_polygon(xy, socket)
+        labels[front & inner & reach] = REGIONS[name]
     for line in (p[17:22], p[22:27]):
         labels[front & (distance_to_line(xy, line[:, :2])[0] < BROW_HALF_WIDTH * unit)] = REGIONS["brows"]
     _label_lips(labels, vertices, p, opening, faces, unit)

@@ -1,0 +1,139 @@
+"""ICT-FaceKit (MIT, USC ICT): a linear face model, read from the packed file of its shapes."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import InputError
+from datagen.heads.base import HeadTemplate
+from datagen.heads.labelling import label_regions
+from datagen.heads.linear import LinearHead
+from datagen.heads.parts import compact
+
+FILE = Path("ict_facekit") / "ict_facekit.npz"
+# Tear film, blend, occlusion and lashes are transparent shells around the eyes: no scanner sees them.
+KEPT_PARTS = (
+    "Face",
+    "Head and Neck",
+    "Mouth socket",
+    "Eye socket left",
+    "Eye socket right",
+    "Gums and tongue",
+    "Teeth",
+    "Eyeball left",
+    "Eyeball right",
+)
+INTERIOR_PARTS = ("Mouth socket", "Gums and tongue", "Teeth")
+KEYS = (
+    "neutral",
+    "identity_deltas",
+    "expression_deltas",
+    "expression_names",
+    "faces",
+    "faces_quad",
+    "part_names",
+    "part_ranges",
+    "landmarks68",
+    "jawline_right",
+    "jawline_left",
+)
+
+
+def load_ict(root: Path) -> LinearHead:
+    """Read the model from ``root/ict_facekit/ict_facekit.npz``.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cannot be read or lacks an array.
+    """
+    data = _read(root / FILE)
+    spans = {str(n): (int(r[0]), int(r[1]), int(r[2]), int(r[3])) for n, r in _pairs(data)}
+    missing = [name for name in KEPT_PARTS if name not in spans]
+    if missing:
+        raise InputError(
+            f"{root / FILE} has no part {', '.join(missing)}",
+            f"the parts {', '.join(KEPT_PARTS)}",
+            "Pack the model as docs/heads.md describes",
+        )
+    quad = data["faces_quad"]
+    keep = np.zeros(len(quad), bool)
+    for name in KEPT_PARTS:
+        keep |= (quad >= spans[name][2]) & (quad < spans[name][3])
+    kept, faces = compact(keep, data["faces"])
+    neutral = data["neutral"][kept].astype(np.float64)
+    names = tuple(str(name) for name in data["expression_names"])
+    expressions = np.ascontiguousarray(data["expression_deltas"][:, kept])
+
+    def of(*parts: str) -> npt.NDArray[np.bool_]:
+        masks = [(kept >= spans[p][0]) & (kept < spans[p][1]) for p in parts]
+        return np.asarray(np.any(masks, axis=0))
+
+    landmark_vertices = np.searchsorted(kept, landmark_order(data))
+    regions = label_regions(
+        neutral,
+        neutral[landmark_vertices],
+        opening=-expressions[names.index("jawOpen"), :, 1].astype(np.float64),
+        faces=faces,
+        eyeballs=(of("Eyeball right"), of("Eyeball left")),
+        interior=of(*INTERIOR_PARTS),
+    )
+    carriers, weights = _carriers(faces, landmark_vertices)
+    return LinearHead(
+        template=HeadTemplate("ict", neutral, faces, regions, carriers, weights),
+        identity_modes=np.ascontiguousarray(data["identity_deltas"][:, kept]),
+        expression_shapes=expressions,
+        expression_names=names,
+    )
+
+
+def landmark_order(data: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.int64]:
+    """Return the 68 landmark vertices (68,), the jaw taken from the model's true jawline.
+
+    The file's own landmarks 0-16 are those of a picture, on the silhouette; the jawline lies on the bone.
+    """
+    marks = np.asarray(data["landmarks68"], np.int64).copy()
+    height = np.asarray(data["neutral"], np.float64)[:, 1]
+    right, left = (np.asarray(data[f"jawline_{side}"], np.int64) for side in ("right", "left"))
+    marks[0:8] = right[np.argsort(-height[right])]
+    marks[9:17] = left[np.argsort(height[left])]
+    return marks
+
+
+def _carriers(
+    faces: npt.NDArray[np.int32], vertices: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """Return the first triangle at each vertex and the corner's weights."""
+    order = np.argsort(faces.ravel(), kind="stable")
+    first = order[np.searchsorted(faces.ravel()[order], vertices)]
+    return (first // 3).astype(np.int32), np.eye(3)[first % 3]
+
+
+def _pairs(data: dict[str, npt.NDArray[np.generic]]) -> list[tuple[np.generic, npt.NDArray[np.generic]]]:
+    return list(zip(data["part_names"], data["part_ranges"], strict=True))
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist",
+            "the ICT-FaceKit shapes packed in one file",
+            f"Put the file at {FILE} under the head's root; docs/heads.md says where it comes from",
+        )
+    try:
+        with np.load(path) as archive:
+            missing = [key for key in KEYS if key not in archive.files]
+            data = {key: archive[key] for key in KEYS if key not in missing}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read ({error})", "a NumPy .npz archive", "Copy the file again; it seems truncated"
+        ) from None
+    if missing:
+        raise InputError(
+            f"{path} lacks the arrays {', '.join(missing)}", f"the arrays {', '.join(KEYS)}", "See docs/heads.md"
+        )
+    return data
