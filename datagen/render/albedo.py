@@ -21,22 +21,24 @@ MELANIN_ABSORPTION = np.array([2.0, 2.65, 3.0])
 HAEMOGLOBIN_ABSORPTION = np.array([0.06, 0.42, 0.34])
 # Blood near the surface, on top of the subject's own level.
 REGION_HAEMOGLOBIN = {
-    "cheeks": 0.35,
-    "nose": 0.45,
-    "right_ear": 0.6,
-    "left_ear": 0.6,
-    "right_eye": 0.3,
-    "left_eye": 0.3,
-    "chin": 0.15,
-    "upper_lip": 1.7,
-    "lower_lip": 1.5,
+    "cheeks": 0.2,
+    "nose": 0.3,
+    "right_ear": 0.4,
+    "left_ear": 0.4,
+    "right_eye": 0.2,
+    "left_eye": 0.2,
+    "chin": 0.1,
+    "upper_lip": 1.3,
+    "lower_lip": 1.15,
 }
 EYEBALLS = ("right_eyeball", "left_eyeball")
 HARD_REGIONS = (*EYEBALLS, "mouth_interior")
 UNKNOWN_GREY = 0.35
-GLOSS = {"skin": 0.3, "lips": 0.5, "hair": 0.25, "eyeball": 1.0, "mouth": 0.75}
+GLOSS = {"skin": 0.3, "lips": 0.5, "hair": 0.12, "eyeball": 1.0, "mouth": 0.75}
 # Share of the eyeball's radius: iris 12 mm and pupil 4 mm across on an eyeball of 24 mm.
 IRIS_RADIUS, PUPIL_RADIUS = 0.5, 0.19
+# Half the free space between the brows, normalised units (about 6 mm).
+BROW_GAP = 0.05
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _draw_look(rng: np.random.Generator) -> _Look:
     bald, bearded = rng.uniform() < 0.12, rng.uniform() < 0.35
     return _Look(
         melanin=melanin,
-        haemoglobin=float(rng.uniform(0.1, 0.9)),
+        haemoglobin=float(rng.uniform(0.05, 0.6)),
         hair=hair,
         hair_cover=float(rng.uniform(0.15, 0.4)) if bald else float(rng.uniform(0.85, 1.0)),
         stubble=float(rng.uniform(0.15, 0.6)) if bearded else 0.0,
@@ -154,14 +156,14 @@ class _NoiseBands:
 def _colour(c: F64, labels: npt.NDArray[np.integer], look: _Look, noise: _NoiseBands) -> F64:
     share = _soft_regions(c, labels)
     broad, blotch, fine = noise("broad", c), noise("blotch", c), noise("fine", c)
-    melanin = look.melanin * (1 + 0.06 * broad + 0.04 * blotch) + 0.015 * np.abs(fine)
+    melanin = look.melanin * (1 + 0.05 * broad + 0.025 * blotch) + 0.012 * np.abs(fine)
     melanin += 0.08 * look.melanin * (share["right_eye"] + share["left_eye"])
-    haemoglobin = look.haemoglobin * (1 + 0.2 * blotch) + 0.08 * fine
+    haemoglobin = look.haemoglobin * (1 + 0.1 * blotch) + 0.05 * fine
     for name, extra in REGION_HAEMOGLOBIN.items():
         haemoglobin = haemoglobin + extra * share[name]
     lips = share["upper_lip"] + share["lower_lip"]
     melanin = melanin + lips * (0.06 + 0.1 * look.melanin)
-    spots = np.clip(noise("hair", c) + 0.5 * blotch - 1.6, 0, 1) * (share["cheeks"] + share["nose"])
+    spots = np.clip(noise("hair", c) + 0.5 * blotch - 1.8, 0, 1) * (share["cheeks"] + share["nose"])
     melanin = melanin + 0.3 * look.freckles * spots
     skin = PALE_SKIN * np.exp(
         -np.maximum(melanin, 0)[:, None] * MELANIN_ABSORPTION
@@ -169,8 +171,10 @@ def _colour(c: F64, labels: npt.NDArray[np.integer], look: _Look, noise: _NoiseB
     )
     strands = noise("hair", c * [1.0, 0.6, 1.0])
     hair = look.hair * np.exp(0.35 * strands)[:, None]
-    brow = np.clip(share["brows"] * (0.75 + 0.3 * strands), 0, 0.95)
-    hairline = np.clip(1.6 * share["scalp"] - 0.3 + 0.25 * blotch * (share["scalp"] < 0.95), 0, 1)
+    # Head models label the bridge of the nose with the brows; hair leaves it free.
+    apart = np.clip((np.abs(c[:, 0]) - BROW_GAP) / BROW_GAP, 0, 1)
+    brow = np.clip(1.3 * apart * share["brows"] * (0.65 + 0.35 * strands), 0, 0.9)
+    hairline = np.clip(1.4 * share["scalp"] - 0.3 + 0.12 * (blotch + strands) * (share["scalp"] < 0.95), 0, 1)
     cover = np.maximum(brow, look.hair_cover * hairline)
     cover = np.maximum(cover, look.stubble * _beard(c, labels, share) * (0.8 + 0.25 * strands).clip(0, 1))
     colour = skin * (1 - cover)[:, None] + hair * cover[:, None]
@@ -186,8 +190,8 @@ def _colour(c: F64, labels: npt.NDArray[np.integer], look: _Look, noise: _NoiseB
 def _soft_regions(c: F64, labels: npt.NDArray[np.integer]) -> dict[str, F64]:
     """Return the share of each region around each point, softened over a few millimetres of skin."""
     skin = np.flatnonzero(~np.isin(labels, [REGIONS[name] for name in HARD_REGIONS]))
-    # About 3 mm around, whatever the sampling: a head of 40,000 points has 16 of them there.
-    k = min(max(4, len(c) // 2500), 16, len(skin))
+    # About 5 mm around, whatever the sampling: a head of 40,000 points has 24 of them there.
+    k = min(max(4, len(c) // 1600), 24, len(skin))
     around = labels[:, None]
     if k > 1:
         around = np.repeat(labels[:, None], k, axis=1)

@@ -98,10 +98,11 @@ def random_light(rng: np.random.Generator) -> Light:
 
 def random_background(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Draw a smooth wall behind the subject, (H, W, 3) float32 linear RGB in [0, 1]."""
-    base, spread = rng.uniform(0.03, 0.6), rng.uniform(0.02, 0.3)
-    tint = 1 + rng.normal(0, 0.12, 3)
-    cells = base + spread * rng.normal(0, 0.5, (BACKGROUND_CELLS, BACKGROUND_CELLS, 1)) * np.ones(3)
-    cells = np.clip((cells + rng.normal(0, 0.03, cells.shape)) * tint, 0.005, 0.95).astype(np.float32)
+    base, spread = rng.uniform(0.04, 0.55), rng.uniform(0.05, 0.45)
+    tint = 1 + rng.normal(0, 0.07, 3)
+    # Multiplied, so that dark walls vary little; a little colour of its own in every cell.
+    cells = base * np.exp(spread * rng.normal(0, 0.6, (BACKGROUND_CELLS, BACKGROUND_CELLS, 1)) * np.ones(3))
+    cells = np.clip(cells * tint * np.exp(rng.normal(0, 0.04, cells.shape)), 0.005, 0.95).astype(np.float32)
     channels = [
         np.asarray(Image.fromarray(cells[..., k]).resize((width, height), Image.Resampling.BICUBIC)) for k in range(3)
     ]

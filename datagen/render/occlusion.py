@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -53,18 +54,30 @@ def ambient_occlusion(
     radius = float(np.linalg.norm(v - centre, axis=1).max()) or 1.0
     ways = golden_spiral(directions)
     cameras = [_distant_camera(centre, way, radius, resolution) for way in ways]
-    lifted = v + LIFT_RADII * radius * n
-    seen = np.zeros(len(v))
-    total = np.zeros(len(v))
+    lifted, n = v + LIFT_RADII * radius * n, np.ascontiguousarray(n)
+    seen, total = np.zeros(len(v)), np.zeros(len(v))
     for way, camera, fragments in zip(ways, cameras, rasteriser.rasterise(v, faces, cameras), strict=True):
-        pixels, z = camera.project(lifted)
-        column, row = np.clip(pixels.astype(np.int64), 0, resolution - 1).T
-        nearest = fragments.depth[row, column]
-        visible = (nearest == 0) | (z < nearest)
-        weight = np.maximum(n @ way, 0)
-        total += weight
-        seen += weight * visible
+        projection = np.ascontiguousarray(camera.K @ camera.world_to_camera[:3])
+        _accumulate(lifted, n, np.ascontiguousarray(way), projection, fragments.depth, seen, total)
     return (np.divide(seen, total, out=np.ones_like(seen), where=total > 0) ** strength).astype(np.float32)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _accumulate(points, normals, way, projection, depth, seen, total):  # type: ignore[no-untyped-def]
+    """Add one direction's weight to every vertex that faces it, and to ``seen`` where nothing lies before it."""
+    height, width = depth.shape
+    for i in range(len(points)):
+        weight = normals[i, 0] * way[0] + normals[i, 1] * way[1] + normals[i, 2] * way[2]
+        if not weight > 0:
+            continue
+        total[i] += weight
+        x, y, z = points[i]
+        w = projection[2, 0] * x + projection[2, 1] * y + projection[2, 2] * z + projection[2, 3]
+        u = (projection[0, 0] * x + projection[0, 1] * y + projection[0, 2] * z + projection[0, 3]) / w
+        v = (projection[1, 0] * x + projection[1, 1] * y + projection[1, 2] * z + projection[1, 3]) / w
+        nearest = depth[min(max(int(v), 0), height - 1), min(max(int(u), 0), width - 1)]
+        if nearest == 0 or w < nearest:
+            seen[i] += weight
 
 
 def golden_spiral(n: int) -> npt.NDArray[np.float64]:
