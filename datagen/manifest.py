@@ -39,6 +39,7 @@ class SimulatedSource(Section):
     fps: float = Field(12.0, gt=0)
     cameras: int = Field(8, ge=1)
     image_size: int = Field(384, ge=32, description="pixels a side of the simulated sensor")
+    scan_vertices: int = Field(25_000, ge=500, description="points of a scan, about; stray pieces come on top")
     scan_noise_mm: float = Field(0.1, ge=0, description="standard deviation of the scan's noise along its normal")
     registration_error_mm: float = Field(2.0, ge=0, description="RMS of the smooth error of the supplied registration")
     landmark_noise_mm: float = Field(0.5, ge=0)

@@ -38,6 +38,13 @@ def _checked_pattern(pattern: str, *, needs_camera: bool) -> str:
     return pattern
 
 
+def _pixel_centre(value: float) -> float:
+    if value not in {0.0, 0.5}:
+        raise ValueError("0.5 (centre of the top-left pixel at (0.5, 0.5)) or 0 (at (0, 0))")
+    return value
+
+
+PixelCentre = Annotated[float, AfterValidator(_pixel_centre)]
 FramePattern = Annotated[str, AfterValidator(_frame_pattern)]
 CameraPattern = Annotated[str, AfterValidator(_camera_pattern)]
 
@@ -70,7 +77,7 @@ class CaptureFile(_Section):
     unit: str = Field(description="unit of scans, registrations and camera translations")
     fps: float = Field(gt=0)
     frames: list[int] = Field(min_length=1)
-    pixel_center: Literal[0, 0.5] = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
+    pixel_center: PixelCentre = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
     cameras: dict[str, CameraEntry] = Field(min_length=1)
     scan: FramePattern = "scans/{frame:06d}.ply"
     registration: RegistrationEntry | None = None
@@ -111,13 +118,17 @@ def read_capture_file(folder: Path) -> CaptureFile:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{folder} has no {CAPTURE_FILE}", f"a {CAPTURE_FILE} in every sequence folder", _SEE) from None
+        raise InputError(
+            f"{folder} has no {CAPTURE_FILE}", f"a {CAPTURE_FILE} in every sequence folder", _SEE
+        ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a JSON file", _SEE) from None
     try:
         capture = CaptureFile.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{path} is not valid: {_describe(error)}", "the keys of docs/capture-format.md", _SEE) from None
+        raise InputError(
+            f"{path} is not valid: {_describe(error)}", "the keys of docs/capture-format.md", _SEE
+        ) from None
     if sorted(set(capture.frames)) != capture.frames or capture.frames[0] < 0:
         raise InputError(
             f"{path}: `frames` is not an increasing list of numbers from 0 on", "each frame once, in order", _SEE

@@ -51,9 +51,7 @@ class FolderCaptures:
             for sequence in _subfolders(subject)
         ]
         if not self._keys:
-            raise InputError(
-                f"capture root {root} holds no sequence", "<root>/<subject>/<sequence>/capture.json", _SEE
-            )
+            raise InputError(f"capture root {root} holds no sequence", "<root>/<subject>/<sequence>/capture.json", _SEE)
 
     def sequences(self) -> Sequence[SequenceInfo]:
         """List every capture, ordered by subject then sequence.

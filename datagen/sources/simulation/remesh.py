@@ -141,7 +141,7 @@ def random_triangulation(
     area = 0.5 * float(np.linalg.norm(np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]), axis=1).sum())
     radius = np.sqrt(PACKING_DENSITY * area / count)
     order = rng.permutation(np.flatnonzero(active)).astype(np.int32)
-    owner, n_samples = _throw_darts(
+    owner, seeds = _throw_darts(
         positions, refinement.neighbour_start, refinement.neighbours, active, order, float(radius)
     )
     triangles = owner[faces]
@@ -151,12 +151,12 @@ def random_triangulation(
         & (triangles[:, 2] != triangles[:, 0])
     )
     triangles = _clean(triangles[distinct])
-    # A random face of each sample's own cell carries it: the last one written wins, in random order.
+    # A random face around each sample's vertex carries it: the last one written wins, in random order.
     shuffled = rng.permutation(len(faces))
+    n_samples = len(seeds)
     home = np.full(n_samples, -1, np.int64)
-    seeds = np.flatnonzero(_is_seed(owner, order, n_samples))
     seed_of = np.full(len(active), -1, np.int64)
-    seed_of[seeds] = owner[seeds]
+    seed_of[seeds] = np.arange(n_samples)
     for column in range(3):
         sample = seed_of[faces[shuffled, column]]
         home[sample[sample >= 0]] = shuffled[sample >= 0]
@@ -172,15 +172,6 @@ def random_triangulation(
     corners[renumber[used]] = faces[home[used]]
     shuffled_weights[renumber[used]] = weights
     return SurfaceSamples(corners, shuffled_weights, rng.permutation(triangles).astype(np.int32))
-
-
-def _is_seed(owner: I32, order: I32, n_samples: int) -> npt.NDArray[np.bool_]:
-    """Mark the vertex at which each sample was thrown: it is the first of its owner in throwing order."""
-    seed = np.zeros(len(owner), bool)
-    owners = owner[order]
-    _, first = np.unique(owners, return_index=True)
-    seed[order[first[:n_samples]]] = True
-    return seed
 
 
 def _clean(triangles: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
@@ -205,12 +196,14 @@ def _throw_darts(positions, start, neighbours, active, order, radius):  # type: 
     nearest = np.full(n, np.inf)
     reached_by = np.full(n, -1, np.int32)
     queue = np.empty(n, np.int32)
+    seeds = np.empty(len(order), np.int32)
     samples = 0
     limit = radius * radius
     for seed in order:
         if owner[seed] >= 0:
             continue
         queue[0] = seed
+        seeds[samples] = seed
         head, tail = 0, 1
         reached_by[seed] = samples
         nearest[seed], owner[seed] = 0.0, samples
@@ -233,4 +226,4 @@ def _throw_darts(positions, start, neighbours, active, order, radius):  # type: 
                 queue[tail] = other
                 tail += 1
         samples += 1
-    return owner, samples
+    return owner, seeds[:samples]

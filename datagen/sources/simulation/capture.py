@@ -1,0 +1,207 @@
+"""One simulated capture: everything that happens between a plan and the files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.geometry.camera import Camera
+from datagen.geometry.landmarks import Landmarks
+from datagen.geometry.mesh import Mesh
+from datagen.heads.base import HeadModel
+from datagen.heads.regions import REGIONS, mask_of
+from datagen.manifest import SimulatedSource
+from datagen.render.albedo import skin_albedo, skin_gloss
+from datagen.render.backends import make_rasteriser
+from datagen.render.light import random_background, random_light
+from datagen.render.occlusion import ambient_occlusion
+from datagen.render.shading import shade_image
+from datagen.sources.frame import Image
+from datagen.sources.simulation.arkit import arkit_curves
+from datagen.sources.simulation.fields import WaveField
+from datagen.sources.simulation.motion import expression_curves, head_poses
+from datagen.sources.simulation.remesh import SurfaceSamples, random_triangulation
+from datagen.sources.simulation.rig import frontal_arc
+from datagen.sources.simulation.scanner import (
+    largest_pieces,
+    noise_along_normal,
+    punch_holes,
+    stray_pieces,
+    views_of_points,
+)
+from datagen.sources.simulation.subject import PosedSurface, Subject
+from datagen.sources.simulation.tracker import RegistrationError, detected_landmarks
+
+F64 = npt.NDArray[np.float64]
+
+MIN_VIEWS = 2
+MIN_PIECE = 30
+# Share of the mouth's inside that reconstruction picks up.
+MOUTH_SHARE = 0.15
+_PURPOSES = ("person", "motion", "pose", "rig", "light", "look", "tracker", "mouth")
+
+
+@dataclass(frozen=True)
+class SimulatedFrame:
+    """One frame as written, with its truth.
+
+    Attributes
+    ----------
+    scan : Mesh
+        World metres.
+    truth : (N, 3) float32
+        Normalised canonical coordinate of each scan vertex, NaN for stray pieces.
+    registration : (V, 3) float64
+        World metres.
+    landmarks : Landmarks
+    images, masks : dict of camera name to (H, W, 3) uint8 sRGB and (H, W) bool
+    """
+
+    scan: Mesh
+    truth: npt.NDArray[np.float32]
+    registration: F64
+    landmarks: Landmarks
+    images: dict[str, Image]
+    masks: dict[str, npt.NDArray[np.bool_]]
+
+
+class SimulatedCapture:
+    """A subject in front of a rig, performing one sequence.
+
+    Parameters
+    ----------
+    config : SimulatedSource
+    seed : int
+    subject : int
+        Index of the subject; with ``seed`` it determines everything.
+    head : HeadModel
+    root : Path, optional
+        Folder of the recorded motion, if ``config.motion`` is ``arkit``.
+    """
+
+    def __init__(self, config: SimulatedSource, seed: int, subject: int, head: HeadModel) -> None:
+        self.config = config
+        self._seed, self._index = seed, subject
+        person = self._rng("person")
+        self.subject = Subject(head, person)
+        self.times_s = np.arange(config.frames) / config.fps
+        if config.motion == "arkit":
+            self.expressions = arkit_curves(config.root or Path(), head.expression_names, self.times_s, subject)
+        else:
+            self.expressions = expression_curves(head.expression_names, self.times_s, self._rng("motion"))
+        template = head.template
+        centre = (template.vertices.min(axis=0) + template.vertices.max(axis=0)) / 2
+        self.poses = head_poses(self.times_s, self._rng("pose"))
+        self.poses[:, :3, 3] -= np.einsum("tij,j->ti", self.poses[:, :3, :3], centre)
+        extent = float(np.ptp(template.vertices, axis=0).max())
+        aim = template.landmarks()[[27, 30, 33]].mean(axis=0) - centre
+        self.cameras = frontal_arc(
+            config.cameras, config.image_size, extent, self._rng("rig"), (0.0, float(aim[1]) * 0.5, 0.0)
+        )
+        self._light = random_light(self._rng("light"))
+        self._background = random_background(config.image_size, config.image_size, self._rng("light"))
+        self._error = RegistrationError(config.registration_error_mm / 1000, self._rng("tracker"))
+        self._rasteriser = make_rasteriser("numba")
+        dense = self.subject.dense
+        self._refinement = self.subject.refinement(config.scan_vertices)
+        canonical = template.space.normalise(dense.points)
+        self._albedo = skin_albedo(canonical, dense.regions, self._rng("look"))
+        self._gloss = skin_gloss(dense.regions)
+        rest = self.subject.pose(np.zeros(len(head.expression_names)), self.poses[0])
+        self._occlusion = ambient_occlusion(rest.vertices, self.subject.faces, rest.normals, self._rasteriser)
+        mouth = dense.regions == REGIONS["mouth_interior"]
+        field = WaveField.draw((10e-3, 25e-3), self._rng("mouth"))(dense.points)[:, 0]
+        threshold = np.quantile(field[mouth], 1 - MOUTH_SHARE) if mouth.any() else 0.0
+        self._scannable = ~mouth | (field > threshold)
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        """Return the generator of one purpose, so that no part's draws shift another's."""
+        return np.random.default_rng([self._seed, self._index, _PURPOSES.index(purpose)])
+
+    def __iter__(self) -> Iterator[SimulatedFrame]:
+        """Make the frames one after another."""
+        return (self.frame(index) for index in range(self.config.frames))
+
+    def frame(self, index: int) -> SimulatedFrame:
+        """Make one frame."""
+        rng = np.random.default_rng([self._seed, self._index, len(_PURPOSES), index])
+        surface = self.subject.pose(self.expressions[index], self.poses[index])
+        scan, truth = self._scan(surface, rng)
+        template = self.subject.head.template
+        error = self._error(template.vertices, float(self.times_s[index])) @ self.poses[index, :3, :3].T
+        images, masks = self._images(surface, rng)
+        return SimulatedFrame(
+            scan=scan,
+            truth=truth,
+            registration=surface.template_vertices + error,
+            landmarks=detected_landmarks(
+                template, surface.template_vertices, self.config.landmark_noise_mm / 1000, rng
+            ),
+            images=images,
+            masks=masks,
+        )
+
+    def _scan(self, surface: PosedSurface, rng: np.random.Generator) -> tuple[Mesh, npt.NDArray[np.float32]]:
+        views = views_of_points(surface.vertices, surface.normals, self.subject.faces, self.cameras, self._rasteriser)
+        seen = (views >= min(MIN_VIEWS, len(self.cameras))) & self._scannable
+        matrix = self._refinement.matrix
+        positions = matrix @ surface.vertices
+        active = punch_holes(positions, matrix @ seen.astype(np.float64) > 0.5, rng)
+        samples = random_triangulation(self._refinement, positions, active, self.config.scan_vertices, rng)
+        points = samples.interpolate(positions)
+        normals = samples.interpolate(matrix @ surface.normals)
+        noisy = points + noise_along_normal(points, self.config.scan_noise_mm / 1000, rng)[:, None] * normals
+        truth = samples.interpolate(matrix @ surface.canonical)
+        return self._with_strays(samples, noisy, normals, truth, rng)
+
+    def _with_strays(
+        self,
+        samples: SurfaceSamples,
+        points: F64,
+        normals: F64,
+        truth: F64,
+        rng: np.random.Generator,
+    ) -> tuple[Mesh, npt.NDArray[np.float32]]:
+        faces = samples.faces[largest_pieces(samples.faces, len(points), MIN_PIECE)]
+        template = self.subject.head.template
+        outer = mask_of(self.subject.dense.regions, ("scalp", "neck", "right_ear", "left_ear"))
+        hosts = np.flatnonzero((self._refinement.matrix @ outer.astype(np.float64))[samples.corners[:, 0]] > 0.5)
+        strays = stray_pieces(points, normals, hosts, rng)
+        vertices = np.concatenate([points, strays.vertices])
+        canonical = np.concatenate([template.space.normalise(truth), np.full(strays.vertices.shape, np.nan)])
+        all_faces = np.concatenate([faces, strays.faces + len(points)])
+        # Drop unused samples and shuffle, so that the order says nothing of what is stray.
+        used = rng.permutation(np.unique(all_faces))
+        renumber = np.full(len(vertices), -1, np.int64)
+        renumber[used] = np.arange(len(used))
+        scan = Mesh.of(vertices[used], rng.permutation(renumber[all_faces]))
+        return scan, canonical[used].astype(np.float32)
+
+    def _images(
+        self, surface: PosedSurface, rng: np.random.Generator
+    ) -> tuple[dict[str, Image], dict[str, npt.NDArray[np.bool_]]]:
+        images, masks = {}, {}
+        for camera in self.cameras:
+            images[camera.name], masks[camera.name] = self._shade(surface, camera, rng)
+        return images, masks
+
+    def _shade(
+        self, surface: PosedSurface, camera: Camera, rng: np.random.Generator
+    ) -> tuple[Image, npt.NDArray[np.bool_]]:
+        return shade_image(
+            surface.vertices,
+            self.subject.faces,
+            surface.normals,
+            self._albedo,
+            camera,
+            self._rasteriser,
+            self._light,
+            self._background,
+            rng,
+            gloss=self._gloss,
+            occlusion=self._occlusion,
+        )
