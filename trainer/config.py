@@ -1,0 +1,265 @@
+"""Training configurations: typed YAML, every value overridable on the command line, stored with the checkpoint."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from datagen.shards import ManifestError
+
+CONFIGS = Path(__file__).parent / "configs"
+SCALED_BLOCKS = 4  # the decoder reassembles the tokens of four blocks
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """What a batch is made of."""
+
+    clip_lengths: tuple[int, ...] = Field((1, 2, 4), description="frames of a clip; each batch draws one length")
+    frames_per_batch: int = Field(8, ge=1, description="a batch holds frames_per_batch // length clips, at least one")
+    view_ratio: float = Field(
+        0.5, ge=0, le=1, description="share of batches that are cameras of one instant, not one camera over time"
+    )
+    stride: int = Field(1, ge=1, description="frames between two frames of a clip over time")
+    workers: int = Field(0, ge=0, description="reading processes (spawned); 0 reads in the training process")
+    cache_mb: int = Field(1024, ge=0, description="keep decoded arrays in memory while they fit; 0 always reads")
+    augment: float = Field(1.0, ge=0, le=2, description="strength of the photometric changes; 0 turns them off")
+    mirror: bool = Field(
+        False, description="mirror half of the clips; right only if the canonical space is symmetric about x = 0"
+    )
+
+    @model_validator(mode="after")
+    def _lengths_positive(self) -> DataConfig:
+        if not self.clip_lengths or min(self.clip_lengths) < 1:
+            raise ValueError("clip_lengths needs at least one length, all of them 1 or more")
+        return self
+
+
+class BackboneConfig(Section):
+    """The vision transformer. With ``pretrained`` its sizes come from that folder."""
+
+    pretrained: Path | None = Field(None, description="local folder with a DINOv2 model as `transformers` saves it")
+    dim: int = Field(192, ge=8)
+    blocks: int = Field(8, ge=SCALED_BLOCKS)
+    heads: int = Field(4, ge=1)
+    mlp_ratio: int = Field(4, ge=1)
+    patch: int = Field(14, ge=2)
+    alternate_from: int | None = Field(
+        None, ge=0, description="from this block on every second block attends across the clip; empty: half-way"
+    )
+    outputs: tuple[int, int, int, int] | None = Field(
+        None, description="blocks (from 0) whose tokens the decoder takes; empty: evenly spread, the last included"
+    )
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> BackboneConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+        if self.outputs is not None and (
+            list(self.outputs) != sorted(set(self.outputs)) or not 0 <= self.outputs[0]
+        ):
+            raise ValueError(f"outputs {self.outputs} must rise and start at 0 or later")
+        return self
+
+
+class DecoderConfig(Section):
+    """The dense prediction decoder."""
+
+    channels: int = Field(64, ge=4, description="channels of the fusion")
+    reassemble: tuple[int, int, int, int] = Field((64, 64, 96, 96), description="channels before the fusion")
+    output_channels: int = Field(32, ge=4)
+    output_stride: int = Field(
+        2, ge=1, le=4, description="maps are computed at 1/stride of the image's size and enlarged bilinearly"
+    )
+    shared: bool = Field(True, description="one fusion for depth and canonical coordinates; otherwise one each")
+    image_skip: bool = Field(
+        True, description="add shallow image features before the last convolutions (not in DPT): sharper outlines"
+    )
+
+
+class DepthConfig(Section):
+    """What the depth head's number means."""
+
+    normalisation: Literal["dataset", "focal"] = Field(
+        "dataset",
+        description="dataset: relative to the training set's median depth; focal: the same, of depth × width / focal",
+    )
+
+
+class LossConfig(Section):
+    """Weights of the loss terms."""
+
+    depth: float = Field(1.0, ge=0)
+    canonical: float = Field(5.0, ge=0)
+    gradient: float = Field(1.0, ge=0, description="of the multi-scale gradient terms, within each map's own weight")
+    surface: float = Field(0.5, ge=0, description="of telling surface from background")
+    confidence_lambda: float = Field(0.1, gt=0, description="λ of c·|e| − λ log c")
+    gradient_scales: int = Field(3, ge=1, le=6)
+
+
+class FitConfig(Section):
+    """The optimisation."""
+
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    warmup_steps: int = Field(50, ge=0)
+    final_rate: float = Field(0.02, ge=0, le=1, description="share of the learning rate left at the end of the cosine")
+    weight_decay: float = Field(0.05, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    val_every: int = Field(200, ge=1)
+    val_samples: int = Field(64, ge=1, description="samples of `val` looked at while fitting, evenly spread")
+    save_every: int = Field(200, ge=1)
+    max_minutes: float | None = Field(None, gt=0, description="stop (and save) after this time; the rest can follow")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads; empty: OMP_NUM_THREADS or all cores")
+
+
+class TrainConfig(Section):
+    """One training run."""
+
+    name: str = Field("run", min_length=1)
+    seed: int = Field(0, ge=0)
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    depth: DepthConfig = DepthConfig()
+    loss: LossConfig = LossConfig()
+    fit: FitConfig
+
+    def text(self) -> str:
+        """The configuration as canonical JSON: sorted keys, every default spelt out."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides the weights: all but where and how long the run may take."""
+        content = self.model_dump(mode="json")
+        for key in ("max_minutes", "device", "threads", "save_every"):
+            content["fit"].pop(key)
+        for key in ("workers", "cache_mb"):
+            content["data"].pop(key)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load_config(path: Path | str, overrides: Iterable[str] = ()) -> TrainConfig:
+    """Read a YAML configuration and apply ``key.path=value`` overrides (values are YAML).
+
+    Parameters
+    ----------
+    path : path or str
+        A file, or the name of one in ``trainer/configs`` ("demo").
+    overrides : iterable of str
+        Such as ``fit.steps=100``.
+
+    Raises
+    ------
+    ManifestError
+        If the file is missing or no YAML, a key is unknown (with the nearest valid one), or a value has the wrong
+        type or range.
+    """
+    file = Path(path)
+    if not file.exists() and file.suffix == "" and (CONFIGS / f"{file}.yaml").exists():
+        file = CONFIGS / f"{file}.yaml"
+    shipped = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise ManifestError(
+            f"configuration {path} {reason}", f"a YAML file, or one of {shipped}", "Give --config PATH"
+        ) from None
+    if not isinstance(content, dict):
+        raise ManifestError(
+            f"configuration {path} holds a {type(content).__name__}", "a mapping of sections", f"Start from {shipped}"
+        )
+    for override in overrides:
+        _apply_override(content, override)
+    return parse_config(content, str(path))
+
+
+def parse_config(content: dict[str, Any], name: str = "configuration") -> TrainConfig:
+    """Validate a configuration given as plain data.
+
+    Raises
+    ------
+    ManifestError
+        As :func:`load_config`.
+    """
+    try:
+        return TrainConfig.model_validate(content)
+    except ValidationError as error:
+        raise ManifestError(
+            f"{name} is not valid: {_describe(error)}", fix="docs/trainer.md lists every key with its meaning"
+        ) from None
+
+
+def changed_keys(one: TrainConfig, other: TrainConfig) -> list[str]:
+    """Return the dotted keys in which two configurations differ, with both values."""
+    left, right = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    return [f"{key} ({left.get(key)} → {right.get(key)})" for key in left if left.get(key) != right.get(key)]
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    path, separator, value = override.partition("=")
+    if not separator or not path:
+        raise ManifestError(f"--set {override!r} is no override", "key.path=value", "For example: --set fit.steps=100")
+    *parents, last = path.split(".")
+    section = content
+    for key in parents:
+        section = section.setdefault(key, {})
+        if not isinstance(section, dict):
+            raise ManifestError(
+                f"--set {override!r}: {key} is a value, not a section", "key.path=value", "See docs/trainer.md"
+            )
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ManifestError(
+            f"--set {override!r}: the value is no YAML ({error})", "key.path=value", "Quote the value"
+        ) from None
+
+
+def _describe(error: ValidationError) -> str:
+    sentences = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "the top level"
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where.rpartition(".")[2], _known_keys(TrainConfig), n=1)
+            sentences.append(f"unknown key {where}" + (f" (did you mean {near[0]}?)" if near else ""))
+        elif item["type"] == "missing":
+            sentences.append(f"{where} is missing")
+        else:
+            sentences.append(f"{where}: {item['msg']}, found {item.get('input')!r}")
+    return "; ".join(sentences)
+
+
+def _known_keys(section: type[BaseModel]) -> list[str]:
+    keys = []
+    for key, field in section.model_fields.items():
+        keys.append(key)
+        kind = field.annotation
+        if isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel):
+            keys += _known_keys(kind)
+    return keys
+
+

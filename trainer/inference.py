@@ -1,0 +1,82 @@
+"""Running a model over a split, clip by clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.shards import Split
+from trainer.order import Indices, evaluation_clips
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.data import ClipReader
+    from trainer.model.joint import JointModel
+
+
+@dataclass(frozen=True)
+class PredictedMaps:
+    """The maps of the S frames of one clip on the CPU, float32; see :class:`trainer.model.joint.Prediction`.
+
+    Attributes
+    ----------
+    depth_m, depth_confidence, canonical_confidence, surface : (S, H, W)
+        ``surface`` is the probability of showing the head.
+    canonical : (S, 3, H, W)
+    """
+
+    depth_m: npt.NDArray[np.float32]
+    canonical: npt.NDArray[np.float32]
+    depth_confidence: npt.NDArray[np.float32]
+    canonical_confidence: npt.NDArray[np.float32]
+    surface: npt.NDArray[np.float32]
+
+
+def predict_clip(
+    model: JointModel, images: npt.NDArray[np.uint8], intrinsics: npt.NDArray[np.float32], device: torch.device
+) -> PredictedMaps:
+    """Predict the frames (S, 3, H, W) uint8 of one clip together; intrinsics (S, 3, 3) in pixels."""
+    import torch
+
+    from trainer.data import normalise_image
+
+    with torch.inference_mode():
+        p = model(
+            torch.from_numpy(normalise_image(images))[None].to(device),
+            torch.from_numpy(np.asarray(intrinsics, np.float32))[None].to(device),
+        )
+
+    def array(tensor: Any) -> npt.NDArray[np.float32]:
+        return tensor[0].float().cpu().numpy()
+
+    return PredictedMaps(
+        array(p.depth_m),
+        array(p.canonical),
+        array(p.depth_confidence),
+        array(p.canonical_confidence),
+        array(p.surface_logit.sigmoid()),
+    )
+
+
+def split_clips(split: Split, length: int, limit: int | None = None) -> list[Indices]:
+    """Cut a split into clips of one camera over time, every sample once; with ``limit``, evenly spread ones."""
+    index = split.index
+    clips = evaluation_clips(np.stack([index.subject, index.sequence, index.camera], -1), length)
+    if limit is None or len(split) <= limit:
+        return clips
+    keep = max(limit // length, 1)
+    return [clips[k] for k in np.unique(np.linspace(0, len(clips) - 1, keep).round().astype(int))]
+
+
+def predict_split(
+    model: JointModel, reader: ClipReader, clips: Sequence[Indices], device: torch.device
+) -> Iterator[tuple[Indices, dict[str, npt.NDArray[Any]], PredictedMaps]]:
+    """Yield (indices, true maps, predicted maps) of each clip."""
+    for indices in clips:
+        truth = reader.clip(indices)
+        yield indices, truth, predict_clip(model, truth["image"], truth["intrinsics"], device)
