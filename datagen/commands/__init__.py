@@ -1,0 +1,1 @@
+"""The commands of ``datagen``, one module per group (floor 6)."""

@@ -1,0 +1,188 @@
+"""``build``, ``plan``, ``simulate`` and ``status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from datagen.commands.options import BuildArgument, JsonOption, ManifestArgument, SetOption, print_json, table
+from datagen.errors import ManifestError
+from datagen.manifest import SimulatedSource, load_manifest
+
+if TYPE_CHECKING:
+    from datagen.flows.build import BuildResult
+    from datagen.flows.planning import BuildPlan
+
+OutOption = Annotated[Path, typer.Option("--out", help="Build folder; made if missing, continued if not.")]
+RunnerOption = Annotated[
+    Literal["threads", "dask", "serial"],
+    typer.Option("--runner", help="threads, dask (needs PREFECT_API_URL), or serial (a loop without Prefect)."),
+]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Tasks at a time; default: all CPUs.")]
+DaskOption = Annotated[
+    str | None, typer.Option("--dask-address", help="Address of a running Dask scheduler; implies --runner dask.")
+]
+
+
+def build_command(
+    manifest: ManifestArgument,
+    out: OutOption,
+    overrides: SetOption = None,
+    runner: RunnerOption = "threads",
+    workers: WorkersOption = None,
+    dask_address: DaskOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Build a dataset from a manifest, or finish an interrupted build.
+
+    Exit code 1 if the finished dataset does not verify.
+
+    Example: datagen build manifests/demo.yaml --out runs/demo --set source.subjects=4
+    """
+    recipe = load_manifest(manifest, overrides or ())
+    from datagen.flows.build import build
+    from datagen.flows.runners import RunnerConfig
+
+    config = RunnerConfig("dask" if dask_address else runner, workers, dask_address)
+    result = build(recipe, out, config)
+    if json_output:
+        print_json(_result_json(result))
+    else:
+        _print_result(result)
+    if not result.verification.ok:
+        raise SystemExit(1)
+
+
+def _result_json(result: BuildResult) -> dict[str, Any]:
+    return {
+        "dataset": str(result.dataset),
+        "left_out_frames": result.left_out,
+        "problems": [str(problem) for problem in result.verification.problems],
+        "rendered": result.rendered,
+        "report": str(result.report),
+        "samples": dict(result.samples),
+        "seconds": {stage: round(seconds, 2) for stage, seconds in result.seconds.items()},
+        "verdicts": dict(result.verdicts),
+        "verified": result.verification.ok,
+        "warped": result.warped,
+    }
+
+
+def _print_result(result: BuildResult) -> None:
+    counts = result.verification.counts
+    rows: list[tuple[str, Any]] = [
+        ("verdicts", ", ".join(f"{status} {count}" for status, count in sorted(result.verdicts.items()))),
+        ("samples", ", ".join(f"{split} {count}" for split, count in result.samples.items())),
+        ("new", f"{result.warped} frames warped, {result.rendered} views rendered"),
+        ("dataset", f"{result.dataset} ({counts['bytes'] / 2**20:.1f} MiB, {counts['shards']} shards)"),
+        ("report", result.report),
+        ("verified", "yes" if result.verification.ok else f"NO: {len(result.verification.problems)} problems"),
+    ]
+    if result.left_out:
+        rows.insert(2, ("left out", f"{result.left_out} frames without a surface or outside every image"))
+    table(rows)
+    for problem in result.verification.problems[:10]:
+        print(f"  {problem}")
+
+
+def plan_command(manifest: ManifestArgument, overrides: SetOption = None, json_output: JsonOption = False) -> None:
+    """Say what a build would do, without doing it.
+
+    Example: datagen plan manifests/demo.yaml
+    """
+    recipe = load_manifest(manifest, overrides or ())
+    from datagen.flows.planning import plan_build
+
+    plan = plan_build(recipe)
+    if json_output:
+        print_json(_plan_json(plan))
+        return
+    views, units = plan.views(), plan.units()
+    table(
+        [
+            ("name", recipe.name),
+            ("source", recipe.source.kind),
+            ("canonical head", recipe.canonical.head),
+            ("sequences", len(plan.sequences)),
+            ("frames", plan.frames),
+            *((f"{split} subjects", ", ".join(subjects) or "none") for split, subjects in plan.splits.items()),
+            *((f"{split} views", views[split]) for split in plan.splits),
+            ("resolution", f"{recipe.render.resolution} px"),
+            ("shards", f"{len(units)} of up to {max((u.samples for u in units), default=0)} samples"),
+        ]
+    )
+
+
+def _plan_json(plan: BuildPlan) -> dict[str, Any]:
+    return {
+        "frames": plan.frames,
+        "manifest_digest": plan.manifest.digest,
+        "name": plan.manifest.name,
+        "sequences": [
+            {"cameras": s.cameras, "frames": list(s.frames), "sequence": s.key.sequence, "subject": s.key.subject}
+            for s in plan.sequences
+        ],
+        "shards": len(plan.units()),
+        "splits": {split: list(subjects) for split, subjects in plan.splits.items()},
+        "views": plan.views(),
+    }
+
+
+def simulate_command(
+    manifest: ManifestArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for captures/ and truth/.")],
+    overrides: SetOption = None,
+) -> None:
+    """Simulate the captures of a manifest, with their truth apart, and stop there.
+
+    Example: datagen simulate manifests/demo.yaml --out runs/captures
+    """
+    recipe = load_manifest(manifest, overrides or ())
+    if not isinstance(recipe.source, SimulatedSource):
+        raise ManifestError(
+            f"the source of {manifest} is {recipe.source.kind}", "simulated", "See manifests/demo.yaml for one that is"
+        )
+    from datagen.flows.layout import BuildLayout
+    from datagen.flows.lock import build_lock
+    from datagen.flows.planning import plan_build
+    from datagen.flows.progress import StageProgress
+    from datagen.flows.simulate_stage import SimulateTask, simulate
+
+    simulations = plan_build(recipe).simulations
+    layout = BuildLayout(out.resolve())
+    with build_lock(layout.lock), StageProgress("simulate", len(simulations), "sequences") as progress:
+        for simulation in simulations:
+            simulate(SimulateTask(layout.root, simulation))
+            progress.advance(1)
+    print(f"captures  {layout.captures}\ntruth     {layout.truth}")
+
+
+def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
+    """Say how far a build is, from what is on disk.
+
+    Example: datagen status runs/demo
+    """
+    from datagen.commands.options import manifest_of_build
+    from datagen.flows.status import build_status
+
+    status = build_status(manifest_of_build(out), out)
+    if json_output:
+        print_json(status)
+    else:
+        table([(name.replace("_", " "), _flat(value)) for name, value in status.items()])
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+    return value
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("simulate")(simulate_command)
+    app.command("plan")(plan_command)
+    app.command("build")(build_command)
+    app.command("status")(status_command)

@@ -1,0 +1,115 @@
+"""``check``, ``explain`` and ``requeue``: frames one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datagen.commands.options import BuildArgument, JsonOption, manifest_of_build, print_json
+from datagen.errors import InputError
+
+FramesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[FRAME]...", help="subject, subject/sequence or subject/sequence/frame.")
+]
+FailedOption = Annotated[bool, typer.Option("--failed", help="Every frame whose verdict is fail.")]
+ReviewOption = Annotated[bool, typer.Option("--review", help="Every frame whose verdict is review.")]
+
+
+def check_command(
+    captures: Annotated[Path, typer.Argument(help="Folder of <subject>/<sequence>/; see docs/capture-format.md.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Read every frame, image and mask of a capture folder and list what is wrong; exit code 1 if anything is.
+
+    Example: datagen check captures/
+    """
+    from datagen.flows.check import check_captures
+    from datagen.flows.progress import StageProgress
+
+    with StageProgress("check", 0, "frames") as progress:
+        found = check_captures(captures, progress)
+    if json_output:
+        print_json({"frames": found.frames, "problems": found.problems, "sequences": found.sequences})
+    else:
+        for problem in found.problems:
+            print(f"{problem['where']}: {problem['problem']}")
+        print(f"{found.sequences} sequences, {found.frames} frames, {len(found.problems)} problems")
+    if found.problems:
+        raise SystemExit(1)
+
+
+def explain_command(
+    out: BuildArgument,
+    names: FramesArgument = None,
+    failed: FailedOption = False,
+    review: ReviewOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Say why frames got their verdicts.
+
+    Example: datagen explain runs/demo s003/talk/000012
+    """
+    from datagen.flows.status import explain_frame
+
+    layout, frames = _choose(out, names, failed, review)
+    explanations = [explain_frame(layout, key, frame) for key, frame in frames]
+    if json_output:
+        print_json(explanations)
+        return
+    for item in explanations:
+        _print_explanation(item)
+
+
+def _print_explanation(item: dict[str, Any]) -> None:
+    print(f"{item['subject']}/{item['sequence']}/{item['frame']:06d}  {item['verdict']}")
+    for reason in item["reasons"]:
+        print(f"  because  {reason}")
+    for name, value in item["figures"].items():
+        print(f"  {name:<32} {value:.4g}")
+
+
+def requeue_command(
+    out: BuildArgument,
+    names: FramesArgument = None,
+    failed: FailedOption = False,
+    review: ReviewOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Forget the results of frames, so that the next build makes them anew.
+
+    Example: datagen requeue runs/demo --failed
+    """
+    from datagen.flows.lock import build_lock
+    from datagen.flows.warp_stage import clear_frame
+
+    layout, frames = _choose(out, names, failed, review)
+    with build_lock(layout.lock):
+        for key, frame in frames:
+            clear_frame(layout.frame_warp(key, frame))
+    listed = [f"{key}/{frame:06d}" for key, frame in frames]
+    if json_output:
+        print_json({"requeued": listed})
+    else:
+        print("\n".join([*listed, f"{len(listed)} frames will be made anew by the next `datagen build`"]))
+
+
+def _choose(out: Path, names: list[str] | None, failed: bool, review: bool) -> Any:
+    from datagen.flows.layout import BuildLayout
+    from datagen.flows.planning import plan_build
+    from datagen.flows.status import FrameName, chosen_frames
+
+    if not names and not failed and not review:
+        raise InputError("no frame is named", "names, --failed or --review", "For example: s003/talk/000012")
+    plan = plan_build(manifest_of_build(out))
+    layout = BuildLayout(out.resolve())
+    statuses = {status for status, wanted in (("fail", failed), ("review", review)) if wanted}
+    return layout, chosen_frames(plan, layout, [FrameName.parse(name) for name in names or ()], statuses)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("check")(check_command)
+    app.command("explain")(explain_command)
+    app.command("requeue")(requeue_command)

@@ -1,0 +1,111 @@
+"""``warp`` and ``render``: one scan, one view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from datagen.commands.options import JsonOption, print_json, table
+from datagen.errors import InputError
+from datagen.manifest import WarpConfig
+
+if TYPE_CHECKING:
+    from datagen.warp.result import Warp
+
+HeadOption = Annotated[
+    Literal["anny", "ict", "flame"], typer.Option(help="Head model whose space is the canonical one.")
+]
+HeadRootOption = Annotated[
+    Path | None, typer.Option("--head-root", help="Folder with the head model's files, where it is not embedded.")
+]
+UnitOption = Annotated[str, typer.Option(help="Length unit of scan and registration: m, dm, cm, mm or in.")]
+
+
+def warp_command(
+    scan: Annotated[Path, typer.Argument(help="Mesh or point cloud: ply, obj or npz.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for warp.npz, verdict.json and pictures.")],
+    landmarks: Annotated[
+        Path | None, typer.Option(help="Landmark file (JSON: scheme, unit, points), at least three points.")
+    ] = None,
+    registration: Annotated[
+        Path | None, typer.Option(help="Mesh in the head model's topology, such as a tracker's fit.")
+    ] = None,
+    head: HeadOption = "anny",
+    head_root: HeadRootOption = None,
+    unit: UnitOption = "m",
+    json_output: JsonOption = False,
+) -> None:
+    """Warp one raw scan into canonical space; exit code 1 if the verdict is fail.
+
+    Example: datagen warp scan.obj --unit mm --landmarks landmarks.json --head anny --out runs/scan
+    """
+    from datagen.flows.single import warp_scan
+
+    if landmarks is None and registration is None:
+        raise InputError(
+            "neither landmarks nor a registration are given", "at least one", "Pass --landmarks or --registration"
+        )
+    warp = warp_scan(
+        scan,
+        out,
+        head=head,
+        head_root=head_root,
+        unit=unit,
+        landmarks=landmarks,
+        registration=registration,
+        config=WarpConfig(),
+    )
+    if json_output:
+        verdict = warp.verdict
+        print_json(
+            {
+                "figures": dict(verdict.figures),
+                "out": str(out),
+                "reasons": list(verdict.reasons),
+                "verdict": verdict.status,
+            }
+        )
+    else:
+        _print_warp(warp, out)
+    if warp.verdict.status == "fail":
+        raise SystemExit(1)
+
+
+def _print_warp(warp: Warp, out: Path) -> None:
+    known = int((warp.confidence > 0).sum())
+    rows: list[tuple[str, object]] = [("verdict", warp.verdict.status)]
+    rows += [("because", reason) for reason in warp.verdict.reasons]
+    rows += [("scan vertices", len(warp.scan_vertices)), ("with a canonical coordinate", known)]
+    rows += [(name.replace("_", " "), f"{value:.4g}") for name, value in sorted(warp.verdict.figures.items())]
+    table([*rows, ("written to", out)])
+
+
+def render_command(
+    warp_folder: Annotated[
+        Path, typer.Argument(metavar="WARP", help="Folder with warp.npz: of `datagen warp`, or of a frame of a build.")
+    ],
+    cameras: Annotated[Path, typer.Option(help="Sequence folder whose capture.json holds the cameras.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for CAMERA.npz and CAMERA.png.")],
+    camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be repeated.")] = None,
+    backend: Annotated[str, typer.Option(help="Rasteriser: auto, numba, open3d or nvdiffrast.")] = "auto",
+    json_output: JsonOption = False,
+) -> None:
+    """Render the ground-truth maps of a warp into full camera images.
+
+    Example: datagen render runs/demo/warps/s000/performance/000000 --cameras runs/demo/captures/s000/performance --out maps
+    """
+    from datagen.flows.single import render_warp
+
+    written = render_warp(warp_folder, cameras, out, names=camera, backend=backend)
+    if json_output:
+        print_json({"files": [str(path) for path in written]})
+    else:
+        print("\n".join(str(path) for path in written))
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("warp")(warp_command)
+    app.command("render")(render_command)

@@ -1,0 +1,177 @@
+"""A whole build: plan, simulate, warp, plan shards, render, finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from datagen.flows.finish_stage import finish_dataset, refresh_report, remove_stale_warps
+from datagen.flows.heads import prepared_head
+from datagen.flows.layout import BuildLayout
+from datagen.flows.lock import build_lock
+from datagen.flows.planning import BuildPlan, chunks, head_root, plan_build
+from datagen.flows.prefect_runner import prefect_session, require_api_for_dask, run_as_flow
+from datagen.flows.progress import StageProgress
+from datagen.flows.render_stage import render_shard
+from datagen.flows.runners import Result, RunnerConfig, SerialRunner, StageRunner, Task
+from datagen.flows.shard_stage import ShardPlan, plan_shards
+from datagen.flows.simulate_stage import SimulateTask, simulate
+from datagen.flows.survey import is_warped
+from datagen.flows.warp_stage import WarpTask, warp_sequence
+from datagen.heads.base import HeadModel
+from datagen.manifest import Manifest
+from datagen.render.backends import make_rasteriser
+from datagen.shards import VerifyReport, unit_is_complete
+from datagen.shards.atomic import atomic_write_bytes
+
+FRAMES_PER_TASK = 16
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build came to.
+
+    Attributes
+    ----------
+    root, dataset, report : Path
+    verdicts : mapping of status to number of frames
+    samples : mapping of split to number of samples
+    left_out : int
+        Frames with a usable verdict that no camera could show.
+    warped, rendered : int
+        Frames and samples computed by this run; the others were on disk.
+    seconds : mapping of stage to seconds
+    verification : VerifyReport
+    """
+
+    root: Path
+    dataset: Path
+    report: Path
+    verdicts: Mapping[str, int]
+    samples: Mapping[str, int]
+    left_out: int
+    warped: int
+    rendered: int
+    seconds: Mapping[str, float]
+    verification: VerifyReport
+
+
+def build(
+    manifest: Manifest, out: Path, config: RunnerConfig | None = None, stream: TextIO | None = None
+) -> BuildResult:
+    """Build a dataset, or finish one that was interrupted. What is whole on disk is kept.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    out : Path
+        The build folder; made if missing.
+    config : RunnerConfig, optional
+        Threads by default.
+    stream : text stream, optional
+        Where progress goes; standard error by default.
+
+    Raises
+    ------
+    datagen.errors.CanonfaceError
+        If the manifest does not fit the captures, no frame can be stored, the disk refuses, another build is at work
+        in ``out``, or a service the runner needs is missing.
+    """
+    config = config or RunnerConfig()
+    if config.name == "dask":
+        require_api_for_dask()
+    plan = plan_build(manifest)
+    layout = BuildLayout(out.resolve())
+    with build_lock(layout.lock):
+        text = manifest.text().encode() + b"\n"
+        same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
+        if not same_recipe:
+            atomic_write_bytes(layout.manifest, text)
+        stages = _Stages(plan, layout, stream)
+        # Nothing to do: no server or workers are started for it.
+        if config.name == "serial" or (same_recipe and stages.nothing_to_do()):
+            return stages.run(SerialRunner())
+        with prefect_session(layout.prefect_home, stages.load_head):
+            return run_as_flow(f"{manifest.name} in {out.name}", config, stages.run)
+
+
+class _Stages:
+    def __init__(self, plan: BuildPlan, layout: BuildLayout, stream: TextIO | None) -> None:
+        self._plan, self._layout, self._stream = plan, layout, stream
+        self._seconds: dict[str, float] = {}
+        self._count = 4 + bool(plan.simulations)
+
+    def load_head(self) -> HeadModel:
+        """Load the canonical head and fail early if it or the rasteriser cannot be had."""
+        manifest = self._plan.manifest
+        make_rasteriser(manifest.render.backend)
+        return prepared_head(manifest.canonical.head, head_root(manifest), manifest.warp.subdivisions)
+
+    def nothing_to_do(self) -> bool:
+        """Whether every warp and shard is finished, so that no runner needs to be started."""
+        if not is_warped(self._plan, self._layout, self.load_head):
+            return False
+        shards = self._plan_shards()
+        return all(unit_is_complete(self._layout.dataset, t.unit, t.content_key) for t in shards.tasks)
+
+    def run(self, runner: StageRunner) -> BuildResult:
+        plan, layout = self._plan, self._layout
+        if plan.simulations:
+            simulations = [SimulateTask(layout.root, simulation) for simulation in plan.simulations]
+            self._stage(runner, "simulate", "sequences", simulate, simulations, lambda _: 1)
+        self.load_head()
+        warps = [WarpTask(layout.root, plan.manifest, sequence) for sequence in chunks(plan.sequences, FRAMES_PER_TASK)]
+        tallies = self._stage(runner, "warp", "frames", warp_sequence, warps, lambda t: len(t.sequence.frames))
+        remove_stale_warps(layout, plan)
+        shards = self._plan_shards()
+        rendered = self._stage(runner, "render", "views", render_shard, shards.tasks, lambda t: t.unit.samples)
+        with self._alone("verify", "dataset"):
+            verification = finish_dataset(layout, shards)
+        with self._alone("report", "page"):
+            report = refresh_report(layout, plan)
+        return BuildResult(
+            root=layout.root,
+            dataset=layout.dataset,
+            report=report,
+            verdicts=shards.verdicts,
+            samples=shards.dataset.counts,
+            left_out=shards.left_out,
+            warped=sum(tally.computed for tally in tallies),
+            rendered=sum(rendered),
+            seconds=dict(self._seconds),
+            verification=verification,
+        )
+
+    def _plan_shards(self) -> ShardPlan:
+        backend = make_rasteriser(self._plan.manifest.render.backend).name
+        return plan_shards(self._plan, self._layout.root, self.load_head().template, backend)
+
+    def _title(self, stage: str) -> str:
+        return f"{len(self._seconds) + 1}/{self._count} {stage}"
+
+    def _stage(
+        self,
+        runner: StageRunner,
+        stage: str,
+        unit: str,
+        work: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        weight: Callable[[Task], int],
+    ) -> list[Result]:
+        started = time.monotonic()
+        with StageProgress(self._title(stage), sum(weight(t) for t in tasks), unit, self._stream) as progress:
+            results = runner.run(stage, work, tasks, lambda task, _: progress.advance(weight(task)))
+        self._seconds[stage] = time.monotonic() - started
+        return results
+
+    @contextmanager
+    def _alone(self, stage: str, unit: str) -> Iterator[None]:
+        started = time.monotonic()
+        with StageProgress(self._title(stage), 1, unit, self._stream) as progress:
+            yield
+            progress.advance(1)
+        self._seconds[stage] = time.monotonic() - started

@@ -1,0 +1,156 @@
+"""What a manifest asks for, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datagen.errors import InputError, ManifestError
+from datagen.flows.layout import BuildLayout
+from datagen.flows.splits import assign_splits
+from datagen.manifest import FolderSource, Manifest, SimulatedSource
+from datagen.shards.plan import ShardUnit, plan_units
+from datagen.sources.frame import CaptureSource, SequenceInfo, SequenceKey
+from datagen.sources.simulated import SequencePlan, plan_sequences
+
+
+@dataclass(frozen=True)
+class PlannedSequence:
+    """One capture of the build: a task of the warp stage.
+
+    Attributes
+    ----------
+    key : SequenceKey
+    frames : tuple of int
+        Increasing frame numbers.
+    cameras : int
+        Number of cameras.
+    """
+
+    key: SequenceKey
+    frames: tuple[int, ...]
+    cameras: int
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """A manifest, and the captures and splits it comes to.
+
+    Attributes
+    ----------
+    manifest : Manifest
+    sequences : tuple of PlannedSequence
+        Ordered by subject, then sequence.
+    splits : mapping of split to subjects
+    simulations : tuple of SequencePlan
+        What is to be simulated first; empty for real captures.
+    """
+
+    manifest: Manifest
+    sequences: tuple[PlannedSequence, ...]
+    splits: Mapping[str, tuple[str, ...]]
+    simulations: tuple[SequencePlan, ...] = ()
+
+    @property
+    def split_of(self) -> dict[str, str]:
+        """The split of every subject."""
+        return {subject: split for split, subjects in self.splits.items() for subject in subjects}
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return sum(len(sequence.frames) for sequence in self.sequences)
+
+    def views(self) -> dict[str, int]:
+        """Views per split: the samples there will be if every frame passes."""
+        counts = dict.fromkeys(self.splits, 0)
+        for sequence in self.sequences:
+            counts[self.split_of[sequence.key.subject]] += len(sequence.frames) * sequence.cameras
+        return counts
+
+    def units(self) -> list[ShardUnit]:
+        """The shards there will be if every frame passes."""
+        return plan_units(self.views(), samples_per_shard(self.manifest))
+
+
+def samples_per_shard(manifest: Manifest) -> int:
+    """Samples in one shard: the manifest's number, rounded up to whole clips."""
+    clip = manifest.shards.clip
+    return -(-manifest.shards.samples_per_shard // clip) * clip
+
+
+def plan_build(manifest: Manifest) -> BuildPlan:
+    """Work out which captures a manifest means and how their subjects are split.
+
+    Raises
+    ------
+    InputError
+        If the source has no captures or cannot be read.
+    ManifestError
+        If the splits do not fit the subjects.
+    """
+    source = manifest.source
+    simulations: tuple[SequencePlan, ...] = ()
+    if isinstance(source, SimulatedSource):
+        simulations = tuple(plan_sequences(source, manifest.seed))
+        sequences = [PlannedSequence(plan.key, tuple(range(source.frames)), source.cameras) for plan in simulations]
+    else:
+        sequences = [_planned(info) for info in folder_source(source).sequences()]
+    if not sequences:
+        raise InputError(
+            f"no captures in {getattr(source, 'root', 'the source')}",
+            "at least one <subject>/<sequence> folder",
+            "See docs/capture-format.md",
+        )
+    sequences.sort(key=lambda sequence: (sequence.key.subject, sequence.key.sequence))
+    splits = assign_splits([sequence.key.subject for sequence in sequences], manifest.splits)
+    return BuildPlan(manifest, tuple(sequences), splits, simulations)
+
+
+def _planned(info: SequenceInfo) -> PlannedSequence:
+    return PlannedSequence(info.key, tuple(info.frames), len(info.cameras))
+
+
+def folder_source(source: FolderSource) -> CaptureSource:
+    """Open the captures a manifest's folder source names.
+
+    Raises
+    ------
+    ManifestError
+        If the folder does not exist.
+    """
+    from datagen.sources.folder import FolderCaptures
+
+    if not source.root.is_dir():
+        raise ManifestError(
+            f"source.root {source.root} is not a folder",
+            "the folder that holds <subject>/<sequence>/",
+            "Correct the manifest or pass --set source.root=FOLDER",
+        )
+    return FolderCaptures(source.root)
+
+
+def captures_of(manifest: Manifest, layout: BuildLayout) -> Path:
+    """Folder with the captures of a build, simulated or supplied."""
+    if isinstance(manifest.source, FolderSource):
+        return manifest.source.root
+    return layout.captures
+
+
+def head_root(manifest: Manifest) -> Path | None:
+    """Folder with the canonical head model's files: its own setting, or else the source's root."""
+    if manifest.canonical.head_root is not None:
+        return manifest.canonical.head_root
+    if isinstance(manifest.source, SimulatedSource):
+        return manifest.source.root
+    return None
+
+
+def chunks(sequences: Sequence[PlannedSequence], frames_per_chunk: int) -> list[PlannedSequence]:
+    """Cut long sequences, so that one task takes seconds to minutes."""
+    return [
+        PlannedSequence(sequence.key, sequence.frames[start : start + frames_per_chunk], sequence.cameras)
+        for sequence in sequences
+        for start in range(0, len(sequence.frames), frames_per_chunk)
+    ]

@@ -1,0 +1,97 @@
+"""The record that says a frame's warp is finished, what it was made of, and with which bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datagen.flows.layout import RECORD
+from datagen.shards.atomic import atomic_write_bytes
+from datagen.shards.ledger import FileDigest, digest_file
+from datagen.shards.plan import canonical_json, sha256_text
+
+
+def content_key(inputs: Mapping[str, Any]) -> str:
+    """Digest of everything that decides the bytes of a result; ``inputs`` is plain JSON data."""
+    return sha256_text(canonical_json(inputs))
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """What is known of one finished frame without opening its warp.
+
+    Attributes
+    ----------
+    content_key : str
+        Digest of inputs, settings, template and algorithm version.
+    input_digest : str
+        ``CaptureSource.input_digest`` at that time; empty if the input could not be read.
+    status : str
+        The verdict: ``pass``, ``review`` or ``fail``.
+    cameras : tuple of str
+        Cameras that have the head in view; empty where there is no warp of a surface to render.
+    files : mapping of file name to FileDigest
+    """
+
+    content_key: str
+    input_digest: str
+    status: str
+    cameras: tuple[str, ...]
+    files: Mapping[str, FileDigest]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON data."""
+        files = {name: {"bytes": digest.bytes, "sha256": digest.sha256} for name, digest in self.files.items()}
+        return {
+            "cameras": list(self.cameras),
+            "content_key": self.content_key,
+            "files": files,
+            "input_digest": self.input_digest,
+            "status": self.status,
+        }
+
+
+def write_frame_record(folder: Path, record: FrameRecord) -> None:
+    """Write ``record.json`` atomically.
+
+    Raises
+    ------
+    datagen.errors.StorageError
+        If the disk refuses.
+    """
+    atomic_write_bytes(folder / RECORD, (canonical_json(record.to_json()) + "\n").encode())
+
+
+def read_frame_record(folder: Path) -> FrameRecord | None:
+    """Read ``record.json``; None if it is missing or broken, which both mean "not finished"."""
+    try:
+        content = json.loads((folder / RECORD).read_bytes())
+        return FrameRecord(
+            content_key=str(content["content_key"]),
+            input_digest=str(content["input_digest"]),
+            status=str(content["status"]),
+            cameras=tuple(str(name) for name in content["cameras"]),
+            files={name: FileDigest(str(f["sha256"]), int(f["bytes"])) for name, f in content["files"].items()},
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def finished_record(folder: Path, key: str) -> FrameRecord | None:
+    """Return the record of a frame that is finished with this content key and whose files are whole, else None."""
+    record = read_frame_record(folder)
+    if record is None or record.content_key != key:
+        return None
+    try:
+        whole = all(digest_file(folder / name) == digest for name, digest in record.files.items())
+    except FileNotFoundError:
+        return None
+    return record if whole else None
+
+
+def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileDigest]:
+    """Digest the named files of a folder."""
+    return {name: digest_file(folder / name) for name in names}

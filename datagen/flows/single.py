@@ -1,0 +1,171 @@
+"""One scan warped, one warp rendered, outside any build."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from datagen.errors import InputError
+from datagen.flows.guard import disk_refusals
+from datagen.flows.heads import shared_head
+from datagen.flows.render_stage import surface_of
+from datagen.geometry.camera import Camera
+from datagen.geometry.landmarks import read_landmarks
+from datagen.geometry.mesh_io import read_mesh
+from datagen.manifest import WarpConfig
+from datagen.render.protocol import ViewMaps
+from datagen.shards.atomic import atomic_write_bytes, make_folders
+from datagen.shards.schema import Sample
+from datagen.sources.frame import Registration
+from datagen.warp.engine import warp_frame
+from datagen.warp.result import Warp
+from datagen.warp.store import read_warp, write_warp
+
+PICTURE_PX = 360
+EMPTY_GREY = 40
+
+
+def warp_scan(
+    scan: Path,
+    out: Path,
+    *,
+    head: str,
+    head_root: Path | None,
+    unit: str,
+    landmarks: Path | None,
+    registration: Path | None,
+    config: WarpConfig,
+) -> Warp:
+    """Warp a scan file and write ``warp.npz``, ``verdict.json`` and pictures; nothing is written if it cannot be done.
+
+    Parameters
+    ----------
+    scan : Path
+    out : Path
+        Folder; files of an earlier warp in it are replaced.
+    head : str
+    head_root : Path or None
+    unit : str
+        Of scan and registration.
+    landmarks, registration : Path or None
+    config : WarpConfig
+
+    Raises
+    ------
+    datagen.errors.InputError
+        If a file is missing or broken, or the warp cannot start.
+    datagen.errors.StorageError
+        If the disk refuses.
+    """
+    from datagen.audit.warp_pictures import write_warp_pictures
+
+    mesh = read_mesh(scan, unit, need_faces=False)
+    marks = read_landmarks(landmarks) if landmarks else None
+    model = shared_head(head, head_root)
+    start = None
+    if registration is not None:
+        start = Registration(head, read_mesh(registration, unit, need_faces=False).vertices)
+    warp = warp_frame(mesh, model, config, registration=start, landmarks=marks)
+    with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
+        write_warp(folder, warp)
+        write_warp_pictures(folder, warp, model.template)
+    return warp
+
+
+def render_warp(
+    warp_folder: Path, cameras: Path, out: Path, *, names: Sequence[str] | None, backend: str
+) -> list[Path]:
+    """Render a warp into the images of cameras: for each camera its maps (npz) and a picture of them (png).
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    datagen.errors.InputError
+        If a file is missing or broken, a camera is not valid, or there is no camera of that name.
+    """
+    from datagen.audit.pictures import write_png
+    from datagen.audit.samples import sample_row
+    from datagen.render.backends import make_rasteriser
+    from datagen.render.maps import render_views
+    from datagen.sources.capture_file import read_capture_file
+
+    warp = read_warp(warp_folder)
+    rig = {camera.name: camera for camera in read_capture_file(cameras).rig(str(cameras))}
+    unknown = sorted(set(names or ()) - set(rig))
+    if unknown:
+        raise InputError(f"{cameras} has no camera {', '.join(unknown)}", f"one of {', '.join(rig)}")
+    chosen = [rig[name] for name in (names or rig)]
+    maps = render_views(surface_of(warp), chosen, make_rasteriser(backend))
+    with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
+        for camera, view in zip(chosen, maps, strict=True):
+            atomic_write_bytes(folder / f"{camera.name}.npz", _maps_bytes(view, camera))
+            write_png(folder / f"{camera.name}.png", sample_row(_as_sample(view, camera), tile=PICTURE_PX))
+    return [out / f"{camera.name}{suffix}" for camera in chosen for suffix in (".npz", ".png")]
+
+
+def _maps_bytes(view: ViewMaps, camera: Camera) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        allow_pickle=False,
+        intrinsics=camera.K,
+        world_to_camera=camera.world_to_camera,
+        **{name: getattr(view, name) for name in ("depth", "canonical", "normal", "region", "confidence", "mask")},
+    )
+    return buffer.getvalue()
+
+
+def _as_sample(view: ViewMaps, camera: Camera) -> Sample:
+    """Dress maps as a sample without an image, so that they are drawn as every sample is."""
+    grey = np.full((3, camera.height, camera.width), EMPTY_GREY, np.uint8)
+    pose = camera.world_to_camera.astype(np.float32)
+    return Sample(
+        image=grey,
+        depth=view.depth,
+        canonical=view.canonical,
+        normal=view.normal,
+        confidence=view.confidence,
+        region=view.region,
+        intrinsics=camera.K.astype(np.float32),
+        world_to_camera=pose,
+        head_to_world=np.eye(4, dtype=np.float32),
+        subject="",
+        sequence="",
+        camera=camera.name,
+        frame=0,
+        time=0.0,
+    )
+
+
+@contextmanager
+def staged_folder(out: Path) -> Iterator[Path]:
+    """Collect files in a hidden folder beside ``out`` and move them in when the block ends well.
+
+    Raises
+    ------
+    InputError
+        If ``out`` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file", "a folder or a new name", "Choose another --out")
+    out = out.resolve()
+    make_folders(out.parent)
+    staging = out.parent / f".{out.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    staging.mkdir()
+    try:
+        yield staging
+        make_folders(out)
+        for path in sorted(staging.iterdir()):
+            os.replace(path, out / path.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

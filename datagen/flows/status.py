@@ -1,0 +1,130 @@
+"""How far a build is, read from the disk alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datagen.errors import DatasetError, InputError
+from datagen.flows.layout import BuildLayout
+from datagen.flows.planning import BuildPlan, plan_build
+from datagen.flows.records import read_frame_record
+from datagen.manifest import Manifest
+from datagen.shards import list_records, open_dataset
+from datagen.sources.frame import SequenceKey
+from datagen.warp.store import read_verdict
+
+
+@dataclass(frozen=True)
+class FrameName:
+    """A frame as a user writes it: ``subject/sequence/frame``, where later parts may be left out to mean all."""
+
+    subject: str
+    sequence: str | None = None
+    frame: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> FrameName:
+        """Read ``subject[/sequence[/frame]]``.
+
+        Raises
+        ------
+        InputError
+            If it is not of that form.
+        """
+        parts = text.strip("/").split("/")
+        if not 1 <= len(parts) <= 3 or not all(parts) or (len(parts) == 3 and not parts[2].isdigit()):
+            raise InputError(f"{text!r} names no frame", "subject, subject/sequence or subject/sequence/frame")
+        return cls(parts[0], parts[1] if len(parts) > 1 else None, int(parts[2]) if len(parts) > 2 else None)
+
+    def covers(self, key: SequenceKey, frame: int) -> bool:
+        """Whether a frame is meant."""
+        return self.subject == key.subject and self.sequence in (None, key.sequence) and self.frame in (None, frame)
+
+
+def build_status(manifest: Manifest, out: Path) -> dict[str, Any]:
+    """Return counts of what is planned and what is on disk, JSON-ready.
+
+    Raises
+    ------
+    datagen.errors.CanonfaceError
+        If the captures can no longer be planned.
+    """
+    layout, plan = BuildLayout(out), plan_build(manifest)
+    verdicts: Counter[str] = Counter()
+    for sequence in plan.sequences:
+        for frame in sequence.frames:
+            record = read_frame_record(layout.frame_warp(sequence.key, frame))
+            if record is not None:
+                verdicts[record.status] += 1
+    records = list_records(layout.dataset)
+    try:
+        dataset = open_dataset(layout.dataset)
+        finished, uuid = True, dataset.uuid
+    except DatasetError:
+        finished, uuid = False, ""
+    return {
+        "name": manifest.name,
+        "sequences": len(plan.sequences),
+        "frames": plan.frames,
+        "frames_warped": sum(verdicts.values()),
+        "verdicts": dict(sorted(verdicts.items())),
+        "shards_written": len(records),
+        "samples_written": sum(record.samples for record in records),
+        "samples_if_all_pass": sum(plan.views().values()),
+        "dataset_finished": finished,
+        "dataset_uuid": uuid,
+        "report": (layout.report / "index.html").is_file(),
+    }
+
+
+def chosen_frames(
+    plan: BuildPlan, layout: BuildLayout, names: list[FrameName], statuses: set[str]
+) -> list[tuple[SequenceKey, int]]:
+    """Return the frames that are named, or whose verdict is one of ``statuses``.
+
+    Raises
+    ------
+    InputError
+        If a name covers no frame of the build.
+    """
+    frames = [(sequence.key, frame) for sequence in plan.sequences for frame in sequence.frames]
+    for name in names:
+        if not any(name.covers(key, frame) for key, frame in frames):
+            text = "/".join(str(part) for part in (name.subject, name.sequence, name.frame) if part is not None)
+            raise InputError(
+                f"no frame of this build is called {text}",
+                f"names such as {frames[0][0]}/{frames[0][1]}",
+                "`datagen plan --json` lists all",
+            )
+    chosen = []
+    for key, frame in frames:
+        record = read_frame_record(layout.frame_warp(key, frame)) if statuses else None
+        if any(name.covers(key, frame) for name in names) or (record is not None and record.status in statuses):
+            chosen.append((key, frame))
+    return chosen
+
+
+def explain_frame(layout: BuildLayout, key: SequenceKey, frame: int) -> dict[str, Any]:
+    """Return verdict, reasons, figures and record of a frame, JSON-ready.
+
+    Raises
+    ------
+    InputError
+        If the frame has no verdict.
+    """
+    folder = layout.frame_warp(key, frame)
+    verdict, record = read_verdict(folder), read_frame_record(folder)
+    return {
+        "subject": key.subject,
+        "sequence": key.sequence,
+        "frame": frame,
+        "verdict": verdict.status,
+        "reasons": list(verdict.reasons),
+        "figures": dict(verdict.figures),
+        "cameras": list(record.cameras) if record else [],
+        "content_key": record.content_key if record else "",
+        "input_digest": record.input_digest if record else "",
+    }

@@ -1,0 +1,35 @@
+"""What of a build is already on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from datagen.errors import InputError
+from datagen.flows.layout import BuildLayout
+from datagen.flows.planning import BuildPlan
+from datagen.flows.warp_stage import FrameKeys, frame_state, open_captures
+from datagen.heads.base import HeadModel
+
+
+def is_warped(plan: BuildPlan, layout: BuildLayout, load_head: Callable[[], HeadModel]) -> bool:
+    """Whether every frame has a verdict that still holds for its input, the settings and the template.
+
+    Parameters
+    ----------
+    plan : BuildPlan
+    layout : BuildLayout
+    load_head : callable
+        Loads the canonical head; called only if a first look says that it may be worth it.
+    """
+    if not all(layout.frame_warp(s.key, frame).is_dir() for s in plan.sequences for frame in s.frames):
+        return False
+    try:
+        source = open_captures(plan.manifest, layout.root)
+    except InputError:
+        return False
+    keys = FrameKeys(plan.manifest, load_head().template.digest)
+    return all(
+        frame_state(layout.frame_warp(s.key, frame), source, s.key, frame, keys)[0] is not None
+        for s in plan.sequences
+        for frame in s.frames
+    )

@@ -1,0 +1,199 @@
+"""The warp of one sequence chunk: what is finished is kept, what is broken is a verdict, the rest is computed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datagen.errors import InputError
+from datagen.flows.framing import cameras_in_view
+from datagen.flows.guard import disk_refusals
+from datagen.flows.heads import prepared_head
+from datagen.flows.layout import VERDICT, WARP, BuildLayout
+from datagen.flows.planning import PlannedSequence, captures_of, head_root
+from datagen.flows.records import FrameRecord, content_key, digest_files, finished_record, write_frame_record
+from datagen.heads.base import HeadModel
+from datagen.manifest import Manifest
+from datagen.shards.atomic import atomic_write_bytes
+from datagen.sources.frame import CaptureSource, SequenceKey
+from datagen.warp.engine import ALGORITHM_VERSION, warp_frame
+from datagen.warp.result import Verdict
+from datagen.warp.store import verdict_bytes, write_warp
+
+
+@dataclass(frozen=True)
+class WarpTask:
+    """One task of the warp stage; small, so that it travels to any worker.
+
+    Attributes
+    ----------
+    root : Path
+        The build folder.
+    manifest : Manifest
+    sequence : PlannedSequence
+        A capture, or some consecutive frames of one.
+    """
+
+    root: Path
+    manifest: Manifest
+    sequence: PlannedSequence
+
+    @property
+    def name(self) -> str:
+        """Name used in messages."""
+        return str(self.sequence.key)
+
+
+@dataclass(frozen=True)
+class WarpTally:
+    """What came of a warp task.
+
+    Attributes
+    ----------
+    verdicts : mapping of status to number of frames
+    computed : int
+        Frames that were not finished before.
+    """
+
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    computed: int = 0
+
+
+@dataclass(frozen=True)
+class FrameKeys:
+    """Content keys of the frames of one build.
+
+    Attributes
+    ----------
+    manifest : Manifest
+    template_digest : str
+        Of the canonical head.
+    """
+
+    manifest: Manifest
+    template_digest: str
+
+    def of(self, input_digest: str) -> str:
+        """Content key of the warp of an input."""
+        return content_key(
+            {
+                "algorithm": ALGORITHM_VERSION,
+                "config": self.manifest.warp.model_dump(mode="json"),
+                "head": self.manifest.canonical.head,
+                "input": input_digest,
+                "template": self.template_digest,
+            }
+        )
+
+    def of_broken(self, error: InputError) -> str:
+        """Content key of an input that cannot be read: it changes with the reason."""
+        return content_key({"broken": _reason(error)})
+
+
+def open_captures(manifest: Manifest, root: Path) -> CaptureSource:
+    """Open the captures of a build, simulated or supplied."""
+    from datagen.sources.folder import FolderCaptures
+
+    return FolderCaptures(captures_of(manifest, BuildLayout(root)))
+
+
+def warp_sequence(task: WarpTask) -> WarpTally:
+    """Warp the frames of a task that are not finished yet.
+
+    A frame whose input is broken gets the verdict ``fail`` with the reason, and the rest goes on. Mistakes of the
+    program are not caught.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    with disk_refusals(f"warping {task.name}"):
+        head = prepared_head(task.manifest.canonical.head, head_root(task.manifest), task.manifest.warp.subdivisions)
+        layout, source = BuildLayout(task.root), open_captures(task.manifest, task.root)
+        keys = FrameKeys(task.manifest, head.template.digest)
+        verdicts: Counter[str] = Counter()
+        computed = 0
+        for frame in task.sequence.frames:
+            folder = layout.frame_warp(task.sequence.key, frame)
+            record, compute = frame_state(folder, source, task.sequence.key, frame, keys)
+            if record is None:
+                record = compute(head)
+                computed += 1
+            verdicts[record.status] += 1
+    return WarpTally(dict(verdicts), computed)
+
+
+def frame_state(
+    folder: Path, source: CaptureSource, key: SequenceKey, frame: int, keys: FrameKeys
+) -> tuple[FrameRecord | None, Callable[[HeadModel], FrameRecord]]:
+    """Return a frame's record if it is finished, and the function that finishes it.
+
+    Parameters
+    ----------
+    folder : Path
+        The frame's folder under ``warps``.
+    source : CaptureSource
+    key : SequenceKey
+    frame : int
+    keys : FrameKeys
+    """
+    try:
+        digest = source.input_digest(key, frame)
+    except InputError as error:
+        reason, broken = error, keys.of_broken(error)
+        return finished_record(folder, broken), lambda _: _store_failure(folder, broken, "", reason)
+    wanted = keys.of(digest)
+    return (
+        finished_record(folder, wanted),
+        lambda head: _warp_and_store(folder, source, key, frame, keys.manifest, wanted, digest, head),
+    )
+
+
+def _warp_and_store(
+    folder: Path,
+    source: CaptureSource,
+    key: SequenceKey,
+    frame: int,
+    manifest: Manifest,
+    wanted: str,
+    digest: str,
+    head: HeadModel,
+) -> FrameRecord:
+    clear_frame(folder)
+    try:
+        content = source.frame(key, frame)
+        # No warm start from the frame before: the result would depend on where a killed build was resumed.
+        warp = warp_frame(
+            content.scan, head, manifest.warp, registration=content.registration, landmarks=content.landmarks
+        )
+    except InputError as error:
+        return _store_failure(folder, wanted, digest, error)
+    write_warp(folder, warp)
+    cameras = cameras_in_view(content.cameras, warp, head.template)
+    record = FrameRecord(wanted, digest, warp.verdict.status, cameras, digest_files(folder, (WARP, VERDICT)))
+    write_frame_record(folder, record)
+    return record
+
+
+def _store_failure(folder: Path, wanted: str, digest: str, error: InputError) -> FrameRecord:
+    clear_frame(folder)
+    atomic_write_bytes(folder / VERDICT, verdict_bytes(Verdict("fail", (_reason(error),))))
+    record = FrameRecord(wanted, digest, "fail", (), digest_files(folder, (VERDICT,)))
+    write_frame_record(folder, record)
+    return record
+
+
+def clear_frame(folder: Path) -> None:
+    """Remove everything in a frame's folder, its record first, so that nothing half-new ever looks finished."""
+    if not folder.is_dir():
+        return
+    (folder / "record.json").unlink(missing_ok=True)
+    for path in sorted(folder.iterdir()):
+        path.unlink()
+
+
+def _reason(error: InputError) -> str:
+    return f"{type(error).__name__}: {error}"
