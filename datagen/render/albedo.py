@@ -34,7 +34,7 @@ REGION_HAEMOGLOBIN = {
 EYEBALLS = ("right_eyeball", "left_eyeball")
 HARD_REGIONS = (*EYEBALLS, "mouth_interior")
 UNKNOWN_GREY = 0.35
-GLOSS = {"skin": 0.3, "lips": 0.5, "hair": 0.12, "eyeball": 1.0, "mouth": 0.75}
+GLOSS = {"skin": 0.22, "lips": 0.5, "hair": 0.12, "eyeball": 1.0, "mouth": 0.75}
 # Share of the eyeball's radius: iris 12 mm and pupil 4 mm across on an eyeball of 24 mm.
 IRIS_RADIUS, PUPIL_RADIUS = 0.5, 0.19
 # Half the free space between the brows, normalised units (about 6 mm).
@@ -173,7 +173,7 @@ def _colour(c: F64, labels: npt.NDArray[np.integer], look: _Look, noise: _NoiseB
     hair = look.hair * np.exp(0.35 * strands)[:, None]
     # Head models label the bridge of the nose with the brows; hair leaves it free.
     apart = np.clip((np.abs(c[:, 0]) - BROW_GAP) / BROW_GAP, 0, 1)
-    brow = np.clip(1.3 * apart * share["brows"] * (0.65 + 0.35 * strands), 0, 0.9)
+    brow = np.clip(1.3 * apart * share["brows"] * (0.7 + 0.3 * noise("hair", c * [0.4, 1.0, 0.6])), 0, 0.9)
     hairline = np.clip(1.4 * share["scalp"] - 0.3 + 0.12 * (blotch + strands) * (share["scalp"] < 0.95), 0, 1)
     cover = np.maximum(brow, look.hair_cover * hairline)
     cover = np.maximum(cover, look.stubble * _beard(c, labels, share) * (0.8 + 0.25 * strands).clip(0, 1))
@@ -217,7 +217,7 @@ def _eyeball(c: F64, look: _Look, fine: F32) -> F64:
     pole_xy = (low + high)[:2] / 2
     distance = np.linalg.norm(c[:, :2] - pole_xy, axis=1) / radius
     distance = np.where(c[:, 2] > high[2] - radius, distance, 2.0)
-    sclera = np.array([0.72, 0.69, 0.66]) * (1 - 0.25 * np.clip(distance - 0.5, 0, 1))[:, None]
+    sclera = np.array([0.62, 0.59, 0.56]) * (1 - 0.25 * np.clip(distance - 0.5, 0, 1))[:, None]
     limbus = np.clip((IRIS_RADIUS + 0.04 - distance) / 0.08, 0, 1)[:, None]
     ring = 1 - 0.55 * np.clip((distance - 0.8 * IRIS_RADIUS) / (0.2 * IRIS_RADIUS), 0, 1)[:, None]
     iris = look.iris * ring * np.exp(0.15 * fine)[:, None]
