@@ -22,7 +22,7 @@ from datagen.heads.base import HeadTemplate
 from datagen.heads.labelling import label_regions
 from datagen.heads.linear import checked_vector
 from datagen.heads.marks import read_marks
-from datagen.heads.parts import components, rigid_align
+from datagen.heads.parts import rigid_align, split_parts
 
 # Anny: +x the subject's left, -y out of the face, +z up.
 ANNY_TO_TEMPLATE = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
@@ -47,7 +47,7 @@ ASYMMETRIC_AMPLITUDE = 0.08
 # Parts whose full local change is far stronger than people differ.
 PART_AMPLITUDE = {"head": 0.25, "neck": 0.25, "ear": 0.3, "eye": 0.3, "forehead": 0.2, "nose": 0.22, "mouth": 0.25}
 MOVED_BY_EXPRESSION_M = 1e-4
-EAR_SHARE = 0.6
+EAR_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -235,20 +235,15 @@ def _template(
     ears: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]],
 ) -> HeadTemplate:
     marks = read_marks("anny")
-    parts = components(faces, len(vertices))
-    sizes = np.bincount(parts)
-    skin = parts == np.argmax(sizes)
-    centres = np.array([vertices[parts == k].mean(axis=0) for k in range(len(sizes))])
-    # Skin apart, Anny has three pieces: the tongue on the midline and an eyeball on either side.
-    side = np.where(skin | (np.abs(centres[parts, 0]) < 5e-3), 0, np.sign(centres[parts, 0]))
-    interior = ~skin & (side == 0)
+    points = marks.points(vertices, faces)
+    eyeballs, interior = split_parts(vertices, faces, points)
     interior[marks.interior] = True
     regions = label_regions(
         vertices,
-        marks.points(vertices, faces),
+        points,
         opening=-expressions[names.index("jawOpen"), :, 1],
         faces=faces,
-        eyeballs=(side < 0, side > 0),
+        eyeballs=eyeballs,
         interior=interior,
         ears=ears,
     )

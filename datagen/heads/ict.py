@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +92,7 @@ def load_ict(root: Path) -> LinearHead:
     )
 
 
-def landmark_order(data: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.int64]:
+def landmark_order(data: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
     """Return the 68 landmark vertices (68,), the jaw taken from the model's true jawline.
 
     The file's own landmarks 0-16 are those of a picture, on the silhouette; the jawline lies on the bone.
@@ -113,11 +114,11 @@ def _carriers(
     return (first // 3).astype(np.int32), np.eye(3)[first % 3]
 
 
-def _pairs(data: dict[str, npt.NDArray[np.generic]]) -> list[tuple[np.generic, npt.NDArray[np.generic]]]:
+def _pairs(data: dict[str, npt.NDArray[Any]]) -> list[tuple[np.generic, npt.NDArray[Any]]]:
     return list(zip(data["part_names"], data["part_ranges"], strict=True))
 
 
-def _read(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     if not path.is_file():
         raise InputError(
             f"{path} does not exist",

@@ -19,6 +19,7 @@ EYE_MARGIN = 0.13
 BROW_HALF_WIDTH = 0.055
 ALA_MARGIN = 0.05
 LIP_MARGIN = 0.012
+EAR_INSET, EAR_GAP, EAR_DEPTH, EAR_RISE = 0.02, 0.05, 0.5, 0.12
 HAIRLINE = 0.85  # of the distance between brows and nose base, above the brows
 JAW_RIGHT, JAW_LEFT = 0, 16
 
@@ -48,13 +49,14 @@ def distance_to_line(points: FloatArray, line: FloatArray, closed: bool = False)
 
 def ears_from_landmarks(vertices: FloatArray, landmarks: FloatArray) -> Pair:
     """Return the right and left ear (V,) bool: what stands out beside the head behind the jaw's upper end."""
+    unit = np.linalg.norm(landmarks[36] - landmarks[45])
     masks = []
-    for sign, end, lobe in ((-1.0, JAW_RIGHT, 2), (1.0, JAW_LEFT, 14)):
-        top = landmarks[end]
-        reach = 0.5 * np.linalg.norm(landmarks[36] - landmarks[45])
-        out = sign * vertices[:, 0] > sign * top[0] - 0.02 * reach
-        behind = (vertices[:, 2] < top[2]) & (vertices[:, 2] > top[2] - 1.1 * reach)
-        level = (vertices[:, 1] < top[1] + 0.8 * reach) & (vertices[:, 1] > landmarks[lobe, 1])
+    for sign, line in ((-1.0, landmarks[2::-1]), (1.0, landmarks[14:17])):
+        # Head width and depth in front of the ear, at each vertex's own height.
+        width, depth = (np.interp(vertices[:, 1], line[:, 1], line[:, k]) for k in (0, 2))
+        out = sign * vertices[:, 0] > sign * width - EAR_INSET * unit
+        behind = (vertices[:, 2] < depth - EAR_GAP * unit) & (vertices[:, 2] > depth - EAR_DEPTH * unit)
+        level = np.abs(vertices[:, 1] - line[[0, 2], 1].mean()) < 0.5 * np.ptp(line[:, 1]) + EAR_RISE * unit
         masks.append(out & behind & level)
     return masks[0], masks[1]
 

@@ -44,3 +44,34 @@ def compact(
     kept = faces[keep]
     used, renumbered = np.unique(kept, return_inverse=True)
     return used.astype(np.int64), renumbered.reshape(kept.shape).astype(np.int32)
+
+
+def split_parts(
+    vertices: npt.NDArray[np.float64], faces: npt.NDArray[np.integer], landmarks: npt.NDArray[np.float64]
+) -> tuple[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]], npt.NDArray[np.bool_]]:
+    """Tell eyeballs and mouth parts from the skin, which is the largest connected component.
+
+    Parameters
+    ----------
+    vertices : (V, 3) float64
+    faces : (F, 3) int
+    landmarks : (68, 3) float64
+        iBUG order.
+
+    Returns
+    -------
+    eyeballs : pair of (V,) bool
+        Right and left: components whose centre lies within an eye's width of the lids' centre.
+    interior : (V,) bool
+        All other components.
+    """
+    part = components(faces, len(vertices))
+    sizes = np.bincount(part)
+    centres = np.stack([np.bincount(part, vertices[:, k]) for k in range(3)], axis=1) / sizes[:, None]
+    apart = np.arange(len(sizes)) != sizes.argmax()
+    width = np.linalg.norm(landmarks[36] - landmarks[39])
+    eyes = [
+        apart & (np.linalg.norm(centres - landmarks[corners].mean(axis=0), axis=1) < width)
+        for corners in (slice(36, 42), slice(42, 48))
+    ]
+    return (eyes[0][part], eyes[1][part]), (apart & ~eyes[0] & ~eyes[1])[part]
