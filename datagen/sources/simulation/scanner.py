@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -29,17 +30,40 @@ def views_of_points(
     """Count the cameras that see each vertex of a closed surface from the front, (N,) int64."""
     count = np.zeros(len(points), np.int64)
     for camera, fragments in zip(cameras, rasteriser.rasterise(points, faces, cameras), strict=True):
-        pixels, z = camera.project(points)
-        column, row = np.floor(pixels).astype(np.int64).T
-        inside = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height) & (z > 0)
-        ray = camera.centre - points
-        cosine = (ray * normals).sum(axis=1) / np.linalg.norm(ray, axis=1)
-        depth = np.zeros(len(points))
-        depth[inside] = fragments.depth[row[inside], column[inside]]
-        slope = np.sqrt(1 - np.clip(cosine, GRAZING_COSINE, 1) ** 2) / np.clip(cosine, GRAZING_COSINE, 1)
-        tolerance = DEPTH_TOLERANCE_M + z / camera.K[0, 0] * slope
-        count += inside & (cosine > GRAZING_COSINE) & (depth > 0) & (z < depth + tolerance)
+        _count_view(
+            np.ascontiguousarray(points),
+            np.ascontiguousarray(normals),
+            camera.world_to_camera,
+            camera.K,
+            camera.centre,
+            fragments.depth,
+            count,
+        )
     return count
+
+
+@numba.njit(cache=True)
+def _count_view(points, normals, E, K, centre, depth, count):  # type: ignore[no-untyped-def] # numba
+    height, width = depth.shape
+    for i in range(len(points)):
+        x, y, z = points[i]
+        cx = E[0, 0] * x + E[0, 1] * y + E[0, 2] * z + E[0, 3]
+        cy = E[1, 0] * x + E[1, 1] * y + E[1, 2] * z + E[1, 3]
+        cz = E[2, 0] * x + E[2, 1] * y + E[2, 2] * z + E[2, 3]
+        if cz <= 0:
+            continue
+        column = int(np.floor((K[0, 0] * cx + K[0, 1] * cy) / cz + K[0, 2]))
+        row = int(np.floor(K[1, 1] * cy / cz + K[1, 2]))
+        if column < 0 or row < 0 or column >= width or row >= height or depth[row, column] <= 0:
+            continue
+        rx, ry, rz = centre[0] - x, centre[1] - y, centre[2] - z
+        length = np.sqrt(rx * rx + ry * ry + rz * rz)
+        cosine = (rx * normals[i, 0] + ry * normals[i, 1] + rz * normals[i, 2]) / length
+        if cosine <= GRAZING_COSINE:
+            continue
+        slope = np.sqrt(max(1 - cosine * cosine, 0.0)) / cosine
+        if cz < depth[row, column] + DEPTH_TOLERANCE_M + cz / K[0, 0] * slope:
+            count[i] += 1
 
 
 def punch_holes(points: F64, active: Bools, rng: np.random.Generator, rate: float = 5.0) -> Bools:
@@ -47,10 +71,11 @@ def punch_holes(points: F64, active: Bools, rng: np.random.Generator, rate: floa
     candidates = np.flatnonzero(active)
     kept = active.copy()
     if len(candidates):
+        at = points[candidates]
         for _ in range(int(rng.poisson(rate))):
-            centre = points[int(rng.choice(candidates))]
+            away = at - at[int(rng.integers(len(candidates)))]
             radius = float(rng.uniform(*HOLE_RADII_M))
-            kept &= ((points - centre) ** 2).sum(axis=1) > radius**2
+            kept[candidates[np.einsum("nd,nd->n", away, away) < radius**2]] = False
     return kept
 
 
