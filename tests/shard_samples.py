@@ -99,3 +99,10 @@ def build(root: Path, plan: DatasetPlan | None = None) -> Path:
 def tree(root: Path) -> dict[str, bytes]:
     """Every file of a folder with its bytes."""
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def flip(path: Path, position: int) -> None:
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0x10
+    path.write_bytes(bytes(data))

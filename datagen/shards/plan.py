@@ -193,7 +193,7 @@ class DatasetPlan:
 
         A content key handed to ``write_unit`` must depend on it: a new subject, say, shifts the index of others.
         """
-        keys = ("resolution", "samples_per_shard", "depth_scale", *_TABLES, "splits")
+        keys = ("resolution", "samples_per_shard", "depth_scale", *_TABLES)
         content = {key: self.to_json()[key] for key in keys}
         return sha256_text(canonical_json({"encoding_version": ENCODING_VERSION, **content}))
 

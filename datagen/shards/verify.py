@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,9 @@ class VerifyReport:
         return {**vars(self), "ok": self.ok, "problems": problems}
 
 
-def verify_dataset(path: str | Path, deep: bool = True) -> VerifyReport:
+def verify_dataset(
+    path: str | Path, deep: bool = True, on_shard: Callable[[ShardUnit], None] | None = None
+) -> VerifyReport:
     """Check structure, records, bytes, values and index tables of a dataset.
 
     Parameters
@@ -95,6 +97,8 @@ def verify_dataset(path: str | Path, deep: bool = True) -> VerifyReport:
     path : str or Path
     deep : bool
         Also digest every file and decode every chunk. Otherwise metadata, lengths and index tables only.
+    on_shard : callable, optional
+        Called after each shard, for progress.
 
     Returns
     -------
@@ -123,6 +127,8 @@ def verify_dataset(path: str | Path, deep: bool = True) -> VerifyReport:
         problems += _check_index(dataset, split)
     for unit, record in records.items():
         problems += _check_shard(dataset, unit, record, deep)
+        if on_shard is not None:
+            on_shard(unit)
     digests = [digest for record in records.values() if record for digest in record.files.values()]
     counts = {
         "shards": len(records),
