@@ -161,13 +161,28 @@ def _face_of(vertices: Floats, template: HeadTemplate) -> Floats:
 
 
 def _focus(warp: Warp, template: HeadTemplate) -> Floats:
-    """What the pictures frame: the registered face where it has the template's topology, else all of it."""
-    registered = _in_head_axes(warp, warp.registered_vertices)
-    return _face_of(registered, template) if len(registered) == len(template.vertices) else registered
+    """What the pictures frame: the registered face where its vertices are known, else all of the mesh."""
+    coarse = _template_vertices(warp, template)
+    return (
+        _in_head_axes(warp, warp.registered_vertices)
+        if coarse is None
+        else _face_of(_in_head_axes(warp, coarse), template)
+    )
 
 
 def _landmarks(warp: Warp, template: HeadTemplate) -> Floats:
     """The template's landmarks on the registered mesh, in the scan's frame; none if its topology is another."""
-    if len(warp.registered_vertices) != len(template.vertices):
-        return np.zeros((0, 3))
-    return template.landmarks(warp.registered_vertices)
+    coarse = _template_vertices(warp, template)
+    return np.zeros((0, 3)) if coarse is None else template.landmarks(coarse)
+
+
+def _template_vertices(warp: Warp, template: HeadTemplate) -> Floats | None:
+    """The registered place of the template's own vertices, None if the registered mesh has another topology.
+
+    A subdivided mesh (four times the faces at each level) keeps the coarse vertices in front.
+    """
+    n, f = len(template.vertices), len(template.faces)
+    levels = np.log2(max(len(warp.registered_faces), 1) / f) / 2
+    if len(warp.registered_vertices) < n or abs(levels - round(levels)) > 1e-9 or levels < 0:
+        return None
+    return warp.registered_vertices[:n]

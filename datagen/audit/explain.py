@@ -1,0 +1,64 @@
+"""Why a frame has its verdict, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from datagen.audit.results import FrameResult, find_result, measure_frame, read_results, truth_reader
+from datagen.audit.truth import by_region
+from datagen.heads.regions import FACE_REGIONS
+
+WORST_REGIONS = 4
+# Figures in which more is better; of all others, less is.
+MORE_IS_BETTER = ("coverage", "matched", "within", "face_vertices", "scan_vertices")
+
+
+def explain(build: Path, subject: str, sequence: str, frame: int) -> str:
+    """Return lines that say why a frame passed, needs review or failed.
+
+    They give the verdict with its reasons, each figure with its rank among the build's frames, and the regions that
+    are furthest off.
+
+    Raises
+    ------
+    InputError
+        If the build, the sequence or the frame does not exist, naming what does.
+    """
+    results = read_results(build)
+    result = find_result(results, subject, sequence, frame)
+    lines = [f"{result.name}: {result.verdict.status}"]
+    lines += [f"  because {reason}" for reason in result.verdict.reasons]
+    if not result.verdict.reasons:
+        lines.append("  every figure is within its limits")
+    if result.verdict.figures:
+        lines.append("figures")
+        lines += [_figure_line(name, result, results) for name in sorted(result.verdict.figures)]
+    if result.has_warp:
+        lines += _region_lines(build, result)
+    else:
+        lines.append("There is no warp of this frame: it stopped before one was made.")
+    return "\n".join(lines)
+
+
+def _figure_line(name: str, result: FrameResult, results: list[FrameResult]) -> str:
+    value = result.figure(name)
+    others = np.array([r.figure(name) for r in results if r.name != result.name])
+    others = others[np.isfinite(others)]
+    line = f"  {name:<24} {value:>10.4g}"
+    if not len(others):
+        return line
+    better = others > value if any(word in name for word in MORE_IS_BETTER) else others < value
+    return f"{line}   {int(better.sum())} of {len(others)} other frames are better (median {np.median(others):.4g})"
+
+
+def _region_lines(build: Path, result: FrameResult) -> list[str]:
+    measure = measure_frame(result, truth_reader(build))
+    has_truth = bool(np.isfinite(measure.error_mm).any())
+    values = measure.error_mm if has_truth else measure.distance_mm
+    name = "true correspondence error" if has_truth else "distance to the registered template"
+    table = {region: row for region, row in by_region(values, measure.region).items() if region in FACE_REGIONS}
+    worst = sorted(table.items(), key=lambda item: -item[1][1])[:WORST_REGIONS]
+    lines = [f"regions of the face with the largest {name}, median and 95 % in mm"]
+    return lines + [f"  {region:<24} {median:>10.2f} {p95:>8.2f}" for region, (_, median, p95) in worst]
