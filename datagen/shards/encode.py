@@ -28,7 +28,8 @@ _FLOAT_ARRAYS = (
     "world_to_camera",
     "head_to_world",
 )
-_TOLERANCE = 1e-4  # float32 rounding of unit vectors and of coordinates on the border of the space
+_TOLERANCE = 1e-4  # float32 rounding of coordinates on the border of the space
+_UNIT_TOLERANCE = 0.05  # far inside what verify_dataset allows after rounding to 1/127
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -96,6 +97,7 @@ def _encode_sample(
     for name, value in values.items():
         _check_array(name, value, ARRAYS[name].sample_shape(plan.resolution), where)
     _check_maps(values, where)
+    _check_labels(values["region"], plan.regions, where)
     _check_matrices(values, where)
     row: dict[str, Any] = {"image": values["image"], "region": values["region"], "valid": 1}
     try:
@@ -148,6 +150,7 @@ def _check_array(name: str, value: npt.NDArray[Any], shape: tuple[int, ...], whe
 def _check_maps(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:
     depth, confidence = values["depth"], values["confidence"]
     known = confidence > 0
+    length = np.linalg.norm(values["normal"], axis=0)
     checks = (
         (depth < 0, "depth is negative", "planar z in front of the camera"),
         ((confidence < 0) | (confidence > 1), "confidence leaves [0, 1]", "values in [0, 1]"),
@@ -159,15 +162,22 @@ def _check_maps(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:
             "normalised coordinates, or confidence 0 where the surface leaves the canonical space",
         ),
         (
-            (depth > 0) & (np.abs(values["normal"]).max(axis=0) > 1 + _TOLERANCE),
-            "a normal is longer than 1",
-            "unit normals",
+            (depth > 0) & (length > 0) & (np.abs(length - 1) > _UNIT_TOLERANCE),
+            "a normal is not unit",
+            "unit normals, or 0 where a surface has none",
         ),
     )
     for wrong, found, expected in checks:
         if wrong.any():
             row, column = (int(i) for i in np.argwhere(wrong)[0])
             raise InputError(f"{where}: {found} at row {row}, column {column}", expected)
+
+
+def _check_labels(region: npt.NDArray[np.uint8], table: Mapping[str, int], where: str) -> None:
+    present = np.flatnonzero(np.bincount(region.ravel()))
+    unknown = np.setdiff1d(present, list(table.values())) if table else present[:0]
+    if unknown.size:
+        raise InputError(f"{where}: region label {unknown[0]} is not in the table", f"one of {sorted(table.values())}")
 
 
 def _check_matrices(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:
