@@ -76,6 +76,27 @@ def test_depth_of_a_slanted_plane_is_exact():
     assert not (seen.face[z < 0] >= 0).any()
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000))
+def test_clipping_leaves_no_holes_between_neighbours(seed):
+    """A triangulated floor from far behind the camera to far ahead: most triangles are cut by some plane."""
+    rng = np.random.default_rng(seed)
+    corners = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]]) * 400.0
+    flat = np.concatenate([corners, rng.normal(size=(40, 2)) * rng.choice([0.003, 0.1, 3, 60], (40, 1))])
+    height = 0.002
+    floor = np.column_stack([flat[:, 0], np.full(len(flat), height), flat[:, 1]])
+    faces = Delaunay(flat).simplices
+    camera = Camera("floor", np.array([[20.0, 0, 32], [0, 20, 32], [0, 0, 1]]), np.eye(4), 64, 64)
+    seen = rasterise(floor, faces, camera)
+    below = np.arange(64) + 0.5 - 32
+    z = height * 20 / np.where(below > 0, below, np.nan)
+    visible = z > 0.00101
+    assert visible.sum() > 25
+    assert (seen.face[visible] >= 0).all()
+    np.testing.assert_allclose(seen.depth[visible], np.broadcast_to(z[visible, None], (visible.sum(), 64)), rtol=2e-3)
+    assert (seen.face[:32] < 0).all()
+
+
 def test_camera_inside_a_closed_surface_sees_it_everywhere():
     vertices, faces = sphere(32, (0.1, 0.1, 0.1))
     camera = camera_at(0.3, distance=0.05, size=96, focal=40.0)

@@ -10,7 +10,7 @@ from datagen.render.protocol import Rasteriser
 BACKENDS = ("numba", "open3d", "nvdiffrast")
 
 
-def make_rasteriser(name: str = "auto") -> Rasteriser:
+def make_rasteriser(name: str = "auto", threads: int | None = None) -> Rasteriser:
     """Return a backend.
 
     Parameters
@@ -18,6 +18,9 @@ def make_rasteriser(name: str = "auto") -> Rasteriser:
     name : str
         ``numba`` (CPU), ``open3d`` (CPU ray casting, the reference), ``nvdiffrast`` (CUDA), or ``auto``: nvdiffrast
         where it is installed and a CUDA device is present, else numba.
+    threads : int or None
+        Views the numba backend rasterises at a time, by default one per core; pass 1 where many tasks already share
+        the machine. The other backends manage their own.
 
     Raises
     ------
@@ -31,7 +34,7 @@ def make_rasteriser(name: str = "auto") -> Rasteriser:
     if name == "numba":
         from datagen.render.backends.numba_backend import NumbaRasteriser
 
-        return NumbaRasteriser()
+        return NumbaRasteriser(threads)
     if name == "open3d":
         from datagen.render.backends.open3d_backend import Open3DRasteriser
 
