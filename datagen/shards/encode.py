@@ -29,6 +29,7 @@ _FLOAT_ARRAYS = (
     "head_to_world",
 )
 _TOLERANCE = 1e-4  # float32 rounding of coordinates on the border of the space
+_NO_NORMAL = 1e-3  # a sliver triangle has no normal; this is stored as 0
 _UNIT_TOLERANCE = 0.05  # far inside what verify_dataset allows after rounding to 1/127
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -162,7 +163,7 @@ def _check_maps(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:
             "normalised coordinates, or confidence 0 where the surface leaves the canonical space",
         ),
         (
-            (depth > 0) & (length > 0) & (np.abs(length - 1) > _UNIT_TOLERANCE),
+            (depth > 0) & (length > _NO_NORMAL) & (np.abs(length - 1) > _UNIT_TOLERANCE),
             "a normal is not unit",
             "unit normals, or 0 where a surface has none",
         ),
@@ -175,7 +176,7 @@ def _check_maps(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:
 
 def _check_labels(region: npt.NDArray[np.uint8], table: Mapping[str, int], where: str) -> None:
     present = np.flatnonzero(np.bincount(region.ravel()))
-    unknown = np.setdiff1d(present, list(table.values())) if table else present[:0]
+    unknown = np.setdiff1d(present, [0, *table.values()]) if table else present[:0]
     if unknown.size:
         raise InputError(f"{where}: region label {unknown[0]} is not in the table", f"one of {sorted(table.values())}")
 

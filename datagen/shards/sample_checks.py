@@ -40,7 +40,7 @@ def sample_problems(stored: Stored, plan: DatasetPlan) -> Iterator[str]:
             if message:
                 yield message
     if "region" in stored and plan.regions:
-        unknown = np.setdiff1d(stored["region"], list(plan.regions.values()))
+        unknown = np.setdiff1d(stored["region"], [0, *plan.regions.values()])
         if unknown.size:
             yield f"region label {int(unknown[0])} is not in the table"
     if "frame" in stored and stored["frame"] < 0:
