@@ -120,11 +120,7 @@ def run_as_flow(name: str, config: RunnerConfig, body: Callable[[StageRunner], V
     outcome: list[Value] = []
 
     # The result stays out of Prefect's hands: it is not to be stored, hashed or shown.
-    def build() -> None:
-        outcome.append(body(PrefectRunner()))
-
-    flow(
-        build,
+    @flow(
         name="build",
         flow_run_name=name,
         task_runner=_task_runner(config),
@@ -132,7 +128,11 @@ def run_as_flow(name: str, config: RunnerConfig, body: Callable[[StageRunner], V
         persist_result=False,
         validate_parameters=False,
         log_prints=False,
-    )()
+    )
+    def build() -> None:
+        outcome.append(body(PrefectRunner()))
+
+    build()
     return outcome[0]
 
 
@@ -162,8 +162,8 @@ class PrefectRunner:
         from prefect.utilities.annotations import quote
 
         carrier = prefect_task(
-            carry, name=stage, task_run_name=stage + " {label}", retries=0, persist_result=False, cache_policy=NO_CACHE
-        )
+            name=stage, task_run_name=stage + " {label}", retries=0, persist_result=False, cache_policy=NO_CACHE
+        )(carry)
         futures = [carrier.submit(work, quote(task), getattr(task, "name", str(i))) for i, task in enumerate(tasks)]
         position = {future: i for i, future in enumerate(futures)}
         results: dict[int, Result] = {}
