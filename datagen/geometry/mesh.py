@@ -24,6 +24,9 @@ _UNITS = {
     "inches": 0.0254,
     "millimetres": 0.001,
     "micrometres": 1e-6,
+    "metres, but declared as millimetres": 1000.0,
+    "metres, but declared as centimetres": 100.0,
+    "centimetres, but declared as millimetres": 10.0,
 }
 
 

@@ -29,9 +29,15 @@ def _camera_pattern(pattern: str) -> str:
 
 
 def _checked_pattern(pattern: str, *, needs_camera: bool) -> str:
-    first, second = ((pattern.format(frame=i, camera=c) for i, c in ((1, "a"), (2, "b")))) if pattern else ("", "")
-    if first == second or (needs_camera and pattern.format(frame=1, camera="a") == pattern.format(frame=1, camera="b")):
+    try:
+        first, other_frame = pattern.format(frame=1, camera="a"), pattern.format(frame=2, camera="a")
+        other_camera = pattern.format(frame=1, camera="b")
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        raise ValueError(f"the pattern cannot be filled in ({error!r})") from None
+    if first == other_frame or (needs_camera and first == other_camera):
         raise ValueError("the pattern needs {frame}" + (" and {camera}" if needs_camera else ""))
+    if not needs_camera and first != other_camera:
+        raise ValueError("the pattern names {camera}, but there is one such file per frame")
     path = PurePosixPath(first)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError("files must lie inside the sequence folder: no absolute path, no '..'")
