@@ -8,9 +8,7 @@ import numpy.typing as npt
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def augment_clip(
-    images: npt.NDArray[np.float32], strength: float, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
+def augment_clip(images: npt.NDArray[np.float32], strength: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Change gain per channel, gamma, contrast and saturation, and add noise.
 
     Parameters

@@ -68,9 +68,7 @@ class BackboneConfig(Section):
     def _sizes_agree(self) -> BackboneConfig:
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
-        if self.outputs is not None and (
-            list(self.outputs) != sorted(set(self.outputs)) or not 0 <= self.outputs[0]
-        ):
+        if self.outputs is not None and (list(self.outputs) != sorted(set(self.outputs)) or not self.outputs[0] >= 0):
             raise ValueError(f"outputs {self.outputs} must rise and start at 0 or later")
         return self
 
@@ -261,5 +259,3 @@ def _known_keys(section: type[BaseModel]) -> list[str]:
         if isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel):
             keys += _known_keys(kind)
     return keys
-
-

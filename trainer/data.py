@@ -99,7 +99,7 @@ class TrainingBatches(torch_data.Dataset[Batch]):
         rows = order.batch(step)
         for row in rows:
             maps = reader.clip(row)
-            maps["image"] = augment_clip(maps["image"].astype(np.float32) / 255, config.augment, rng)
+            maps["image"] = augment_clip(to_unit(maps["image"]), config.augment, rng)
             if rng.random() < 0.5 and config.mirror:
                 names = ("image", "depth", "canonical", "confidence", "intrinsics")
                 maps |= dict(zip(names, mirror_clip(*(maps[name] for name in names)), strict=True))
@@ -126,7 +126,7 @@ def collate(clips: list[Maps], indices: npt.NDArray[np.integer]) -> Batch:
 
 def normalise_image(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Turn (..., 3, H, W) uint8, or float32 in [0, 1], into the network's ImageNet-normalised float32."""
-    scaled = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
+    scaled = to_unit(images) if images.dtype == np.uint8 else images
     return ((scaled - IMAGE_MEAN) / IMAGE_STD).astype(np.float32)
 
 
@@ -145,3 +145,10 @@ def describe_sample(split: Split, index: int) -> str:
     """Name a sample the way a person finds it again."""
     s = split.sample(index)
     return f"#{index} ({s.subject}/{s.sequence}/{s.camera} frame {s.frame})"
+
+
+def to_unit(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Turn uint8 into float32 in [0, 1]."""
+    scaled: npt.NDArray[np.float32] = images.astype(np.float32)
+    scaled /= 255
+    return scaled

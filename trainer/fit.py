@@ -32,7 +32,7 @@ _LOG_EVERY = 10
 _UNIT_SAMPLES = 64  # training samples the depth unit is measured on
 
 
-def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:
+def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa: PLR0912, PLR0915 - one loop, top to bottom
     """Fit a model, or go on with a run that was stopped; weights do not depend on where it was stopped.
 
     Parameters
@@ -108,14 +108,14 @@ def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:
         now = save() if state is None else state
         window_start, window_frames = time.monotonic(), 0
         model.train()
-        for batch in training_loader(batches, step, settings.steps, config.data.workers):
+        for loaded in training_loader(batches, step, settings.steps, config.data.workers):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, settings)
-            batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+            batch = {name: value.to(device, non_blocking=True) for name, value in loaded.items()}
             prediction = model(batch["image"], batch["intrinsics"])
             terms = joint_loss(prediction, batch, model.depth_unit, config.loss)
             optimiser.zero_grad(set_to_none=True)
-            terms["loss"].backward()
+            terms["loss"].backward()  # type: ignore[no-untyped-call]
             norm = clip_grad_norm_(model.parameters(), settings.clip_norm)
             if not (torch.isfinite(terms["loss"]) and torch.isfinite(norm)):
                 raise _not_finite(step, batch, prediction, dataset["train"])

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from trainer.config import LossConfig
 from trainer.depth_unit import DepthUnit
 from trainer.model.joint import Prediction
 
 
-def confidence_l1(
-    error: torch.Tensor, confidence: torch.Tensor, weight: torch.Tensor, lam: float
-) -> torch.Tensor:
+def confidence_l1(error: torch.Tensor, confidence: torch.Tensor, weight: torch.Tensor, lam: float) -> torch.Tensor:
     """Return the weighted mean of c·|e| − λ log c.
 
     The network's own confidence c ≥ 1 is highest where it expects small errors: the minimum over c is at λ / |e|

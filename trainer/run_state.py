@@ -106,7 +106,9 @@ class RunLog:
         try:
             self._file = path.open("a")
         except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error}", "a writable folder", "Choose another --out") from None
+            raise StorageError(
+                f"{path} cannot be written: {error}", "a writable folder", "Choose another --out"
+            ) from None
 
     def write(self, kind: str, step: int, figures: dict[str, Any]) -> None:
         """Append a record."""

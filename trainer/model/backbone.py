@@ -52,11 +52,15 @@ class ClipBackbone(nn.Module):
                     mlp_ratio=config.mlp_ratio,
                     patch_size=config.patch,
                     image_size=image_size,
+                    initializer_range=config.dim**-0.5 / 2,
                     use_mask_token=False,
                 )
             )
+            _lay_out_positions(self.vit.embeddings.position_embeddings, image_size // config.patch)
         sizes = self.vit.config
-        self.vit.embeddings.mask_token = None  # of DINOv2's own pretraining; an unused weight would never get a gradient
+        self.vit.embeddings.mask_token = (
+            None  # of DINOv2's own pretraining; an unused weight would never get a gradient
+        )
         self.dim: int = sizes.hidden_size
         self.patch: int = sizes.patch_size
         blocks: int = sizes.num_hidden_layers
@@ -73,8 +77,8 @@ class ClipBackbone(nn.Module):
 
     def stored_config(self) -> dict[str, Any]:
         """Return what a checkpoint needs to build this transformer again without the pretrained folder."""
-        keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "patch_size", "image_size")
-        keys += ("use_swiglu_ffn", "layerscale_value", "qkv_bias", "hidden_act", "layer_norm_eps")
+        keys = ["hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "patch_size", "image_size"]
+        keys += ["use_swiglu_ffn", "layerscale_value", "qkv_bias", "hidden_act", "layer_norm_eps"]
         return {key: getattr(self.vit.config, key) for key in keys} | {"use_mask_token": False}
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -91,7 +95,7 @@ class ClipBackbone(nn.Module):
         clips, frames, _, height, width = images.shape
         tokens = self.vit.embeddings(images.flatten(0, 1))
         count = tokens.shape[1]
-        maps = []
+        maps: list[torch.Tensor] = []
         for number, block in enumerate(self.vit.encoder.layer):
             if self.across[number] and frames > 1:
                 tokens = block(tokens.reshape(clips, frames * count, self.dim)).reshape(-1, count, self.dim)
@@ -99,10 +103,24 @@ class ClipBackbone(nn.Module):
                 tokens = block(tokens)
             if number in self.outputs:
                 patches = self.norms[len(maps)](tokens)[:, 1:]
-                maps.append(
-                    patches.transpose(1, 2).reshape(-1, self.dim, height // self.patch, width // self.patch)
-                )
+                maps.append(patches.transpose(1, 2).reshape(-1, self.dim, height // self.patch, width // self.patch))
         return maps
+
+
+def _lay_out_positions(embedding: torch.Tensor, side: int) -> None:
+    """Start the position embedding (1, 1 + side², D) from two-dimensional sines and cosines, as MAE does.
+
+    DINOv2's own start, noise of 0.02, says next to nothing about position beside the patches: fine over its long
+    pretraining, but a short run from scratch has to learn where things are first.
+    """
+    quarter = embedding.shape[-1] // 4
+    place = (torch.arange(side) + 0.5) / side
+    frequencies = torch.pi * 2.0 ** torch.linspace(0, 4, quarter)
+    waves = place[:, None] * frequencies
+    axis = torch.cat([waves.sin(), waves.cos()], -1)
+    rows, columns = axis[:, None].expand(-1, side, -1), axis[None].expand(side, -1, -1)
+    with torch.no_grad():
+        embedding[0, 1:, : 4 * quarter] = torch.cat([rows, columns], -1).reshape(side * side, -1)
 
 
 def _load_pretrained(folder: Path) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from trainer.config import DecoderConfig
 
@@ -80,9 +80,8 @@ class OutputConvs(nn.Module):
         self.skip = nn.Conv2d(hidden, hidden, 1) if config.image_skip else None
         self.hidden = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.out = nn.Conv2d(hidden, outputs, 1)
-        # Start from "the mean everywhere": the first steps then learn the mean, not to undo noise.
-        nn.init.normal_(self.out.weight, std=1e-3)
-        nn.init.zeros_(self.out.bias)
+        if self.out.bias is not None:
+            nn.init.zeros_(self.out.bias)
 
     def forward(self, x: torch.Tensor, detail: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
         """Enlarge, add the image's own features where there are some, convolve."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from datagen.shards import InputError
 from trainer.config import TrainConfig
@@ -71,9 +71,7 @@ class JointModel(nn.Module):
         self.depth_unit = depth_unit
         self.output_stride = config.decoder.output_stride
         dim = self.backbone.dim
-        self.trunks = nn.ModuleList(
-            FusionTrunk(dim, config.decoder) for _ in range(1 if config.decoder.shared else 2)
-        )
+        self.trunks = nn.ModuleList(FusionTrunk(dim, config.decoder) for _ in range(1 if config.decoder.shared else 2))
         self.detail = ImageDetail(config.decoder) if config.decoder.image_skip else None
         self.depth_head = OutputConvs(config.decoder, 3)  # depth, confidence, surface
         self.canonical_head = OutputConvs(config.decoder, 4)  # x, y, z, confidence

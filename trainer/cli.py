@@ -1,0 +1,144 @@
+"""The ``trainer`` command."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from datagen.shards import CanonfaceError, open_dataset
+from trainer.config import load_config
+from trainer.run_state import RunState, check_same_run, read_state
+
+app = typer.Typer(
+    name="trainer",
+    help="Fit the joint depth and canonical-coordinate model on a dataset, measure it, use it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+_Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+@app.command()
+def fit(
+    dataset: Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an unfinished run there goes on.")],
+    config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or: tiny, demo, small.")] = "demo",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Fit a model. The same command again goes on where it stopped.
+
+    Example: `trainer fit build/ --out runs/first --config demo --set fit.steps=500`
+    """
+    settings = load_config(config, overrides or ())
+    opened = open_dataset(dataset)
+    state = read_state(out)
+    if state is not None:
+        check_same_run(out, state, settings, opened.uuid)
+    if state is None or not state.finished:
+        from trainer.fit import fit as run_fit  # brings torch; a finished run does without
+
+        state = run_fit(dataset, out, settings)
+    _report_run(out, state, as_json)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A run folder (its best.pt), or a checkpoint file.")],
+    dataset: Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")],
+    split: Annotated[Literal["train", "val", "test"], typer.Option("--split")] = "val",
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="Frames predicted together; default: the longest trained.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Folder for pictures.")] = None,
+    device: _Device = "auto",
+    as_json: _Json = False,
+) -> None:
+    """Measure a model on a split, beside the mean map of the training set.
+
+    Example: `trainer evaluate runs/first build/ --split val --report runs/first/report`
+    """
+    from trainer.evaluate import evaluate as run_evaluate
+
+    figures = run_evaluate(checkpoint, dataset, split, frames=frames, report=report, device_name=_device(device))
+    if as_json:
+        _print_json(figures)
+        return
+    print(f"{figures['samples']} samples of {split}, step {figures['step']}")
+    print(f"{'':24}{'model':>10}{'mean map':>10}")
+    for name in (n.removeprefix("baseline_") for n in figures if n.startswith("baseline_")):
+        print(f"{name:24}{figures[name]:10.3f}{figures['baseline_' + name]:10.3f}")
+    if report is not None:
+        print(f"pictures in {report}")
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="A run folder (its best.pt), or a checkpoint file.")],
+    source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a dataset.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for maps and pictures.")],
+    split: Annotated[Literal["train", "val", "test"], typer.Option("--split", help="Of a dataset.")] = "val",
+    index: Annotated[int, typer.Option("--index", help="Of a dataset: a sample of the clip.")] = 0,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="The most frames predicted together.")] = 4,
+    device: _Device = "auto",
+    as_json: _Json = False,
+) -> None:
+    """Predict depth, canonical coordinates and confidence of up to N frames together.
+
+    Example: `trainer predict runs/first photos/ --out predictions`
+    """
+    from trainer.predict import predict as run_predict
+
+    options: dict[str, Any] = {"split": split, "index": index, "frames": frames, "device_name": _device(device)}
+    files = run_predict(checkpoint, source, out, **options)
+    if as_json:
+        _print_json({"files": [str(path) for path in files]})
+        return
+    print(f"{len(files)} files in {out}; strip.png shows them, raw_predictions.npz holds the numbers")
+
+
+def main() -> None:
+    """Run the command line; errors made on purpose end in one clean message and their exit code."""
+    try:
+        app()
+    except CanonfaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _report_run(out: Path, state: RunState, as_json: bool) -> None:
+    if as_json:
+        _print_json({"run": str(out), "finished": state.finished, "step": state.step, "steps": state.steps})
+        return
+    best = "".join(f", {name} {value:.2f}" for name, value in state.best_figures.items() if name.endswith("mean_mm"))
+    if state.finished:
+        print(f"{out} is finished: {state.step} steps, best at step {state.best_step}{best}")
+    else:
+        print(f"{out} stands at step {state.step} of {state.steps}; the same command goes on")
+
+
+def _device(name: str) -> str:
+    if name not in {"auto", "cpu", "cuda"}:
+        raise typer.BadParameter(f"--device {name}: choose auto, cpu or cuda")
+    return name
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    # JSON has no NaN: a figure nothing was measured for is null.
+    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
+    print(json.dumps(plain, indent=1))
+
+
+if __name__ == "__main__":
+    main()

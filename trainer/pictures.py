@@ -1,0 +1,156 @@
+"""Pictures of maps: contact sheets, strips and learning curves, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.shards import StorageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_CELL_INCHES = 1.7
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture in a grid.
+
+    Attributes
+    ----------
+    pixels : (H, W, 3) uint8, or (H, W) float with NaN where nothing is shown
+    title : str
+    unit : str
+        Label of the colour bar; empty for none.
+    limits : tuple of float, optional
+        Of the colour map; the range of the values by default.
+    colours : str
+        A matplotlib colour map.
+    """
+
+    pixels: npt.NDArray[Any]
+    title: str = ""
+    unit: str = ""
+    limits: tuple[float, float] | None = None
+    colours: str = "viridis"
+
+
+def canonical_colours(canonical: npt.NDArray[np.floating], shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Colour coordinates (3, H, W) in [−1, 1] by x, y, z as red, green, blue; white where not shown (H, W)."""
+    rgb = np.clip((canonical.transpose(1, 2, 0) + 1) / 2, 0, 1) * 255
+    return np.where(shown[..., None], rgb, 255).astype(np.uint8)
+
+
+def masked(values: npt.NDArray[np.floating], shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return values with NaN where not shown."""
+    return np.where(shown, values, np.nan).astype(np.float64)
+
+
+def write_grid(path: Path, rows: Sequence[Sequence[Panel]], heading: str = "") -> None:
+    """Write rows of panels as one PNG, each map with its colour bar.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    columns = max(len(row) for row in rows)
+    figure = Figure((columns * _CELL_INCHES * 1.25, len(rows) * _CELL_INCHES + 0.5), dpi=110, layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for k, row in enumerate(rows):
+        for j in range(columns):
+            axis = axes[k][j]
+            axis.set_axis_off()
+            if j >= len(row):
+                continue
+            panel = row[j]
+            low, high = panel.limits or (None, None)
+            shown = axis.imshow(panel.pixels, cmap=panel.colours, vmin=low, vmax=high, interpolation="nearest")
+            if k == 0 or panel.title != rows[0][min(j, len(rows[0]) - 1)].title:
+                axis.set_title(panel.title, fontsize=8)
+            if panel.unit:
+                bar = figure.colorbar(shown, ax=axis, shrink=0.85)
+                bar.ax.tick_params(labelsize=6)
+                bar.set_label(panel.unit, fontsize=6)
+    if heading:
+        figure.suptitle(heading, fontsize=9)
+    _save(figure, path)
+
+
+def write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) or (H, W) uint8 as a PNG.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be written.
+    """
+    from PIL import Image
+
+    try:
+        Image.fromarray(pixels).save(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error}", "a writable folder", "Choose another one") from None
+
+
+def colour_map(
+    values: npt.NDArray[np.floating], shown: npt.NDArray[np.bool_], colours: str = "viridis"
+) -> npt.NDArray[np.uint8]:
+    """Colour a map (H, W) over the range of its shown values; white elsewhere. (H, W, 3) uint8."""
+    from matplotlib import colormaps
+
+    if not shown.any():
+        return np.full((*values.shape, 3), 255, np.uint8)
+    low, high = np.percentile(values[shown], [1, 99])
+    scaled = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    rgb = np.asarray(colormaps[colours](scaled))[..., :3] * 255
+    return np.where(shown[..., None], rgb, 255).astype(np.uint8)
+
+
+def write_learning_curve(path: Path, records: Sequence[dict[str, Any]], baseline: dict[str, float]) -> None:
+    """Draw the loss and the validation errors of a log over the steps, with the baseline's errors as lines.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure((9, 3.2), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    train = [r for r in records if r["kind"] == "train"]
+    left.plot([r["step"] for r in train], [r["loss"] for r in train], color="tab:blue", linewidth=1)
+    left.set(xlabel="step", ylabel="training loss")
+    val = [r for r in records if r["kind"] == "val"]
+    names = (("canonical_mean_mm", "tab:orange"), ("depth_mean_mm", "tab:green"), ("depth_aligned_mean_mm", "tab:red"))
+    for name, colour in names:
+        label = name.removesuffix("_mm").replace("_", " ")
+        right.plot([r["step"] for r in val], [r[name] for r in val], ".-", color=colour, label=label)
+        if name in baseline:
+            right.axhline(baseline[name], color=colour, linestyle=":", linewidth=1)
+    right.set(xlabel="step", ylabel="error held out (mm); dotted: mean map", ylim=(0, None))
+    if val:
+        right.legend(fontsize=7)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        FigureCanvasAgg(figure).print_png(str(path))  # type: ignore[no-untyped-call]
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error}", "a writable folder", "Choose another one") from None
