@@ -14,7 +14,7 @@ from datagen.warp.template import Level, stiffness_of
 
 FloatArray = npt.NDArray[np.float64]
 # Targets may slide in the tangent plane at this fraction of the price of moving along the normal.
-TANGENTIAL_WEIGHT = 0.01
+TANGENTIAL_WEIGHT = 0.001
 CG_TOLERANCE = 1e-3
 CG_ITERATIONS = 40
 
