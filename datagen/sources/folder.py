@@ -19,8 +19,8 @@ from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture
 from datagen.sources.frame import Frame, Image, Registration, SequenceInfo, SequenceKey
 
 _SEE = "See docs/capture-format.md for the layout"
-# Published vertex counts, to refuse a registration of another topology before anything heavy is loaded.
-VERTEX_COUNTS: Mapping[str, int] = {"flame": 5023, "ict": 26719}
+# Vertex counts of fixed topologies, to refuse a registration of another topology before anything heavy is loaded.
+VERTEX_COUNTS: Mapping[str, int] = {"anny": 4538, "flame": 5023}
 
 
 class FolderCaptures:

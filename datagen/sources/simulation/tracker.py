@@ -11,7 +11,7 @@ from datagen.sources.simulation.fields import WaveField
 
 F64 = npt.NDArray[np.float64]
 
-ERROR_WAVELENGTHS_M = (0.05, 0.25)
+ERROR_WAVELENGTHS_M = (0.08, 0.3)
 RIGID_SHARE = 0.5
 DRIFT_PER_SECOND = 1.5  # radians of phase
 
