@@ -50,7 +50,7 @@ MOVED_BY_EXPRESSION_M = 1e-4
 EAR_SHARE = 0.9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AnnyHead:
     """Anny's head as a :class:`~datagen.heads.base.HeadModel`.
 

@@ -33,7 +33,7 @@ JAW_OPEN_RAD = 0.4
 EXPRESSION_SCALE = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FlameHead:
     """FLAME as a :class:`~datagen.heads.base.HeadModel`.
 

@@ -19,7 +19,8 @@ EYE_MARGIN = 0.13
 BROW_HALF_WIDTH = 0.055
 ALA_MARGIN = 0.05
 LIP_MARGIN = 0.012
-EAR_INSET, EAR_GAP, EAR_DEPTH, EAR_RISE = 0.02, 0.05, 0.5, 0.12
+EAR_INSET, EAR_GAP, EAR_DEPTH, EAR_RISE = 0.1, 0.05, 0.45, 0.12
+JAW_MARGIN = 0.04
 HAIRLINE = 0.85  # of the distance between brows and nose base, above the brows
 JAW_RIGHT, JAW_LEFT = 0, 16
 
@@ -99,7 +100,7 @@ def label_regions(
     labels = np.full(len(vertices), REGIONS["cheeks"], np.uint8)
     front = vertices[:, 2] > p[[JAW_RIGHT, JAW_LEFT], 2].mean()
 
-    below = _below_jaw(vertices, p)
+    below = _below_jaw(vertices, p, JAW_MARGIN * unit)
     lobe = p[[2, 14], 1].mean()
     brow_y, base_y = p[17:27, 1].mean(), p[33, 1]
     behind = vertices[:, 2] < p[[JAW_RIGHT, JAW_LEFT], 2].mean() - 0.02 * unit
@@ -151,10 +152,10 @@ def _brow_line(p: FloatArray) -> tuple[FloatArray, FloatArray]:
     return x[order], np.concatenate([p[17:22], p[22:27]])[order, 1]
 
 
-def _below_jaw(vertices: FloatArray, p: FloatArray) -> BoolArray:
+def _below_jaw(vertices: FloatArray, p: FloatArray, margin: float) -> BoolArray:
     """Whether a vertex lies under or behind the jaw's contour."""
     _, nearest = distance_to_line(vertices, p[:17])
-    return np.asarray((vertices - nearest) @ np.array([0.0, -1.0, -0.8]) > 0)
+    return np.asarray((vertices - nearest) @ np.array([0.0, -0.78, -0.62]) > margin)
 
 
 def _nose_outline(p: FloatArray, unit: float) -> FloatArray:
@@ -163,8 +164,10 @@ def _nose_outline(p: FloatArray, unit: float) -> FloatArray:
     half = 0.5 * np.abs(p[[39, 42], 0] - p[27, 0]).mean()
     tip = p[30, 1]
     base = p[33, 1] - 0.02 * unit
-    right = [[p[27, 0] - half, p[27, 1]], [p[31, 0] - 0.8 * ala, tip + 0.08 * unit], [p[31, 0] - 1.3 * ala, tip]]
-    right += [[p[31, 0] - ala, base], [p[33, 0], base - 0.01 * unit]]
+    # Some schemes mark the nostrils' inner rim: the wings reach at least as wide as the inner eye corners.
+    wing = max(np.abs(p[[31, 35], 0] - p[33, 0]).mean() + 1.3 * ala, 2.2 * half)
+    right = [[p[27, 0] - half, p[27, 1]], [p[33, 0] - 0.85 * wing, tip + 0.08 * unit], [p[33, 0] - wing, tip]]
+    right += [[p[33, 0] - 0.95 * wing, base], [p[33, 0], base - 0.01 * unit]]
     left = [[2 * p[33, 0] - x, y] for x, y in reversed(right[:-1])]
     return np.array(right + left)
 

@@ -29,7 +29,7 @@ def checked_vector(values: npt.ArrayLike, size: int, name: str) -> npt.NDArray[n
     return vector
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearHead:
     """Template + identity modes + expression shapes, as a :class:`~datagen.heads.base.HeadModel`.
 
