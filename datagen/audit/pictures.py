@@ -44,8 +44,11 @@ class Rendering:
         Headlight shading in [0, 1].
     depth : (H, W) float32
         Planar metres, 0 = none.
+    corner : (H, W) int64
+        The nearest vertex of the triangle seen, for what cannot be interpolated; -1 = none.
     edge_px : (H, W) float32
-        Distance to the nearest triangle edge in pixels of the supersampled grid; infinite off the surface.
+        Distance to the nearest triangle edge in pixels of the supersampled grid; infinite off the surface, or if not
+        measured.
     camera : Camera
         Of the supersampled grid.
     """
@@ -53,6 +56,7 @@ class Rendering:
     values: npt.NDArray[np.float32]
     light: npt.NDArray[np.float32]
     depth: npt.NDArray[np.float32]
+    corner: npt.NDArray[np.int64]
     edge_px: npt.NDArray[np.float32]
     camera: Camera
 
@@ -74,8 +78,13 @@ def view_camera(view: str, focus: Floats, size: int) -> Camera:
     return look_at(view, centre, target, size * CAMERA_DISTANCE_M / extent, size, size)
 
 
-def render_values(vertices: Floats, faces: npt.NDArray[np.integer], values: Floats, camera: Camera) -> Rendering:
-    """Rasterise values (N, C) on a mesh, or on points where there are no faces, at twice the camera's resolution."""
+def render_values(
+    vertices: Floats, faces: npt.NDArray[np.integer], values: Floats, camera: Camera, *, edges: bool = False
+) -> Rendering:
+    """Rasterise values (N, C) on a mesh, or on points where there are no faces, at twice the camera's resolution.
+
+    ``edges`` also measures each pixel's distance to the nearest edge, which a wire drawing needs.
+    """
     fine = camera.crop(0.0, 0.0, float(camera.width), camera.width * _SUPERSAMPLES)
     columns = np.asarray(values, np.float32).reshape(len(vertices), -1)
     if len(faces) == 0:
@@ -87,15 +96,16 @@ def render_values(vertices: Floats, faces: npt.NDArray[np.integer], values: Floa
     shape = fragments.face.shape
     out = np.full((*shape, columns.shape[1]), np.nan, np.float32)
     out[hit] = np.einsum("pc,pcd->pd", weights, columns[triangle])
-    normals = np.einsum("pc,pcd->pd", weights, vertex_normals(vertices, faces)[triangle])
-    axis = camera.world_to_camera[2, :3]
-    # A scan's winding may be either way, so both sides are lit.
-    facing = np.abs(normals @ axis) / np.maximum(np.linalg.norm(normals, axis=1), 1e-9)
+    # A scan's winding may be either way, so both sides are lit. Interpolating the cosine itself is smooth enough.
+    facing = np.abs(vertex_normals(vertices, faces) @ camera.world_to_camera[2, :3]).astype(np.float32)
     light = np.zeros(shape, np.float32)
-    light[hit] = facing
+    light[hit] = np.einsum("pc,pc->p", weights, facing[triangle])
+    corner = np.full(shape, -1, np.int64)
+    corner[hit] = np.take_along_axis(triangle, weights.argmax(axis=1)[:, None], axis=1)[:, 0]
     edge = np.full(shape, np.inf, np.float32)
-    edge[hit] = _edge_distance_px(fine.project(vertices)[0][triangle], weights)
-    return Rendering(out, light, fragments.depth, edge, fine)
+    if edges:
+        edge[hit] = _edge_distance_px(fine.project(vertices)[0][triangle], weights)
+    return Rendering(out, light, fragments.depth, corner, edge, fine)
 
 
 def paint(
@@ -118,16 +128,18 @@ def paint(
         Marks in the mesh's axes, drawn where the surface does not hide them.
     """
     surface = rendering.depth > 0
-    lit = np.where(np.isfinite(colours).all(axis=-1, keepdims=True), colours, np.array(UNKNOWN, np.float32) / 255)
-    lit = lit * (0.30 + 0.70 * rendering.light[..., None] ** 0.8)
+    image = np.empty((*surface.shape, 3), np.float32)
+    image[:] = np.array(BACKGROUND, np.float32) / 255
+    lit = np.asarray(colours, np.float32)[surface]
+    lit[~np.isfinite(lit).all(axis=-1)] = np.array(UNKNOWN, np.float32) / 255
+    lit *= np.float32(0.30) + np.float32(0.70) * rendering.light[surface][:, None] ** np.float32(0.8)
     if wire:
-        lit = lit * np.where(rendering.edge_px < 1.0, 0.55, 1.0)[..., None]
-    image = np.where(surface[..., None], lit, np.array(BACKGROUND, np.float32) / 255)
+        lit *= np.where(rendering.edge_px[surface] < 0.7, np.float32(0.72), np.float32(1))[:, None]
+    image[surface] = lit
     if points is not None:
         _mark(image, rendering, np.asarray(points, np.float64))
-    height, width = surface.shape
     n = _SUPERSAMPLES
-    small = image.reshape(height // n, n, width // n, n, 3).mean(axis=(1, 3))
+    small = sum(image[i::n, j::n] for i in range(n) for j in range(n)) / np.float32(n * n)
     return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
 
 
@@ -190,14 +202,18 @@ def label_colours(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
     return np.asarray(rgb, np.float32)
 
 
-def colour_bar(name: str, low: float, high: float, label: str, width: int) -> Picture:
-    """Draw a horizontal colour bar with its end values, (34, width, 3)."""
+def colour_bar(name: str, low: float, high: float, label: str, width: int, *, open_end: bool = True) -> Picture:
+    """Draw a horizontal colour bar with its end values, (34, width, 3); an open end also stands for all above."""
     ramp = np.linspace(low, high, max(width - 40, 1))
     bar = np.full((34, width, 3), BACKGROUND, np.uint8)
     bar[2:14, 20 : 20 + len(ramp)] = np.rint(colour_map(ramp, low, high, name) * 255).astype(np.uint8)
     canvas = _Canvas(bar)
-    for x, text, anchor in ((20, f"{low:g}", "la"), (width // 2, label, "ma"), (width - 20, f"≥ {high:g}", "ra")):
-        canvas.text((x, 16), text, fill=INK, font=_font(12), anchor=anchor)
+    for x, text, anchor in (
+        (20, f"{low:g}", "la"),
+        (width // 2, label, "ma"),
+        (width - 20, f"≥ {high:g}" if open_end else f"{high:g}", "ra"),
+    ):
+        canvas.text((x, 16), text, fill=INK, font=_font(11), anchor=anchor)
     return np.asarray(canvas.picture)
 
 
@@ -226,7 +242,7 @@ def contact_sheet(items: Sequence[tuple[str, Picture]], columns: int = 4, gap: i
         places.append((left + width // 2, top + 3, title))
     canvas = _Canvas(sheet)
     for x, y, title in places:
-        canvas.text((x, y), title, fill=INK, font=_font(14), anchor="ma")
+        canvas.text((x, y), title, fill=INK, font=_font(13), anchor="ma")
     return np.asarray(canvas.picture)
 
 
@@ -299,7 +315,7 @@ def _splat(points: npt.NDArray[np.float64], columns: npt.NDArray[np.float32], ca
     values[hit] = columns[owner[hit]]
     flat = np.where(hit, np.float32(0.9), np.float32(0))
     near = np.where(hit, depth, 0).astype(np.float32)
-    return Rendering(values, flat.astype(np.float32), near, np.full(shape, np.inf, np.float32), camera)
+    return Rendering(values, flat, near, owner, np.full(shape, np.inf, np.float32), camera)
 
 
 def _mark(image: npt.NDArray[np.floating], rendering: Rendering, points: npt.NDArray[np.float64]) -> None:
@@ -334,6 +350,8 @@ class _Canvas:
 
 @cache
 def _font(size: int) -> Any:
+    from matplotlib import font_manager
     from PIL import ImageFont
 
-    return ImageFont.load_default(size)
+    # Pillow's own font lacks mathematical signs; Matplotlib always brings DejaVu.
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.audit import pictures
-from datagen.audit.pictures import Picture
+from datagen.audit.pictures import Picture, Rendering
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -45,13 +45,18 @@ def write_warp_pictures(
     datagen.errors.StorageError
         If the disk refuses.
     """
+    columns = [scan_distance_mm(warp), _known_confidence(warp)]
+    if true_error_mm is not None:
+        columns.append(np.asarray(true_error_mm, np.float64))
+    views = _scan_views(warp, template, np.stack(columns, axis=1))
     sheets = {
-        "residual.png": residual_picture(warp, template),
+        "residual.png": _residual_sheet(warp, template, views),
         "canonical.png": canonical_picture(warp, template),
-        "confidence.png": confidence_picture(warp, template),
+        "confidence.png": _sheet(views, 1, 1.0, "viridis", "confidence", open_end=False),
     }
     if true_error_mm is not None:
-        sheets["error.png"] = error_picture(warp, template, true_error_mm)
+        label = "true correspondence error, mm"
+        sheets["error.png"] = _sheet(views, 2, ERROR_LIMIT_MM, "YlOrRd", label)
     return [pictures.write_png(folder / name, sheet) for name, sheet in sheets.items()]
 
 
@@ -66,17 +71,7 @@ def scan_distance_mm(warp: Warp, index: npt.NDArray[np.integer] | None = None) -
 
 def residual_picture(warp: Warp, template: HeadTemplate) -> Picture:
     """Scan coloured by its distance to the registered template, beside that template and its wires."""
-    distance = scan_distance_mm(warp)
-    scan, focus = _in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
-    items = _coloured_views(scan, warp, distance, RESIDUAL_LIMIT_MM, "YlOrRd", focus)
-    registered = _in_head_axes(warp, warp.registered_vertices)
-    camera = pictures.view_camera("front", focus, TILE_PX)
-    grey = np.full((len(registered), 3), 0.82)
-    shown = pictures.render_values(registered, warp.registered_faces, grey, camera)
-    items.append(("registered template", pictures.paint(shown, shown.values, wire=True)))
-    sheet = pictures.contact_sheet(items, columns=4)
-    label = "scan to registered template, mm"
-    return pictures.stack(sheet, pictures.colour_bar("YlOrRd", 0, RESIDUAL_LIMIT_MM, label, 3 * TILE_PX))
+    return _residual_sheet(warp, template, _scan_views(warp, template, scan_distance_mm(warp)[:, None]))
 
 
 def canonical_picture(warp: Warp, template: HeadTemplate) -> Picture:
@@ -102,13 +97,9 @@ def canonical_picture(warp: Warp, template: HeadTemplate) -> Picture:
     )
     for name, vertices, faces, canonical, region, landmarks, shown_part in sides:
         front = pictures.view_camera("front", shown_part, TILE_PX)
-        values = np.concatenate([np.asarray(canonical, np.float64), np.asarray(region, np.float64)[:, None]], axis=1)
-        seen = pictures.render_values(vertices, faces, values, front)
-        c = seen.values[..., :3]
-        # Interpolated labels mean nothing; the pixels between two regions are left grey.
-        label = np.where(np.isfinite(seen.values[..., 3]), seen.values[..., 3], 0)
-        whole = np.abs(label - np.rint(label)) < 1e-3
-        regions = pictures.label_colours(np.where(whole, np.rint(label), 0).astype(np.int64))
+        seen = pictures.render_values(vertices, faces, np.asarray(canonical, np.float64), front)
+        c = seen.values
+        regions = pictures.label_colours(np.where(seen.corner >= 0, region[seen.corner], 0))
         plain = np.where(np.isfinite(c[..., :1]), np.float32(0.82), np.float32(np.nan)).repeat(3, axis=-1)
         side = pictures.view_camera("left", shown_part, TILE_PX)
         turned = pictures.render_values(vertices, faces, np.asarray(canonical, np.float64), side)
@@ -121,33 +112,46 @@ def canonical_picture(warp: Warp, template: HeadTemplate) -> Picture:
     return pictures.contact_sheet(rows, columns=4)
 
 
-def confidence_picture(warp: Warp, template: HeadTemplate) -> Picture:
-    """Scan coloured by confidence; grey where it has no counterpart."""
-    known = np.where(np.isfinite(warp.canonical).all(axis=1), warp.confidence, np.nan)
+def _known_confidence(warp: Warp) -> Floats:
+    """Confidence, NaN where there is no counterpart to be sure of."""
+    return np.where(np.isfinite(warp.canonical).all(axis=1), warp.confidence, np.nan).astype(np.float64)
+
+
+def _scan_views(warp: Warp, template: HeadTemplate, values: Floats) -> list[tuple[str, Rendering]]:
+    """Render values (N, C) on the scan in every view, with titles: once for all pictures that show it."""
     scan, focus = _in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
-    sheet = pictures.contact_sheet(_coloured_views(scan, warp, known, 1.0, "viridis", focus), columns=3)
-    return pictures.stack(sheet, pictures.colour_bar("viridis", 0, 1, "confidence", 2 * TILE_PX))
+    return [
+        (title, pictures.render_values(scan, warp.scan_faces, values, pictures.view_camera(view, focus, TILE_PX)))
+        for view, title in VIEW_NAMES.items()
+    ]
 
 
-def error_picture(warp: Warp, template: HeadTemplate, true_error_mm: npt.NDArray[np.floating]) -> Picture:
-    """Scan coloured by its true correspondence error; grey where that is unknown."""
-    scan, focus = _in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
-    sheet = pictures.contact_sheet(
-        _coloured_views(scan, warp, true_error_mm, ERROR_LIMIT_MM, "YlOrRd", focus), columns=3
-    )
-    label = "true correspondence error, mm"
-    return pictures.stack(sheet, pictures.colour_bar("YlOrRd", 0, ERROR_LIMIT_MM, label, 2 * TILE_PX))
+def _coloured(views: list[tuple[str, Rendering]], column: int, limit: float, colours: str) -> list[tuple[str, Picture]]:
+    return [
+        (title, pictures.paint(seen, pictures.colour_map(seen.values[..., column], 0, limit, colours)))
+        for title, seen in views
+    ]
 
 
-def _coloured_views(
-    scan: Floats, warp: Warp, values: npt.NDArray[np.floating], limit: float, colours: str, focus: Floats
-) -> list[tuple[str, Picture]]:
-    items = []
-    for view, title in VIEW_NAMES.items():
-        camera = pictures.view_camera(view, focus, TILE_PX)
-        seen = pictures.render_values(scan, warp.scan_faces, np.asarray(values, np.float64), camera)
-        items.append((title, pictures.paint(seen, pictures.colour_map(seen.values[..., 0], 0, limit, colours))))
-    return items
+def _sheet(
+    views: list[tuple[str, Rendering]], column: int, limit: float, colours: str, label: str, *, open_end: bool = True
+) -> Picture:
+    sheet = pictures.contact_sheet(_coloured(views, column, limit, colours), columns=3)
+    return pictures.stack(sheet, pictures.colour_bar(colours, 0, limit, label, 2 * TILE_PX, open_end=open_end))
+
+
+def _residual_sheet(warp: Warp, template: HeadTemplate, views: list[tuple[str, Rendering]]) -> Picture:
+    registered = _in_head_axes(warp, warp.registered_vertices)
+    camera = pictures.view_camera("front", _focus(warp, template), TILE_PX)
+    grey = np.full((len(registered), 3), 0.82)
+    shown = pictures.render_values(registered, warp.registered_faces, grey, camera, edges=True)
+    items = [
+        *_coloured(views, 0, RESIDUAL_LIMIT_MM, "YlOrRd"),
+        ("registered template", pictures.paint(shown, shown.values, wire=True)),
+    ]
+    label = "scan to registered template, mm"
+    bar = pictures.colour_bar("YlOrRd", 0, RESIDUAL_LIMIT_MM, label, 3 * TILE_PX)
+    return pictures.stack(pictures.contact_sheet(items, columns=4), bar)
 
 
 def _in_head_axes(warp: Warp, points: npt.NDArray[np.floating]) -> Floats:
