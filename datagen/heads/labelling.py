@@ -19,7 +19,7 @@ EYE_MARGIN = 0.13
 BROW_HALF_WIDTH = 0.055
 ALA_MARGIN = 0.05
 LIP_MARGIN = 0.012
-EAR_INSET, EAR_GAP, EAR_DEPTH, EAR_RISE = 0.1, 0.05, 0.45, 0.12
+EAR_INSET, EAR_GAP, EAR_DEPTH, EAR_RISE, EAR_FALL = 0.1, 0.05, 0.5, 0.12, 0.06
 JAW_MARGIN = 0.04
 HAIRLINE = 0.85  # of the distance between brows and nose base, above the brows
 JAW_RIGHT, JAW_LEFT = 0, 16
@@ -57,7 +57,8 @@ def ears_from_landmarks(vertices: FloatArray, landmarks: FloatArray) -> Pair:
         width, depth = (np.interp(vertices[:, 1], line[:, 1], line[:, k]) for k in (0, 2))
         out = sign * vertices[:, 0] > sign * width - EAR_INSET * unit
         behind = (vertices[:, 2] < depth - EAR_GAP * unit) & (vertices[:, 2] > depth - EAR_DEPTH * unit)
-        level = np.abs(vertices[:, 1] - line[[0, 2], 1].mean()) < 0.5 * np.ptp(line[:, 1]) + EAR_RISE * unit
+        top, bottom = line[:, 1].max() + EAR_RISE * unit, line[:, 1].min() - EAR_FALL * unit
+        level = (vertices[:, 1] < top) & (vertices[:, 1] > bottom)
         masks.append(out & behind & level)
     return masks[0], masks[1]
 
