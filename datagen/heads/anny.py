@@ -30,7 +30,7 @@ ANNY_TO_TEMPLATE = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]
 # Value at identity 0 and half-range; 'age' 2/3 is a young adult and 1 an old one, so every draw is an adult.
 PHENOTYPES: dict[str, tuple[float, float]] = {
     "gender": (0.5, 0.5),
-    "age": (0.74, 0.14),
+    "age": (0.74, 0.07),
     "muscle": (0.5, 0.3),
     "weight": (0.5, 0.3),
     "height": (0.5, 0.25),
