@@ -10,7 +10,7 @@ venv=".venv"
 target="."
 [ -n "$extra" ] && target=".[$extra]"
 
-python=$(find_python) || fail "No Python $MINIMUM or newer was found (python3 is $(python3 --version 2>&1 || true)).
+python=$(find_python) || fail "No Python $MINIMUM or newer was found (tried: ${PYTHON:-python3, $(python3 --version 2>&1 || true), and python3.11 to python3.14}).
 Install one (Debian 12 and Ubuntu 24.04 have it: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python3.11 ..."
 
 fingerprint=$(cat pyproject.toml requirements.lock | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
