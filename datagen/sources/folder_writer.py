@@ -67,7 +67,7 @@ class SequenceWriter:
         generator: Mapping[str, str] | None = None,
     ) -> None:
         self._final = Path(root) / key.subject / key.sequence
-        self._staging = self._final.parent / f".{key.sequence}.staging-{os.getpid()}"
+        self._staging = staging_name(self._final)
         self._cameras, self._fps, self._head = cameras, fps, registration_head
         self._generator = None if generator is None else dict(generator)
         self._frames: list[int] = []
@@ -76,10 +76,7 @@ class SequenceWriter:
     def __enter__(self) -> Self:
         """Make the staging folder, removing those that killed runs left behind."""
         with storage_errors(f"writing {self._final}"):
-            make_folders(self._final.parent)
-            for left_over in self._final.parent.glob(f".{self._final.name}.staging-*"):
-                shutil.rmtree(left_over)
-            self._staging.mkdir()
+            open_staging(self._final)
         return self
 
     def add(
@@ -161,6 +158,22 @@ class SequenceWriter:
         with storage_errors(f"writing {self._final}"):
             (self._staging / CAPTURE_FILE).write_bytes(capture_file_bytes(capture))
             publish_folder(self._staging, self._final)
+
+
+def staging_name(final: Path) -> Path:
+    """Return the hidden folder beside ``final`` in which this process prepares it."""
+    return final.with_name(f".{final.name}.staging-{os.getpid()}")
+
+
+def open_staging(final: Path) -> Path:
+    """Make the staging folder of ``final``, removing those that killed runs left behind."""
+    make_folders(final.parent)
+    for left_over in list(final.parent.iterdir()):
+        if left_over.name.startswith(f".{final.name}.staging-"):
+            shutil.rmtree(left_over)
+    staging = staging_name(final)
+    staging.mkdir()
+    return staging
 
 
 def publish_folder(staging: Path, final: Path) -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.errors import InputError
 from datagen.manifest import SimulatedSource
-from datagen.shards.atomic import make_folders, storage_errors
-from datagen.sources.folder_writer import SequenceWriter, is_complete, npz_bytes, publish_folder
+from datagen.shards.atomic import storage_errors
+from datagen.sources.folder_writer import SequenceWriter, is_complete, npz_bytes, open_staging, publish_folder
 from datagen.sources.frame import SequenceKey
 from datagen.sources.simulation.arkit import MOTION_FILE
 from datagen.sources.truth import truth_path
 
 # Raise it whenever the same plan would give other bytes.
-SIMULATOR_VERSION = "1"
+SIMULATOR_VERSION = "2"
 SEQUENCE_NAME = "performance"
 _KEY_FILE = "key.txt"
 # Fields that change which subjects there are, or where files lie, but not what one subject's capture holds.
@@ -99,12 +98,8 @@ def simulate_sequence(plan: SequencePlan, captures_root: Path, truth_root: Path)
     from datagen.sources.simulation.capture import SimulatedCapture
 
     capture = SimulatedCapture(plan.config, plan.seed, plan.subject, head)
-    staging = truth_folder.with_name(f".{truth_folder.name}.staging-{os.getpid()}")
     with storage_errors(f"writing {truth_folder}"):
-        make_folders(truth_folder.parent)
-        for left_over in truth_folder.parent.glob(f".{truth_folder.name}.staging-*"):
-            shutil.rmtree(left_over)
-        staging.mkdir()
+        staging = open_staging(truth_folder)
     try:
         with SequenceWriter(
             captures_root,

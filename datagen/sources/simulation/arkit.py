@@ -59,7 +59,9 @@ def arkit_curves(root: Path, names: Sequence[str], times_s: F64, subject: int) -
     source = {name: k for k, name in enumerate(columns)}
     curves = np.zeros((len(times_s), len(names)))
     for k, name in enumerate(names):
-        column = source.get(plain_name(name))
-        if column is not None:
-            curves[:, k] = np.interp(at, recorded, weights[:, column])
+        plain = plain_name(name)
+        # Where the recording has two sides and the head has one, the head gets their mean.
+        sides = [source[n] for n in ((plain,) if plain in source else (plain + "left", plain + "right")) if n in source]
+        if sides:
+            curves[:, k] = np.interp(at, recorded, weights[:, sides].mean(axis=1))
     return np.clip(curves, 0, 1)

@@ -40,6 +40,8 @@ F64 = npt.NDArray[np.float64]
 
 MIN_VIEWS = 2
 MIN_PIECE = 30
+# Cameras look a little below the head's centre, so that chin and neck are not at the edge.
+AIM_M = (0.0, -0.02, 0.0)
 # Share of the mouth's inside that reconstruction picks up.
 MOUTH_SHARE = 0.15
 _PURPOSES = ("person", "motion", "pose", "rig", "light", "look", "tracker", "mouth")
@@ -79,8 +81,11 @@ class SimulatedCapture:
     subject : int
         Index of the subject; with ``seed`` it determines everything.
     head : HeadModel
-    root : Path, optional
-        Folder of the recorded motion, if ``config.motion`` is ``arkit``.
+
+    Raises
+    ------
+    datagen.errors.InputError
+        If ``config.motion`` is ``arkit`` and the recording under ``config.root`` cannot be read.
     """
 
     def __init__(self, config: SimulatedSource, seed: int, subject: int, head: HeadModel) -> None:
@@ -94,14 +99,13 @@ class SimulatedCapture:
         else:
             self.expressions = expression_curves(head.expression_names, self.times_s, self._rng("motion"))
         template = head.template
-        centre = (template.vertices.min(axis=0) + template.vertices.max(axis=0)) / 2
+        # Some models come with shoulders: the head alone is centred and framed.
+        head_points = template.vertices[~mask_of(template.regions, ("neck",))]
+        centre = (head_points.min(axis=0) + head_points.max(axis=0)) / 2
         self.poses = head_poses(self.times_s, self._rng("pose"))
         self.poses[:, :3, 3] -= np.einsum("tij,j->ti", self.poses[:, :3, :3], centre)
-        extent = float(np.ptp(template.vertices, axis=0).max())
-        aim = template.landmarks()[[27, 30, 33]].mean(axis=0) - centre
-        self.cameras = frontal_arc(
-            config.cameras, config.image_size, extent, self._rng("rig"), (0.0, float(aim[1]) * 0.5, 0.0)
-        )
+        extent = float(np.ptp(head_points, axis=0).max())
+        self.cameras = frontal_arc(config.cameras, config.image_size, extent, self._rng("rig"), AIM_M)
         self._light = random_light(self._rng("light"))
         self._background = random_background(config.image_size, config.image_size, self._rng("light"))
         self._error = RegistrationError(config.registration_error_mm / 1000, self._rng("tracker"))

@@ -20,7 +20,7 @@ HAIR_RELIEF_M = 0.8e-3
 BROW_RELIEF_M = 0.25e-3
 # Which expressions fold which skin; the strongest of them counts.
 DRIVERS: Mapping[str, tuple[str, ...]] = {
-    "forehead": ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+    "forehead": ("browInnerUp", "browInnerUpLeft", "browInnerUpRight", "browOuterUpLeft", "browOuterUpRight"),
     "frown": ("browDownLeft", "browDownRight"),
     "right_crow": ("eyeSquintRight", "mouthSmileRight", "cheekSquintRight"),
     "left_crow": ("eyeSquintLeft", "mouthSmileLeft", "cheekSquintLeft"),

@@ -14,7 +14,7 @@ I32 = npt.NDArray[np.int32]
 
 # A saturated random packing of points at least r apart, thrown along the surface, has about this many points
 # per area r² (measured here).
-PACKING_DENSITY = 0.6
+PACKING_DENSITY = 0.57
 
 
 @dataclass(frozen=True)
