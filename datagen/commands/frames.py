@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from datagen.commands.options import BuildArgument, JsonOption, manifest_of_build, print_json
 from datagen.errors import InputError
+
+if TYPE_CHECKING:
+    from datagen.flows.layout import BuildLayout
+    from datagen.sources.frame import SequenceKey
 
 FramesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[FRAME]...", help="subject, subject/sequence or subject/sequence/frame.")
@@ -51,23 +55,15 @@ def explain_command(
 
     Example: datagen explain runs/demo s003/talk/000012
     """
+    from datagen.audit.explain import explain
     from datagen.flows.status import explain_frame
 
     layout, frames = _choose(out, names, failed, review)
-    explanations = [explain_frame(layout, key, frame) for key, frame in frames]
     if json_output:
-        print_json(explanations)
-        return
-    for item in explanations:
-        _print_explanation(item)
-
-
-def _print_explanation(item: dict[str, Any]) -> None:
-    print(f"{item['subject']}/{item['sequence']}/{item['frame']:06d}  {item['verdict']}")
-    for reason in item["reasons"]:
-        print(f"  because  {reason}")
-    for name, value in item["figures"].items():
-        print(f"  {name:<32} {value:.4g}")
+        print_json([explain_frame(layout, key, frame) for key, frame in frames])
+    else:
+        texts = [explain(layout.root, key.subject, key.sequence, frame) for key, frame in frames]
+        print("\n\n".join(texts) if texts else "no frame has such a verdict")
 
 
 def requeue_command(
@@ -95,7 +91,9 @@ def requeue_command(
         print("\n".join([*listed, f"{len(listed)} frames will be made anew by the next `datagen build`"]))
 
 
-def _choose(out: Path, names: list[str] | None, failed: bool, review: bool) -> Any:
+def _choose(
+    out: Path, names: list[str] | None, failed: bool, review: bool
+) -> tuple[BuildLayout, list[tuple[SequenceKey, int]]]:
     from datagen.flows.layout import BuildLayout
     from datagen.flows.planning import plan_build
     from datagen.flows.status import FrameName, chosen_frames

@@ -94,7 +94,8 @@ def render_command(
 ) -> None:
     """Render the ground-truth maps of a warp into full camera images.
 
-    Example: datagen render runs/demo/warps/s000/performance/000000 --cameras runs/demo/captures/s000/performance --out maps
+    Example: datagen render runs/demo/warps/s000/performance/000000 --cameras
+    runs/demo/captures/s000/performance --out maps
     """
     from datagen.flows.single import render_warp
 

@@ -19,6 +19,7 @@ API_URL = "PREFECT_API_URL"
 # Only where the user has not decided otherwise. Logs of task and flow runs would repeat our own messages with a
 # traceback in front.
 DEFAULTS = {
+    "DASK_LOGGING__DISTRIBUTED": "warning",
     "DO_NOT_TRACK": "1",
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
@@ -159,12 +160,11 @@ class PrefectRunner:
         from prefect import task as prefect_task
         from prefect.cache_policies import NO_CACHE
         from prefect.futures import as_completed
-        from prefect.utilities.annotations import quote
 
         carrier = prefect_task(
             name=stage, task_run_name=stage + " {label}", retries=0, persist_result=False, cache_policy=NO_CACHE
         )(carry)
-        futures = [carrier.submit(work, quote(task), getattr(task, "name", str(i))) for i, task in enumerate(tasks)]
+        futures = [carrier.submit(work, Sealed(task), getattr(task, "name", str(i))) for i, task in enumerate(tasks)]
         position = {future: i for i, future in enumerate(futures)}
         results: dict[int, Result] = {}
         try:
@@ -181,11 +181,18 @@ class PrefectRunner:
         return [results[i] for i in range(len(tasks))]
 
 
-def carry(work: Callable[[Any], Any], task: Any, label: str) -> Any:
+class Sealed:
+    """A task as Prefect and Dask see it: neither may look for futures inside, nor rebuild it."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+
+def carry(work: Callable[[Any], Any], sealed: Sealed, label: str) -> Any:
     """Body of every task run."""
     del label
     try:
-        return work(task)
+        return work(sealed.task)
     except CanonfaceError:
         raise
     except Exception as error:

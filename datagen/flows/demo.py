@@ -1,0 +1,220 @@
+"""The main job from end to end on simulated heads: build, fit, evaluate, predict, show."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datagen.audit.demo_page import DemoSummary, write_demo_page
+from datagen.errors import CanonfaceError, StorageError
+from datagen.flows.build import BuildResult, build
+from datagen.flows.meter import Meter, stopwatch
+from datagen.manifest import Manifest
+from datagen.shards import open_dataset
+from datagen.shards.atomic import atomic_write_bytes
+
+MIB = 2**20
+# The held-out splits the model is measured on, and the one a clip is predicted from.
+EVALUATED = ("val", "test")
+PREDICTED = "test"
+PREDICTED_FRAMES = 4
+
+
+class DemoError(CanonfaceError):
+    """A step of the demo ended with an error of its own."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class DemoLayout:
+    """Files the demo adds to a build folder."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        """The trainer's run."""
+        return self.root / "train"
+
+    @property
+    def prediction(self) -> Path:
+        """Maps predicted for one held-out clip."""
+        return self.root / "prediction"
+
+    @property
+    def summary(self) -> Path:
+        """All figures, for other programs."""
+        return self.root / "summary.json"
+
+    @property
+    def meter(self) -> Path:
+        """Seconds and memory so far."""
+        return self.root / "meter.json"
+
+    def evaluation(self, split: str) -> Path:
+        """Figures and pictures of one split."""
+        return self.root / "evaluation" / split
+
+
+def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tuple[str, ...] = ()) -> DemoSummary:
+    """Run or continue the demo and write ``index.html`` and ``summary.json``.
+
+    Every step trusts what it finds whole on disk, so a killed demo goes on and a finished one only reports.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of simulated captures.
+    out : Path
+    trainer_config : str
+        Name or path, as ``trainer fit --config`` takes it.
+    overrides : tuple of str
+        For ``trainer fit --set``.
+
+    Raises
+    ------
+    CanonfaceError
+        If a step fails.
+    """
+    layout = DemoLayout(out)
+    meter = Meter(layout.meter)
+    with meter.watch_memory():
+        result = _build(manifest, out, meter)
+        _fit(layout, meter, trainer_config, overrides)
+        key = _model_key(layout)
+        measured = {split: _evaluate(layout, meter, split, key) for split in EVALUATED}
+        _predict(layout, meter, key)
+    summary = DemoSummary(_figures(result, meter, measured), dict(result.verdicts), dict(meter.seconds), measured)
+    content = {"figures": summary.figures, "verdicts": summary.verdicts, "stages_s": summary.stages_s}
+    atomic_write_bytes(layout.summary, (json.dumps(content, indent=1) + "\n").encode())
+    write_demo_page(out, summary)
+    return summary
+
+
+def _build(manifest: Manifest, out: Path, meter: Meter) -> BuildResult:
+    with stopwatch() as taken:
+        result = build(manifest, out)
+    if not result.verification.ok:
+        raise DemoError(
+            f"the dataset in {out} does not verify",
+            "a dataset without problems",
+            f"`datagen verify {result.dataset}` lists them",
+        )
+    if result.warped or result.rendered:
+        # What Prefect's start and the planning took belongs to the build as well.
+        stages = dict(result.seconds)
+        render_s = stages.get("render", 0.0) if result.rendered else 0.0
+        meter.add("build", taken[0], views_rendered=result.rendered, render_s=render_s)
+    return result
+
+
+def _fit(layout: DemoLayout, meter: Meter, config: str, overrides: tuple[str, ...]) -> None:
+    options = [option for override in overrides for option in ("--set", override)]
+    command = ["fit", str(layout.root), "--out", str(layout.run), "--config", config, *options]
+    before = _model_key(layout)
+    with stopwatch() as taken:
+        _trainer(*command)
+    if _model_key(layout) != before:
+        meter.add("fit", taken[0])
+
+
+def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[str, Any]:
+    folder = layout.evaluation(split)
+    stored = folder / "figures.json"
+    done = _read_json(stored)
+    if done.get("key") == key and (folder / "contact_sheet.png").is_file():
+        return dict(done["figures"])
+    with stopwatch() as taken:
+        answer = _trainer(
+            "evaluate", str(layout.run), str(layout.root), "--split", split, "--report", str(folder), "--json"
+        )
+        figures = dict(json.loads(answer))
+        atomic_write_bytes(stored, (json.dumps({"key": key, "figures": figures}, indent=1) + "\n").encode())
+    meter.add("evaluate", taken[0])
+    return figures
+
+
+def _predict(layout: DemoLayout, meter: Meter, key: str) -> None:
+    marker = layout.prediction / "key.json"
+    if _read_json(marker).get("key") == key and (layout.prediction / "strip.png").is_file():
+        return
+    with stopwatch() as taken:
+        frames = ("--frames", str(PREDICTED_FRAMES))
+        _trainer(
+            "predict", str(layout.run), str(layout.root), "--out", str(layout.prediction), "--split", PREDICTED, *frames
+        )
+        atomic_write_bytes(marker, (json.dumps({"key": key}) + "\n").encode())
+    meter.add("predict", taken[0])
+
+
+def _trainer(*arguments: str) -> str:
+    """Run the trainer in a process of its own: the two packages share a dataset, not code, and memory is returned."""
+    as_data = "--json" in arguments
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.cli", *arguments],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if as_data else None,
+        text=True,
+    )
+    if done.returncode:
+        raise DemoError(
+            f"`trainer {arguments[0]}` ended with exit code {done.returncode} (see above)",
+            "exit code 0",
+            "Correct what it names and run the demo again; finished steps are kept",
+        )
+    return done.stdout or ""
+
+
+def _model_key(layout: DemoLayout) -> str:
+    """Digest of the dataset and the fitted weights: what evaluation and prediction depend on."""
+    checkpoint = layout.run / "best.pt"
+    if not checkpoint.is_file():
+        return ""
+    try:
+        with checkpoint.open("rb") as stream:
+            weights = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise StorageError(f"{checkpoint} cannot be read ({error})", "a readable file", "Check the disk") from None
+    return hashlib.sha256(f"{open_dataset(layout.root).uuid} {weights}".encode()).hexdigest()
+
+
+def _figures(result: BuildResult, meter: Meter, measured: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+    audit = _read_json(result.report.parent / "summary.json")
+    size = sum(path.stat().st_size for path in result.dataset.rglob("*") if path.is_file())
+    rendered, render_s = meter.counts.get("views_rendered", 0.0), meter.counts.get("render_s", 0.0)
+    val = measured["val"]
+    splits = open_dataset(result.dataset).splits
+    return {
+        "subjects": sum(len(subjects) for subjects in splits.values()),
+        "frames": audit.get("frames"),
+        "views": sum(result.samples.values()),
+        "samples_train": result.samples.get("train", 0),
+        "samples_val": result.samples.get("val", 0),
+        "samples_test": result.samples.get("test", 0),
+        "warp_median_mm": audit.get("true_error_median_mm"),
+        "warp_p95_mm": audit.get("true_error_p95_mm"),
+        "residual_median_mm": audit.get("residual_median_mm"),
+        "views_per_s": rendered / render_s if render_s > 0 else None,
+        "dataset_mib": size / MIB,
+        "val_canonical_mm": val["canonical_mean_mm"],
+        "val_canonical_baseline_mm": val["baseline_canonical_mean_mm"],
+        "val_depth_mm": val["depth_mean_mm"],
+        "val_depth_baseline_mm": val["baseline_depth_mean_mm"],
+        "seconds": sum(meter.seconds.values()),
+        "peak_gib": meter.peak_gib,
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,50 @@
+"""Fixtures that several files of tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from datagen.flows.build import BuildResult
+
+# As small as a build can be and still have everything: two subjects, a split with each, shards of two samples.
+TINY_MANIFEST = {
+    "name": "tiny",
+    "source": {
+        "kind": "simulated",
+        "subjects": 2,
+        "frames": 1,
+        "cameras": 4,
+        "image_size": 64,
+        "scan_vertices": 3000,
+    },
+    "warp": {"subdivisions": 0},
+    "render": {"resolution": 56},
+    "shards": {"clip": 2, "samples_per_shard": 2},
+    "splits": {"val": 1, "test": 0},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest file of :func:`tiny_build`."""
+    path = tmp_path_factory.mktemp("manifests") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY_MANIFEST))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_build(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    """A finished build on threads through Prefect. Tests must not change it: they copy it."""
+    from datagen.flows.build import build
+    from datagen.flows.runners import RunnerConfig
+    from datagen.manifest import load_manifest
+
+    os.environ.pop("PREFECT_API_URL", None)
+    out = tmp_path_factory.mktemp("builds") / "tiny"
+    return build(load_manifest(tiny_manifest), out, RunnerConfig("threads", workers=2))
