@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import shard_samples
 from PIL import Image
 
 from datagen.audit import pictures
 from datagen.audit.compare import compare
 from datagen.audit.explain import explain
 from datagen.audit.report import write_report
+from datagen.audit.samples import sample_row, samples_picture
 from datagen.audit.truth import by_region, calibration, error_figures, true_error_mm
 from datagen.audit.warp_pictures import canonical_picture, residual_picture, scan_distance_mm, write_warp_pictures
 from datagen.errors import InputError
@@ -23,6 +25,7 @@ from datagen.geometry.mesh import vertex_normals
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import REGIONS
 from datagen.heads.registry import load_head
+from datagen.shards import open_dataset
 from datagen.shards.atomic import atomic_write_bytes
 from datagen.warp.result import Verdict, Warp
 from datagen.warp.store import write_warp
@@ -228,6 +231,26 @@ def test_a_registered_mesh_of_another_topology_still_gives_pictures(template: He
     v, f = sphere()
     warp = replace(a_warp(template), registered_vertices=v + np.array([0.3, -0.2, 1.0]), registered_faces=f)
     assert len(write_warp_pictures(tmp_path, warp, template)) == 3
+
+
+def test_the_sample_sheet_shows_images_as_stored_and_leaves_the_unknown_blank(tmp_path: Path):
+    dataset = shard_samples.build(tmp_path / "dataset.zarr")
+    sheet = samples_picture(dataset, per_split=2)
+    assert sheet is not None
+    first = open_dataset(dataset)["train"].sample(0)
+    row = sample_row(first, tile=shard_samples.RESOLUTION)
+    np.testing.assert_array_equal(row[:, :28], np.moveaxis(first.image, 0, -1))
+    off_surface = first.depth == 0
+    for tile in range(1, 6):
+        part = row[:, 28 * tile : 28 * (tile + 1)]
+        assert (part[off_surface] == pictures.BACKGROUND).all()
+        assert (part[~off_surface] != pictures.BACKGROUND).any()
+
+
+def test_a_corrupted_dataset_is_named_in_the_report(template: HeadTemplate, tmp_path: Path):
+    build = a_build(tmp_path, template, with_truth=False)
+    (build / "dataset.zarr").mkdir()
+    assert "dataset.zarr" in write_report(build, worst=0, random=0).read_text()
 
 
 # The report
