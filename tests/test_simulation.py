@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from functools import lru_cache
 from pathlib import Path
 
@@ -99,6 +100,11 @@ def test_same_seed_gives_the_same_bytes_and_finished_work_is_kept(written: Path,
     more = plan_sequences(SMALL.model_copy(update={"subjects": 5}), SEED)[0]
     simulate_sequence(more, tmp_path / "captures", tmp_path / "truth")
     assert (capture_file.stat().st_mtime_ns, capture_file.stat().st_ino) == before
+    # Truth that got lost is made again, bit for bit.
+    shutil.rmtree(tmp_path / "truth")
+    simulate_sequence(plan, tmp_path / "captures", tmp_path / "truth")
+    for path in files:
+        assert (written / path).read_bytes() == (tmp_path / path).read_bytes(), path
     with pytest.raises(InputError, match="inside one another"):
         simulate_sequence(plan, tmp_path, tmp_path / "truth")
 
@@ -269,3 +275,22 @@ def test_recorded_motion_keeps_true_time() -> None:
     assert not curves[:, 2].any()
     with pytest.raises(InputError, match=r"motion\.npz does not exist"):
         arkit_curves(DATA / "none", ("jawOpen",), recorded, 0)
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not (DATA / "ict_facekit").is_dir(), reason="development data not present")
+def test_recorded_motion_drives_the_ict_head(tmp_path: Path) -> None:
+    config = SMALL.model_copy(
+        update={"head": "ict", "motion": "arkit", "root": DATA, "frames": 1, "cameras": 2, "scan_vertices": 2000}
+    )
+    plan = plan_sequences(config, SEED)[1]
+    simulate_sequence(plan, tmp_path / "captures", tmp_path / "truth")
+    frame = FolderCaptures(tmp_path / "captures").frame(plan.key, 0)
+    template = load_head("ict", DATA).template
+    assert frame.registration is not None
+    assert frame.registration.head == template.name
+    truth = read_truth(tmp_path / "truth", plan.key, 0)
+    known = np.isfinite(truth).all(axis=1)
+    distance = cKDTree(template.vertices).query(template.space.metres(truth[known]))[0]
+    assert np.quantile(distance, 0.99) < 6e-3
+    assert str(DATA) not in (tmp_path / "captures/s001/performance/capture.json").read_text()

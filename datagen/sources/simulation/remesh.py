@@ -183,12 +183,20 @@ def random_triangulation(
 
 
 def _clean(triangles: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Drop repeated triangles and those that would give an edge a third face."""
+    """Merge repeated triangles and drop those that would give an edge a third face."""
     t = np.asarray(triangles, np.int64)
     n = int(t.max(initial=0)) + 1
-    low, high, total = t.min(axis=1), t.max(axis=1), t.sum(axis=1)
-    _, first, counts = np.unique((low * n + (total - low - high)) * n + high, return_index=True, return_counts=True)
-    t = t[np.sort(first[counts == 1])]
+    # Three cells may meet more than once, along wiggling borders: once more one way round than the other is one
+    # triangle, equally often is none.
+    t = np.take_along_axis(t, (np.argmin(t, axis=1)[:, None] + np.arange(3)) % 3, axis=1)
+    turn = np.where(t[:, 1] < t[:, 2], 1, -1)
+    codes = (t[:, 0] * n + t[:, 1:].min(axis=1)) * n + t[:, 1:].max(axis=1)
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    net = np.bincount(inverse.ravel(), weights=turn, minlength=len(first))
+    t, turn = t[first], turn[first]
+    flipped = turn * net < 0
+    t[flipped] = t[flipped][:, [0, 2, 1]]
+    t = t[net != 0]
     for _ in range(10):
         _, inverse, counts = _edges(t, n)
         crowded = (counts[inverse] > 2).reshape(-1, 3).any(axis=1)
