@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from datagen import __version__
 from datagen.audit import charts, pictures
+from datagen.audit.figures import build_figures
 from datagen.audit.results import (
     FrameMeasure,
     FrameResult,
@@ -54,7 +55,7 @@ class _Pool:
 
 
 def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RANDOM_PICTURED, seed: int = 0) -> Path:
-    """Write ``report/index.html`` with its pictures; an older report is replaced when the new one is complete.
+    """Write ``report/index.html``, its pictures and ``summary.json``; an older report goes when the new is complete.
 
     Parameters
     ----------
@@ -103,6 +104,8 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
             **_pooled(folder, results, measures),
             **_dataset(folder, build),
         }
+        figures = json.dumps(build_figures(results, measures), indent=1, sort_keys=True)
+        atomic_write_bytes(folder / "summary.json", f"{figures}\n".encode())
         atomic_write_bytes(folder / "index.html", _page(content).encode())
         _swap(folder, build / "report")
     finally:
