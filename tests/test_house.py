@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,10 @@ TOP_FLOOR = max(FLOORS.values())
 SHARDS_MAY_IMPORT = {"numpy", "zarr", "numcodecs", "google_crc32c"} | sys.stdlib_module_names
 # What a training machine must not need, and what makes importing slow.
 HEAVY = ("open3d", "prefect", "dask", "smplx")
+# Installed and pinned by a package that is declared: its other half, or its server.
+COMPANIONS = {"distributed": "dask", "pydantic-core": "pydantic", "uvicorn": "prefect"}
+# On no registry, and never required.
+OPTIONAL_PACKAGES = {"nvdiffrast", "pytorch3d"}
 CODE_FOLDERS = ("datagen", "trainer", "tests", "benchmarks", "scripts")
 # Split, so that this file does not name them itself.
 REGISTRY_HOSTS = (
@@ -211,11 +218,29 @@ def test_no_committed_file_names_a_package_registry():
     assert not found
 
 
-def test_every_direct_dependency_is_explained():
-    import tomllib
+def declared(*groups: list[str]) -> set[str]:
+    """Return the distribution names of requirement lines, without versions, extras and markers."""
+    return {re.split(r"[\[;<>=]", line)[0].strip() for group in groups for line in group}
 
+
+def test_every_direct_dependency_is_explained():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    names = {line.split(";")[0].partition("=")[0].partition(">")[0].strip() for group in groups for line in group}
+    names = declared(project["dependencies"], *project["optional-dependencies"].values())
     explained = (ROOT / "docs" / "dependencies.md").read_text()
     assert {name for name in names if name not in explained} == set()
+
+
+def test_every_imported_package_is_a_declared_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {name.lower() for name in declared(project["dependencies"])}
+    named |= {name for name, owner in COMPANIONS.items() if owner in named}
+    providers = packages_distributions()
+    undeclared = set()
+    for path in python_files("datagen", "trainer"):
+        for _, name in imported_modules(path.read_text(), module_name(path), path.name == "__init__.py"):
+            top = name.partition(".")[0]
+            if top in sys.stdlib_module_names or top in {"datagen", "trainer"} | OPTIONAL_PACKAGES:
+                continue
+            if not named & {provider.lower().replace("_", "-") for provider in providers.get(top, ())}:
+                undeclared.add(top)
+    assert not undeclared
