@@ -52,11 +52,11 @@ class BackboneConfig(Section):
     """The vision transformer. With ``pretrained`` its sizes come from that folder."""
 
     pretrained: Path | None = Field(None, description="local folder with a DINOv2 model as `transformers` saves it")
-    dim: int = Field(192, ge=8)
-    blocks: int = Field(8, ge=SCALED_BLOCKS)
-    heads: int = Field(4, ge=1)
-    mlp_ratio: int = Field(4, ge=1)
-    patch: int = Field(14, ge=2)
+    dim: int = Field(192, ge=8, description="width of the tokens")
+    blocks: int = Field(8, ge=SCALED_BLOCKS, description="transformer blocks")
+    heads: int = Field(4, ge=1, description="attention heads")
+    mlp_ratio: int = Field(4, ge=1, description="hidden width of a block over its width")
+    patch: int = Field(14, ge=2, description="pixels a side of a token")
     alternate_from: int | None = Field(
         None, ge=0, description="from this block on every second block attends across the clip; empty: half-way"
     )
@@ -77,8 +77,10 @@ class DecoderConfig(Section):
     """The dense prediction decoder."""
 
     channels: int = Field(64, ge=4, description="channels of the fusion")
-    reassemble: tuple[int, int, int, int] = Field((64, 64, 96, 96), description="channels before the fusion")
-    output_channels: int = Field(32, ge=4)
+    reassemble: tuple[int, int, int, int] = Field(
+        (64, 64, 96, 96), description="channels before the fusion, fine to coarse"
+    )
+    output_channels: int = Field(32, ge=4, description="channels of the last convolutions")
     output_stride: int = Field(
         2, ge=1, le=4, description="maps are computed at 1/stride of the image's size and enlarged bilinearly"
     )
@@ -100,36 +102,36 @@ class DepthConfig(Section):
 class LossConfig(Section):
     """Weights of the loss terms."""
 
-    depth: float = Field(1.0, ge=0)
-    canonical: float = Field(5.0, ge=0)
+    depth: float = Field(1.0, ge=0, description="of the depth terms")
+    canonical: float = Field(5.0, ge=0, description="of the canonical terms")
     gradient: float = Field(1.0, ge=0, description="of the multi-scale gradient terms, within each map's own weight")
     surface: float = Field(0.5, ge=0, description="of telling surface from background")
     confidence_lambda: float = Field(0.1, gt=0, description="λ of c·|e| − λ log c")
-    gradient_scales: int = Field(3, ge=1, le=6)
+    gradient_scales: int = Field(3, ge=1, le=6, description="scales of the gradient terms, each half the last")
 
 
 class FitConfig(Section):
     """The optimisation."""
 
-    steps: int = Field(ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
-    warmup_steps: int = Field(50, ge=0)
+    steps: int = Field(ge=1, description="optimiser steps")
+    learning_rate: float = Field(5e-4, gt=0, description="peak rate of AdamW")
+    warmup_steps: int = Field(50, ge=0, description="steps of linear warm-up")
     final_rate: float = Field(0.02, ge=0, le=1, description="share of the learning rate left at the end of the cosine")
-    weight_decay: float = Field(0.05, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    val_every: int = Field(200, ge=1)
+    weight_decay: float = Field(0.05, ge=0, description="of matrices, not of biases, norms, embeddings")
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    val_every: int = Field(200, ge=1, description="steps between validations; the last step always has one")
     val_samples: int = Field(64, ge=1, description="samples of `val` looked at while fitting, evenly spread")
-    save_every: int = Field(200, ge=1)
+    save_every: int = Field(200, ge=1, description="steps between writes of last.pt")
     max_minutes: float | None = Field(None, gt=0, description="stop (and save) after this time; the rest can follow")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
     threads: int | None = Field(None, ge=1, description="CPU threads; empty: OMP_NUM_THREADS or all cores")
 
 
 class TrainConfig(Section):
     """One training run."""
 
-    name: str = Field("run", min_length=1)
-    seed: int = Field(0, ge=0)
+    name: str = Field("run", min_length=1, description="shown while fitting")
+    seed: int = Field(0, ge=0, description="of weights, order and augmentation")
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
     decoder: DecoderConfig = DecoderConfig()

@@ -58,9 +58,9 @@ class ClipBackbone(nn.Module):
             )
             _lay_out_positions(self.vit.embeddings.position_embeddings, image_size // config.patch)
         sizes = self.vit.config
-        self.vit.embeddings.mask_token = (
-            None  # of DINOv2's own pretraining; an unused weight would never get a gradient
-        )
+        # Neither is used here, and weights that never get a gradient confuse distributed training.
+        self.vit.embeddings.mask_token = None
+        self.vit.layernorm = nn.Identity()
         self.dim: int = sizes.hidden_size
         self.patch: int = sizes.patch_size
         blocks: int = sizes.num_hidden_layers
