@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -110,6 +111,9 @@ def predict(
 
 def main() -> None:
     """Run the command line; errors made on purpose end in one clean message and their exit code."""
+    # OpenMP threads that wait spin by default: on a machine with other work, two threads then take twice the
+    # processor time for less than one thread's speed. Read when torch loads, so it must be set before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except CanonfaceError as error:

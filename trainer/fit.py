@@ -105,7 +105,8 @@ def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa
             f"{parameters / 1e6:.1f} M parameters on {device}, {len(dataset['train'])} training samples of "
             f"{dataset.resolution} px, clips of {batches.order.lengths} frames, from step {step} of {settings.steps}"
         )
-        now = save() if state is None else state
+        # A kill may have come between the checkpoint and the state file.
+        now = state if state is not None and state.step == step else save()
         window_start, window_frames = time.monotonic(), 0
         model.train()
         for loaded in training_loader(batches, step, settings.steps, config.data.workers):

@@ -1,9 +1,9 @@
-"""Predicting the maps of a clip: frames of a dataset, or images of one's own."""
+"""Predicting maps: of a clip of a dataset, or of one's own images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from trainer.pictures import Panel, canonical_colours, colour_map, masked, write
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _SURFACE = 0.5
+_STRIP_ROWS = 12
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def predict(
     frames: int = 4,
     device_name: str = "auto",
 ) -> list[Path]:
-    """Predict the frames of one clip together and write maps and pictures.
+    """Predict a clip of a dataset, or images, and write maps and pictures.
 
     Parameters
     ----------
@@ -61,12 +62,13 @@ def predict(
     source : Path
         A dataset, an image file, or a folder of images (in the order of their names).
     out : Path
-        Folder for, per frame, ``<name>_{depth,canonical,confidence}.png``; ``strip.png``; ``raw_predictions.npz``.
+        Folder for, per frame, ``<name>_{depth,canonical,confidence}.png``; ``strip.png`` of the first ones;
+        ``raw_predictions.npz``.
     split : str
     index : int
         Of a dataset: the clip that holds this sample.
     frames : int
-        The most frames predicted together; of a folder, the first ones.
+        The most frames predicted together; a folder of more images is cut into clips of so many.
     device_name : str
 
     Returns
@@ -86,11 +88,13 @@ def predict(
     if (source / "zarr.json").exists() or (source / "dataset.zarr").is_dir():
         clip = _dataset_clip(content, source, split, index, frames, model.backbone.patch)
     else:
-        clip = read_images(_image_files(source)[:frames], resolution)
+        clip = read_images(_image_files(source), resolution)
     intrinsics = clip.intrinsics
     if intrinsics is None:
         intrinsics = _usual_intrinsics(model.depth_unit.focal_over_width, resolution, len(clip.names))
-    maps = predict_clip(model, clip.images, intrinsics, device)
+    starts = range(0, len(clip.names), frames)
+    parts = [predict_clip(model, clip.images[k : k + frames], intrinsics[k : k + frames], device) for k in starts]
+    maps = PredictedMaps(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(PredictedMaps)))
     return _write(out, clip, maps, intrinsics, float(content["dataset"]["half_extent_m"]))
 
 
@@ -188,6 +192,8 @@ def _write(
             path = out / f"{k:03d}_{name}_{what}.png"
             write_image(path, pixels)
             written.append(path)
+        if k >= _STRIP_ROWS:
+            continue
         rows.append(
             [
                 Panel(clip.images[k][:, *box].transpose(1, 2, 0), "image"),
