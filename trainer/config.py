@@ -105,7 +105,7 @@ class LossConfig(Section):
     depth: float = Field(1.0, ge=0, description="of the depth terms")
     canonical: float = Field(5.0, ge=0, description="of the canonical terms")
     gradient: float = Field(1.0, ge=0, description="of the multi-scale gradient terms, within each map's own weight")
-    surface: float = Field(0.5, ge=0, description="of telling surface from background")
+    surface: float = Field(1.0, ge=0, description="of telling surface from background")
     confidence_lambda: float = Field(0.1, gt=0, description="λ of c·|e| − λ log c")
     gradient_scales: int = Field(3, ge=1, le=6, description="scales of the gradient terms, each half the last")
 

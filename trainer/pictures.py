@@ -137,7 +137,9 @@ def write_learning_curve(path: Path, records: Sequence[dict[str, Any]], baseline
         right.plot([r["step"] for r in val], [r[name] for r in val], ".-", color=colour, label=label)
         if name in baseline:
             right.axhline(baseline[name], color=colour, linestyle=":", linewidth=1)
-    right.set(xlabel="step", ylabel="error held out (mm); dotted: mean map", ylim=(0, None))
+    if baseline:
+        right.plot([], [], ":", color="grey", label="mean map")
+    right.set(xlabel="step", ylabel="held-out error (mm)", ylim=(0, None))
     if val:
         right.legend(fontsize=7)
     for axis in (left, right):
