@@ -82,10 +82,13 @@ def test_a_content_key_depends_on_values_not_on_their_order() -> None:
 
 
 def test_a_second_build_in_one_folder_is_refused_and_names_the_first(tmp_path: Path) -> None:
-    with build_lock(tmp_path / ".lock"):
-        with pytest.raises(StorageError, match=f"another build is working .*process {os.getpid()}"):
-            with build_lock(tmp_path / ".lock"):
-                pass
+    message = f"another build is working .*process {os.getpid()}"
+    with (
+        build_lock(tmp_path / ".lock"),
+        pytest.raises(StorageError, match=message),
+        build_lock(tmp_path / ".lock"),
+    ):
+        pass
     with build_lock(tmp_path / ".lock"):
         pass
 
