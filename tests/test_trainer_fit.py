@@ -145,7 +145,7 @@ def test_killed_and_stopped_processes_resume_to_the_same_bits(scene: Path, tmp_p
 
     changed = command(*arguments, "--set", "fit.learning_rate=1")
     assert changed.code == 2
-    assert "fit.learning_rate (0.001 → 1.0)" in changed.stderr
+    assert "fit.learning_rate (0.001 → 1.0). Expected" in changed.stderr
 
 
 def test_undefined_loss_names_the_samples(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,5 +142,7 @@ def pick_device(wish: str) -> torch.device:
     import torch
 
     if wish == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError("there is no CUDA device", "an NVIDIA GPU and its driver", "Use --device cpu")
+        raise CheckpointError(
+            "there is no CUDA device", "an NVIDIA GPU and its driver", "Choose the device cpu or auto"
+        )
     return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from datagen.shards import ManifestError
 
 CONFIGS = Path(__file__).parent / "configs"
+# Where and how long a run may take; they may change from one call to the next.
+FREE_KEYS = ("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "data.workers", "data.cache_mb")
 SCALED_BLOCKS = 4  # the decoder reassembles the tokens of four blocks
 
 
@@ -146,11 +148,7 @@ class TrainConfig(Section):
     @property
     def digest(self) -> str:
         """SHA-256 of what decides the weights: all but where and how long the run may take."""
-        content = self.model_dump(mode="json")
-        for key in ("max_minutes", "device", "threads", "save_every"):
-            content["fit"].pop(key)
-        for key in ("workers", "cache_mb"):
-            content["data"].pop(key)
+        content = {key: value for key, value in _flat(self.model_dump(mode="json")).items() if key not in FREE_KEYS}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -207,9 +205,13 @@ def parse_config(content: dict[str, Any], name: str = "configuration") -> TrainC
 
 
 def changed_keys(one: TrainConfig, other: TrainConfig) -> list[str]:
-    """Return the dotted keys in which two configurations differ, with both values."""
+    """Return the dotted keys that decide weights and in which two configurations differ, with both values."""
     left, right = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-    return [f"{key} ({left.get(key)} → {right.get(key)})" for key in left if left.get(key) != right.get(key)]
+    return [
+        f"{key} ({left.get(key)} → {right.get(key)})"
+        for key in left
+        if key not in FREE_KEYS and left.get(key) != right.get(key)
+    ]
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
