@@ -20,7 +20,10 @@ HeadOption = Annotated[
 HeadRootOption = Annotated[
     Path | None, typer.Option("--head-root", help="Folder with the head model's files, where it is not embedded.")
 ]
-UnitOption = Annotated[str, typer.Option(help="Length unit of scan and registration: m, dm, cm, mm or in.")]
+UnitOption = Annotated[
+    str | None,
+    typer.Option(help="Length unit of scan and registration: m, dm, cm, mm or in; by default the landmark file's."),
+]
 
 
 def warp_command(
@@ -34,7 +37,7 @@ def warp_command(
     ] = None,
     head: HeadOption = "anny",
     head_root: HeadRootOption = None,
-    unit: UnitOption = "m",
+    unit: UnitOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Warp one raw scan into canonical space; exit code 1 if the verdict is fail.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -117,6 +118,10 @@ def _build(manifest: Manifest, out: Path, meter: Meter) -> BuildResult:
 def _fit(layout: DemoLayout, meter: Meter, config: str, overrides: tuple[str, ...]) -> None:
     options = [option for override in overrides for option in ("--set", override)]
     command = ["fit", str(layout.root), "--out", str(layout.run), "--config", config, *options]
+    state = _read_json(layout.run / "state.json")
+    if state and state.get("dataset_uuid") != open_dataset(layout.root).uuid:
+        # Weights fitted to another dataset are no run to continue; here, both belong to the demo alone.
+        shutil.rmtree(layout.run)
     before = _model_key(layout)
     with stopwatch() as taken:
         _trainer(*command)

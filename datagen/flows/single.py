@@ -17,7 +17,7 @@ from datagen.flows.guard import disk_refusals
 from datagen.flows.heads import shared_head
 from datagen.flows.render_stage import surface_of
 from datagen.geometry.camera import Camera
-from datagen.geometry.landmarks import read_landmarks
+from datagen.geometry.landmarks import declared_unit, read_landmarks
 from datagen.geometry.mesh_io import read_mesh
 from datagen.manifest import WarpConfig
 from datagen.render.protocol import ViewMaps
@@ -38,7 +38,7 @@ def warp_scan(
     *,
     head: str,
     head_root: Path | None,
-    unit: str,
+    unit: str | None,
     landmarks: Path | None,
     registration: Path | None,
     config: WarpConfig,
@@ -52,8 +52,8 @@ def warp_scan(
         Folder; files of an earlier warp in it are replaced.
     head : str
     head_root : Path or None
-    unit : str
-        Of scan and registration.
+    unit : str or None
+        Of scan and registration; by default what the landmark file declares, or else metres.
     landmarks, registration : Path or None
     config : WarpConfig
 
@@ -66,6 +66,8 @@ def warp_scan(
     """
     from datagen.audit.warp_pictures import write_warp_pictures
 
+    # Landmarks are marked on the scan, so the unit they declare is the scan's unless something else is said.
+    unit = unit or (declared_unit(landmarks) if landmarks else "m")
     mesh = read_mesh(scan, unit, need_faces=False)
     marks = read_landmarks(landmarks) if landmarks else None
     model = shared_head(head, head_root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,17 @@ def validate_landmarks(landmarks: Landmarks, name: str) -> Landmarks:
     return Landmarks(indices[order], points[order], landmarks.scheme)
 
 
+def declared_unit(path: Path) -> str:
+    """Return the length unit a landmark file declares, which is usually that of the scan it was marked on.
+
+    Raises
+    ------
+    LandmarkError
+        As :func:`read_landmarks`, for a file that is no landmark file.
+    """
+    return str(_read_content(path)["unit"])
+
+
 def read_landmarks(path: Path) -> Landmarks:
     """Read a landmark file: JSON with ``scheme``, ``unit`` and ``points`` (index → [x, y, z]).
 
@@ -92,6 +104,24 @@ def read_landmarks(path: Path) -> Landmarks:
     LandmarkError
         If the file is missing, is no such JSON, or fails :func:`validate_landmarks`.
     """
+    content = _read_content(path)
+    scale = metres_per(str(content["unit"]), str(path))
+    try:
+        items = sorted((int(index), [float(x) for x in xyz]) for index, xyz in content["points"].items())
+        points = np.array([xyz for _, xyz in items], np.float64).reshape(-1, 3) * scale
+    except (AttributeError, TypeError, ValueError) as error:
+        raise LandmarkError(
+            f"landmark file {path}: points cannot be read ({error})",
+            "an object of index → [x, y, z]",
+            "See docs/capture-format.md for its layout",
+        ) from None
+    return validate_landmarks(
+        Landmarks(np.array([index for index, _ in items], np.int64), points, str(content["scheme"])),
+        str(path),
+    )
+
+
+def _read_content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -109,20 +139,7 @@ def read_landmarks(path: Path) -> Landmarks:
             "the keys scheme, unit and points",
             "See docs/capture-format.md for its layout",
         )
-    scale = metres_per(str(content["unit"]), str(path))
-    try:
-        items = sorted((int(index), [float(x) for x in xyz]) for index, xyz in content["points"].items())
-        points = np.array([xyz for _, xyz in items], np.float64).reshape(-1, 3) * scale
-    except (AttributeError, TypeError, ValueError) as error:
-        raise LandmarkError(
-            f"landmark file {path}: points cannot be read ({error})",
-            "an object of index → [x, y, z]",
-            "See docs/capture-format.md for its layout",
-        ) from None
-    return validate_landmarks(
-        Landmarks(np.array([index for index, _ in items], np.int64), points, str(content["scheme"])),
-        str(path),
-    )
+    return dict(content)
 
 
 def write_landmarks(landmarks: Landmarks, path: Path) -> None:

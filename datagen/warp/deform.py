@@ -38,12 +38,13 @@ FROM_REGISTRATION = (
     Stage(True, 0.03, 2, Gate(0.006, 0.7, 0.001), 0.5),
     Stage(True, 0.015, 2, Gate(0.005, 0.7, 0.001), 0.1),
 )
+# A parametric fit leaves the detail of a real face further off, and differently inclined, than a registration does.
 FROM_LANDMARKS = (
-    Stage(False, 0.25, 5, Gate(0.040, 0.3, 0.012), 10.0),
-    Stage(False, 0.12, 5, Gate(0.025, 0.4, 0.006), 8.0),
-    Stage(False, 0.06, 5, Gate(0.015, 0.5, 0.003), 4.0),
-    Stage(True, 0.03, 3, Gate(0.008, 0.6, 0.0015), 1.0),
-    Stage(True, 0.015, 2, Gate(0.006, 0.7, 0.001), 0.2),
+    Stage(False, 0.25, 5, Gate(0.040, 0.3, 0.030), 10.0),
+    Stage(False, 0.12, 5, Gate(0.025, 0.3, 0.015), 8.0),
+    Stage(False, 0.06, 5, Gate(0.015, 0.3, 0.0075), 4.0),
+    Stage(True, 0.03, 3, Gate(0.008, 0.3, 0.004), 1.0),
+    Stage(True, 0.015, 2, Gate(0.006, 0.3, 0.0025), 0.2),
 )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.errors import WarpError
-from datagen.geometry.landmarks import Landmarks
+from datagen.geometry.landmarks import Landmarks, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel, HeadTemplate
@@ -64,11 +64,15 @@ def warp_frame(
     ------
     MeshError
         If the scan is empty, non-finite or in the wrong unit.
+    LandmarkError
+        If the landmarks cannot serve.
     WarpError
         If there is nothing to start from, or the start cannot be believed.
     """
     validate_mesh(scan, "the scan", need_faces=False)
     check_metric_scale(scan.vertices, "the scan")
+    if landmarks is not None:
+        landmarks = validate_landmarks(landmarks, "the landmarks")
     template = prepare_template(head.template, config.subdivisions)
     use_registration = registration is not None and config.use_registration
     if not use_registration and landmarks is None:
@@ -123,6 +127,12 @@ def _start(head: HeadModel, surface: Surface, registration: Registration | None,
                 "Choose the canonical head of the registration's topology, or warp from landmarks alone",
             )
         vertices = np.asarray(registration.vertices, np.float64)
+        if not np.isfinite(vertices).all():
+            raise WarpError(
+                "the registration has NaN or infinite coordinates",
+                "finite coordinates",
+                "Leave the registration of this frame out; landmarks alone will do",
+            )
         distance = np.linalg.norm(surface.closest(vertices).position - vertices, axis=1)
         off_mm = float(np.median(distance)) * 1000
         if not off_mm <= MAX_START_RMS_MM:
