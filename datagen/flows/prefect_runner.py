@@ -16,6 +16,7 @@ from datagen.flows.runners import Result, RunnerConfig, StageRunner, Task
 Value = TypeVar("Value")
 
 API_URL = "PREFECT_API_URL"
+EVENTS_SECONDS = 20.0
 # Only where the user has not decided otherwise. Logs of task and flow runs would repeat our own messages with a
 # traceback in front.
 DEFAULTS = {
@@ -67,20 +68,31 @@ def prefect_session(home: Path, prepare: Callable[[], object]) -> Iterator[None]
         If a server of our own does not start.
     """
     with _default_environment({**DEFAULTS, "PREFECT_HOME": str(home.resolve())}):
-        if os.environ.get(API_URL):
-            prepare()
-            yield
-            return
-        api = LocalApi(home)
+        url = os.environ.get(API_URL)
+        api = None if url else LocalApi(home)
         try:
             prepare()
-            api.wait()
+            if api is not None:
+                api.wait()
             from prefect.settings import PREFECT_API_URL, temporary_settings
 
-            with temporary_settings({PREFECT_API_URL: api.url}):
-                yield
+            # Said outright: Prefect reads the environment only once, when it is first imported.
+            with temporary_settings({PREFECT_API_URL: url or (api.url if api else None)}):
+                try:
+                    yield
+                finally:
+                    _send_last_events()
         finally:
-            api.stop()
+            if api is not None:
+                api.stop()
+
+
+def _send_last_events() -> None:
+    # Prefect sends events from a thread that it joins when the interpreter exits: by then a server of ours would be
+    # gone, and the exit would wait for it.
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.drain_all(timeout=EVENTS_SECONDS, at_exit=False)
 
 
 @contextmanager
