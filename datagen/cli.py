@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from types import FrameType
@@ -31,6 +32,9 @@ for group in (demo, build, warp, frames, inspect, report, recipe):
 
 def main() -> NoReturn:
     """Entry point of the script ``datagen``."""
+    # Tasks are the unit of parallelism; and the last bits of a sum depend on how many threads BLAS shares it among, so
+    # with one the same input gives the same bytes on every runner. BLAS reads this when numpy is first imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # A polite end runs the clean-up that a killed process skips.
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -38,8 +42,12 @@ def main() -> NoReturn:
     except CanonfaceError as error:
         _fail(error)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _interrupted()
+    except SystemExit as end:
+        # typer turns an interruption inside a command into this, without a word.
+        if end.code == INTERRUPTED:
+            _interrupted()
+        raise
     except BrokenPipeError:
         # The reader of a pipe (head, less) has gone: not an error of ours, and nothing can be told to it any more.
         sys.stderr.close()
@@ -56,6 +64,11 @@ def main() -> NoReturn:
             )
         )
     sys.exit(0)
+
+
+def _interrupted() -> NoReturn:
+    print("interrupted; run the same command again to continue", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def _fail(error: CanonfaceError) -> NoReturn:
