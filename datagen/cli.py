@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import sys
 from types import FrameType
@@ -32,9 +31,6 @@ for group in (demo, build, warp, frames, inspect, report, recipe):
 
 def main() -> NoReturn:
     """Entry point of the script ``datagen``."""
-    # Tasks are the unit of parallelism; and the last bits of a sum depend on how many threads BLAS shares it among, so
-    # with one the same input gives the same bytes on every runner. BLAS reads this when numpy is first imported.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # A polite end runs the clean-up that a killed process skips.
     signal.signal(signal.SIGTERM, _terminate)
     try:

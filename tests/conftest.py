@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-# As `datagen` does, before numpy is imported: bytes of builds in this process and in others are compared.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 if TYPE_CHECKING:
     from datagen.flows.build import BuildResult
 

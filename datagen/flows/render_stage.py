@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from datagen.flows.blas import use_one_blas_thread
 from datagen.flows.framing import framing_points
 from datagen.flows.guard import disk_refusals
 from datagen.flows.heads import shared_head
@@ -43,6 +44,7 @@ def render_shard(task: ShardTask) -> int:
     InputError
         If captures or warps changed since the shard was planned.
     """
+    use_one_blas_thread()
     with disk_refusals(f"rendering shard {task.name}"):
         root = BuildLayout(task.root).dataset
         if unit_is_complete(root, task.unit, task.content_key):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from datagen.flows.blas import use_one_blas_thread
 from datagen.flows.guard import disk_refusals
 from datagen.flows.heads import shared_head
 from datagen.flows.layout import BuildLayout
@@ -40,6 +41,7 @@ def simulate(task: SimulateTask) -> None:
         If the disk refuses.
     """
     layout = BuildLayout(task.root)
+    use_one_blas_thread()
     with disk_refusals(f"simulating {task.name}"):
         shared_head(task.plan.config.head, task.plan.config.root)
         simulate_sequence(task.plan, layout.captures, layout.truth)

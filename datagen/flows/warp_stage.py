@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datagen.errors import InputError
+from datagen.flows.blas import use_one_blas_thread
 from datagen.flows.framing import cameras_in_view
 from datagen.flows.guard import disk_refusals
 from datagen.flows.heads import prepared_head
@@ -110,6 +111,7 @@ def warp_sequence(task: WarpTask) -> WarpTally:
     StorageError
         If the disk refuses.
     """
+    use_one_blas_thread()
     with disk_refusals(f"warping {task.name}"):
         head = prepared_head(task.manifest.canonical.head, head_root(task.manifest), task.manifest.warp.subdivisions)
         layout, source = BuildLayout(task.root), open_captures(task.manifest, task.root)
