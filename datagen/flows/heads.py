@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
+from datagen.flows.blas import use_one_blas_thread
 from datagen.heads.base import HeadModel
 from datagen.heads.registry import load_head
 from datagen.warp.template import prepare_template
@@ -26,12 +27,15 @@ def shared_head(name: str, root: Path | None) -> HeadModel:
     datagen.errors.CanonfaceError
         As :func:`datagen.heads.registry.load_head`.
     """
+    use_one_blas_thread()
     with _LOCK:
         return _load(name, root)
 
 
 def prepared_head(name: str, root: Path | None, subdivisions: int) -> HeadModel:
     """As :func:`shared_head`, with the template's regularisers factorised once for all threads."""
+    # Before the template is factorised, which is as much a part of every result as the task itself.
+    use_one_blas_thread()
     with _LOCK:
         head = _load(name, root)
         prepare_template(head.template, subdivisions)
