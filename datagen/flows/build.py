@@ -28,7 +28,8 @@ from datagen.render.backends import make_rasteriser
 from datagen.shards import VerifyReport, unit_is_complete
 from datagen.shards.atomic import atomic_write_bytes
 
-FRAMES_PER_TASK = 16
+# Seconds to a minute: long enough to pay for a task, short enough to show progress.
+FRAMES_PER_TASK = 4
 
 
 @dataclass(frozen=True)
