@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import sys
 from types import FrameType
 from typing import NoReturn
 
 import typer
-
-# Before NumPy loads: work is spread over frames and shards, not inside one small linear system, where waiting threads
-# cost four times the time of the work. The trainer's threads are not OpenBLAS's and stay as they are.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from datagen.commands import build, demo, frames, inspect, recipe, report, warp
 from datagen.errors import CanonfaceError, StorageError
