@@ -66,7 +66,12 @@ class CanonicalConfig(Section):
 class WarpConfig(Section):
     """Settings of the registration engine."""
 
-    subdivisions: int = Field(1, ge=0, le=2, description="times the template is subdivided before the dense stage")
+    subdivisions: int | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="times the template is subdivided for the last stages; by default until it is fine",
+    )
     use_registration: bool = Field(
         True, description="start from the supplied registration; otherwise from landmarks alone"
     )

@@ -32,7 +32,7 @@ def shared_head(name: str, root: Path | None) -> HeadModel:
         return _load(name, root)
 
 
-def prepared_head(name: str, root: Path | None, subdivisions: int) -> HeadModel:
+def prepared_head(name: str, root: Path | None, subdivisions: int | None) -> HeadModel:
     """As :func:`shared_head`, with the template's regularisers factorised once for all threads."""
     # Before the template is factorised, which is as much a part of every result as the task itself.
     use_one_blas_thread()

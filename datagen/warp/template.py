@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +22,7 @@ from datagen.warp.operators import cotangent_laplacian
 # Data weight a factorised system is built for; the conjugate gradient makes up for the difference.
 REFERENCE_DATA_WEIGHT = 0.4
 SATELLITE_NEIGHBOURS = 60
+FINE_VERTICES = 15_000
 
 
 def stiffness_of(wavelength_m: float) -> float:
@@ -144,9 +146,14 @@ class WarpTemplate:
 
 
 @lru_cache(maxsize=4)
-def prepare_template(template: HeadTemplate, subdivisions: int) -> WarpTemplate:
-    """Prepare a template for warping, once per process for each template and number of subdivisions."""
+def prepare_template(template: HeadTemplate, subdivisions: int | None = None) -> WarpTemplate:
+    """Prepare a template for warping, once per process for each template and number of subdivisions.
+
+    With None it is subdivided until it has at least :data:`FINE_VERTICES`.
+    """
     n = len(template.vertices)
+    if subdivisions is None:
+        subdivisions = max(0, math.ceil(math.log(FINE_VERTICES / n, 4)))
     fine = loop_subdivision(template.faces, n, subdivisions)
     # A fine vertex takes the label of the template vertex that weighs most in it.
     heaviest = np.asarray(fine.matrix.argmax(axis=1)).ravel()
