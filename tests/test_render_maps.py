@@ -142,3 +142,23 @@ def test_attributes_of_another_mesh_are_refused(name):
     surface = one_triangle()
     with pytest.raises(MeshError, match=name):
         render(replace(surface, **{name: getattr(surface, name)[:2]}))
+
+
+def test_a_hole_shows_nothing_instead_of_the_inside():
+    vertices, faces = sphere(48)
+    camera = camera_at(0.0, size=96)
+    centre = vertices[faces].mean(axis=1)
+    # A hole in the middle of what the camera sees.
+    towards = camera.centre / np.linalg.norm(camera.centre)
+    open_faces = faces[centre @ towards < 0.9 * (centre @ towards).max()]
+    surface = attributes(vertices, open_faces)
+    inside = render_views(surface, [camera], RASTERISER)[0]
+    hidden = render_views(surface, [camera], RASTERISER, hide_back_faces=True)[0]
+    whole = render_views(attributes(vertices, faces), [camera], RASTERISER)[0]
+    hole = (inside.depth > 0) & (inside.depth - whole.depth > 0.05)
+    assert hole.sum() > 50
+    assert not hidden.depth[hole].any()
+    assert not hidden.mask[hole].any()
+    assert not hidden.normal[:, hole].any()
+    np.testing.assert_array_equal(hidden.depth[~hole], inside.depth[~hole])
+    np.testing.assert_array_equal(hidden.canonical[:, ~hole], inside.canonical[:, ~hole])

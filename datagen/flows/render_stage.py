@@ -76,7 +76,7 @@ class ShardSamples:
             frame = self._source.frame(key, index)
             warp = read_warp(BuildLayout(self._task.root).frame_warp(key, index))
             boxes = self._boxes(frame, warp, [view.camera for view in seen])
-            maps = render_views(surface_of(warp), [box.camera for box in boxes], self._rasteriser)
+            maps = render_views(surface_of(warp), [box.camera for box in boxes], self._rasteriser, hide_back_faces=True)
             rendered.update(zip(seen, zip(boxes, maps, strict=True), strict=True))
             frames[key, index] = frame, warp.head_to_world
         for view in views:

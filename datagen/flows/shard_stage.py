@@ -19,7 +19,7 @@ from datagen.shards.schema import SPLITS
 from datagen.sources.frame import SequenceKey
 
 # Part of every shard's content key: raise it when the same warps would be rendered to other maps.
-RENDER_VERSION = 1
+RENDER_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def render_warp(
     if unknown:
         raise InputError(f"{cameras} has no camera {', '.join(unknown)}", f"one of {', '.join(rig)}")
     chosen = [rig[name] for name in (names or rig)]
-    maps = render_views(surface_of(warp), chosen, make_rasteriser(backend))
+    maps = render_views(surface_of(warp), chosen, make_rasteriser(backend), hide_back_faces=True)
     with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
         for camera, view in zip(chosen, maps, strict=True):
             atomic_write_bytes(folder / f"{camera.name}.npz", _maps_bytes(view, camera))

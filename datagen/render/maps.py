@@ -9,12 +9,14 @@ import numpy.typing as npt
 
 from datagen.errors import MeshError
 from datagen.geometry.camera import Camera
-from datagen.geometry.mesh import vertex_normals
+from datagen.geometry.mesh import face_cross, vertex_normals
 from datagen.render.maps_kernel import interpolate_view
-from datagen.render.protocol import Fragments, Rasteriser, SurfaceAttributes, ViewMaps
+from datagen.render.protocol import NO_FACE, Fragments, Rasteriser, SurfaceAttributes, ViewMaps
 
 
-def render_views(surface: SurfaceAttributes, cameras: Sequence[Camera], rasteriser: Rasteriser) -> list[ViewMaps]:
+def render_views(
+    surface: SurfaceAttributes, cameras: Sequence[Camera], rasteriser: Rasteriser, *, hide_back_faces: bool = False
+) -> list[ViewMaps]:
     """Render depth, canonical coordinates, normals, regions and confidence into every camera.
 
     A triangle with an unknown corner (NaN canonical coordinate, or confidence 0) has depth and a normal, but no
@@ -26,6 +28,9 @@ def render_views(surface: SurfaceAttributes, cameras: Sequence[Camera], rasteris
     cameras : sequence of Camera
     rasteriser : Rasteriser
         From :func:`datagen.render.backends.make_rasteriser`.
+    hide_back_faces : bool
+        Where the nearest surface shows its back, the pixel holds no surface. Right for scans: there the camera looks
+        through a hole at the inside of the head, while the image shows skin.
 
     Returns
     -------
@@ -41,8 +46,22 @@ def render_views(surface: SurfaceAttributes, cameras: Sequence[Camera], rasteris
     """
     _check_attributes(surface)
     fragments = rasteriser.rasterise(surface.vertices, surface.faces, cameras)
+    if hide_back_faces:
+        fragments = [without_back_faces(f, surface, camera) for f, camera in zip(fragments, cameras, strict=True)]
     normals = vertex_normals(surface.vertices, surface.faces)
     return [_view_maps(surface, normals, camera, seen) for camera, seen in zip(cameras, fragments, strict=True)]
+
+
+def without_back_faces(seen: Fragments, surface: SurfaceAttributes, camera: Camera) -> Fragments:
+    """Return the fragments of one view with every pixel emptied that shows the back of a triangle."""
+    first = surface.vertices[surface.faces[:, 0]]
+    behind = np.einsum("fd,fd->f", face_cross(surface.vertices, surface.faces), camera.centre - first) <= 0
+    hidden = (seen.face != NO_FACE) & behind[seen.face]
+    return Fragments(
+        np.where(hidden, np.int32(NO_FACE), seen.face),
+        np.where(hidden[..., None], np.float32(0), seen.barycentric),
+        np.where(hidden, np.float32(0), seen.depth),
+    )
 
 
 def _view_maps(
