@@ -198,7 +198,7 @@ def _figures(result: BuildResult, meter: Meter, measured: dict[str, dict[str, An
     splits = open_dataset(result.dataset).splits
     return {
         "subjects": sum(len(subjects) for subjects in splits.values()),
-        "frames": audit.get("frames"),
+        "frames": sum(result.verdicts.values()),
         "views": sum(result.samples.values()),
         "samples_train": result.samples.get("train", 0),
         "samples_val": result.samples.get("val", 0),
