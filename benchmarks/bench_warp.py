@@ -1,7 +1,7 @@
 """Correspondence error of the warp on simulated captures with known truth.
 
-.venv/bin/python benchmarks/warp.py --subjects 4 --frames 2
-.venv/bin/python benchmarks/warp.py --track landmarks --json
+.venv/bin/python benchmarks/bench_warp.py --subjects 4 --frames 2
+.venv/bin/python benchmarks/bench_warp.py --track landmarks --json
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Agreement and speed of the rendering backends on the same heads and cameras.
 
-Run: ``python benchmarks/render.py [--heads 4] [--views 8] [--size 512] [--repeats 5] [--json FILE]``
+Run: ``python benchmarks/bench_render.py [--heads 4] [--views 8] [--size 512] [--repeats 5] [--json FILE]``
 
 Agreement is measured against Open3D's ray casting. Times are the least of the repeats, one view at a time on one
 thread for numba; Open3D uses every core it finds, so its processor time is given as well.
