@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -120,10 +121,11 @@ class AnnyHead:
 
 def _import_anny() -> Any:
     try:
-        # Warp, an import of anny's, prints a banner on the standard output, which belongs to our own data.
-        with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+        # NVIDIA Warp, an import of anny's, prints a banner on the standard output, which belongs to our own data, and
+        # without a GPU a warning that concerns nobody here.
+        with _silence(1), _silence(2):
             with contextlib.suppress(ImportError):
-                importlib.import_module("warp").config.quiet = True
+                importlib.import_module("warp").init()
             return importlib.import_module("anny")
     except ImportError as error:
         raise DependencyError(
@@ -131,6 +133,22 @@ def _import_anny() -> Any:
             "anny 0.6.2, which brings the embedded head model",
             "Install it with: pip install anny==0.6.2",
         ) from None
+
+
+@contextlib.contextmanager
+def _silence(descriptor: int) -> Iterator[None]:
+    """Discard what is written to a file descriptor, by native code too, which ``contextlib.redirect_*`` cannot."""
+    stream = {1: sys.stdout, 2: sys.stderr}[descriptor]
+    stream.flush()
+    kept = os.dup(descriptor)
+    try:
+        with open(os.devnull, "wb") as sink:
+            os.dup2(sink.fileno(), descriptor)
+        yield
+    finally:
+        stream.flush()
+        os.dup2(kept, descriptor)
+        os.close(kept)
 
 
 def _local_layout(labels: list[str]) -> list[tuple[str, list[int]]]:
