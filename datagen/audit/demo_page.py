@@ -11,6 +11,7 @@ from datagen import __version__
 from datagen.shards.atomic import atomic_write_bytes
 
 Figure = float | None
+MEASURED = {"canonical": "canonical error", "depth": "depth error", "depth_aligned": "depth error, scale aligned"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ def summary_rows(summary: DemoSummary) -> list[tuple[str, str]]:
         ("dataset", f"{_number(f['dataset_mib'], 1)} MiB"),
     ]
     for split, measured in summary.measured.items():
-        for what in ("canonical", "depth"):
+        for what, label in MEASURED.items():
             model, trivial = measured[f"{what}_mean_mm"], measured[f"baseline_{what}_mean_mm"]
-            rows.append((f"{split} {what} error", f"{_number(model, 1)} mm (mean map {_number(trivial, 1)} mm)"))
+            rows.append((f"{split} {label}", f"{_number(model, 1)} mm (mean map {_number(trivial, 1)} mm)"))
     rows.append(("time", f"{_number(f['seconds'], 0)} s"))
     rows.append(("peak memory", f"{_number(f['peak_gib'])} GiB"))
     return rows
