@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +19,9 @@ PATCH = 14  # the trainer's ViT reads patches of 14 pixels
 
 
 class Section(BaseModel):
-    """A part of the manifest: unknown keys are errors, values never change after reading."""
+    """A part of the manifest: unknown keys are errors, values are finite and never change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SimulatedSource(Section):
@@ -34,12 +35,14 @@ class SimulatedSource(Section):
     root: Path | None = Field(
         None, description="folder with `ict_facekit/` and `arkit_motion/`, for those who use them"
     )
-    subjects: int = Field(8, ge=1)
-    frames: int = Field(8, ge=1, description="frames per sequence")
+    subjects: int = Field(8, ge=1, le=100_000)
+    frames: int = Field(8, ge=1, le=100_000, description="frames per sequence")
     fps: float = Field(12.0, gt=0)
-    cameras: int = Field(8, ge=1)
-    image_size: int = Field(384, ge=32, description="pixels a side of the simulated sensor")
-    scan_vertices: int = Field(25_000, ge=500, description="points of a scan, about; stray pieces come on top")
+    cameras: int = Field(8, ge=1, le=1000)
+    image_size: int = Field(384, ge=32, le=8192, description="pixels a side of the simulated sensor")
+    scan_vertices: int = Field(
+        25_000, ge=500, le=10_000_000, description="points of a scan, about; stray pieces come on top"
+    )
     scan_noise_mm: float = Field(0.1, ge=0, description="standard deviation of the scan's noise along its normal")
     registration_error_mm: float = Field(2.0, ge=0, description="RMS of the smooth error of the supplied registration")
     landmark_noise_mm: float = Field(0.5, ge=0)
@@ -88,7 +91,7 @@ class RenderConfig(Section):
     """Settings of the ground-truth maps."""
 
     backend: Literal["auto", "numba", "open3d", "nvdiffrast"] = "auto"
-    resolution: int = Field(504, ge=PATCH, multiple_of=PATCH, description="pixels a side of a stored sample")
+    resolution: int = Field(504, ge=PATCH, le=8190, multiple_of=PATCH, description="pixels a side of a stored sample")
     crop_margin: float = Field(1.25, gt=0, description="side of the crop over the projected head's extent")
 
 
@@ -155,7 +158,7 @@ def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
         ) from None
     if not isinstance(content, dict):
         raise ManifestError(
-            f"manifest {path} holds a {type(content).__name__}",
+            f"manifest {path} " + ("is empty" if content is None else f"holds a {type(content).__name__}"),
             "a mapping of sections",
             "See manifests/ for recipes to start from",
         )
@@ -214,10 +217,12 @@ def _describe(error: ValidationError) -> str:
             location = [location[0], *location[2:]] if location[1] in {"simulated", "folder"} else location
         where = ".".join(location) or "the top level"
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(location[-1], _known_keys(), n=1)
+            # A key that is known elsewhere is in the wrong place; its own name is no advice.
+            known = [key for key in _known_keys() if key != location[-1]]
+            near = difflib.get_close_matches(location[-1], known, n=1)
             sentences.append(f"unknown key {where}" + (f" (did you mean {near[0]}?)" if near else ""))
         else:
-            sentences.append(f"{where}: {item['msg']}, found {item.get('input')!r}")
+            sentences.append(f"{where}: {item['msg']}, found {reprlib.repr(item.get('input'))}")
     return "; ".join(sentences)
 
 

@@ -56,6 +56,10 @@ def test_the_digest_sees_values_and_not_the_order_of_keys():
         ({"name": "t", "source": {"kind": "video"}}, ("source", "video")),
         ({"name": "a/b", "source": {"kind": "simulated"}}, ("name", "a/b")),
         ({"source": {"kind": "simulated"}}, ("name", "required")),
+        # Counts that no machine can hold would otherwise be planned until memory or patience runs out.
+        ({"name": "t", "source": {"kind": "simulated", "subjects": 10**12}}, ("source.subjects", "100000")),
+        ({"name": "t", "source": {"kind": "simulated", "image_size": 10**8}}, ("source.image_size", "8192")),
+        ({**MINIMAL, "warp": {"max_distance_mm": float("inf")}}, ("warp.max_distance_mm", "finite")),
     ],
 )
 def test_a_mistake_is_named_with_its_place(content: dict[str, object], words: tuple[str, ...]):
@@ -63,6 +67,20 @@ def test_a_mistake_is_named_with_its_place(content: dict[str, object], words: tu
         parse_manifest(content, "m.yaml")
     message = str(caught.value)
     assert all(word in message for word in ("m.yaml", "datagen schema", *words)), message
+
+
+def test_a_key_in_the_wrong_section_is_not_its_own_advice():
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest({"name": "t", "source": {"kind": "folder", "root": "/data", "frames": 2}})
+    assert "unknown key source.frames" in str(caught.value)
+    assert "did you mean frames?" not in str(caught.value)
+
+
+def test_a_huge_wrong_value_is_quoted_in_short():
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest({**MINIMAL, "seed": ["x" * 1000] * 1000})
+    assert "seed" in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 def test_all_mistakes_are_named_at_once():
