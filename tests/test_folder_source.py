@@ -272,3 +272,21 @@ def test_links_out_of_the_sequence_are_refused(root: Path, tmp_path: Path) -> No
         FolderCaptures(root).frame(KEY, 3)
     with pytest.raises(InputError, match="leads outside"):
         FolderCaptures(root).input_digest(KEY, 3)
+
+
+def test_sixteen_bit_images_are_refused_instead_of_clipped_to_white(root: Path) -> None:
+    from PIL import Image as PillowImage
+
+    path = next((root / KEY.subject / KEY.sequence / "images").rglob("*.png"))
+    with PillowImage.open(path) as picture:
+        grey = np.asarray(picture.convert("L"), np.uint16) * 256
+    PillowImage.fromarray(grey).save(path)
+    frame = FolderCaptures(root).frame(KEY, int(path.stem))
+    with pytest.raises(InputError, match="more than 8 bits"):
+        frame.images[path.parent.name]()
+
+
+def test_a_frame_rate_must_be_finite(root: Path) -> None:
+    edit(root, lambda content: content.update(fps=float("inf")))
+    with pytest.raises(InputError, match="fps"):
+        FolderCaptures(root).sequences()

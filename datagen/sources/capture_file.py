@@ -81,7 +81,7 @@ class CaptureFile(_Section):
     format: Literal["canonface-capture"]
     version: Literal[1]
     unit: str = Field(description="unit of scans, registrations and camera translations")
-    fps: float = Field(gt=0)
+    fps: float = Field(gt=0, allow_inf_nan=False)
     frames: list[int] = Field(min_length=1)
     pixel_center: PixelCentre = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
     cameras: dict[str, CameraEntry] = Field(min_length=1)

@@ -239,7 +239,16 @@ def _pixels(path: Path, mode: str) -> npt.NDArray[np.uint8]:
 
     try:
         with PillowImage.open(path) as picture:
+            # Pillow clips these to 8 bits instead of scaling them: everything but the shadows would be white.
+            if picture.mode.startswith(("I", "F")):
+                raise InputError(
+                    f"image {path} has more than 8 bits per grey value (mode {picture.mode})",
+                    "8 bits a channel",
+                    "Convert it, with the tone curve of sRGB",
+                )
             return np.asarray(picture.convert(mode), np.uint8)
+    except InputError:
+        raise
     except Exception as error:  # decoders raise many kinds on broken bytes
         raise InputError(
             f"image {path} cannot be read ({error})", "a complete PNG or JPEG", "Copy or export it again"
