@@ -324,3 +324,15 @@ def test_simulate_writes_captures_and_truth_apart(run: Run, tiny_build: BuildRes
     code, _, err = run("simulate", folder, "--out", tmp_path / "none")
     assert code == 2
     assert "is folder" in err
+
+
+def test_an_output_folder_below_a_file_is_refused(run: Run, tiny_build: BuildResult, tmp_path: Path) -> None:
+    layout = BuildLayout(tiny_build.root)
+    (tmp_path / "notes.txt").write_text("kept")
+    sequence = layout.captures / FIRST.subject / FIRST.sequence
+    out = tmp_path / "notes.txt" / "maps"
+    code, _, err = run("render", layout.frame_warp(FIRST, 0), "--cameras", sequence, "--out", out)
+    assert code == 2
+    assert "notes.txt" in err
+    assert "Choose another output path" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -21,7 +21,7 @@ from datagen.geometry.landmarks import declared_unit, read_landmarks
 from datagen.geometry.mesh_io import read_mesh
 from datagen.manifest import WarpConfig
 from datagen.render.protocol import ViewMaps
-from datagen.shards.atomic import atomic_write_bytes, make_folders
+from datagen.shards.atomic import atomic_write_bytes, make_folders, storage_errors
 from datagen.shards.schema import Sample
 from datagen.sources.frame import Registration
 from datagen.warp.engine import warp_frame
@@ -157,13 +157,17 @@ def staged_folder(out: Path) -> Iterator[Path]:
     ------
     InputError
         If ``out`` is a file.
+    StorageError
+        If no folder can be made there.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file", "a folder or a new name", "Choose another --out")
     out = out.resolve()
-    make_folders(out.parent)
     staging = out.parent / f".{out.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    staging.mkdir()
+    # Whatever stands in the way here (a file among the parents, a folder nobody can write) is the caller's choice.
+    with storage_errors(f"making the folder {out}"):
+        make_folders(out.parent)
+        staging.mkdir()
     try:
         yield staging
         make_folders(out)
