@@ -101,3 +101,10 @@ def test_units():
     assert metres_per("cm", "x") == 0.01
     with pytest.raises(InputError, match=r"capture\.json.*'feet'"):
         metres_per("feet", "capture.json")
+
+
+@pytest.mark.parametrize("count", [1, 500])
+def test_points_in_one_place_are_not_blamed_on_the_unit(count: int):
+    with pytest.raises(MeshError, match="in one place") as caught:
+        m.check_metric_scale(np.ones((count, 3)), "scan")
+    assert "factor" not in str(caught.value)

@@ -141,13 +141,20 @@ def check_metric_scale(vertices: FloatArray, name: str, reference_diagonal_m: fl
     Raises
     ------
     MeshError
-        If the bounding-box diagonal (of the central 98 % of points) is impossible for a head in metres.
+        If the bounding-box diagonal (of the central 98 % of points) is impossible for a head in metres, or all
+        points coincide, which no unit explains.
     """
     low, high = np.percentile(np.asarray(vertices, np.float64), [1, 99], axis=0)
     diagonal = float(np.linalg.norm(high - low))
     if HEAD_DIAGONAL_RANGE_M[0] <= diagonal <= HEAD_DIAGONAL_RANGE_M[1]:
         return
-    ratio = max(diagonal, 1e-12) / reference_diagonal_m
+    if diagonal == 0:
+        raise MeshError(
+            f"all points of {name} lie in one place",
+            "points spread over a head",
+            "Check the file and the export that made it",
+        )
+    ratio = diagonal / reference_diagonal_m
     unit = min(_UNITS, key=lambda u: abs(np.log(ratio * _UNITS[u])))
     factor = 1.0 / _UNITS[unit]
     raise MeshError(
