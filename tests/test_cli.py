@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from build_trees import copy_build, folder_build
+from PIL import Image
 
 from datagen.cli import app, main
 from datagen.flows.layout import BuildLayout
@@ -336,3 +337,16 @@ def test_an_output_folder_below_a_file_is_refused(run: Run, tiny_build: BuildRes
     assert "notes.txt" in err
     assert "Choose another output path" in err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_build_names_frames_with_broken_input_and_ends_with_one(
+    run: Run, tiny_build: BuildResult, tmp_path: Path
+) -> None:
+    manifest = folder_build(tiny_build.root, tmp_path / "out", tmp_path / "captures")
+    image = next((tmp_path / "captures" / "s001").rglob("images/cam00/*.png"))
+    Image.new("RGB", (7, 9)).save(image)
+    code, _, errors = run("build", manifest, "--out", tmp_path / "out", "--runner", "serial", "--set", "splits.val=0")
+    assert code == 1
+    assert "left out s001/performance/000000: CameraError" in errors
+    assert "7×9 pixels" in errors
+    assert "Traceback" not in errors

@@ -250,12 +250,13 @@ def test_bad_files_of_a_frame(root: Path) -> None:
     assert list(source.frame(KEY, 3).images) == ["cam1"]
     shutil.copy(folder / "scans/000003.ply", folder / "images/cam1/000003.png")
     with pytest.raises(InputError, match="cannot be read"):
-        source.frame(KEY, 3).images["cam1"]()
+        source.frame(KEY, 3)
     from PIL import Image
 
     Image.new("RGB", (24, 32)).save(folder / "images/cam1/000003.png")
     with pytest.raises(CameraError, match=r"24×32.*32×24"):
-        source.frame(KEY, 3).images["cam1"]()
+        source.frame(KEY, 3)
+    Image.new("RGB", (32, 24)).save(folder / "images/cam1/000003.png")
     (folder / "landmarks/000003.json").write_text('{"scheme": "ibug68", "unit": "m", "points": {"99": [0, 0, 0]}}')
     with pytest.raises(LandmarkError):
         source.frame(KEY, 3)

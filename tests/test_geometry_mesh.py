@@ -108,3 +108,19 @@ def test_points_in_one_place_are_not_blamed_on_the_unit(count: int):
     with pytest.raises(MeshError, match="in one place") as caught:
         m.check_metric_scale(np.ones((count, 3)), "scan")
     assert "factor" not in str(caught.value)
+
+
+def test_weld_joins_split_vertices_and_drops_flat_faces() -> None:
+    ball = octahedron()
+    corners = ball.faces.ravel()
+    flat = [[0, 0, 1], [5, 6, 6]]
+    soup = m.Mesh.of(ball.vertices[corners], np.concatenate([np.arange(len(corners)).reshape(-1, 3), flat]))
+    assert m.boundary_vertices(soup.faces, len(soup.vertices)).all()
+    welded, where = m.weld(soup)
+    np.testing.assert_array_equal(welded.vertices[where], soup.vertices)
+    assert len(welded.vertices) == len(ball.vertices)
+    assert len(welded.faces) == len(ball.faces)
+    assert not m.boundary_vertices(welded.faces, len(welded.vertices)).any()
+    again, same = m.weld(welded)
+    np.testing.assert_array_equal(again.vertices, welded.vertices)
+    np.testing.assert_array_equal(same, np.arange(len(welded.vertices)))

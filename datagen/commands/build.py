@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from datagen.manifest import SimulatedSource, load_manifest
 if TYPE_CHECKING:
     from datagen.flows.build import BuildResult
     from datagen.flows.planning import BuildPlan
+
+SHOWN_REASONS = 10
 
 OutOption = Annotated[Path, typer.Option("--out", help="Build folder; made if missing, continued if not.")]
 RunnerOption = Annotated[
@@ -37,7 +40,7 @@ def build_command(
 ) -> None:
     """Build a dataset from a manifest, or finish an interrupted build.
 
-    Exit code 1 if the finished dataset does not verify.
+    Exit code 1 if the finished dataset does not verify, or if a frame was left out because its input is broken.
 
     Example: datagen build manifests/demo.yaml --out runs/demo --set source.subjects=4
     """
@@ -51,8 +54,21 @@ def build_command(
         print_json(_result_json(result))
     else:
         _print_result(result)
-    if not result.verification.ok:
+    broken = _report_broken_input(out)
+    if broken or not result.verification.ok:
         raise SystemExit(1)
+
+
+def _report_broken_input(out: Path) -> int:
+    """Name the frames that could not be warped at all, and return how many there are."""
+    from datagen.audit.results import read_results
+
+    broken = [frame for frame in read_results(out) if not frame.has_warp]
+    for frame in broken[:SHOWN_REASONS]:
+        print(f"left out {frame.name}: {'; '.join(frame.verdict.reasons)}", file=sys.stderr)
+    if len(broken) > SHOWN_REASONS:
+        print(f"… and {len(broken) - SHOWN_REASONS} more; `datagen explain {out} --failed` lists them", file=sys.stderr)
+    return len(broken)
 
 
 def _result_json(result: BuildResult) -> dict[str, Any]:

@@ -103,6 +103,28 @@ def compact(vertices: FloatArray, faces: IntArray) -> tuple[Mesh, npt.NDArray[np
     return Mesh.of(np.asarray(vertices)[kept], inverse.reshape(-1, 3)), kept.astype(np.int64)
 
 
+def weld(mesh: Mesh) -> tuple[Mesh, npt.NDArray[np.int64]]:
+    """Join vertices at the same place and drop faces without area, so that borders and normals are the surface's own.
+
+    Files split vertices along texture seams or give every triangle its own; to a surface that is no border.
+
+    Returns
+    -------
+    welded : Mesh
+        Vertices in the order of their first appearance.
+    where : (N,) int64
+        Welded index of each vertex of ``mesh``.
+    """
+    _, first, where = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    vertices, where = mesh.vertices[first[order]], rank[where.ravel()]
+    faces = where[mesh.faces]
+    kept = np.linalg.norm(face_cross(vertices, faces), axis=1) > 0
+    return Mesh.of(vertices, faces[kept]), where
+
+
 def validate_mesh(mesh: Mesh, name: str, *, need_faces: bool = True) -> Mesh:
     """Check a mesh at the door and return it.
 

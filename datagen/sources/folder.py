@@ -66,7 +66,7 @@ class FolderCaptures:
         return [self._info(key) for key in self._keys]
 
     def frame(self, key: SequenceKey, index: int) -> Frame:
-        """Read one frame; images and masks wait until they are asked for.
+        """Read one frame; of images and masks only the sizes, their pixels wait until they are asked for.
 
         Raises
         ------
@@ -208,6 +208,8 @@ def _camera_files(
         return {}
     paths = {camera.name: (_inside(folder, pattern, frame=index, camera=camera.name), camera) for camera in cameras}
     found = {name: entry for name, entry in paths.items() if entry[0].is_file()}
+    for path, camera in found.values():
+        _check_header(path, camera)
     for name, (path, _) in paths.items():
         own_folder = f"{name}" in path.relative_to(folder).parent.as_posix().split("/")
         if name not in found and (not found or (own_folder and path.parent.is_dir())):
@@ -234,6 +236,21 @@ def _missing(path: Path, key: SequenceKey, index: int, error: OSError) -> InputE
     )
 
 
+def _check_header(path: Path, camera: Camera) -> None:
+    from PIL import Image as PillowImage
+
+    try:
+        with PillowImage.open(path) as picture:
+            width, height = picture.size
+    except Exception as error:  # decoders raise many kinds on broken bytes
+        raise _undecodable(path, error) from None
+    check_image_size(camera, (height, width), str(path))
+
+
+def _undecodable(path: Path, error: Exception) -> InputError:
+    return InputError(f"image {path} cannot be read ({error})", "a complete PNG or JPEG", "Copy or export it again")
+
+
 def _pixels(path: Path, mode: str) -> npt.NDArray[np.uint8]:
     from PIL import Image as PillowImage
 
@@ -250,9 +267,7 @@ def _pixels(path: Path, mode: str) -> npt.NDArray[np.uint8]:
     except InputError:
         raise
     except Exception as error:  # decoders raise many kinds on broken bytes
-        raise InputError(
-            f"image {path} cannot be read ({error})", "a complete PNG or JPEG", "Copy or export it again"
-        ) from None
+        raise _undecodable(path, error) from None
 
 
 def _read_image(path: Path, camera: Camera) -> Image:

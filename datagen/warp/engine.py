@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from datagen.errors import WarpError
 from datagen.geometry.landmarks import Landmarks, validate_landmarks
-from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh
+from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh, vertex_normals, weld
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel, HeadTemplate
-from datagen.heads.regions import mask_of
+from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
 from datagen.warp.confidence import point_confidence
@@ -26,7 +26,7 @@ from datagen.warp.transport import transport
 FloatArray = npt.NDArray[np.float64]
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 
 # A person's head differs from the mean template's size by less than this; more is a unit or landmark mistake.
 SCALE_RANGE = (0.7, 1.45)
@@ -82,8 +82,11 @@ def warp_frame(
             "Add a registration in the template's topology, or at least three landmarks",
         )
     anchor = registration.vertices if use_registration and registration else landmarks.points if landmarks else None
-    surface = _surface_of(scan, np.asarray(anchor))
+    welded, where = weld(scan)
+    surface = _surface_of(welded, np.asarray(anchor))
     start = _start(head, surface, registration if use_registration else None, landmarks)
+    if len(welded.faces):
+        _check_orientation(head.template, start, surface)
 
     registered, anchored = deform(template, surface, start, landmarks)
     carried = transport(
@@ -99,9 +102,9 @@ def warp_frame(
     return Warp(
         scan_vertices=scan.vertices,
         scan_faces=scan.faces,
-        canonical=canonical,
-        confidence=np.where(outside, np.float32(0), confidence),
-        region=np.where(outside, np.uint8(0), carried.region),
+        canonical=canonical[where],
+        confidence=np.where(outside, np.float32(0), confidence)[where],
+        region=np.where(outside, np.uint8(0), carried.region)[where],
         registered_vertices=registered,
         registered_faces=template.faces,
         head_to_world=_head_pose(template, registered),
@@ -159,6 +162,19 @@ def _start(head: HeadModel, surface: Surface, registration: Registration | None,
             "Check the landmark order: iBUG's 36 is the subject's right outer eye corner, 30 the nose tip",
         )
     return Start(fit.vertices, FROM_LANDMARKS, rotate=True)
+
+
+def _check_orientation(template: HeadTemplate, start: Start, surface: Surface) -> None:
+    hit = surface.closest(start.vertices)
+    near = np.linalg.norm(hit.position - start.vertices, axis=1) < MAX_START_RMS_MM / MM_PER_M
+    near &= mask_of(template.regions, FACE_REGIONS)
+    cosine = np.einsum("nd,nd->n", vertex_normals(start.vertices, template.faces), hit.normal)[near]
+    if len(cosine) and np.median(cosine) < -0.5:
+        raise WarpError(
+            "the scan's faces point inwards",
+            "corners counter-clockwise seen from outside",
+            "Reverse the order of each face's corners",
+        )
 
 
 def _landmark_rms_mm(template: HeadTemplate, registered: FloatArray, landmarks: Landmarks | None) -> float | None:
