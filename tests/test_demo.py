@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import TINY_MANIFEST
 
@@ -66,6 +71,27 @@ def test_a_lost_prediction_is_made_again_and_nothing_else(demo: Path) -> None:
     run_demo(MANIFEST, demo, "tiny", SHORT_FIT)
     assert (demo / "prediction" / "strip.png").is_file()
     assert (demo / "train/best.pt").stat().st_mtime_ns == fitted
+
+
+def test_a_killed_demo_takes_its_trainer_with_it(demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    shutil.copytree(demo, out)
+    shutil.rmtree(out / "train")
+    (out / "report.tmp-1").mkdir()
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from datagen.flows.demo import run_demo\nfrom test_demo import MANIFEST\n"
+        "run_demo(MANIFEST, Path(sys.argv[1]), 'tiny', ('fit.steps=100000', 'fit.save_every=1'))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(out)], cwd=Path(__file__).parent)
+    deadline = time.monotonic() + 120
+    while not (out / "train" / "last.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (trainer,) = [p for p in psutil.Process(process.pid).children() if "trainer.cli" in " ".join(p.cmdline())]
+    process.kill()
+    process.wait()
+    trainer.wait(timeout=60)
+    assert not trainer.is_running()
 
 
 def test_a_step_that_fails_is_named(demo: Path) -> None:

@@ -24,6 +24,17 @@ MIB = 2**20
 EVALUATED = ("val", "test")
 PREDICTED = "test"
 PREDICTED_FRAMES = 4
+# The trainer's command line, which saves and ends when the pipe to a killed demo breaks: left alone it would go on
+# beside the one that the next demo starts.
+TRAINER = """
+import os, signal, threading
+def end_with_parent():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end_with_parent, daemon=True).start()
+from trainer.cli import main
+main()
+"""
 
 
 class DemoError(CanonfaceError):
@@ -160,21 +171,25 @@ def _predict(layout: DemoLayout, meter: Meter, key: str) -> None:
 
 def _trainer(*arguments: str) -> str:
     """Run the trainer in a process of its own: the two packages share a dataset, not code, and memory is returned."""
-    as_data = "--json" in arguments
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer.cli", *arguments],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE if as_data else None,
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if "--json" in arguments else None,
         text=True,
     )
-    if done.returncode:
+    try:
+        answer = process.stdout.read() if process.stdout else ""
+        process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+    if process.returncode:
         raise DemoError(
-            f"`trainer {arguments[0]}` ended with exit code {done.returncode} (see above)",
+            f"`trainer {arguments[0]}` ended with exit code {process.returncode} (see above)",
             "exit code 0",
             "Correct what it names and run the demo again; finished steps are kept",
         )
-    return done.stdout or ""
+    return answer
 
 
 def _model_key(layout: DemoLayout) -> str:

@@ -56,6 +56,8 @@ def refresh_report(layout: BuildLayout, plan: BuildPlan) -> Path:
     if index.is_file() and key_file.is_file() and key_file.read_text().strip() == key:
         return index
     with disk_refusals("writing the report"):
+        for leftover in layout.root.glob("report.tmp-*"):
+            shutil.rmtree(leftover)
         index = write_report(layout.root)
         atomic_write_bytes(key_file, f"{key}\n".encode())
     return index
