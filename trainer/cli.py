@@ -21,7 +21,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
 _Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -40,7 +41,7 @@ def fit(
 ) -> None:
     """Fit a model. The same command again goes on where it stopped.
 
-    Example: `trainer fit build/ --out runs/first --config demo --set fit.steps=500`
+    Example: `trainer fit runs/mine --out runs/model --config demo --set fit.steps=500`
     """
     settings = load_config(config, overrides or ())
     opened = open_dataset(dataset)
@@ -68,7 +69,7 @@ def evaluate(
 ) -> None:
     """Measure a model on a split, beside the mean map of the training set.
 
-    Example: `trainer evaluate runs/first build/ --split val --report runs/first/report`
+    Example: `trainer evaluate runs/model runs/mine --split val --report runs/model/report`
     """
     from trainer.evaluate import evaluate as run_evaluate
 
@@ -97,7 +98,7 @@ def predict(
 ) -> None:
     """Predict depth, canonical coordinates and confidence of up to N frames together.
 
-    Example: `trainer predict runs/first photos/ --out predictions`
+    Example: `trainer predict runs/model photos/ --out predictions`
     """
     from trainer.predict import predict as run_predict
 

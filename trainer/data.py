@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,14 @@ def training_loader(batches: TrainingBatches, first_step: int, steps: int, worke
         sampler=range(first_step, steps),
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_outlive_signals,
     )
+
+
+def _outlive_signals(_worker: int) -> None:
+    """Leave signals to the main process: one that goes to the whole group must not take the batch it is waiting for."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def describe_sample(split: Split, index: int) -> str:

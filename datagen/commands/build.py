@@ -42,7 +42,7 @@ def build_command(
 
     Exit code 1 if the finished dataset does not verify, or if a frame was left out because its input is broken.
 
-    Example: datagen build manifests/demo.yaml --out runs/demo --set source.subjects=4
+    Example: datagen build manifests/demo.yaml --out runs/demo --set source.frames=3
     """
     recipe = load_manifest(manifest, overrides or ())
     from datagen.flows.build import build

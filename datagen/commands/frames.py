@@ -53,7 +53,7 @@ def explain_command(
 ) -> None:
     """Say why frames got their verdicts.
 
-    Example: datagen explain runs/demo s003/talk/000012
+    Example: datagen explain runs/demo s003/performance/000002
     """
     from datagen.audit.explain import explain
     from datagen.flows.status import explain_frame
@@ -99,7 +99,7 @@ def _choose(
     from datagen.flows.status import FrameName, chosen_frames
 
     if not names and not failed and not review:
-        raise InputError("no frame is named", "names, --failed or --review", "For example: s003/talk/000012")
+        raise InputError("no frame is named", "names, --failed or --review", "For example: s003/performance/000002")
     plan = plan_build(manifest_of_build(out))
     layout = BuildLayout(out.resolve())
     statuses = {status for status, wanted in (("fail", failed), ("review", review)) if wanted}

@@ -93,10 +93,11 @@ def chosen_frames(
     frames = [(sequence.key, frame) for sequence in plan.sequences for frame in sequence.frames]
     for name in names:
         if not any(name.covers(key, frame) for key, frame in frames):
-            text = "/".join(str(part) for part in (name.subject, name.sequence, name.frame) if part is not None)
+            number = None if name.frame is None else f"{name.frame:06d}"
+            text = "/".join(part for part in (name.subject, name.sequence, number) if part is not None)
             raise InputError(
                 f"no frame of this build is called {text}",
-                f"names such as {frames[0][0]}/{frames[0][1]}",
+                f"names such as {frames[0][0]}/{frames[0][1]:06d}",
                 "`datagen plan --json` lists all",
             )
     chosen = []
