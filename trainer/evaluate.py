@@ -158,8 +158,8 @@ def _row(s: _Shown, half_extent_m: float) -> list[Panel]:
     canonical_error = masked(offset * half_extent_m * MM_PER_M, known)
     return [
         Panel(s.truth["image"].transpose(1, 2, 0), "image"),
-        Panel(masked(true_mm, surface), "depth, truth", "mm", limits),
-        Panel(masked(s.depth_m * MM_PER_M, surface), "depth, predicted", "mm", limits),
+        Panel(masked(true_mm, surface), "depth, truth", "mm", limits, "viridis_r"),
+        Panel(masked(s.depth_m * MM_PER_M, surface), "depth, predicted", "mm", limits, "viridis_r"),
         Panel(depth_error, "depth error", "mm", (0.0, 20.0), "magma"),
         Panel(canonical_colours(s.truth["canonical"], known), "canonical, truth"),
         Panel(canonical_colours(s.canonical, known), "canonical, predicted"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -185,7 +186,7 @@ def _write(
         canonical = canonical_colours(maps.canonical[k][:, *box], shown)
         confidence = np.log(maps.canonical_confidence[k][box])
         for what, pixels in (
-            ("depth", colour_map(depth_mm, shown)),
+            ("depth", colour_map(depth_mm, shown, "viridis_r")),
             ("canonical", canonical),
             ("confidence", colour_map(confidence, shown, "magma")),
         ):
@@ -197,11 +198,14 @@ def _write(
         rows.append(
             [
                 Panel(clip.images[k][:, *box].transpose(1, 2, 0), "image"),
-                Panel(masked(depth_mm, shown), "depth", "mm"),
+                Panel(masked(depth_mm, shown), "depth", "mm", None, "viridis_r"),
                 Panel(canonical, "canonical"),
                 Panel(masked(confidence, shown), "confidence", "log c", None, "magma"),
             ]
         )
+    blank = [name for name, shown in zip(clip.names, valid, strict=True) if not shown.any()]
+    if blank:
+        print(f"no surface was found in {len(blank)} of {len(clip.names)} frames: {', '.join(blank)}", file=sys.stderr)
     write_grid(out / "strip.png", rows)
     atomic_write_bytes(out / "raw_predictions.npz", _npz(clip, maps, intrinsics, valid, half_extent_m))
     return [*written, out / "strip.png", out / "raw_predictions.npz"]
