@@ -116,7 +116,7 @@ def warp_frame(
 def _surface_of(scan: Mesh, known: FloatArray) -> Surface:
     if len(scan.faces):
         return Surface(scan.vertices, scan.faces)
-    # Registrations and landmarks surround the head's middle or lie in front of it; 5 cm behind is inside either way.
+    # Landmarks lie on the face and the cloud's middle behind it: halfway between is inside the head.
     return PointSurface(scan.vertices, scan.vertices.mean(axis=0) * 0.5 + known.mean(axis=0) * 0.5)
 
 
