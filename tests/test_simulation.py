@@ -49,6 +49,43 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_departure_moves_the_person_and_leaves_the_skin_where_it_belongs() -> None:
+    head = load_head("anny")
+    other = SimulatedCapture(SMALL, SEED, 0, head, departure_rms_m=1.5e-3, images=False)
+    plain = small_capture()
+    at = (plain.expressions[1], plain.poses[1])
+    posed, departed = plain.subject.pose(*at), other.subject.pose(*at)
+    moved = np.linalg.norm(departed.template_vertices - posed.template_vertices, axis=1)
+    assert 1e3 * np.sqrt((moved**2).mean()) == pytest.approx(1.5, rel=1e-6)
+    np.testing.assert_array_equal(departed.canonical, posed.canonical)
+    faces = head.template.faces
+    step = np.diff((departed.template_vertices - posed.template_vertices)[faces[:, :2]], axis=1)[:, 0]
+    length = np.diff(head.template.vertices[faces[:, :2]], axis=1)[:, 0]
+    assert np.quantile(np.linalg.norm(step, axis=1) / np.linalg.norm(length, axis=1), 0.99) < 0.3
+    frame = other.frame(1)
+    assert not frame.images
+    assert not frame.masks
+
+
+def test_true_regions_are_those_of_the_true_place() -> None:
+    frame = small_frame(0)
+    template = load_head("anny").template
+    known = np.isfinite(frame.truth).all(axis=1)
+    np.testing.assert_array_equal(frame.region > 0, known)
+    nearest = cKDTree(template.vertices).query(template.space.metres(frame.truth[known]))[1]
+    assert (template.regions[nearest] == frame.region[known]).mean() > 0.9
+
+
+def test_an_expression_or_a_noise_can_be_asked_for() -> None:
+    capture = small_capture()
+    neutral = capture.frame(1, expression=np.zeros(capture.expressions.shape[1]), scan_noise_mm=0.0)
+    template = capture.subject.head.template
+    at_rest = capture.subject.head.vertices(capture.subject.identity, np.zeros(capture.expressions.shape[1]))
+    R, t = capture.poses[1, :3, :3], capture.poses[1, :3, 3]
+    off = neutral.landmarks.points - template.landmarks(at_rest @ R.T + t)
+    assert 1e3 * np.abs(off).max() < 5 * SMALL.landmark_noise_mm
+
+
 def test_plans_are_small_and_picklable() -> None:
     plans = plan_sequences(SMALL, SEED)
     assert [str(plan.key) for plan in plans] == ["s000/performance", "s001/performance"]

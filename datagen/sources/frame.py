@@ -55,13 +55,16 @@ class Registration:
     Attributes
     ----------
     head : str
-        Name of the head model whose topology it has.
+        Name of the head model, or of the captures' own topology, that its vertices belong to.
     vertices : (V, 3) float64
         World metres.
+    trust : (V,) float64 or None
+        In [0, 1]: how far each vertex is known rather than guessed; None where all are known.
     """
 
     head: str
     vertices: npt.NDArray[np.float64]
+    trust: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

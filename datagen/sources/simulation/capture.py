@@ -17,11 +17,12 @@ from datagen.heads.regions import REGIONS, mask_of
 from datagen.manifest import SimulatedSource
 from datagen.render.albedo import skin_albedo, skin_gloss
 from datagen.render.backends import make_rasteriser
-from datagen.render.light import random_background, random_light
+from datagen.render.light import Light, random_background, random_light
 from datagen.render.occlusion import ambient_occlusion
 from datagen.render.shading import shade_image
 from datagen.sources.frame import Image
 from datagen.sources.simulation.arkit import arkit_curves
+from datagen.sources.simulation.departure import identity_departure
 from datagen.sources.simulation.fields import WaveField
 from datagen.sources.simulation.motion import expression_curves, head_poses
 from datagen.sources.simulation.remesh import SurfaceSamples, random_triangulation
@@ -44,7 +45,8 @@ MIN_PIECE = 30
 AIM_M = (0.0, -0.02, 0.0)
 # Share of the mouth's inside that reconstruction picks up.
 MOUTH_SHARE = 0.15
-_PURPOSES = ("person", "motion", "pose", "rig", "light", "look", "tracker", "mouth")
+# Their order seeds the generators: new ones go to the end.
+_PURPOSES = ("person", "motion", "pose", "rig", "light", "look", "tracker", "mouth", "frame", "departure")
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,33 @@ class SimulatedFrame:
         World metres.
     truth : (N, 3) float32
         Normalised canonical coordinate of each scan vertex, NaN for stray pieces.
+    region : (N,) uint8
+        True label of each scan vertex, 0 for stray pieces.
     registration : (V, 3) float64
         World metres.
     landmarks : Landmarks
     images, masks : dict of camera name to (H, W, 3) uint8 sRGB and (H, W) bool
+        Empty if the capture makes no images.
     """
 
     scan: Mesh
     truth: npt.NDArray[np.float32]
+    region: npt.NDArray[np.uint8]
     registration: F64
     landmarks: Landmarks
     images: dict[str, Image]
     masks: dict[str, npt.NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class _Studio:
+    """What a subject's images show besides its shape; per dense vertex where it belongs to the skin."""
+
+    light: Light
+    background: npt.NDArray[np.float32]
+    albedo: npt.NDArray[np.float32]
+    gloss: npt.NDArray[np.float32]
+    occlusion: npt.NDArray[np.float32]
 
 
 class SimulatedCapture:
@@ -81,6 +98,11 @@ class SimulatedCapture:
     subject : int
         Index of the subject; with ``seed`` it determines everything.
     head : HeadModel
+    departure_rms_m : float
+        How far the person departs from every shape of the model, RMS over the template's vertices; 0 is a person
+        the model can represent.
+    images : bool
+        Whether frames come with images and masks; those who only warp save most of a frame's time without.
 
     Raises
     ------
@@ -88,11 +110,23 @@ class SimulatedCapture:
         If ``config.motion`` is ``arkit`` and the recording under ``config.root`` cannot be read.
     """
 
-    def __init__(self, config: SimulatedSource, seed: int, subject: int, head: HeadModel) -> None:
+    def __init__(
+        self,
+        config: SimulatedSource,
+        seed: int,
+        subject: int,
+        head: HeadModel,
+        *,
+        departure_rms_m: float = 0.0,
+        images: bool = True,
+    ) -> None:
         self.config = config
         self._seed, self._index = seed, subject
         person = self._rng("person")
-        self.subject = Subject(head, person)
+        departure = (
+            identity_departure(head.template, departure_rms_m, self._rng("departure")) if departure_rms_m else None
+        )
+        self.subject = Subject(head, person, departure)
         self.times_s = np.arange(config.frames) / config.fps
         if config.motion == "arkit":
             self.expressions = arkit_curves(config.root or Path(), head.expression_names, self.times_s, subject)
@@ -106,21 +140,18 @@ class SimulatedCapture:
         self.poses[:, :3, 3] -= np.einsum("tij,j->ti", self.poses[:, :3, :3], centre)
         extent = float(np.ptp(head_points, axis=0).max())
         self.cameras = frontal_arc(config.cameras, config.image_size, extent, self._rng("rig"), AIM_M)
-        self._light = random_light(self._rng("light"))
-        self._background = random_background(config.image_size, config.image_size, self._rng("light"))
         self._error = RegistrationError(config.registration_error_mm / 1000, self._rng("tracker"))
         self._rasteriser = make_rasteriser("numba")
         dense = self.subject.dense
         self._refinement = self.subject.refinement(config.scan_vertices)
-        canonical = template.space.normalise(dense.points)
-        self._albedo = skin_albedo(canonical, dense.regions, self._rng("look"))
-        self._gloss = skin_gloss(dense.regions)
-        rest = self.subject.pose(np.zeros(len(head.expression_names)), self.poses[0])
-        self._occlusion = ambient_occlusion(rest.vertices, self.subject.faces, rest.normals, self._rasteriser)
+        # A refined vertex takes the label of one of the dense vertices it lies between.
+        parents = self._refinement.matrix
+        self._regions = dense.regions[parents.indices[parents.indptr[:-1]]]
         mouth = dense.regions == REGIONS["mouth_interior"]
         field = WaveField.draw((10e-3, 25e-3), self._rng("mouth"))(dense.points)[:, 0]
         threshold = np.quantile(field[mouth], 1 - MOUTH_SHARE) if mouth.any() else 0.0
         self._scannable = ~mouth | (field > threshold)
+        self._studio = self._furnish() if images else None
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """Return the generator of one purpose, so that no part's draws shift another's."""
@@ -130,17 +161,28 @@ class SimulatedCapture:
         """Make the frames one after another."""
         return (self.frame(index) for index in range(self.config.frames))
 
-    def frame(self, index: int) -> SimulatedFrame:
-        """Make one frame."""
-        rng = np.random.default_rng([self._seed, self._index, len(_PURPOSES), index])
-        surface = self.subject.pose(self.expressions[index], self.poses[index])
-        scan, truth = self._scan(surface, rng)
+    def frame(self, index: int, *, expression: F64 | None = None, scan_noise_mm: float | None = None) -> SimulatedFrame:
+        """Make one frame, by default with the expression performed there and the configured noise.
+
+        Parameters
+        ----------
+        index : int
+        expression : (E,) float64, optional
+            Weights to show instead.
+        scan_noise_mm : float, optional
+        """
+        rng = np.random.default_rng([self._seed, self._index, _PURPOSES.index("frame"), index])
+        shown = self.expressions[index] if expression is None else expression
+        surface = self.subject.pose(shown, self.poses[index])
+        noise_mm = self.config.scan_noise_mm if scan_noise_mm is None else scan_noise_mm
+        scan, truth, region = self._scan(surface, noise_mm / 1000, rng)
         template = self.subject.head.template
         error = self._error(template.vertices, float(self.times_s[index])) @ self.poses[index, :3, :3].T
         images, masks = self._images(surface, rng)
         return SimulatedFrame(
             scan=scan,
             truth=truth,
+            region=region,
             registration=surface.template_vertices + error,
             landmarks=detected_landmarks(
                 template, surface.template_vertices, self.config.landmark_noise_mm / 1000, rng
@@ -149,7 +191,9 @@ class SimulatedCapture:
             masks=masks,
         )
 
-    def _scan(self, surface: PosedSurface, rng: np.random.Generator) -> tuple[Mesh, npt.NDArray[np.float32]]:
+    def _scan(
+        self, surface: PosedSurface, noise_m: float, rng: np.random.Generator
+    ) -> tuple[Mesh, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         views = views_of_points(surface.vertices, surface.normals, self.subject.faces, self.cameras, self._rasteriser)
         seen = (views >= min(MIN_VIEWS, len(self.cameras))) & self._scannable
         matrix = self._refinement.matrix
@@ -158,7 +202,7 @@ class SimulatedCapture:
         samples = random_triangulation(self._refinement, positions, active, self.config.scan_vertices, rng)
         points = samples.interpolate(positions)
         normals = samples.interpolate(matrix @ surface.normals)
-        noisy = points + noise_along_normal(points, self.config.scan_noise_mm / 1000, rng)[:, None] * normals
+        noisy = points + noise_along_normal(points, noise_m, rng)[:, None] * normals
         truth = samples.interpolate(matrix @ surface.canonical)
         return self._with_strays(samples, noisy, normals, truth, rng)
 
@@ -169,7 +213,7 @@ class SimulatedCapture:
         normals: F64,
         truth: F64,
         rng: np.random.Generator,
-    ) -> tuple[Mesh, npt.NDArray[np.float32]]:
+    ) -> tuple[Mesh, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         faces = samples.faces[largest_pieces(samples.faces, len(points), MIN_PIECE)]
         template = self.subject.head.template
         outer = mask_of(self.subject.dense.regions, ("scalp", "neck", "right_ear", "left_ear"))
@@ -177,35 +221,50 @@ class SimulatedCapture:
         strays = stray_pieces(points, normals, hosts, rng)
         vertices = np.concatenate([points, strays.vertices])
         canonical = np.concatenate([template.space.normalise(truth), np.full(strays.vertices.shape, np.nan)])
+        heaviest = np.take_along_axis(samples.corners, samples.weights.argmax(axis=1)[:, None], axis=1)[:, 0]
+        region = np.concatenate([self._regions[heaviest], np.zeros(len(strays.vertices), np.uint8)])
         all_faces = np.concatenate([faces, strays.faces + len(points)])
         # Drop unused samples and shuffle, so that the order says nothing of what is stray.
         used = rng.permutation(np.unique(all_faces))
         renumber = np.full(len(vertices), -1, np.int64)
         renumber[used] = np.arange(len(used))
         scan = Mesh.of(vertices[used], rng.permutation(renumber[all_faces]))
-        return scan, canonical[used].astype(np.float32)
+        return scan, canonical[used].astype(np.float32), region[used]
+
+    def _furnish(self) -> _Studio:
+        """Draw what images show besides the shape."""
+        template, dense, size = self.subject.head.template, self.subject.dense, self.config.image_size
+        rest = self.subject.pose(np.zeros(len(self.subject.head.expression_names)), self.poses[0])
+        return _Studio(
+            light=random_light(self._rng("light")),
+            background=random_background(size, size, self._rng("light")),
+            albedo=skin_albedo(template.space.normalise(dense.points), dense.regions, self._rng("look")),
+            gloss=skin_gloss(dense.regions),
+            occlusion=ambient_occlusion(rest.vertices, self.subject.faces, rest.normals, self._rasteriser),
+        )
 
     def _images(
         self, surface: PosedSurface, rng: np.random.Generator
     ) -> tuple[dict[str, Image], dict[str, npt.NDArray[np.bool_]]]:
         images, masks = {}, {}
-        for camera in self.cameras:
-            images[camera.name], masks[camera.name] = self._shade(surface, camera, rng)
+        if self._studio is not None:
+            for camera in self.cameras:
+                images[camera.name], masks[camera.name] = self._shade(surface, self._studio, camera, rng)
         return images, masks
 
     def _shade(
-        self, surface: PosedSurface, camera: Camera, rng: np.random.Generator
+        self, surface: PosedSurface, studio: _Studio, camera: Camera, rng: np.random.Generator
     ) -> tuple[Image, npt.NDArray[np.bool_]]:
         return shade_image(
             surface.vertices,
             self.subject.faces,
             surface.normals,
-            self._albedo,
+            studio.albedo,
             camera,
             self._rasteriser,
-            self._light,
-            self._background,
+            studio.light,
+            studio.background,
             rng,
-            gloss=self._gloss,
-            occlusion=self._occlusion,
+            gloss=studio.gloss,
+            occlusion=studio.occlusion,
         )

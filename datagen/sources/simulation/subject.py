@@ -106,16 +106,19 @@ class Subject:
     head : HeadModel
     rng : numpy Generator
         Seeded by the subject; draws identity and skin detail.
+    departure : (V, 3) float64, optional
+        Displacement of the template's vertices (metres, template axes) on top of every shape of the model; see
+        :func:`~datagen.sources.simulation.departure.identity_departure`. It stays with the skin: what is displaced
+        keeps its canonical coordinate.
     """
 
-    def __init__(self, head: HeadModel, rng: np.random.Generator) -> None:
+    def __init__(self, head: HeadModel, rng: np.random.Generator, departure: F64 | None = None) -> None:
         self.head = head
+        self._departure = departure
         self.dense = dense_template(head.template)
         self.identity = np.clip(rng.normal(size=head.identity_size), -IDENTITY_LIMIT, IDENTITY_LIMIT)
         self._detail = SkinDetail(head.template, self.dense.points, self.dense.shares, rng)
-        self.neutral = self.dense.subdivision.matrix @ head.vertices(
-            self.identity, np.zeros(len(head.expression_names))
-        )
+        self.neutral = self.dense.subdivision.matrix @ self._shape(np.zeros(len(head.expression_names)))
 
     @property
     def faces(self) -> npt.NDArray[np.int32]:
@@ -125,12 +128,17 @@ class Subject:
     def pose(self, expression: F64, head_to_world: F64) -> PosedSurface:
         """Return the subject under expression weights (E,) and a rigid (4, 4) pose."""
         R, t = head_to_world[:3, :3], head_to_world[:3, 3]
-        coarse = self.head.vertices(self.identity, expression) @ R.T + t
+        coarse = self._shape(expression) @ R.T + t
         smooth = self.dense.subdivision.matrix @ coarse
         offset = self._detail.offsets(self.head.expression_names, expression)[:, None]
         detailed = smooth + offset * vertex_normals(smooth, self.faces)
         canonical = self.dense.points + offset * self.dense.normals
         return PosedSurface(detailed, normalised(vertex_normals(detailed, self.faces)), canonical, coarse)
+
+    def _shape(self, expression: F64) -> F64:
+        """Template vertices under expression weights, (V, 3) float64 metres in template axes."""
+        vertices = self.head.vertices(self.identity, expression)
+        return vertices if self._departure is None else vertices + self._departure
 
     def refinement(self, scan_vertices: int) -> Refinement:
         """Return the dense surface refined enough for scans of about ``scan_vertices`` points."""
