@@ -53,6 +53,9 @@ class FolderSource(Section):
 
     kind: Literal["folder"]
     root: Path
+    head_root: Path | None = Field(
+        None, description="folder with the files of the head model the registrations are in, where it is not embedded"
+    )
 
 
 Source = Annotated[SimulatedSource | FolderSource, Field(discriminator="kind")]

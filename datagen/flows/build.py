@@ -1,4 +1,4 @@
-"""A whole build: plan, simulate, warp, plan shards, render, finish."""
+"""A whole build: plan, simulate, bridge, warp, plan shards, render, finish."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from datagen.flows.bridge_stage import bridge_of, make_bridge, plan_bridges, remove_stale_bridges
 from datagen.flows.finish_stage import finish_dataset, refresh_report, remove_stale_warps
 from datagen.flows.heads import prepared_head
 from datagen.flows.layout import BuildLayout
@@ -125,7 +126,15 @@ class _Stages:
             simulations = [SimulateTask(layout.root, simulation) for simulation in plan.simulations]
             self._stage(runner, "simulate", "sequences", simulate, simulations, lambda _: 1)
         self.load_head()
-        warps = [WarpTask(layout.root, plan.manifest, sequence) for sequence in chunks(plan.sequences, FRAMES_PER_TASK)]
+        bridges = plan_bridges(plan, layout)
+        if bridges:
+            self._count += 1
+            self._stage(runner, "bridge", "topologies", make_bridge, list(bridges.values()), lambda _: 1)
+        remove_stale_bridges(layout, bridges)
+        warps = [
+            WarpTask(layout.root, plan.manifest, sequence, bridge_of(bridges, sequence.registration))
+            for sequence in chunks(plan.sequences, FRAMES_PER_TASK)
+        ]
         tallies = self._stage(runner, "warp", "frames", warp_sequence, warps, lambda t: len(t.sequence.frames))
         remove_stale_warps(layout, plan)
         shards = self._plan_shards()

@@ -40,6 +40,11 @@ class BuildLayout:
         return self.root / "truth"
 
     @property
+    def bridges(self) -> Path:
+        """One folder per topology of registrations that is not the canonical head's."""
+        return self.root / "bridges"
+
+    @property
     def warps(self) -> Path:
         """One folder per frame."""
         return self.root / "warps"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datagen.errors import InputError, ManifestError
@@ -26,11 +26,14 @@ class PlannedSequence:
         Increasing frame numbers.
     cameras : int
         Number of cameras.
+    registration : str or None
+        Head model or topology of the registrations; None if there are none.
     """
 
     key: SequenceKey
     frames: tuple[int, ...]
     cameras: int
+    registration: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ def plan_build(manifest: Manifest) -> BuildPlan:
     simulations: tuple[SequencePlan, ...] = ()
     if isinstance(source, SimulatedSource):
         simulations = tuple(plan_sequences(source, manifest.seed))
-        sequences = [PlannedSequence(plan.key, tuple(range(source.frames)), source.cameras) for plan in simulations]
+        sequences = [
+            PlannedSequence(plan.key, tuple(range(source.frames)), source.cameras, source.head) for plan in simulations
+        ]
     else:
         sequences = [_planned(info) for info in folder_source(source).sequences()]
     if not sequences:
@@ -109,7 +114,7 @@ def plan_build(manifest: Manifest) -> BuildPlan:
 
 
 def _planned(info: SequenceInfo) -> PlannedSequence:
-    return PlannedSequence(info.key, tuple(info.frames), len(info.cameras))
+    return PlannedSequence(info.key, tuple(info.frames), len(info.cameras), info.registration)
 
 
 def folder_source(source: FolderSource) -> CaptureSource:
@@ -147,10 +152,17 @@ def head_root(manifest: Manifest) -> Path | None:
     return None
 
 
+def registration_root(manifest: Manifest) -> Path | None:
+    """Folder with the files of the head model that registrations are in."""
+    if manifest.source.kind == "folder":
+        return manifest.source.head_root or manifest.canonical.head_root
+    return manifest.source.root
+
+
 def chunks(sequences: Sequence[PlannedSequence], frames_per_chunk: int) -> list[PlannedSequence]:
     """Cut long sequences, so that one task takes seconds to minutes."""
     return [
-        PlannedSequence(sequence.key, sequence.frames[start : start + frames_per_chunk], sequence.cameras)
+        replace(sequence, frames=sequence.frames[start : start + frames_per_chunk])
         for sequence in sequences
         for start in range(0, len(sequence.frames), frames_per_chunk)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from datagen.errors import InputError
+from datagen.flows.bridge_stage import bridge_of, plan_bridges
 from datagen.flows.layout import BuildLayout
 from datagen.flows.planning import BuildPlan
 from datagen.flows.warp_stage import FrameKeys, frame_state, open_captures
@@ -27,9 +28,15 @@ def is_warped(plan: BuildPlan, layout: BuildLayout, load_head: Callable[[], Head
         source = open_captures(plan.manifest, layout.root)
     except InputError:
         return False
-    keys = FrameKeys(plan.manifest, load_head().template.digest)
+    template = load_head().template
+    bridges = plan_bridges(plan, layout)
+    if not all(task.stored.finished for task in bridges.values()):
+        return False
+    keys = {
+        s.key: FrameKeys(plan.manifest, template.digest, bridge_of(bridges, s.registration)) for s in plan.sequences
+    }
     return all(
-        frame_state(layout.frame_warp(s.key, frame), source, s.key, frame, keys)[0] is not None
+        frame_state(layout.frame_warp(s.key, frame), source, s.key, frame, keys[s.key])[0] is not None
         for s in plan.sequences
         for frame in s.frames
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datagen.errors import InputError
 from datagen.flows.blas import use_one_blas_thread
+from datagen.flows.bridge_stage import StoredBridge
 from datagen.flows.framing import cameras_in_view
 from datagen.flows.guard import disk_refusals
 from datagen.flows.heads import prepared_head
@@ -19,7 +20,8 @@ from datagen.heads.base import HeadModel
 from datagen.manifest import Manifest
 from datagen.shards.atomic import atomic_write_bytes
 from datagen.sources.frame import CaptureSource, SequenceKey
-from datagen.warp.engine import ALGORITHM_VERSION, warp_frame
+from datagen.warp.bridge import warp_bridged
+from datagen.warp.engine import ALGORITHM_VERSION
 from datagen.warp.result import Verdict
 from datagen.warp.store import verdict_bytes, write_warp
 
@@ -35,11 +37,14 @@ class WarpTask:
     manifest : Manifest
     sequence : PlannedSequence
         A capture, or some consecutive frames of one.
+    bridge : StoredBridge or None
+        From the topology of its registrations to the canonical template; None where they are in that already.
     """
 
     root: Path
     manifest: Manifest
     sequence: PlannedSequence
+    bridge: StoredBridge | None = None
 
     @property
     def name(self) -> str:
@@ -71,22 +76,26 @@ class FrameKeys:
     manifest : Manifest
     template_digest : str
         Of the canonical head.
+    bridge : StoredBridge or None
+        That the registrations of the frames pass.
     """
 
     manifest: Manifest
     template_digest: str
+    bridge: StoredBridge | None = None
 
     def of(self, input_digest: str) -> str:
         """Content key of the warp of an input."""
-        return content_key(
-            {
-                "algorithm": ALGORITHM_VERSION,
-                "config": self.manifest.warp.model_dump(mode="json"),
-                "head": self.manifest.canonical.head,
-                "input": input_digest,
-                "template": self.template_digest,
-            }
-        )
+        inputs = {
+            "algorithm": ALGORITHM_VERSION,
+            "config": self.manifest.warp.model_dump(mode="json"),
+            "head": self.manifest.canonical.head,
+            "input": input_digest,
+            "template": self.template_digest,
+        }
+        if self.bridge is not None:
+            inputs["bridge"] = self.bridge.key
+        return content_key(inputs)
 
     def of_broken(self, error: InputError) -> str:
         """Content key of an input that cannot be read: it changes with the reason."""
@@ -115,7 +124,7 @@ def warp_sequence(task: WarpTask) -> WarpTally:
     with disk_refusals(f"warping {task.name}"):
         head = prepared_head(task.manifest.canonical.head, head_root(task.manifest), task.manifest.warp.subdivisions)
         layout, source = BuildLayout(task.root), open_captures(task.manifest, task.root)
-        keys = FrameKeys(task.manifest, head.template.digest)
+        keys = FrameKeys(task.manifest, head.template.digest, task.bridge)
         verdicts: Counter[str] = Counter()
         computed = 0
         for frame in task.sequence.frames:
@@ -150,7 +159,7 @@ def frame_state(
     wanted = keys.of(digest)
     return (
         finished_record(folder, wanted),
-        lambda head: _warp_and_store(folder, source, key, frame, keys.manifest, wanted, digest, head),
+        lambda head: _warp_and_store(folder, source, key, frame, keys, wanted, digest, head),
     )
 
 
@@ -159,7 +168,7 @@ def _warp_and_store(
     source: CaptureSource,
     key: SequenceKey,
     frame: int,
-    manifest: Manifest,
+    keys: FrameKeys,
     wanted: str,
     digest: str,
     head: HeadModel,
@@ -168,8 +177,13 @@ def _warp_and_store(
     try:
         content = source.frame(key, frame)
         # No warm start from the frame before: the result would depend on where a killed build was resumed.
-        warp = warp_frame(
-            content.scan, head, manifest.warp, registration=content.registration, landmarks=content.landmarks
+        warp = warp_bridged(
+            content.scan,
+            head,
+            keys.manifest.warp,
+            bridge=keys.bridge.open(head.template) if keys.bridge else None,
+            registration=content.registration,
+            landmarks=content.landmarks,
         )
     except InputError as error:
         return _store_failure(folder, wanted, digest, error)

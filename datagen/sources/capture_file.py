@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from datagen.errors import InputError
 from datagen.geometry.camera import Camera, validate_camera
 from datagen.geometry.units import metres_per
+from datagen.sources.topology import checked_topology_name
 
 CAPTURE_FILE = "capture.json"
 CAPTURE_FORMAT = "canonface-capture"
@@ -52,6 +53,7 @@ def _pixel_centre(value: float) -> float:
 
 PixelCentre = Annotated[float, AfterValidator(_pixel_centre)]
 FramePattern = Annotated[str, AfterValidator(_frame_pattern)]
+TopologyName = Annotated[str, AfterValidator(checked_topology_name)]
 CameraPattern = Annotated[str, AfterValidator(_camera_pattern)]
 
 
@@ -69,10 +71,25 @@ class CameraEntry(_Section):
 
 
 class RegistrationEntry(_Section):
-    """Template-topology vertices of each frame."""
+    """Vertices of each frame in the topology of a head model, or in one the captures bring with them."""
 
-    head: str = Field(description="head model whose topology the files have")
+    head: str | None = Field(None, description="head model whose topology the files have")
+    topology: TopologyName | None = Field(
+        None,
+        description="or the captures' own: <root>/topologies/<name>.ply (neutral mesh) and <name>.json (landmarks)",
+    )
     pattern: FramePattern = "registrations/{frame:06d}.ply"
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.head is None) == (self.topology is None):
+            raise ValueError("give `head` (a head model) or `topology` (one under topologies/), one of the two")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The head model's or the topology's name."""
+        return str(self.head or self.topology)
 
 
 class CaptureFile(_Section):

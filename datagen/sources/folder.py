@@ -17,6 +17,7 @@ from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
 from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture_file
 from datagen.sources.frame import Frame, Image, Registration, SequenceInfo, SequenceKey
+from datagen.sources.topology import Topology, read_topology, topology_files
 
 _SEE = "See docs/capture-format.md for the layout"
 # Vertex counts of fixed topologies, to refuse a registration of another topology before anything heavy is loaded.
@@ -26,7 +27,8 @@ VERTEX_COUNTS: Mapping[str, int] = {"anny": 4538, "flame": 5023}
 class FolderCaptures:
     """Reads ``<root>/<subject>/<sequence>/capture.json`` and what it names.
 
-    Nothing outside a sequence's own folder is ever read; folders whose name starts with a dot are passed over.
+    Nothing outside a sequence's own folder is ever read, but for ``<root>/topologies``; folders whose name starts with
+    a dot are passed over.
 
     Parameters
     ----------
@@ -119,7 +121,23 @@ class FolderCaptures:
     def _info(self, key: SequenceKey) -> SequenceInfo:
         folder = self._root / key.subject / key.sequence
         capture = _capture_file(folder)
-        return SequenceInfo(key, tuple(capture.frames), capture.fps, _rig(folder))
+        registration = capture.registration
+        if registration is not None and registration.topology is not None:
+            topology_files(self._root, registration.topology)
+        return SequenceInfo(
+            key, tuple(capture.frames), capture.fps, _rig(folder), registration.name if registration else None
+        )
+
+    def topology(self, name: str) -> Topology:
+        """Read a topology the captures bring with them, ``<root>/topologies/<name>``.
+
+        Raises
+        ------
+        InputError
+            If its neutral mesh or landmarks are missing or broken.
+        """
+        mesh, landmarks = topology_files(self._root, name)
+        return _topology(name, mesh, landmarks, _stamp(mesh), _stamp(landmarks))
 
     def _capture(self, key: SequenceKey, index: int) -> tuple[Path, CaptureFile]:
         if key not in self._keys:
@@ -147,18 +165,20 @@ class FolderCaptures:
     def _registration(self, folder: Path, capture: CaptureFile, index: int) -> Registration | None:
         if capture.registration is None:
             return None
-        head = capture.registration.head
+        name = capture.registration.name
         path = _inside(folder, capture.registration.pattern, frame=index)
         vertices = read_mesh(path, capture.unit, need_faces=False).vertices
         check_metric_scale(vertices, str(path))
-        expected = self._vertex_counts.get(head)
+        expected = self._vertex_counts.get(name)
+        if capture.registration.topology is not None:
+            expected = len(self.topology(name).vertices)
         if expected is not None and len(vertices) != expected:
             raise MeshError(
                 f"registration {path} has {len(vertices)} vertices",
-                f"{expected}, as the head model {head} has",
-                "Check `registration.head` in capture.json, or whether the export merged or split vertices",
+                f"{expected}, as the {'topology' if capture.registration.topology else 'head model'} {name} has",
+                "Check `registration` in capture.json, or whether the export merged or split vertices",
             )
-        return Registration(head, vertices)
+        return Registration(name, vertices)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -186,6 +206,13 @@ def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[C
     # The time stamp is part of the cache's key, so an edited file is read anew.
     capture = read_capture_file(folder)
     return capture, capture.rig(str(folder / CAPTURE_FILE))
+
+
+@lru_cache(maxsize=8)
+def _topology(
+    name: str, mesh: Path, landmarks: Path, _mesh_stamp: tuple[int, int], _landmark_stamp: tuple[int, int]
+) -> Topology:
+    return read_topology(name, mesh, landmarks)
 
 
 def _inside(folder: Path, pattern: str, **names: object) -> Path:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
+from datagen.sources.topology import Topology
 
 Image = npt.NDArray[np.uint8]
 
@@ -40,12 +41,15 @@ class SequenceInfo:
         Frames a second, so that time is ``frame / fps``.
     cameras : tuple of Camera
         Validated; the same for every frame.
+    registration : str or None
+        Head model or topology of the registrations; None if there are none.
     """
 
     key: SequenceKey
     frames: tuple[int, ...]
     fps: float
     cameras: tuple[Camera, ...]
+    registration: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,4 +121,14 @@ class CaptureSource(Protocol):
 
     def input_digest(self, key: SequenceKey, index: int) -> str:
         """SHA-256 of everything the frame is made of: changes when, and only when, its bytes change."""
+        ...
+
+    def topology(self, name: str) -> Topology:
+        """Read a topology that the captures bring with them.
+
+        Raises
+        ------
+        datagen.errors.InputError
+            If there is none of that name, or it is broken.
+        """
         ...

@@ -9,17 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.errors import MeshError, WarpError
+from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, compact, vertex_normals
+from datagen.geometry.space import MM_PER_M
 from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadModel, HeadTemplate
-from datagen.heads.regions import INTERIOR_REGIONS, mask_of
+from datagen.heads.regions import FACE_REGIONS, INTERIOR_REGIONS, mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
 from datagen.sources.topology import Topology
 from datagen.warp.correspond import regions_compatible
 from datagen.warp.engine import ALGORITHM_VERSION, warp_frame
 from datagen.warp.extend import SmoothExtension, rides_with_skin
-from datagen.warp.result import Warp
+from datagen.warp.result import Verdict, Warp
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import Surface
 
@@ -50,8 +52,6 @@ class Bridge:
     source : str
         Name of the source topology.
     source_digest : str
-    source_size : int
-        Vertices of the source topology.
     neutral : (V, 3) float64
         The template on the source's neutral face, metres.
     corners : (V, 3) int32
@@ -62,17 +62,18 @@ class Bridge:
         of the square root of its area.
     valid : (V,) bool
         Whether the source topology has a counterpart; the rest is extended smoothly from what has one.
-    canonical : (source_size, 3) float32
+    canonical : (S, 3) float32
         Normalised canonical coordinate of each source vertex, NaN without a counterpart: the same for everyone whose
         face comes in the source topology.
-    confidence : (source_size,) float32
-    region : (source_size,) uint8
+    confidence : (S,) float32
+    region : (S,) uint8
+    verdict : Verdict
+        Of the warp of the source's neutral face, with figures of the bridge itself.
     """
 
     template: HeadTemplate
     source: str
     source_digest: str
-    source_size: int
     neutral: FloatArray
     corners: npt.NDArray[np.int32]
     barycentric: FloatArray
@@ -81,6 +82,12 @@ class Bridge:
     canonical: npt.NDArray[np.float32]
     confidence: npt.NDArray[np.float32]
     region: npt.NDArray[np.uint8]
+    verdict: Verdict
+
+    @property
+    def source_size(self) -> int:
+        """Number of vertices of the source topology."""
+        return len(self.canonical)
 
     @cached_property
     def _extension(self) -> SmoothExtension:
@@ -95,7 +102,7 @@ class Bridge:
 
         Parameters
         ----------
-        source_vertices : (source_size, 3) float, metres
+        source_vertices : (S, 3) float, metres
 
         Raises
         ------
@@ -150,7 +157,7 @@ class Bridge:
             return warp
         if not np.abs(warp.scan_vertices - registration.vertices).max() <= SAME_SURFACE_M:
             return warp
-        known = np.isfinite(self.canonical).all(axis=1)
+        known = np.asarray(np.all(np.isfinite(self.canonical), axis=1))
         return replace(
             warp,
             canonical=np.where(known[:, None], self.canonical, warp.canonical),
@@ -183,7 +190,7 @@ def build_bridge(topology: Topology, head: HeadModel) -> Bridge:
     normals = vertex_normals(on_surface, template.faces)
     face, barycentric = _feet(surface, on_surface, normals)
     foot = surface.at(face, barycentric)
-    valid: BoolArray = np.asarray(
+    valid = (
         (np.linalg.norm(foot.position - on_surface, axis=1) < MAX_FOOT_DISTANCE_M)
         & (np.einsum("vd,vd->v", foot.normal, normals) > MIN_COSINE)
         & ~foot.on_border
@@ -204,7 +211,6 @@ def build_bridge(topology: Topology, head: HeadModel) -> Bridge:
         template,
         topology.name,
         topology.digest,
-        len(topology.vertices),
         controls,
         corners.astype(np.int32),
         barycentric,
@@ -213,6 +219,7 @@ def build_bridge(topology: Topology, head: HeadModel) -> Bridge:
         canonical,
         confidence,
         region,
+        replace(warp.verdict, figures=warp.verdict.figures | _figures(topology, template, on_surface, valid)),
     )
 
 
@@ -224,6 +231,17 @@ def bridge_key(topology: Topology, template: HeadTemplate) -> dict[str, object]:
         "head": template.name,
         "source": topology.digest,
         "template": template.digest,
+    }
+
+
+def _figures(topology: Topology, template: HeadTemplate, on_surface: FloatArray, valid: BoolArray) -> dict[str, float]:
+    marks = topology.landmarks
+    apart = np.linalg.norm(template.landmarks(on_surface)[marks.indices] - marks.points, axis=1) * MM_PER_M
+    return {
+        "bridge_face_share": float(valid[mask_of(template.regions, FACE_REGIONS)].mean()),
+        "bridge_landmark_median_mm": float(np.median(apart)),
+        "bridge_landmark_p95_mm": float(np.percentile(apart, 95)),
+        "bridge_share": float(valid.mean()),
     }
 
 
@@ -239,7 +257,8 @@ def _skin_of(topology: Topology) -> tuple[Mesh, npt.NDArray[np.int64]]:
     """Return what a scanner would see of a neutral face, and the topology's index of each of its vertices."""
     faces = topology.faces
     if topology.regions is not None:
-        faces = faces[~mask_of(topology.regions, INTERIOR_REGIONS)[faces].any(axis=1)]
+        interior = mask_of(topology.regions, INTERIOR_REGIONS)[faces]
+        faces = faces[~np.asarray(np.any(interior, axis=1))]
     return compact(topology.vertices, faces)
 
 
@@ -289,3 +308,25 @@ def _triangle_frames(corners: FloatArray) -> tuple[FloatArray, FloatArray]:
     x = first / np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-12)
     z = normal / np.maximum(area, 1e-18)[:, None]
     return np.stack([x, np.cross(z, x), z], axis=2), np.sqrt(np.maximum(area / 2, 1e-12))
+
+
+def warp_bridged(
+    scan: Mesh,
+    head: HeadModel,
+    config: WarpConfig,
+    *,
+    bridge: Bridge | None,
+    registration: Registration | None = None,
+    landmarks: Landmarks | None = None,
+) -> Warp:
+    """Warp one scan as :func:`datagen.warp.engine.warp_frame` does, from a registration in the bridge's topology.
+
+    A scan that is its own registration takes the topology's coordinates; see :meth:`Bridge.keep_coordinates`. Without
+    a bridge, registrations are in the head's own topology.
+    """
+    if bridge is None or registration is None or not config.use_registration:
+        return warp_frame(scan, head, config, registration=registration, landmarks=landmarks)
+    carried = bridge.register(registration)
+    return bridge.keep_coordinates(
+        warp_frame(scan, head, config, registration=carried, landmarks=landmarks), registration
+    )

@@ -1,0 +1,185 @@
+"""One bridge per topology of registrations: found before any frame is warped, stored, and trusted from the disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+from datagen.audit.bridge_picture import bridge_picture
+from datagen.audit.pictures import write_png
+from datagen.errors import InputError
+from datagen.flows.blas import use_one_blas_thread
+from datagen.flows.guard import disk_refusals
+from datagen.flows.heads import prepared_head, shared_head
+from datagen.flows.layout import RECORD, BuildLayout
+from datagen.flows.planning import BuildPlan, captures_of, head_root, registration_root
+from datagen.flows.records import FrameRecord, content_key, digest_files, finished_record, write_frame_record
+from datagen.heads.base import HeadTemplate
+from datagen.heads.registry import HEAD_NAMES
+from datagen.manifest import Manifest
+from datagen.sources.topology import Topology, topology_of
+from datagen.warp.bridge import Bridge, bridge_key, build_bridge
+from datagen.warp.bridge_store import BRIDGE_FILE, VERDICT_FILE, read_bridge, write_bridge
+
+PICTURE = "bridge.png"
+_LOCK = Lock()
+
+
+@dataclass(frozen=True)
+class StoredBridge:
+    """A bridge by where it lies and what it was made of; small, so that it travels to any worker.
+
+    Attributes
+    ----------
+    folder : Path
+    key : str
+        Content key.
+    """
+
+    folder: Path
+    key: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether it lies whole on disk."""
+        return finished_record(self.folder, self.key) is not None
+
+    def open(self, template: HeadTemplate) -> Bridge:
+        """Read it, once per process.
+
+        Raises
+        ------
+        datagen.errors.InputError
+            If it is missing or broken.
+        """
+        with _LOCK:
+            return _opened(self.folder, self.key, template)
+
+
+@lru_cache(maxsize=8)
+def _opened(folder: Path, key: str, template: HeadTemplate) -> Bridge:
+    if finished_record(folder, key) is None:
+        raise InputError(f"the bridge {folder} is not whole", "its record and files", "Run the same command again")
+    return read_bridge(folder, template)
+
+
+@dataclass(frozen=True)
+class BridgeTask:
+    """One task of the bridge stage.
+
+    Attributes
+    ----------
+    root : Path
+        The build folder.
+    manifest : Manifest
+    topology : str
+    stored : StoredBridge
+        Where it goes.
+    """
+
+    root: Path
+    manifest: Manifest
+    topology: str
+    stored: StoredBridge
+
+    @property
+    def name(self) -> str:
+        """Name used in messages."""
+        return self.topology
+
+
+def plan_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, BridgeTask]:
+    """Return the bridges a build needs, by topology: none where all registrations are in the canonical one.
+
+    Raises
+    ------
+    InputError
+        If a topology is not known, or its files are missing or broken.
+    """
+    manifest = plan.manifest
+    names = {sequence.registration for sequence in plan.sequences} - {None, manifest.canonical.head}
+    if not manifest.warp.use_registration or not names:
+        return {}
+    template = shared_head(manifest.canonical.head, head_root(manifest)).template
+    tasks = {}
+    for name in sorted(name for name in names if name):
+        topology = _topology(manifest, layout.root, name)
+        tasks[name] = BridgeTask(layout.root, manifest, name, stored_bridge(layout.bridges, topology, template))
+    return tasks
+
+
+def stored_bridge(folder: Path, topology: Topology, template: HeadTemplate) -> StoredBridge:
+    """Return where the bridge from a topology to a template belongs under ``folder``."""
+    key = content_key(bridge_key(topology, template))
+    return StoredBridge(folder / f"{topology.name}-{key[:12]}", key)
+
+
+def bridge_of(bridges: Mapping[str, BridgeTask], registration: str | None) -> StoredBridge | None:
+    """Return the bridge that registrations of a head model or topology pass, None where they need none."""
+    task = bridges.get(registration or "")
+    return task.stored if task else None
+
+
+def make_bridge(task: BridgeTask) -> bool:
+    """Find and store the bridge of a task unless it is finished; return whether it had to be found.
+
+    Raises
+    ------
+    WarpError
+        If the topology cannot be bridged.
+    StorageError
+        If the disk refuses.
+    """
+    use_one_blas_thread()
+    if task.stored.finished:
+        return False
+    manifest = task.manifest
+    store_bridge(
+        task.stored,
+        _topology(manifest, task.root, task.topology),
+        manifest.canonical.head,
+        head_root(manifest),
+    )
+    return True
+
+
+def store_bridge(stored: StoredBridge, topology: Topology, head: str, root: Path | None) -> None:
+    """Find a bridge to a head's template and write it with its picture, the record last.
+
+    Raises
+    ------
+    WarpError
+        If the topology cannot be bridged.
+    StorageError
+        If the disk refuses.
+    """
+    bridge = build_bridge(topology, prepared_head(head, root, None))
+    with disk_refusals(f"writing {stored.folder}"):
+        if stored.folder.is_dir():
+            (stored.folder / RECORD).unlink(missing_ok=True)
+        write_bridge(stored.folder, bridge)
+        write_png(stored.folder / PICTURE, bridge_picture(bridge, topology))
+        files = digest_files(stored.folder, (BRIDGE_FILE, VERDICT_FILE, PICTURE))
+        record = FrameRecord(stored.key, topology.digest, bridge.verdict.status, (), files)
+        write_frame_record(stored.folder, record)
+
+
+def remove_stale_bridges(layout: BuildLayout, bridges: Mapping[str, BridgeTask]) -> None:
+    """Remove bridges the build does not use: the report must speak of this build only."""
+    used = {task.stored.folder for task in bridges.values()}
+    for folder in sorted(layout.bridges.glob("*")):
+        if folder not in used and folder.is_dir():
+            (folder / RECORD).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+
+
+def _topology(manifest: Manifest, root: Path, name: str) -> Topology:
+    from datagen.sources.folder import FolderCaptures
+
+    if name in HEAD_NAMES:
+        return topology_of(shared_head(name, registration_root(manifest)).template)
+    return FolderCaptures(captures_of(manifest, BuildLayout(root))).topology(name)
