@@ -32,7 +32,7 @@ from datagen.errors import CanonfaceError
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.shards.atomic import atomic_write_bytes, storage_errors
-from datagen.warp.store import read_warp
+from datagen.warp.store import read_verdict, read_warp
 
 WORST_PICTURED = 4
 RANDOM_PICTURED = 4
@@ -101,6 +101,7 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
             "rows": [_row(r, measures.get(r.name)) for r in ranked[:TABLE_ROWS]],
             "rows_left": max(len(ranked) - TABLE_ROWS, 0),
             "measured": len(measures),
+            "bridges": _bridges(folder, build),
             **_pooled(folder, results, measures),
             **_dataset(folder, build),
         }
@@ -275,6 +276,18 @@ def _dataset(folder: Path, build: Path) -> dict[str, Any]:
         return {"samples": None, "samples_note": "The dataset holds no samples."}
     pictures.write_png(folder / "samples.png", sheet)
     return {"samples": "samples.png", "samples_note": None}
+
+
+def _bridges(folder: Path, build: Path) -> list[dict[str, Any]]:
+    """Copy the pictures of the build's bridges and return what the page says of each."""
+    cards = []
+    for source in sorted((build / "bridges").glob("*/bridge.png")):
+        verdict, copy = read_verdict(source.parent), f"bridge_{source.parent.name}.png"
+        atomic_write_bytes(folder / copy, source.read_bytes())
+        figures = {name: f"{value:.4g}" for name, value in verdict.figures.items()}
+        name = source.parent.name.rpartition("-")[0]
+        cards.append({"name": name, "picture": copy, "status": verdict.status, "figures": figures})
+    return cards
 
 
 def _title(build: Path) -> str:

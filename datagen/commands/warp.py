@@ -33,7 +33,18 @@ def warp_command(
         Path | None, typer.Option(help="Landmark file (JSON: scheme, unit, points), at least three points.")
     ] = None,
     registration: Annotated[
-        Path | None, typer.Option(help="Mesh in the head model's topology, such as a tracker's fit.")
+        Path | None, typer.Option(help="Mesh in the head model's topology or another, such as a tracker's fit.")
+    ] = None,
+    registration_head: Annotated[
+        Literal["anny", "ict", "flame"] | None,
+        typer.Option(help="Head model of the registration's topology, if it is not --head."),
+    ] = None,
+    registration_head_root: Annotated[Path | None, typer.Option(help="Folder with that head model's files.")] = None,
+    topology: Annotated[
+        Path | None, typer.Option(help="Neutral mesh of the registration's topology, if it is of no head model.")
+    ] = None,
+    topology_landmarks: Annotated[
+        Path | None, typer.Option(help="Landmark file of that neutral mesh; it states the mesh's unit too.")
     ] = None,
     head: HeadOption = "anny",
     head_root: HeadRootOption = None,
@@ -44,12 +55,15 @@ def warp_command(
 
     Example: datagen warp scan.obj --unit mm --landmarks landmarks.json --head anny --out runs/scan
     """
-    from datagen.flows.single import warp_scan
+    from datagen.flows.single import RegistrationFile, warp_scan
 
     if landmarks is None and registration is None:
         raise InputError(
             "neither landmarks nor a registration are given", "at least one", "Pass --landmarks or --registration"
         )
+    named = (registration_head, registration_head_root, topology, topology_landmarks)
+    if registration is None and any(option is not None for option in named):
+        raise InputError("a registration's topology is named, but there is no registration", "", "Pass --registration")
     warp = warp_scan(
         scan,
         out,
@@ -57,7 +71,7 @@ def warp_command(
         head_root=head_root,
         unit=unit,
         landmarks=landmarks,
-        registration=registration,
+        registration=RegistrationFile(registration, *named) if registration else None,
         config=WarpConfig(),
     )
     if json_output:

@@ -92,6 +92,13 @@ class BridgeTask:
         return self.topology
 
 
+def bridged_topologies(plan: BuildPlan) -> list[str]:
+    """Names of the topologies whose registrations need a bridge to the canonical one."""
+    if not plan.manifest.warp.use_registration:
+        return []
+    return sorted({s.registration for s in plan.sequences if s.registration} - {plan.manifest.canonical.head})
+
+
 def plan_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, BridgeTask]:
     """Return the bridges a build needs, by topology: none where all registrations are in the canonical one.
 
@@ -100,13 +107,12 @@ def plan_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, BridgeTask]:
     InputError
         If a topology is not known, or its files are missing or broken.
     """
-    manifest = plan.manifest
-    names = {sequence.registration for sequence in plan.sequences} - {None, manifest.canonical.head}
-    if not manifest.warp.use_registration or not names:
+    manifest, names = plan.manifest, bridged_topologies(plan)
+    if not names:
         return {}
     template = shared_head(manifest.canonical.head, head_root(manifest)).template
     tasks = {}
-    for name in sorted(name for name in names if name):
+    for name in names:
         topology = _topology(manifest, layout.root, name)
         tasks[name] = BridgeTask(layout.root, manifest, name, stored_bridge(layout.bridges, topology, template))
     return tasks
@@ -138,26 +144,20 @@ def make_bridge(task: BridgeTask) -> bool:
     if task.stored.finished:
         return False
     manifest = task.manifest
-    store_bridge(
-        task.stored,
-        _topology(manifest, task.root, task.topology),
-        manifest.canonical.head,
-        head_root(manifest),
-    )
+    topology = _topology(manifest, task.root, task.topology)
+    head = prepared_head(manifest.canonical.head, head_root(manifest), None)
+    store_bridge(task.stored, topology, build_bridge(topology, head))
     return True
 
 
-def store_bridge(stored: StoredBridge, topology: Topology, head: str, root: Path | None) -> None:
-    """Find a bridge to a head's template and write it with its picture, the record last.
+def store_bridge(stored: StoredBridge, topology: Topology, bridge: Bridge) -> None:
+    """Write a bridge with its picture, the record last.
 
     Raises
     ------
-    WarpError
-        If the topology cannot be bridged.
     StorageError
         If the disk refuses.
     """
-    bridge = build_bridge(topology, prepared_head(head, root, None))
     with disk_refusals(f"writing {stored.folder}"):
         if stored.folder.is_dir():
             (stored.folder / RECORD).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from datagen.flows.bridge_stage import bridge_of, make_bridge, plan_bridges, remove_stale_bridges
+from datagen.flows.bridge_stage import bridge_of, bridged_topologies, make_bridge, plan_bridges, remove_stale_bridges
 from datagen.flows.finish_stage import finish_dataset, refresh_report, remove_stale_warps
 from datagen.flows.heads import prepared_head
 from datagen.flows.layout import BuildLayout
@@ -105,7 +105,7 @@ class _Stages:
     def __init__(self, plan: BuildPlan, layout: BuildLayout, stream: TextIO | None) -> None:
         self._plan, self._layout, self._stream = plan, layout, stream
         self._seconds: dict[str, float] = {}
-        self._count = 4 + bool(plan.simulations)
+        self._count = 4 + bool(plan.simulations) + bool(bridged_topologies(plan))
 
     def load_head(self) -> HeadModel:
         """Load the canonical head and fail early if it or the rasteriser cannot be had."""
@@ -128,7 +128,6 @@ class _Stages:
         self.load_head()
         bridges = plan_bridges(plan, layout)
         if bridges:
-            self._count += 1
             self._stage(runner, "bridge", "topologies", make_bridge, list(bridges.values()), lambda _: 1)
         remove_stale_bridges(layout, bridges)
         warps = [

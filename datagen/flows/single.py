@@ -8,11 +8,13 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from datagen.errors import InputError
+from datagen.flows.bridge_stage import store_bridge, stored_bridge
 from datagen.flows.guard import disk_refusals
 from datagen.flows.heads import shared_head
 from datagen.flows.render_stage import surface_of
@@ -24,12 +26,55 @@ from datagen.render.protocol import ViewMaps
 from datagen.shards.atomic import atomic_write_bytes, make_folders, storage_errors
 from datagen.shards.schema import Sample
 from datagen.sources.frame import Registration
-from datagen.warp.engine import warp_frame
+from datagen.sources.topology import Topology, read_topology, topology_of
+from datagen.warp.bridge import build_bridge, warp_bridged
 from datagen.warp.result import Warp
 from datagen.warp.store import read_warp, write_warp
 
 PICTURE_PX = 360
 EMPTY_GREY = 40
+
+
+@dataclass(frozen=True)
+class RegistrationFile:
+    """A registration on disk, and what topology it is in: the canonical head's unless something else is named.
+
+    Attributes
+    ----------
+    path : Path
+    head : str or None
+        Head model of its topology.
+    head_root : Path or None
+        Folder with that model's files.
+    neutral, neutral_landmarks : Path or None
+        Neutral mesh of its topology and landmarks on it, where that is no head model's.
+    """
+
+    path: Path
+    head: str | None = None
+    head_root: Path | None = None
+    neutral: Path | None = None
+    neutral_landmarks: Path | None = None
+
+    def topology(self, canonical: str) -> Topology | None:
+        """Return its topology, None if it is that of the head model ``canonical``.
+
+        Raises
+        ------
+        InputError
+            If what is named does not say which topology it is, or a file is missing or broken.
+        """
+        if self.neutral is None and self.neutral_landmarks is None:
+            if self.head in (None, canonical):
+                return None
+            return topology_of(shared_head(str(self.head), self.head_root).template)
+        if self.neutral is None or self.neutral_landmarks is None or self.head is not None:
+            raise InputError(
+                "the registration's topology is not named clearly",
+                "a head model, or a neutral mesh together with landmarks on it",
+                "Pass --registration-head, or --topology and --topology-landmarks",
+            )
+        return read_topology(self.neutral.stem, self.neutral, self.neutral_landmarks)
 
 
 def warp_scan(
@@ -40,7 +85,7 @@ def warp_scan(
     head_root: Path | None,
     unit: str | None,
     landmarks: Path | None,
-    registration: Path | None,
+    registration: RegistrationFile | None,
     config: WarpConfig,
 ) -> Warp:
     """Warp a scan file and write ``warp.npz``, ``verdict.json`` and pictures; nothing is written if it cannot be done.
@@ -54,7 +99,9 @@ def warp_scan(
     head_root : Path or None
     unit : str or None
         Of scan and registration; by default what the landmark file declares, or else metres.
-    landmarks, registration : Path or None
+    landmarks : Path or None
+    registration : RegistrationFile or None
+        One in another topology than the head's passes a bridge, which is kept in ``out/bridges`` and used again.
     config : WarpConfig
 
     Raises
@@ -71,13 +118,20 @@ def warp_scan(
     mesh = read_mesh(scan, unit, need_faces=False)
     marks = read_landmarks(landmarks) if landmarks else None
     model = shared_head(head, head_root)
-    start = None
+    start, topology, bridge, stored = None, None, None, None
     if registration is not None:
-        start = Registration(head, read_mesh(registration, unit, need_faces=False).vertices)
-    warp = warp_frame(mesh, model, config, registration=start, landmarks=marks)
+        topology = registration.topology(head)
+        name = topology.name if topology else head
+        start = Registration(name, read_mesh(registration.path, unit, need_faces=False).vertices)
+    if topology is not None:
+        stored = stored_bridge(out / "bridges", topology, model.template)
+        bridge = stored.open(model.template) if stored.finished else build_bridge(topology, model)
+    warp = warp_bridged(mesh, model, config, bridge=bridge, registration=start, landmarks=marks)
     with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
         write_warp(folder, warp)
         write_warp_pictures(folder, warp, model.template)
+    if topology is not None and bridge is not None and stored is not None and not stored.finished:
+        store_bridge(stored, topology, bridge)
     return warp
 
 
