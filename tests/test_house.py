@@ -26,6 +26,7 @@ FLOORS = {
     "render": 3,
     "audit": 4,
     "flows": 5,
+    "bench": 5,
     "commands": 6,
     "cli": 6,
 }

@@ -1,0 +1,1 @@
+"""Benchmarks against simulated truth (floor 5)."""

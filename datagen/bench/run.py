@@ -1,0 +1,251 @@
+"""One run of the benchmark, from cases to figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.audit.truth import Calibration
+from datagen.bench.cases import Case, CasePlan, subject_cases
+from datagen.bench.figures import (
+    CONFIDENT,
+    REGION_GROUPS,
+    Points,
+    dispersion_mm,
+    face_points,
+    material_difference_m,
+    percentile,
+    point_figures,
+    reliability,
+)
+from datagen.bench.measure import FrameMeasure, PeakMemory, measure_case
+from datagen.bench.peers import METHODS, register_with_peer
+from datagen.heads.base import HeadModel, HeadTemplate
+from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.manifest import WarpConfig
+from datagen.sources.simulation.subject import dense_template
+from datagen.warp.engine import warp_frame
+from datagen.warp.result import Warp
+
+F64 = npt.NDArray[np.float64]
+MATERIAL_POINTS = 2000
+WORST_KEPT = 3
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Everything one run measured.
+
+    Attributes
+    ----------
+    plan : CasePlan
+    figures : dict of str to float
+        Of the face, all frames pooled; NaN where nothing could be measured.
+    regions : dict of region name to figures
+    curve : Calibration
+        Stated confidence against the share within a millimetre, on the face.
+    frames : list of dict
+        One entry for each case.
+    by_noise : dict of the scan's noise (``"0.2"``) to figures
+        Of the face.
+    worst : list of FrameMeasure
+        The cases with the largest 95th percentile of error, worst first.
+    """
+
+    plan: CasePlan
+    figures: dict[str, float]
+    regions: dict[str, dict[str, float]]
+    curve: Calibration
+    frames: list[dict[str, float | str]]
+    by_noise: dict[str, dict[str, float]]
+    worst: list[FrameMeasure]
+
+
+@dataclass
+class _Tally:
+    """Sums over the frames measured so far."""
+
+    points: list[Points] = field(default_factory=list)
+    template_residual_mm: list[F64] = field(default_factory=list)
+    frames: list[dict[str, float | str]] = field(default_factory=list)
+    worst: list[tuple[float, FrameMeasure]] = field(default_factory=list)
+    flips: int = 0
+    refused: int = 0
+    seconds: list[float] = field(default_factory=list)
+    peak_gib: float = 0.0
+    dispersion_mm: list[F64] = field(default_factory=list)
+    dispersion_sliding_mm: list[F64] = field(default_factory=list)
+    peers: dict[str, list[F64]] = field(default_factory=dict)
+    peer_seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, measure: FrameMeasure) -> None:
+        """Take one frame in."""
+        self.points.append(measure.points)
+        self.template_residual_mm.append(measure.template_residual_mm)
+        self.flips += measure.flips
+        self.refused += measure.warp is None
+        self.seconds.append(measure.seconds)
+        entry = measure.entry()
+        self.frames.append(entry)
+        rank = float(entry["p95_mm"])
+        if np.isfinite(rank):
+            self.worst = sorted([*self.worst, (rank, measure)], key=lambda pair: -pair[0])[:WORST_KEPT]
+
+
+def run_bench(
+    plan: CasePlan,
+    head: HeadModel,
+    config: WarpConfig,
+    *,
+    peer_frames: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> BenchResult:
+    """Simulate, warp and measure all cases of a plan.
+
+    Parameters
+    ----------
+    plan : CasePlan
+    head : HeadModel
+    config : WarpConfig
+    peer_frames : int
+        So many frames also go to the peers (:mod:`datagen.bench.peers`), of the first subject as far as they reach,
+        spread from its strongest expression to its weakest.
+    progress : callable
+        Told a line at a time.
+
+    Raises
+    ------
+    datagen.errors.DependencyError
+        If peers are asked for and a package they need is missing.
+    """
+    tally = _Tally()
+    material = _material_points(head.template, plan.seed)
+    for subject in range(plan.subjects):
+        cases = list(subject_cases(plan, head, subject))
+        if subject == 0:
+            warp_case(cases[0], head, config)  # the first warp prepares the template, which no frame should pay for
+        for_peers = _spread(cases, peer_frames - len(tally.peers.get("ours", [])))
+        differences = []
+        for k, case in enumerate(cases):
+            with PeakMemory() as memory:
+                measure = measure_case(case, head, config, lambda c: warp_case(c, head, config))
+            tally.peak_gib = max(tally.peak_gib, memory.gib)
+            tally.add(measure)
+            progress(_line(tally.frames[-1]))
+            if plan.track == "sequence":
+                differences.append(_material_difference(measure, material, head.template))
+            if k in for_peers:
+                _compare(tally, measure, head, progress)
+        if differences:
+            stacked = np.stack(differences)
+            normals = material[2]
+            along = np.einsum("tpd,pd->tp", stacked, normals)
+            tally.dispersion_mm.append(dispersion_mm(stacked))
+            tally.dispersion_sliding_mm.append(dispersion_mm(stacked - along[..., None] * normals))
+    return _result(plan, tally)
+
+
+def warp_case(case: Case, head: HeadModel, config: WarpConfig) -> Warp:
+    """Warp a case by itself, from all that is given with it."""
+    return warp_frame(case.scan, head, config, registration=case.registration, landmarks=case.landmarks)
+
+
+def _spread(cases: Sequence[Case], count: int) -> set[int]:
+    """Indices of ``count`` cases, evenly from the strongest expression to the weakest."""
+    order = sorted(range(len(cases)), key=lambda k: -cases[k].strength)
+    wanted = min(max(count, 0), len(cases))
+    return {order[round(k * (len(order) - 1) / max(wanted - 1, 1))] for k in range(wanted)}
+
+
+def _compare(tally: _Tally, measure: FrameMeasure, head: HeadModel, progress: Callable[[str], None]) -> None:
+    """Give a case to the peers, and measure them on the vertices that we carry."""
+    case = measure.case
+    counted = np.isfinite(measure.points.error_mm) & mask_of(case.region, FACE_REGIONS)
+    tally.peers.setdefault("ours", []).append(measure.points.error_mm[counted])
+    tally.peer_seconds.setdefault("ours", []).append(measure.seconds)
+    for method in METHODS:
+        peer = register_with_peer(method, case, head)
+        error = head.template.space.distance_mm(peer.canonical, case.truth)[counted]
+        tally.peers.setdefault(method, []).append(error)
+        tally.peer_seconds.setdefault(method, []).append(peer.seconds)
+        progress(f"  {method}: median {percentile(error, 50):.2f} mm, {peer.seconds:.0f} s")
+
+
+def _material_points(template: HeadTemplate, seed: int) -> tuple[F64, npt.NDArray[np.uint8], F64]:
+    """Choose points fixed to the skin of the face: canonical metres (P, 3), labels (P,) and unit normals (P, 3)."""
+    dense = dense_template(template)
+    face = np.flatnonzero(mask_of(dense.regions, FACE_REGIONS))
+    chosen = np.random.default_rng(seed).choice(face, min(MATERIAL_POINTS, len(face)), replace=False)
+    normals = dense.normals[chosen]
+    return dense.points[chosen], dense.regions[chosen], normals / np.linalg.norm(normals, axis=1, keepdims=True)
+
+
+def _material_difference(
+    measure: FrameMeasure, material: tuple[F64, npt.NDArray[np.uint8], F64], template: HeadTemplate
+) -> F64:
+    points, region, _ = material
+    if measure.warp is None:
+        return np.full(points.shape, np.nan)
+    true_m = template.space.metres(measure.case.truth)
+    predicted_m = template.space.metres(measure.warp.canonical)
+    return material_difference_m(points, region, true_m, measure.case.region, predicted_m)
+
+
+def _line(entry: dict[str, float | str]) -> str:
+    return (
+        f"subject {entry['subject']} frame {entry['frame']}: median {entry['median_mm']:.2f} mm, "
+        f"p95 {entry['p95_mm']:.2f} mm, {entry['flips']} flips, {entry['seconds']:.1f} s, {entry['verdict']}"
+    )
+
+
+def _result(plan: CasePlan, tally: _Tally) -> BenchResult:
+    points = Points.pooled(tally.points)
+    face = face_points(points)
+    both_ways = np.concatenate(tally.template_residual_mm)
+    figures = point_figures(face) | {
+        "template_residual_median_mm": percentile(both_ways, 50),
+        "template_residual_p95_mm": percentile(both_ways, 95),
+        "flips": float(tally.flips),
+        "frames": float(len(tally.frames)),
+        "frames_refused": float(tally.refused),
+        "seconds_per_frame": float(np.mean(tally.seconds)),
+        "peak_gib": tally.peak_gib,
+    }
+    stray = points.confidence[points.region == 0]
+    figures["stray_confident"] = float((stray >= CONFIDENT).mean()) if len(stray) else float("nan")
+    if tally.dispersion_mm:
+        wander, sliding = np.concatenate(tally.dispersion_mm), np.concatenate(tally.dispersion_sliding_mm)
+        figures |= {
+            "dispersion_median_mm": percentile(wander, 50),
+            "dispersion_p95_mm": percentile(wander, 95),
+            "dispersion_sliding_median_mm": percentile(sliding, 50),
+        }
+    if tally.peers:
+        figures |= _peer_figures(tally)
+    regions = {name: point_figures(points.within(labels)) for name, labels in REGION_GROUPS.items()}
+    worst = [measure for _, measure in tally.worst]
+    levels = [float(entry["noise_mm"]) for entry in tally.frames]
+    by_noise = {
+        f"{level:g}": point_figures(
+            face_points(Points.pooled([p for p, noise in zip(tally.points, levels, strict=True) if noise == level]))
+        )
+        for level in sorted(set(levels))
+    }
+    return BenchResult(plan, figures, regions, reliability(face), tally.frames, by_noise, worst)
+
+
+def _peer_figures(tally: _Tally) -> dict[str, float]:
+    figures = {"peer_frames": float(len(tally.peers["ours"]))}
+    for method, errors in tally.peers.items():
+        name = "same_frames" if method == "ours" else method
+        pooled = np.concatenate(errors)
+        figures[f"{name}_median_mm"] = percentile(pooled, 50)
+        figures[f"{name}_p95_mm"] = percentile(pooled, 95)
+        figures[f"{name}_seconds_per_frame"] = float(np.mean(tally.peer_seconds[method]))
+    figures["speedup_amberg"] = figures["amberg_seconds_per_frame"] / figures["same_frames_seconds_per_frame"]
+    better = min(figures["amberg_median_mm"], figures["sumner_median_mm"])
+    figures["error_over_better_peer"] = figures["same_frames_median_mm"] / better
+    return figures
