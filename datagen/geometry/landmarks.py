@@ -142,9 +142,14 @@ def _read_content(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def write_landmarks(landmarks: Landmarks, path: Path) -> None:
-    """Write the file :func:`read_landmarks` reads, in metres."""
+def landmark_bytes(landmarks: Landmarks) -> bytes:
+    """Return the content of the file :func:`read_landmarks` reads, in metres."""
     points = {
         str(int(i)): [round(float(x), 7) for x in p] for i, p in zip(landmarks.indices, landmarks.points, strict=True)
     }
-    path.write_text(json.dumps({"scheme": landmarks.scheme, "unit": "m", "points": points}, indent=1) + "\n")
+    return (json.dumps({"scheme": landmarks.scheme, "unit": "m", "points": points}, indent=1) + "\n").encode()
+
+
+def write_landmarks(landmarks: Landmarks, path: Path) -> None:
+    """Write the file :func:`read_landmarks` reads, in metres."""
+    path.write_bytes(landmark_bytes(landmarks))

@@ -51,7 +51,9 @@ class SequenceWriter:
     cameras : tuple of Camera
     fps : float
     registration_head : str, optional
-        Head model of the registrations; without it none may be added.
+        Head model of the registrations; without it or a topology none may be added.
+    registration_topology : str, optional
+        Topology under ``<root>/topologies`` that they are in instead.
     generator : mapping of str to str, optional
         Notes stored in ``capture.json``; ``generator["key"]`` lets :func:`is_complete` recognise finished work.
     """
@@ -64,11 +66,13 @@ class SequenceWriter:
         fps: float,
         *,
         registration_head: str | None = None,
+        registration_topology: str | None = None,
         generator: Mapping[str, str] | None = None,
     ) -> None:
         self._final = Path(root) / key.subject / key.sequence
         self._staging = staging_name(self._final)
-        self._cameras, self._fps, self._head = cameras, fps, registration_head
+        self._cameras, self._fps = cameras, fps
+        self._head, self._topology = registration_head, registration_topology
         self._generator = None if generator is None else dict(generator)
         self._frames: list[int] = []
         self._kinds: set[str] = set()
@@ -100,7 +104,7 @@ class SequenceWriter:
         """
         if self._frames and frame <= self._frames[-1]:
             raise InputError(f"frame {frame} comes after frame {self._frames[-1]}", "increasing frames", "Sort them")
-        if registration is not None and self._head is None:
+        if registration is not None and self._head is None and self._topology is None:
             raise InputError(
                 "a registration without `registration_head`", "the head model's name", "Name it when opening the writer"
             )
@@ -131,7 +135,9 @@ class SequenceWriter:
         if kind is not None:
             shutil.rmtree(self._staging, ignore_errors=True)
             return
-        head = self._head if "registration" in self._kinds else None
+        registration = None
+        if "registration" in self._kinds:
+            registration = RegistrationEntry(head=self._head, topology=self._topology, pattern=REGISTRATION)
         capture = CaptureFile(
             format=CAPTURE_FORMAT,
             version=CAPTURE_VERSION,
@@ -149,7 +155,7 @@ class SequenceWriter:
                 for camera in self._cameras
             },
             scan=SCAN,
-            registration=None if head is None else RegistrationEntry(head=head, pattern=REGISTRATION),
+            registration=registration,
             landmarks=LANDMARKS if "landmarks" in self._kinds else None,
             images=IMAGES if "images" in self._kinds else None,
             masks=MASKS if "masks" in self._kinds else None,

@@ -30,6 +30,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 # Part of every bridge's key, with the engine's own version: a change here makes stored bridges stale.
 BRIDGE_VERSION = 1
+# A bridge is made once, with the engine's defaults, whatever the settings of the build that uses it.
+STORED_CONFIG = WarpConfig()
 # Where the neutral faces are this far apart, or face differently, one has no counterpart of the other.
 MAX_FOOT_DISTANCE_M = 0.003
 MIN_COSINE = 0.5
@@ -145,7 +147,8 @@ class Bridge:
         """Give a scan that *is* its registration the topology's own coordinates; return other warps as they are.
 
         The same vertex of two people then has the same canonical coordinate by construction, whatever slid in the
-        refinement. Vertices without a coordinate of their own keep the warp's.
+        refinement. Vertices without a counterpart on the neutral face have none on any face; but eyes and the inside of
+        the mouth, which a closed neutral face hides, keep what the warp found.
 
         Parameters
         ----------
@@ -158,19 +161,27 @@ class Bridge:
         if not np.abs(warp.scan_vertices - registration.vertices).max() <= SAME_SURFACE_M:
             return warp
         known = np.asarray(np.all(np.isfinite(self.canonical), axis=1))
+        kept = ~known & mask_of(warp.region, INTERIOR_REGIONS)
         return replace(
             warp,
-            canonical=np.where(known[:, None], self.canonical, warp.canonical),
-            confidence=np.where(known, self.confidence, warp.confidence),
-            region=np.where(known, self.region, warp.region),
+            canonical=np.where(kept[:, None], warp.canonical, self.canonical),
+            confidence=np.where(kept, warp.confidence, self.confidence),
+            region=np.where(kept, warp.region, self.region),
         )
 
 
-def build_bridge(topology: Topology, head: HeadModel) -> Bridge:
+def build_bridge(topology: Topology, head: HeadModel, config: WarpConfig = STORED_CONFIG) -> Bridge:
     """Find where every vertex of a head's template lies on another topology.
 
     The template is warped onto the topology's neutral face as onto any scan, from its landmarks, and each vertex is
     tied to the nearest triangle of compatible orientation.
+
+    Parameters
+    ----------
+    topology : Topology
+    head : HeadModel
+    config : WarpConfig, optional
+        Other than :data:`STORED_CONFIG` only for what is not stored.
 
     Raises
     ------
@@ -179,7 +190,7 @@ def build_bridge(topology: Topology, head: HeadModel) -> Bridge:
     """
     scan, kept = _skin_of(topology)
     try:
-        warp = warp_frame(scan, head, WarpConfig(), landmarks=topology.landmarks)
+        warp = warp_frame(scan, head, config, landmarks=topology.landmarks)
     except WarpError as error:
         raise _not_bridged(topology, str(error)) from None
     if warp.verdict.status == "fail":
@@ -227,7 +238,7 @@ def bridge_key(topology: Topology, template: HeadTemplate) -> dict[str, object]:
     """Everything that decides a bridge, as plain JSON data."""
     return {
         "algorithm": [BRIDGE_VERSION, ALGORITHM_VERSION],
-        "config": WarpConfig().model_dump(mode="json"),
+        "config": STORED_CONFIG.model_dump(mode="json"),
         "head": template.name,
         "source": topology.digest,
         "template": template.digest,
