@@ -19,8 +19,9 @@ from datagen.heads.regions import REGIONS
 from datagen.manifest import WarpConfig
 from datagen.warp.correspond import Targets, regions_compatible
 from datagen.warp.dense import refine
+from datagen.warp.injectivity import flipped_triangles
 from datagen.warp.operators import cotangent_laplacian, vertex_rotations
-from datagen.warp.quality import flipped_triangles, judge
+from datagen.warp.quality import judge
 from datagen.warp.result import Verdict, Warp
 from datagen.warp.similarity import fit_similarity, fit_similarity_robust
 from datagen.warp.store import read_warp, warp_bytes, write_warp

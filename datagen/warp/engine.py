@@ -15,6 +15,7 @@ from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
 from datagen.warp.confidence import point_confidence
 from datagen.warp.deform import FROM_LANDMARKS, FROM_REGISTRATION, Start, deform
+from datagen.warp.injectivity import repair
 from datagen.warp.parametric import fit_parametric
 from datagen.warp.quality import judge, measure
 from datagen.warp.result import Warp
@@ -26,7 +27,7 @@ from datagen.warp.transport import transport
 FloatArray = npt.NDArray[np.float64]
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 
 # A person's head differs from the mean template's size by less than this; more is a unit or landmark mistake.
 SCALE_RANGE = (0.7, 1.45)
@@ -46,8 +47,8 @@ def warp_frame(
     """Warp one scan into the canonical space of a head model.
 
     Start (registration, or a parametric fit to landmarks) → coarse-to-fine thin-plate refinement with robust, normal-
-    and region-compatible correspondences → transport of the scan's own points → confidence → verdict. Nothing here
-    ever sees a true correspondence.
+    and region-compatible correspondences → repair of folds → transport of the scan's own points → confidence →
+    verdict. Nothing here ever sees a true correspondence.
 
     Parameters
     ----------
@@ -89,11 +90,14 @@ def warp_frame(
         _check_orientation(head.template, start, surface)
 
     registered, anchored = deform(template, surface, start, landmarks)
+    registered, repaired = repair(template, registered, anchored)
+    anchored = np.where(repaired.moved, 0.0, anchored)
     carried = transport(
         surface.vertices, surface.normals, Surface(registered, template.faces), template, config.max_distance_mm / 1000
     )
     confidence = point_confidence(surface, carried, anchored, template.faces)
     figures = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
+    figures |= repaired.figures()
     space = head.template.space
     canonical = space.normalise(carried.canonical_m).astype(np.float32)
     # Detail far outside the space's margin cannot be stored; it is no part of a head.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from datagen.geometry.mesh import face_cross, face_normals, vertex_normals
+from datagen.geometry.mesh import face_cross
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.manifest import WarpConfig
+from datagen.warp.injectivity import flipped_triangles
 from datagen.warp.result import Status, Verdict
 from datagen.warp.template import WarpTemplate
 from datagen.warp.transport import Transported
@@ -19,18 +20,8 @@ MAX_LANDMARK_RMS_PASS_MM = 4.0
 MAX_LANDMARK_RMS_FAIL_MM = 12.0
 MAX_FLIPPED_FRACTION_PASS = 0.002
 MAX_FLIPPED_FRACTION_FAIL = 0.02
-
-
-def flipped_triangles(
-    vertices: npt.NDArray[np.float64], faces: npt.NDArray[np.int32], rest: npt.NDArray[np.float64]
-) -> npt.NDArray[np.bool_]:
-    """Return (F,) bool: triangles turned against the surface around them that were not so on the rest shape."""
-
-    def against(v: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        around = vertex_normals(v, faces)[faces].mean(axis=1)
-        return np.einsum("fd,fd->f", face_normals(v, faces), around) < 0
-
-    return against(vertices) & ~against(rest)
+MAX_CROSSING_FRACTION_PASS = 0.002
+MAX_CROSSING_FRACTION_FAIL = 0.02
 
 
 def measure(
@@ -86,6 +77,14 @@ def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
         ("residual_median_mm", "median surface residual", "mm", config.pass_residual_mm, config.fail_residual_mm, 1),
         ("face_coverage", "share of the face with scan data", "", MIN_FACE_COVERAGE_PASS, MIN_FACE_COVERAGE_FAIL, -1),
         ("flipped_fraction", "share of flipped triangles", "", MAX_FLIPPED_FRACTION_PASS, MAX_FLIPPED_FRACTION_FAIL, 1),
+        (
+            "crossing_fraction",
+            "share of triangles that pass through others",
+            "",
+            MAX_CROSSING_FRACTION_PASS,
+            MAX_CROSSING_FRACTION_FAIL,
+            1,
+        ),
         ("landmark_rms_mm", "landmark distance RMS", "mm", MAX_LANDMARK_RMS_PASS_MM, MAX_LANDMARK_RMS_FAIL_MM, 1),
     ]
     order: tuple[Status, ...] = ("pass", "review", "fail")

@@ -1,0 +1,280 @@
+"""Keeps the registered template one-to-one: triangles turned over or passing through each other, and their repair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
+
+from datagen.geometry.mesh import face_normals, vertex_normals
+from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.warp.clearance import distance_ahead
+from datagen.warp.crossing import self_crossing
+from datagen.warp.similarity import fit_similarity
+from datagen.warp.template import WarpTemplate
+
+FloatArray = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+HELD_WEIGHT = 0.1
+# Parts that touch at rest (closed lips) are let off, with this many rings of triangles around them.
+CONTACT_RINGS = 2
+# Rings by which a failing patch grows over skin that the scan holds, one attempt after another, and whether of two
+# triangles that cross only the one that the scan holds less is to yield.
+ATTEMPTS = ((1, True), (3, False), (8, False), (12, False))
+# A pocket that the scan does not show (a nostril) is freed as a whole, up to this many rings.
+POCKET_RINGS = 16
+# Skin of the nose that faces other skin across less air than this is inside a nostril. What a scan seems to say of it
+# is often the outside of the wing.
+NOSTRIL_AIR_M = 0.02
+BLENDS = (1.0, 0.5, 0.25)
+
+
+@dataclass(frozen=True)
+class Defects:
+    """Where a deformed template is not one-to-one in the face region.
+
+    Attributes
+    ----------
+    flipped : (G,) bool
+        Of the fine triangles.
+    pairs : (P, 2) int64
+        Triangles that pass through each other.
+    """
+
+    flipped: Mask
+    pairs: npt.NDArray[np.int64]
+
+    @property
+    def crossing(self) -> Mask:
+        """Triangles that pass through another, (G,) bool."""
+        mask = np.zeros(len(self.flipped), bool)
+        mask[self.pairs.ravel()] = True
+        return mask
+
+    @property
+    def any(self) -> Mask:
+        """Triangles with either defect, (G,) bool."""
+        return self.flipped | self.crossing
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """What a repair found, did and left.
+
+    Attributes
+    ----------
+    before, after : Defects
+    moved : (M,) bool
+        Fine vertices whose place is no longer what the scan said. They must not count as held by it.
+    face_triangles : int
+    """
+
+    before: Defects
+    after: Defects
+    moved: Mask
+    face_triangles: int
+
+    def figures(self) -> dict[str, float]:
+        """Return the counts for the verdict."""
+        return {
+            "flipped_triangles": float(self.after.flipped.sum()),
+            "crossing_triangles": float(self.after.crossing.sum()),
+            "crossing_fraction": float(self.after.crossing.sum() / max(self.face_triangles, 1)),
+            "flipped_before_repair": float(self.before.flipped.sum()),
+            "crossing_before_repair": float(self.before.crossing.sum()),
+            "repaired_vertices": float(self.moved.sum()),
+        }
+
+
+def flipped_triangles(vertices: FloatArray, faces: npt.NDArray[np.int32], rest: FloatArray) -> Mask:
+    """Return (F,) bool: triangles turned against the surface around them that were not so on the rest shape."""
+
+    def against(v: FloatArray) -> Mask:
+        around = vertex_normals(v, faces)[faces].mean(axis=1)
+        return np.asarray(np.einsum("fd,fd->f", face_normals(v, faces), around) < 0)
+
+    return against(vertices) & ~against(rest)
+
+
+class _Prepared:
+    """What the test needs of a template, which never changes: face triangles, contacts at rest, adjacency."""
+
+    def __init__(self, template: WarpTemplate) -> None:
+        n, faces = len(template.canonical_m), template.faces
+        self.face: Mask = np.asarray(mask_of(template.regions, FACE_REGIONS)[faces].all(axis=1))
+        self.incidence = sp.csr_matrix(
+            (np.ones(faces.size), (np.repeat(np.arange(len(faces)), 3), faces.ravel())), shape=(len(faces), n)
+        )
+        self.adjacency = (self.incidence.T @ self.incidence).tocsr()
+        self.resting: Mask = np.zeros(len(faces), bool)
+        self.resting[self_crossing(template.canonical_m, faces, self.face).ravel()] = True
+        for _ in range(CONTACT_RINGS):
+            touched = self.incidence.T @ self.resting > 0
+            self.resting = self.incidence @ touched > 0
+        air = distance_ahead(template.canonical_m, faces, template.canonical_normals)
+        self.nostril = mask_of(template.regions, ("nose",)) & (air < NOSTRIL_AIR_M)
+        self.skin = np.zeros(n, bool)
+        self.skin[template.skin] = True
+        self.local = np.full(n, -1)
+        self.local[template.skin] = np.arange(len(template.skin))
+
+
+class _ByIdentity:
+    """A template as a cache key: templates are made once per process."""
+
+    def __init__(self, template: WarpTemplate) -> None:
+        self.template = template
+
+    def __hash__(self) -> int:
+        return id(self.template)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and other.template is self.template
+
+
+@lru_cache(maxsize=4)
+def _prepared(key: _ByIdentity) -> _Prepared:
+    return _Prepared(key.template)
+
+
+def find_defects(template: WarpTemplate, vertices: FloatArray) -> Defects:
+    """Return where the face of a deformed fine template, vertices (M, 3) metres, is not one-to-one.
+
+    Parts that pass through each other on the template itself, such as closed lips, are not counted.
+    """
+    prepared = _prepared(_ByIdentity(template))
+    flipped = flipped_triangles(vertices, template.faces, template.canonical_m) & prepared.face
+    pairs = self_crossing(vertices, template.faces, prepared.face)
+    return Defects(flipped, pairs[~prepared.resting[pairs].all(axis=1)])
+
+
+def repair(
+    template: WarpTemplate, vertices: FloatArray, anchored: npt.NDArray[np.float64]
+) -> tuple[FloatArray, RepairReport]:
+    """Undo flips and crossings in failing patches of the face, and say what was done.
+
+    A patch is what fails, the pocket it belongs to if the scan does not show it, and a few rings of skin, more with
+    every attempt. Inside, the neutral shape is put in place by the similarity of the patch's rim, and the rim's
+    displacement from there is filled in harmonically. A harmonic fill with positive weights never leaves the range of
+    its boundary, so it cannot overshoot as the thin plate does. Between the patch as it was and the patch filled in,
+    the smallest step is taken that leaves fewest failing triangles, and only if they are fewer than before.
+
+    Parameters
+    ----------
+    template : WarpTemplate
+    vertices : (M, 3) float64
+        Deformed fine template, metres.
+    anchored : (M,) float64
+        Weight of each vertex's last target.
+
+    Returns
+    -------
+    vertices : (M, 3) float64
+        Equal to the input outside the patches.
+    report : RepairReport
+    """
+    prepared = _prepared(_ByIdentity(template))
+    before = find_defects(template, vertices)
+    current, defects = vertices, before
+    trust = np.where(prepared.nostril, 0.0, anchored)
+    for rings, one_yields in ATTEMPTS:
+        if not defects.any.any():
+            break
+        held_by = trust[template.faces].mean(axis=1) if one_yields else None
+        seeds = _seeds(defects, held_by)
+        labels = _patches(prepared, seeds, trust > HELD_WEIGHT, rings)
+        filled = _fill(template, prepared, current, labels)
+        current, defects = _search(template, current, filled, labels, defects)
+    moved = (current != vertices).any(axis=1)
+    return current, RepairReport(before, defects, moved, int(prepared.face.sum()))
+
+
+def _seeds(defects: Defects, held_by: FloatArray | None) -> Mask:
+    """Return (G,) bool: triangles that must move; given ``held_by`` (G,), of two that cross only the less held."""
+    if held_by is None:
+        return defects.any
+    seeds = defects.flipped.copy()
+    weight = held_by[defects.pairs]
+    seeds[defects.pairs[weight <= weight.min(axis=1, keepdims=True)]] = True
+    return seeds
+
+
+def _patches(prepared: _Prepared, seeds: Mask, held: Mask, rings: int) -> npt.NDArray[np.int64]:
+    """Return (M,) patch number of each vertex, -1 outside the patches."""
+    inside = (prepared.incidence.T @ seeds > 0) & prepared.skin
+    for _ in range(POCKET_RINGS):
+        inside |= (prepared.adjacency @ inside > 0) & ~held & prepared.skin
+    for _ in range(rings):
+        inside |= (prepared.adjacency @ inside > 0) & prepared.skin
+    index = np.flatnonzero(inside)
+    labels = np.full(len(inside), -1, np.int64)
+    labels[index] = connected_components(prepared.adjacency[index][:, index], directed=False)[1]
+    return labels
+
+
+def _fill(
+    template: WarpTemplate, prepared: _Prepared, current: FloatArray, labels: npt.NDArray[np.int64]
+) -> FloatArray:
+    """Return vertices (M, 3) with every patch replaced by the neutral shape bent to the patch's rim."""
+    filled = current.copy()
+    level = template.fine
+    for label in range(labels.max() + 1):
+        members = np.flatnonzero(labels == label)
+        near = np.zeros(len(current), bool)
+        near[members] = True
+        near = (prepared.adjacency @ near > 0) & prepared.skin & (labels < 0)
+        rim = np.flatnonzero(near)
+        if len(rim) < 4:
+            continue  # a whole component without a rim: nothing holds it
+        wide = np.flatnonzero((prepared.adjacency @ near > 0) & prepared.skin & (labels < 0))
+        placed = fit_similarity(template.canonical_m[wide], current[wide])
+        inner, outer = prepared.local[members], prepared.local[rim]
+        displacement = current[rim] - placed.apply(template.canonical_m[rim])
+        rows = level.laplacian[inner]
+        solved = splu(rows[:, inner].tocsc()).solve(-(rows[:, outer] @ displacement))
+        filled[members] = placed.apply(template.canonical_m[members]) + solved
+    return filled
+
+
+def _search(
+    template: WarpTemplate,
+    current: FloatArray,
+    filled: FloatArray,
+    labels: npt.NDArray[np.int64],
+    defects: Defects,
+) -> tuple[FloatArray, Defects]:
+    """Step each patch towards its fill as little as leaves fewest defects, and never to more of them."""
+    count = int(labels.max()) + 1
+    owner = labels[template.faces].max(axis=1)
+
+    def failing(found: Defects) -> npt.NDArray[np.int64]:
+        # A crossing counts against every patch that has a part in it.
+        owners = np.concatenate([owner[found.flipped], owner[found.pairs].ravel()])
+        return np.bincount(owners[owners >= 0], minlength=count)
+
+    best_step, best = np.zeros(count), failing(defects)
+    for step in BLENDS:
+        trial = np.where((best > 0) | (best_step > 0), step, 0.0)
+        left = failing(find_defects(template, _blend(current, filled, labels, trial)))
+        better = (left < best) | ((left == best) & (best_step > 0))
+        best_step, best = np.where(better, trial, best_step), np.where(better, left, best)
+    moved = _blend(current, filled, labels, best_step)
+    after = find_defects(template, moved)
+    if after.any.sum() >= defects.any.sum():
+        return current, defects
+    return moved, after
+
+
+def _blend(
+    current: FloatArray, filled: FloatArray, labels: npt.NDArray[np.int64], steps: npt.NDArray[np.float64]
+) -> FloatArray:
+    result = current.copy()
+    inside = labels >= 0
+    result[inside] += steps[labels[inside], None] * (filled[inside] - current[inside])
+    return result
