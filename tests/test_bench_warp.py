@@ -22,7 +22,7 @@ from datagen.bench.figures import (
 from datagen.bench.goals import GOALS, goals_of
 from datagen.bench.measure import measure_case
 from datagen.bench.peers import METHODS, carried_to_template, register_with_peer
-from datagen.bench.run import BenchResult, run_bench
+from datagen.bench.run import BenchResult, peer_picks, run_bench
 from datagen.cli import main
 from datagen.errors import WarpError
 from datagen.geometry.mesh import Mesh
@@ -197,6 +197,22 @@ def test_the_figures_are_those_of_the_true_regions(results: dict[float, BenchRes
     assert 0.3 < result.figures["peak_gib"] < 8
     assert result.figures["seconds_per_frame"] == pytest.approx(result.frames[0]["seconds"])
     assert result.curve.count.sum() == pytest.approx(result.figures["points"] * result.figures["coverage"])
+
+
+def test_the_floor_is_the_noise_of_the_scan(results: dict[float, BenchResult]) -> None:
+    result = results[2.0]
+    noise = result.frames[0]["noise_mm"]
+    # The median of |N(0, σ)| is 0.67 σ; relief that no template has comes on top.
+    assert 0.6 * noise < result.figures["floor_median_mm"] < 0.67 * noise + 0.1
+    assert result.figures["floor_sliding_median_mm"] < 0.1
+    assert result.figures["floor_median_mm"] == pytest.approx(results[8.0].figures["floor_median_mm"])
+
+
+def test_peers_get_people_and_expressions_in_turn() -> None:
+    assert peer_picks(4, 4, 2) == {(0, 0), (1, 3)}
+    assert peer_picks(1, 60, 3) == {(0, 0), (0, 30), (0, 59)}
+    assert peer_picks(2, 2, 99) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert peer_picks(3, 3, 0) == set()
 
 
 def test_goals_name_figures_and_say_what_reaches_them(results: dict[float, BenchResult]) -> None:

@@ -80,6 +80,8 @@ class Case:
         True normalised canonical coordinate of each scan vertex; NaN for stray pieces.
     region : (N,) uint8
         True label of each scan vertex; 0 for stray pieces.
+    template_vertices : (V, 3) float64
+        The true template, world metres.
     """
 
     subject: int
@@ -91,6 +93,7 @@ class Case:
     landmarks: Landmarks | None
     truth: npt.NDArray[np.float32]
     region: npt.NDArray[np.uint8]
+    template_vertices: F64
 
 
 def subject_cases(plan: CasePlan, head: HeadModel, subject: int) -> Iterator[Case]:
@@ -127,6 +130,7 @@ def subject_cases(plan: CasePlan, head: HeadModel, subject: int) -> Iterator[Cas
             landmarks=frame.landmarks if plan.landmarks else None,
             truth=frame.truth,
             region=frame.region,
+            template_vertices=frame.template_vertices,
         )
 
 

@@ -15,16 +15,17 @@ from scipy.spatial import cKDTree
 
 from datagen.bench.cases import Case
 from datagen.bench.figures import CONFIDENT, Points, face_points, point_figures, tangential
+from datagen.bench.peers import carried_to_template
 from datagen.errors import CanonfaceError
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.simulation.subject import dense_template
-from datagen.warp.quality import flipped_triangles
+from datagen.warp.injectivity import find_defects
 from datagen.warp.result import Warp
 from datagen.warp.surface import Surface
-from datagen.warp.template import prepare_template
+from datagen.warp.template import WarpTemplate, prepare_template
 
 F64 = npt.NDArray[np.float64]
 MEMORY_SAMPLE_SECONDS = 0.05
@@ -42,23 +43,31 @@ class FrameMeasure:
         None if the warp was refused.
     refusal : str
         Why, empty if it was not.
-    seconds : float
+    seconds, cpu_seconds : float
+        By the clock, and of all threads: on a busy machine only the second means much.
     points : Points
         Of all scan vertices; of a refused warp none has a counterpart.
     template_residual_mm : (Q,) float64
         Distance to the scan of the registered template's face vertices at triangles that carry confident scan
         vertices.
+    floor : Points
+        What the true template would have reached: the scan's noise, and detail that no template has.
     flips : int
         Triangles of the registered face turned against the surface around them.
+    crossings : int
+        Triangles of the registered face that pass through others, where those of the template do not.
     """
 
     case: Case
     warp: Warp | None
     refusal: str
     seconds: float
+    cpu_seconds: float
     points: Points
     template_residual_mm: F64
+    floor: Points
     flips: int
+    crossings: int
 
     def entry(self) -> dict[str, float | str]:
         """Return the case and its figures of the face, flat."""
@@ -71,7 +80,9 @@ class FrameMeasure:
             "scan_vertices": len(case.region),
             **{name: face[name] for name in ("median_mm", "p95_mm", "residual_median_mm", "coverage")},
             "flips": self.flips,
+            "crossings": self.crossings,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
             "verdict": f"refused: {self.refusal}" if self.warp is None else self.warp.verdict.status,
         }
 
@@ -88,41 +99,58 @@ def measure_case(case: Case, head: HeadModel, config: WarpConfig, warp_case: Cal
     warp_case : callable
         Warps a case without looking at its truth.
     """
-    started = time.perf_counter()
+    template = prepare_template(head.template, config.subdivisions)
+    floor = _floor(case, template)
+    started, cpu_started = time.perf_counter(), time.process_time()
     try:
         warp = warp_case(case)
     except CanonfaceError as error:
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
         nothing = np.full(len(case.region), np.nan)
         points = Points(nothing, nothing, np.zeros(len(nothing)), nothing, case.region)
-        return FrameMeasure(case, None, str(error), time.perf_counter() - started, points, np.zeros(0), 0)
-    seconds = time.perf_counter() - started
-    template = prepare_template(head.template, config.subdivisions)
+        return FrameMeasure(case, None, str(error), seconds, cpu_seconds, points, np.zeros(0), floor, 0, 0)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     registered = Surface(warp.registered_vertices, warp.registered_faces)
     foot = registered.closest(case.scan.vertices)
     away = case.scan.vertices - foot.position
-    difference_m = warp.space.metres(warp.canonical) - warp.space.metres(case.truth)
-    points = Points(
-        error_mm=np.linalg.norm(difference_m, axis=1) * MM_PER_M,
-        sliding_mm=tangential(difference_m, true_normals(case, head.template)) * MM_PER_M,
-        confidence=np.asarray(warp.confidence, np.float64),
-        residual_mm=np.linalg.norm(away, axis=1) * MM_PER_M,
-        region=case.region,
-    )
+    points = _points(case, head.template, warp.space.metres(warp.canonical), warp.confidence, away)
     # Folds that no scanner sees (inside the lips, under the lids) have nothing to be compared with.
     counterpart = np.zeros(len(template.canonical_m), bool)
     counterpart[template.faces[foot.face[warp.confidence >= CONFIDENT]]] = True
     counterpart &= mask_of(template.regions, FACE_REGIONS)
-    turned = flipped_triangles(warp.registered_vertices, template.faces, template.canonical_m)
-    turned &= mask_of(template.regions, FACE_REGIONS)[template.faces].all(axis=1)
+    defects = find_defects(template, warp.registered_vertices)
     return FrameMeasure(
         case=case,
         warp=warp,
         refusal="",
         seconds=seconds,
+        cpu_seconds=cpu_seconds,
         points=points,
         template_residual_mm=template_residual_mm(warp.registered_vertices[counterpart], case),
-        flips=int(turned.sum()),
+        floor=floor,
+        flips=int(defects.flipped.sum()),
+        crossings=int(defects.crossing.sum()),
     )
+
+
+def _points(
+    case: Case, template: HeadTemplate, canonical_m: F64, confidence: npt.NDArray[np.floating], away: F64
+) -> Points:
+    difference_m = canonical_m - template.space.metres(case.truth)
+    return Points(
+        error_mm=np.linalg.norm(difference_m, axis=1) * MM_PER_M,
+        sliding_mm=tangential(difference_m, true_normals(case, template)) * MM_PER_M,
+        confidence=np.asarray(confidence, np.float64),
+        residual_mm=np.linalg.norm(away, axis=1) * MM_PER_M,
+        region=case.region,
+    )
+
+
+def _floor(case: Case, template: WarpTemplate) -> Points:
+    true = np.asarray(template.subdivide @ case.template_vertices)[template.skin]
+    canonical_m = carried_to_template(case.scan, true, template)
+    away = case.scan.vertices - Surface(true, template.fine.faces).closest(case.scan.vertices).position
+    return _points(case, template.head, canonical_m, np.ones(len(case.region)), away)
 
 
 def template_residual_mm(vertices: F64, case: Case) -> F64:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +33,8 @@ from datagen.warp.result import Warp
 F64 = npt.NDArray[np.float64]
 MATERIAL_POINTS = 2000
 WORST_KEPT = 3
+# What the true template would reach: no engine can be asked for less than the scanner's noise.
+FLOOR_FIGURES = ("median_mm", "p95_mm", "sliding_median_mm", "residual_median_mm", "residual_p95_mm")
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,15 @@ class _Tally:
     """Sums over the frames measured so far."""
 
     points: list[Points] = field(default_factory=list)
+    floor: list[Points] = field(default_factory=list)
     template_residual_mm: list[F64] = field(default_factory=list)
     frames: list[dict[str, float | str]] = field(default_factory=list)
     worst: list[tuple[float, FrameMeasure]] = field(default_factory=list)
     flips: int = 0
+    crossings: int = 0
     refused: int = 0
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     peak_gib: float = 0.0
     dispersion_mm: list[F64] = field(default_factory=list)
     dispersion_sliding_mm: list[F64] = field(default_factory=list)
@@ -84,10 +89,13 @@ class _Tally:
     def add(self, measure: FrameMeasure) -> None:
         """Take one frame in."""
         self.points.append(measure.points)
+        self.floor.append(measure.floor)
         self.template_residual_mm.append(measure.template_residual_mm)
         self.flips += measure.flips
+        self.crossings += measure.crossings
         self.refused += measure.warp is None
         self.seconds.append(measure.seconds)
+        self.cpu_seconds.append(measure.cpu_seconds)
         entry = measure.entry()
         self.frames.append(entry)
         rank = float(entry["p95_mm"])
@@ -111,8 +119,7 @@ def run_bench(
     head : HeadModel
     config : WarpConfig
     peer_frames : int
-        So many frames also go to the peers (:mod:`datagen.bench.peers`), of the first subject as far as they reach,
-        spread from its strongest expression to its weakest.
+        So many frames also go to the peers (:mod:`datagen.bench.peers`): :func:`peer_picks`.
     progress : callable
         Told a line at a time.
 
@@ -123,11 +130,12 @@ def run_bench(
     """
     tally = _Tally()
     material = _material_points(head.template, plan.seed)
+    for_peers = peer_picks(plan.subjects, plan.frames, peer_frames)
     for subject in range(plan.subjects):
         cases = list(subject_cases(plan, head, subject))
         if subject == 0:
             warp_case(cases[0], head, config)  # the first warp prepares the template, which no frame should pay for
-        for_peers = _spread(cases, peer_frames - len(tally.peers.get("ours", [])))
+        by_strength = sorted(range(len(cases)), key=lambda k: -cases[k].strength)
         differences = []
         for k, case in enumerate(cases):
             with PeakMemory() as memory:
@@ -137,7 +145,7 @@ def run_bench(
             progress(_line(tally.frames[-1]))
             if plan.track == "sequence":
                 differences.append(_material_difference(measure, material, head.template))
-            if k in for_peers:
+            if (subject, by_strength.index(k)) in for_peers:
                 _compare(tally, measure, head, progress)
         if differences:
             stacked = np.stack(differences)
@@ -153,11 +161,18 @@ def warp_case(case: Case, head: HeadModel, config: WarpConfig) -> Warp:
     return warp_frame(case.scan, head, config, registration=case.registration, landmarks=case.landmarks)
 
 
-def _spread(cases: Sequence[Case], count: int) -> set[int]:
-    """Indices of ``count`` cases, evenly from the strongest expression to the weakest."""
-    order = sorted(range(len(cases)), key=lambda k: -cases[k].strength)
-    wanted = min(max(count, 0), len(cases))
-    return {order[round(k * (len(order) - 1) / max(wanted - 1, 1))] for k in range(wanted)}
+def peer_picks(subjects: int, frames: int, count: int) -> set[tuple[int, int]]:
+    """Choose (subject, rank of its expression's strength) for the peers.
+
+    Spread over the people in turn, and from the strongest expression (rank 0) to the weakest.
+    """
+    count = min(count, subjects * frames)
+    picks: set[tuple[int, int]] = set()
+    for k in range(count):
+        subject, rank = k % subjects, round(k * (frames - 1) / max(count - 1, 1))
+        free = [r for r in range(frames) if (subject, r) not in picks]
+        picks.add((subject, min(free, key=lambda r: abs(r - rank))))
+    return picks
 
 
 def _compare(tally: _Tally, measure: FrameMeasure, head: HeadModel, progress: Callable[[str], None]) -> None:
@@ -209,11 +224,15 @@ def _result(plan: CasePlan, tally: _Tally) -> BenchResult:
         "template_residual_median_mm": percentile(both_ways, 50),
         "template_residual_p95_mm": percentile(both_ways, 95),
         "flips": float(tally.flips),
+        "crossings": float(tally.crossings),
         "frames": float(len(tally.frames)),
         "frames_refused": float(tally.refused),
         "seconds_per_frame": float(np.mean(tally.seconds)),
+        "cpu_seconds_per_frame": float(np.mean(tally.cpu_seconds)),
         "peak_gib": tally.peak_gib,
     }
+    floor = point_figures(face_points(Points.pooled(tally.floor)))
+    figures |= {f"floor_{name}": floor[name] for name in FLOOR_FIGURES}
     stray = points.confidence[points.region == 0]
     figures["stray_confident"] = float((stray >= CONFIDENT).mean()) if len(stray) else float("nan")
     if tally.dispersion_mm:

@@ -61,6 +61,8 @@ class SimulatedFrame:
         Normalised canonical coordinate of each scan vertex, NaN for stray pieces.
     region : (N,) uint8
         True label of each scan vertex, 0 for stray pieces.
+    template_vertices : (V, 3) float64
+        The true template, world metres.
     registration : (V, 3) float64
         World metres.
     landmarks : Landmarks
@@ -71,6 +73,7 @@ class SimulatedFrame:
     scan: Mesh
     truth: npt.NDArray[np.float32]
     region: npt.NDArray[np.uint8]
+    template_vertices: F64
     registration: F64
     landmarks: Landmarks
     images: dict[str, Image]
@@ -183,6 +186,7 @@ class SimulatedCapture:
             scan=scan,
             truth=truth,
             region=region,
+            template_vertices=surface.template_vertices,
             registration=surface.template_vertices + error,
             landmarks=detected_landmarks(
                 template, surface.template_vertices, self.config.landmark_noise_mm / 1000, rng
