@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +13,17 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from datagen.errors import InputError, LandmarkError, MeshError, WarpError
+from datagen.flows.bridge_stage import plan_bridges
 from datagen.flows.build import build
+from datagen.flows.layout import BuildLayout
+from datagen.flows.planning import plan_build
 from datagen.flows.runners import RunnerConfig
 from datagen.flows.single import RegistrationFile, warp_scan
+from datagen.flows.survey import is_warped
 from datagen.geometry.camera import look_at
 from datagen.geometry.landmarks import Landmarks, write_landmarks
 from datagen.geometry.mesh import Mesh, compact
 from datagen.geometry.mesh_io import write_ply
-from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, INTERIOR_REGIONS, mask_of
 from datagen.heads.registry import load_head
@@ -30,9 +31,8 @@ from datagen.manifest import Manifest, WarpConfig, parse_manifest
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter
 from datagen.sources.frame import Registration, SequenceKey
-from datagen.sources.simulation.fields import WaveField
-from datagen.sources.simulation.remesh import random_triangulation, refine
-from datagen.sources.topology import Topology, read_topology, topology_of, write_topology
+from datagen.sources.simulation.foreign import ForeignPeople
+from datagen.sources.topology import read_topology, topology_of, write_topology
 from datagen.warp.bridge import Bridge, build_bridge, warp_bridged
 from datagen.warp.bridge_store import bridge_bytes, read_bridge, write_bridge
 from datagen.warp.engine import warp_frame
@@ -42,56 +42,9 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 QUICK = WarpConfig(subdivisions=0)
 
 
-@dataclass(frozen=True)
-class Foreign:
-    """Anny's surface in a topology of its own: random triangles, random order, nothing inside the mouth and eyes.
-
-    Its people differ from Anny's by more than her model can say. ``person(identity, expression)`` gives Anny's true
-    vertices and the same person's in the foreign topology.
-    """
-
-    topology: Topology
-    person: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    identity: np.ndarray
-
-
-def foreign_topology(head: HeadModel, regions: tuple[str, ...] | None, vertices: int, seed: int = 3) -> Foreign:
-    rng = np.random.default_rng(seed)
-    template = head.template
-    fine = loop_subdivision(template.faces, len(template.vertices), 1)
-    identity = np.clip(rng.normal(size=head.identity_size), -2, 2)
-    field = 1e-3 * WaveField.draw((0.04, 0.12), rng, channels=3)(template.vertices)
-
-    def controls(identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
-        return head.vertices(identity, expression) + field
-
-    neutral = controls(identity, np.zeros(len(head.expression_names)))
-    surface = fine.matrix @ neutral
-    interior = mask_of(template.regions, INTERIOR_REGIONS)
-    kept = ~interior if regions is None else mask_of(template.regions, regions)
-    refinement = refine(surface, fine.faces, 0.003)
-    operator = refinement.matrix @ fine.matrix
-    active = operator @ kept.astype(float) > 0.99
-    samples = random_triangulation(refinement, operator @ neutral, active, vertices, rng)
-
-    def person(identity: np.ndarray, expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        true = controls(identity, expression)
-        return true, samples.interpolate(operator @ true)
-
-    landmarks = Landmarks(np.arange(68), template.landmarks(neutral))
-    topology = Topology("foreign", samples.interpolate(operator @ neutral), samples.faces, landmarks)
-    return Foreign(topology, person, identity)
-
-
-def people(head: HeadModel, foreign: Foreign, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def people(foreign: ForeignPeople, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Other people with strong expressions: true template vertices, and vertices in the foreign topology."""
-    rng = np.random.default_rng(7)
-    found = []
-    for _ in range(count):
-        expression = np.zeros(len(head.expression_names))
-        expression[rng.choice(len(expression), 6, replace=False)] = rng.uniform(0.3, 1.0, 6)
-        found.append(foreign.person(np.clip(rng.normal(size=head.identity_size), -2, 2), expression))
-    return found
+    return foreign.people(count, np.random.default_rng(7))
 
 
 @pytest.fixture(scope="module")
@@ -100,30 +53,29 @@ def head() -> HeadModel:
 
 
 @pytest.fixture(scope="module")
-def foreign(head: HeadModel) -> Foreign:
-    return foreign_topology(head, None, 7000)
+def foreign(head: HeadModel) -> ForeignPeople:
+    return ForeignPeople.draw(head, 7000, np.random.default_rng(3))
 
 
 @pytest.fixture(scope="module")
-def bridge(head: HeadModel, foreign: Foreign) -> Bridge:
+def bridge(head: HeadModel, foreign: ForeignPeople) -> Bridge:
     return build_bridge(foreign.topology, head)
 
 
-def test_other_people_and_expressions_arrive_where_they_belong(head: HeadModel, foreign: Foreign, bridge: Bridge):
+def test_other_people_and_expressions_arrive_where_they_belong(head: HeadModel, foreign: ForeignPeople, bridge: Bridge):
     face = mask_of(head.template.regions, FACE_REGIONS) & bridge.valid
     errors = [
-        np.linalg.norm(bridge.carry(vertices) - true, axis=1)[face] * 1000
-        for true, vertices in people(head, foreign, 4)
+        np.linalg.norm(bridge.carry(vertices) - true, axis=1)[face] * 1000 for true, vertices in people(foreign, 4)
     ]
     assert face.sum() > 0.85 * mask_of(head.template.regions, FACE_REGIONS).sum()
     assert np.median(errors) < 1.0
     assert np.percentile(errors, 95) < 3.0
     # Tied to nothing but the head's pose, expressions and people would be this far off.
-    unmoved = [np.linalg.norm(bridge.neutral - true, axis=1)[face] * 1000 for true, _ in people(head, foreign, 4)]
+    unmoved = [np.linalg.norm(bridge.neutral - true, axis=1)[face] * 1000 for true, _ in people(foreign, 4)]
     assert np.median(unmoved) > 3 * np.median(errors)
 
 
-def test_the_neutral_face_arrives_as_it_was_registered(foreign: Foreign, bridge: Bridge):
+def test_the_neutral_face_arrives_as_it_was_registered(foreign: ForeignPeople, bridge: Bridge):
     carried = bridge.carry(foreign.topology.vertices)
     np.testing.assert_allclose(carried[bridge.valid], bridge.neutral[bridge.valid], atol=1e-12)
     assert np.abs(carried - bridge.neutral).max() < 1e-9
@@ -131,7 +83,7 @@ def test_the_neutral_face_arrives_as_it_was_registered(foreign: Foreign, bridge:
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**16), st.floats(0.7, 1.4))
-def test_a_moved_face_gives_a_moved_template(bridge: Bridge, foreign: Foreign, seed: int, scale: float):
+def test_a_moved_face_gives_a_moved_template(bridge: Bridge, foreign: ForeignPeople, seed: int, scale: float):
     rng = np.random.default_rng(seed)
     rotation, shift = Rotation.random(random_state=seed).as_matrix(), rng.normal(size=3)
     vertices = foreign.topology.vertices + rng.normal(0, 0.002, foreign.topology.vertices.shape)
@@ -139,8 +91,8 @@ def test_a_moved_face_gives_a_moved_template(bridge: Bridge, foreign: Foreign, s
     np.testing.assert_allclose(moved, scale * bridge.carry(vertices) @ rotation.T + shift, atol=1e-7)
 
 
-def test_eyeballs_and_tongue_stay_rigid(head: HeadModel, foreign: Foreign, bridge: Bridge):
-    _, vertices = people(head, foreign, 1)[0]
+def test_eyeballs_stay_rigid(head: HeadModel, foreign: ForeignPeople, bridge: Bridge):
+    _, vertices = people(foreign, 1)[0]
     carried = bridge.carry(vertices)
     for name in ("right_eyeball", "left_eyeball"):
         part = mask_of(head.template.regions, (name,))
@@ -151,7 +103,7 @@ def test_eyeballs_and_tongue_stay_rigid(head: HeadModel, foreign: Foreign, bridg
 
 
 def test_a_bridge_is_stored_and_read_back_byte_for_byte(
-    head: HeadModel, foreign: Foreign, bridge: Bridge, tmp_path: Path
+    head: HeadModel, foreign: ForeignPeople, bridge: Bridge, tmp_path: Path
 ):
     write_bridge(tmp_path, bridge)
     again = read_bridge(tmp_path, head.template)
@@ -168,12 +120,12 @@ def test_a_bridge_is_stored_and_read_back_byte_for_byte(
 
 def test_a_face_mask_leaves_the_rest_of_the_head_open_and_says_so(head: HeadModel):
     regions = head.template.regions
-    mask = foreign_topology(head, FACE_REGIONS, 5000)
+    mask = ForeignPeople.draw(head, 5000, np.random.default_rng(3), regions=FACE_REGIONS)
     bridge = build_bridge(mask.topology, head, QUICK)
     face, back = mask_of(regions, FACE_REGIONS), mask_of(regions, ("scalp", "neck", "right_ear", "left_ear"))
     assert bridge.valid[face].mean() > 0.8
     assert bridge.valid[back].mean() < 0.02
-    (true, vertices), *_ = people(head, mask, 1)
+    (true, vertices), *_ = people(mask, 1)
     registration = bridge.register(Registration("foreign", vertices))
     assert registration.head == "anny"
     assert registration.trust is not None
@@ -192,7 +144,7 @@ def test_a_face_mask_leaves_the_rest_of_the_head_open_and_says_so(head: HeadMode
     assert np.median(np.abs(length - before)) < 1.5e-3
 
 
-def test_registrations_that_do_not_fit_are_refused(foreign: Foreign, bridge: Bridge):
+def test_registrations_that_do_not_fit_are_refused(foreign: ForeignPeople, bridge: Bridge):
     with pytest.raises(MeshError, match=r"4 vertices.*the topology 'foreign' has"):
         bridge.carry(np.zeros((4, 3)))
     broken = foreign.topology.vertices.copy()
@@ -201,7 +153,7 @@ def test_registrations_that_do_not_fit_are_refused(foreign: Foreign, bridge: Bri
         bridge.carry(broken)
 
 
-def test_a_neutral_mesh_that_is_no_face_gives_no_bridge(head: HeadModel, foreign: Foreign):
+def test_a_neutral_mesh_that_is_no_face_gives_no_bridge(head: HeadModel, foreign: ForeignPeople):
     rng = np.random.default_rng(0)
     scrambled = dataclasses.replace(
         foreign.topology.landmarks, points=rng.permutation(foreign.topology.landmarks.points)
@@ -211,7 +163,7 @@ def test_a_neutral_mesh_that_is_no_face_gives_no_bridge(head: HeadModel, foreign
         build_bridge(topology, head, QUICK)
 
 
-def test_topology_files_are_read_and_their_faults_named(foreign: Foreign, tmp_path: Path):
+def test_topology_files_are_read_and_their_faults_named(foreign: ForeignPeople, tmp_path: Path):
     write_topology(tmp_path, foreign.topology)
     mesh, marks = tmp_path / "topologies/foreign.ply", tmp_path / "topologies/foreign.json"
     assert read_topology("foreign", mesh, marks).digest == foreign.topology.digest
@@ -224,10 +176,10 @@ def test_topology_files_are_read_and_their_faults_named(foreign: Foreign, tmp_pa
         read_topology("foreign", mesh, marks)
 
 
-def family(head: HeadModel, foreign: Foreign, root: Path) -> Manifest:
+def family(head: HeadModel, foreign: ForeignPeople, root: Path) -> Manifest:
     """Three people whose scans come in the foreign topology, laid out as captures; return a manifest for them."""
     cameras = (look_at("front", [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], 90.0, 64, 64),)
-    for k, (_, vertices) in enumerate(people(head, foreign, 3)):
+    for k, (_, vertices) in enumerate(people(foreign, 3)):
         key = SequenceKey(f"p{k}", "smile")
         scan = Mesh.of(vertices.astype(np.float32), foreign.topology.faces)
         with SequenceWriter(root, key, cameras, 25.0, registration_topology="foreign") as writer:
@@ -246,7 +198,9 @@ def family(head: HeadModel, foreign: Foreign, root: Path) -> Manifest:
     )
 
 
-def test_a_family_in_one_topology_has_one_coordinate_per_vertex(head: HeadModel, foreign: Foreign, tmp_path: Path):
+def test_a_family_in_one_topology_has_one_coordinate_per_vertex(
+    head: HeadModel, foreign: ForeignPeople, tmp_path: Path
+):
     manifest, out, serial = family(head, foreign, tmp_path / "captures"), tmp_path / "out", RunnerConfig("serial")
     result = build(manifest, out, serial)
     assert result.verdicts.get("fail", 0) == 0
@@ -271,20 +225,16 @@ def test_a_family_in_one_topology_has_one_coordinate_per_vertex(head: HeadModel,
     assert build(manifest, out, serial).warped == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
-    # Another neutral face is another bridge, and every frame passes it anew.
-    neutral, _ = foreign.person(foreign.identity, np.zeros(len(head.expression_names)))
-    write_topology(
-        tmp_path / "captures",
-        dataclasses.replace(
-            foreign.topology,
-            landmarks=Landmarks(np.arange(48), head.template.landmarks(neutral)[:48]),
-        ),
-    )
-    assert build(manifest, out, serial).warped == 3
-    assert folder not in list((out / "bridges").iterdir())
+    # Other landmarks are another bridge, and every frame has to pass it anew.
+    plan, layout = plan_build(manifest), BuildLayout(out)
+    assert is_warped(plan, layout, lambda: head)
+    fewer = Landmarks(np.arange(48), foreign.topology.landmarks.points[:48])
+    write_topology(tmp_path / "captures", dataclasses.replace(foreign.topology, landmarks=fewer))
+    assert not is_warped(plan, layout, lambda: head)
+    assert plan_bridges(plan, layout)["foreign"].stored.folder != folder
 
 
-def test_what_a_capture_says_of_its_topology_is_checked(head: HeadModel, foreign: Foreign, tmp_path: Path):
+def test_what_a_capture_says_of_its_topology_is_checked(head: HeadModel, foreign: ForeignPeople, tmp_path: Path):
     family(head, foreign, tmp_path)
     key, path = SequenceKey("p0", "smile"), tmp_path / "p0/smile/capture.json"
     frame = FolderCaptures(tmp_path).frame(key, 0)
@@ -314,8 +264,8 @@ def test_what_a_capture_says_of_its_topology_is_checked(head: HeadModel, foreign
         source.sequences()
 
 
-def test_one_scan_passes_a_bridge_that_is_kept(head: HeadModel, foreign: Foreign, tmp_path: Path):
-    true, vertices = people(head, foreign, 1)[0]
+def test_one_scan_passes_a_bridge_that_is_kept(head: HeadModel, foreign: ForeignPeople, tmp_path: Path):
+    true, vertices = people(foreign, 1)[0]
     write_ply(tmp_path / "scan.ply", Mesh.of(vertices, foreign.topology.faces))
     write_topology(tmp_path, foreign.topology)
     mesh, marks = tmp_path / "topologies/foreign.ply", tmp_path / "topologies/foreign.json"
