@@ -19,7 +19,7 @@ from datagen.flows.layout import RECORD, BuildLayout
 from datagen.flows.planning import BuildPlan, captures_of, head_root, registration_root
 from datagen.flows.records import FrameRecord, content_key, digest_files, finished_record, write_frame_record
 from datagen.heads.base import HeadTemplate
-from datagen.heads.registry import HEAD_NAMES
+from datagen.heads.registry import HEAD_NAMES, WHAT_GOES_WHERE
 from datagen.manifest import Manifest
 from datagen.sources.topology import Topology, topology_of
 from datagen.warp.bridge import Bridge, bridge_key, build_bridge
@@ -181,5 +181,12 @@ def _topology(manifest: Manifest, root: Path, name: str) -> Topology:
     from datagen.sources.folder import FolderCaptures
 
     if name in HEAD_NAMES:
-        return topology_of(shared_head(name, registration_root(manifest)).template)
+        root_of_head = registration_root(manifest)
+        if root_of_head is None and name in WHAT_GOES_WHERE:
+            raise InputError(
+                f"the registrations are in the topology of {name}, which is not shipped, and no folder was given",
+                WHAT_GOES_WHERE[name],
+                "Pass --set source.head_root=FOLDER, or --set warp.use_registration=false to start from landmarks",
+            )
+        return topology_of(shared_head(name, root_of_head).template)
     return FolderCaptures(captures_of(manifest, BuildLayout(root))).topology(name)

@@ -21,7 +21,7 @@ from datagen.sources.topology import Topology, read_topology, topology_files
 
 _SEE = "See docs/capture-format.md for the layout"
 # Vertex counts of fixed topologies, to refuse a registration of another topology before anything heavy is loaded.
-VERTEX_COUNTS: Mapping[str, int] = {"anny": 4538, "flame": 5023}
+VERTEX_COUNTS: Mapping[str, int] = {"anny": 4538, "flame": 5023, "ict": 24591}
 
 
 class FolderCaptures:
