@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from datagen.geometry.mesh import face_normals, vertex_normals
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.warp.clearance import distance_ahead
 from datagen.warp.crossing import self_crossing
+from datagen.warp.keyed import once_per_template
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.template import WarpTemplate
 
@@ -125,22 +125,9 @@ class _Prepared:
         self.local[template.skin] = np.arange(len(template.skin))
 
 
-class _ByIdentity:
-    """A template as a cache key: templates are made once per process."""
-
-    def __init__(self, template: WarpTemplate) -> None:
-        self.template = template
-
-    def __hash__(self) -> int:
-        return id(self.template)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByIdentity) and other.template is self.template
-
-
-@lru_cache(maxsize=4)
-def _prepared(key: _ByIdentity) -> _Prepared:
-    return _Prepared(key.template)
+@once_per_template
+def _prepared(template: WarpTemplate) -> _Prepared:
+    return _Prepared(template)
 
 
 def find_defects(template: WarpTemplate, vertices: FloatArray) -> Defects:
@@ -148,7 +135,7 @@ def find_defects(template: WarpTemplate, vertices: FloatArray) -> Defects:
 
     Parts that pass through each other on the template itself, such as closed lips, are not counted.
     """
-    prepared = _prepared(_ByIdentity(template))
+    prepared = _prepared(template)
     flipped = flipped_triangles(vertices, template.faces, template.canonical_m) & prepared.face
     pairs = self_crossing(vertices, template.faces, prepared.face)
     return Defects(flipped, pairs[~prepared.resting[pairs].all(axis=1)])
@@ -179,7 +166,7 @@ def repair(
         Equal to the input outside the patches.
     report : RepairReport
     """
-    prepared = _prepared(_ByIdentity(template))
+    prepared = _prepared(template)
     before = find_defects(template, vertices)
     current, defects = vertices, before
     trust = np.where(prepared.nostril, 0.0, anchored)
