@@ -17,6 +17,7 @@ from datagen.bench.cases import Case
 from datagen.bench.figures import CONFIDENT, Points, face_points, point_figures, tangential
 from datagen.bench.peers import carried_to_template
 from datagen.errors import CanonfaceError
+from datagen.geometry.mesh import normalised
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -50,8 +51,9 @@ class FrameMeasure:
     template_residual_mm : (Q,) float64
         Distance to the scan of the registered template's face vertices at triangles that carry confident scan
         vertices.
-    floor : Points
-        What the true template would have reached: the scan's noise, and detail that no template has.
+    floor, floor_canonical : Points, (N, 3) float64
+        What the true template would have reached (the scan's noise, and detail that no template has), and the
+        normalised coordinates it would have given.
     flips : int
         Triangles of the registered face turned against the surface around them.
     crossings : int
@@ -66,6 +68,7 @@ class FrameMeasure:
     points: Points
     template_residual_mm: F64
     floor: Points
+    floor_canonical: F64
     flips: int
     crossings: int
 
@@ -100,7 +103,7 @@ def measure_case(case: Case, head: HeadModel, config: WarpConfig, warp_case: Cal
         Warps a case without looking at its truth.
     """
     template = prepare_template(head.template, config.subdivisions)
-    floor = _floor(case, template)
+    floor, ideal = _floor(case, template)
     started, cpu_started = time.perf_counter(), time.process_time()
     try:
         warp = warp_case(case)
@@ -108,7 +111,7 @@ def measure_case(case: Case, head: HeadModel, config: WarpConfig, warp_case: Cal
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
         nothing = np.full(len(case.region), np.nan)
         points = Points(nothing, nothing, np.zeros(len(nothing)), nothing, case.region)
-        return FrameMeasure(case, None, str(error), seconds, cpu_seconds, points, np.zeros(0), floor, 0, 0)
+        return FrameMeasure(case, None, str(error), seconds, cpu_seconds, points, np.zeros(0), floor, ideal, 0, 0)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     registered = Surface(warp.registered_vertices, warp.registered_faces)
     foot = registered.closest(case.scan.vertices)
@@ -128,6 +131,7 @@ def measure_case(case: Case, head: HeadModel, config: WarpConfig, warp_case: Cal
         points=points,
         template_residual_mm=template_residual_mm(warp.registered_vertices[counterpart], case),
         floor=floor,
+        floor_canonical=ideal,
         flips=int(defects.flipped.sum()),
         crossings=int(defects.crossing.sum()),
     )
@@ -146,11 +150,12 @@ def _points(
     )
 
 
-def _floor(case: Case, template: WarpTemplate) -> Points:
+def _floor(case: Case, template: WarpTemplate) -> tuple[Points, F64]:
     true = np.asarray(template.subdivide @ case.template_vertices)[template.skin]
     canonical_m = carried_to_template(case.scan, true, template)
     away = case.scan.vertices - Surface(true, template.fine.faces).closest(case.scan.vertices).position
-    return _points(case, template.head, canonical_m, np.ones(len(case.region)), away)
+    points = _points(case, template.head, canonical_m, np.ones(len(case.region)), away)
+    return points, template.head.space.normalise(canonical_m)
 
 
 def template_residual_mm(vertices: F64, case: Case) -> F64:
@@ -165,8 +170,7 @@ def true_normals(case: Case, template: HeadTemplate) -> F64:
     out = np.zeros(case.truth.shape)
     known = case.region > 0
     _, index = _canonical_tree(template).query(template.space.metres(case.truth[known]))
-    normals = dense_template(template).normals[index]
-    out[known] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    out[known] = normalised(dense_template(template).normals[index])
     return out
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from datagen.bench.cases import Case
 from datagen.errors import DependencyError
-from datagen.geometry.mesh import Mesh
+from datagen.geometry.mesh import Mesh, face_cross, normalised
 from datagen.heads.base import HeadModel
 from datagen.warp.similarity import fit_similarity_robust
 from datagen.warp.surface import Surface
@@ -100,10 +100,10 @@ def carried_to_template(scan: Mesh, registered: F64, template: WarpTemplate) -> 
     foot = Surface(registered, fine.faces).closest(scan.vertices)
     corners = fine.faces[foot.face]
     base = np.einsum("nc,ncd->nd", foot.barycentric, fine.rest[corners])
-    normal = np.einsum("nc,ncd->nd", foot.barycentric, fine.normals[corners])
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    normal = normalised(np.einsum("nc,ncd->nd", foot.barycentric, fine.normals[corners]))
     height = np.einsum("nd,nd->n", scan.vertices - foot.position, foot.normal)
-    stretch = np.sqrt(_doubled_area(fine.rest, corners) / np.maximum(_doubled_area(registered, corners), 1e-14))
+    rest, now = (np.linalg.norm(face_cross(v, corners), axis=1) for v in (fine.rest, registered))
+    stretch = np.sqrt(rest / np.maximum(now, 1e-14))
     return np.asarray(base + (height * np.clip(stretch, 0.5, 2.0))[:, None] * normal)
 
 
@@ -113,11 +113,6 @@ def _start(case: Case, template: WarpTemplate) -> F64:
     assert case.landmarks is not None
     fit = fit_similarity_robust(template.head.landmarks()[case.landmarks.indices], case.landmarks.points)
     return np.asarray(fit.apply(template.fine.rest))
-
-
-def _doubled_area(vertices: F64, corners: npt.NDArray[np.integer]) -> F64:
-    a, b, c = vertices[corners[:, 0]], vertices[corners[:, 1]], vertices[corners[:, 2]]
-    return np.linalg.norm(np.cross(b - a, c - a), axis=1)
 
 
 def _check_rtree() -> None:

@@ -16,22 +16,20 @@ from datagen.bench.figures import (
     Points,
     dispersion_mm,
     face_points,
-    material_difference_m,
     percentile,
     point_figures,
     reliability,
 )
+from datagen.bench.material import MaterialPoints
 from datagen.bench.measure import FrameMeasure, PeakMemory, measure_case
 from datagen.bench.peers import METHODS, register_with_peer
-from datagen.heads.base import HeadModel, HeadTemplate
+from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.manifest import WarpConfig
-from datagen.sources.simulation.subject import dense_template
 from datagen.warp.engine import warp_frame
 from datagen.warp.result import Warp
 
 F64 = npt.NDArray[np.float64]
-MATERIAL_POINTS = 2000
 WORST_KEPT = 3
 # What the true template would reach: no engine can be asked for less than the scanner's noise.
 FLOOR_FIGURES = ("median_mm", "p95_mm", "sliding_median_mm", "residual_median_mm", "residual_p95_mm")
@@ -83,6 +81,7 @@ class _Tally:
     peak_gib: float = 0.0
     dispersion_mm: list[F64] = field(default_factory=list)
     dispersion_sliding_mm: list[F64] = field(default_factory=list)
+    dispersion_floor_mm: list[F64] = field(default_factory=list)
     peers: dict[str, list[F64]] = field(default_factory=dict)
     peer_seconds: dict[str, list[float]] = field(default_factory=dict)
 
@@ -129,7 +128,7 @@ def run_bench(
         If peers are asked for and a package they need is missing.
     """
     tally = _Tally()
-    material = _material_points(head.template, plan.seed)
+    material = MaterialPoints.drawn(head.template, plan.seed)
     for_peers = peer_picks(plan.subjects, plan.frames, peer_frames)
     for subject in range(plan.subjects):
         cases = list(subject_cases(plan, head, subject))
@@ -144,15 +143,14 @@ def run_bench(
             tally.add(measure)
             progress(_line(tally.frames[-1]))
             if plan.track == "sequence":
-                differences.append(_material_difference(measure, material, head.template))
+                differences.append(material.differences_m(measure, head.template))
             if (subject, by_strength.index(k)) in for_peers:
                 _compare(tally, measure, head, progress)
         if differences:
-            stacked = np.stack(differences)
-            normals = material[2]
-            along = np.einsum("tpd,pd->tp", stacked, normals)
-            tally.dispersion_mm.append(dispersion_mm(stacked))
-            tally.dispersion_sliding_mm.append(dispersion_mm(stacked - along[..., None] * normals))
+            ours, floor = np.stack(differences, axis=1)
+            tally.dispersion_mm.append(dispersion_mm(ours))
+            tally.dispersion_sliding_mm.append(dispersion_mm(material.sliding(ours)))
+            tally.dispersion_floor_mm.append(dispersion_mm(floor))
     return _result(plan, tally)
 
 
@@ -189,26 +187,6 @@ def _compare(tally: _Tally, measure: FrameMeasure, head: HeadModel, progress: Ca
         progress(f"  {method}: median {percentile(error, 50):.2f} mm, {peer.seconds:.0f} s")
 
 
-def _material_points(template: HeadTemplate, seed: int) -> tuple[F64, npt.NDArray[np.uint8], F64]:
-    """Choose points fixed to the skin of the face: canonical metres (P, 3), labels (P,) and unit normals (P, 3)."""
-    dense = dense_template(template)
-    face = np.flatnonzero(mask_of(dense.regions, FACE_REGIONS))
-    chosen = np.random.default_rng(seed).choice(face, min(MATERIAL_POINTS, len(face)), replace=False)
-    normals = dense.normals[chosen]
-    return dense.points[chosen], dense.regions[chosen], normals / np.linalg.norm(normals, axis=1, keepdims=True)
-
-
-def _material_difference(
-    measure: FrameMeasure, material: tuple[F64, npt.NDArray[np.uint8], F64], template: HeadTemplate
-) -> F64:
-    points, region, _ = material
-    if measure.warp is None:
-        return np.full(points.shape, np.nan)
-    true_m = template.space.metres(measure.case.truth)
-    predicted_m = template.space.metres(measure.warp.canonical)
-    return material_difference_m(points, region, true_m, measure.case.region, predicted_m)
-
-
 def _line(entry: dict[str, float | str]) -> str:
     return (
         f"subject {entry['subject']} frame {entry['frame']}: median {entry['median_mm']:.2f} mm, "
@@ -241,6 +219,7 @@ def _result(plan: CasePlan, tally: _Tally) -> BenchResult:
             "dispersion_median_mm": percentile(wander, 50),
             "dispersion_p95_mm": percentile(wander, 95),
             "dispersion_sliding_median_mm": percentile(sliding, 50),
+            "floor_dispersion_median_mm": percentile(np.concatenate(tally.dispersion_floor_mm), 50),
         }
     if tally.peers:
         figures |= _peer_figures(tally)
