@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import trimesh
 from build_trees import copy_build, folder_build
 from PIL import Image
 
@@ -249,6 +250,15 @@ def test_warp_writes_what_it_promises(run: Run, scan_files: tuple[Path, Path], t
         assert warp["half_extent"] > 0.05
 
 
+def test_warp_needs_no_more_than_a_scan(run: Run, scan_files: tuple[Path, Path], tmp_path: Path) -> None:
+    code, text, err = run("warp", scan_files[0], "--out", tmp_path / "w")
+    assert code == 0, err
+    lines = [line.split() for line in text.splitlines()]
+    (vertices,) = [line[-1] for line in lines if line[:2] == ["scan", "vertices"]]
+    with np.load(tmp_path / "w" / "warp.npz") as warp:
+        assert int(vertices) == len(warp["scan_vertices"])
+
+
 def _empty(folder: Path, _scan: Path, landmarks: Path) -> list[str | Path]:
     mesh = folder / "empty.obj"
     mesh.write_text("")
@@ -285,8 +295,9 @@ def _missing(folder: Path, _scan: Path, landmarks: Path) -> list[str | Path]:
     return [folder / "gone.ply", "--landmarks", landmarks]
 
 
-def _nothing_to_start_from(_folder: Path, scan: Path, _landmarks: Path) -> list[str | Path]:
-    return [scan]
+def _no_head(folder: Path, _scan: Path, _landmarks: Path) -> list[str | Path]:
+    trimesh.creation.icosphere(5, radius=0.1).export(folder / "ball.ply")
+    return [folder / "ball.ply"]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +310,7 @@ def _nothing_to_start_from(_folder: Path, scan: Path, _landmarks: Path) -> list[
         (_truncated, "half.ply"),
         (_other_scheme, "wflw98"),
         (_missing, "gone.ply"),
-        (_nothing_to_start_from, "neither landmarks nor a registration"),
+        (_no_head, "no face was found in the scan"),
     ],
 )
 def test_warp_of_bad_input_is_one_message_and_leaves_nothing(

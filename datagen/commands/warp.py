@@ -53,14 +53,12 @@ def warp_command(
 ) -> None:
     """Warp one raw scan into canonical space; exit code 1 if the verdict is fail.
 
+    Without landmarks and registration the face is looked for on the scan alone.
+
     Example: datagen warp scan.obj --unit mm --landmarks landmarks.json --head anny --out runs/scan
     """
     from datagen.flows.single import RegistrationFile, warp_scan
 
-    if landmarks is None and registration is None:
-        raise InputError(
-            "neither landmarks nor a registration are given", "at least one", "Pass --landmarks or --registration"
-        )
     named = (registration_head, registration_head_root, topology, topology_landmarks)
     if registration is None and any(option is not None for option in named):
         raise InputError("a registration's topology is named, but there is no registration", "", "Pass --registration")
@@ -95,8 +93,14 @@ def _print_warp(warp: Warp, out: Path) -> None:
     rows: list[tuple[str, object]] = [("verdict", warp.verdict.status)]
     rows += [("because", reason) for reason in warp.verdict.reasons]
     rows += [("scan vertices", len(warp.scan_vertices)), ("with a canonical coordinate", known)]
-    rows += [(name.replace("_", " "), f"{value:.4g}") for name, value in sorted(warp.verdict.figures.items())]
+    figures = {name: value for name, value in warp.verdict.figures.items() if name != "scan_vertices"}
+    rows += [(name.replace("_", " "), _plain(value)) for name, value in sorted(figures.items())]
     table([*rows, ("written to", out)])
+
+
+def _plain(value: float) -> str:
+    """A count with all its digits, anything else with four."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def render_command(

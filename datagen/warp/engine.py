@@ -15,6 +15,7 @@ from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
 from datagen.warp.confidence import point_confidence
 from datagen.warp.deform import FROM_LANDMARKS, FROM_REGISTRATION, Start, deform
+from datagen.warp.initial import find_face
 from datagen.warp.injectivity import repair
 from datagen.warp.parametric import fit_parametric
 from datagen.warp.quality import judge, measure
@@ -46,9 +47,10 @@ def warp_frame(
 ) -> Warp:
     """Warp one scan into the canonical space of a head model.
 
-    Start (registration, or a parametric fit to landmarks) → coarse-to-fine thin-plate refinement with robust, normal-
-    and region-compatible correspondences → repair of folds → transport of the scan's own points → confidence →
-    verdict. Nothing here ever sees a true correspondence.
+    Start (registration, or a parametric fit to landmarks, or the face found on the scan alone) → coarse-to-fine
+    thin-plate refinement with robust, normal- and region-compatible correspondences → repair of folds → transport of
+    the scan's own points → confidence → verdict. Nothing here ever sees a true correspondence. A scan whose faces
+    point inwards is turned over, which the verdict says.
 
     Parameters
     ----------
@@ -68,27 +70,16 @@ def warp_frame(
     LandmarkError
         If the landmarks cannot serve.
     WarpError
-        If there is nothing to start from, or the start cannot be believed.
+        If no face is found, or the start cannot be believed.
     """
     validate_mesh(scan, "the scan", need_faces=False)
     check_metric_scale(scan.vertices, "the scan")
     if landmarks is not None:
         landmarks = validate_landmarks(landmarks, "the landmarks")
     template = prepare_template(head.template, config.subdivisions)
-    use_registration = registration is not None and config.use_registration
-    if not use_registration and landmarks is None:
-        raise WarpError(
-            "the frame has neither a registration nor landmarks",
-            "at least one of them",
-            "Add a registration in the template's topology, or at least three landmarks",
-        )
-    anchor = registration.vertices if use_registration and registration else landmarks.points if landmarks else None
+    given = registration if config.use_registration else None
     welded, where = weld(scan)
-    surface = _surface_of(welded, np.asarray(anchor))
-    start = _start(head, surface, registration if use_registration else None, landmarks)
-    if len(welded.faces):
-        _check_orientation(head.template, start, surface)
-
+    surface, start, turned = _begin(head, welded, given, landmarks)
     registered, anchored = deform(template, surface, start, landmarks)
     registered, repaired = repair(template, registered, anchored)
     anchored = np.where(repaired.moved, 0.0, anchored)
@@ -98,6 +89,8 @@ def warp_frame(
     confidence = point_confidence(surface, carried, anchored, template.faces)
     figures = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
     figures |= repaired.figures()
+    if turned:
+        figures["faces_turned"] = 1.0
     space = head.template.space
     canonical = space.normalise(carried.canonical_m).astype(np.float32)
     # Detail far outside the space's margin cannot be stored; it is no part of a head.
@@ -105,7 +98,7 @@ def warp_frame(
     canonical[outside] = np.nan
     return Warp(
         scan_vertices=scan.vertices,
-        scan_faces=scan.faces,
+        scan_faces=scan.faces[:, ::-1].copy() if turned else scan.faces,
         canonical=canonical[where],
         confidence=np.where(outside, np.float32(0), confidence)[where],
         region=np.where(outside, np.uint8(0), carried.region)[where],
@@ -115,6 +108,22 @@ def warp_frame(
         space=space,
         verdict=judge(figures, config),
     )
+
+
+def _begin(
+    head: HeadModel, scan: Mesh, registration: Registration | None, landmarks: Landmarks | None
+) -> tuple[Surface, Start, bool]:
+    """Return the scan as a surface, where the template starts, and whether the scan's faces had to be turned over."""
+    anchor = registration.vertices if registration else landmarks.points if landmarks else None
+    if anchor is None:
+        surface, found, turned = find_face(head, scan)
+        return surface, Start(found.vertices, FROM_LANDMARKS, rotate=True), turned
+    surface = _surface_of(scan, np.asarray(anchor))
+    start = _start(head, surface, registration, landmarks)
+    if not len(scan.faces) or not _points_inwards(head.template, start, surface):
+        return surface, start, False
+    surface = Surface(scan.vertices, scan.faces[:, ::-1])
+    return surface, _start(head, surface, registration, landmarks), True
 
 
 def _surface_of(scan: Mesh, known: FloatArray) -> Surface:
@@ -168,17 +177,12 @@ def _start(head: HeadModel, surface: Surface, registration: Registration | None,
     return Start(fit.vertices, FROM_LANDMARKS, rotate=True)
 
 
-def _check_orientation(template: HeadTemplate, start: Start, surface: Surface) -> None:
+def _points_inwards(template: HeadTemplate, start: Start, surface: Surface) -> bool:
     hit = surface.closest(start.vertices)
     near = np.linalg.norm(hit.position - start.vertices, axis=1) < MAX_START_RMS_MM / MM_PER_M
     near &= mask_of(template.regions, FACE_REGIONS)
     cosine = np.einsum("nd,nd->n", vertex_normals(start.vertices, template.faces), hit.normal)[near]
-    if len(cosine) and np.median(cosine) < -0.5:
-        raise WarpError(
-            "the scan's faces point inwards",
-            "corners counter-clockwise seen from outside",
-            "Reverse the order of each face's corners",
-        )
+    return bool(len(cosine) and np.median(cosine) < -0.5)
 
 
 def _landmark_rms_mm(template: HeadTemplate, registered: FloatArray, landmarks: Landmarks | None) -> float | None:

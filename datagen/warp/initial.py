@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from datagen.errors import WarpError
-from datagen.geometry.mesh import face_cross, vertex_normals
+from datagen.geometry.mesh import Mesh, face_cross, vertex_normals
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.warp.matching import (
@@ -25,7 +25,7 @@ from datagen.warp.matching import (
 )
 from datagen.warp.parametric import linearise
 from datagen.warp.similarity import Similarity
-from datagen.warp.surface import Surface
+from datagen.warp.surface import PointSurface, Surface
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
@@ -167,6 +167,28 @@ def _target_of(template: HeadTemplate) -> _Target:
     )
 
 
+def find_face(head: HeadModel, scan: Mesh) -> tuple[Surface, GlobalStart, bool]:
+    """Return a scan as a surface with outward faces, the start on it, and whether its faces had to be turned over.
+
+    Raises
+    ------
+    WarpError
+        If no position is believable, as the faces are or turned.
+    """
+    if not len(scan.faces):
+        surface: Surface = PointSurface(scan.vertices, np.median(scan.vertices, axis=0))
+        return surface, global_start(head, surface), False
+    surface = Surface(scan.vertices, scan.faces)
+    try:
+        return surface, global_start(head, surface), False
+    except WarpError as error:
+        surface = Surface(scan.vertices, scan.faces[:, ::-1])
+        try:
+            return surface, global_start(head, surface), True
+        except WarpError:
+            raise error from None
+
+
 def global_start(head: HeadModel, surface: Surface) -> GlobalStart:
     """Find the face in a scan that comes with nothing else, in any position.
 
@@ -198,7 +220,7 @@ def global_start(head: HeadModel, surface: Surface) -> GlobalStart:
     if start is None or problem:
         raise WarpError(
             f"no face was found in the scan: {problem}",
-            "a scan that shows most of a face, its triangles facing outwards",
+            "a scan that shows most of a face",
             "Check that the scan is a head; if it is, give at least three landmarks, such as eye corners and nose tip",
         )
     return start

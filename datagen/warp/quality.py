@@ -71,7 +71,8 @@ def measure(
 def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
     """Return the verdict: the worst of what each figure says, with a sentence for each that is not a pass.
 
-    A small residual alone proves no correspondence, so coverage, flips and landmarks are asked too.
+    A small residual alone proves no correspondence, so coverage, flips and landmarks are asked too. What was done to
+    the scan before the warp is noted, whatever the status.
     """
     limits = [
         ("residual_median_mm", "median surface residual", "mm", config.pass_residual_mm, config.fail_residual_mm, 1),
@@ -101,4 +102,7 @@ def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
                 f"{label} is {value:.3g} {unit}".rstrip() + f", {relation} the {order[level]} limit of {limit:g}"
             )
         worst = max(worst, level)
+    if figures.get("faces_turned"):
+        # No fault of the warp: a whole export can be so, and turned over it is as good as any.
+        reasons.append("note: the scan's faces point inwards; they were turned over before the warp")
     return Verdict(order[worst], tuple(reasons), figures)

@@ -21,7 +21,7 @@ class Verdict:
     ----------
     status : ``pass``, ``review`` or ``fail``
     reasons : tuple of str
-        One sentence each, with the figure and its limit; empty for a pass.
+        One sentence each, with the figure and its limit; for a pass, notes at most.
     figures : dict of str to float
         Everything measured, flat, units in the names.
     """
