@@ -36,6 +36,7 @@ from datagen.sources.topology import read_topology, topology_of, write_topology
 from datagen.warp.bridge import Bridge, build_bridge, warp_bridged
 from datagen.warp.bridge_store import bridge_bytes, read_bridge, write_bridge
 from datagen.warp.engine import warp_frame
+from datagen.warp.extend import WAVELENGTH_M, SmoothExtension
 from datagen.warp.store import read_warp
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -116,6 +117,27 @@ def test_a_bridge_is_stored_and_read_back_byte_for_byte(
     (tmp_path / "bridge.npz").write_bytes(bridge_bytes(bridge)[:1000])
     with pytest.raises(InputError, match="cannot be read"):
         read_bridge(tmp_path, head.template)
+
+
+def test_what_is_not_known_follows_smoothly_and_fades():
+    # A strip of 60 × 10 cm, known on its first 10 cm, lifted there by 1 mm and more towards the edge of knowledge.
+    columns, rows = np.meshgrid(np.arange(121), np.arange(21), indexing="ij")
+    vertices = np.stack([columns, rows, np.zeros_like(rows)], axis=-1).reshape(-1, 3) * 0.005
+    corner = (columns[:-1, :-1] * 21 + rows[:-1, :-1]).ravel()
+    faces = np.concatenate(
+        [np.stack([corner, corner + 21, corner + 22], 1), np.stack([corner, corner + 22, corner + 1], 1)]
+    )
+    known = vertices[:, 0] <= 0.1
+    lift = np.zeros_like(vertices)
+    lift[known, 2] = 0.001 + 0.01 * vertices[known, 0]
+    extended = SmoothExtension(vertices, faces, known)(lift)
+    np.testing.assert_array_equal(extended[known], lift[known])
+    profile = extended.reshape(121, 21, 3)[:, 10, 2]
+    # A thin plate on springs: s u'''' + u = 0, height and slope given where knowledge ends.
+    rate = np.sqrt(0.5) * 2 * np.pi / WAVELENGTH_M
+    x = rate * np.arange(101) * 0.005
+    plate = np.exp(-x) * (0.002 * np.cos(x) + (0.002 + 0.01 / rate) * np.sin(x))
+    np.testing.assert_allclose(profile[20:], plate, atol=4e-5)
 
 
 def test_a_face_mask_leaves_the_rest_of_the_head_open_and_says_so(head: HeadModel):
@@ -255,6 +277,14 @@ def test_what_a_capture_says_of_its_topology_is_checked(head: HeadModel, foreign
     ):
         with pytest.raises(InputError, match=message):
             with_registration(**entry).sequences()
+    needs_files = with_registration(head="ict")
+    manifest = parse_manifest(
+        {"name": "n", "source": {"kind": "folder", "root": str(tmp_path)}, "splits": {"val": 0, "test": 0}}
+    )
+    with pytest.raises(InputError, match=r"topology of ict, which is not shipped.*source\.head_root"):
+        plan_bridges(plan_build(manifest), BuildLayout(tmp_path / "out"))
+    with pytest.raises(MeshError, match="as the head model ict has"):
+        needs_files.frame(key, 0)
     source = with_registration(topology="foreign")
     np.savez(tmp_path / "p0/smile/registrations/000000.npz", vertices=foreign.topology.vertices[:-1])
     with pytest.raises(MeshError, match="as the topology foreign has"):
