@@ -154,6 +154,8 @@ def _feet(
     before = np.linalg.norm(points - started.position, axis=1)
     after = np.linalg.norm(points - foot.position, axis=1)
     strayed = after > MAX_DETOUR * before + DETOUR_SLACK_M
+    agreed, agrees = (np.einsum("ij,ij->i", normals, hit.normal) >= MIN_COSINE for hit in (started, foot))
+    strayed |= agreed & ~agrees
     return registered.at(
         np.where(strayed, face, found.face), np.where(strayed[:, None], barycentric, found.barycentric)
     )
