@@ -20,7 +20,7 @@ from datagen.heads.registry import load_head
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
 from datagen.sources.simulation.fields import WaveField
-from datagen.warp.clearance import distance_ahead
+from datagen.warp.clearance import distance_ahead, inside_nostrils
 from datagen.warp.crossing import self_crossing
 from datagen.warp.deform import deform
 from datagen.warp.engine import warp_frame
@@ -122,6 +122,19 @@ def test_distance_ahead_is_that_of_two_facing_sheets(flat: WarpTemplate) -> None
     distance = distance_ahead(both, faces, up)
     np.testing.assert_allclose(distance[:n][inner], 0.012, atol=1e-6)
     assert np.isinf(distance[n:]).all()
+
+
+def test_the_nostrils_of_the_template_are_below_the_nose_on_both_sides(template: WarpTemplate) -> None:
+    inside = inside_nostrils(template.canonical_m, template.faces, template.canonical_normals, template.regions)
+    marks = template.head.landmarks()
+    points = template.canonical_m[inside]
+    assert len(points) > 20
+    # The wings' outermost points and the nose's underside (iBUG 31 to 35) bound both of them.
+    assert (np.abs(points[:, 0]) < np.abs(marks[[31, 35], 0]).max() + 0.005).all()
+    assert min((points[:, 0] < 0).sum(), (points[:, 0] > 0).sum()) > 0.3 * len(points)
+    assert (points[:, 1] < marks[29, 1]).all()
+    nose = template.canonical_m[mask_of(template.regions, ("nose",)) & ~inside]
+    assert nose[:, 2].max() > points[:, 2].max() + 0.003
 
 
 def test_a_vertex_dragged_across_its_neighbours_is_found_and_put_back(flat: WarpTemplate) -> None:

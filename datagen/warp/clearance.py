@@ -12,11 +12,14 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import dijkstra
 
 from datagen.geometry.mesh import normalised, unique_edges
+from datagen.heads.regions import mask_of
 
 FloatArray = npt.NDArray[np.float64]
 
 # Rays start this far off the surface, so that they do not hit the triangle they leave.
 LIFT_M = 0.0002
+# Across a nostril; the pocket behind the rim is narrower.
+NOSTRIL_AIR_M = 0.02
 # No part of a face asks for more room than this.
 LARGEST_M = 0.05
 CONE_RAYS = 6
@@ -52,6 +55,24 @@ def distance_ahead(
     )
     rays = np.concatenate([vertices + LIFT_M * directions, directions], axis=1).astype(np.float32)
     return np.asarray(scene.cast_rays(o3d.core.Tensor(rays))["t_hit"].numpy(), np.float64) + LIFT_M
+
+
+def inside_nostrils(
+    vertices: FloatArray, faces: npt.NDArray[np.integer], normals: FloatArray, regions: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.bool_]:
+    """Return (N,) bool: skin of the nose that faces other skin across less air than a nostril is wide.
+
+    Scans hardly ever show it. What seems to be its counterpart is often the outside of the wing, which lies near and is
+    inclined alike.
+
+    Parameters
+    ----------
+    vertices, normals : (N, 3) float64
+        Metres, and unit vectors.
+    faces : (F, 3) integer
+    regions : (N,) uint8
+    """
+    return mask_of(regions, ("nose",)) & (distance_ahead(vertices, faces, normals) < NOSTRIL_AIR_M)
 
 
 def local_feature_size(

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import splu
 
 from datagen.geometry.mesh import face_normals, vertex_normals
 from datagen.heads.regions import FACE_REGIONS, mask_of
-from datagen.warp.clearance import distance_ahead
+from datagen.warp.clearance import inside_nostrils
 from datagen.warp.crossing import self_crossing
 from datagen.warp.keyed import once_per_template
 from datagen.warp.similarity import fit_similarity
@@ -29,9 +29,6 @@ CONTACT_RINGS = 2
 ATTEMPTS = ((1, True), (3, False), (8, False), (12, False))
 # A pocket that the scan does not show (a nostril) is freed as a whole, up to this many rings.
 POCKET_RINGS = 16
-# Skin of the nose that faces other skin across less air than this is inside a nostril. What a scan seems to say of it
-# is often the outside of the wing.
-NOSTRIL_AIR_M = 0.02
 BLENDS = (1.0, 0.5, 0.25)
 
 
@@ -117,8 +114,7 @@ class _Prepared:
         for _ in range(CONTACT_RINGS):
             touched = self.incidence.T @ self.resting > 0
             self.resting = self.incidence @ touched > 0
-        air = distance_ahead(template.canonical_m, faces, template.canonical_normals)
-        self.nostril = mask_of(template.regions, ("nose",)) & (air < NOSTRIL_AIR_M)
+        self.nostril = inside_nostrils(template.canonical_m, faces, template.canonical_normals, template.regions)
         self.skin = np.zeros(n, bool)
         self.skin[template.skin] = True
         self.local = np.full(n, -1)
