@@ -29,7 +29,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 # Part of every bridge's key, with the engine's own version: a change here makes stored bridges stale.
-BRIDGE_VERSION = 1
+BRIDGE_VERSION = 2
 # A bridge is made once, with the engine's defaults, whatever the settings of the build that uses it.
 STORED_CONFIG = WarpConfig()
 # Where the neutral faces are this far apart, or face differently, one has no counterpart of the other.
@@ -37,6 +37,8 @@ MAX_FOOT_DISTANCE_M = 0.003
 MIN_COSINE = 0.5
 # Near vertices tried where the closest triangle faces the other way, as at lips and lids.
 CANDIDATES = 24
+# Weights are float32's: this near to one, a point lies on its triangle's edge.
+EDGE_TOLERANCE = 1e-4
 # Share of the template's skin that must have a counterpart for a registration to place it.
 MIN_VALID_SHARE = 0.1
 # A scan whose vertices lie this close to the registration's is the registration.
@@ -204,7 +206,7 @@ def build_bridge(topology: Topology, head: HeadModel, config: WarpConfig = STORE
     valid = (
         (np.linalg.norm(foot.position - on_surface, axis=1) < MAX_FOOT_DISTANCE_M)
         & (np.einsum("vd,vd->v", foot.normal, normals) > MIN_COSINE)
-        & ~foot.on_border
+        & ~_at_border(surface, face, barycentric)
         & ~mask_of(template.regions, INTERIOR_REGIONS)
     )
     corners = kept[scan.faces[face]]
@@ -309,6 +311,12 @@ def _feet(surface: Surface, points: FloatArray, normals: FloatArray) -> tuple[np
         corner[surface.faces[:, k]] = k
     face[wrong[found]], barycentric[wrong[found]] = carrier[vertex], np.eye(3)[corner[vertex]]
     return face, barycentric
+
+
+def _at_border(surface: Surface, face: npt.NDArray[np.int64], barycentric: FloatArray) -> BoolArray:
+    """Whether points (V,) lie on the surface's very edge: nearest for want of surface, not because it is there."""
+    on_edge = np.einsum("vc,vc->v", barycentric, surface.border[surface.faces[face]].astype(np.float64))
+    return np.asarray(on_edge > 1 - EDGE_TOLERANCE)
 
 
 def _triangle_frames(corners: FloatArray) -> tuple[FloatArray, FloatArray]:
