@@ -42,10 +42,14 @@ class Defects:
         Of the fine triangles.
     pairs : (P, 2) int64
         Triangles that pass through each other.
+    contacts : (Q, 2) int64
+        The same where a lip is one of the two: expressive heads press lips into each other, true ones of a head model
+        too, so this is counted but no defect.
     """
 
     flipped: Mask
     pairs: npt.NDArray[np.int64]
+    contacts: npt.NDArray[np.int64]
 
     @property
     def crossing(self) -> Mask:
@@ -83,6 +87,7 @@ class RepairReport:
             "flipped_triangles": float(self.after.flipped.sum()),
             "crossing_triangles": float(self.after.crossing.sum()),
             "crossing_fraction": float(self.after.crossing.sum() / max(self.face_triangles, 1)),
+            "lip_contact_triangles": float(len(np.unique(self.after.contacts))),
             "flipped_before_repair": float(self.before.flipped.sum()),
             "crossing_before_repair": float(self.before.crossing.sum()),
             "repaired_vertices": float(self.moved.sum()),
@@ -105,6 +110,7 @@ class _Prepared:
     def __init__(self, template: WarpTemplate) -> None:
         n, faces = len(template.canonical_m), template.faces
         self.face: Mask = np.asarray(mask_of(template.regions, FACE_REGIONS)[faces].all(axis=1))
+        self.lip: Mask = np.asarray(mask_of(template.regions, ("upper_lip", "lower_lip"))[faces].any(axis=1))
         self.incidence = sp.csr_matrix(
             (np.ones(faces.size), (np.repeat(np.arange(len(faces)), 3), faces.ravel())), shape=(len(faces), n)
         )
@@ -134,7 +140,9 @@ def find_defects(template: WarpTemplate, vertices: FloatArray) -> Defects:
     prepared = _prepared(template)
     flipped = flipped_triangles(vertices, template.faces, template.canonical_m) & prepared.face
     pairs = self_crossing(vertices, template.faces, prepared.face)
-    return Defects(flipped, pairs[~prepared.resting[pairs].all(axis=1)])
+    pairs = pairs[~prepared.resting[pairs].all(axis=1)]
+    lips = prepared.lip[pairs].any(axis=1)
+    return Defects(flipped, pairs[~lips], pairs[lips])
 
 
 def repair(
