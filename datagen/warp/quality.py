@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.geometry.mesh import face_cross
-from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.heads.regions import FACE_REGIONS, REGIONS, mask_of
 from datagen.manifest import WarpConfig
 from datagen.warp.injectivity import flipped_triangles
 from datagen.warp.result import Status, Verdict
@@ -16,6 +16,8 @@ from datagen.warp.transport import Transported
 ANCHORED_WEIGHT = 0.1
 MIN_FACE_COVERAGE_PASS = 0.7
 MIN_FACE_COVERAGE_FAIL = 0.35
+# Lids and lips hide half of themselves in folds: 0.2 and 0.5 are usual there, 0.8 and more elsewhere.
+MIN_REGION_COVERAGE = 0.05
 MAX_LANDMARK_RMS_PASS_MM = 4.0
 MAX_LANDMARK_RMS_FAIL_MM = 12.0
 MAX_FLIPPED_FRACTION_PASS = 0.002
@@ -52,6 +54,10 @@ def measure(
     # By area: a hand-made topology spends most of its vertices on the folds of lids and nostrils.
     area = np.linalg.norm(face_cross(template.canonical_m, template.faces[face_triangles]), axis=1)
     held = (anchored[template.faces[face_triangles]] > ANCHORED_WEIGHT).mean(axis=1)
+    left = template.canonical_m[template.faces[face_triangles]].mean(axis=1)[:, 0] > 0
+    labels = np.sort(template.regions[template.faces[face_triangles]], axis=1)[:, 1]
+    parts = {name: labels == REGIONS[name] for name in FACE_REGIONS if name != "cheeks"}
+    parts |= {f"{side}_cheek": (labels == REGIONS["cheeks"]) & (left == (side == "left")) for side in ("right", "left")}
     flips = flipped_triangles(registered, template.faces, template.canonical_m) & face_triangles
     figures = {
         "scan_vertices": float(len(transported.matched)),
@@ -63,6 +69,9 @@ def measure(
         "flipped_triangles": float(flips.sum()),
         "flipped_fraction": float(flips.sum() / max(face_triangles.sum(), 1)),
     }
+    for name, part in parts.items():
+        if area[part].sum() > 0:
+            figures[f"coverage_{name}"] = float(area[part] @ held[part] / area[part].sum())
     if landmark_rms_mm is not None:
         figures["landmark_rms_mm"] = landmark_rms_mm
     return figures
@@ -102,6 +111,14 @@ def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
                 f"{label} is {value:.3g} {unit}".rstrip() + f", {relation} the {order[level]} limit of {limit:g}"
             )
         worst = max(worst, level)
+    bare = [
+        name.removeprefix("coverage_").replace("_", " ")
+        for name, value in figures.items()
+        if name.startswith("coverage_") and value < MIN_REGION_COVERAGE
+    ]
+    if bare:
+        reasons.append(f"there is no scan data at: {', '.join(bare)}")
+        worst = max(worst, 1)
     if figures.get("faces_turned"):
         # No fault of the warp: a whole export can be so, and turned over it is as good as any.
         reasons.append("note: the scan's faces point inwards; they were turned over before the warp")
