@@ -236,7 +236,7 @@ def run(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_the_command_prints_one_object_or_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
 ) -> None:
-    sizes = ["--subjects", "1", "--frames", "2", "--scan-vertices", "3000", "--track", "sequence"]
+    sizes = ["--subjects", "1", "--frames", "3", "--scan-vertices", "3000", "--track", "sequence"]
     code, out = run(*sizes, "--json", "--report", str(tmp_path), monkeypatch=monkeypatch, capsys=capsys)
     assert code == 0
     content = json.loads(out)
@@ -245,10 +245,10 @@ def test_the_command_prints_one_object_or_a_table(
     assert wanted <= set(content["figures"])
     assert all(np.isfinite(content["figures"][name]) for name in wanted)
     assert set(content["regions"]) == {"lips", "eyes", "nose", "cheeks", "forehead", "brows", "chin", "ears"}
-    assert len(content["frames"]) == 2
+    assert len(content["frames"]) == 3
     assert sum(entry["count"] for entry in content["reliability"]) > 500
     assert (tmp_path / "reliability.png").stat().st_size > 1000
-    assert len(list(tmp_path.glob("worst_*/error.png"))) == 2
+    assert len(list(tmp_path.glob("worst_*/error.png"))) == 3
     assert json.loads((tmp_path / "worst_1" / "case.json").read_text())["p95_mm"] == max(
         entry["p95_mm"] for entry in content["frames"]
     )

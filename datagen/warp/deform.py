@@ -22,29 +22,43 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the coarse-to-fine schedule."""
+    """One step of the coarse-to-fine schedule.
+
+    Attributes
+    ----------
+    fine : bool
+        On the subdivided template.
+    wavelength_m : float
+        Shorter displacements are suppressed.
+    rounds : int
+    gate : Gate
+    landmark_weight : float
+        Of one landmark, in units of a target's weight.
+    hold : float
+        Of the start within the tangent plane, in the same units.
+    """
 
     fine: bool
     wavelength_m: float
     rounds: int
     gate: Gate
     landmark_weight: float
+    hold: float
 
 
+# The start is the most probable shape already: what is left are short waves, and little to gain along the surface.
 FROM_REGISTRATION = (
-    Stage(False, 0.16, 4, Gate(0.015, 0.5, 0.004), 4.0),
-    Stage(False, 0.08, 4, Gate(0.010, 0.6, 0.002), 2.0),
-    Stage(False, 0.05, 4, Gate(0.008, 0.6, 0.0015), 1.0),
-    Stage(True, 0.03, 2, Gate(0.006, 0.7, 0.001), 0.5),
-    Stage(True, 0.015, 2, Gate(0.005, 0.7, 0.001), 0.1),
+    Stage(False, 0.05, 2, Gate(0.008, 0.6, 0.0015), 1.0, 0.1),
+    Stage(True, 0.03, 2, Gate(0.006, 0.7, 0.001), 0.5, 0.1),
+    Stage(True, 0.015, 2, Gate(0.005, 0.7, 0.001), 0.1, 0.1),
 )
-# A parametric fit leaves the detail of a real face further off, and differently inclined, than a registration does.
+# A model leaves the detail of a real face further off, and differently inclined, than a tracker does.
 FROM_LANDMARKS = (
-    Stage(False, 0.25, 5, Gate(0.040, 0.3, 0.030), 10.0),
-    Stage(False, 0.12, 5, Gate(0.025, 0.3, 0.015), 8.0),
-    Stage(False, 0.06, 5, Gate(0.015, 0.3, 0.0075), 4.0),
-    Stage(True, 0.03, 3, Gate(0.008, 0.3, 0.004), 1.0),
-    Stage(True, 0.015, 2, Gate(0.006, 0.3, 0.0025), 0.2),
+    Stage(False, 0.25, 2, Gate(0.040, 0.3, 0.030), 10.0, 0.001),
+    Stage(False, 0.12, 3, Gate(0.025, 0.3, 0.015), 8.0, 0.001),
+    Stage(False, 0.06, 4, Gate(0.015, 0.3, 0.0075), 4.0, 0.001),
+    Stage(True, 0.03, 2, Gate(0.008, 0.3, 0.004), 1.0, 0.03),
+    Stage(True, 0.015, 2, Gate(0.006, 0.3, 0.0025), 0.2, 0.03),
 )
 
 
@@ -59,11 +73,14 @@ class Start:
     schedule : tuple of Stage
     rotate : bool
         The start may be far off, so its detail must be free to turn.
+    spread_m : (M,) float64
+        Standard deviation of each fine vertex's position, as far as the start's own model knows it.
     """
 
     vertices: FloatArray
     schedule: tuple[Stage, ...]
     rotate: bool
+    spread_m: FloatArray
 
 
 def deform(
@@ -102,7 +119,16 @@ def deform(
             targets = find_targets(
                 surface, vertices, normals, level.regions, level.rest, level.attract, back, stage.gate
             )
-            moved = refine(level, reference[skin], vertices, targets, stage.wavelength_m, points, rotate=start.rotate)
+            moved = refine(
+                level,
+                reference[skin],
+                vertices,
+                targets,
+                stage.wavelength_m,
+                points,
+                hold=stage.hold,
+                rotate=start.rotate,
+            )
             if stage.fine:
                 current[skin] = moved
                 anchored[skin] = targets.weight

@@ -13,8 +13,6 @@ from datagen.warp.operators import vertex_rotations
 from datagen.warp.template import Level, stiffness_of
 
 FloatArray = npt.NDArray[np.float64]
-# Targets may slide in the tangent plane at this fraction of the price of moving along the normal.
-TANGENTIAL_WEIGHT = 0.001
 CG_TOLERANCE = 1e-3
 CG_ITERATIONS = 40
 
@@ -45,14 +43,17 @@ def refine(
     wavelength_m: float,
     points: PointTargets | None = None,
     *,
+    hold: float = 0.001,
     rotate: bool = False,
 ) -> FloatArray:
     """Return vertices (n, 3) metres that minimise bending against ``reference`` plus the distance to targets.
 
-    ``E(x) = Σ wᵢ ‖x_i − p_i‖²_(n_i) + s ‖L x − R L x_ref‖² + μ ‖B x − y‖²`` with point-to-plane distances, a little
-    tangential damping, and the thin-plate (bi-Laplacian) energy of the displacement; with ``rotate`` its reference is
-    turned by the local rotations of Sorkine & Alexa 2007, so that large turns cost nothing. Solved by conjugate
-    gradients, preconditioned with a factorisation that depends only on the template and the wavelength.
+    ``E(x) = Σ wᵢ (nᵢᵀ(x_i − p_i))² + h Σ wᵢ ‖Pᵢ(x_i − x_ref,i)‖² + s ‖L x − R L x_ref‖² + μ ‖B x − y‖²``: distances to
+    the targets' tangent planes; within those planes (P) a hold on the reference, because what the scan does not show
+    the reference knows better than the scan's noise; the thin-plate (bi-Laplacian) energy of the displacement. With
+    ``rotate`` the plate's reference is turned by the local rotations of Sorkine & Alexa 2007, so that large turns cost
+    nothing. Solved by conjugate gradients, preconditioned with a factorisation that depends only on the template and
+    the wavelength.
 
     Parameters
     ----------
@@ -63,6 +64,8 @@ def refine(
     wavelength_m : float
         Displacements shorter than this are suppressed.
     points : PointTargets, optional
+    hold : float
+        ``h``, in units of a target's weight.
     rotate : bool
     """
     stiffness = stiffness_of(wavelength_m)
@@ -74,11 +77,13 @@ def refine(
 
     w, normal = targets.weight, targets.normal
 
-    def data(x: FloatArray) -> FloatArray:
-        along = np.einsum("ij,ij->i", x, normal)[:, None] * normal
-        return w[:, None] * ((1 - TANGENTIAL_WEIGHT) * along + TANGENTIAL_WEIGHT * x)
+    def along(x: FloatArray) -> FloatArray:
+        return np.einsum("ij,ij->i", x, normal)[:, None] * normal
 
-    right += data(targets.position)
+    def data(x: FloatArray) -> FloatArray:
+        return w[:, None] * ((1 - hold) * along(x) + hold * x)
+
+    right += w[:, None] * (along(targets.position) + hold * (reference - along(reference)))
     bending = stiffness * level.bending
     if points is not None:
         right += points.weight * (points.operator.T @ points.position)

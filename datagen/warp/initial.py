@@ -23,7 +23,7 @@ from datagen.warp.matching import (
     sampled,
     voxels,
 )
-from datagen.warp.parametric import linearise
+from datagen.warp.morphable import linearise
 from datagen.warp.similarity import Similarity
 from datagen.warp.surface import PointSurface, Surface
 

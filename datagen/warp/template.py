@@ -17,6 +17,7 @@ from datagen.geometry.mesh import boundary_vertices, unique_edges, vertex_normal
 from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import INTERIOR_REGIONS, mask_of
+from datagen.warp.clearance import inside_nostrils
 from datagen.warp.operators import cotangent_laplacian
 
 # Data weight a factorised system is built for; the conjugate gradient makes up for the difference.
@@ -48,7 +49,7 @@ class Level:
     edges : (E, 2) int64
     edge_weights : (E,) float64
     attract : (n,) bool
-        Vertices that may follow the scan: skin that is not on the template's border.
+        Vertices that may follow the scan: skin that is neither on the template's border nor inside a nostril.
     """
 
     def __init__(self, rest: npt.NDArray[np.float64], faces: npt.NDArray[np.int32], regions: npt.NDArray[np.uint8]):
@@ -62,7 +63,8 @@ class Level:
         i, j = self.edges.T
         self.edge_weights = -np.asarray(self.laplacian[i, j]).ravel()
         self.normals = vertex_normals(rest, faces)
-        self.attract = ~mask_of(regions, INTERIOR_REGIONS) & ~boundary_vertices(faces, len(rest))
+        shown = ~mask_of(regions, INTERIOR_REGIONS) & ~inside_nostrils(rest, faces, self.normals, regions)
+        self.attract = shown & ~boundary_vertices(faces, len(rest))
         self._factors: dict[float, SuperLU] = {}
 
     def factor(self, stiffness: float) -> SuperLU:

@@ -182,15 +182,15 @@ class SimulatedCapture:
         template = self.subject.head.template
         error = self._error(template.vertices, float(self.times_s[index])) @ self.poses[index, :3, :3].T
         images, masks = self._images(surface, rng)
+        # Detectors mark the skin, which the control mesh stands off by up to two millimetres.
+        on_skin = self.subject.dense.subdivision.matrix[: len(template.vertices)] @ surface.template_vertices
         return SimulatedFrame(
             scan=scan,
             truth=truth,
             region=region,
             template_vertices=surface.template_vertices,
             registration=surface.template_vertices + error,
-            landmarks=detected_landmarks(
-                template, surface.template_vertices, self.config.landmark_noise_mm / 1000, rng
-            ),
+            landmarks=detected_landmarks(template, on_skin, self.config.landmark_noise_mm / 1000, rng),
             images=images,
             masks=masks,
         )

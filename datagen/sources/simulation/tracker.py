@@ -45,7 +45,10 @@ class RegistrationError:
 
 
 def detected_landmarks(template: HeadTemplate, vertices: F64, noise_m: float, rng: np.random.Generator) -> Landmarks:
-    """Return the 68 landmarks of a posed template (V, 3) metres with Gaussian noise per coordinate."""
+    """Return the 68 landmarks of a posed template (V, 3) metres with Gaussian noise per coordinate.
+
+    ``vertices`` are the template's own, where they come to lie on the smooth surface.
+    """
     points = template.landmarks(vertices)
     return Landmarks(np.arange(len(points), dtype=np.int64), points + rng.normal(0, noise_m, points.shape))
 

@@ -1,0 +1,172 @@
+"""A head that can change its shape: a base, a few meaningful directions, and smooth displacements beyond them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.heads.base import HeadModel
+from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.warp.keyed import once_per_template
+from datagen.warp.modes import Component, farthest_points, smooth_modes
+from datagen.warp.template import WarpTemplate
+
+FloatArray = npt.NDArray[np.float64]
+
+# Model parameters are drawn from N(0, 1) (identity) and live in [0, 1] (expression).
+IDENTITY_LIMIT = 3.0
+EXPRESSION_SIGMA = 0.35
+DERIVATIVE_STEP = 0.25
+NODES = 700
+RANK = 208
+# What a tracker gets wrong varies over some centimetres; shared with what a head model lacks of a person, it is
+# the amplitude that differs.
+SMOOTH = (Component(0.05, 1.0),)
+PERSONAL = (Component(0.03, 0.4), Component(0.06, 1.0))
+# Observed template vertices: more of them say nothing new about fields this smooth.
+FACE_OBSERVATIONS = 1800
+OTHER_OBSERVATIONS = 700
+
+
+@dataclass(frozen=True, eq=False)
+class MorphableShape:
+    """Control vertices ``base + Σ p·blend + modes @ q`` in the axes of the base.
+
+    Attributes
+    ----------
+    base : (V, 3) float64
+        Metres.
+    blend : (P, V, 3) float64
+        Metres per unit of each parameter.
+    sigma, lower, upper : (P,) float64
+        Prior standard deviation and bounds of each parameter.
+    modes : (V, K) float64
+        Metres per unit of each coefficient; ``q`` (K, 3) has unit prior variance.
+    turn_rad, shift_m, stretch : float
+        Prior standard deviations of the change of pose from where the fit begins.
+    n_identity : int
+        The first so many parameters are a person's, the others are an instant's.
+    """
+
+    base: FloatArray
+    blend: FloatArray
+    sigma: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    modes: FloatArray
+    turn_rad: float
+    shift_m: float
+    stretch: float
+    n_identity: int = 0
+
+    def vertices(self, parameters: FloatArray, coefficients: FloatArray) -> FloatArray:
+        """Return the control vertices (V, 3) float64 of parameters (P,) and coefficients (K, 3)."""
+        return self.base + np.tensordot(parameters, self.blend, 1) + self.modes @ coefficients
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """A head model's first-order behaviour around its template.
+
+    Attributes
+    ----------
+    mean : (V, 3) float64
+        Metres.
+    basis : (P, V, 3) float64
+        Metres per unit of each parameter, identity first.
+    n_identity : int
+    sigma, lower, upper : (P,) float64
+    """
+
+    mean: FloatArray
+    basis: FloatArray
+    n_identity: int
+    sigma: FloatArray = field(init=False)
+    lower: FloatArray = field(init=False)
+    upper: FloatArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        expressions = len(self.basis) - self.n_identity
+
+        def both(identity: float, expression: float) -> FloatArray:
+            return np.concatenate([np.full(self.n_identity, identity), np.full(expressions, expression)])
+
+        object.__setattr__(self, "sigma", both(1.0, EXPRESSION_SIGMA))
+        # A negative expression weight pulls skin through the teeth.
+        object.__setattr__(self, "lower", both(-IDENTITY_LIMIT, 0.0))
+        object.__setattr__(self, "upper", both(IDENTITY_LIMIT, 1.0))
+
+
+@lru_cache(maxsize=4)
+def linearise(head: HeadModel) -> LinearModel:
+    """Return the linear model of a head by finite differences: exact for ICT, first order for the others."""
+    n_identity, n_expression = head.identity_size, len(head.expression_names)
+    zero_i, zero_e = np.zeros(n_identity), np.zeros(n_expression)
+    mean = head.template.vertices
+    basis = np.zeros((n_identity + n_expression, *mean.shape))
+    for k in range(n_identity):
+        step = zero_i.copy()
+        step[k] = DERIVATIVE_STEP
+        basis[k] = (head.vertices(step, zero_e) - head.vertices(-step, zero_e)) / (2 * DERIVATIVE_STEP)
+    for k in range(n_expression):
+        step = zero_e.copy()
+        step[k] = 1.0
+        basis[n_identity + k] = head.vertices(zero_i, step) - mean
+    return LinearModel(mean, basis, n_identity)
+
+
+@once_per_template
+def error_modes(template: WarpTemplate) -> FloatArray:
+    """Return the modes (V, K) float64 of a tracker's smooth error, of unit amplitude per coordinate."""
+    rest = template.canonical_m[: len(template.head.vertices)]
+    return smooth_modes(rest[template.coarse_skin], SMOOTH, nodes=NODES, rank=RANK).at(rest)
+
+
+@once_per_template
+def personal_modes(template: WarpTemplate) -> FloatArray:
+    """Return the modes (V, K) float64 of what a head model lacks of a person, of unit amplitude per coordinate."""
+    rest = template.canonical_m[: len(template.head.vertices)]
+    return smooth_modes(rest[template.coarse_skin], PERSONAL, nodes=NODES, rank=RANK).at(rest)
+
+
+@once_per_template
+def observed_vertices(template: WarpTemplate) -> npt.NDArray[np.int64]:
+    """Return coarse skin vertices (n,) int64 spread evenly, more densely over the face: those the fit looks at."""
+    level = template.coarse
+    face = mask_of(level.regions, FACE_REGIONS) & level.attract
+    others = np.flatnonzero(level.attract & ~face)
+    inside = np.flatnonzero(face)
+    chosen = [
+        where[farthest_points(level.rest[where], count)]
+        for where, count in ((inside, FACE_OBSERVATIONS), (others, OTHER_OBSERVATIONS))
+        if len(where)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def model_shape(head: HeadModel, template: WarpTemplate, amplitude_m: float) -> MorphableShape:
+    """Return a head model's own shape space plus smooth personal displacements of an amplitude."""
+    model = linearise(head)
+    modes = amplitude_m * personal_modes(template)
+    return MorphableShape(
+        model.mean, model.basis, model.sigma, model.lower, model.upper, modes, 1.0, 1.0, 0.08, model.n_identity
+    )
+
+
+def tracked_shape(template: WarpTemplate, registration: FloatArray, amplitude_m: float) -> MorphableShape:
+    """Return a registration (V, 3) metres that is wrong by a smooth field of an amplitude and a small motion."""
+    none = np.zeros(0)
+    return MorphableShape(
+        registration,
+        np.zeros((0, *registration.shape)),
+        none,
+        none,
+        none,
+        amplitude_m * error_modes(template),
+        amplitude_m / 0.08,
+        amplitude_m,
+        3 * amplitude_m / 0.08,
+    )

@@ -1,0 +1,201 @@
+"""Where the dense registration of a frame begins: from a tracker, from landmarks, from a person known already."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.errors import WarpError
+from datagen.geometry.landmarks import Landmarks
+from datagen.geometry.mesh import Mesh, vertex_normals
+from datagen.geometry.space import MM_PER_M
+from datagen.heads.base import HeadModel, HeadTemplate
+from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.sources.frame import Registration
+from datagen.warp.correspond import Gate
+from datagen.warp.deform import FROM_LANDMARKS, FROM_REGISTRATION, Start
+from datagen.warp.initial import find_face
+from datagen.warp.morphable import model_shape, observed_vertices, tracked_shape
+from datagen.warp.personal import SequencePrior, personal_shape
+from datagen.warp.posterior import PointEvidence, Round, fit_shape, landmark_evidence
+from datagen.warp.similarity import Similarity, fit_similarity_robust
+from datagen.warp.surface import PointSurface, Surface
+from datagen.warp.template import WarpTemplate
+
+FloatArray = npt.NDArray[np.float64]
+
+# A person's head differs from the mean template's size by less than this; more is a unit or landmark mistake.
+SCALE_RANGE = (0.7, 1.45)
+MAX_START_RMS_MM = 25.0
+TRACKER_AMPLITUDE_M = (0.3e-3, 4e-3)
+PERSONAL_AMPLITUDE_M = 2e-3
+# A tracker's vertices err together: each of this many tells little by itself.
+TRACKED_POINTS = 150
+TRACKED_SIGMA_M = (6e-3, 12e-3)
+IDENTITY = Similarity(1.0, np.eye(3), np.zeros(3))
+
+
+def _annealed(
+    rounds: int, distance_m: tuple[float, float], kernel_m: tuple[float, float], sigma_m: tuple[float, float]
+) -> tuple[Round, ...]:
+    """Return rounds whose gates, kernels and standard deviations shrink geometrically."""
+    steps = [np.geomspace(first, last, rounds) for first, last in (distance_m, kernel_m, sigma_m)]
+    return tuple(Round(Gate(d, 0.4, k), s) for d, k, s in zip(*(a.tolist() for a in steps), strict=True))
+
+
+TRACKED_ROUNDS = _annealed(5, (0.015, 0.005), (0.004, 0.0008), (0.9e-3, 0.4e-3))
+LANDMARK_ROUNDS = (Round(None),) * 4 + _annealed(8, (0.03, 0.02), (0.015, 0.01), (3e-3, 3e-3))
+PERSONAL_ROUNDS = (Round(None),) * 2 + _annealed(6, (0.02, 0.005), (0.008, 0.001), (2e-3, 0.5e-3))
+
+
+def begin(
+    head: HeadModel,
+    template: WarpTemplate,
+    scan: Mesh,
+    registration: Registration | None,
+    landmarks: Landmarks | None,
+    prior: SequencePrior | None,
+) -> tuple[Surface, Start, bool]:
+    """Return the scan as a surface, where the template starts on it, and whether the scan's faces were turned over.
+
+    Raises
+    ------
+    WarpError
+        If no face is found, or the start cannot be believed.
+    """
+    anchor = registration.vertices if registration else landmarks.points if landmarks else None
+    if anchor is None:
+        surface, found, turned = find_face(head, scan)
+        return surface, _tracked(template, found.vertices, surface, None), turned
+    surface = _surface_of(scan, np.asarray(anchor))
+    start = _known(head, template, surface, registration, landmarks, prior)
+    if not len(scan.faces) or not _points_inwards(head.template, start, surface):
+        return surface, start, False
+    surface = Surface(scan.vertices, scan.faces[:, ::-1])
+    return surface, _known(head, template, surface, registration, landmarks, prior), True
+
+
+def _surface_of(scan: Mesh, known: FloatArray) -> Surface:
+    if len(scan.faces):
+        return Surface(scan.vertices, scan.faces)
+    # Landmarks lie on the face and the cloud's middle behind it: halfway between is inside the head.
+    return PointSurface(scan.vertices, scan.vertices.mean(axis=0) * 0.5 + known.mean(axis=0) * 0.5)
+
+
+def _known(
+    head: HeadModel,
+    template: WarpTemplate,
+    surface: Surface,
+    registration: Registration | None,
+    landmarks: Landmarks | None,
+    prior: SequencePrior | None,
+) -> Start:
+    tracked = _checked_registration(head.template, registration, surface) if registration is not None else None
+    if landmarks is not None:
+        _check_landmark_scale(head.template, landmarks)
+    if prior is not None:
+        return _personal(head, template, prior, surface, tracked, landmarks)
+    if tracked is not None:
+        return _tracked(template, tracked, surface, landmarks)
+    assert landmarks is not None
+    return _from_landmarks(head, template, surface, landmarks)
+
+
+def _tracked(template: WarpTemplate, vertices: FloatArray, surface: Surface, landmarks: Landmarks | None) -> Start:
+    """Take a tracker's smooth error off, as far as the scan and the landmarks show it."""
+    evidence = [landmark_evidence(template, landmarks)] if landmarks is not None else []
+    amplitude = _visible_error_m(template, vertices, surface)
+    fit = fit_shape(template, tracked_shape(template, vertices, amplitude), IDENTITY, TRACKED_ROUNDS, surface, evidence)
+    return Start(fit.vertices, FROM_REGISTRATION, False, fit.spread_m)
+
+
+def _visible_error_m(template: WarpTemplate, vertices: FloatArray, surface: Surface) -> float:
+    """Standard deviation of a tracker's error per coordinate, as seen along the scan's normals."""
+    seen = template.coarse_skin[observed_vertices(template)]
+    points = template.subdivide[seen] @ vertices
+    hit = surface.closest(points)
+    height = np.einsum("nd,nd->n", hit.position - points, hit.normal)[~hit.on_border]
+    if not len(height):
+        return TRACKER_AMPLITUDE_M[1]
+    return float(np.clip(1.4826 * np.median(np.abs(height)), *TRACKER_AMPLITUDE_M))
+
+
+def _from_landmarks(head: HeadModel, template: WarpTemplate, surface: Surface, landmarks: Landmarks) -> Start:
+    pose = fit_similarity_robust(head.template.landmarks()[landmarks.indices], landmarks.points)
+    evidence = landmark_evidence(template, landmarks)
+    shape = model_shape(head, template, PERSONAL_AMPLITUDE_M)
+    fit = fit_shape(template, shape, pose, LANDMARK_ROUNDS, surface, [evidence])
+    squared = ((evidence.operator @ fit.vertices - landmarks.points) ** 2).sum(axis=1)
+    off_mm = float(np.sqrt(squared.mean())) * MM_PER_M
+    if off_mm > MAX_START_RMS_MM:
+        raise WarpError(
+            f"the landmarks fit a face only to {off_mm:.0f} mm RMS",
+            f"at most {MAX_START_RMS_MM:g} mm",
+            "Check the landmark order: iBUG's 36 is the subject's right outer eye corner, 30 the nose tip",
+        )
+    return Start(fit.vertices, FROM_LANDMARKS, True, fit.spread_m)
+
+
+def _personal(
+    head: HeadModel,
+    template: WarpTemplate,
+    prior: SequencePrior,
+    surface: Surface,
+    tracked: FloatArray | None,
+    landmarks: Landmarks | None,
+) -> Start:
+    shape = personal_shape(head, template, prior)
+    evidence = []
+    if tracked is not None:
+        seen = template.coarse_skin[observed_vertices(template)]
+        rows = template.subdivide[seen[:: max(1, len(seen) // TRACKED_POINTS)]]
+        evidence.append(PointEvidence(rows, rows @ tracked, TRACKED_SIGMA_M))
+    if landmarks is not None:
+        evidence.append(landmark_evidence(template, landmarks))
+    first = evidence[0]
+    pose = fit_similarity_robust(first.operator @ prior.neutral, first.position, with_scale=False)
+    fit = fit_shape(template, shape, pose, PERSONAL_ROUNDS, surface, evidence)
+    return Start(fit.vertices, FROM_REGISTRATION, False, fit.spread_m)
+
+
+def _checked_registration(template: HeadTemplate, registration: Registration, surface: Surface) -> FloatArray:
+    if registration.head != template.name or registration.vertices.shape != template.vertices.shape:
+        raise WarpError(
+            f"the registration has the topology of {registration.head!r} ({len(registration.vertices)} vertices)",
+            f"{template.name!r} with {len(template.vertices)} vertices",
+            "Choose the canonical head of the registration's topology, or warp from landmarks alone",
+        )
+    vertices = np.asarray(registration.vertices, np.float64)
+    if not np.isfinite(vertices).all():
+        raise WarpError(
+            "the registration has NaN or infinite coordinates",
+            "finite coordinates",
+            "Leave the registration of this frame out; landmarks alone will do",
+        )
+    distance = np.linalg.norm(surface.closest(vertices).position - vertices, axis=1)
+    off_mm = float(np.median(distance)) * MM_PER_M
+    if not off_mm <= MAX_START_RMS_MM:
+        raise WarpError(
+            f"the registration lies {off_mm:.0f} mm (median) from the scan",
+            f"at most {MAX_START_RMS_MM:g} mm",
+            "Check that both are in the same world frame and unit",
+        )
+    return vertices
+
+
+def _check_landmark_scale(template: HeadTemplate, landmarks: Landmarks) -> None:
+    scale = fit_similarity_robust(template.landmarks()[landmarks.indices], landmarks.points).scale
+    if not SCALE_RANGE[0] <= scale <= SCALE_RANGE[1]:
+        raise WarpError(
+            f"the landmarks span a head {scale:.3g} times the template's size",
+            f"a factor between {SCALE_RANGE[0]} and {SCALE_RANGE[1]}",
+            "Check the units of scan and landmarks, and that the landmark indices follow iBUG order",
+        )
+
+
+def _points_inwards(template: HeadTemplate, start: Start, surface: Surface) -> bool:
+    hit = surface.closest(start.vertices)
+    near = np.linalg.norm(hit.position - start.vertices, axis=1) < MAX_START_RMS_MM / MM_PER_M
+    near &= mask_of(template.regions, FACE_REGIONS)
+    cosine = np.einsum("nd,nd->n", vertex_normals(start.vertices, template.faces), hit.normal)[near]
+    return bool(len(cosine) and np.median(cosine) < -0.5)
