@@ -81,6 +81,9 @@ class WarpConfig(Section):
     use_registration: bool = Field(
         True, description="start from the supplied registration; otherwise from landmarks alone"
     )
+    share_identity: bool = Field(
+        True, description="learn each sequence's person once from keyframes, and hold frames to it"
+    )
     max_distance_mm: float = Field(
         8.0,
         gt=0,

@@ -12,6 +12,7 @@ from datagen.errors import InputError
 
 if TYPE_CHECKING:
     from datagen.flows.layout import BuildLayout
+    from datagen.flows.planning import BuildPlan
     from datagen.sources.frame import SequenceKey
 
 FramesArgument = Annotated[
@@ -58,7 +59,7 @@ def explain_command(
     from datagen.audit.explain import explain
     from datagen.flows.status import explain_frame
 
-    layout, frames = _choose(out, names, failed, review)
+    layout, _, frames = _choose(out, names, failed, review)
     if json_output:
         print_json([explain_frame(layout, key, frame) for key, frame in frames])
     else:
@@ -75,25 +76,27 @@ def requeue_command(
 ) -> None:
     """Forget the results of frames, so that the next build makes them anew.
 
+    A sequence's person is forgotten with the last of its frames: one frame alone is held to the same person again.
+
     Example: datagen requeue runs/demo --failed
     """
     from datagen.flows.lock import build_lock
-    from datagen.flows.warp_stage import clear_frame
+    from datagen.flows.status import requeue
 
-    layout, frames = _choose(out, names, failed, review)
+    layout, plan, frames = _choose(out, names, failed, review)
     with build_lock(layout.lock):
-        for key, frame in frames:
-            clear_frame(layout.frame_warp(key, frame))
+        persons = requeue(plan, layout, frames)
     listed = [f"{key}/{frame:06d}" for key, frame in frames]
     if json_output:
-        print_json({"requeued": listed})
+        print_json({"persons": [str(key) for key in persons], "requeued": listed})
     else:
-        print("\n".join([*listed, f"{len(listed)} frames will be made anew by the next `datagen build`"]))
+        lines = [*listed, *(f"{key}: the person" for key in persons)]
+        print("\n".join([*lines, f"{len(listed)} frames will be made anew by the next `datagen build`"]))
 
 
 def _choose(
     out: Path, names: list[str] | None, failed: bool, review: bool
-) -> tuple[BuildLayout, list[tuple[SequenceKey, int]]]:
+) -> tuple[BuildLayout, BuildPlan, list[tuple[SequenceKey, int]]]:
     from datagen.flows.layout import BuildLayout
     from datagen.flows.planning import plan_build
     from datagen.flows.status import FrameName, chosen_frames
@@ -103,7 +106,7 @@ def _choose(
     plan = plan_build(manifest_of_build(out))
     layout = BuildLayout(out.resolve())
     statuses = {status for status, wanted in (("fail", failed), ("review", review)) if wanted}
-    return layout, chosen_frames(plan, layout, [FrameName.parse(name) for name in names or ()], statuses)
+    return layout, plan, chosen_frames(plan, layout, [FrameName.parse(name) for name in names or ()], statuses)
 
 
 def register(app: typer.Typer) -> None:

@@ -1,4 +1,4 @@
-"""A whole build: plan, simulate, bridge, warp, plan shards, render, finish."""
+"""A whole build: plan, simulate, bridge, learn persons, warp, plan shards, render, finish."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from datagen.flows.finish_stage import finish_dataset, refresh_report, remove_st
 from datagen.flows.heads import prepared_head
 from datagen.flows.layout import BuildLayout
 from datagen.flows.lock import build_lock
+from datagen.flows.person_stage import learn_person, learns_person, plan_persons
 from datagen.flows.planning import BuildPlan, chunks, head_root, plan_build
 from datagen.flows.prefect_runner import prefect_session, require_api_for_dask, run_as_flow
 from datagen.flows.progress import StageProgress
@@ -105,7 +106,8 @@ class _Stages:
     def __init__(self, plan: BuildPlan, layout: BuildLayout, stream: TextIO | None) -> None:
         self._plan, self._layout, self._stream = plan, layout, stream
         self._seconds: dict[str, float] = {}
-        self._count = 4 + bool(plan.simulations) + bool(bridged_topologies(plan))
+        learns = any(learns_person(plan.manifest, sequence) for sequence in plan.sequences)
+        self._count = 4 + bool(plan.simulations) + bool(bridged_topologies(plan)) + learns
 
     def load_head(self) -> HeadModel:
         """Load the canonical head and fail early if it or the rasteriser cannot be had."""
@@ -130,9 +132,12 @@ class _Stages:
         if bridges:
             self._stage(runner, "bridge", "topologies", make_bridge, list(bridges.values()), lambda _: 1)
         remove_stale_bridges(layout, bridges)
+        tasks = plan_persons(plan, layout, bridges)
+        learnt = self._stage(runner, "person", "sequences", learn_person, tasks, lambda _: 1) if tasks else []
+        persons = {task.sequence.key: person for task, person in zip(tasks, learnt, strict=True)}
         warps = [
-            WarpTask(layout.root, plan.manifest, sequence, bridge_of(bridges, sequence.registration))
-            for sequence in chunks(plan.sequences, FRAMES_PER_TASK)
+            WarpTask(layout.root, plan.manifest, s, bridge_of(bridges, s.registration), persons.get(s.key))
+            for s in chunks(plan.sequences, FRAMES_PER_TASK)
         ]
         tallies = self._stage(runner, "warp", "frames", warp_sequence, warps, lambda t: len(t.sequence.frames))
         remove_stale_warps(layout, plan)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datagen.flows.guard import disk_refusals
 from datagen.flows.layout import RECORD, BuildLayout
+from datagen.flows.person_stage import learns_person
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import content_key, read_frame_record
 from datagen.flows.shard_stage import ShardPlan
@@ -33,8 +34,9 @@ def finish_dataset(layout: BuildLayout, shards: ShardPlan) -> VerifyReport:
 
 
 def remove_stale_warps(layout: BuildLayout, plan: BuildPlan) -> None:
-    """Remove warps of frames that are no longer in the plan: the report must speak of this build only."""
+    """Remove warps of frames and persons that are no longer in the plan: the report must speak of this build only."""
     planned = {layout.frame_warp(s.key, frame) for s in plan.sequences for frame in s.frames}
+    planned |= {layout.person(s.key) for s in plan.sequences if learns_person(plan.manifest, s)}
     for folder in sorted(layout.warps.glob("*/*/*")):
         if folder not in planned and folder.is_dir():
             (folder / RECORD).unlink(missing_ok=True)

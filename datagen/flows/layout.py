@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.sources.frame import SequenceKey
+from datagen.warp.personal_store import PERSON_FOLDER
 
 WARP = "warp.npz"
 VERDICT = "verdict.json"
@@ -72,6 +73,10 @@ class BuildLayout:
     def sequence_warps(self, key: SequenceKey) -> Path:
         """Folder with the warps of one sequence."""
         return self.warps / key.subject / key.sequence
+
+    def person(self, key: SequenceKey) -> Path:
+        """Folder with ``person.npz`` and ``record.json`` of what the frames of one sequence share."""
+        return self.sequence_warps(key) / PERSON_FOLDER
 
     def frame_warp(self, key: SequenceKey, frame: int) -> Path:
         """Folder with ``warp.npz``, ``verdict.json`` and ``record.json`` of one frame."""

@@ -136,6 +136,13 @@ def folder_source(source: FolderSource) -> CaptureSource:
     return FolderCaptures(source.root)
 
 
+def open_captures(manifest: Manifest, root: Path) -> CaptureSource:
+    """Open the captures of the build in ``root``, simulated or supplied."""
+    from datagen.sources.folder import FolderCaptures
+
+    return FolderCaptures(captures_of(manifest, BuildLayout(root)))
+
+
 def captures_of(manifest: Manifest, layout: BuildLayout) -> Path:
     """Folder with the captures of a build, simulated or supplied."""
     if isinstance(manifest.source, FolderSource):

@@ -1,4 +1,4 @@
-"""The record that says a frame's warp is finished, what it was made of, and with which bytes."""
+"""The record that says a frame's warp, a bridge or a person is finished, what it was made of, and with which bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FrameRecord:
     input_digest : str
         ``CaptureSource.input_digest`` at that time; empty if the input could not be read.
     status : str
-        The verdict: ``pass``, ``review`` or ``fail``.
+        The verdict: ``pass``, ``review`` or ``fail``; of a person, ``learnt`` or ``none``.
     cameras : tuple of str
         Cameras that have the head in view; empty where there is no warp of a surface to render.
     files : mapping of file name to FileDigest
@@ -90,6 +90,15 @@ def finished_record(folder: Path, key: str) -> FrameRecord | None:
     except FileNotFoundError:
         return None
     return record if whole else None
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove everything in a result's folder, its record first, so that nothing half-new ever looks finished."""
+    if not folder.is_dir():
+        return
+    (folder / RECORD).unlink(missing_ok=True)
+    for path in sorted(folder.iterdir()):
+        path.unlink()
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileDigest]:

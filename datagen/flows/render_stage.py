@@ -12,9 +12,8 @@ from datagen.flows.framing import framing_points
 from datagen.flows.guard import disk_refusals
 from datagen.flows.heads import shared_head
 from datagen.flows.layout import BuildLayout
-from datagen.flows.planning import head_root
+from datagen.flows.planning import head_root, open_captures
 from datagen.flows.shard_stage import ShardTask, View
-from datagen.flows.warp_stage import open_captures
 from datagen.geometry.camera import Camera
 from datagen.heads.base import HeadTemplate
 from datagen.manifest import RenderConfig

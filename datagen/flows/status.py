@@ -10,10 +10,11 @@ from typing import Any
 from datagen.errors import DatasetError, InputError
 from datagen.flows.layout import BuildLayout
 from datagen.flows.planning import BuildPlan, plan_build
-from datagen.flows.records import read_frame_record
+from datagen.flows.records import clear_folder, read_frame_record
 from datagen.manifest import Manifest
 from datagen.shards import list_records, open_dataset
 from datagen.sources.frame import SequenceKey
+from datagen.warp.personal_store import PERSON_FILE, read_prior
 from datagen.warp.store import read_verdict
 
 
@@ -54,7 +55,11 @@ def build_status(manifest: Manifest, out: Path) -> dict[str, Any]:
     """
     layout, plan = BuildLayout(out), plan_build(manifest)
     verdicts: Counter[str] = Counter()
+    persons: Counter[str] = Counter()
     for sequence in plan.sequences:
+        person = read_frame_record(layout.person(sequence.key))
+        if person is not None:
+            persons[person.status] += 1
         for frame in sequence.frames:
             record = read_frame_record(layout.frame_warp(sequence.key, frame))
             if record is not None:
@@ -68,6 +73,7 @@ def build_status(manifest: Manifest, out: Path) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "sequences": len(plan.sequences),
+        "persons": dict(sorted(persons.items())),
         "frames": plan.frames,
         "frames_warped": sum(verdicts.values()),
         "verdicts": dict(sorted(verdicts.items())),
@@ -108,8 +114,30 @@ def chosen_frames(
     return chosen
 
 
+def requeue(plan: BuildPlan, layout: BuildLayout, frames: list[tuple[SequenceKey, int]]) -> list[SequenceKey]:
+    """Forget the results of frames, and the person of each sequence none of whose frames is left; return the latter.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses.
+    """
+    chosen, forgotten = set(frames), []
+    for key, frame in frames:
+        clear_folder(layout.frame_warp(key, frame))
+    for sequence in plan.sequences:
+        if chosen.issuperset((sequence.key, frame) for frame in sequence.frames):
+            folder = layout.person(sequence.key)
+            if folder.is_dir():
+                clear_folder(folder)
+                forgotten.append(sequence.key)
+    return forgotten
+
+
 def explain_frame(layout: BuildLayout, key: SequenceKey, frame: int) -> dict[str, Any]:
     """Return verdict, reasons, figures and record of a frame, JSON-ready.
+
+    ``person_frames`` are those the sequence's person was learnt from; empty if there is none.
 
     Raises
     ------
@@ -118,6 +146,7 @@ def explain_frame(layout: BuildLayout, key: SequenceKey, frame: int) -> dict[str
     """
     folder = layout.frame_warp(key, frame)
     verdict, record = read_verdict(folder), read_frame_record(folder)
+    person = layout.person(key)
     return {
         "subject": key.subject,
         "sequence": key.sequence,
@@ -126,6 +155,7 @@ def explain_frame(layout: BuildLayout, key: SequenceKey, frame: int) -> dict[str
         "reasons": list(verdict.reasons),
         "figures": dict(verdict.figures),
         "cameras": list(record.cameras) if record else [],
+        "person_frames": list(read_prior(person).frames) if (person / PERSON_FILE).is_file() else [],
         "content_key": record.content_key if record else "",
         "input_digest": record.input_digest if record else "",
     }

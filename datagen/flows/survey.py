@@ -7,9 +7,11 @@ from collections.abc import Callable
 from datagen.errors import InputError
 from datagen.flows.bridge_stage import bridge_of, plan_bridges
 from datagen.flows.layout import BuildLayout
-from datagen.flows.planning import BuildPlan
-from datagen.flows.warp_stage import FrameKeys, frame_state, open_captures
+from datagen.flows.person_stage import StoredPerson, finished_person, plan_persons
+from datagen.flows.planning import BuildPlan, open_captures
+from datagen.flows.warp_stage import FrameKeys, frame_state
 from datagen.heads.base import HeadModel
+from datagen.sources.frame import SequenceKey
 
 
 def is_warped(plan: BuildPlan, layout: BuildLayout, load_head: Callable[[], HeadModel]) -> bool:
@@ -30,10 +32,16 @@ def is_warped(plan: BuildPlan, layout: BuildLayout, load_head: Callable[[], Head
         return False
     template = load_head().template
     bridges = plan_bridges(plan, layout)
-    if not all(task.stored.finished for task in bridges.values()):
+    if not all(bridge.stored.finished for bridge in bridges.values()):
         return False
+    persons: dict[SequenceKey, StoredPerson | None] = {}
+    for task in plan_persons(plan, layout, bridges):
+        finished, persons[task.sequence.key] = finished_person(task, source, template)
+        if not finished:
+            return False
     keys = {
-        s.key: FrameKeys(plan.manifest, template.digest, bridge_of(bridges, s.registration)) for s in plan.sequences
+        s.key: FrameKeys(plan.manifest, template.digest, bridge_of(bridges, s.registration), persons.get(s.key))
+        for s in plan.sequences
     }
     return all(
         frame_state(layout.frame_warp(s.key, frame), source, s.key, frame, keys[s.key])[0] is not None

@@ -14,8 +14,16 @@ from datagen.flows.framing import cameras_in_view
 from datagen.flows.guard import disk_refusals
 from datagen.flows.heads import prepared_head
 from datagen.flows.layout import VERDICT, WARP, BuildLayout
-from datagen.flows.planning import PlannedSequence, captures_of, head_root
-from datagen.flows.records import FrameRecord, content_key, digest_files, finished_record, write_frame_record
+from datagen.flows.person_stage import StoredPerson
+from datagen.flows.planning import PlannedSequence, head_root, open_captures
+from datagen.flows.records import (
+    FrameRecord,
+    clear_folder,
+    content_key,
+    digest_files,
+    finished_record,
+    write_frame_record,
+)
 from datagen.heads.base import HeadModel
 from datagen.manifest import Manifest
 from datagen.shards.atomic import atomic_write_bytes
@@ -39,12 +47,15 @@ class WarpTask:
         A capture, or some consecutive frames of one.
     bridge : StoredBridge or None
         From the topology of its registrations to the canonical template; None where they are in that already.
+    person : StoredPerson or None
+        That the frames are held to.
     """
 
     root: Path
     manifest: Manifest
     sequence: PlannedSequence
     bridge: StoredBridge | None = None
+    person: StoredPerson | None = None
 
     @property
     def name(self) -> str:
@@ -78,19 +89,24 @@ class FrameKeys:
         Of the canonical head.
     bridge : StoredBridge or None
         That the registrations of the frames pass.
+    person : StoredPerson or None
+        That the frames are held to.
     """
 
     manifest: Manifest
     template_digest: str
     bridge: StoredBridge | None = None
+    person: StoredPerson | None = None
 
     def of(self, input_digest: str) -> str:
         """Content key of the warp of an input."""
         inputs = {
             "algorithm": ALGORITHM_VERSION,
-            "config": self.manifest.warp.model_dump(mode="json"),
+            # Whether identity is shared is told by the person alone: a sequence without one stays as it is.
+            "config": self.manifest.warp.model_dump(mode="json", exclude={"share_identity"}),
             "head": self.manifest.canonical.head,
             "input": input_digest,
+            "person": self.person.key if self.person else "none",
             "template": self.template_digest,
         }
         if self.bridge is not None:
@@ -100,13 +116,6 @@ class FrameKeys:
     def of_broken(self, error: InputError) -> str:
         """Content key of an input that cannot be read: it changes with the reason."""
         return content_key({"broken": _reason(error)})
-
-
-def open_captures(manifest: Manifest, root: Path) -> CaptureSource:
-    """Open the captures of a build, simulated or supplied."""
-    from datagen.sources.folder import FolderCaptures
-
-    return FolderCaptures(captures_of(manifest, BuildLayout(root)))
 
 
 def warp_sequence(task: WarpTask) -> WarpTally:
@@ -124,7 +133,7 @@ def warp_sequence(task: WarpTask) -> WarpTally:
     with disk_refusals(f"warping {task.name}"):
         head = prepared_head(task.manifest.canonical.head, head_root(task.manifest), task.manifest.warp.subdivisions)
         layout, source = BuildLayout(task.root), open_captures(task.manifest, task.root)
-        keys = FrameKeys(task.manifest, head.template.digest, task.bridge)
+        keys = FrameKeys(task.manifest, head.template.digest, task.bridge, task.person)
         verdicts: Counter[str] = Counter()
         computed = 0
         for frame in task.sequence.frames:
@@ -173,7 +182,9 @@ def _warp_and_store(
     digest: str,
     head: HeadModel,
 ) -> FrameRecord:
-    clear_frame(folder)
+    clear_folder(folder)
+    # Not among what may be broken in a frame: without its person the whole sequence would come out otherwise.
+    prior = keys.person.open(head.template) if keys.person else None
     try:
         content = source.frame(key, frame)
         # No warm start from the frame before: the result would depend on where a killed build was resumed.
@@ -184,6 +195,7 @@ def _warp_and_store(
             bridge=keys.bridge.open(head.template) if keys.bridge else None,
             registration=content.registration,
             landmarks=content.landmarks,
+            prior=prior,
         )
     except InputError as error:
         return _store_failure(folder, wanted, digest, error)
@@ -195,20 +207,11 @@ def _warp_and_store(
 
 
 def _store_failure(folder: Path, wanted: str, digest: str, error: InputError) -> FrameRecord:
-    clear_frame(folder)
+    clear_folder(folder)
     atomic_write_bytes(folder / VERDICT, verdict_bytes(Verdict("fail", (_reason(error),))))
     record = FrameRecord(wanted, digest, "fail", (), digest_files(folder, (VERDICT,)))
     write_frame_record(folder, record)
     return record
-
-
-def clear_frame(folder: Path) -> None:
-    """Remove everything in a frame's folder, its record first, so that nothing half-new ever looks finished."""
-    if not folder.is_dir():
-        return
-    (folder / "record.json").unlink(missing_ok=True)
-    for path in sorted(folder.iterdir()):
-        path.unlink()
 
 
 def _reason(error: InputError) -> str:

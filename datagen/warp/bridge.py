@@ -21,6 +21,7 @@ from datagen.sources.topology import Topology
 from datagen.warp.correspond import regions_compatible
 from datagen.warp.engine import ALGORITHM_VERSION, warp_frame
 from datagen.warp.extend import SmoothExtension, rides_with_skin
+from datagen.warp.personal import SequencePrior
 from datagen.warp.result import Verdict, Warp
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import Surface
@@ -337,6 +338,7 @@ def warp_bridged(
     bridge: Bridge | None,
     registration: Registration | None = None,
     landmarks: Landmarks | None = None,
+    prior: SequencePrior | None = None,
 ) -> Warp:
     """Warp one scan as :func:`datagen.warp.engine.warp_frame` does, from a registration in the bridge's topology.
 
@@ -344,8 +346,7 @@ def warp_bridged(
     a bridge, registrations are in the head's own topology.
     """
     if bridge is None or registration is None or not config.use_registration:
-        return warp_frame(scan, head, config, registration=registration, landmarks=landmarks)
+        return warp_frame(scan, head, config, registration=registration, landmarks=landmarks, prior=prior)
     carried = bridge.register(registration)
-    return bridge.keep_coordinates(
-        warp_frame(scan, head, config, registration=carried, landmarks=landmarks), registration
-    )
+    warp = warp_frame(scan, head, config, registration=carried, landmarks=landmarks, prior=prior)
+    return bridge.keep_coordinates(warp, registration)

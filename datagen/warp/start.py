@@ -31,6 +31,8 @@ TRACKER_AMPLITUDE_M = (0.3e-3, 4e-3)
 PERSONAL_AMPLITUDE_M = 2e-3
 # A tracker's vertices err together: each of this many tells little by itself.
 TRACKED_POINTS = 150
+# With fewer that are known and not guessed, a tracker says nothing of the pose.
+FEWEST_TRACKED = 12
 TRACKED_SIGMA_M = (6e-3, 12e-3)
 IDENTITY = Similarity(1.0, np.eye(3), np.zeros(3))
 
@@ -94,7 +96,8 @@ def _known(
     if landmarks is not None:
         _check_landmark_scale(head.template, landmarks)
     if prior is not None:
-        return _personal(head, template, prior, surface, tracked, landmarks)
+        trust = registration.trust if registration is not None else None
+        return _personal(head, template, prior, surface, tracked, trust, landmarks)
     if tracked is not None:
         return _tracked(template, tracked, surface, landmarks)
     assert landmarks is not None
@@ -142,16 +145,24 @@ def _personal(
     prior: SequencePrior,
     surface: Surface,
     tracked: FloatArray | None,
+    trust: FloatArray | None,
     landmarks: Landmarks | None,
 ) -> Start:
     shape = personal_shape(head, template, prior)
     evidence = []
     if tracked is not None:
         seen = template.coarse_skin[observed_vertices(template)]
+        if trust is not None:
+            # Not one that a guessed vertex has a part in.
+            seen = seen[template.subdivide[seen] @ (trust <= 0).astype(np.float64) == 0]
         rows = template.subdivide[seen[:: max(1, len(seen) // TRACKED_POINTS)]]
-        evidence.append(PointEvidence(rows, rows @ tracked, TRACKED_SIGMA_M))
+        if len(seen) >= FEWEST_TRACKED:
+            evidence.append(PointEvidence(rows, rows @ tracked, TRACKED_SIGMA_M))
     if landmarks is not None:
         evidence.append(landmark_evidence(template, landmarks))
+    if not evidence:
+        assert tracked is not None
+        return _tracked(template, tracked, surface, None)
     first = evidence[0]
     pose = fit_similarity_robust(first.operator @ prior.neutral, first.position, with_scale=False)
     fit = fit_shape(template, shape, pose, PERSONAL_ROUNDS, surface, evidence)

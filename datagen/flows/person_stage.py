@@ -1,0 +1,183 @@
+"""The person of each sequence: learnt before its frames are warped, stored, and trusted from the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+from datagen.errors import InputError
+from datagen.flows.blas import use_one_blas_thread
+from datagen.flows.bridge_stage import BridgeTask, StoredBridge, bridge_of
+from datagen.flows.guard import disk_refusals
+from datagen.flows.heads import prepared_head
+from datagen.flows.layout import BuildLayout
+from datagen.flows.planning import BuildPlan, PlannedSequence, head_root, open_captures
+from datagen.flows.records import (
+    FrameRecord,
+    clear_folder,
+    content_key,
+    digest_files,
+    finished_record,
+    write_frame_record,
+)
+from datagen.heads.base import HeadTemplate
+from datagen.manifest import Manifest
+from datagen.sources.frame import CaptureSource, Frame
+from datagen.warp.engine import ALGORITHM_VERSION
+from datagen.warp.personal import SequencePrior
+from datagen.warp.personal_store import PERSON_FILE, read_prior, write_prior
+from datagen.warp.sequence import FEWEST_FRAMES, fit_sequence, keyframes_of
+
+# What a person's record says instead of a verdict.
+LEARNT, NONE = "learnt", "none"
+_LOCK = Lock()
+
+
+@dataclass(frozen=True)
+class StoredPerson:
+    """A sequence's person by where it lies and what it was learnt from; small, so that it travels to any worker.
+
+    Attributes
+    ----------
+    folder : Path
+    key : str
+        Content key.
+    """
+
+    folder: Path
+    key: str
+
+    def open(self, template: HeadTemplate) -> SequencePrior:
+        """Read it, once per process.
+
+        Raises
+        ------
+        datagen.errors.InputError
+            If it is missing or broken.
+        """
+        with _LOCK:
+            return _opened(self.folder, self.key, template)
+
+
+@lru_cache(maxsize=16)
+def _opened(folder: Path, key: str, template: HeadTemplate) -> SequencePrior:
+    if finished_record(folder, key) is None:
+        raise InputError(f"the person {folder} is not whole", "its record and file", "Run the same command again")
+    return read_prior(folder, template)
+
+
+@dataclass(frozen=True)
+class PersonTask:
+    """One task of the person stage.
+
+    Attributes
+    ----------
+    root : Path
+        The build folder.
+    manifest : Manifest
+    sequence : PlannedSequence
+        With all of its frames.
+    bridge : StoredBridge or None
+        That the registrations of its keyframes pass.
+    """
+
+    root: Path
+    manifest: Manifest
+    sequence: PlannedSequence
+    bridge: StoredBridge | None = None
+
+    @property
+    def name(self) -> str:
+        """Name used in messages."""
+        return str(self.sequence.key)
+
+    @property
+    def folder(self) -> Path:
+        """Where the person goes."""
+        return BuildLayout(self.root).person(self.sequence.key)
+
+    def key(self, source: CaptureSource, template: HeadTemplate) -> str:
+        """Content key of the person: its keyframes, and everything that decides what is made of them."""
+        inputs = {
+            "algorithm": ALGORITHM_VERSION,
+            "config": self.manifest.warp.model_dump(mode="json"),
+            "head": self.manifest.canonical.head,
+            "keyframes": [self._digest(source, frame) for frame in keyframes_of(self.sequence.frames)],
+            "template": template.digest,
+        }
+        if self.bridge is not None:
+            inputs["bridge"] = self.bridge.key
+        return content_key(inputs)
+
+    def _digest(self, source: CaptureSource, frame: int) -> list[int | str]:
+        try:
+            return [frame, source.input_digest(self.sequence.key, frame)]
+        except InputError as error:
+            return [frame, f"broken: {error}"]
+
+
+def learns_person(manifest: Manifest, sequence: PlannedSequence) -> bool:
+    """Whether a person is to be learnt from a sequence."""
+    return manifest.warp.share_identity and len(sequence.frames) >= FEWEST_FRAMES
+
+
+def plan_persons(plan: BuildPlan, layout: BuildLayout, bridges: Mapping[str, BridgeTask]) -> list[PersonTask]:
+    """Return one task for each sequence that a person is learnt from."""
+    return [
+        PersonTask(layout.root, plan.manifest, sequence, bridge_of(bridges, sequence.registration))
+        for sequence in plan.sequences
+        if learns_person(plan.manifest, sequence)
+    ]
+
+
+def finished_person(
+    task: PersonTask, source: CaptureSource, template: HeadTemplate
+) -> tuple[bool, StoredPerson | None]:
+    """Return whether a task is finished, and the person if there is one."""
+    key = task.key(source, template)
+    record = finished_record(task.folder, key)
+    return record is not None, StoredPerson(task.folder, key) if record and record.status == LEARNT else None
+
+
+def learn_person(task: PersonTask) -> StoredPerson | None:
+    """Learn and store the person of a task unless that is done; return it, None if its frames do not tell.
+
+    Keyframes that are broken or cannot be registered are passed over. Their bytes are part of the key all the same, so
+    that a repaired one counts.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    use_one_blas_thread()
+    with disk_refusals(f"learning the person of {task.name}"):
+        manifest = task.manifest
+        head = prepared_head(manifest.canonical.head, head_root(manifest), manifest.warp.subdivisions)
+        source = open_captures(manifest, task.root)
+        key = task.key(source, head.template)
+        record = finished_record(task.folder, key)
+        if record is None:
+            bridge = task.bridge.open(head.template) if task.bridge else None
+
+            def read(index: int) -> Frame:
+                frame = source.frame(task.sequence.key, index)
+                if bridge is None or frame.registration is None:
+                    return frame
+                return replace(frame, registration=bridge.register(frame.registration))
+
+            record = _store(task.folder, key, fit_sequence(head, task.sequence.frames, read, manifest.warp))
+    return StoredPerson(task.folder, key) if record.status == LEARNT else None
+
+
+def _store(folder: Path, key: str, prior: SequencePrior | None) -> FrameRecord:
+    clear_folder(folder)
+    if prior is not None:
+        write_prior(folder, prior)
+    names = (PERSON_FILE,) if prior is not None else ()
+    record = FrameRecord(key, "", LEARNT if prior is not None else NONE, (), digest_files(folder, names))
+    write_frame_record(folder, record)
+    return record
