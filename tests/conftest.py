@@ -51,3 +51,41 @@ def tiny_build(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) ->
     os.environ.pop("PREFECT_API_URL", None)
     out = tmp_path_factory.mktemp("builds") / "tiny"
     return build(load_manifest(tiny_manifest), out, RunnerConfig("threads", workers=2))
+
+
+# One person's performance: long enough for two tasks of the warp stage, and for a person to be learnt.
+TALK_MANIFEST = {
+    "name": "talk",
+    "source": {
+        "kind": "simulated",
+        "subjects": 1,
+        "frames": 5,
+        "cameras": 1,
+        "image_size": 64,
+        "scan_vertices": 2000,
+    },
+    "warp": {"subdivisions": 0},
+    "render": {"resolution": 56},
+    "shards": {"clip": 1, "samples_per_shard": 8},
+    "splits": {"val": 0, "test": 0},
+}
+
+
+@pytest.fixture(scope="session")
+def talk_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest file of :func:`talk_build`."""
+    path = tmp_path_factory.mktemp("manifests") / "talk.yaml"
+    path.write_text(yaml.safe_dump(TALK_MANIFEST))
+    return path
+
+
+@pytest.fixture(scope="session")
+def talk_build(talk_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    """A finished build on threads whose frames share a person. Tests must not change it: they copy it."""
+    from datagen.flows.build import build
+    from datagen.flows.runners import RunnerConfig
+    from datagen.manifest import load_manifest
+
+    os.environ.pop("PREFECT_API_URL", None)
+    out = tmp_path_factory.mktemp("builds") / "talk"
+    return build(load_manifest(talk_manifest), out, RunnerConfig("threads", workers=2))

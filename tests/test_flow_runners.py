@@ -156,15 +156,16 @@ def _answers(url: str) -> bool:
 
 
 def test_dask_workers_make_the_same_bytes(
-    tiny_build: BuildResult, tiny_manifest: Path, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    talk_build: BuildResult, talk_manifest: Path, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    out = copy_build(tiny_build.root, tmp_path / "out")
+    out = copy_build(talk_build.root, tmp_path / "out")
     before = tree(out)
-    record = BuildLayout(out).frame_warp(SequenceKey("s000", "performance"), 0) / "record.json"
-    record.unlink()
-    (out / "dataset.zarr" / "records" / "val-00001.json").unlink()
-    result = build(load_manifest(tiny_manifest), out, RunnerConfig("dask", workers=1))
-    assert (result.warped, result.rendered) == (1, 2)
+    layout, key = BuildLayout(out), SequenceKey("s000", "performance")
+    (layout.person(key) / "person.npz").unlink()
+    (layout.frame_warp(key, 1) / "record.json").unlink()
+    (out / "dataset.zarr" / "records" / "train-00000.json").unlink()
+    result = build(load_manifest(talk_manifest), out, RunnerConfig("dask", workers=1))
+    assert (result.warped, result.rendered) == (1, 5)
     assert tree(out) == before

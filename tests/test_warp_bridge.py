@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from datagen.errors import InputError, LandmarkError, MeshError, WarpError
-from datagen.flows.bridge_stage import plan_bridges
+from datagen.flows.bridge_stage import plan_bridges, store_bridge, stored_bridge
 from datagen.flows.build import build
 from datagen.flows.layout import BuildLayout
+from datagen.flows.person_stage import PersonTask, learn_person
 from datagen.flows.planning import plan_build
 from datagen.flows.runners import RunnerConfig
 from datagen.flows.single import RegistrationFile, warp_scan
@@ -254,6 +255,29 @@ def test_a_family_in_one_topology_has_one_coordinate_per_vertex(
     write_topology(tmp_path / "captures", dataclasses.replace(foreign.topology, landmarks=fewer))
     assert not is_warped(plan, layout, lambda: head)
     assert plan_bridges(plan, layout)["foreign"].stored.folder != folder
+
+
+def test_a_person_is_learnt_through_the_bridge(head: HeadModel, foreign: ForeignPeople, bridge: Bridge, tmp_path: Path):
+    captures, key = tmp_path / "captures", SequenceKey("p0", "turning")
+    cameras = (look_at("front", [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], 90.0, 64, 64),)
+    with SequenceWriter(captures, key, cameras, 25.0, registration_topology="foreign") as writer:
+        for k, (_, vertices) in enumerate(people(foreign, 1) * 3):
+            turned = vertices @ Rotation.from_euler("y", 10 * k, degrees=True).as_matrix().T
+            image = np.full((64, 64, 3), 90, np.uint8)
+            scan = Mesh.of(turned.astype(np.float32), foreign.topology.faces)
+            writer.add(k, scan, registration=turned, images={"front": image})
+    write_topology(captures, foreign.topology)
+    source = {"kind": "folder", "root": str(captures)}
+    content = {"name": "p", "source": source, "warp": {"subdivisions": 0}, "splits": {"val": 0, "test": 0}}
+    manifest, layout = parse_manifest(content), BuildLayout(tmp_path / "out")
+    stored = stored_bridge(layout.bridges, foreign.topology, head.template)
+    store_bridge(stored, foreign.topology, bridge)
+    task = PersonTask(layout.root, manifest, plan_build(manifest).sequences[0], stored)
+    person = learn_person(task)
+    assert person is not None
+    assert person.open(head.template).frames == (0, 1, 2)
+    # Not carried over, the registrations are in no topology the warp knows.
+    assert learn_person(dataclasses.replace(task, bridge=None)) is None
 
 
 def test_what_a_capture_says_of_its_topology_is_checked(head: HeadModel, foreign: ForeignPeople, tmp_path: Path):
