@@ -24,7 +24,7 @@ NODES = 700
 RANK = 208
 # What a tracker gets wrong varies over some centimetres; shared with what a head model lacks of a person, it is
 # the amplitude that differs.
-SMOOTH = (Component(0.05, 1.0),)
+SMOOTH = (Component(0.035, 1.0),)
 PERSONAL = (Component(0.03, 0.4), Component(0.06, 1.0))
 # Observed template vertices: more of them say nothing new about fields this smooth.
 FACE_OBSERVATIONS = 1800

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from datagen.geometry.landmarks import Landmarks
-from datagen.geometry.mesh import vertex_normals
+from datagen.geometry.mesh import normalised, vertex_normals
 from datagen.warp.correspond import BackCheck, Gate, Targets, find_targets
 from datagen.warp.modes import farthest_points
 from datagen.warp.morphable import MorphableShape, observed_vertices
@@ -25,6 +25,8 @@ FloatArray = npt.NDArray[np.float64]
 
 # Landmarks differ from the template's by noise and by definition: their own residual says by how much.
 LANDMARK_SIGMA_M = (0.7e-3, 4e-3)
+# Neighbouring distances err together (smooth noise, wrinkles), so each says less than its scatter suggests.
+CORRELATED_NOISE = 2.5
 ACTIVE_SET_ROUNDS = 6
 MAX_STRETCH_STEP = 0.1
 HUBER_SIGMAS = 3.0
@@ -40,7 +42,7 @@ class Round:
     gate : Gate or None
         Which scan points count; with None only points do.
     sigma_m : float
-        Standard deviation of a template vertex's distance to the scan: what the shape cannot express, plus noise.
+        Least standard deviation of a template vertex's distance to the scan; the distances' own scatter may say more.
     """
 
     gate: Gate | None
@@ -201,11 +203,14 @@ class _System:
     def add_surface(self, surface: Surface, step: Round) -> None:
         """Add point-to-plane distances of the observed vertices."""
         assert step.gate is not None
-        targets, x = self._targets(surface, step.gate)
+        targets, x, facing = self._targets(surface, step.gate)
         used = np.flatnonzero(targets.weight > 1e-3)
-        normal = targets.normal[used] @ self.pose.rotation
+        # A noisy scan's normals scatter and the template's lean: halfway between errs least.
+        normal = normalised(targets.normal[used] + facing[used]) @ self.pose.rotation
         position = self._to_local(x[used])
         residual = np.einsum("nd,nd->n", self._to_local(targets.position[used]) - position, normal)
+        scatter_m = 1.4826 * float(np.median(np.abs(residual))) * self.pose.scale if len(used) else 0.0
+        sigma = max(step.sigma_m, CORRELATED_NOISE * scatter_m) / self.pose.scale
         P, K = len(self.p), len(self.q)
         rows = np.empty((len(used), self.size), np.float32)
         n32 = normal.astype(np.float32)
@@ -213,9 +218,9 @@ class _System:
         for axis in range(3):
             rows[:, P + axis : P + 3 * K : 3] = n32[:, axis, None] * self.modes[used]
         rows[:, P + 3 * K :] = self._pose_columns(position, normal)
-        self._accumulate(rows, residual, targets.weight[used] / (step.sigma_m / self.pose.scale) ** 2)
+        self._accumulate(rows, residual, targets.weight[used] / sigma**2)
 
-    def _targets(self, surface: Surface, gate: Gate) -> tuple[Targets, FloatArray]:
+    def _targets(self, surface: Surface, gate: Gate) -> tuple[Targets, FloatArray, FloatArray]:
         template, level = self.template, self.template.coarse
         current = self.pose.apply(template.subdivide @ self.local)
         skin = current[template.coarse_skin]
@@ -225,7 +230,7 @@ class _System:
         targets = find_targets(
             surface, skin[seen], normals, level.regions[seen], level.rest[seen], level.attract[seen], back, gate
         )
-        return targets, skin[seen]
+        return targets, skin[seen], normals
 
     def _accumulate(self, rows: npt.NDArray[np.floating], residual: FloatArray, weight: FloatArray) -> None:
         scaled = rows * np.sqrt(weight)[:, None].astype(rows.dtype)

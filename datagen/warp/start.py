@@ -45,9 +45,9 @@ def _annealed(
     return tuple(Round(Gate(d, 0.4, k), s) for d, k, s in zip(*(a.tolist() for a in steps), strict=True))
 
 
-TRACKED_ROUNDS = _annealed(5, (0.015, 0.005), (0.004, 0.0008), (0.9e-3, 0.4e-3))
+TRACKED_ROUNDS = _annealed(5, (0.015, 0.005), (0.006, 0.002), (0.9e-3, 0.25e-3))
 LANDMARK_ROUNDS = (Round(None),) * 4 + _annealed(8, (0.03, 0.02), (0.015, 0.01), (3e-3, 3e-3))
-PERSONAL_ROUNDS = (Round(None),) * 2 + _annealed(6, (0.02, 0.005), (0.008, 0.001), (2e-3, 0.5e-3))
+PERSONAL_ROUNDS = (Round(None),) * 2 + _annealed(6, (0.02, 0.005), (0.008, 0.002), (2e-3, 0.25e-3))
 
 
 def begin(
