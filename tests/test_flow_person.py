@@ -149,6 +149,16 @@ def test_broken_keyframes_are_passed_over_until_they_are_repaired(talk_build: Bu
     assert made.read_bytes() == first
 
 
+def test_bare_scans_teach_no_person(talk_build: BuildResult, tmp_path: Path) -> None:
+    manifest = load_manifest(folder_build(talk_build.root, tmp_path / "out", tmp_path / "captures"))
+    path = tmp_path / "captures" / str(KEY) / "capture.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({name: entry for name, entry in content.items() if name != "landmarks"}))
+    alone = manifest.model_copy(update={"warp": manifest.warp.model_copy(update={"use_registration": False})})
+    (task,) = plan_persons(plan_build(alone), BuildLayout(tmp_path / "out"), {})
+    assert learn_person(task) is None
+
+
 def test_the_key_of_a_person_knows_all_that_enters(talk_build: BuildResult, head: HeadModel) -> None:
     manifest = load_manifest(talk_build.root / "manifest.json")
     (task,) = plan_persons(plan_build(manifest), BuildLayout(talk_build.root), {})

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
-from datagen.errors import InputError
+from datagen.errors import InputError, WarpError
 from datagen.flows.blas import use_one_blas_thread
 from datagen.flows.bridge_stage import BridgeTask, StoredBridge, bridge_of
 from datagen.flows.guard import disk_refusals
@@ -145,8 +145,8 @@ def finished_person(
 def learn_person(task: PersonTask) -> StoredPerson | None:
     """Learn and store the person of a task unless that is done; return it, None if its frames do not tell.
 
-    Keyframes that are broken or cannot be registered are passed over. Their bytes are part of the key all the same, so
-    that a repaired one counts.
+    Keyframes that are broken, bare scans, or cannot be registered are passed over. Their bytes are part of the key all
+    the same, so that a repaired one counts.
 
     Raises
     ------
@@ -165,9 +165,11 @@ def learn_person(task: PersonTask) -> StoredPerson | None:
 
             def read(index: int) -> Frame:
                 frame = source.frame(task.sequence.key, index)
-                if bridge is None or frame.registration is None:
-                    return frame
-                return replace(frame, registration=bridge.register(frame.registration))
+                known = frame.registration if manifest.warp.use_registration else None
+                if known is None and frame.landmarks is None:
+                    # Such frames begin from the scan alone, which takes no person.
+                    raise WarpError(f"frame {index} is a bare scan", "a registration or landmarks")
+                return replace(frame, registration=bridge.register(known) if bridge and known else known)
 
             record = _store(task.folder, key, fit_sequence(head, task.sequence.frames, read, manifest.warp))
     return StoredPerson(task.folder, key) if record.status == LEARNT else None
