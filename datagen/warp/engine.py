@@ -18,7 +18,7 @@ from datagen.warp.confidence import point_confidence
 from datagen.warp.deform import Start, deform
 from datagen.warp.injectivity import RepairReport, repair
 from datagen.warp.personal import SequencePrior
-from datagen.warp.quality import judge, measure
+from datagen.warp.quality import judge, measure, registration_shift_mm
 from datagen.warp.result import Warp
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.start import begin
@@ -81,6 +81,8 @@ def warp_frame(
     confidence = point_confidence(surface, carried, anchored, template.faces)
     figures = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
     figures |= found.repaired.figures()
+    if registration is not None and config.use_registration:
+        figures["registration_shift_mm"] = registration_shift_mm(template, registered, registration.vertices)
     if found.turned:
         figures["faces_turned"] = 1.0
     space = head.template.space
@@ -152,7 +154,7 @@ def register_frame(
     welded, where = weld(scan)
     surface, start, turned = begin(head, template, welded, given, landmarks, prior)
     registered, anchored = deform(template, surface, start, landmarks)
-    registered, repaired = repair(template, registered, anchored)
+    registered, repaired = repair(template, registered, anchored, surface)
     anchored = np.where(repaired.moved, 0.0, anchored)
     return Registered(template, surface, where, turned, start, registered, anchored, repaired)
 

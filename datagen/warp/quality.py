@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.geometry.mesh import face_cross
+from datagen.geometry.space import MM_PER_M
 from datagen.heads.regions import FACE_REGIONS, REGIONS, mask_of
 from datagen.manifest import WarpConfig
 from datagen.warp.injectivity import flipped_triangles
@@ -24,6 +25,23 @@ MAX_FLIPPED_FRACTION_PASS = 0.002
 MAX_FLIPPED_FRACTION_FAIL = 0.02
 MAX_CROSSING_FRACTION_PASS = 0.002
 MAX_CROSSING_FRACTION_FAIL = 0.02
+# Simulated faces have 0.6 mm, two real ones 1.9 mm at most; a face on its head has 6.
+MAX_RESIDUAL_P95_PASS_MM = 3.0
+MAX_RESIDUAL_P95_FAIL_MM = 6.0
+# Measured where a tracker errs by 2 mm RMS: 1.7. Another person's head in the right place: 4.3.
+MAX_SHIFT_PASS_MM = 4.0
+MAX_SHIFT_FAIL_MM = 25.0
+# True lips of a head model overlap by up to 1.6 mm where it presses them together.
+MAX_LIP_OVERLAP_MM = 2.0
+
+
+def registration_shift_mm(
+    template: WarpTemplate, registered: npt.NDArray[np.float64], registration: npt.NDArray[np.floating]
+) -> float:
+    """Return how far the face (median) ended from the registration (V, 3) metres that it began at."""
+    face = mask_of(template.regions, FACE_REGIONS)
+    begun = template.subdivide @ np.asarray(registration, np.float64)
+    return float(np.median(np.linalg.norm(registered - begun, axis=1)[face])) * MM_PER_M
 
 
 def measure(
@@ -85,6 +103,14 @@ def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
     """
     limits = [
         ("residual_median_mm", "median surface residual", "mm", config.pass_residual_mm, config.fail_residual_mm, 1),
+        (
+            "residual_p95_mm",
+            "surface residual of the worst twentieth of the face",
+            "mm",
+            MAX_RESIDUAL_P95_PASS_MM,
+            MAX_RESIDUAL_P95_FAIL_MM,
+            1,
+        ),
         ("face_coverage", "share of the face with scan data", "", MIN_FACE_COVERAGE_PASS, MIN_FACE_COVERAGE_FAIL, -1),
         ("flipped_fraction", "share of flipped triangles", "", MAX_FLIPPED_FRACTION_PASS, MAX_FLIPPED_FRACTION_FAIL, 1),
         (
@@ -93,6 +119,15 @@ def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
             "",
             MAX_CROSSING_FRACTION_PASS,
             MAX_CROSSING_FRACTION_FAIL,
+            1,
+        ),
+        ("lip_overlap_mm", "depth of one lip in the other", "mm", MAX_LIP_OVERLAP_MM, np.inf, 1),
+        (
+            "registration_shift_mm",
+            "distance of the face from the registration (median)",
+            "mm",
+            MAX_SHIFT_PASS_MM,
+            MAX_SHIFT_FAIL_MM,
             1,
         ),
         ("landmark_rms_mm", "landmark distance RMS", "mm", MAX_LANDMARK_RMS_PASS_MM, MAX_LANDMARK_RMS_FAIL_MM, 1),

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from datagen.errors import WarpError
 from datagen.geometry.landmarks import Landmarks
-from datagen.geometry.mesh import Mesh, vertex_normals
+from datagen.geometry.mesh import Mesh, unique_edges, vertex_normals
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -27,6 +27,10 @@ FloatArray = npt.NDArray[np.float64]
 # A person's head differs from the mean template's size by less than this; more is a unit or landmark mistake.
 SCALE_RANGE = (0.7, 1.45)
 MAX_START_RMS_MM = 25.0
+MAX_DISAGREEMENT_MM = 15.0
+# No expression and no person stretches a tenth of a head's edges so far against the others.
+TORN_RATIO = 4.0
+MAX_TORN = 0.1
 TRACKER_AMPLITUDE_M = (0.3e-3, 4e-3)
 PERSONAL_AMPLITUDE_M = 2e-3
 # A tracker's vertices err together: each of this many tells little by itself.
@@ -95,6 +99,8 @@ def _known(
     tracked = _checked_registration(head.template, registration, surface) if registration is not None else None
     if landmarks is not None:
         _check_landmark_scale(head.template, landmarks)
+        if tracked is not None:
+            _check_agreement(head.template, tracked, landmarks)
     if prior is not None:
         trust = registration.trust if registration is not None else None
         return _personal(head, template, prior, surface, tracked, trust, landmarks)
@@ -183,6 +189,7 @@ def _checked_registration(template: HeadTemplate, registration: Registration, su
             "finite coordinates",
             "Leave the registration of this frame out; landmarks alone will do",
         )
+    _check_shape(template, vertices)
     distance = np.linalg.norm(surface.closest(vertices).position - vertices, axis=1)
     off_mm = float(np.median(distance)) * MM_PER_M
     if not off_mm <= MAX_START_RMS_MM:
@@ -192,6 +199,49 @@ def _checked_registration(template: HeadTemplate, registration: Registration, su
             "Check that both are in the same world frame and unit",
         )
     return vertices
+
+
+def _check_shape(template: HeadTemplate, vertices: FloatArray) -> None:
+    """Refuse a registration that is no head in the template's topology: disordered, mirrored, or of impossible size."""
+    edges, _ = unique_edges(template.faces)
+
+    def lengths(v: FloatArray) -> FloatArray:
+        return np.asarray(np.linalg.norm(v[edges[:, 0]] - v[edges[:, 1]], axis=1))
+
+    ratio = lengths(vertices) / np.maximum(lengths(template.vertices), 1e-9)
+    typical = max(float(np.median(ratio)), 1e-9)
+    torn = float(((ratio < typical / TORN_RATIO) | (ratio > typical * TORN_RATIO)).mean())
+    if torn > MAX_TORN:
+        raise WarpError(
+            f"{torn:.0%} of the registration's edges are over {TORN_RATIO:g} times longer or shorter than the others",
+            f"at most {MAX_TORN:.0%}, as on a head",
+            "Check that its vertices are in the template's order",
+        )
+    x, y = template.vertices - template.vertices.mean(axis=0), vertices - vertices.mean(axis=0)
+    if np.linalg.det(x.T @ y) < 0:
+        raise WarpError(
+            "the registration is a mirror image: its left is the template's right",
+            "a head that is turned, moved and bent only",
+            "Check for a flipped axis, or a left-handed file; mirror the vertices back",
+        )
+    scale = fit_similarity_robust(template.vertices, vertices).scale
+    if not SCALE_RANGE[0] <= scale <= SCALE_RANGE[1]:
+        raise WarpError(
+            f"the registration is {scale:.3g} times the template's size",
+            f"a factor between {SCALE_RANGE[0]} and {SCALE_RANGE[1]}",
+            "Check the units of scan and registration",
+        )
+
+
+def _check_agreement(template: HeadTemplate, tracked: FloatArray, landmarks: Landmarks) -> None:
+    own = template.landmarks(tracked)[landmarks.indices]
+    apart_mm = float(np.median(np.linalg.norm(own - landmarks.points, axis=1))) * MM_PER_M
+    if apart_mm > MAX_DISAGREEMENT_MM:
+        raise WarpError(
+            f"registration and landmarks lie {apart_mm:.0f} mm (median) apart",
+            f"at most {MAX_DISAGREEMENT_MM:g} mm",
+            "One of them belongs to another frame, person or world: look at both, and leave out the wrong one",
+        )
 
 
 def _check_landmark_scale(template: HeadTemplate, landmarks: Landmarks) -> None:
