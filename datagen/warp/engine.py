@@ -14,7 +14,7 @@ from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
-from datagen.warp.confidence import point_confidence
+from datagen.warp.confidence import confidence_features, point_confidence
 from datagen.warp.deform import Start, deform
 from datagen.warp.injectivity import RepairReport, repair
 from datagen.warp.personal import SequencePrior
@@ -29,7 +29,7 @@ from datagen.warp.transport import transport
 FloatArray = npt.NDArray[np.float64]
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 4
+ALGORITHM_VERSION = 5
 
 # Skin that expression hardly moves carries the head's rigid pose.
 RIGID_REGIONS = ("forehead", "scalp", "nose", "right_ear", "left_ear")
@@ -78,7 +78,8 @@ def warp_frame(
     carried = transport(
         surface.vertices, surface.normals, Surface(registered, template.faces), template, config.max_distance_mm / 1000
     )
-    confidence = point_confidence(surface, carried, anchored, template.faces)
+    features = confidence_features(carried, anchored, found.start.spread_m, template.faces)
+    confidence = point_confidence(carried, features)
     figures = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
     figures |= found.repaired.figures()
     if registration is not None and config.use_registration:

@@ -17,7 +17,7 @@ from datagen.warp.template import WarpTemplate
 
 FloatArray = npt.NDArray[np.float64]
 
-ROUNDS = 6
+ROUNDS = 12
 # What a registered vertex differs by from the person's shape under the model's expressions.
 RESIDUAL_SIGMA_M = 0.001
 # Vertices no keyframe saw still have a position, from those that only interpolated it.

@@ -1,0 +1,87 @@
+"""Fit the weights of the warp's confidence to simulated truth, and print them.
+
+.venv/bin/python benchmarks/calibrate_confidence.py
+
+Other people than those of `datagen bench warp` (another seed), so that the benchmark's reliability is held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.bench.cases import Case, CasePlan, subject_cases
+from datagen.heads.base import HeadModel
+from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.heads.registry import load_head
+from datagen.manifest import WarpConfig
+from datagen.warp.confidence import FEATURES, WITHIN_M, confidence_features
+from datagen.warp.engine import register_frame
+from datagen.warp.surface import Surface
+from datagen.warp.transport import transport
+
+F64 = npt.NDArray[np.float64]
+
+GIVEN = (("registration",), ("landmarks",), ("registration", "landmarks"))
+RIDGE = 10.0
+
+
+def cases(head: HeadModel, subjects: int, frames: int, seed: int) -> Iterator[Case]:
+    """Simulate frames with both a registration and landmarks."""
+    plan = CasePlan("registration", subjects, frames, seed, 25_000, True, True)
+    for subject in range(subjects):
+        yield from subject_cases(plan, head, subject)
+
+
+def observed(case: Case, head: HeadModel, given: tuple[str, ...]) -> tuple[F64, F64]:
+    """Return features (n, F) and whether they are within the limit (n,) for the face vertices of one warp."""
+    config = WarpConfig()
+    found = register_frame(case.scan, head, config, **{name: getattr(case, name) for name in given})
+    template, surface = found.template, found.surface
+    registered = Surface(found.vertices, template.faces)
+    carried = transport(surface.vertices, surface.normals, registered, template, config.max_distance_mm / 1000)
+    features = confidence_features(carried, found.anchored, found.start.spread_m, template.faces)
+    truth = head.template.space.metres(case.truth)
+    error = np.linalg.norm(carried.canonical_m[found.where] - truth, axis=1)
+    used = carried.matched[found.where] & mask_of(carried.region[found.where], FACE_REGIONS)
+    # A stray piece has no true coordinate: whatever it was given is wrong.
+    return features[found.where][used], (np.nan_to_num(error[used], nan=1.0) < WITHIN_M).astype(np.float64)
+
+
+def logistic(features: F64, label: F64, weight: F64, rounds: int = 30) -> F64:
+    """Return the ridge-regularised logistic weights (F,) by Newton's method."""
+    w = np.zeros(features.shape[1])
+    for _ in range(rounds):
+        chance = 1 / (1 + np.exp(-np.clip(features @ w, -30, 30)))
+        curvature = weight * chance * (1 - chance)
+        hessian = features.T @ (features * curvature[:, None]) + RIDGE * np.eye(len(w))
+        w = w + np.linalg.solve(hessian, features.T @ (weight * (label - chance)) - RIDGE * w)
+    return w
+
+
+def main() -> None:
+    """Fit and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subjects", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=2024)
+    arguments = parser.parse_args()
+    head = load_head("anny")
+    rows, labels = [], []
+    for case in cases(head, arguments.subjects, arguments.frames, arguments.seed):
+        for given in GIVEN:
+            features, label = observed(case, head, given)
+            rows.append(features)
+            labels.append(label)
+            print(f"subject {case.subject} frame {case.frame} {'+'.join(given)}: {label.mean():.3f} within", flush=True)
+    features, label = np.concatenate(rows), np.concatenate(labels)
+    weights = logistic(features, label, np.ones(len(label)))
+    for name, value in zip(FEATURES, weights, strict=True):
+        print(f"    {value:.4f},  # {name}")
+
+
+if __name__ == "__main__":
+    main()
