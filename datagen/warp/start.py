@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from datagen.errors import WarpError
 from datagen.geometry.landmarks import Landmarks
-from datagen.geometry.mesh import Mesh, unique_edges, vertex_normals
+from datagen.geometry.mesh import Mesh, face_cross, unique_edges, vertex_normals
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -38,6 +38,7 @@ TRACKED_POINTS = 150
 # With fewer that are known and not guessed, a tracker says nothing of the pose.
 FEWEST_TRACKED = 12
 TRACKED_SIGMA_M = (6e-3, 12e-3)
+OUTWARD = 0.1
 IDENTITY = Similarity(1.0, np.eye(3), np.zeros(3))
 
 
@@ -77,6 +78,12 @@ def begin(
     start = _known(head, template, surface, registration, landmarks, prior)
     if not len(scan.faces) or not _points_inwards(head.template, start, surface):
         return surface, start, False
+    if _outwardness(surface) > OUTWARD:
+        raise WarpError(
+            "the head that the registration or landmarks describe faces into the scan, whose own faces point outwards",
+            "landmarks or a registration of this face, left and right as the subject's",
+            "Check the landmark order (iBUG's 36 is the subject's right outer eye corner) and for a flipped axis",
+        )
     surface = Surface(scan.vertices, scan.faces[:, ::-1])
     return surface, _known(head, template, surface, registration, landmarks, prior), True
 
@@ -252,6 +259,15 @@ def _check_landmark_scale(template: HeadTemplate, landmarks: Landmarks) -> None:
             f"a factor between {SCALE_RANGE[0]} and {SCALE_RANGE[1]}",
             "Check the units of scan and landmarks, and that the landmark indices follow iBUG order",
         )
+
+
+def _outwardness(surface: Surface) -> float:
+    """Return in [-1, 1] how far the scan's faces point away from its middle: heads have 0.6 to 0.7, a bare face 0.3."""
+    cross = face_cross(surface.vertices, surface.faces)
+    centre = surface.vertices[surface.faces].mean(axis=1)
+    area = np.linalg.norm(cross, axis=1)
+    arm = centre - np.average(centre, axis=0, weights=area)
+    return float(np.einsum("fd,fd->", cross, arm) / max(float(area @ np.linalg.norm(arm, axis=1)), 1e-12))
 
 
 def _points_inwards(template: HeadTemplate, start: Start, surface: Surface) -> bool:
