@@ -43,7 +43,7 @@ def observed(case: Case, head: HeadModel, given: tuple[str, ...]) -> tuple[F64, 
     template, surface = found.template, found.surface
     registered = Surface(found.vertices, template.faces)
     carried = transport(surface.vertices, surface.normals, registered, template, config.max_distance_mm / 1000)
-    features = confidence_features(carried, found.anchored, found.start.spread_m, template.faces)
+    features = confidence_features(carried, found.anchored, found.spread_m, template.faces)
     truth = head.template.space.metres(case.truth)
     error = np.linalg.norm(carried.canonical_m[found.where] - truth, axis=1)
     used = carried.matched[found.where] & mask_of(carried.region[found.where], FACE_REGIONS)

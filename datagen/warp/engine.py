@@ -31,6 +31,7 @@ FloatArray = npt.NDArray[np.float64]
 # Part of every content key: a change here makes every stored warp stale.
 ALGORITHM_VERSION = 5
 
+MENDED_SPREAD_M = 3e-3
 # Skin that expression hardly moves carries the head's rigid pose.
 RIGID_REGIONS = ("forehead", "scalp", "nose", "right_ear", "left_ear")
 
@@ -78,7 +79,7 @@ def warp_frame(
     carried = transport(
         surface.vertices, surface.normals, Surface(registered, template.faces), template, config.max_distance_mm / 1000
     )
-    features = confidence_features(carried, anchored, found.start.spread_m, template.faces)
+    features = confidence_features(carried, anchored, found.spread_m, template.faces)
     confidence = point_confidence(carried, features)
     figures = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
     figures |= found.repaired.figures()
@@ -124,6 +125,8 @@ class Registered:
     anchored : (M,) float64
         Weight of each vertex's last target; 0 where the position was only interpolated or repaired.
     repaired : RepairReport
+    spread_m : (M,) float64
+        Standard deviation of each vertex's position, as far as it is known.
     """
 
     template: WarpTemplate
@@ -134,6 +137,7 @@ class Registered:
     vertices: FloatArray
     anchored: FloatArray
     repaired: RepairReport
+    spread_m: FloatArray
 
 
 def register_frame(
@@ -157,7 +161,9 @@ def register_frame(
     registered, anchored = deform(template, surface, start, landmarks)
     registered, repaired = repair(template, registered, anchored, surface)
     anchored = np.where(repaired.moved, 0.0, anchored)
-    return Registered(template, surface, where, turned, start, registered, anchored, repaired)
+    # Mended skin lies where the surface allowed, not where anything was seen.
+    spread_m = np.where(repaired.moved, np.maximum(start.spread_m, MENDED_SPREAD_M), start.spread_m)
+    return Registered(template, surface, where, turned, start, registered, anchored, repaired, spread_m)
 
 
 def _landmark_rms_mm(template: HeadTemplate, registered: FloatArray, landmarks: Landmarks | None) -> float | None:
