@@ -85,8 +85,10 @@ def unique_edges(faces: IntArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
     """Return undirected edges (E, 2) int64, lower index first, and how many triangles use each, (E,) int64."""
     f = np.asarray(faces, np.int64)
     edges = np.sort(np.concatenate([f[:, [0, 1]], f[:, [1, 2]], f[:, [2, 0]]]), axis=1)
-    unique, counts = np.unique(edges, axis=0, return_counts=True)
-    return unique, counts
+    # One integer per edge sorts many times faster than rows do, and in the same order.
+    n = int(f.max(initial=0)) + 1
+    codes, counts = np.unique(edges[:, 0] * n + edges[:, 1], return_counts=True)
+    return np.stack(np.divmod(codes, n), axis=1), counts
 
 
 def boundary_vertices(faces: IntArray, n_vertices: int) -> npt.NDArray[np.bool_]:
