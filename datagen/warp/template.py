@@ -100,7 +100,7 @@ class Satellite:
     neighbours: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WarpTemplate:
     """A head template prepared for warping.
 
