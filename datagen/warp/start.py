@@ -51,7 +51,7 @@ def _annealed(
 
 
 TRACKED_ROUNDS = _annealed(5, (0.015, 0.005), (0.006, 0.002), (0.9e-3, 0.25e-3))
-LANDMARK_ROUNDS = (Round(None),) * 4 + _annealed(8, (0.03, 0.02), (0.015, 0.01), (3e-3, 3e-3))
+LANDMARK_ROUNDS = (Round(None),) * 4 + _annealed(8, (0.03, 0.012), (0.015, 0.004), (3e-3, 1.5e-3))
 PERSONAL_ROUNDS = (Round(None),) * 2 + _annealed(6, (0.02, 0.005), (0.008, 0.002), (2e-3, 0.25e-3))
 
 
