@@ -232,7 +232,7 @@ def test_damaged_scans_are_warped_right_or_not_passed(
     assert status in {"pass", result.verdict.status}, result.verdict.reasons
     # What is seen is right even where the frame is not passed.
     error = confident_error_mm(result, case.truth)
-    assert len(error) > 1000
+    assert len(error) > 500
     assert np.median(error) < 1.5
 
 
