@@ -14,6 +14,7 @@ from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
+from datagen.warp.blas import one_blas_thread
 from datagen.warp.confidence import confidence_features, point_confidence
 from datagen.warp.deform import Start, deform
 from datagen.warp.injectivity import RepairReport, repair
@@ -36,6 +37,7 @@ MENDED_SPREAD_M = 3e-3
 RIGID_REGIONS = ("forehead", "scalp", "nose", "right_ear", "left_ear")
 
 
+@one_blas_thread()
 def warp_frame(
     scan: Mesh,
     head: HeadModel,
@@ -140,6 +142,7 @@ class Registered:
     spread_m: FloatArray
 
 
+@one_blas_thread()
 def register_frame(
     scan: Mesh,
     head: HeadModel,

@@ -10,6 +10,7 @@ from datagen.errors import InputError
 from datagen.heads.base import HeadModel
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Frame
+from datagen.warp.blas import one_blas_thread
 from datagen.warp.engine import register_frame
 from datagen.warp.personal import Keyframe, SequencePrior, learn_neutral
 from datagen.warp.template import prepare_template
@@ -19,6 +20,7 @@ KEYFRAMES = 10
 FEWEST_FRAMES = 3
 
 
+@one_blas_thread()
 def fit_sequence(
     head: HeadModel, frames: Sequence[int], read: Callable[[int], Frame], config: WarpConfig
 ) -> SequencePrior | None:
