@@ -73,6 +73,10 @@ class StorageError(CanonfaceError):
     """A disk or store refused a read or a write (full, read-only, missing)."""
 
 
+class MissingObjectError(StorageError):
+    """A file or object of a store is not there."""
+
+
 class DatasetError(CanonfaceError):
     """A dataset is of another version or not a canonface dataset."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,3 +90,29 @@ def talk_build(talk_manifest: Path, tmp_path_factory: pytest.TempPathFactory) ->
     os.environ.pop("PREFECT_API_URL", None)
     out = tmp_path_factory.mktemp("builds") / "talk"
     return build(load_manifest(talk_manifest), out, RunnerConfig("threads", workers=2))
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A server process that speaks S3; its address is in the environment for as long as the session lasts."""
+    import s3_server
+
+    missing = s3_server.missing_packages()
+    if missing:
+        pytest.skip(f"object stores are tested with {', '.join(missing)}, which are not installed (extra dev)")
+    with s3_server.s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.client_environment(endpoint).items():
+            patch.setenv(name, value)
+        yield endpoint
+
+
+@pytest.fixture
+def s3_url(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
+    """URL of an empty folder in a bucket of its own."""
+    import hashlib
+
+    import s3_server
+
+    bucket = "t" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
+    s3_server.make_bucket(s3_endpoint, bucket)
+    return f"s3://{bucket}/some/prefix"

@@ -31,14 +31,14 @@ FLOORS = {
     "cli": 6,
 }
 TOP_FLOOR = max(FLOORS.values())
-# A dataset must be readable with numpy and zarr alone, and what zarr itself needs.
-SHARDS_MAY_IMPORT = {"numpy", "zarr", "numcodecs", "google_crc32c"} | sys.stdlib_module_names
+# A local dataset must be readable with numpy and zarr alone, and what zarr itself needs; obstore is for s3:// only.
+SHARDS_MAY_IMPORT = {"numpy", "zarr", "numcodecs", "google_crc32c", "obstore"} | sys.stdlib_module_names
 # What a training machine must not need, and what makes importing slow.
 HEAVY = ("open3d", "prefect", "dask", "smplx")
 # Installed and pinned by a package that is declared: its other half, or its server.
 COMPANIONS = {"distributed": "dask", "pydantic-core": "pydantic", "uvicorn": "prefect"}
-# On no registry, and never required.
-OPTIONAL_PACKAGES = {"nvdiffrast", "pytorch3d"}
+# Never required: on no registry, or an extra.
+OPTIONAL_PACKAGES = {"nvdiffrast", "pytorch3d", "obstore"}
 CODE_FOLDERS = ("datagen", "trainer", "tests", "benchmarks", "scripts")
 # Split, so that this file does not name them itself.
 REGISTRY_HOSTS = (

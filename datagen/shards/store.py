@@ -1,0 +1,285 @@
+"""Where a dataset lies: a local folder or an object store, behind one small interface."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from datagen.errors import DependencyError, InputError, MissingObjectError, StorageError
+from datagen.shards.atomic import atomic_write_bytes, fsync_folder, is_temporary, storage_errors
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+_TIMEOUT_S = 30
+_RETRIES = 4
+_RETRY_TIMEOUT_S = 60
+_SHOWN = 200  # characters of a store's own message; the rest is a dump of its internals
+
+
+class Store(Protocol):
+    """Files under one root. Keys are relative paths with "/" between their parts.
+
+    Attributes
+    ----------
+    url : str
+        The root, as a user would type it.
+    """
+
+    url: str
+
+    def read(self, key: str, start: int | None = None, length: int | None = None) -> bytes:
+        """Return the bytes of a file, or ``length`` of them from ``start`` (negative: from the end).
+
+        Fewer come back where the file ends earlier.
+
+        Raises
+        ------
+        MissingObjectError
+            If there is no such file.
+        StorageError
+            If the store refuses or does not answer.
+        """
+        ...
+
+    def size(self, key: str) -> int:
+        """Return the length of a file in bytes; raises as :meth:`read`."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such a file; StorageError if that cannot be told."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Yield the keys of all files below a folder, sorted; "" is the root."""
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a file so that readers see the old content or the whole new one, never a part; StorageError."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a file; nothing happens if there is none. StorageError."""
+        ...
+
+
+def is_url(text: str | Path) -> bool:
+    """Whether a path is the URL of an object store."""
+    return isinstance(text, str) and _SCHEME.match(text) is not None
+
+
+def open_store(url: str | Path) -> Store:
+    """Return the store behind a path or URL; nothing is read or made yet.
+
+    Parameters
+    ----------
+    url : str or Path
+        A local folder, or ``s3://bucket/prefix``. Credentials, region and endpoint come from the environment
+        (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL`` and so on).
+
+    Raises
+    ------
+    InputError
+        If the URL is of another kind.
+    DependencyError
+        If the package for object stores is not installed.
+    """
+    scheme = _SCHEME.match(url) if isinstance(url, str) else None
+    if scheme is None:
+        return LocalStore(Path(url))
+    if scheme[1].lower() != "s3":
+        raise InputError(f"{url} is of a kind that is not known", "a local folder or s3://bucket/prefix", "")
+    return ObjectStore(str(url))
+
+
+class LocalStore:
+    """A folder of the local file system.
+
+    Parameters
+    ----------
+    root : Path
+        Need not exist.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.url!r})"
+
+    def path(self, key: str) -> Path:
+        """Return the path of a file, for those who read it directly."""
+        return self.root / key
+
+    def read(self, key: str, start: int | None = None, length: int | None = None) -> bytes:
+        """See :class:`Store`."""
+        with _local_errors(f"reading {self.path(key)}"), open(self.path(key), "rb", buffering=0) as file:
+            if start is not None and start < 0:
+                start = max(0, file.seek(0, os.SEEK_END) + start)
+            file.seek(start or 0)
+            return file.read(-1 if length is None else length)
+
+    def size(self, key: str) -> int:
+        """See :class:`Store`."""
+        with _local_errors(f"reading {self.path(key)}"):
+            return self.path(key).stat().st_size
+
+    def exists(self, key: str) -> bool:
+        """See :class:`Store`."""
+        with _local_errors(f"reading {self.path(key)}"):
+            return self.path(key).is_file()
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """See :class:`Store`; temporary files of :meth:`write` are left out."""
+        with _local_errors(f"listing {self.path(prefix)}"):
+            found = [path for path in self.path(prefix).rglob("*") if path.is_symlink() or not path.is_dir()]
+        names = (path.relative_to(self.root).as_posix() for path in found if not is_temporary(path.name))
+        yield from sorted(names)
+
+    def write(self, key: str, data: bytes) -> None:
+        """See :class:`Store`."""
+        atomic_write_bytes(self.path(key), data)
+
+    def delete(self, key: str) -> None:
+        """See :class:`Store`."""
+        path = self.path(key)
+        with storage_errors(f"removing {path}"):
+            if path.exists():
+                path.unlink(missing_ok=True)
+                fsync_folder(path.parent)
+
+
+@contextmanager
+def _local_errors(doing: str) -> Iterator[None]:
+    try:
+        with storage_errors(doing):
+            yield
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise MissingObjectError(f"{doing} failed: there is no such file", "a file", "Check the path") from None
+        raise
+
+
+class ObjectStore:
+    """A bucket, or a part of one, of S3 or a compatible service; pickles as its URL.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://bucket/prefix``.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            from obstore.store import S3Store
+        except ImportError:
+            raise DependencyError(
+                f"{url} needs the package obstore", "obstore installed", "pip install 'canonface[s3]'"
+            ) from None
+        self.url = url.rstrip("/")
+        bucket, _, self._prefix = self.url.split("://", 1)[1].partition("/")
+        if not bucket:
+            raise InputError(f"{url} names no bucket", "s3://bucket/prefix", "")
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+        timeout = f"{os.environ.get('CANONFACE_STORE_TIMEOUT_S', _TIMEOUT_S)}s"
+        with _store_errors(f"opening {url}"):
+            self._store = S3Store(
+                bucket,
+                prefix=self._prefix or None,
+                client_options={
+                    "timeout": timeout,
+                    "connect_timeout": timeout,
+                    "allow_http": (endpoint or "").startswith("http://"),
+                },
+                retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_TIMEOUT_S)},
+                **options,
+            )
+
+    def __reduce__(self) -> tuple[type[ObjectStore], tuple[str]]:
+        return type(self), (self.url,)
+
+    def __repr__(self) -> str:
+        return f"ObjectStore({self.url!r})"
+
+    def read(self, key: str, start: int | None = None, length: int | None = None) -> bytes:
+        """See :class:`Store`."""
+        import obstore
+
+        if length == 0:
+            return b""
+        with _store_errors(f"reading {self.url}/{key}"):
+            if start is None and length is None:
+                return bytes(obstore.get(self._store, key).bytes())
+            if start is not None and start < 0 and length is None:
+                return bytes(obstore.get(self._store, key, options={"range": {"suffix": -start}}).bytes())
+            if start is None or start < 0 or length is None:
+                size = int(obstore.head(self._store, key)["size"])
+                start = start or 0
+                start = max(0, size + start) if start < 0 else start
+                length = size - start if length is None else length
+                if length <= 0:
+                    return b""
+            return bytes(obstore.get_range(self._store, key, start=start, length=length))
+
+    def size(self, key: str) -> int:
+        """See :class:`Store`."""
+        import obstore
+
+        with _store_errors(f"reading {self.url}/{key}"):
+            return int(obstore.head(self._store, key)["size"])
+
+    def exists(self, key: str) -> bool:
+        """See :class:`Store`."""
+        try:
+            self.size(key)
+        except MissingObjectError:
+            return False
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """See :class:`Store`."""
+        import obstore
+
+        names: list[str] = []
+        with _store_errors(f"listing {self.url}/{prefix}"):
+            for batch in obstore.list(self._store, prefix=prefix or None):
+                names += [str(entry["path"]) for entry in batch]
+        yield from sorted(names)
+
+    def write(self, key: str, data: bytes) -> None:
+        """See :class:`Store`; a put of a whole object is atomic."""
+        import obstore
+
+        with _store_errors(f"writing {self.url}/{key}"):
+            obstore.put(self._store, key, data)
+
+    def delete(self, key: str) -> None:
+        """See :class:`Store`."""
+        import obstore
+
+        with _store_errors(f"removing {self.url}/{key}"):
+            obstore.delete(self._store, key)
+
+
+@contextmanager
+def _store_errors(doing: str) -> Iterator[None]:
+    """Turn the errors of the object store's client into ours, in one line."""
+    from obstore.exceptions import BaseError
+
+    fix = "Check the URL, AWS_ENDPOINT_URL, the credentials and the network, then run the same command again"
+    try:
+        yield
+    except FileNotFoundError as error:
+        # A missing bucket answers as a missing object does.
+        if "NoSuchBucket" in str(error):
+            raise StorageError(f"{doing} failed: there is no such bucket", "a bucket that exists", fix) from None
+        raise MissingObjectError(f"{doing} failed: there is no such object", "an object", "Check the URL") from None
+    except (BaseError, OSError, ValueError) as error:
+        reason = str(error).split("\n\nDebug source")[0].replace("\n", " ")
+        reason = reason if len(reason) <= _SHOWN else f"{reason[:_SHOWN]}…"
+        raise StorageError(f"{doing} failed: {reason}", "a store that answers", fix) from None
