@@ -21,10 +21,10 @@ import trimesh
 
 from datagen.geometry.camera import Camera, look_at
 from datagen.heads.registry import load_head
-from datagen.render.backends import make_rasteriser
-from datagen.render.backends.numba_backend import NumbaRasteriser
+from datagen.render.backends import make_renderer
+from datagen.render.backends.numba_backend import NumbaRenderer
 from datagen.render.maps import render_views
-from datagen.render.protocol import Rasteriser, SurfaceAttributes
+from datagen.render.protocol import Renderer, SurfaceAttributes
 
 SUBDIVISIONS = 1
 
@@ -99,8 +99,8 @@ def compare(
     surfaces: list[SurfaceAttributes],
     cameras: list[Camera],
     half_extent: float,
-    tested: Rasteriser,
-    reference: Rasteriser,
+    tested: Renderer,
+    reference: Renderer,
 ) -> Differences:
     """Collect the differences of two backends over all heads and cameras."""
     found = Differences()
@@ -144,7 +144,7 @@ def main() -> None:
     arguments = parser.parse_args()
     surfaces, half_extent = random_heads(arguments.heads)
     cameras = rig(arguments.views, arguments.size)
-    numba, open3d = NumbaRasteriser(threads=1), make_rasteriser("open3d")
+    numba, open3d = NumbaRenderer(threads=1), make_renderer("open3d")
     result: dict[str, Any] = {
         "heads": arguments.heads,
         "faces": len(surfaces[0].faces),

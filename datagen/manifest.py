@@ -96,7 +96,7 @@ class WarpConfig(Section):
 class RenderConfig(Section):
     """Settings of the ground-truth maps."""
 
-    backend: Literal["auto", "numba", "open3d", "nvdiffrast"] = "auto"
+    backend: Literal["auto", "numba", "open3d", "nvdiffrast", "nvwarp"] = "auto"
     resolution: int = Field(504, ge=PATCH, le=8190, multiple_of=PATCH, description="pixels a side of a stored sample")
     crop_margin: float = Field(1.25, gt=0, description="side of the crop over the projected head's extent")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from render_scenes import camera_at, head_like
 
 from datagen.errors import CanonfaceError, DependencyError, InputError
-from datagen.render.backends import make_rasteriser
+from datagen.render.backends import make_renderer
 from datagen.render.backends.nvdiffrast_backend import buffer_size, chunks, clip_matrix
 
 
@@ -28,21 +28,33 @@ needs_gpu = pytest.mark.skipif(not cuda_and_nvdiffrast(), reason="needs nvdiffra
 
 
 def test_names():
-    assert make_rasteriser("numba").name == "numba"
-    assert make_rasteriser("open3d").name == "open3d"
-    assert make_rasteriser().name == ("nvdiffrast" if cuda_and_nvdiffrast() else "numba")
+    assert make_renderer("numba").name == "numba"
+    assert make_renderer("open3d").name == "open3d"
+
+
+def test_auto_takes_a_gpu_backend_only_where_there_is_a_gpu():
+    import torch
+
+    gpu = [name for name, package in (("nvdiffrast", "nvdiffrast"), ("nvwarp", "warp")) if find_spec(package)]
+    assert make_renderer().name == (gpu[0] if gpu and torch.cuda.is_available() else "numba")
 
 
 def test_unknown_names_list_the_choices():
-    with pytest.raises(InputError, match="numba, open3d, nvdiffrast"):
-        make_rasteriser("opengl")
+    with pytest.raises(InputError, match="numba, open3d, nvdiffrast, nvwarp"):
+        make_renderer("opengl")
 
 
 @pytest.mark.skipif(find_spec("nvdiffrast") is not None, reason="nvdiffrast is installed")
 def test_a_missing_backend_says_how_to_get_it():
     with pytest.raises(DependencyError, match=r"research use only.*numba") as caught:
-        make_rasteriser("nvdiffrast")
+        make_renderer("nvdiffrast")
     assert isinstance(caught.value, CanonfaceError)
+
+
+@pytest.mark.skipif(find_spec("warp") is not None, reason="NVIDIA Warp is installed")
+def test_missing_warp_names_the_package_and_the_extra():
+    with pytest.raises(DependencyError, match=r"warp-lang.*nvwarp.*numba"):
+        make_renderer("nvwarp")
 
 
 @settings(max_examples=30, deadline=None)
@@ -86,8 +98,8 @@ def test_nvdiffrast_agrees_with_open3d():
     vertices, faces = head_like(np.random.default_rng(1))
     cameras = [camera_at(a, size=256) for a in (-0.8, 0.0, 0.8)] + [camera_at(0.3, size=200, height=150, skew=2.0)]
     for a, b in zip(
-        make_rasteriser("nvdiffrast").rasterise(vertices, faces, cameras),
-        make_rasteriser("open3d").rasterise(vertices, faces, cameras),
+        make_renderer("nvdiffrast").rasterise(vertices, faces, cameras),
+        make_renderer("open3d").rasterise(vertices, faces, cameras),
         strict=True,
     ):
         hit = b.face >= 0

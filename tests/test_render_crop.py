@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from render_scenes import attributes, camera_at, sphere
 
 from datagen.errors import CameraError, InputError
-from datagen.render.backends.numba_backend import NumbaRasteriser
+from datagen.render.backends.numba_backend import NumbaRenderer
 from datagen.render.crop import CropBox, crop_image, head_crop
 from datagen.render.maps import render_views
 
@@ -63,7 +63,7 @@ def test_rendering_the_crop_camera_matches_rendering_the_full_one():
     """At scale 1 and whole-pixel offsets, the crop's maps are a cut-out of the full maps."""
     camera = camera_at(0.3, size=160)
     small = camera.crop(30, 40, 90, 90)
-    full, cut = render_views(attributes(POINTS, FACES), [camera, small], NumbaRasteriser(threads=1))
+    full, cut = render_views(attributes(POINTS, FACES), [camera, small], NumbaRenderer(threads=1))
     np.testing.assert_allclose(cut.depth, full.depth[40:130, 30:120], atol=1e-6)
     np.testing.assert_array_equal(cut.mask, full.mask[40:130, 30:120])
 

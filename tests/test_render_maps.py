@@ -12,10 +12,10 @@ from render_scenes import attributes, camera_at, head_like, sphere
 
 from datagen.errors import MeshError
 from datagen.geometry.camera import Camera
-from datagen.render.backends.numba_backend import NumbaRasteriser
+from datagen.render.backends.numba_backend import NumbaRenderer
 from datagen.render.maps import render_views
 
-RASTERISER = NumbaRasteriser(threads=1)
+RASTERISER = NumbaRenderer(threads=1)
 FRONT = Camera("front", np.array([[100.0, 0, 32], [0, 100, 32], [0, 0, 1]]), np.eye(4), 64, 64)
 
 

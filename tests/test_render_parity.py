@@ -7,7 +7,7 @@ import pytest
 from render_scenes import attributes, camera_at, head_like, soup, sphere
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from datagen.render.backends import make_rasteriser
+from datagen.render.backends import make_renderer
 from datagen.render.maps import render_views
 
 CANONICAL_HALF_EXTENT_MM = 150.0
@@ -41,7 +41,7 @@ def test_numba_and_open3d_agree(scene):
         cameras = [moved(camera, offset) for camera in cameras]
     surface = attributes(vertices - vertices.mean(axis=0), faces)
     surface = type(surface)(vertices, faces, surface.canonical, surface.confidence, surface.region)
-    backends = make_rasteriser("numba"), make_rasteriser("open3d")
+    backends = make_renderer("numba"), make_renderer("open3d")
     fragments = [backend.rasterise(vertices, faces, cameras) for backend in backends]
     maps = [render_views(surface, cameras, backend) for backend in backends]
     foreground = sum(int((seen.face >= 0).sum()) for seen in fragments[1])

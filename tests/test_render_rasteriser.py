@@ -14,9 +14,9 @@ from scipy.spatial.transform import Rotation
 
 from datagen.errors import CameraError, MeshError
 from datagen.geometry.camera import Camera
-from datagen.render.backends.numba_backend import NumbaRasteriser
+from datagen.render.backends.numba_backend import NumbaRenderer
 
-RASTERISER = NumbaRasteriser(threads=1)
+RASTERISER = NumbaRenderer(threads=1)
 
 
 def rasterise(vertices, faces, camera):
@@ -161,8 +161,8 @@ def test_ties_go_to_the_lowest_index_and_threads_do_not_matter():
     vertices, faces = soup(np.random.default_rng(5), 100)
     doubled = np.concatenate([faces, faces[::-1]])
     cameras = [camera_at(a, size=64) for a in (0.0, 0.5, 1.0, 1.5)]
-    one = NumbaRasteriser(threads=1).rasterise(vertices, doubled, cameras)
-    many = NumbaRasteriser(threads=3).rasterise(vertices, doubled, cameras)
+    one = NumbaRenderer(threads=1).rasterise(vertices, doubled, cameras)
+    many = NumbaRenderer(threads=3).rasterise(vertices, doubled, cameras)
     for a, b in zip(one, many, strict=True):
         assert a.face.max() < len(faces)
         np.testing.assert_array_equal(a.face, b.face)

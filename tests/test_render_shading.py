@@ -12,12 +12,12 @@ from datagen.errors import CameraError, InputError, MeshError
 from datagen.geometry.mesh import vertex_normals
 from datagen.heads.regions import REGIONS
 from datagen.render.albedo import skin_albedo, skin_gloss
-from datagen.render.backends.numba_backend import NumbaRasteriser
+from datagen.render.backends.numba_backend import NumbaRenderer
 from datagen.render.light import harmonics, light_from, random_background, random_light
 from datagen.render.occlusion import ambient_occlusion, golden_spiral
 from datagen.render.shading import encode_srgb, shade_image
 
-RASTERISER = NumbaRasteriser(threads=1)
+RASTERISER = NumbaRenderer(threads=1)
 V, F = sphere(48)
 N = vertex_normals(V, F)
 CAMERA = camera_at(0.2, size=96)

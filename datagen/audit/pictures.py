@@ -15,7 +15,7 @@ import numpy.typing as npt
 from datagen.errors import InputError
 from datagen.geometry.camera import Camera, look_at
 from datagen.geometry.mesh import vertex_normals
-from datagen.render.protocol import NO_FACE, Rasteriser
+from datagen.render.protocol import NO_FACE, Renderer
 from datagen.shards.atomic import atomic_write_bytes
 
 Picture = npt.NDArray[np.uint8]
@@ -275,10 +275,10 @@ def write_png(path: Path, picture: Picture) -> Path:
 
 
 @cache
-def _rasteriser() -> Rasteriser:
-    from datagen.render.backends import make_rasteriser
+def _rasteriser() -> Renderer:
+    from datagen.render.backends import make_renderer
 
-    return make_rasteriser("numba")
+    return make_renderer("numba")
 
 
 def _edge_distance_px(corners: Floats, weights: Floats) -> npt.NDArray[np.float32]:

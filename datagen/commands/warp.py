@@ -110,7 +110,7 @@ def render_command(
     cameras: Annotated[Path, typer.Option(help="Sequence folder whose capture.json holds the cameras.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for CAMERA.npz and CAMERA.png.")],
     camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be repeated.")] = None,
-    backend: Annotated[str, typer.Option(help="Rasteriser: auto, numba, open3d or nvdiffrast.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, numba, open3d, nvdiffrast or nvwarp.")] = "auto",
     json_output: JsonOption = False,
 ) -> None:
     """Render the ground-truth maps of a warp into full camera images.

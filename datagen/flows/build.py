@@ -26,7 +26,7 @@ from datagen.flows.survey import is_warped
 from datagen.flows.warp_stage import WarpTask, warp_sequence
 from datagen.heads.base import HeadModel
 from datagen.manifest import Manifest
-from datagen.render.backends import make_rasteriser
+from datagen.render.backends import make_renderer
 from datagen.shards import VerifyReport, unit_is_complete
 from datagen.shards.atomic import atomic_write_bytes
 
@@ -112,7 +112,7 @@ class _Stages:
     def load_head(self) -> HeadModel:
         """Load the canonical head and fail early if it or the rasteriser cannot be had."""
         manifest = self._plan.manifest
-        make_rasteriser(manifest.render.backend)
+        make_renderer(manifest.render.backend)
         return prepared_head(manifest.canonical.head, head_root(manifest), manifest.warp.subdivisions)
 
     def nothing_to_do(self) -> bool:
@@ -161,7 +161,7 @@ class _Stages:
         )
 
     def _plan_shards(self) -> ShardPlan:
-        backend = make_rasteriser(self._plan.manifest.render.backend).name
+        backend = make_renderer(self._plan.manifest.render.backend).name
         return plan_shards(self._plan, self._layout.root, self.load_head().template, backend)
 
     def _title(self, stage: str) -> str:

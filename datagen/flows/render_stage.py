@@ -17,7 +17,7 @@ from datagen.flows.shard_stage import ShardTask, View
 from datagen.geometry.camera import Camera
 from datagen.heads.base import HeadTemplate
 from datagen.manifest import RenderConfig
-from datagen.render.backends import make_rasteriser
+from datagen.render.backends import make_renderer
 from datagen.render.crop import CropBox, crop_image, head_crop
 from datagen.render.maps import render_views
 from datagen.render.protocol import SurfaceAttributes, ViewMaps
@@ -59,7 +59,7 @@ class ShardSamples:
         self._task = task
         self._source: CaptureSource = open_captures(task.manifest, task.root)
         self._template = shared_head(task.manifest.canonical.head, head_root(task.manifest)).template
-        self._rasteriser = make_rasteriser(task.manifest.render.backend)
+        self._rasteriser = make_renderer(task.manifest.render.backend)
 
     def __iter__(self) -> Iterator[Sample]:
         for block in blocks(self._task.views, self._task.manifest.render.resolution):

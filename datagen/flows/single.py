@@ -33,6 +33,7 @@ from datagen.warp.store import read_warp, write_warp
 
 PICTURE_PX = 360
 EMPTY_GREY = 40
+MAPS = ("depth", "canonical", "normal", "region", "confidence", "mask", "edge")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def render_warp(
     """
     from datagen.audit.pictures import write_png
     from datagen.audit.samples import sample_row
-    from datagen.render.backends import make_rasteriser
+    from datagen.render.backends import make_renderer
     from datagen.render.maps import render_views
     from datagen.sources.capture_file import read_capture_file
 
@@ -161,7 +162,7 @@ def render_warp(
     if unknown:
         raise InputError(f"{cameras} has no camera {', '.join(unknown)}", f"one of {', '.join(rig)}")
     chosen = [rig[name] for name in (names or rig)]
-    maps = render_views(surface_of(warp), chosen, make_rasteriser(backend), hide_back_faces=True)
+    maps = render_views(surface_of(warp), chosen, make_renderer(backend), hide_back_faces=True)
     with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
         for camera, view in zip(chosen, maps, strict=True):
             atomic_write_bytes(folder / f"{camera.name}.npz", _maps_bytes(view, camera))
@@ -176,7 +177,10 @@ def _maps_bytes(view: ViewMaps, camera: Camera) -> bytes:
         allow_pickle=False,
         intrinsics=camera.K,
         world_to_camera=camera.world_to_camera,
-        **{name: getattr(view, name) for name in ("depth", "canonical", "normal", "region", "confidence", "mask")},
+        **{
+            name: getattr(view, name)
+            for name in ("depth", "canonical", "normal", "region", "confidence", "mask", "edge")
+        },
     )
     return buffer.getvalue()
 

@@ -11,11 +11,13 @@ from datagen.errors import MeshError
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import face_cross, vertex_normals
 from datagen.render.maps_kernel import interpolate_view
-from datagen.render.protocol import NO_FACE, Fragments, Rasteriser, SurfaceAttributes, ViewMaps
+from datagen.render.protocol import NO_FACE, Fragments, Renderer, SurfaceAttributes, ViewMaps
+
+DEPTH_STEP_M = 0.01
 
 
 def render_views(
-    surface: SurfaceAttributes, cameras: Sequence[Camera], rasteriser: Rasteriser, *, hide_back_faces: bool = False
+    surface: SurfaceAttributes, cameras: Sequence[Camera], renderer: Renderer, *, hide_back_faces: bool = False
 ) -> list[ViewMaps]:
     """Render depth, canonical coordinates, normals, regions and confidence into every camera.
 
@@ -26,8 +28,8 @@ def render_views(
     ----------
     surface : SurfaceAttributes
     cameras : sequence of Camera
-    rasteriser : Rasteriser
-        From :func:`datagen.render.backends.make_rasteriser`.
+    renderer : Renderer
+        From :func:`datagen.render.backends.make_renderer`.
     hide_back_faces : bool
         Where the nearest surface shows its back, the pixel holds no surface. Right for scans: there the camera looks
         through a hole at the inside of the head, while the image shows skin.
@@ -45,7 +47,27 @@ def render_views(
         If a camera is not valid.
     """
     _check_attributes(surface)
-    fragments = rasteriser.rasterise(surface.vertices, surface.faces, cameras)
+    return renderer.render(surface, cameras, hide_back_faces=hide_back_faces)
+
+
+def maps_from_fragments(
+    surface: SurfaceAttributes,
+    cameras: Sequence[Camera],
+    fragments: Sequence[Fragments],
+    *,
+    hide_back_faces: bool = False,
+) -> list[ViewMaps]:
+    """Interpolate the maps of views that were rasterised: ``render`` of backends that do no more than that.
+
+    Parameters
+    ----------
+    surface : SurfaceAttributes
+    cameras : sequence of Camera
+    fragments : sequence of Fragments
+        One per camera, in order, of the same mesh.
+    hide_back_faces : bool
+        As :func:`render_views`.
+    """
     if hide_back_faces:
         fragments = [without_back_faces(f, surface, camera) for f, camera in zip(fragments, cameras, strict=True)]
     normals = vertex_normals(surface.vertices, surface.faces)
@@ -77,7 +99,17 @@ def _view_maps(
         np.ascontiguousarray(surface.confidence, np.float32),
         np.ascontiguousarray(surface.region, np.uint8),
     )
-    return ViewMaps(seen.depth, canonical, normal, region, confidence, mask)
+    return ViewMaps(seen.depth, canonical, normal, region, confidence, mask, _steps(seen.depth))
+
+
+def _steps(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    found = np.zeros(depth.shape, bool)
+    for axis in (0, 1):
+        a, b = np.moveaxis(depth, axis, 0)[:-1], np.moveaxis(depth, axis, 0)[1:]
+        step = ((a > 0) != (b > 0)) | (np.abs(a - b) > DEPTH_STEP_M)
+        np.moveaxis(found, axis, 0)[:-1] |= step
+        np.moveaxis(found, axis, 0)[1:] |= step
+    return found
 
 
 def _check_attributes(surface: SurfaceAttributes) -> None:

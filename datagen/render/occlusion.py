@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import normalised
-from datagen.render.protocol import Rasteriser
+from datagen.render.protocol import Renderer
 
 # Seen from this many radii away a perspective camera is near enough to a distant light.
 DISTANCE_RADII = 12.0
@@ -21,7 +21,7 @@ def ambient_occlusion(
     vertices: npt.NDArray[np.floating],
     faces: npt.NDArray[np.integer],
     normals: npt.NDArray[np.floating],
-    rasteriser: Rasteriser,
+    rasteriser: Renderer,
     *,
     directions: int = 24,
     resolution: int = 128,
@@ -36,7 +36,7 @@ def ambient_occlusion(
     faces : (F, 3) int
     normals : (N, 3) float
         Unit vertex normals.
-    rasteriser : Rasteriser
+    rasteriser : Renderer
     directions : int
         Number of directions, evenly spread over the sphere (golden spiral).
     resolution : int

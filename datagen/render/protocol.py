@@ -1,4 +1,4 @@
-"""The contract between rasterising backends and everything that uses their maps."""
+"""The contract between rendering backends and everything that uses their maps."""
 
 from __future__ import annotations
 
@@ -73,6 +73,8 @@ class ViewMaps:
         0 where there is no canonical coordinate.
     mask : (H, W) bool
         Foreground: a surface with a canonical coordinate.
+    edge : (H, W) bool
+        The pixel's square is crossed by a silhouette or a depth step of what this view shows.
     """
 
     depth: npt.NDArray[np.float32]
@@ -81,10 +83,11 @@ class ViewMaps:
     region: npt.NDArray[np.uint8]
     confidence: npt.NDArray[np.float32]
     mask: npt.NDArray[np.bool_]
+    edge: npt.NDArray[np.bool_]
 
 
-class Rasteriser(Protocol):
-    """A backend: turns triangles into fragments, one view per camera."""
+class Renderer(Protocol):
+    """A backend: turns triangles into fragments or maps, one view per camera."""
 
     @property
     def name(self) -> str:
@@ -95,4 +98,10 @@ class Rasteriser(Protocol):
         self, vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer], cameras: Sequence[Camera]
     ) -> list[Fragments]:
         """Rasterise a mesh (vertices (N, 3) world metres, faces (F, 3)) into every camera."""
+        ...
+
+    def render(
+        self, surface: SurfaceAttributes, cameras: Sequence[Camera], *, hide_back_faces: bool = False
+    ) -> list[ViewMaps]:
+        """Render all maps of a surface into every camera; :func:`datagen.render.maps.render_views` checks first."""
         ...

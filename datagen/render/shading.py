@@ -11,7 +11,7 @@ import numpy.typing as npt
 from datagen.errors import CameraError, MeshError
 from datagen.geometry.camera import Camera
 from datagen.render.light import Light
-from datagen.render.protocol import Rasteriser
+from datagen.render.protocol import Renderer
 from datagen.render.shading_kernel import shade_pixels
 
 SUPERSAMPLING = 2
@@ -28,7 +28,7 @@ def shade_image(
     normals: npt.NDArray[np.floating],
     albedo: npt.NDArray[np.floating],
     camera: Camera,
-    rasteriser: Rasteriser,
+    rasteriser: Renderer,
     light: Light,
     background: npt.NDArray[np.float32],
     rng: np.random.Generator,
@@ -52,7 +52,7 @@ def shade_image(
     albedo : (N, 3) float
         Linear RGB.
     camera : Camera
-    rasteriser : Rasteriser
+    rasteriser : Renderer
     light : Light
     background : (H, W, 3) float32
         Linear RGB behind the subject.

@@ -1,26 +1,29 @@
-"""Rasterising backends by name."""
+"""Rendering backends by name."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from importlib.util import find_spec
 
 from datagen.errors import DependencyError, InputError
-from datagen.render.protocol import Rasteriser
+from datagen.render.protocol import Renderer
 
-BACKENDS = ("numba", "open3d", "nvdiffrast")
+BACKENDS = ("numba", "open3d", "nvdiffrast", "nvwarp")
 
 
-def make_rasteriser(name: str = "auto", threads: int | None = None) -> Rasteriser:
+def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
     """Return a backend.
 
     Parameters
     ----------
     name : str
-        ``numba`` (CPU), ``open3d`` (CPU ray casting, the reference), ``nvdiffrast`` (CUDA), or ``auto``: nvdiffrast
-        where it is installed and a CUDA device is present, else numba.
+        ``numba`` (CPU), ``open3d`` (CPU ray casting, the reference), ``nvdiffrast`` (CUDA), ``nvwarp``
+        (NVIDIA Warp: CUDA, or the CPU where there is none, slower than numba), or ``auto``: where there is a CUDA
+        device nvdiffrast, else nvwarp, whichever is installed; otherwise numba.
     threads : int or None
-        Views the numba backend rasterises at a time, by default one per core; pass 1 where many tasks already share
-        the machine. The other backends manage their own.
+        Threads of the numba backend, by default one per core; pass 1 where many tasks already share the machine. The
+        other backends manage their own.
 
     Raises
     ------
@@ -30,17 +33,19 @@ def make_rasteriser(name: str = "auto", threads: int | None = None) -> Rasterise
         If the backend's package, system library or device is missing.
     """
     if name == "auto":
-        name = "nvdiffrast" if _cuda_ready() else "numba"
+        name = "nvdiffrast" if _cuda_ready() else "nvwarp" if _warp_cuda_ready() else "numba"
     if name == "numba":
-        from datagen.render.backends.numba_backend import NumbaRasteriser
+        from datagen.render.backends.numba_backend import NumbaRenderer
 
-        return NumbaRasteriser(threads)
+        return NumbaRenderer(threads)
     if name == "open3d":
-        from datagen.render.backends.open3d_backend import Open3DRasteriser
+        from datagen.render.backends.open3d_backend import Open3DRenderer
 
-        return Open3DRasteriser()
+        return Open3DRenderer()
     if name == "nvdiffrast":
         return _nvdiffrast()
+    if name == "nvwarp":
+        return _nvwarp()
     raise InputError(
         f"there is no rendering backend {name!r}",
         f"auto or one of {', '.join(BACKENDS)}",
@@ -56,7 +61,37 @@ def _cuda_ready() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _nvdiffrast() -> Rasteriser:
+def _warp_cuda_ready() -> bool:
+    # The driver is looked for first: starting Warp takes a second, and machines without a GPU need not wait for it.
+    if find_spec("warp") is None or not _has_cuda_driver():
+        return False
+    import warp
+
+    warp.config.log_level = warp.LOG_WARNING
+    return bool(warp.is_cuda_available())
+
+
+def _has_cuda_driver() -> bool:
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _nvwarp() -> Renderer:
+    if find_spec("warp") is None:
+        raise DependencyError(
+            "the nvwarp backend was asked for, but NVIDIA Warp is not installed",
+            "the package warp-lang",
+            "Install the extra nvwarp (pip install 'canonface[nvwarp]'), or set render.backend to numba",
+        )
+    from datagen.render.backends.nvwarp_backend import NvwarpRenderer
+
+    return NvwarpRenderer()
+
+
+def _nvdiffrast() -> Renderer:
     if find_spec("nvdiffrast") is None:
         raise DependencyError(
             "the nvdiffrast backend was asked for, but the package nvdiffrast is not installed",
@@ -70,6 +105,6 @@ def _nvdiffrast() -> Rasteriser:
             "an NVIDIA GPU with its driver and a CUDA build of torch",
             "Check nvidia-smi and torch.cuda.is_available(), or set render.backend to numba",
         )
-    from datagen.render.backends.nvdiffrast_backend import NvdiffrastRasteriser
+    from datagen.render.backends.nvdiffrast_backend import NvdiffrastRenderer
 
-    return NvdiffrastRasteriser()
+    return NvdiffrastRenderer()

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from datagen.geometry.camera import Camera
 from datagen.render.backends.inputs import NEAR_M, checked_inputs
 from datagen.render.backends.numba_kernels import rasterise_view
-from datagen.render.protocol import Fragments
+from datagen.render.maps import maps_from_fragments
+from datagen.render.protocol import Fragments, SurfaceAttributes, ViewMaps
 
 
-class NumbaRasteriser:
+class NumbaRenderer:
     """Z-buffer on the CPU; deterministic, watertight, the same maps for any number of threads.
 
     Parameters
@@ -53,6 +54,19 @@ class NumbaRasteriser:
             return [one_view(camera) for camera in cameras]
         with ThreadPoolExecutor(min(self._threads, len(cameras))) as pool:
             return list(pool.map(one_view, cameras))
+
+    def render(
+        self, surface: SurfaceAttributes, cameras: Sequence[Camera], *, hide_back_faces: bool = False
+    ) -> list[ViewMaps]:
+        """Render all maps of a surface into every camera.
+
+        Raises
+        ------
+        datagen.errors.MeshError, datagen.errors.CameraError
+            As :func:`datagen.render.backends.inputs.checked_inputs`.
+        """
+        fragments = self.rasterise(surface.vertices, surface.faces, cameras)
+        return maps_from_fragments(surface, cameras, fragments, hide_back_faces=hide_back_faces)
 
 
 def _available_cores() -> int:

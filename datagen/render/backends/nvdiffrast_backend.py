@@ -12,7 +12,8 @@ from datagen.errors import DependencyError
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
 from datagen.render.backends.inputs import NEAR_M, checked_inputs
-from datagen.render.protocol import Fragments
+from datagen.render.maps import maps_from_fragments
+from datagen.render.protocol import Fragments, SurfaceAttributes, ViewMaps
 
 # Far beyond any capture stage; planar z is interpolated as an attribute, so its value costs no precision there.
 FAR_M = 20.0
@@ -58,7 +59,7 @@ def chunks(cameras: Sequence[Camera], size: int = VIEWS_PER_CALL) -> Iterator[Se
         yield cameras[start : start + size]
 
 
-class NvdiffrastRasteriser:
+class NvdiffrastRenderer:
     """Rasterises a batch of cameras per call on the current CUDA device.
 
     nvdiffrast snaps vertices to 1/16 pixel: silhouettes and depth agree with the CPU backends less closely than
@@ -99,6 +100,19 @@ class NvdiffrastRasteriser:
         """
         mesh = checked_inputs(vertices, faces, cameras)
         return [fragments for batch in chunks(cameras) for fragments in self._batch(mesh, batch)]
+
+    def render(
+        self, surface: SurfaceAttributes, cameras: Sequence[Camera], *, hide_back_faces: bool = False
+    ) -> list[ViewMaps]:
+        """Render all maps of a surface into every camera.
+
+        Raises
+        ------
+        datagen.errors.MeshError, datagen.errors.CameraError
+            As :func:`datagen.render.backends.inputs.checked_inputs`.
+        """
+        fragments = self.rasterise(surface.vertices, surface.faces, cameras)
+        return maps_from_fragments(surface, cameras, fragments, hide_back_faces=hide_back_faces)
 
     def _batch(self, mesh: Mesh, cameras: Sequence[Camera]) -> list[Fragments]:
         torch, dr = self._torch, self._dr

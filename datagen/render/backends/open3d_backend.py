@@ -11,10 +11,11 @@ import numpy.typing as npt
 from datagen.errors import DependencyError
 from datagen.geometry.camera import Camera
 from datagen.render.backends.inputs import NEAR_M, checked_inputs
-from datagen.render.protocol import NO_FACE, Fragments
+from datagen.render.maps import maps_from_fragments
+from datagen.render.protocol import NO_FACE, Fragments, SurfaceAttributes, ViewMaps
 
 
-class Open3DRasteriser:
+class Open3DRenderer:
     """One ray through each pixel centre; shares no code with the z-buffer, hence the judge of it.
 
     Embree works in float32: vertices are passed relative to their mean, so that the distance of the scene from the
@@ -57,6 +58,19 @@ class Open3DRasteriser:
             self._open3d.core.Tensor(mesh.faces.astype(np.uint32)),
         )
         return [self._one_view(scene, camera, origin) for camera in cameras]
+
+    def render(
+        self, surface: SurfaceAttributes, cameras: Sequence[Camera], *, hide_back_faces: bool = False
+    ) -> list[ViewMaps]:
+        """Render all maps of a surface into every camera.
+
+        Raises
+        ------
+        datagen.errors.MeshError, datagen.errors.CameraError
+            As :func:`datagen.render.backends.inputs.checked_inputs`.
+        """
+        fragments = self.rasterise(surface.vertices, surface.faces, cameras)
+        return maps_from_fragments(surface, cameras, fragments, hide_back_faces=hide_back_faces)
 
     def _one_view(self, scene: Any, camera: Camera, origin: npt.NDArray[np.float64]) -> Fragments:
         rays = pixel_rays(camera, origin)

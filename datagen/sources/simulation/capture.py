@@ -16,7 +16,7 @@ from datagen.heads.base import HeadModel
 from datagen.heads.regions import REGIONS, mask_of
 from datagen.manifest import SimulatedSource
 from datagen.render.albedo import skin_albedo, skin_gloss
-from datagen.render.backends import make_rasteriser
+from datagen.render.backends import make_renderer
 from datagen.render.light import Light, random_background, random_light
 from datagen.render.occlusion import ambient_occlusion
 from datagen.render.shading import shade_image
@@ -144,7 +144,7 @@ class SimulatedCapture:
         extent = float(np.ptp(head_points, axis=0).max())
         self.cameras = frontal_arc(config.cameras, config.image_size, extent, self._rng("rig"), AIM_M)
         self._error = RegistrationError(config.registration_error_mm / 1000, self._rng("tracker"))
-        self._rasteriser = make_rasteriser("numba")
+        self._rasteriser = make_renderer("numba")
         dense = self.subject.dense
         self._refinement = self.subject.refinement(config.scan_vertices)
         # A refined vertex takes the label of one of the dense vertices it lies between.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh, compact
-from datagen.render.protocol import Rasteriser
+from datagen.render.protocol import Renderer
 from datagen.sources.simulation.fields import WaveField
 
 F64 = npt.NDArray[np.float64]
@@ -25,7 +25,7 @@ SMOOTH_NOISE_M = (8e-3, 30e-3)
 
 
 def views_of_points(
-    points: F64, normals: F64, faces: npt.NDArray[np.integer], cameras: tuple[Camera, ...], rasteriser: Rasteriser
+    points: F64, normals: F64, faces: npt.NDArray[np.integer], cameras: tuple[Camera, ...], rasteriser: Renderer
 ) -> npt.NDArray[np.int64]:
     """Count the cameras that see each vertex of a closed surface from the front, (N,) int64."""
     count = np.zeros(len(points), np.int64)
