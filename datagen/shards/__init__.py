@@ -19,8 +19,9 @@ from datagen.shards.index import IndexTables
 from datagen.shards.ledger import ShardRecord, list_records, read_record, unit_is_complete
 from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units
 from datagen.shards.provenance import sample_provenance
-from datagen.shards.reader import Dataset, Split, open_dataset
+from datagen.shards.reader import Dataset, open_dataset
 from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, SPLITS, Sample
+from datagen.shards.split import Split
 from datagen.shards.statistics import stats
 from datagen.shards.verify import Problem, VerifyReport, verify_dataset
 from datagen.shards.writer import write_unit

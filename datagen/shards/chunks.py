@@ -1,12 +1,13 @@
-"""Reading single chunks of a shard: one seek, one checksum, one decompression, no event loop.
+"""The chunks of a shard: where they lie, one checksum, one decompression, no event loop.
 
-A second implementation beside zarr-python: it reads what zarr writes, names the sample that is damaged, and is safe
-in any worker process. It knows the layouts of format version 1 only.
+A second implementation beside zarr-python: it reads what zarr writes, names the sample that is damaged, decompresses
+into memory the caller owns, and is safe in any thread or worker process. It knows the layouts of format version 1 only.
 """
 
 from __future__ import annotations
 
-import os
+import struct
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import Blosc
 
-EMPTY = np.uint64(2**64 - 1)
+EMPTY = 2**64 - 1
 _CRC_BYTES = 4
+_CRC_RESIDUE = 0x48674BC7
 _BLOSC = Blosc()
+_NATIVE_IS_LITTLE = sys.byteorder == "little"
+_BLOSC_HEADER = struct.Struct("<4xIII")  # versions and flags, then bytes decompressed, of a block, compressed
 
 
 class ChunkError(ValueError):
@@ -26,13 +30,46 @@ class ChunkError(ValueError):
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where the inner chunks of a shard file lie: offsets and lengths in bytes, (S,) uint64 each."""
+    """Where the inner chunks of a shard file lie: offsets and lengths in bytes, S each."""
 
-    offsets: npt.NDArray[np.uint64]
-    lengths: npt.NDArray[np.uint64]
+    offsets: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+    def of(self, position: int) -> tuple[int, int]:
+        """Return offset and length of a sample's chunk.
+
+        Raises
+        ------
+        ChunkError
+            If there is none.
+        """
+        if self.offsets[position] == EMPTY:
+            raise ChunkError("the sample was never written")
+        return self.offsets[position], self.lengths[position]
 
 
-def check_crc(data: bytes, what: str) -> bytes:
+def index_bytes(samples_per_shard: int) -> int:
+    """Return the length of the index at the end of a shard file."""
+    return samples_per_shard * 16 + _CRC_BYTES
+
+
+def parse_index(data: bytes, samples_per_shard: int) -> ShardIndex:
+    """Read the index of a shard from the last bytes of its file.
+
+    Raises
+    ------
+    ChunkError
+        If it is too short or damaged.
+    """
+    if len(data) < index_bytes(samples_per_shard):
+        raise ChunkError(
+            f"the shard file has {len(data)} bytes, less than its index of {index_bytes(samples_per_shard)}"
+        )
+    table = np.frombuffer(check_crc(data, "shard index"), "<u8").reshape(samples_per_shard, 2)
+    return ShardIndex(tuple(table[:, 0].tolist()), tuple(table[:, 1].tolist()))
+
+
+def check_crc(data: bytes, what: str) -> memoryview[int]:
     """Return ``data`` without its trailing crc32c.
 
     Raises
@@ -40,89 +77,47 @@ def check_crc(data: bytes, what: str) -> bytes:
     ChunkError
         If the checksum disagrees.
     """
-    if len(data) < _CRC_BYTES or google_crc32c.value(data[:-_CRC_BYTES]) != int.from_bytes(
-        data[-_CRC_BYTES:], "little"
-    ):
+    # The crc32c of any bytes followed by their own crc32c is one constant: no copy without the last four is needed.
+    if len(data) < _CRC_BYTES or google_crc32c.value(data) != _CRC_RESIDUE:
         raise ChunkError(f"{what}: the crc32c checksum disagrees with the bytes")
-    return data[:-_CRC_BYTES]
+    return memoryview(data)[:-_CRC_BYTES]
 
 
-def read_index(path: str, samples_per_shard: int) -> ShardIndex:
-    """Read the index at the end of a shard file.
-
-    Raises
-    ------
-    ChunkError
-        If the file is missing, too short, or the index is damaged.
-    """
-    size = samples_per_shard * 16 + _CRC_BYTES
-    try:
-        with open(path, "rb", buffering=0) as file:
-            length = file.seek(0, os.SEEK_END)
-            if length < size:
-                raise ChunkError(f"the shard file has {length} bytes, less than its index of {size}")
-            file.seek(length - size)
-            data = check_crc(file.read(size), "shard index")
-    except FileNotFoundError:
-        raise ChunkError("the shard file is missing") from None
-    table = np.frombuffer(data, "<u8").reshape(samples_per_shard, 2)
-    return ShardIndex(table[:, 0], table[:, 1])
-
-
-def read_inner_chunk(
-    path: str, index: ShardIndex, position: int, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> npt.NDArray[Any]:
-    """Read one sample of a map array.
-
-    Parameters
-    ----------
-    path : str
-        The shard file.
-    index : ShardIndex
-    position : int
-        Place of the sample in the shard.
-    dtype, shape
-        Of the sample.
+def decode_into(compressed: memoryview[int], out: npt.NDArray[Any]) -> None:
+    """Decompress one sample of a map array into ``out``, which is contiguous and of the stored dtype.
 
     Raises
     ------
     ChunkError
-        If the chunk is absent or damaged.
+        If the bytes do not decompress to exactly ``out``.
     """
-    offset, length = index.offsets[position], index.lengths[position]
-    if offset == EMPTY:
-        raise ChunkError("the sample was never written")
-    with open(path, "rb", buffering=0) as file:
-        data = os.pread(file.fileno(), int(length), int(offset))
-    if len(data) != length:
-        raise ChunkError(f"the shard file ends within the sample ({len(data)} of {length} bytes)")
-    compressed = check_crc(data, "sample")
+    if len(compressed) < _BLOSC_HEADER.size:
+        raise ChunkError(f"the sample does not decompress: {len(compressed)} bytes are no Blosc frame")
+    # Blosc itself would fill a part of a larger buffer and say nothing.
+    decompressed, _, length = _BLOSC_HEADER.unpack_from(compressed)
+    if decompressed != out.nbytes:
+        raise ChunkError(f"{decompressed} bytes decoded, {out.nbytes} expected")
+    if length != len(compressed):
+        raise ChunkError(f"the sample does not decompress: a frame of {length} bytes in a chunk of {len(compressed)}")
     try:
-        decoded = _BLOSC.decode(compressed)
+        _BLOSC.decode(compressed, out=out)
     except (RuntimeError, ValueError) as error:
         raise ChunkError(f"the sample does not decompress: {error}") from None
-    return _as_array(decoded, dtype, shape)
+    if not _NATIVE_IS_LITTLE:
+        out.byteswap(inplace=True)
 
 
-def read_plain_chunk(path: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Read one uncompressed chunk with its checksum: the part of a small array that belongs to a shard.
+def plain_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return the values of an uncompressed chunk with its checksum: the part of a small array of one shard.
 
     Raises
     ------
     ChunkError
-        If it is missing or damaged.
+        If it is damaged or of another length.
     """
-    try:
-        with open(path, "rb") as file:
-            data = check_crc(file.read(), "chunk")
-    except FileNotFoundError:
-        raise ChunkError("the chunk file is missing") from None
-    return _as_array(data, dtype, shape)
-
-
-def _as_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    body = check_crc(data, "chunk")
     expected = int(np.prod(shape)) * dtype.itemsize
-    if len(data) != expected:
-        raise ChunkError(f"{len(data)} bytes decoded, {expected} expected")
+    if len(body) != expected:
+        raise ChunkError(f"{len(body)} bytes decoded, {expected} expected")
     # The disk is little-endian; on a big-endian machine the cast swaps.
-    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+    return np.frombuffer(body, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from datagen.errors import StorageError
+from datagen.shards.access import ChunkReader
 from datagen.shards.atomic import atomic_write_bytes, fsync_folder, is_temporary, storage_errors
 from datagen.shards.index import IndexTables, index_problems
 from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, unit_files
@@ -14,6 +15,7 @@ from datagen.shards.metadata import array_metadata, group_metadata, metadata_byt
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
 from datagen.shards.reader import Dataset, open_dataset
 from datagen.shards.schema import ARRAYS, SPLITS
+from datagen.shards.store import LocalStore
 from datagen.shards.writer import ROOT_METADATA, STAGING
 
 
@@ -120,7 +122,7 @@ def _remove_empty_folders(root: Path) -> None:
 
 
 def _check_order(root: Path, plan: DatasetPlan) -> None:
-    tables = {split: IndexTables.load(root, split, plan) for split in SPLITS}
+    tables = {split: IndexTables.load(ChunkReader(LocalStore(root)), split, plan) for split in SPLITS}
     problems = [text for split in SPLITS for _, text in index_problems(split, tables[split], plan)]
     if problems:
         raise StorageError(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.errors import CorruptDatasetError
-from datagen.shards.chunks import ChunkError, read_plain_chunk
+from datagen.shards.access import ChunkReader
+from datagen.shards.chunks import ChunkError
 from datagen.shards.metadata import chunk_path
 from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units
 from datagen.shards.schema import ARRAYS
@@ -41,7 +41,7 @@ class IndexTables:
     valid: npt.NDArray[np.uint8]
 
     @classmethod
-    def load(cls, root: Path, split: str, plan: DatasetPlan) -> IndexTables:
+    def load(cls, reader: ChunkReader, split: str, plan: DatasetPlan) -> IndexTables:
         """Read the tables of a split.
 
         Raises
@@ -49,13 +49,13 @@ class IndexTables:
         CorruptDatasetError
             If a part is missing or damaged.
         """
-        return cls(**{f.name: load_small_array(root, split, f.name, plan) for f in fields(cls)})
+        return cls(**{f.name: load_small_array(reader, split, f.name, plan) for f in fields(cls)})
 
     def __len__(self) -> int:
         return len(self.frame)
 
 
-def load_small_array(root: Path, split: str, name: str, plan: DatasetPlan) -> npt.NDArray[Any]:
+def load_small_array(reader: ChunkReader, split: str, name: str, plan: DatasetPlan) -> npt.NDArray[Any]:
     """Read a whole small array, (N, ...).
 
     Raises
@@ -67,11 +67,11 @@ def load_small_array(root: Path, split: str, name: str, plan: DatasetPlan) -> np
     units = plan_units({split: plan.counts[split]}, plan.samples_per_shard)
     values = np.zeros((plan.counts[split], *spec.sample_shape(plan.resolution)), spec.dtype)
     for unit in units:
-        values[unit.start : unit.stop] = load_small_chunk(root, unit, name, plan)
+        values[unit.start : unit.stop] = load_small_chunk(reader, unit, name, plan)
     return values
 
 
-def load_small_chunk(root: Path, unit: ShardUnit, name: str, plan: DatasetPlan) -> npt.NDArray[Any]:
+def load_small_chunk(reader: ChunkReader, unit: ShardUnit, name: str, plan: DatasetPlan) -> npt.NDArray[Any]:
     """Read the part of a small array that belongs to a shard, (unit.samples, ...).
 
     Raises
@@ -80,19 +80,19 @@ def load_small_chunk(root: Path, unit: ShardUnit, name: str, plan: DatasetPlan) 
         Naming the split, array and shard.
     """
     spec = ARRAYS[name]
-    path = str(root / chunk_path(unit.split, name, unit.index))
+    key = chunk_path(unit.split, name, unit.index)
     shape = (plan.samples_per_shard, *spec.sample_shape(plan.resolution))
     try:
-        return read_plain_chunk(path, np.dtype(spec.dtype), shape)[: unit.samples]
-    except (ChunkError, OSError) as error:
-        raise damaged(root, unit.split, name, unit.index, None, str(error)) from None
+        return reader.plain_array(key, np.dtype(spec.dtype), shape)[: unit.samples]
+    except ChunkError as error:
+        raise damaged(reader.store.url, unit.split, name, unit.index, None, str(error)) from None
 
 
-def damaged(root: Path, split: str, name: str, shard: int, sample: int | None, reason: str) -> CorruptDatasetError:
+def damaged(url: str, split: str, name: str, shard: int, sample: int | None, reason: str) -> CorruptDatasetError:
     """Return the error of a damaged chunk, naming dataset, split, array, shard and sample."""
     place = f"split {split}, array {name}, shard {shard}" + ("" if sample is None else f", sample {sample}")
     return CorruptDatasetError(
-        f"{root} is damaged at {place}: {reason}",
+        f"{url} is damaged at {place}: {reason}",
         "the bytes that were written",
         "Run `datagen verify` for the whole list, then build again: damaged shards are rewritten",
     )

@@ -1,215 +1,24 @@
-"""Reading a dataset: attributes, splits, samples. Local folders; needs numpy and numcodecs only."""
+"""Opening a dataset: its attributes and its splits. Needs numpy and numcodecs only; object stores need obstore."""
 
 from __future__ import annotations
 
 import json
-import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from datagen.errors import CanonfaceError, CorruptDatasetError, DatasetError
-from datagen.shards import index as _index
-from datagen.shards.atomic import storage_errors
-from datagen.shards.chunks import ChunkError, ShardIndex, read_index, read_inner_chunk
-from datagen.shards.index import IndexTables
+from datagen.errors import CanonfaceError, CorruptDatasetError, DatasetError, MissingObjectError
+from datagen.shards.access import ChunkReader
 from datagen.shards.ledger import RECORDS
-from datagen.shards.metadata import attributes_digest, chunk_path, is_map
+from datagen.shards.metadata import attributes_digest
 from datagen.shards.plan import DatasetPlan
-from datagen.shards.schema import (
-    ARRAYS,
-    FORMAT,
-    FORMAT_VERSION,
-    SPLITS,
-    Sample,
-    decode_canonical,
-    decode_confidence,
-    decode_depth,
-    decode_normal,
-)
+from datagen.shards.schema import FORMAT, FORMAT_VERSION, SPLITS
+from datagen.shards.split import Split
+from datagen.shards.store import LocalStore, Store, is_url, open_store
 from datagen.shards.writer import ROOT_METADATA, STAGING
 
-_CACHED_INDICES = 4096  # about 1 kB each at 64 samples a shard
-
-
-class Split:
-    """One split of a dataset; pickles as a path and a name, and opens its files where it is used.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    name : str
-        ``train``, ``val`` or ``test``.
-    """
-
-    def __init__(self, dataset: Dataset, name: str) -> None:
-        self.dataset = dataset
-        self.name = name
-        self._indices: dict[tuple[str, int], ShardIndex] = {}
-        self._small: dict[str, npt.NDArray[Any]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"dataset": self.dataset, "name": self.name, "_indices": {}, "_small": {}}
-
-    def __len__(self) -> int:
-        return self.dataset.plan.counts[self.name]
-
-    def __repr__(self) -> str:
-        return f"Split({str(self.dataset.path)!r}, {self.name!r}, {len(self)} samples)"
-
-    @cached_property
-    def index(self) -> IndexTables:
-        """Subject, sequence, camera, frame, time and valid of every sample, (N,) arrays.
-
-        Raises
-        ------
-        CorruptDatasetError
-            If a part is missing, damaged or not marked valid.
-        """
-        tables = IndexTables.load(self.dataset.path, self.name, self.dataset.plan)
-        if not (tables.valid == 1).all():
-            sample = int(np.flatnonzero(tables.valid != 1)[0])
-            shard = sample // self.dataset.plan.samples_per_shard
-            raise _index.damaged(self.dataset.path, self.name, "valid", shard, sample, "the sample was never written")
-        return tables
-
-    def raw(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
-        """Return samples ``start`` to ``stop`` (exclusive) of an array as stored.
-
-        Parameters
-        ----------
-        name : str
-            A key of ``schema.ARRAYS``.
-
-        Returns
-        -------
-        (stop − start, ...) array of the stored dtype
-
-        Raises
-        ------
-        CorruptDatasetError
-            Naming split, array, shard and sample.
-        """
-        return self._stored(name, range(*slice(start, stop).indices(len(self))))
-
-    def read(
-        self, names: Iterable[str], indices: slice | Sequence[int] | npt.NDArray[np.integer], *, decode: bool = True
-    ) -> dict[str, npt.NDArray[Any]]:
-        """Return several arrays of chosen samples.
-
-        Parameters
-        ----------
-        names : iterable of str
-            Keys of ``schema.ARRAYS``.
-        indices : slice or sequence of int
-            In any order; negative ones count from the end.
-        decode : bool
-            Metres and unit ranges as float32 (default), or the stored integers.
-
-        Returns
-        -------
-        dict of name to array, the first axis as ``indices``
-        """
-        if isinstance(indices, slice):
-            chosen: Sequence[int] = range(*indices.indices(len(self)))
-        else:
-            chosen = [self._position(i) for i in indices]
-        stored = {name: self._stored(name, chosen) for name in names}
-        return {name: self.decode(name, value) for name, value in stored.items()} if decode else stored
-
-    def decode(self, name: str, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Turn stored values of an array into metres and unit ranges, float32; others pass unchanged."""
-        if name == "depth":
-            return decode_depth(stored, self.dataset.depth_scale)
-        if name == "canonical":
-            return decode_canonical(stored)
-        if name == "normal":
-            return decode_normal(stored)
-        return decode_confidence(stored) if name == "confidence" else stored
-
-    def sample(self, i: int) -> Sample:
-        """Return one sample in physical units, names resolved.
-
-        Raises
-        ------
-        CorruptDatasetError
-            Naming split, array, shard and sample.
-        IndexError
-            If there is no such sample.
-        """
-        i = self._position(i)
-        names = ("image", "depth", "canonical", "normal", "confidence", "region")
-        matrices = ("intrinsics", "world_to_camera", "head_to_world")
-        values = {name: value[0] for name, value in self.read((*names, *matrices), [i]).items()}
-        plan, tables = self.dataset.plan, self.index
-        return Sample(
-            **values,
-            subject=plan.subjects[tables.subject[i]],
-            sequence=plan.sequences[tables.sequence[i]],
-            camera=plan.cameras[tables.camera[i]],
-            frame=int(tables.frame[i]),
-            time=float(tables.time[i]),
-        )
-
-    def clips(self, length: int, stride: int = 1) -> list[npt.NDArray[np.int64]]:
-        """Return every clip: ``length`` consecutive samples of one camera and sequence, frames increasing.
-
-        Parameters
-        ----------
-        length : int
-            Samples a clip.
-        stride : int
-            Samples between the starts of two clips of the same sequence; ``length`` gives clips that do not overlap.
-
-        Returns
-        -------
-        list of (length,) int64 arrays of sample numbers, each a contiguous range
-            Frame numbers may skip where a frame failed; compare ``index.frame``.
-        """
-        return _index.clips(self.index, length, stride)
-
-    def views(self) -> list[npt.NDArray[np.int64]]:
-        """Return the samples of each instant (one subject, sequence and frame), by camera: a list of (V,) arrays."""
-        return _index.views(self.index)
-
-    def _position(self, i: Any) -> int:
-        position = operator.index(i)
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"sample {position} of {len(self)} in {self.name}")
-        return position % len(self)
-
-    def _stored(self, name: str, chosen: Sequence[int]) -> npt.NDArray[Any]:
-        spec = ARRAYS[name]
-        if not is_map(spec):
-            return self._small_array(name)[np.asarray(chosen, np.int64)]
-        dtype, shape = np.dtype(spec.dtype), spec.sample_shape(self.dataset.resolution)
-        out = np.empty((len(chosen), *shape), dtype)
-        for row, i in enumerate(chosen):
-            out[row] = self._map(name, i, dtype, shape)
-        return out
-
-    def _map(self, name: str, i: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        shard, position = divmod(i, self.dataset.plan.samples_per_shard)
-        path = str(self.dataset.path / chunk_path(self.name, name, shard))
-        try:
-            where = self._indices.get((name, shard))
-            if where is None:
-                if len(self._indices) >= _CACHED_INDICES:
-                    self._indices.clear()
-                where = self._indices[name, shard] = read_index(path, self.dataset.plan.samples_per_shard)
-            return read_inner_chunk(path, where, position, dtype, shape)
-        except (ChunkError, OSError) as error:
-            raise _index.damaged(self.dataset.path, self.name, name, shard, i, str(error)) from None
-
-    def _small_array(self, name: str) -> npt.NDArray[Any]:
-        if name not in self._small:
-            self._small[name] = _index.load_small_array(self.dataset.path, self.name, name, self.dataset.plan)
-        return self._small[name]
+DATASET_FOLDER = "dataset.zarr"
 
 
 class Dataset(Mapping[str, Split]):
@@ -217,21 +26,28 @@ class Dataset(Mapping[str, Split]):
 
     Attributes
     ----------
-    path : Path
+    store : Store
+        Where it lies.
+    url : str
+        The same as text.
     attrs : mapping
         The root attributes, as docs/dataset-format.md lists them.
     plan : DatasetPlan
         The same, typed.
+    reader : ChunkReader
+        Reads its chunks; shared by all splits and threads.
     """
 
-    def __init__(self, path: Path, attrs: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, store: Store, attrs: Mapping[str, Any]) -> None:
+        self.store = store
+        self.url = store.url
         self.attrs = MappingProxyType(dict(attrs))
         self.plan = DatasetPlan.from_json(attrs)
+        self.reader = ChunkReader(store)
         self._splits = {name: Split(self, name) for name in SPLITS}
 
-    def __reduce__(self) -> tuple[type[Dataset], tuple[Path, dict[str, Any]]]:
-        return type(self), (self.path, dict(self.attrs))
+    def __reduce__(self) -> tuple[type[Dataset], tuple[Store, dict[str, Any]]]:
+        return type(self), (self.store, dict(self.attrs))
 
     def __getitem__(self, split: str) -> Split:
         return self._splits[split]
@@ -243,7 +59,20 @@ class Dataset(Mapping[str, Split]):
         return len(self._splits)
 
     def __repr__(self) -> str:
-        return f"Dataset({str(self.path)!r}, {dict(self.plan.counts)})"
+        return f"Dataset({self.url!r}, {dict(self.plan.counts)})"
+
+    @property
+    def path(self) -> Path:
+        """The folder, of a local dataset.
+
+        Raises
+        ------
+        DatasetError
+            If it lies in an object store.
+        """
+        if not isinstance(self.store, LocalStore):
+            raise DatasetError(f"{self.url} is no local folder", "a dataset on a disk", "Copy it to a disk first")
+        return self.store.root
 
     @property
     def uuid(self) -> str:
@@ -271,13 +100,13 @@ class Dataset(Mapping[str, Split]):
         return self.plan.splits
 
 
-def open_dataset(path: str | Path) -> Dataset:
+def open_dataset(path: str | Path | Store) -> Dataset:
     """Open a finished dataset.
 
     Parameters
     ----------
-    path : str or Path
-        The ``dataset.zarr`` folder, or a build folder that holds one.
+    path : str, Path or Store
+        The ``dataset.zarr`` folder, a build folder that holds one, the same as ``s3://bucket/…``, or a store.
 
     Raises
     ------
@@ -286,66 +115,78 @@ def open_dataset(path: str | Path) -> Dataset:
     CorruptDatasetError
         If its root document is damaged.
     StorageError
-        If the disk refuses.
+        If the disk or the store refuses.
     """
-    root = Path(path)
-    if not (root / ROOT_METADATA).exists() and (root / "dataset.zarr").is_dir():
-        root = root / "dataset.zarr"
+    store = open_store(path) if isinstance(path, str | Path) else path
+    if isinstance(path, str | Path) and not store.exists(ROOT_METADATA):
+        below = f"{store.url}/{DATASET_FOLDER}" if is_url(path) else Path(path) / DATASET_FOLDER
+        inner = open_store(below)
+        if inner.root.is_dir() if isinstance(inner, LocalStore) else inner.exists(ROOT_METADATA):
+            store = inner
+    url = store.url
     try:
-        with storage_errors(f"opening {root}"):
-            attrs = _read_attributes(root)
+        attrs = _read_attributes(store)
     except ValueError as error:
         raise CorruptDatasetError(
-            f"{root / ROOT_METADATA} is damaged: {error}", "a Zarr v3 document", "Build again; finished shards are kept"
+            f"{url}/{ROOT_METADATA} is damaged: {error}", "a Zarr v3 document", "Build again; finished shards are kept"
         ) from None
-    _check_format(root, attrs)
+    _check_format(url, attrs)
     # A flipped bit in depth_scale, say, would scale every depth without a trace.
     if attrs.get("attributes_digest") != attributes_digest(attrs):
         raise CorruptDatasetError(
-            f"the attributes of {root} are not those that were written",
+            f"the attributes of {url} are not those that were written",
             "attributes that agree with their attributes_digest",
             "Build again; finished shards are kept",
         )
     try:
-        return Dataset(root, attrs)
+        return Dataset(store, attrs)
     except CanonfaceError as error:
         raise CorruptDatasetError(
-            f"the attributes of {root} contradict each other: {error}",
+            f"the attributes of {url} contradict each other: {error}",
             "the attributes of docs/dataset-format.md",
             "Build again; finished shards are kept",
         ) from None
 
 
-def _read_attributes(root: Path) -> dict[str, Any]:
-    if not root.is_dir():
-        raise DatasetError(f"{root} does not exist or is no folder", "a dataset.zarr folder", "Check the path")
-    document = root / ROOT_METADATA
-    if not document.exists():
-        if any((root / name).exists() for name in (RECORDS, STAGING, *SPLITS)):
+def _read_attributes(store: Store) -> dict[str, Any]:
+    local = isinstance(store, LocalStore)
+    if isinstance(store, LocalStore) and not store.root.is_dir():
+        raise DatasetError(f"{store.url} does not exist or is no folder", "a dataset.zarr folder", "Check the path")
+    try:
+        document = store.read(ROOT_METADATA)
+    except MissingObjectError:
+        if any(_holds(store, name) for name in (RECORDS, STAGING, *SPLITS)):
             raise DatasetError(
-                f"dataset {root} is not finished",
+                f"dataset {store.url} is not finished",
                 "a build that ran to its end",
                 "Run the build again; it goes on where it stopped",
-            )
-        raise DatasetError(f"{root} is no dataset", "a folder with a zarr.json", "Check the path")
-    content = json.loads(document.read_bytes())
+            ) from None
+        expected = f"a {'folder' if local else 'prefix'} with a zarr.json"
+        raise DatasetError(f"{store.url} is no dataset", expected, "Check the path") from None
+    content = json.loads(document)
     attributes = content.get("attributes") if isinstance(content, dict) else None
     return attributes if isinstance(attributes, dict) else {}
 
 
-def _check_format(root: Path, attrs: Mapping[str, Any]) -> None:
+def _holds(store: Store, name: str) -> bool:
+    if isinstance(store, LocalStore):
+        return store.path(name).exists()
+    return next(iter(store.list(name)), None) is not None
+
+
+def _check_format(url: str, attrs: Mapping[str, Any]) -> None:
     if attrs.get("format") != FORMAT:
         raise DatasetError(
-            f"{root} is a Zarr store of another kind (format {attrs.get('format')!r})",
+            f"{url} is a Zarr store of another kind (format {attrs.get('format')!r})",
             f"format {FORMAT!r}",
             "Give the dataset.zarr folder of a build",
         )
     version = attrs.get("format_version")
     if not isinstance(version, int) or version < 1:
-        raise CorruptDatasetError(f"{root} has format_version {version!r}", "a positive integer", "Build again")
+        raise CorruptDatasetError(f"{url} has format_version {version!r}", "a positive integer", "Build again")
     if version > FORMAT_VERSION:
         raise DatasetError(
-            f"{root} is of format version {version}",
+            f"{url} is of format version {version}",
             f"at most {FORMAT_VERSION}, the newest this version of canonface reads",
             "upgrade canonface (pip install --upgrade canonface)",
         )

@@ -204,7 +204,7 @@ def _check_strays(dataset: Dataset) -> list[Problem]:
 def _check_index(dataset: Dataset, split: str) -> list[Problem]:
     plan = dataset.plan
     try:
-        tables = IndexTables.load(dataset.path, split, plan)
+        tables = IndexTables.load(dataset.reader, split, plan)
     except CorruptDatasetError:
         return []  # the shard's own check names the damaged file
     found = index_problems(split, tables, plan)
@@ -237,7 +237,7 @@ def _check_samples(dataset: Dataset, unit: ShardUnit) -> Iterator[Problem]:
         if name in maps:
             continue
         try:
-            small[name] = load_small_chunk(dataset.path, unit, name, dataset.plan)
+            small[name] = load_small_chunk(dataset.reader, unit, name, dataset.plan)
         except CorruptDatasetError as error:
             yield Problem(unit.split, unit.index, None, error.found)
     for i in range(unit.start, unit.stop):

@@ -13,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.errors import StorageError
+from datagen.shards.access import ChunkReader
 from datagen.shards.atomic import fsync_file, fsync_folder, make_folders, storage_errors
-from datagen.shards.chunks import ChunkError, read_index, read_inner_chunk, read_plain_chunk
+from datagen.shards.chunks import ChunkError
 from datagen.shards.encode import encode_unit
 from datagen.shards.ledger import FileDigest, ShardRecord, digest_file, record_path, write_record
 from datagen.shards.metadata import array_metadata, chunk_path, is_map, metadata_bytes
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import ARRAYS, Sample
+from datagen.shards.store import LocalStore
 
 STAGING = ".staging"
 ROOT_METADATA = "zarr.json"
@@ -97,15 +99,18 @@ def _stage(staging: Path, name: str, values: npt.NDArray[Any], plan: DatasetPlan
 def _check_written(path: Path, name: str, values: npt.NDArray[Any], plan: DatasetPlan) -> None:
     """Read a staged file back from the disk, not through zarr, and compare every value."""
     dtype, shape = values.dtype, values.shape[1:]
+    reader = ChunkReader(LocalStore(path.parent))
+
+    def read_back(position: int) -> npt.NDArray[Any]:
+        out = np.empty(shape, dtype)
+        reader.sample_into(path.name, plan.samples_per_shard, position, out)
+        return out
+
     try:
         if is_map(ARRAYS[name]):
-            index = read_index(str(path), plan.samples_per_shard)
-            same = all(
-                np.array_equal(read_inner_chunk(str(path), index, i, dtype, shape), value)
-                for i, value in enumerate(values)
-            )
+            same = all(np.array_equal(read_back(i), value) for i, value in enumerate(values))
         else:
-            stored = read_plain_chunk(str(path), dtype, (plan.samples_per_shard, *shape))
+            stored = reader.plain_array(path.name, dtype, (plan.samples_per_shard, *shape))
             same = np.array_equal(stored[: len(values)], values)
     except ChunkError as error:
         raise _not_read_back(path, str(error)) from None

@@ -1,0 +1,205 @@
+"""One split of a dataset: its samples, and the clips and views they form."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.shards import index as _index
+from datagen.shards.chunks import ChunkError
+from datagen.shards.index import IndexTables
+from datagen.shards.metadata import chunk_path, is_map
+from datagen.shards.schema import ARRAYS, Sample, decode_canonical, decode_confidence, decode_depth, decode_normal
+
+if TYPE_CHECKING:
+    from datagen.shards.reader import Dataset
+
+
+class Split:
+    """One split of a dataset; pickles as a store and a name, and opens its files where it is used.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    name : str
+        ``train``, ``val`` or ``test``.
+    """
+
+    def __init__(self, dataset: Dataset, name: str) -> None:
+        self.dataset = dataset
+        self.name = name
+        self._small: dict[str, npt.NDArray[Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"dataset": self.dataset, "name": self.name, "_small": {}}
+
+    def __len__(self) -> int:
+        return self.dataset.plan.counts[self.name]
+
+    def __repr__(self) -> str:
+        return f"Split({self.dataset.url!r}, {self.name!r}, {len(self)} samples)"
+
+    @cached_property
+    def index(self) -> IndexTables:
+        """Subject, sequence, camera, frame, time and valid of every sample, (N,) arrays.
+
+        Raises
+        ------
+        CorruptDatasetError
+            If a part is missing, damaged or not marked valid.
+        """
+        tables = IndexTables.load(self.dataset.reader, self.name, self.dataset.plan)
+        if not (tables.valid == 1).all():
+            sample = int(np.flatnonzero(tables.valid != 1)[0])
+            shard = sample // self.dataset.plan.samples_per_shard
+            raise _index.damaged(self.dataset.url, self.name, "valid", shard, sample, "the sample was never written")
+        return tables
+
+    def raw(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return samples ``start`` to ``stop`` (exclusive) of an array as stored.
+
+        Parameters
+        ----------
+        name : str
+            A key of ``schema.ARRAYS``.
+
+        Returns
+        -------
+        (stop − start, ...) array of the stored dtype
+
+        Raises
+        ------
+        CorruptDatasetError
+            Naming split, array, shard and sample.
+        """
+        return self._stored(name, range(*slice(start, stop).indices(len(self))))
+
+    def read(
+        self, names: Iterable[str], indices: slice | Sequence[int] | npt.NDArray[np.integer], *, decode: bool = True
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return several arrays of chosen samples.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Keys of ``schema.ARRAYS``.
+        indices : slice or sequence of int
+            In any order; negative ones count from the end.
+        decode : bool
+            Metres and unit ranges as float32 (default), or the stored integers.
+
+        Returns
+        -------
+        dict of name to array, the first axis as ``indices``
+        """
+        if isinstance(indices, slice):
+            chosen: Sequence[int] = range(*indices.indices(len(self)))
+        else:
+            chosen = [self._position(i) for i in indices]
+        stored = {name: self._stored(name, chosen) for name in names}
+        return {name: self.decode(name, value) for name, value in stored.items()} if decode else stored
+
+    def decode(self, name: str, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Turn stored values of an array into metres and unit ranges, float32; others pass unchanged."""
+        if name == "depth":
+            return decode_depth(stored, self.dataset.depth_scale)
+        if name == "canonical":
+            return decode_canonical(stored)
+        if name == "normal":
+            return decode_normal(stored)
+        return decode_confidence(stored) if name == "confidence" else stored
+
+    def sample(self, i: int) -> Sample:
+        """Return one sample in physical units, names resolved.
+
+        Raises
+        ------
+        CorruptDatasetError
+            Naming split, array, shard and sample.
+        IndexError
+            If there is no such sample.
+        """
+        i = self._position(i)
+        names = ("image", "depth", "canonical", "normal", "confidence", "region")
+        matrices = ("intrinsics", "world_to_camera", "head_to_world")
+        values = {name: value[0] for name, value in self.read((*names, *matrices), [i]).items()}
+        plan, tables = self.dataset.plan, self.index
+        return Sample(
+            **values,
+            subject=plan.subjects[tables.subject[i]],
+            sequence=plan.sequences[tables.sequence[i]],
+            camera=plan.cameras[tables.camera[i]],
+            frame=int(tables.frame[i]),
+            time=float(tables.time[i]),
+        )
+
+    def clips(self, length: int, stride: int = 1) -> list[npt.NDArray[np.int64]]:
+        """Return every clip: ``length`` consecutive samples of one camera and sequence, frames increasing.
+
+        Parameters
+        ----------
+        length : int
+            Samples a clip.
+        stride : int
+            Samples between the starts of two clips of the same sequence; ``length`` gives clips that do not overlap.
+
+        Returns
+        -------
+        list of (length,) int64 arrays of sample numbers, each a contiguous range
+            Frame numbers may skip where a frame failed; compare ``index.frame``.
+        """
+        return _index.clips(self.index, length, stride)
+
+    def views(self) -> list[npt.NDArray[np.int64]]:
+        """Return the samples of each instant (one subject, sequence and frame), by camera: a list of (V,) arrays."""
+        return _index.views(self.index)
+
+    def _position(self, i: Any) -> int:
+        position = operator.index(i)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"sample {position} of {len(self)} in {self.name}")
+        return position % len(self)
+
+    def _stored(self, name: str, chosen: Sequence[int]) -> npt.NDArray[Any]:
+        spec = ARRAYS[name]
+        if not is_map(spec):
+            return self._small_array(name)[np.asarray(chosen, np.int64)]
+        out = np.empty((len(chosen), *spec.sample_shape(self.dataset.resolution)), spec.dtype)
+        for row, i in enumerate(chosen):
+            self.map_into(name, i, out[row])
+        return out
+
+    def map_into(self, name: str, i: int, out: npt.NDArray[Any]) -> int:
+        """Decompress one sample of a map array straight into ``out``; return the compressed bytes.
+
+        Parameters
+        ----------
+        name : str
+            A map array of ``schema.ARRAYS``.
+        i : int
+            Sample, 0 or more.
+        out : array of the sample's shape and stored dtype, C-contiguous
+
+        Raises
+        ------
+        CorruptDatasetError
+            Naming split, array, shard and sample.
+        StorageError
+            If the store refuses.
+        """
+        per_shard = self.dataset.plan.samples_per_shard
+        shard, position = divmod(i, per_shard)
+        try:
+            return self.dataset.reader.sample_into(chunk_path(self.name, name, shard), per_shard, position, out)
+        except ChunkError as error:
+            raise _index.damaged(self.dataset.url, self.name, name, shard, i, str(error)) from None
+
+    def _small_array(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._small:
+            self._small[name] = _index.load_small_array(self.dataset.reader, self.name, name, self.dataset.plan)
+        return self._small[name]
