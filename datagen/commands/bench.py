@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from datagen.commands import bench_warp
+from datagen.commands import bench_render, bench_warp
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -12,6 +12,7 @@ bench = typer.Typer(
     help="Measure parts of the path on simulated captures whose truth is known.",
 )
 bench_warp.register(bench)
+bench_render.register(bench)
 
 
 def register(app: typer.Typer) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datagen.commands.options import JsonOption, print_json
+from datagen.commands.options import JsonOption, plain_figures, print_json
 from datagen.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,8 +116,8 @@ def as_json(result: BenchResult) -> dict[str, Any]:
     goals = goals_of(result.plan.track, result.figures)
     return {
         "setup": asdict(result.plan),
-        "figures": _plain(result.figures),
-        "regions": {name: _plain(figures) for name, figures in result.regions.items()},
+        "figures": plain_figures(result.figures),
+        "regions": {name: plain_figures(figures) for name, figures in result.regions.items()},
         "reliability": [
             {"stated": float(stated), "correct": float(correct), "count": int(count)}
             for stated, correct, count in zip(
@@ -126,8 +125,8 @@ def as_json(result: BenchResult) -> dict[str, Any]:
             )
         ],
         "goals": {name: {"goal": goal.text, "met": goal.met_by(result.figures[name])} for name, goal in goals.items()},
-        "by_noise": {level: _plain(figures) for level, figures in result.by_noise.items()},
-        "frames": [_plain(entry) for entry in result.frames],
+        "by_noise": {level: plain_figures(figures) for level, figures in result.by_noise.items()},
+        "frames": [plain_figures(entry) for entry in result.frames],
     }
 
 
@@ -158,13 +157,6 @@ def as_text(result: BenchResult) -> list[str]:
 
 def _number(value: float) -> str:
     return f"{value:>9.0f}" if value == round(value) and abs(value) >= 2 else f"{value:>9.3f}"
-
-
-def _plain(figures: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in figures.items()
-    }
 
 
 def register(group: typer.Typer) -> None:

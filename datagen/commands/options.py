@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +24,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 def print_json(content: Any) -> None:
     """Print data for another program."""
     print(json.dumps(content, indent=1, sort_keys=True, default=str))
+
+
+def plain_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures as JSON can hold them: null for what could not be measured."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
+    }
 
 
 def manifest_of_build(root: Path) -> Manifest:

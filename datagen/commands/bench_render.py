@@ -1,0 +1,112 @@
+"""``bench render``: how fast and how exact the rendering backends are."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from datagen.commands.options import JsonOption, plain_figures, print_json
+from datagen.errors import InputError
+
+if TYPE_CHECKING:
+    from datagen.bench.render_run import RenderResult
+
+# What a figure is to reach: the limit, and whether more is better. Ratios to peers are times of theirs over ours.
+GOALS = {
+    "ratio_open3d": (4.0, True),
+    "ratio_write_bound": (2.0, False),
+    "parity_missed_share": (1e-3, False),
+    "parity_depth_p99_mm": (0.02, False),
+    "parity_canonical_p99_mm": (0.02, False),
+    "parity_normal_p99_deg": (0.1, False),
+}
+
+
+def bench_render_command(
+    backend: Annotated[
+        Literal["auto", "numba", "nvwarp", "nvdiffrast", "open3d"], typer.Option(help="The backend to measure.")
+    ] = "auto",
+    against: Annotated[
+        str, typer.Option(help="Peers in the same run, with commas: numba, nvwarp, nvdiffrast, open3d, pytorch3d.")
+    ] = "open3d",
+    heads: Annotated[int, typer.Option(min=1, max=1000, help="Random people.")] = 4,
+    views: Annotated[int, typer.Option(min=1, max=1000, help="Cameras around each.")] = 8,
+    resolution: Annotated[int, typer.Option(min=1, max=8192, help="Pixels a side.")] = 504,
+    faces: Annotated[int, typer.Option(min=1000, max=5_000_000, help="Triangles of a head.")] = 52_000,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; medians count.")] = 5,
+    threads: Annotated[int, typer.Option(min=0, help="Of the numba backend; 0: one per core.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is other people.")] = 5,
+    json_output: JsonOption = False,
+) -> None:
+    """Render all maps of random heads with a backend and its peers in turns, and compare times and maps.
+
+    The scene or mesh is set up anew for every head and round, as a build does. ``ratio_NAME`` is the time of a peer
+    over ours, ``ratio_write_bound`` our time over that of filling newly allocated arrays of the maps' size with as
+    many threads. Parity is against open3d, if it takes part. Exit code 0 whether or not the goals are met.
+
+    Example: datagen bench render --against open3d --json
+    """
+    from datagen.bench.render_run import PEERS, RenderPlan, run_render_bench
+    from datagen.heads.registry import load_head
+
+    names = tuple(name.strip() for name in against.split(",") if name.strip())
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        raise InputError(f"--against names {', '.join(unknown)}", f"some of {', '.join(PEERS)}, with commas between")
+    plan = RenderPlan(backend, names, heads, views, repeats, faces, resolution, threads, seed)
+    result = run_render_bench(plan, load_head("anny"), lambda line: print(line, file=sys.stderr))
+    if json_output:
+        print_json(as_json(result))
+    else:
+        print("\n".join(as_text(result)))
+
+
+def as_json(result: RenderResult) -> dict[str, Any]:
+    """Return a result as plain data; what could not be measured is null."""
+    return {
+        "setup": {**asdict(result.plan), "faces_rendered": result.faces},
+        "figures": plain_figures(result.figures),
+        "goals": {name: {"limit": GOALS[name][0], "met": met} for name, met in _goals_met(result).items()},
+        "backends": {name: plain_figures(figures) for name, figures in result.backends.items()},
+        "stages": plain_figures(result.stages),
+        "threads": {str(count): value for count, value in result.threads.items()},
+        "parity": {name: plain_figures(found.to_dict()) for name, found in result.parity.items()},
+    }
+
+
+def as_text(result: RenderResult) -> list[str]:
+    """Return a result as lines."""
+    met, width = _goals_met(result), max(len(name) for name in result.figures)
+    lines = [f"{result.faces} faces, {result.plan.resolution}² pixels, all maps", ""]
+    for name, figures in result.backends.items():
+        lines.append(
+            f"{name:<12} {figures['ms_per_view']:9.2f} ms a view {figures['views_per_s']:9.1f} views/s "
+            f"{figures['megapixels_per_s']:8.1f} Mpixel/s"
+        )
+    lines.append("")
+    for name, value in result.figures.items():
+        goal = ""
+        if name in met:
+            limit, more = GOALS[name]
+            goal = f"{'≥' if more else '≤'} {limit:g} {'met' if met[name] else 'MISSED'}"
+        lines.append(f"{name:<{width}}  {value:>10.4g}  {goal}".rstrip())
+    if result.stages:
+        lines += ["", "one view on one thread: " + ", ".join(f"{n} {v:.0%}" for n, v in result.stages.items())]
+    if result.threads:
+        lines.append("views/s by threads: " + ", ".join(f"{n}: {v:.1f}" for n, v in result.threads.items()))
+    return lines
+
+
+def _goals_met(result: RenderResult) -> dict[str, bool]:
+    figures = {name: value for name, value in result.figures.items() if name in GOALS}
+    return {
+        name: value >= GOALS[name][0] if GOALS[name][1] else value <= GOALS[name][0] for name, value in figures.items()
+    }
+
+
+def register(group: typer.Typer) -> None:
+    """Add this command to the group ``bench``."""
+    group.command("render")(bench_render_command)
