@@ -36,6 +36,7 @@ def make_sample(subject: str, sequence: str, camera: str, frame: int, resolution
         normal=normal,
         confidence=confidence,
         region=np.where(inside, 1 + (x > 0), 0).astype(np.uint8),
+        edge=inside & (x**2 + y**2 > 0.7),
         intrinsics=intrinsics,
         world_to_camera=world_to_camera,
         head_to_world=np.eye(4, dtype=np.float32),
@@ -44,6 +45,7 @@ def make_sample(subject: str, sequence: str, camera: str, frame: int, resolution
         camera=camera,
         frame=frame,
         time=frame / 12,
+        verdict="review" if frame == 1 else "pass",
     )
 
 

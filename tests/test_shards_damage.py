@@ -88,7 +88,7 @@ def test_an_undamaged_dataset_verifies(pristine: Path) -> None:
     assert json.loads(json.dumps(report.to_json()))["ok"] is True
 
 
-@pytest.mark.parametrize("name", ["image", "depth", "canonical", "normal", "confidence", "region"])
+@pytest.mark.parametrize("name", ["image", "depth", "canonical", "normal", "confidence", "region", "edge"])
 def test_a_flipped_bit_names_shard_and_sample(copy: Path, name: str) -> None:
     (path,) = (copy / f"train/{name}").glob("c.1*")
     # The index at the end says where the chunk of the shard's sixth sample lies.
@@ -185,23 +185,25 @@ def test_broken_invariants_of_a_sample_are_found(tmp_path: Path, monkeypatch: py
     root, plan = tmp_path / "dataset.zarr", make_plan(counts={"train": 8})
     from datagen.shards import writer
 
-    encode = writer.encode_unit
+    encode = writer.encode_samples
 
-    def careless(*args: object) -> dict[str, np.ndarray]:
-        arrays = encode(*args)
-        arrays["depth"][2, 14, 14] = 0
-        arrays["canonical"][3, 0, 14, 14] = 65535
-        arrays["region"][4, 14, 14] = 200
-        arrays["valid"][5] = 0
-        arrays["frame"][7] = arrays["frame"][6] - 1
-        return arrays
+    def careless(*args: object) -> Iterator[dict[str, object]]:
+        rows = list(encode(*args))
+        rows[1]["edge"] = 2 * rows[1]["edge"].astype(np.uint8)
+        rows[2]["depth"][14, 14] = 0
+        rows[3]["canonical"][0, 14, 14] = 65535
+        rows[4]["region"][14, 14] = 200
+        rows[5]["valid"] = 0
+        rows[6]["verdict"] = 3
+        rows[7]["frame"] = rows[6]["frame"] - 1
+        yield from rows
 
-    monkeypatch.setattr(writer, "encode_unit", careless)
+    monkeypatch.setattr(writer, "encode_samples", careless)
     monkeypatch.setattr("datagen.shards.finish._check_order", lambda *_: None)
     write_unit(root, plan, plan.units[0], "k", unit_samples(ShardUnit("train", 0, 0, 8)))
     finalise(root, plan, list_records(root))
     found = {problem.sample for problem in verify_dataset(root).problems}
-    assert found == {2, 3, 4, 5, 7}
+    assert found == {1, 2, 3, 4, 5, 6, 7}
     with pytest.raises(CorruptDatasetError, match="sample 5"):
         open_dataset(root)["train"].sample(0)
 
@@ -215,7 +217,7 @@ def test_the_uuid_follows_from_the_files_as_documented(pristine: Path) -> None:
     # All attributes but those that identify, are the same for every dataset, or do not belong to the content.
     apart = {"format", "format_version", "uuid", "content_digest", "pixel_center", "software", "attributes_digest"}
     keys = set(attrs) - apart
-    assert len(keys) == 14
+    assert len(keys) == 15
     content = {"files": files, "format_version": 1, "plan": {key: attrs[key] for key in keys}}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, indent=1).encode()).hexdigest()
     assert attrs["content_digest"] == digest
@@ -231,6 +233,7 @@ def test_a_shard_file_is_laid_out_as_documented(pristine: Path) -> None:
     for i, (offset, length) in enumerate(table[:8].astype(int)):
         chunk = data[offset : offset + length]
         assert int.from_bytes(chunk[-4:], "little") == google_crc32c.value(chunk[:-4])
-        depth = np.frombuffer(Blosc().decode(chunk[:-4]), "<u2").reshape(28, 28)
+        differences = np.frombuffer(Blosc().decode(chunk[:-4]), "<u2").reshape(28, 28)
+        depth = np.cumsum(differences, axis=0, dtype=np.uint16)
         expected = make_sample(*sample_keys("train")[64 + i]).depth
         assert np.abs(depth * 2e-5 - expected).max() <= 1.01e-5

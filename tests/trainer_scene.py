@@ -80,6 +80,7 @@ def render(
         "normal": np.where(mask, planes(normals), 0).astype(np.float32),
         "confidence": mask.astype(np.float32),
         "region": mask.astype(np.uint8),
+        "edge": np.zeros_like(mask),
         "intrinsics": K.astype(np.float32),
         "world_to_camera": world_to_camera.astype(np.float32),
         "head_to_world": head_to_world.astype(np.float32),

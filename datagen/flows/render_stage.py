@@ -82,7 +82,7 @@ class ShardSamples:
             # Popped, so that memory falls as the samples are handed on.
             box, view_maps = rendered.pop(view)
             frame, head_to_world = frames[view.key, view.frame]
-            yield _sample(frame, view.camera, box, view_maps, head_to_world, self._task.manifest.render)
+            yield _sample(frame, view, box, view_maps, head_to_world, self._task.manifest.render)
 
     def _boxes(self, frame: Frame, warp: Warp, names: Sequence[str]) -> list[CropBox]:
         cameras = {camera.name: camera for camera in frame.cameras}
@@ -107,9 +107,9 @@ def surface_of(warp: Warp) -> SurfaceAttributes:
 
 
 def _sample(
-    frame: Frame, name: str, box: CropBox, maps: ViewMaps, head_to_world: npt.NDArray[np.float64], config: RenderConfig
+    frame: Frame, view: View, box: CropBox, maps: ViewMaps, head_to_world: npt.NDArray[np.float64], config: RenderConfig
 ) -> Sample:
-    read = frame.images.get(name)
+    read = frame.images.get(view.camera)
     resolution = config.resolution
     black = np.zeros((3, resolution, resolution), np.uint8)
     return Sample(
@@ -119,12 +119,14 @@ def _sample(
         normal=maps.normal,
         confidence=maps.confidence,
         region=maps.region,
+        edge=maps.edge,
         intrinsics=box.camera.K.astype(np.float32),
         world_to_camera=box.camera.world_to_camera.astype(np.float32),
         head_to_world=head_to_world.astype(np.float32),
         subject=frame.key.subject,
         sequence=frame.key.sequence,
-        camera=name,
+        camera=view.camera,
         frame=frame.index,
         time=frame.time_s,
+        verdict=view.verdict,
     )

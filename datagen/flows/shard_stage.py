@@ -24,11 +24,12 @@ RENDER_VERSION = 2
 
 @dataclass(frozen=True)
 class View:
-    """One sample to be rendered: a frame seen by a camera."""
+    """One sample to be rendered: a frame seen by a camera, and the verdict on the frame's warp."""
 
     key: SequenceKey
     camera: str
     frame: int
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _views(plan: BuildPlan, records: Mapping[tuple[SequenceKey, int], FrameRecor
     views: dict[str, list[View]] = {split: [] for split in SPLITS}
     for sequence in plan.sequences:
         listed = [
-            View(sequence.key, camera, frame)
+            View(sequence.key, camera, frame, records[sequence.key, frame].status)
             for frame in sequence.frames
             if (sequence.key, frame) in records
             for camera in records[sequence.key, frame].cameras
@@ -162,6 +163,7 @@ def _dataset_plan(plan: BuildPlan, views: Mapping[str, list[View]], template: He
         samples_per_shard=samples_per_shard(manifest),
         clip=manifest.shards.clip,
         depth_scale=manifest.shards.depth_scale,
+        image_error=manifest.shards.image_error,
     )
 
 
@@ -189,6 +191,7 @@ def _unit_key(
                 view.key.sequence,
                 view.camera,
                 view.frame,
+                view.verdict,
                 record.files[WARP].sha256,
                 record.input_digest,
             ]

@@ -196,6 +196,7 @@ def _as_sample(view: ViewMaps, camera: Camera) -> Sample:
         normal=view.normal,
         confidence=view.confidence,
         region=view.region,
+        edge=view.edge,
         intrinsics=camera.K.astype(np.float32),
         world_to_camera=pose,
         head_to_world=np.eye(4, dtype=np.float32),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from datagen.errors import InputError
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import (
     ARRAYS,
+    VERDICTS,
     Sample,
     encode_canonical,
     encode_confidence,
     encode_depth,
+    encode_image,
     encode_normal,
 )
 
@@ -32,11 +34,11 @@ _TOLERANCE = 1e-4  # float32 rounding of coordinates on the border of the space
 _NO_NORMAL = 1e-3  # a sliver triangle has no normal; this is stored as 0
 _UNIT_TOLERANCE = 0.05  # far inside what verify_dataset allows after rounding to 1/127
 
-Arrays = dict[str, npt.NDArray[Any]]
+Row = dict[str, Any]
 
 
-def encode_unit(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]) -> Arrays:
-    """Check and quantise the samples of one shard.
+def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]) -> Iterator[Row]:
+    """Check and quantise the samples of one shard, one by one.
 
     Parameters
     ----------
@@ -45,10 +47,9 @@ def encode_unit(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]) -
     samples : iterable of Sample
         Exactly ``unit.samples`` of them, strictly increasing in (subject, sequence, camera, frame).
 
-    Returns
-    -------
-    dict of array name to array (unit.samples, ...)
-        As stored.
+    Yields
+    ------
+    dict of array name to the integers that are stored of one sample, rows not yet differenced
 
     Raises
     ------
@@ -56,8 +57,6 @@ def encode_unit(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]) -
         If a sample has a wrong shape, dtype, range, non-finite number or unknown name, if the order is wrong, or if
         there are too few or too many samples.
     """
-    shapes = {name: (unit.samples, *spec.sample_shape(plan.resolution)) for name, spec in ARRAYS.items()}
-    arrays: Arrays = {name: np.zeros(shapes[name], spec.dtype) for name, spec in ARRAYS.items()}
     tables = {
         "subject": {name: i for i, name in enumerate(plan.subjects)},
         "sequence": {name: i for i, name in enumerate(plan.sequences)},
@@ -84,23 +83,20 @@ def encode_unit(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]) -
                 "Sort the samples by the index of their names in the plan's tables",
             )
         previous = key
-        for name, value in row.items():
-            arrays[name][number - 1] = value
+        yield row
     if number < unit.samples:
         raise InputError(f"shard {unit.name} got {number} samples", f"{unit.samples} samples", "Plan the shards again")
-    return arrays
 
 
-def _encode_sample(
-    sample: Sample, plan: DatasetPlan, tables: Mapping[str, Mapping[str, int]], where: str
-) -> dict[str, Any]:
-    values = {name: np.asarray(getattr(sample, name)) for name in ("image", "region", *_FLOAT_ARRAYS)}
+def _encode_sample(sample: Sample, plan: DatasetPlan, tables: Mapping[str, Mapping[str, int]], where: str) -> Row:
+    values = {name: np.asarray(getattr(sample, name)) for name in ("image", "region", "edge", *_FLOAT_ARRAYS)}
     for name, value in values.items():
         _check_array(name, value, ARRAYS[name].sample_shape(plan.resolution), where)
     _check_maps(values, where)
     _check_labels(values["region"], plan.regions, where)
     _check_matrices(values, where)
-    row: dict[str, Any] = {"image": values["image"], "region": values["region"], "valid": 1}
+    row: Row = {name: values[name] for name in ("region", "edge")}
+    row.update(image=encode_image(values["image"], plan.image_error), valid=1)
     try:
         row["depth"] = encode_depth(values["depth"], plan.depth_scale)
     except OverflowError as error:
@@ -131,7 +127,9 @@ def _encode_sample(
         raise InputError(f"{where}: frame {sample.frame}", "a frame number from 0 to 2147483647")
     if not np.isfinite(sample.time):
         raise InputError(f"{where}: time is {sample.time}", "seconds")
-    row["frame"], row["time"] = sample.frame, sample.time
+    if sample.verdict not in VERDICTS:
+        raise InputError(f"{where}: verdict {sample.verdict!r}", f"one of {', '.join(map(repr, VERDICTS))}")
+    row["frame"], row["time"], row["verdict"] = sample.frame, sample.time, VERDICTS.index(sample.verdict)
     return row
 
 
@@ -144,8 +142,8 @@ def _check_array(name: str, value: npt.NDArray[Any], shape: tuple[int, ...], whe
         if not np.isfinite(value).all():
             bad = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
             raise InputError(f"{where}: {name} is not finite at {bad}", "finite numbers", "Mask unknown pixels with 0")
-    elif value.dtype != np.uint8:
-        raise InputError(f"{where}: {name} is {value.dtype}", "uint8")
+    elif value.dtype != (expected := np.dtype(bool if name == "edge" else np.uint8)):
+        raise InputError(f"{where}: {name} is {value.dtype}", f"{expected}")
 
 
 def _check_maps(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:

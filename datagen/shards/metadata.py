@@ -14,7 +14,6 @@ from datagen.shards.plan import DatasetPlan, canonical_json, sha256_text
 from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, ArraySpec
 
 PIXEL_CENTER = 0.5
-COMPRESSION_LEVEL = 3
 _DIMENSIONS = {2: ["row", "column"], 3: ["channel", "row", "column"]}
 
 
@@ -38,7 +37,7 @@ def array_metadata(name: str, samples: int, resolution: int, samples_per_shard: 
     """
     spec = ARRAYS[name]
     sample = list(spec.sample_shape(resolution))
-    codecs = _chunk_codecs(np.dtype(spec.dtype), compressed=is_map(spec))
+    codecs = _chunk_codecs(spec)
     if is_map(spec):
         codecs = [
             {
@@ -60,9 +59,9 @@ def array_metadata(name: str, samples: int, resolution: int, samples_per_shard: 
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [samples_per_shard, *sample]}},
         # Dots keep all shards of an array in one folder: a shard costs one fsync of a folder, not four.
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": spec.fill_value,
+        "fill_value": 0,
         "codecs": codecs,
-        "attributes": {},
+        "attributes": {"rows": "difference from the row above"} if spec.differenced else {},
         "dimension_names": ["sample", *inner],
     }
 
@@ -127,14 +126,15 @@ def _little_endian() -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-def _chunk_codecs(dtype: np.dtype[Any], *, compressed: bool) -> Sequence[dict[str, Any]]:
-    codecs: list[dict[str, Any]] = [_little_endian() if dtype.itemsize > 1 else {"name": "bytes"}]
-    if compressed:
+def _chunk_codecs(spec: ArraySpec) -> Sequence[dict[str, Any]]:
+    itemsize = np.dtype(spec.dtype).itemsize
+    codecs: list[dict[str, Any]] = [_little_endian() if itemsize > 1 else {"name": "bytes"}]
+    if is_map(spec):
         configuration = {
-            "typesize": dtype.itemsize,
+            "typesize": itemsize,
             "cname": "zstd",
-            "clevel": COMPRESSION_LEVEL,
-            "shuffle": "shuffle" if dtype.itemsize > 1 else "bitshuffle",
+            "clevel": spec.level,
+            "shuffle": "shuffle" if itemsize > 1 else "noshuffle",
             "blocksize": 0,
         }
         codecs.append({"name": "blosc", "configuration": configuration})

@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from datagen.errors import InputError
-from datagen.shards.schema import DEFAULT_DEPTH_SCALE, SPLITS
+from datagen.shards.schema import DEFAULT_DEPTH_SCALE, DEFAULT_IMAGE_ERROR, MAX_IMAGE_ERROR, SPLITS
 
 # Raise it whenever the same samples would be stored as other bytes; shards of another version are rewritten.
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 
 _TABLES = ("subjects", "sequences", "cameras")
 
@@ -114,6 +114,8 @@ class DatasetPlan:
         Samples of the usual training clip.
     depth_scale : float
         Metres per stored depth step.
+    image_error : int
+        Steps of 255 by which a stored image value may differ from what was handed in; 0 to 2.
     software : mapping of package to version
         Recorded, but no part of the dataset's identity.
 
@@ -137,6 +139,7 @@ class DatasetPlan:
     samples_per_shard: int = 64
     clip: int = 4
     depth_scale: float = DEFAULT_DEPTH_SCALE
+    image_error: int = DEFAULT_IMAGE_ERROR
     software: Mapping[str, str] = field(default_factory=software_versions)
 
     def __post_init__(self) -> None:
@@ -153,6 +156,8 @@ class DatasetPlan:
             value = getattr(self, name)
             if not isinstance(value, kind) or not value > 0:
                 raise InputError(f"{name} is {value!r}", f"a positive {kind.__name__}", f"Set {name} in the manifest")
+        if not isinstance(self.image_error, int) or not 0 <= self.image_error <= MAX_IMAGE_ERROR:
+            raise InputError(f"image_error is {self.image_error!r}", f"a whole number from 0 to {MAX_IMAGE_ERROR}")
         if self.samples_per_shard % self.clip:
             raise InputError(
                 f"shards of {self.samples_per_shard} samples cut clips of {self.clip} apart",
@@ -193,7 +198,7 @@ class DatasetPlan:
 
         A content key handed to ``write_unit`` must depend on it: a new subject, say, shifts the index of others.
         """
-        keys = ("resolution", "samples_per_shard", "depth_scale", *_TABLES)
+        keys = ("resolution", "samples_per_shard", "depth_scale", "image_error", *_TABLES)
         content = {key: self.to_json()[key] for key in keys}
         return sha256_text(canonical_json({"encoding_version": ENCODING_VERSION, **content}))
 

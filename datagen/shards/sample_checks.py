@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.shards.plan import DatasetPlan
-from datagen.shards.schema import CANONICAL_LEVELS, NORMAL_LEVELS
+from datagen.shards.schema import CANONICAL_LEVELS, NORMAL_LEVELS, VERDICTS
 
 UNKNOWN_CANONICAL = CANONICAL_LEVELS // 2  # stored where nothing is known; decodes to 0 exactly
 _UNIT_LOW, _UNIT_HIGH = 0.9, 1.1  # a unit normal after rounding to 1/127, with room for float error
@@ -31,6 +31,7 @@ def sample_problems(stored: Stored, plan: DatasetPlan) -> Iterator[str]:
         (("depth", "confidence"), _check_confidence),
         (("depth", "region"), _check_region),
         (("depth", "normal"), _check_normal),
+        (("edge",), _check_edge),
         (("intrinsics",), _check_intrinsics),
         (("world_to_camera",), _check_world_to_camera),
         (("head_to_world",), _check_head_to_world),
@@ -45,6 +46,8 @@ def sample_problems(stored: Stored, plan: DatasetPlan) -> Iterator[str]:
             yield f"region label {int(unknown[0])} is not in the table"
     if "frame" in stored and stored["frame"] < 0:
         yield f"frame {int(stored['frame'])} is negative"
+    if "verdict" in stored and stored["verdict"] >= len(VERDICTS):
+        yield f"verdict {int(stored['verdict'])} is none of {len(VERDICTS)}"
     if "time" in stored and not np.isfinite(stored["time"]):
         yield "time is not finite"
 
@@ -69,6 +72,10 @@ def _check_confidence(stored: Stored) -> str | None:
 
 def _check_region(stored: Stored) -> str | None:
     return _pixels((stored["region"] > 0) & (stored["depth"] == 0), "a region without a surface")
+
+
+def _check_edge(stored: Stored) -> str | None:
+    return _pixels(stored["edge"] > 1, "edge is neither 0 nor 1")
 
 
 def _check_normal(stored: Stored) -> str | None:

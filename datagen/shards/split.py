@@ -14,7 +14,16 @@ from datagen.shards import index as _index
 from datagen.shards.chunks import ChunkError
 from datagen.shards.index import IndexTables
 from datagen.shards.metadata import chunk_path, is_map
-from datagen.shards.schema import ARRAYS, Sample, decode_canonical, decode_confidence, decode_depth, decode_normal
+from datagen.shards.schema import (
+    ARRAYS,
+    VERDICTS,
+    Sample,
+    decode_canonical,
+    decode_confidence,
+    decode_depth,
+    decode_normal,
+    restore_rows,
+)
 
 if TYPE_CHECKING:
     from datagen.shards.reader import Dataset
@@ -61,7 +70,7 @@ class Split:
         return tables
 
     def raw(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
-        """Return samples ``start`` to ``stop`` (exclusive) of an array as stored.
+        """Return samples ``start`` to ``stop`` (exclusive) of an array as stored, differences of rows undone.
 
         Parameters
         ----------
@@ -112,6 +121,8 @@ class Split:
             return decode_canonical(stored)
         if name == "normal":
             return decode_normal(stored)
+        if name == "edge":
+            return stored.astype(bool)
         return decode_confidence(stored) if name == "confidence" else stored
 
     def sample(self, i: int) -> Sample:
@@ -125,7 +136,7 @@ class Split:
             If there is no such sample.
         """
         i = self._position(i)
-        names = ("image", "depth", "canonical", "normal", "confidence", "region")
+        names = ("image", "depth", "canonical", "normal", "confidence", "region", "edge")
         matrices = ("intrinsics", "world_to_camera", "head_to_world")
         values = {name: value[0] for name, value in self.read((*names, *matrices), [i]).items()}
         plan, tables = self.dataset.plan, self.index
@@ -136,6 +147,7 @@ class Split:
             camera=plan.cameras[tables.camera[i]],
             frame=int(tables.frame[i]),
             time=float(tables.time[i]),
+            verdict=VERDICTS[self.small("verdict")[i]],
         )
 
     def clips(self, length: int, stride: int = 1) -> list[npt.NDArray[np.int64]]:
@@ -168,14 +180,18 @@ class Split:
     def _stored(self, name: str, chosen: Sequence[int]) -> npt.NDArray[Any]:
         spec = ARRAYS[name]
         if not is_map(spec):
-            return self._small_array(name)[np.asarray(chosen, np.int64)]
+            return self.small(name)[np.asarray(chosen, np.int64)]
         out = np.empty((len(chosen), *spec.sample_shape(self.dataset.resolution)), spec.dtype)
         for row, i in enumerate(chosen):
             self.map_into(name, i, out[row])
+        if spec.differenced:
+            restore_rows(out)
         return out
 
     def map_into(self, name: str, i: int, out: npt.NDArray[Any]) -> int:
         """Decompress one sample of a map array straight into ``out``; return the compressed bytes.
+
+        Differences of rows are left as they are: ``schema.restore_rows`` undoes them, best for many samples at once.
 
         Parameters
         ----------
@@ -199,7 +215,8 @@ class Split:
         except ChunkError as error:
             raise _index.damaged(self.dataset.url, self.name, name, shard, i, str(error)) from None
 
-    def _small_array(self, name: str) -> npt.NDArray[Any]:
+    def small(self, name: str) -> npt.NDArray[Any]:
+        """Return a whole small array, (N, ...), read once; CorruptDatasetError if a part is damaged."""
         if name not in self._small:
             self._small[name] = _index.load_small_array(self.dataset.reader, self.name, name, self.dataset.plan)
         return self._small[name]

@@ -1,0 +1,100 @@
+"""Stored values to the bytes of a shard's files: differences of rows, compression, checksums, the index."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import google_crc32c  # the implementation zarr itself depends on
+import numpy as np
+import numpy.typing as npt
+from numcodecs import Blosc, blosc
+
+from datagen.errors import StorageError
+from datagen.shards.chunks import EMPTY, ChunkError, check_crc, decode_into
+from datagen.shards.metadata import is_map
+from datagen.shards.plan import DatasetPlan, ShardUnit
+from datagen.shards.schema import ARRAYS, difference_rows
+
+
+class ShardPacker:
+    """Packs the samples of one shard as they come; compressed bytes alone are held.
+
+    Parameters
+    ----------
+    plan : DatasetPlan
+    unit : ShardUnit
+    """
+
+    def __init__(self, plan: DatasetPlan, unit: ShardUnit) -> None:
+        # With threads Blosc lays blocks out in the order they finish: other bytes on each run.
+        blosc.use_threads = False
+        self._capacity = plan.samples_per_shard
+        self._maps: dict[str, list[bytes]] = {}
+        self._small: dict[str, npt.NDArray[Any]] = {}
+        self._codecs: dict[str, Blosc] = {}
+        self._count = 0
+        self._name = unit.name
+        for name, spec in ARRAYS.items():
+            dtype = np.dtype(spec.dtype).newbyteorder("<")
+            if is_map(spec):
+                self._maps[name] = []
+                self._codecs[name] = Blosc("zstd", spec.level, Blosc.SHUFFLE if dtype.itemsize > 1 else Blosc.NOSHUFFLE)
+            else:
+                self._small[name] = np.zeros((self._capacity, *spec.sample_shape(plan.resolution)), dtype)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Pack one sample.
+
+        Parameters
+        ----------
+        row : mapping of array name to its stored integers, rows not differenced
+
+        Raises
+        ------
+        StorageError
+            If the compressor does not give back what it was given.
+        """
+        for name, small in self._small.items():
+            small[self._count] = row[name]
+        for name, chunks in self._maps.items():
+            spec = ARRAYS[name]
+            values = np.ascontiguousarray(row[name], np.dtype(spec.dtype).newbyteorder("<"))
+            chunks.append(self._pack(name, difference_rows(values) if spec.differenced else values))
+        self._count += 1
+
+    def _pack(self, name: str, stored: npt.NDArray[Any]) -> bytes:
+        packed: bytes = with_crc(self._codecs[name].encode(stored))
+        back = np.empty(stored.shape, ARRAYS[name].dtype)
+        try:
+            decode_into(check_crc(packed, "sample"), back)
+        except ChunkError as error:
+            raise _not_given_back(self._name, name, self._count, str(error)) from None
+        if not np.array_equal(back, stored):
+            raise _not_given_back(self._name, name, self._count, "other values")
+        return packed
+
+    def file(self, name: str) -> bytes:
+        """Return the whole file of one array, and forget its chunks."""
+        if name in self._small:
+            return with_crc(self._small.pop(name).tobytes())
+        chunks = self._maps.pop(name)
+        index, offset = [], 0
+        for chunk in chunks:
+            index += [offset, len(chunk)]
+            offset += len(chunk)
+        index += [EMPTY, EMPTY] * (self._capacity - len(chunks))
+        return b"".join([*chunks, with_crc(struct.pack(f"<{len(index)}Q", *index))])
+
+
+def with_crc(data: bytes) -> bytes:
+    """Return bytes followed by their crc32c."""
+    return data + int(google_crc32c.value(data)).to_bytes(4, "little")
+
+
+def _not_given_back(unit: str, name: str, sample: int, reason: str) -> StorageError:
+    return StorageError(
+        f"shard {unit}, sample {sample}: {name} does not decompress to what was compressed ({reason})",
+        "the same values",
+        "Check the memory of this machine",
+    )
