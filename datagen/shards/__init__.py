@@ -23,6 +23,8 @@ from datagen.shards.reader import Dataset, open_dataset
 from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, SPLITS, Sample
 from datagen.shards.split import Split
 from datagen.shards.statistics import stats
+from datagen.shards.stream import ShardStream, StreamBatch
+from datagen.shards.stream_config import StreamConfig
 from datagen.shards.verify import Problem, VerifyReport, verify_dataset
 from datagen.shards.writer import write_unit
 
@@ -44,9 +46,12 @@ __all__ = [
     "Problem",
     "Sample",
     "ShardRecord",
+    "ShardStream",
     "ShardUnit",
     "Split",
     "StorageError",
+    "StreamBatch",
+    "StreamConfig",
     "VerifyReport",
     "atomic_write_bytes",
     "finalise",
