@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from trainer.config import LossConfig
 from trainer.depth_unit import DepthUnit
-from trainer.losses import confidence_l1, gradient_l1, joint_loss
+from trainer.loss_terms import confidence_l1, gradient_l1
+from trainer.losses import joint_loss
 from trainer.model.joint import Prediction
 
 
@@ -77,6 +79,7 @@ def _inputs(depth_error_m: float, canonical_error: float) -> tuple[Prediction, d
         "canonical": canonical,
         "confidence": ones,
         "intrinsics": torch.eye(3).expand(1, 2, 3, 3),
+        "index": torch.tensor([[4, 5]]),
     }
     return Prediction(depth + depth_error_m, canonical + canonical_error, ones, ones, 20 * ones), batch
 
@@ -90,6 +93,48 @@ def test_joint_loss_adds_up_with_the_canonical_weight_of_five() -> None:
     assert terms["depth_gradient"].item() == pytest.approx(0, abs=1e-4)
     assert terms["surface"].item() < 1e-6
     assert terms["loss"].item() == pytest.approx(0.5 + 5 * 0.1, rel=1e-3)
+
+
+def test_true_confidence_weighs_depth_too_and_a_surface_without_canonical_by_its_own_share() -> None:
+    unit = DepthUnit("dataset", 0.8, 0.05, 2.0)
+    prediction, batch = _inputs(0.0, 0.0)
+    depth = prediction.depth_m.clone()
+    depth[..., 0], depth[..., 1] = 0.82, 0.84  # errors of half and one unit
+    prediction = replace(prediction, depth_m=depth)
+    confidence = torch.zeros_like(depth)
+    confidence[..., 0] = 0.25
+    batch["confidence"] = confidence  # all other columns are surface without canonical coordinate
+    for unmapped in (0.0, 0.5):
+        value = joint_loss(prediction, batch, unit, LossConfig(unmapped=unmapped))["depth"].item()
+        weight = 0.25 + 5 * unmapped
+        assert value == pytest.approx((0.25 * 0.5 + unmapped * 1.0) / weight, rel=1e-3)
+
+
+def test_depth_aligned_by_clip_leaves_the_scale_to_its_own_term() -> None:
+    unit = DepthUnit("dataset", 0.8, 0.05, 2.0)
+    prediction, batch = _inputs(0.0, 0.0)
+    doubled = replace(prediction, depth_m=2 * prediction.depth_m)
+    terms = joint_loss(doubled, batch, unit, LossConfig(depth_scale="clip"))
+    assert terms["depth"].item() == pytest.approx(0, abs=1e-5)
+    assert terms["scale"].item() == pytest.approx(math.log(2) / 0.05, rel=1e-4)
+    assert joint_loss(doubled, batch, unit, LossConfig())["depth"].item() > 10
+    assert "scale" not in joint_loss(doubled, batch, unit, LossConfig())
+
+
+def test_optional_terms_enter_the_sum_by_their_weight() -> None:
+    unit = DepthUnit("dataset", 0.8, 0.05, 2.0)
+    prediction, batch = _inputs(0.0, 0.0)
+    batch["intrinsics"] = batch["intrinsics"] * torch.tensor([20.0, 20.0, 1.0])[:, None]
+    tilted = prediction.depth_m + 0.01 * torch.arange(6.0)
+    wrong = prediction.canonical.clone()
+    wrong[:, 1] += 0.1
+    prediction = replace(prediction, depth_m=tilted, canonical=wrong)
+    without = joint_loss(prediction, batch, unit, LossConfig())
+    terms = joint_loss(prediction, batch, unit, LossConfig(normal=2.0, consistency=3.0))
+    assert terms["normal"].item() > 0.01
+    assert terms["consistency"].item() == pytest.approx(0.1, rel=1e-4)
+    extra = 2 * terms["normal"].item() + 3 * terms["consistency"].item()
+    assert terms["loss"].item() - without["loss"].item() == pytest.approx(extra, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["dataset", "focal"])

@@ -102,13 +102,28 @@ class DepthConfig(Section):
 
 
 class LossConfig(Section):
-    """Weights of the loss terms."""
+    """Weights of the loss terms; a term of weight 0 is not computed."""
 
     depth: float = Field(1.0, ge=0, description="of the depth terms")
     canonical: float = Field(5.0, ge=0, description="of the canonical terms")
     gradient: float = Field(1.0, ge=0, description="of the multi-scale gradient terms, within each map's own weight")
     surface: float = Field(1.0, ge=0, description="of telling surface from background")
-    confidence_lambda: float = Field(0.1, gt=0, description="λ of c·|e| − λ log c")
+    normal: float = Field(0.0, ge=0, description="of 1 − cos between normals of predicted and true depth")
+    consistency: float = Field(
+        0.0, ge=0, description="of canonical coordinates of one skin point in two frames of a clip"
+    )
+    depth_scale: Literal["metric", "clip"] = Field(
+        "metric",
+        description="metric: errors in metres count; clip: each clip is aligned by its median ratio and divided by "
+        "the mean norm of its points first",
+    )
+    scale: float = Field(1.0, ge=0, description="of the scale of depth itself, with depth_scale clip")
+    unmapped: float = Field(
+        1.0, ge=0, le=1, description="what depth counts where the surface has no canonical coordinate"
+    )
+    confidence_lambda: float = Field(
+        0.1, ge=0, description="λ of c·|e| − λ log c; 0 leaves the network's confidence out"
+    )
     gradient_scales: int = Field(3, ge=1, le=6, description="scales of the gradient terms, each half the last")
 
 

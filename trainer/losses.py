@@ -1,4 +1,4 @@
-"""The training loss: confidence-weighted regression and multi-scale gradients of depth and canonical coordinates."""
+"""The training loss: which terms there are, what they are weighed by, and their sum."""
 
 from __future__ import annotations
 
@@ -9,107 +9,110 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from trainer.config import LossConfig
 from trainer.depth_unit import DepthUnit
+from trainer.loss_terms import (
+    confidence_l1,
+    consistency_l1,
+    gradient_l1,
+    mean_norm,
+    median_scale,
+    normal_angle,
+    surface_relief,
+    unproject,
+)
 from trainer.model.joint import Prediction
 
-
-def confidence_l1(error: torch.Tensor, confidence: torch.Tensor, weight: torch.Tensor, lam: float) -> torch.Tensor:
-    """Return the weighted mean of c·|e| − λ log c.
-
-    The network's own confidence c ≥ 1 is highest where it expects small errors: the minimum over c is at λ / |e|
-    (the aleatoric loss of Kendall and Gal, NeurIPS 2017, as DUSt3R uses it).
-
-    Parameters
-    ----------
-    error : (..., C, H, W)
-        Prediction − truth; |e| is the mean of the absolute values over the C channels.
-    confidence : (..., H, W)
-    weight : (..., H, W)
-        Ground-truth confidence in [0, 1]; 0 = no truth here. Values of ``error`` there do not matter, not even NaN.
-    lam : float
-
-    Returns
-    -------
-    scalar; 0 where no pixel has weight
-    """
-    known = weight > 0
-    absolute = torch.where(known, error.abs().mean(-3), 0.0)
-    terms = confidence * absolute - lam * confidence.log()
-    return (weight * terms).sum() / weight.sum().clamp(min=1e-6)
-
-
-def gradient_l1(error: torch.Tensor, weight: torch.Tensor, scales: int) -> torch.Tensor:
-    """Return the mean absolute difference of neighbouring errors, over several scales.
-
-    Only pairs of pixels that both have weight count, so nothing is compared across a silhouette or a hole. Coarser
-    scales take every 2nd, 4th, ... pixel (the multi-scale gradient term of MiDaS, Ranftl et al., TPAMI 2020).
-
-    Parameters
-    ----------
-    error : (..., C, H, W)
-    weight : (..., H, W)
-        A pair weighs the smaller one of its two weights.
-    scales : int
-        Scales the maps are too small for are left out.
-
-    Returns
-    -------
-    scalar, the mean over scales of the sum of both directions
-    """
-    clean = torch.where((weight > 0).unsqueeze(-3), error, 0.0)
-    total = error.new_zeros(())
-    used = 0
-    for scale in range(scales):
-        step = 2**scale
-        e, w = clean[..., ::step, ::step], weight[..., ::step, ::step]
-        if min(e.shape[-2:]) < 2:
-            break
-        used += 1
-        for axis in (-1, -2):
-            length = e.shape[axis] - 1
-            pair = torch.minimum(w.narrow(axis, 1, length), w.narrow(axis, 0, length))
-            jump = (e.narrow(axis, 1, length) - e.narrow(axis, 0, length)).abs().mean(-3)
-            total = total + (pair * jump).sum() / pair.sum().clamp(min=1e-6)
-    return total / max(used, 1)
+# Pixels of a frame that are looked up in the clip's other frames, and how near their true points must be.
+CONSISTENCY_POINTS = 512
+CONSISTENCY_RADIUS = 0.01
 
 
 def joint_loss(
     prediction: Prediction, batch: Mapping[str, torch.Tensor], unit: DepthUnit, config: LossConfig
 ) -> dict[str, torch.Tensor]:
-    """Return all terms and their weighted sum.
+    """Return all terms and their weighted sum; terms of weight 0 are not computed.
 
-    Depth errors count in units of the training set's depth spread, so that neither the rig's distance nor the choice
-    of unit decides the balance with the canonical term. Depth is the scan's own and counts fully wherever it exists;
-    canonical coordinates come from a warp and count by its confidence.
+    Every per-pixel term of the surface is weighed by the ground-truth confidence of the shards. A surface without
+    canonical coordinate (confidence 0) still has exact depth, which counts by ``config.unmapped``.
+
+    Depth errors count in units of the training set's spread of depth, so that neither the rig's distance nor the
+    choice of unit decides the balance with the canonical term. With ``config.depth_scale`` "clip" each clip's depth is
+    first aligned by the median ratio, as the evaluation does, and divided by the mean norm of its true points (as
+    Depth Anything 3 divides its truth); the scale itself is then a term of its own.
 
     Parameters
     ----------
     prediction : Prediction
     batch : mapping
         ``depth`` (B, S, H, W) metres, 0 = none; ``canonical`` (B, S, 3, H, W); ``confidence`` (B, S, H, W) in [0, 1];
-        ``intrinsics`` (B, S, 3, 3).
+        ``intrinsics`` (B, S, 3, 3); ``index`` (B, S).
     unit : DepthUnit
     config : LossConfig
 
     Returns
     -------
-    dict of scalars: loss, depth, depth_gradient, canonical, canonical_gradient, surface
+    dict of scalars: loss, depth, depth_gradient, canonical, canonical_gradient, surface; and of scale, normal and
+    consistency those that have weight
     """
-    on_surface = (batch["depth"] > 0).float()
-    scale = unit.scale(batch["intrinsics"], batch["depth"].shape[-1]) * unit.spread
-    depth_error = ((prediction.depth_m - batch["depth"]) / scale).unsqueeze(-3)
+    depth, intrinsics, weight = batch["depth"], batch["intrinsics"], batch["confidence"]
+    on_surface = (depth > 0).to(depth.dtype)
+    depth_weight = torch.where(weight > 0, weight, config.unmapped * on_surface)
+    relief = surface_relief(depth, intrinsics)
+    lam, scales = config.confidence_lambda, config.gradient_scales
+
+    depth_error = _depth_error(prediction.depth_m, batch, depth_weight, unit, config).unsqueeze(-3)
     canonical_error = prediction.canonical - batch["canonical"]
-    weight = batch["confidence"]
-    lam = config.confidence_lambda
     terms = {
-        "depth": confidence_l1(depth_error, prediction.depth_confidence, on_surface, lam),
-        "depth_gradient": gradient_l1(depth_error, on_surface, config.gradient_scales),
+        "depth": confidence_l1(depth_error, prediction.depth_confidence, depth_weight, lam),
+        "depth_gradient": gradient_l1(depth_error, depth_weight, scales, relief),
         "canonical": confidence_l1(canonical_error, prediction.canonical_confidence, weight, lam),
-        "canonical_gradient": gradient_l1(canonical_error, weight, config.gradient_scales),
+        "canonical_gradient": gradient_l1(canonical_error, weight, scales, relief),
         "surface": F.binary_cross_entropy_with_logits(prediction.surface_logit, on_surface),
     }
-    terms["loss"] = (
-        config.depth * (terms["depth"] + config.gradient * terms["depth_gradient"])
-        + config.canonical * (terms["canonical"] + config.gradient * terms["canonical_gradient"])
-        + config.surface * terms["surface"]
-    )
+    loss = config.depth * (terms["depth"] + config.gradient * terms["depth_gradient"])
+    loss = loss + config.canonical * (terms["canonical"] + config.gradient * terms["canonical_gradient"])
+    loss = loss + config.surface * terms["surface"]
+    if config.depth_scale == "clip" and config.scale:
+        terms["scale"] = _scale_error(prediction.depth_m, depth, depth_weight) / unit.spread
+        loss = loss + config.scale * terms["scale"]
+    if config.normal:
+        points = unproject(prediction.depth_m, intrinsics), unproject(depth, intrinsics)
+        terms["normal"] = normal_angle(*points, depth_weight, relief)
+        loss = loss + config.normal * terms["normal"]
+    if config.consistency:
+        terms["consistency"] = consistency_l1(
+            prediction.canonical,
+            batch["canonical"],
+            weight,
+            CONSISTENCY_RADIUS,
+            CONSISTENCY_POINTS,
+            seed=int(batch["index"].flatten()[0]),
+        )
+        loss = loss + config.consistency * terms["consistency"]
+    terms["loss"] = loss
     return terms
+
+
+def _depth_error(
+    predicted: torch.Tensor,
+    batch: Mapping[str, torch.Tensor],
+    weight: torch.Tensor,
+    unit: DepthUnit,
+    config: LossConfig,
+) -> torch.Tensor:
+    """Return depth errors (B, S, H, W) in units of the training set's relative spread."""
+    true, intrinsics = batch["depth"], batch["intrinsics"]
+    if config.depth_scale == "metric":
+        return (predicted - true) / (unit.scale(intrinsics, true.shape[-1]) * unit.spread)
+    per_clip = (slice(None), None, None, None)
+    aligned = predicted * median_scale(predicted, true, weight)[per_clip]
+    norm = mean_norm(unproject(true, intrinsics), weight)[per_clip]
+    return (aligned - true) / (norm * unit.spread)
+
+
+def _scale_error(predicted: torch.Tensor, true: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the mean over clips of |mean log(predicted / true)|."""
+    known = weight > 0
+    ratio = torch.where(known, (predicted / torch.where(known, true, 1.0)).log(), 0.0)
+    total = weight.flatten(1).sum(1)
+    mean = (weight * ratio).flatten(1).sum(1) / total.clamp(min=1e-6)
+    return mean.abs().mean()
