@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from datagen.errors import InputError
 from datagen.shards.atomic import atomic_write_bytes
-from datagen.shards.schema import ARRAYS, CONFIDENCE_LEVELS
+from datagen.shards.schema import CONFIDENCE_LEVELS, VERDICTS
 from datagen.shards.split import Split
-from datagen.shards.stream_config import VERDICTS, StreamConfig
+from datagen.shards.stream_config import StreamConfig
 
 _LABELS = 256
 _READERS = 4
@@ -96,7 +96,7 @@ def chosen(split: Split, config: StreamConfig, statistics: SampleStatistics | No
     Raises
     ------
     InputError
-        If a subject is unknown, or the dataset does not record what is asked for.
+        If a subject is unknown.
     """
     plan, index = split.dataset.plan, split.index
     keep = np.ones(len(split), bool)
@@ -104,7 +104,8 @@ def chosen(split: Split, config: StreamConfig, statistics: SampleStatistics | No
         _check_known(config.subjects, plan.subjects, "subject")
         keep &= np.isin(index.subject, [plan.subjects.index(name) for name in config.subjects])
     if config.verdicts:
-        keep &= np.isin(_verdicts(split), [VERDICTS.index(name) + 1 for name in config.verdicts])
+        recorded = split.raw("verdict", 0, len(split))
+        keep &= np.isin(recorded, [VERDICTS.index(name) for name in config.verdicts])
     if statistics is not None:
         keep &= statistics.confidence >= config.min_confidence
         keep &= statistics.coverage >= config.min_coverage
@@ -133,16 +134,6 @@ def weights(split: Split, config: StreamConfig, statistics: SampleStatistics | N
         labelled = statistics.regions.sum(axis=1) > 0
         result *= np.where(labelled, statistics.regions @ of_label, 1.0)
     return result
-
-
-def _verdicts(split: Split) -> npt.NDArray[Any]:
-    if "verdict" not in ARRAYS:
-        raise InputError(
-            f"{split.dataset.url} does not record verdicts",
-            "a dataset with an array `verdict`",
-            "Leave verdicts out; which frames are stored is set by shards.include_review when building",
-        )
-    return split.raw("verdict", 0, len(split))
 
 
 def _check_known(names: Any, table: Any, what: str) -> None:
