@@ -11,20 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from datagen.shards import ManifestError
+from trainer.model.config import BackboneConfig, DecoderConfig, HeadsConfig, WeightsConfig
+from trainer.section import Section
 
 CONFIGS = Path(__file__).parent / "configs"
 # Where and how long a run may take; they may change from one call to the next.
 FREE_KEYS = ("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "data.workers", "data.cache_mb")
-SCALED_BLOCKS = 4  # the decoder reassembles the tokens of four blocks
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values never change after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+FREE_KEYS += ("backbone.checkpoint_every", "decoder.frames_at_once")
 
 
 class DataConfig(Section):
@@ -50,54 +46,24 @@ class DataConfig(Section):
         return self
 
 
-class BackboneConfig(Section):
-    """The vision transformer. With ``pretrained`` its sizes come from that folder."""
-
-    pretrained: Path | None = Field(None, description="local folder with a DINOv2 model as `transformers` saves it")
-    dim: int = Field(192, ge=8, description="width of the tokens")
-    blocks: int = Field(8, ge=SCALED_BLOCKS, description="transformer blocks")
-    heads: int = Field(4, ge=1, description="attention heads")
-    mlp_ratio: int = Field(4, ge=1, description="hidden width of a block over its width")
-    patch: int = Field(14, ge=2, description="pixels a side of a token")
-    alternate_from: int | None = Field(
-        None, ge=0, description="from this block on every second block attends across the clip; empty: half-way"
-    )
-    outputs: tuple[int, int, int, int] | None = Field(
-        None, description="blocks (from 0) whose tokens the decoder takes; empty: evenly spread, the last included"
-    )
-
-    @model_validator(mode="after")
-    def _sizes_agree(self) -> BackboneConfig:
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
-        if self.outputs is not None and (list(self.outputs) != sorted(set(self.outputs)) or not self.outputs[0] >= 0):
-            raise ValueError(f"outputs {self.outputs} must rise and start at 0 or later")
-        return self
-
-
-class DecoderConfig(Section):
-    """The dense prediction decoder."""
-
-    channels: int = Field(64, ge=4, description="channels of the fusion")
-    reassemble: tuple[int, int, int, int] = Field(
-        (64, 64, 96, 96), description="channels before the fusion, fine to coarse"
-    )
-    output_channels: int = Field(32, ge=4, description="channels of the last convolutions")
-    output_stride: int = Field(
-        2, ge=1, le=4, description="maps are computed at 1/stride of the image's size and enlarged bilinearly"
-    )
-    shared: bool = Field(True, description="one fusion for depth and canonical coordinates; otherwise one each")
-    image_skip: bool = Field(
-        True, description="add shallow image features before the last convolutions (not in DPT): sharper outlines"
-    )
-
-
 class DepthConfig(Section):
     """What the depth head's number means."""
 
     normalisation: Literal["dataset", "focal"] = Field(
         "dataset",
         description="dataset: relative to the training set's median depth; focal: the same, of depth × width / focal",
+    )
+
+
+class AugmentConfig(Section):
+    """Changes of training clips; 0 turns one off."""
+
+    photometric: float = Field(1.0, ge=0, le=2, description="strength of changes of colour, contrast, blur and noise")
+    background: float = Field(0.0, ge=0, le=1, description="share of clips that get another background")
+    occlusion: float = Field(0.0, ge=0, le=1, description="share of clips with an object before the head")
+    crop: float = Field(0.0, ge=0, le=0.5, description="largest share of a side that the shown window leaves out")
+    mirror: bool = Field(
+        False, description="mirror half of the clips; right only if the canonical space is symmetric about x = 0"
     )
 
 
@@ -152,6 +118,8 @@ class TrainConfig(Section):
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
     decoder: DecoderConfig = DecoderConfig()
+    heads: HeadsConfig = HeadsConfig()
+    weights: WeightsConfig = WeightsConfig()
     depth: DepthConfig = DepthConfig()
     loss: LossConfig = LossConfig()
     fit: FitConfig
