@@ -295,7 +295,7 @@ class ShardStream:
             filled = plan.future.result(timeout=self._stall_s)
         except FutureTimeoutError:
             raise StorageError(
-                f"no batch came from {self.dataset.url} within {self._stall_s:.0f} s",
+                f"no batch came from {self.dataset.url} within {self._stall_s:g} s",
                 "a store that answers",
                 "Check the store and the network; the run can go on from its last state",
             ) from None
