@@ -1,4 +1,4 @@
-"""Images of simulated captures: light, colour and noise against what they should be."""
+"""Images of simulated captures: light, shadow, colour and noise against what they should be."""
 
 from __future__ import annotations
 
@@ -8,29 +8,55 @@ import numpy as np
 import pytest
 from render_scenes import camera_at, sphere
 
-from datagen.errors import CameraError, InputError, MeshError
+from datagen.errors import CameraError, MeshError
 from datagen.geometry.mesh import vertex_normals
-from datagen.heads.regions import REGIONS
-from datagen.render.albedo import skin_albedo, skin_gloss
+from datagen.heads.registry import load_head
+from datagen.render.appearance import albedo_at
 from datagen.render.backends.numba_backend import NumbaRenderer
-from datagen.render.light import harmonics, light_from, random_background, random_light
-from datagen.render.occlusion import ambient_occlusion, golden_spiral
-from datagen.render.shading import encode_srgb, shade_image
+from datagen.render.background import KINDS, Backdrop, random_background
+from datagen.render.face_fields import CLOTH, FIELDS, SKIN, FaceFields, face_fields
+from datagen.render.illumination import Diffusion, illuminate
+from datagen.render.light import Lamp, Light, harmonics, light_from, random_light
+from datagen.render.look import Traits, draw_look
+from datagen.render.sensor import Sensor, encode_srgb, expose, random_sensor
+from datagen.render.shading import Part, Subject3D, light_scene, shade_image
+from datagen.render.shadow_maps import golden_spiral
+from datagen.sources.simulation.subject import dense_template
 
-RASTERISER = NumbaRenderer(threads=1)
-V, F = sphere(48)
+RENDERER = NumbaRenderer(threads=1)
+V, F = sphere(40)
 N = vertex_normals(V, F)
-CAMERA = camera_at(0.2, size=96)
-GREY = np.full((96, 96, 3), 0.5, np.float32)
+CAMERA = camera_at(0.2, size=72)
+BLACK = np.zeros((72, 72, 3), np.float32)
+LOOK = draw_look(np.random.default_rng(0))
+FRONT = np.array([0.0, 0.0, 1.0])
 
 
-def shade(light, albedo=0.4, seed=0, background=GREY, **options):
-    colours = np.full((len(V), 3), albedo, np.float32)
-    rng = np.random.default_rng(seed)
-    return shade_image(V, F, N, colours, CAMERA, RASTERISER, light, background, rng, **options)
+def plain_fields() -> FaceFields:
+    """Fields of bare skin: no lips, brows, lids or hair anywhere."""
+    values = np.zeros((len(V), len(FIELDS)), np.float32)
+    for k, name in enumerate(FIELDS):
+        if name in ("lip", "hair"):
+            values[:, k] = -60
+        if name in ("brow_across", "upper_lid", "lower_lid"):
+            values[:, k] = 60
+        if name == "oil":
+            values[:, k] = 1
+    return FaceFields((V * 1000).astype(np.float32), np.zeros(len(V), np.int8), values, np.zeros((2, 4)), 1.0)
 
 
-def ambient(level):
+def shade(light: Light, look=LOOK, background=BLACK, **options):
+    subject = Subject3D(V, N, N, F)
+    scene = light_scene(subject, plain_fields(), light, RENDERER, **options)
+    return shade_image(scene, CAMERA, RENDERER, light, look, background)
+
+
+def lamp(direction, level=1.0, half=0.1) -> Light:
+    d = np.array(direction, float)
+    return Light(np.zeros((9, 3)), (Lamp(d / np.linalg.norm(d), np.full(3, level), half, half),))
+
+
+def ambient(level: float) -> Light:
     return light_from([[0, 0, 1]], [[0, 0, 0]], [level] * 3)
 
 
@@ -53,54 +79,186 @@ def test_harmonics_are_orthonormal():
     np.testing.assert_allclose(gram, np.eye(9), atol=1e-3)
 
 
-def test_uniform_light_shows_albedo_times_light():
-    image, mask = shade(ambient(0.5), albedo=0.4)
-    expected = encode_srgb(np.array([0.2], np.float32))[0]
-    core = image[40:56, 40:56].astype(float)
-    assert mask.sum() > 1000
-    assert abs(core.mean() - expected) < 1.0
-    outside = image[:6, :6].astype(float)
-    assert abs(outside.mean() - encode_srgb(np.array([0.5], np.float32))[0]) < 1.0
+def test_an_open_surface_gets_the_light_of_its_normal():
+    """A convex body shadows nothing: irradiance is the cosine of the lamp, and the surroundings in full."""
+    towards = np.array([0.6, 0.0, 0.8])
+    lit = illuminate(V, N, (V, F), lamp(towards, half=0.02), RENDERER)
+    cosine = np.maximum(N @ towards, 0)
+    away = np.abs(N @ towards) > 0.15  # the terminator itself is as sharp as the shadow map's pixels
+    np.testing.assert_allclose(lit.irradiance[away, 0], cosine[away], atol=0.02)
+    soft = illuminate(V, N, (V, F), ambient(0.5), RENDERER)
+    np.testing.assert_allclose(soft.irradiance, 0.5, atol=0.01)
+    assert soft.open.min() > 0.97
 
 
-def test_the_lit_side_is_brighter_and_wet_skin_has_a_highlight():
-    light = light_from([[1, 0, 0.6]], [[0.8, 0.8, 0.8]], [0.1, 0.1, 0.1])
-    matt, mask = shade(light, gloss=np.zeros(len(V)))
-    columns = np.nonzero(mask[48])[0]
-    left, right = matt[48, columns[8]].mean(), matt[48, columns[-9]].mean()
-    assert right > left + 40  # +x of the world is on the right of a camera that looks along −z
-    wet, _ = shade(light, gloss=np.ones(len(V)))
-    assert wet.max() > matt.max() + 30
-    assert np.median(wet[mask].astype(int) - matt[mask]) < 3
+def test_hollows_see_the_share_of_the_sky_that_geometry_gives():
+    """A cup: the lower half of a sphere seen from within; its bottom sees only the opening's share of the sky."""
+    cup = F[(V[F][:, :, 1] < 0.001).all(axis=1)]
+    inside = illuminate(V, -N, (V, cup), ambient(1.0), RENDERER)
+    bottom = np.argmin(V[:, 1])
+    np.testing.assert_allclose(inside.open[bottom], np.sin(np.arctan2(0.09, 0.12)) ** 2, atol=0.15)
 
 
-def test_occlusion_darkens_the_surface_only():
-    light = ambient(0.5)
-    full, mask = shade(light)
-    half, _ = shade(light, occlusion=np.full(len(V), 0.5))
-    assert (half[48, 48] < full[48, 48]).all()
-    np.testing.assert_array_equal(half[:5], full[:5])
-    assert mask.any()
+def test_a_shadow_falls_on_the_far_side_and_is_softer_under_a_larger_lamp():
+    wall_points = np.stack(np.meshgrid(np.linspace(-0.3, 0.3, 61), np.linspace(-0.1, 0.1, 5)), -1).reshape(-1, 2)
+    wall = np.column_stack([wall_points, np.full(len(wall_points), -0.25)])
+    facing = np.tile(FRONT, (len(wall), 1))
+    shares = {}
+    for half in (0.02, 0.35):
+        light = lamp([-0.6, 0, 0.8], half=half)
+        lit = illuminate(wall, facing, (V, F), light, RENDERER, sphere=(np.zeros(3), 0.45))
+        shares[half] = lit.lamps[np.abs(wall[:, 1]) < 1e-6, 0]
+    x = np.linspace(-0.3, 0.3, 61)
+    # The ball's centre is thrown to x = 0.25 · 0.6 / 0.8 on the wall behind it.
+    assert shares[0.02][np.argmin(np.abs(x - 0.1875))] == 0
+    assert shares[0.02][x < -0.1].min() == 1
+    partly = [((share > 0.02) & (share < 0.98)).sum() for share in shares.values()]
+    assert partly[1] > 2 * partly[0]
 
 
-def test_the_mask_is_the_silhouette_and_edges_are_blended():
-    image, mask = shade(ambient(1.0), albedo=0.9, background=np.zeros((96, 96, 3), np.float32))
-    hit = RASTERISER.rasterise(V, F, [CAMERA])[0].face >= 0
+def test_light_is_linear_before_the_camera():
+    light = random_light(np.random.default_rng(3))
+    one, _ = shade(light)
+    three, _ = shade(light.scaled(3.0))
+    np.testing.assert_allclose(three, 3 * one, rtol=1e-4, atol=1e-5)
+
+
+def test_no_skin_returns_more_light_than_it_gets():
+    """In a white furnace, diffuse and mirrored light together stay below what comes in, at every angle."""
+    for melanin in (0.0, 0.5):
+        image, mask = shade(ambient(1.0), LOOK._replace(melanin=melanin, oil=1.0))
+        assert image[mask].max() < 1.0
+        assert image[mask].min() > 0.01
+
+
+def test_the_lit_side_is_brighter_and_oily_skin_has_a_highlight():
+    light = lamp([1, 0, 0.6], 0.8)
+    matt, mask = shade(light, LOOK._replace(oil=0.0))
+    columns = np.nonzero(mask[36])[0]
+    assert matt[36, columns[-7]].mean() > 4 * matt[36, columns[6]].mean()  # +x of the world is on the right here
+    oily, _ = shade(light, LOOK._replace(oil=1.0))
+    assert oily.max() > 1.1 * matt.max()
+
+
+def test_red_light_wanders_furthest_under_skin():
+    spread = Diffusion(V * 200, F, np.ones(len(V), bool))
+    edge = np.repeat((V[:, :1] > 0).astype(float), 3, axis=1)
+    blurred = spread(edge)
+    inside = np.abs(blurred - edge).sum(axis=0)
+    assert inside[0] > inside[1] > inside[2] > 0
+    assert blurred.min() >= 0
+    assert blurred.max() <= 1 + 1e-12
+    np.testing.assert_allclose(spread(np.ones((len(V), 3))), 1)
+
+
+def test_the_mask_is_the_silhouette_edges_are_blended_and_parts_stay_behind():
+    light = ambient(1.0)
+    wall = Part(
+        np.array([[-9, -9, -0.5], [9, -9, -0.5], [0, 18, 0.5]], float), np.tile(FRONT, (3, 1)),
+        np.array([[0, 1, 2]], np.int32), np.zeros((3, 3), np.float32), CLOTH, behind=True,
+    )  # fmt: skip
+    plain, mask = shade(light)
+    hit = RENDERER.rasterise(V, F, [CAMERA])[0].face >= 0
     assert (mask != hit).sum() < 0.03 * hit.sum()
-    middle = (image.mean(axis=2) > 60) & (image.mean(axis=2) < 200)
-    assert middle.sum() > 50
+    middle = (plain.mean(axis=2) > 0.05) & (plain.mean(axis=2) < 0.8 * np.median(plain[mask].mean(axis=1)))
+    assert 30 < middle.sum() < 400
+    behind, same = shade(light, parts=[wall])
+    np.testing.assert_array_equal(mask, same)
+    assert (behind[~hit & ~mask].mean(axis=1) > 0.005).mean() > 0.9
 
 
-def test_noise_follows_shot_and_read_noise_and_the_generator():
-    image, _ = shade(ambient(0.0), albedo=0.0)
-    again, _ = shade(ambient(0.0), albedo=0.0)
-    other, _ = shade(ambient(0.0), albedo=0.0, seed=1)
-    np.testing.assert_array_equal(image, again)
-    assert (image != other).any()
+@pytest.fixture(scope="module")
+def face():
+    template = load_head("anny").template
+    dense = dense_template(template)
+    return template, dense, face_fields(template, dense.points, dense.normals, dense.regions)
+
+
+def colours(fields: FaceFields, look, keep: np.ndarray, footprint: float = 1.0) -> np.ndarray:
+    part = replace(fields, points_mm=fields.points_mm[keep], material=fields.material[keep], values=fields.values[keep])
+    return albedo_at(part, look, footprint)
+
+
+def test_people_span_light_to_dark(face):
+    _, _, fields = face
+    cheek = np.linalg.norm(fields.points_mm - [40, -20, 88], axis=1) < 6
+    tones = np.array(
+        [
+            colours(fields, draw_look(np.random.default_rng(s), Traits(melanin=m)), cheek).mean(axis=0)
+            for s, m in enumerate(np.linspace(0.05, 0.9, 12))
+        ]
+    )
+    assert tones[:, 1].max() > 5 * tones[:, 1].min()
+    assert (tones[:, 0] > tones[:, 1]).all()
+    assert (tones[:, 1] > tones[:, 2]).all()
+
+
+def test_a_point_of_the_skin_has_one_colour_however_the_surface_is_sampled(face):
+    _, _, fields = face
+    order = np.random.default_rng(0).permutation(len(fields.points_mm))[:700]
+    whole = albedo_at(fields, LOOK, 1.0)
+    np.testing.assert_array_equal(colours(fields, LOOK, order), whole[order])
+    assert 0 < whole.min() <= whole.max() < 1
+    assert (colours(fields, LOOK._replace(seed=5), order) != whole[order]).any()
+
+
+def test_lips_are_redder_brows_darker_and_eyes_have_pupil_iris_and_white(face):
+    template, _, fields = face
+    p = fields.points_mm
+    near = {
+        name: np.linalg.norm(p - place, axis=1) < 4
+        for name, place in (("cheek", (42, -20, 88)), ("lip", (0, -58, 110)), ("brow", (25, 41, 104)))
+    }
+    skin = fields.material == SKIN
+    for seed in range(6):
+        look = draw_look(np.random.default_rng(seed), Traits(masculine=0.2))
+        tone = {name: np.median(colours(fields, look, at & skin), axis=0) for name, at in near.items()}
+        assert tone["lip"][0] / tone["lip"][1] > 1.1 * tone["cheek"][0] / tone["cheek"][1]
+        assert tone["brow"].sum() < 0.9 * tone["cheek"].sum()
+    eye = np.flatnonzero(fields.material == 1)
+    centre = fields.eyes[0]
+    off = np.where(p[eye, 2] > centre[2], np.hypot(*(p[eye, :2] - centre[:2]).T), 99)
+    colour = colours(fields, LOOK, eye, 0.3)
+    assert colour[off < 0.7 * LOOK.pupil_mm].max() < 0.02
+    assert colour[(off > 7) & (off < 9)].min() > 0.35
+    assert colour[(off > 3) & (off < 5)].max() < colour[(off > 7) & (off < 9)].min()
+    assert template.name == "anny"
+
+
+def test_patterns_finer_than_the_pixel_fade_out(face):
+    _, _, fields = face
+    forehead = np.linalg.norm(fields.points_mm - [0, 65, 100], axis=1) < 15
+    look = LOOK._replace(moles=0.0, freckles=0.0, hairline_mm=0.0)
+    near, far = (colours(fields, look, forehead, footprint)[:, 1].std() for footprint in (0.1, 4.0))
+    assert near > 1.3 * far
+
+
+def test_noise_is_photons_and_read_out_and_comes_from_the_generator():
+    sensor = Sensor(electrons=6000, read_noise=0.0015)
+    flat = np.full((64, 64, 3), 0.5, np.float32)
+    picture = expose(flat, sensor, np.random.default_rng(0))
+    np.testing.assert_array_equal(picture, expose(flat, sensor, np.random.default_rng(0)))
+    assert (picture != expose(flat, sensor, np.random.default_rng(1))).any()
     # At half of white: sigma² = 0.5 / 6000 + 0.0015², through the slope of the sRGB curve there.
     slope = 255 * 1.055 / 2.4 * 0.5 ** (1 / 2.4 - 1)
     expected = np.sqrt((0.5 / 6000 + 0.0015**2) * slope**2 + 1 / 12)
-    np.testing.assert_allclose(image[:6].astype(float).std(), expected, rtol=0.1)
+    np.testing.assert_allclose(picture.astype(float).std(), expected, rtol=0.05)
+
+
+def test_a_perfect_sensor_only_encodes_and_real_ones_keep_order():
+    ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32)[None, :, None], (8, 1, 3))
+    clean = expose(ramp, Sensor(), np.random.default_rng(0))
+    assert np.abs(clean.astype(int) - encode_srgb(ramp)).max() <= 1
+    for seed in range(8):
+        sensor = random_sensor(np.random.default_rng(seed))
+        steady = replace(sensor, electrons=1e9, read_noise=0.0, jpeg_quality=0, sharpen=0.0)
+        grey = expose(ramp, steady, np.random.default_rng(0)).astype(float).mean(axis=(0, 2))
+        assert (np.diff(grey) >= 0).all()
+        assert grey[0] < 40
+        assert grey[-1] > 200
+        real = expose(ramp, sensor, np.random.default_rng(0))
+        assert real.shape == ramp.shape
+        assert np.abs(real.astype(float) - expose(ramp, steady, np.random.default_rng(0))).mean() < 12
 
 
 def test_srgb_reference_values():
@@ -108,114 +266,33 @@ def test_srgb_reference_values():
     np.testing.assert_allclose(encode_srgb(linear).astype(int), [0, 0, 10, 128, 255, 255], atol=1)
 
 
-def head_points(n=4000):
-    """Points on an ellipsoid with the regions the colours depend on, roughly where a face has them."""
-    points = golden_spiral(n) * [0.7, 0.95, 0.85]
-    labels = np.full(n, REGIONS["cheeks"], np.uint8)
-    front = points[:, 2] > 0.3
-    y = points[:, 1]
-    labels[y > 0.55] = REGIONS["scalp"]
-    labels[front & (y > 0.2) & (y < 0.3)] = REGIONS["brows"]
-    labels[front & (np.abs(points[:, 0]) < 0.15) & (y > -0.2) & (y < 0.2)] = REGIONS["nose"]
-    labels[front & (np.abs(points[:, 0]) < 0.3) & (y > -0.45) & (y < -0.3)] = REGIONS["lower_lip"]
-    labels[y < -0.55] = REGIONS["chin"]
-    eye = golden_spiral(n // 8) * 0.08 + [0.25, 0.15, 0.7]
-    return np.concatenate([points, eye]), np.concatenate([labels, np.full(len(eye), REGIONS["left_eyeball"], np.uint8)])
-
-
-def test_people_differ_and_the_same_person_stays():
-    points, labels = head_points()
-    cheeks = labels == REGIONS["cheeks"]
-    tones = np.array([skin_albedo(points, labels, np.random.default_rng(s))[cheeks].mean(axis=0) for s in range(30)])
-    assert tones[:, 1].max() > 3 * tones[:, 1].min()
-    assert (tones[:, 0] > tones[:, 1]).all()
-    assert (tones[:, 1] > tones[:, 2]).all()
-    first, second = (skin_albedo(points, labels, np.random.default_rng(4)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    assert first.dtype == np.float32
-    assert 0 < first.min() <= first.max() < 1
-
-
-def test_colour_belongs_to_canonical_space_not_to_the_sampling():
-    points, _ = head_points()
-    labels = np.full(len(points), REGIONS["forehead"], np.uint8)
-    whole = skin_albedo(points, labels, np.random.default_rng(2))
-    order = np.random.default_rng(0).permutation(len(points))[:900]
-    part = skin_albedo(points[order], labels[order], np.random.default_rng(2))
-    np.testing.assert_allclose(part, whole[order], atol=1e-5)
-
-
-def test_lips_are_redder_and_brows_darker_than_cheeks():
-    points, labels = head_points()
-    for seed in range(8):
-        colour = skin_albedo(points, labels, np.random.default_rng(seed))
-        cheek, lip, brow = (colour[labels == REGIONS[name]] for name in ("cheeks", "lower_lip", "brows"))
-        assert np.median(lip[:, 0] / lip[:, 1]) > 1.1 * np.median(cheek[:, 0] / cheek[:, 1])
-        assert np.median(brow.sum(axis=1)) < np.median(cheek.sum(axis=1))
-
-
-def test_eyes_have_a_pupil_an_iris_and_a_white():
-    points, labels = head_points(40_000)
-    eye = labels == REGIONS["left_eyeball"]
-    colour = skin_albedo(points, labels, np.random.default_rng(0))[eye]
-    local = (points[eye] - [0.25, 0.15, 0.7]) / 0.08
-    off_axis = np.where(local[:, 2] > 0, np.hypot(local[:, 0], local[:, 1]), 2)
-    assert colour[off_axis < 0.1].max() < 0.05
-    white = colour[(off_axis > 0.6) & (off_axis < 0.9)]
-    assert white.min() > 0.4
-    iris = colour[(off_axis > 0.28) & (off_axis < 0.42)]
-    assert iris.max() < white.min()
-
-
-def test_unknown_points_are_grey_and_mismatched_arrays_refused():
-    points, labels = head_points(500)
-    points[:7] = np.nan
-    colour = skin_albedo(points, labels, np.random.default_rng(0))
-    assert np.isfinite(colour).all()
-    assert (colour[:7] == colour[0, 0]).all()
-    assert np.isfinite(skin_albedo(np.full((5, 3), np.nan), np.zeros(5, np.uint8), np.random.default_rng(0))).all()
-    with pytest.raises(InputError):
-        skin_albedo(points, labels[:-1], np.random.default_rng(0))
-
-
-def test_eyes_are_wetter_than_skin():
-    gloss = skin_gloss(np.array([REGIONS["cheeks"], REGIONS["lower_lip"], REGIONS["left_eyeball"]]))
-    assert gloss[0] < gloss[1] < gloss[2] <= 1
-
-
-def test_convex_bodies_are_unoccluded_and_hollows_are_not():
-    open_sky = ambient_occlusion(V, F, N, RASTERISER)
-    assert open_sky.min() > 0.98
-    # A cup: the lower half of a sphere seen from within; its bottom sees only the opening's share of the sky.
-    cup = F[(V[F][:, :, 1] < 0.001).all(axis=1)]
-    inside = ambient_occlusion(V, cup, -N, RASTERISER, directions=200)
-    bottom = np.argmin(V[:, 1])
-    rim_angle = np.arctan2(0.09, 0.12)
-    np.testing.assert_allclose(inside[bottom], np.sin(rim_angle) ** 2, atol=0.12)
-
-
 def test_random_draws_are_plausible_and_repeatable():
     for seed in range(20):
-        light, background = (
-            random_light(np.random.default_rng(seed)),
-            random_background(30, 40, np.random.default_rng(seed)),
-        )
-        front = harmonics(np.array([0.0, 0.0, 1.0])) @ light.irradiance
-        assert 0.2 < front.min() <= front.max() < 1.8
-        np.testing.assert_allclose(np.linalg.norm(light.key_direction), 1)
-        assert background.shape == (30, 40, 3)
-        assert 0 <= background.min() <= background.max() <= 1
+        light = random_light(np.random.default_rng(seed))
+        assert 0.5 < light.facing(FRONT).min() <= light.facing(FRONT).max() < 1.6
+        assert 1 <= len(light.lamps) <= 3
+        for a in light.lamps:
+            np.testing.assert_allclose(a.frame() @ a.frame().T, np.eye(3), atol=1e-12)
     again = random_light(np.random.default_rng(19))
     np.testing.assert_array_equal(again.irradiance, light.irradiance)
+    for kind in KINDS:
+        place = Backdrop(kind, 4, (0.3, 0.3, 0.3), 0.02)
+        view = place.view(30, 40)
+        assert view.shape == (30, 40, 3)
+        assert view.min() >= 0
+        assert view.std() > 0.002
+        np.testing.assert_array_equal(view, place.view(30, 40))
+        assert (view != place.view(30, 40, camera=1)).any()
+    assert random_background(20, 24, np.random.default_rng(0)).shape == (20, 24, 3)
 
 
 def test_bad_arguments_are_refused():
     light = ambient(0.5)
     with pytest.raises(CameraError, match="background"):
-        shade(light, background=GREY[:50])
-    with pytest.raises(MeshError, match="gloss"):
-        shade(light, gloss=np.zeros(3))
+        shade(light, background=BLACK[:50])
+    with pytest.raises(MeshError, match="normals"):
+        light_scene(Subject3D(V, N[:-1], N, F), plain_fields(), light, RENDERER)
     with pytest.raises(MeshError, match="NaN"):
-        shade_image(V * np.nan, F, N, N, CAMERA, RASTERISER, light, GREY, np.random.default_rng(0))
-    with pytest.raises(CameraError):
-        shade_image(V, F, N, N, replace(CAMERA, height=0), RASTERISER, light, GREY[:0], np.random.default_rng(0))
+        light_scene(Subject3D(V * np.nan, N, N, F), plain_fields(), light, RENDERER)
+    with pytest.raises(MeshError, match="lamps"):
+        shade(Light(np.zeros((9, 3)), lamp([0, 0, 1]).lamps * 4))

@@ -87,8 +87,8 @@ def cell_noise(px, py, pz, seed):  # type: ignore[no-untyped-def]
         A number in [0, 1) that belongs to the point.
     """
     x, y, z = np.float32(px), np.float32(py), np.float32(pz)
-    i0, j0, k0 = np.int32(np.floor(x - np.float32(0.5))), np.int32(np.floor(y - np.float32(0.5))), 0
-    k0 = np.int32(np.floor(z - np.float32(0.5)))
+    half = np.float32(0.5)
+    i0, j0, k0 = np.int32(np.floor(x - half)), np.int32(np.floor(y - half)), np.int32(np.floor(z - half))
     best, bx, by, bz, number = np.float32(9), np.float32(0), np.float32(0), np.float32(0), np.float32(0)
     scale = np.float32(0.8 / 1023.0)
     for a in range(2):

@@ -1,95 +1,217 @@
-"""Images of simulated captures: shaded, antialiased, with camera noise."""
+"""Images of simulated captures: a lit scene seen by a camera, as linear light."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.errors import CameraError, MeshError
 from datagen.geometry.camera import Camera
-from datagen.render.light import Light
+from datagen.render.face_fields import COLUMN, SKIN, FaceFields
+from datagen.render.illumination import Diffusion, Illumination, illuminate
+from datagen.render.light import MOST_LAMPS, Lamp, Light
+from datagen.render.look import Look
 from datagen.render.protocol import Renderer
-from datagen.render.shading_kernel import shade_pixels
+from datagen.render.surface_kernel import FIXED_SIZE, MOVING_SIZE, OPEN, shade_view
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
 
 SUPERSAMPLING = 2
-# Photon noise of a sensor with 6,000 electrons at white, and read noise of 0.15 % of white.
-SHOT_NOISE_PER_WHITE = 1 / 6000
-READ_NOISE = 0.0015
-SRGB_TABLE_SIZE = 8192
-DEFAULT_GLOSS = 0.22
 
 
-def shade_image(
-    vertices: npt.NDArray[np.floating],
-    faces: npt.NDArray[np.integer],
-    normals: npt.NDArray[np.floating],
-    albedo: npt.NDArray[np.floating],
-    camera: Camera,
-    rasteriser: Renderer,
+@dataclass(frozen=True)
+class Part:
+    """A thing in the picture that no map holds: teeth, a shirt.
+
+    Attributes
+    ----------
+    vertices, normals : (N, 3) float64
+        World metres; unit normals.
+    faces : (F, 3) int32
+    places : (N, 3) float32
+        What its pattern is a function of, millimetres.
+    material : int
+    behind : bool
+        Seen only where the subject is not.
+    """
+
+    vertices: F64
+    normals: F64
+    faces: I32
+    places: F32
+    material: int
+    behind: bool
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A subject and what belongs to it at one instant, lit.
+
+    Attributes
+    ----------
+    vertices : (N, 3) float64
+    head_faces, rest_faces : (F, 3) int32
+        Of the subject with what lies in it, and of what is seen only behind it.
+    materials : (F,) int8
+        Of both lists of faces, one after the other.
+    moving, fixed : (N, MOVING_SIZE) and (N, FIXED_SIZE) float32
+        Columns of :mod:`datagen.render.surface_kernel`.
+    eyes : (2, 4) float64
+    unit_mm : float
+    """
+
+    vertices: F64
+    head_faces: I32
+    rest_faces: I32
+    materials: npt.NDArray[np.int8]
+    moving: F32
+    fixed: F32
+    eyes: F64
+    unit_mm: float
+
+
+@dataclass(frozen=True)
+class Subject3D:
+    """A subject's surface at one instant: world metres and unit normals, with and without the finest relief."""
+
+    vertices: F64
+    normals: F64
+    smooth_normals: F64
+    faces: I32
+
+
+def light_scene(
+    subject: Subject3D,
+    fields: FaceFields,
     light: Light,
-    background: npt.NDArray[np.float32],
-    rng: np.random.Generator,
+    renderer: Renderer,
     *,
-    gloss: npt.NDArray[np.floating] | None = None,
-    occlusion: npt.NDArray[np.floating] | None = None,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Shade a mesh as a camera would see it.
-
-    Diffuse light is second-order spherical-harmonic irradiance (Ramamoorthi & Hanrahan 2001); highlights of the key
-    light are normalised Blinn-Phong with Schlick's Fresnel term. Four subsamples a pixel antialias the image only:
-    ground-truth maps are never made this way.
+    parts: Sequence[Part] = (),
+    blocker_faces: I32 | None = None,
+    spread: Diffusion | None = None,
+) -> Scene:
+    """Put a subject and its parts together and compute the light that reaches each vertex.
 
     Parameters
     ----------
-    vertices : (N, 3) float
-        World metres.
-    faces : (F, 3) int
-    normals : (N, 3) float
-        Unit vertex normals, world axes.
-    albedo : (N, 3) float
-        Linear RGB.
-    camera : Camera
-    rasteriser : Renderer
+    subject : Subject3D
+    fields : FaceFields
+        Of the same vertices.
     light : Light
-    background : (H, W, 3) float32
-        Linear RGB behind the subject.
-    rng : numpy Generator
-        Draws the camera noise.
-    gloss : (N,) float, optional
-        0 matt to 1 wet; :data:`DEFAULT_GLOSS` if not given.
-    occlusion : (N,) float, optional
-        Share of the surroundings each vertex sees (:func:`datagen.render.occlusion.ambient_occlusion`); 1 if not given.
-
-    Returns
-    -------
-    image : (H, W, 3) uint8
-        sRGB.
-    mask : (H, W) bool
-        True where at least half of the pixel is covered.
+    renderer : Renderer
+        Draws depth maps from the light.
+    parts : sequence of Part
+    blocker_faces : (B, 3) int32, optional
+        Coarser triangles over the subject's vertices that stand for it in shadow maps.
+    spread : Diffusion, optional
+        Of the subject's vertices.
 
     Raises
     ------
     datagen.errors.MeshError
-        If the mesh is not valid or an array does not have one row per vertex.
+        If arrays disagree in length or there are too many lamps.
+    """
+    n = len(subject.vertices)
+    for name, array in (
+        ("normals", subject.normals), ("smooth normals", subject.smooth_normals), ("fields", fields.points_mm),
+    ):  # fmt: skip
+        if np.shape(array) != (n, 3):
+            raise MeshError(
+                f"the mesh to shade has {name} of shape {np.shape(array)}", f"{(n, 3)}", "Pass one row per vertex"
+            )
+    if len(light.lamps) > MOST_LAMPS:
+        raise MeshError(f"the light has {len(light.lamps)} lamps", f"at most {MOST_LAMPS}", "Leave the weakest out")
+    starts = np.cumsum([n, *(len(part.vertices) for part in parts)])
+    vertices = np.concatenate([subject.vertices, *(part.vertices for part in parts)])
+    normals = np.concatenate([subject.normals, *(part.normals for part in parts)])
+    blockers = np.concatenate(
+        [subject.faces if blocker_faces is None else blocker_faces]
+        + [part.faces + start for part, start in zip(parts, starts, strict=False)]
+    ).astype(np.int32)
+    thin = np.zeros(len(vertices), np.float32)
+    thin[:n] = fields.values[:, COLUMN["thin"]]
+    centre = (subject.vertices.min(axis=0) + subject.vertices.max(axis=0)) / 2
+    radius = float(np.linalg.norm(subject.vertices - centre, axis=1).max())
+    lit = illuminate(
+        vertices, normals, (vertices, blockers), light, renderer, sphere=(centre, radius),
+        spread=spread, thin=thin,
+    )  # fmt: skip
+    moving = _moving(vertices, normals, lit)
+    moving[:n, 6:9] = subject.smooth_normals
+    fixed = np.zeros((len(vertices), FIXED_SIZE), np.float32)
+    fixed[:n, :3], fixed[:n, 3:] = fields.points_mm, fields.values
+    for part, start in zip(parts, starts, strict=False):
+        fixed[start : start + len(part.vertices), :3] = part.places
+    front = [subject.faces, *(p.faces + s for p, s in zip(parts, starts, strict=False) if not p.behind)]
+    rest = [np.zeros((0, 3), np.int32), *(p.faces + s for p, s in zip(parts, starts, strict=False) if p.behind)]
+    kinds = [
+        _face_materials(fields.material, subject.faces),
+        *(np.full(len(p.faces), p.material, np.int8) for p in parts if not p.behind),
+        *(np.full(len(p.faces), p.material, np.int8) for p in parts if p.behind),
+    ]
+    return Scene(
+        vertices=vertices,
+        head_faces=np.concatenate(front).astype(np.int32),
+        rest_faces=np.concatenate(rest).astype(np.int32),
+        materials=np.concatenate(kinds).astype(np.int8),
+        moving=moving,
+        fixed=fixed,
+        eyes=fields.eyes,
+        unit_mm=fields.unit_mm,
+    )
+
+
+def _face_materials(material: npt.NDArray[np.int8], faces: I32) -> npt.NDArray[np.int8]:
+    """Return one material per triangle: skin where corners disagree."""
+    corners = material[faces]
+    same = (corners[:, 0] == corners[:, 1]) & (corners[:, 1] == corners[:, 2])
+    return np.where(same, corners[:, 0], SKIN).astype(np.int8)
+
+
+def _moving(vertices: F64, normals: F64, lit: Illumination) -> F32:
+    moving = np.zeros((len(vertices), MOVING_SIZE), np.float32)
+    moving[:, :3], moving[:, 3:6], moving[:, 6:9] = vertices, normals, normals
+    moving[:, 9:12], moving[:, 12:15], moving[:, OPEN] = lit.irradiance, lit.vector, lit.open
+    moving[:, OPEN + 1 : OPEN + 1 + lit.lamps.shape[1]] = lit.lamps
+    return moving
+
+
+def shade_image(
+    scene: Scene, camera: Camera, renderer: Renderer, light: Light, look: Look, background: F32
+) -> tuple[F32, npt.NDArray[np.bool_]]:
+    """Shade a scene as a perfect camera would see it.
+
+    Four subsamples a pixel find the silhouettes; where one piece of surface fills a pixel it is shaded once, with
+    patterns finer than the pixel faded out. Ground-truth maps are never made this way.
+
+    Parameters
+    ----------
+    scene : Scene
+    camera : Camera
+    renderer : Renderer
+    light : Light
+        The one the scene was lit with.
+    look : Look
+    background : (H, W, 3) float32
+        Linear RGB behind the subject.
+
+    Returns
+    -------
+    image : (H, W, 3) float32
+        Linear RGB.
+    mask : (H, W) bool
+        True where the subject covers at least half of the pixel.
+
+    Raises
+    ------
     datagen.errors.CameraError
         If the camera is not valid or the background has another size.
     """
-    n = len(vertices)
-    gloss_array = np.full(n, DEFAULT_GLOSS, np.float32) if gloss is None else np.asarray(gloss, np.float32)
-    occlusion_array = np.ones(n, np.float32) if occlusion is None else np.asarray(occlusion, np.float32)
-    for name, array, shape in (
-        ("normals", normals, (n, 3)),
-        ("albedo", albedo, (n, 3)),
-        ("gloss", gloss_array, (n,)),
-        ("occlusion", occlusion_array, (n,)),
-    ):
-        if np.shape(array) != shape:
-            raise MeshError(
-                f"the mesh to shade has {name} of shape {np.shape(array)}", f"{shape}", "Pass one row per vertex"
-            )
     if background.shape != (camera.height, camera.width, 3):
         raise CameraError(
             f"the background has shape {background.shape}",
@@ -97,43 +219,29 @@ def shade_image(
             "Make it with random_background(camera.height, camera.width, rng)",
         )
     fine = _enlarged(camera, SUPERSAMPLING)
-    seen = rasteriser.rasterise(vertices, faces, [fine])[0]
-    linear, coverage = shade_pixels(
-        seen.face,
-        seen.barycentric,
-        np.ascontiguousarray(faces, np.int32),
-        np.ascontiguousarray(vertices, np.float64),
-        np.ascontiguousarray(normals, np.float64),
-        np.ascontiguousarray(albedo, np.float32),
-        gloss_array,
-        occlusion_array,
-        np.ascontiguousarray(camera.centre),
-        light.irradiance,
-        light.key_direction,
-        light.key_colour,
-        np.ascontiguousarray(background, np.float32),
-        SUPERSAMPLING,
-    )
-    return encode_srgb(_with_noise(linear, rng)), coverage >= 0.5
+    head = renderer.rasterise(scene.vertices, scene.head_faces, [fine])[0]
+    rest_face = np.full(head.face.shape, -1, np.int32)
+    rest_weights = head.barycentric
+    if len(scene.rest_faces):
+        rest = renderer.rasterise(scene.vertices, scene.rest_faces, [fine])[0]
+        rest_face = np.where(rest.face >= 0, rest.face + len(scene.head_faces), -1).astype(np.int32)
+        rest_weights = rest.barycentric
+    image, coverage = shade_view(
+        head.face, head.barycentric, head.depth, rest_face, rest_weights,
+        np.concatenate([scene.head_faces, scene.rest_faces]), scene.materials, scene.moving, scene.fixed,
+        np.ascontiguousarray(camera.world_to_camera[2], np.float64), float(camera.K[0, 0]),
+        np.ascontiguousarray(camera.centre, np.float64), scene.unit_mm, scene.eyes, look, lamp_rows(light.lamps),
+        np.ascontiguousarray(light.irradiance, np.float64), np.ascontiguousarray(background, np.float32), SUPERSAMPLING,
+    )  # fmt: skip
+    return image, coverage >= 0.5
 
 
-def encode_srgb(linear: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Encode linear RGB in [0, 1] (clipped) as 8-bit sRGB (IEC 61966-2-1)."""
-    table = _srgb_table()
-    index = np.clip(linear * np.float32(SRGB_TABLE_SIZE - 1) + np.float32(0.5), 0, SRGB_TABLE_SIZE - 1)
-    return table[index.astype(np.int32)]
-
-
-@lru_cache(maxsize=1)
-def _srgb_table() -> npt.NDArray[np.uint8]:
-    x = np.linspace(0, 1, SRGB_TABLE_SIZE)
-    encoded = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
-    return np.rint(encoded * 255).astype(np.uint8)
-
-
-def _with_noise(linear: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    variance = np.maximum(linear, 0) * np.float32(SHOT_NOISE_PER_WHITE) + np.float32(READ_NOISE**2)
-    return linear + rng.standard_normal(linear.shape, np.float32) * np.sqrt(variance)
+def lamp_rows(lamps: Sequence[Lamp]) -> F64:
+    """Return lamps as the compiled code wants them, (L, 14) float64: frame, colour, half sizes."""
+    rows = np.zeros((len(lamps), 14))
+    for row, lamp in zip(rows, lamps, strict=True):
+        row[:9], row[9:12], row[12:14] = lamp.frame().ravel(), lamp.colour, (lamp.half_width, lamp.half_height)
+    return rows
 
 
 def _enlarged(camera: Camera, factor: int) -> Camera:

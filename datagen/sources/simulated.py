@@ -17,7 +17,7 @@ from datagen.sources.simulation.arkit import MOTION_FILE
 from datagen.sources.truth import truth_path
 
 # Raise it whenever the same plan would give other bytes.
-SIMULATOR_VERSION = "3"
+SIMULATOR_VERSION = "4"
 SEQUENCE_NAME = "performance"
 _KEY_FILE = "key.txt"
 # Fields that change which subjects there are, or where files lie, but not what one subject's capture holds.

@@ -9,17 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import REGIONS, mask_of
 from datagen.manifest import SimulatedSource
-from datagen.render.albedo import skin_albedo, skin_gloss
 from datagen.render.backends import make_renderer
-from datagen.render.light import Light, random_background, random_light
-from datagen.render.occlusion import ambient_occlusion
-from datagen.render.shading import shade_image
 from datagen.sources.frame import Image
 from datagen.sources.simulation.arkit import arkit_curves
 from datagen.sources.simulation.departure import identity_departure
@@ -34,6 +29,7 @@ from datagen.sources.simulation.scanner import (
     stray_pieces,
     views_of_points,
 )
+from datagen.sources.simulation.studio import Studio
 from datagen.sources.simulation.subject import PosedSurface, Subject
 from datagen.sources.simulation.tracker import RegistrationError, detected_landmarks
 
@@ -46,7 +42,10 @@ AIM_M = (0.0, -0.02, 0.0)
 # Share of the mouth's inside that reconstruction picks up.
 MOUTH_SHARE = 0.15
 # Their order seeds the generators: new ones go to the end.
-_PURPOSES = ("person", "motion", "pose", "rig", "light", "look", "tracker", "mouth", "frame", "departure")
+_PURPOSES = (
+    "person", "motion", "pose", "rig", "light", "look", "tracker", "mouth", "frame",
+    "departure", "backdrop", "sensor", "noise",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,6 @@ class SimulatedFrame:
     landmarks: Landmarks
     images: dict[str, Image]
     masks: dict[str, npt.NDArray[np.bool_]]
-
-
-@dataclass(frozen=True)
-class _Studio:
-    """What a subject's images show besides its shape; per dense vertex where it belongs to the skin."""
-
-    light: Light
-    background: npt.NDArray[np.float32]
-    albedo: npt.NDArray[np.float32]
-    gloss: npt.NDArray[np.float32]
-    occlusion: npt.NDArray[np.float32]
 
 
 class SimulatedCapture:
@@ -154,7 +142,7 @@ class SimulatedCapture:
         field = WaveField.draw((10e-3, 25e-3), self._rng("mouth"))(dense.points)[:, 0]
         threshold = np.quantile(field[mouth], 1 - MOUTH_SHARE) if mouth.any() else 0.0
         self._scannable = ~mouth | (field > threshold)
-        self._studio = self._furnish() if images else None
+        self._studio = Studio(self.subject, self.cameras, self._rasteriser, self._rng) if images else None
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """Return the generator of one purpose, so that no part's draws shift another's."""
@@ -181,7 +169,11 @@ class SimulatedCapture:
         scan, truth, region = self._scan(surface, noise_mm / 1000, rng)
         template = self.subject.head.template
         error = self._error(template.vertices, float(self.times_s[index])) @ self.poses[index, :3, :3].T
-        images, masks = self._images(surface, rng)
+        images: dict[str, Image] = {}
+        masks: dict[str, npt.NDArray[np.bool_]] = {}
+        if self._studio is not None:
+            noise = np.random.default_rng([self._seed, self._index, _PURPOSES.index("noise"), index])
+            images, masks = self._studio.pictures(surface, noise)
         # Detectors mark the skin, which the control mesh stands off by up to two millimetres.
         on_skin = self.subject.dense.subdivision.matrix[: len(template.vertices)] @ surface.template_vertices
         return SimulatedFrame(
@@ -234,41 +226,3 @@ class SimulatedCapture:
         renumber[used] = np.arange(len(used))
         scan = Mesh.of(vertices[used], rng.permutation(renumber[all_faces]))
         return scan, canonical[used].astype(np.float32), region[used]
-
-    def _furnish(self) -> _Studio:
-        """Draw what images show besides the shape."""
-        template, dense, size = self.subject.head.template, self.subject.dense, self.config.image_size
-        rest = self.subject.pose(np.zeros(len(self.subject.head.expression_names)), self.poses[0])
-        return _Studio(
-            light=random_light(self._rng("light")),
-            background=random_background(size, size, self._rng("light")),
-            albedo=skin_albedo(template.space.normalise(dense.points), dense.regions, self._rng("look")),
-            gloss=skin_gloss(dense.regions),
-            occlusion=ambient_occlusion(rest.vertices, self.subject.faces, rest.normals, self._rasteriser),
-        )
-
-    def _images(
-        self, surface: PosedSurface, rng: np.random.Generator
-    ) -> tuple[dict[str, Image], dict[str, npt.NDArray[np.bool_]]]:
-        images, masks = {}, {}
-        if self._studio is not None:
-            for camera in self.cameras:
-                images[camera.name], masks[camera.name] = self._shade(surface, self._studio, camera, rng)
-        return images, masks
-
-    def _shade(
-        self, surface: PosedSurface, studio: _Studio, camera: Camera, rng: np.random.Generator
-    ) -> tuple[Image, npt.NDArray[np.bool_]]:
-        return shade_image(
-            surface.vertices,
-            self.subject.faces,
-            surface.normals,
-            studio.albedo,
-            camera,
-            self._rasteriser,
-            studio.light,
-            studio.background,
-            rng,
-            gloss=studio.gloss,
-            occlusion=studio.occlusion,
-        )

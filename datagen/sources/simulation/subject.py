@@ -35,6 +35,8 @@ class DenseTemplate:
     regions : (N,) uint8
     shares : dict of region name to (N,) float64
         Soft membership.
+    levels : int
+        Of subdivision.
     """
 
     subdivision: Subdivision
@@ -42,6 +44,7 @@ class DenseTemplate:
     normals: F64
     regions: npt.NDArray[np.uint8]
     shares: dict[str, F64]
+    levels: int
 
 
 def dense_template(template: HeadTemplate) -> DenseTemplate:
@@ -75,7 +78,7 @@ def _dense_template(key: _ByDigest) -> DenseTemplate:
     names = list(shares)
     winner = np.stack([shares[name] for name in names]).argmax(axis=0)
     regions = np.array([REGIONS[name] for name in names], np.uint8)[winner]
-    return DenseTemplate(subdivision, points, vertex_normals(points, subdivision.faces), regions, shares)
+    return DenseTemplate(subdivision, points, vertex_normals(points, subdivision.faces), regions, shares, levels)
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,15 @@ class PosedSurface:
         Template-space metres: the template's point plus the same offset along the template's normal.
     template_vertices : (V, 3) float64
         The posed template itself, world metres.
+    smooth_normals : (N, 3) float64
+        Of the surface without its detail.
     """
 
     vertices: F64
     normals: F64
     canonical: F64
     template_vertices: F64
+    smooth_normals: F64
 
 
 class Subject:
@@ -131,9 +137,10 @@ class Subject:
         coarse = self._shape(expression) @ R.T + t
         smooth = self.dense.subdivision.matrix @ coarse
         offset = self._detail.offsets(self.head.expression_names, expression)[:, None]
-        detailed = smooth + offset * vertex_normals(smooth, self.faces)
+        normals = vertex_normals(smooth, self.faces)
+        detailed = smooth + offset * normals
         canonical = self.dense.points + offset * self.dense.normals
-        return PosedSurface(detailed, normalised(vertex_normals(detailed, self.faces)), canonical, coarse)
+        return PosedSurface(detailed, normalised(vertex_normals(detailed, self.faces)), canonical, coarse, normals)
 
     def _shape(self, expression: F64) -> F64:
         """Template vertices under expression weights, (V, 3) float64 metres in template axes."""

@@ -1,0 +1,233 @@
+"""Compiled shading of one view: appearance and light evaluated per pixel, averaged over subsamples at edges."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numba
+import numpy as np
+
+from datagen.render import inner_kernel, noise, reflection_kernel, skin_kernel
+from datagen.render.face_fields import FIELDS, LEFT_EYE, MOUTH, RIGHT_EYE, SKIN, TEETH
+from datagen.render.inner_kernel import cloth_at, eye_at, mouth_at, tooth_at
+from datagen.render.reflection_kernel import add_reflections, hair_shine
+from datagen.render.skin_kernel import ALBEDO, COVER, GRADIENT, SOFT, SURFACE_SIZE, skin_at
+
+# Columns of what is interpolated: made anew for each frame, and fixed to the skin.
+POSITION, NORMAL, SMOOTH, IRRADIANCE, VECTOR, OPEN, LAMPS = 0, 3, 6, 9, 12, 15, 16
+MOVING_SIZE = 19
+PLACE, VALUES = 0, 3
+FIXED_SIZE = 3 + len(FIELDS)
+# Subsamples of one pixel that lie within this many pixel widths in depth are one piece of surface.
+ONE_SURFACE_PIXELS = 6.0
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _add(face, w, share, faces, moving, fixed, at, fix):  # type: ignore[no-untyped-def]
+    """Add a fragment's interpolated attributes, times ``share``."""
+    a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+    wa, wb, wc = w[0] * share, w[1] * share, w[2] * share
+    for k in range(MOVING_SIZE):
+        at[k] += wa * moving[a, k] + wb * moving[b, k] + wc * moving[c, k]
+    for k in range(FIXED_SIZE):
+        fix[k] += wa * fixed[a, k] + wb * fixed[b, k] + wc * fixed[c, k]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyped-def]
+    """Write two edges of a triangle in canonical (rows 0, 1) and world millimetres (rows 2, 3)."""
+    a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+    scale = 1000.0 / unit_mm
+    for k in range(3):
+        edges[0, k] = fixed[b, k] - fixed[a, k]
+        edges[1, k] = fixed[c, k] - fixed[a, k]
+        edges[2, k] = (moving[b, k] - moving[a, k]) * scale
+        edges[3, k] = (moving[c, k] - moving[a, k]) * scale
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _world_slope(gx, gy, gz, edges, n, slope):  # type: ignore[no-untyped-def]
+    """Carry a gradient over canonical space to the posed surface with normal ``n`` (Mikkelsen 2010, eq. 4)."""
+    h1 = gx * edges[0, 0] + gy * edges[0, 1] + gz * edges[0, 2]
+    h2 = gx * edges[1, 0] + gy * edges[1, 1] + gz * edges[1, 2]
+    ax, ay, az = edges[2]
+    bx, by, bz = edges[3]
+    # r1 = e2 × n, r2 = n × e1
+    r1x, r1y, r1z = by * n[2] - bz * n[1], bz * n[0] - bx * n[2], bx * n[1] - by * n[0]
+    r2x, r2y, r2z = n[1] * az - n[2] * ay, n[2] * ax - n[0] * az, n[0] * ay - n[1] * ax
+    det = ax * r1x + ay * r1y + az * r1z
+    if abs(det) < 1e-9:
+        slope[:] = 0.0
+        return
+    slope[0], slope[1], slope[2] = (
+        (h1 * r1x + h2 * r2x) / det, (h1 * r1y + h2 * r2y) / det, (h1 * r1z + h2 * r2z) / det,
+    )  # fmt: skip
+    steep = np.sqrt(slope[0] ** 2 + slope[1] ** 2 + slope[2] ** 2)
+    if steep > 0.8:
+        for k in range(3):
+            slope[k] *= 0.8 / steep
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _unit(x, y, z):  # type: ignore[no-untyped-def]
+    inverse = 1.0 / np.sqrt(x * x + y * y + z * z + 1e-18)
+    return x * inverse, y * inverse, z * inverse
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, work, out):  # type: ignore[no-untyped-def]
+    """Write the radiance (3,) of one piece of surface to ``out``."""
+    n, slope, tilted, surface = work[0], work[1], work[2], work[3]
+    vx, vy, vz = _unit(centre[0] - at[0], centre[1] - at[1], centre[2] - at[2])
+    x, y, z = _unit(at[NORMAL], at[NORMAL + 1], at[NORMAL + 2])
+    facing = x * vx + y * vy + z * vz
+    footprint = pixel_mm / np.sqrt(max(abs(facing), 0.2))
+    values = fix[VALUES:]
+    if material == SKIN:
+        skin_at(fix, values, footprint, look, surface)
+    elif material in (RIGHT_EYE, LEFT_EYE):
+        eye_at(fix, eyes[material - RIGHT_EYE], footprint, look, surface)
+    elif material == MOUTH:
+        mouth_at(fix, footprint, look, surface)
+    elif material == TEETH:
+        tooth_at(fix, footprint, look, surface)
+    else:
+        cloth_at(fix, footprint, look, surface)
+    cover = surface[COVER]
+    if cover > 0.02:
+        # Hair hides the relief under it.
+        sx, sy, sz = _unit(at[SMOOTH], at[SMOOTH + 1], at[SMOOTH + 2])
+        x, y, z = _unit(x + cover * (sx - x), y + cover * (sy - y), z + cover * (sz - z))
+        facing = x * vx + y * vy + z * vz
+    if facing < 0.02:
+        # Interpolated normals may point away at a silhouette: turn them just enough.
+        lift = 0.02 - facing
+        x, y, z = _unit(x + lift * vx, y + lift * vy, z + lift * vz)
+    n[0], n[1], n[2] = x, y, z
+    _world_slope(surface[GRADIENT], surface[GRADIENT + 1], surface[GRADIENT + 2], edges, n, slope)
+    # Light that went through skin blurs the relief, in red most.
+    mean = (at[IRRADIANCE] + at[IRRADIANCE + 1] + at[IRRADIANCE + 2]) / 3 + 1e-6
+    turn = -(at[VECTOR] * slope[0] + at[VECTOR + 1] * slope[1] + at[VECTOR + 2] * slope[2]) / mean
+    for k in range(3):
+        keep = 1 - surface[SOFT] * (0.55 - 0.2 * k)
+        out[k] = surface[ALBEDO + k] * at[IRRADIANCE + k] * min(1.8, max(0.25, 1 + keep * turn))
+    tilted[0], tilted[1], tilted[2] = _unit(x - slope[0], y - slope[1], z - slope[2])
+    add_reflections(at, tilted, vx, vy, vz, surface, lamps, sky, out)
+    if cover > 0.05:
+        hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out)
+
+
+def _compiled(stamp):  # type: ignore[no-untyped-def]
+    """Compile the outer loop. A cached binary is found by what its closure holds: a change of what it calls counts."""
+
+    @numba.njit(nogil=True, cache=True, error_model="numpy")
+    def shade_view(  # type: ignore[no-untyped-def] # noqa: PLR0912
+        head, head_weights, head_depth, rest, rest_weights, faces, materials, moving, fixed, camera_row, focal_px,
+        centre, unit_mm, eyes, look, lamps, sky, background, factor,
+    ):  # fmt: skip
+        """Shade supersampled fragments and average them.
+
+        Parameters
+        ----------
+        head, rest : (factor·H, factor·W) int32
+            Triangles of the subject, and of what is seen only where the subject is not; -1 for none.
+        head_weights, rest_weights : (factor·H, factor·W, 3) float32
+        head_depth : (factor·H, factor·W) float32
+        faces : (F, 3) int32
+        materials : (F,) int8
+        moving, fixed : (N, MOVING_SIZE) and (N, FIXED_SIZE) float32
+        camera_row : (4,) float64
+            Third row of world_to_camera: depth of a point.
+        focal_px : float
+            Of the final image.
+        centre : (3,) float64
+        unit_mm : float
+            Millimetres per standard millimetre, see :class:`~datagen.render.face_fields.FaceFields`.
+        eyes : (2, 4) float64
+        look : Look
+        lamps : (L, 17) float64
+            See :func:`datagen.render.shading.lamp_rows`.
+        sky : (9, 3) float64
+        background : (H, W, 3) float32
+        factor : int
+
+        Returns
+        -------
+        image : (H, W, 3) float32
+            Linear RGB.
+        coverage : (H, W) float32
+            Share of subsamples on the subject.
+        """
+        _ = stamp
+        height, width = background.shape[:2]
+        image, coverage = np.empty((height, width, 3), np.float32), np.zeros((height, width), np.float32)
+        share = 1.0 / (factor * factor)
+        at, fix = np.empty(MOVING_SIZE, np.float64), np.empty(FIXED_SIZE, np.float64)
+        edges, work = np.empty((4, 3)), np.zeros((4, SURFACE_SIZE))
+        radiance, total = np.empty(3), np.empty(3)
+        last = factor - 1
+        for y in range(height):
+            for x in range(width):
+                hits, near, far, kind, one = 0, 1e9, 0.0, -1, True
+                for sy in range(y * factor, (y + 1) * factor):
+                    for sx in range(x * factor, (x + 1) * factor):
+                        f = head[sy, sx]
+                        if f >= 0:
+                            hits += 1
+                            near, far = min(near, head_depth[sy, sx]), max(far, head_depth[sy, sx])
+                            if kind >= 0 and materials[f] != kind:
+                                one = False
+                            kind = materials[f]
+                coverage[y, x] = hits * share
+                total[:] = 0.0
+                done = 0
+                if hits == factor * factor and one and far - near < ONE_SURFACE_PIXELS * near / focal_px:
+                    # One piece of surface fills the pixel: two opposite subsamples give its middle.
+                    at[:], fix[:] = 0.0, 0.0
+                    first = head[y * factor, x * factor]
+                    _add(first, head_weights[y * factor, x * factor], 0.5, faces, moving, fixed, at, fix)
+                    _add(
+                        head[y * factor + last, x * factor + last], head_weights[y * factor + last, x * factor + last],
+                        0.5, faces, moving, fixed, at, fix,
+                    )  # fmt: skip
+                    _frame(first, faces, moving, fixed, unit_mm, edges)
+                    pixel_mm = near / focal_px * 1000 / unit_mm
+                    _shade(at, fix, kind, edges, pixel_mm, centre, eyes, look, lamps, sky, work, total)
+                    done = factor * factor
+                else:
+                    for sy in range(y * factor, (y + 1) * factor):
+                        for sx in range(x * factor, (x + 1) * factor):
+                            f = head[sy, sx]
+                            at[:], fix[:] = 0.0, 0.0
+                            if f >= 0:
+                                _add(f, head_weights[sy, sx], 1.0, faces, moving, fixed, at, fix)
+                            else:
+                                f = rest[sy, sx]
+                                if f < 0:
+                                    continue
+                                _add(f, rest_weights[sy, sx], 1.0, faces, moving, fixed, at, fix)
+                            depth = (
+                                camera_row[0] * at[0] + camera_row[1] * at[1] + camera_row[2] * at[2] + camera_row[3]
+                            )
+                            _frame(f, faces, moving, fixed, unit_mm, edges)
+                            _shade(
+                                at, fix, materials[f], edges, depth / focal_px * 1000 / unit_mm, centre, eyes, look,
+                                lamps, sky, work, radiance,
+                            )  # fmt: skip
+                            done += 1
+                            for k in range(3):
+                                total[k] += radiance[k] * share
+                for k in range(3):
+                    image[y, x, k] = total[k] + background[y, x, k] * (1 - done * share)
+        return image, coverage
+
+    return shade_view
+
+
+def _digest() -> int:
+    sources = (inner_kernel, noise, reflection_kernel, skin_kernel)
+    return zlib.crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in sources))
+
+
+shade_view = _compiled(_digest())  # type: ignore[no-untyped-call]
