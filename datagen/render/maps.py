@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.errors import MeshError
 from datagen.geometry.camera import Camera
-from datagen.geometry.mesh import face_cross, vertex_normals
-from datagen.render.maps_kernel import interpolate_view
-from datagen.render.protocol import NO_FACE, Fragments, Renderer, SurfaceAttributes, ViewMaps
-
-DEPTH_STEP_M = 0.01
+from datagen.render.edges import MeshEdges, Projection, padded_edge_map
+from datagen.render.maps_kernel import interpolate_view, pack_surface
+from datagen.render.protocol import Fragments, Renderer, SurfaceAttributes, ViewMaps
 
 
 def render_views(
@@ -68,48 +67,60 @@ def maps_from_fragments(
     hide_back_faces : bool
         As :func:`render_views`.
     """
-    if hide_back_faces:
-        fragments = [without_back_faces(f, surface, camera) for f, camera in zip(fragments, cameras, strict=True)]
-    normals = vertex_normals(surface.vertices, surface.faces)
-    return [_view_maps(surface, normals, camera, seen) for camera, seen in zip(cameras, fragments, strict=True)]
+    vertices = np.ascontiguousarray(surface.vertices, np.float64)
+    faces = np.ascontiguousarray(surface.faces, np.int32)
+    table = packed_surface(surface)
+    edges = MeshEdges.of(vertices, faces)
+    views = []
+    for camera, seen in zip(cameras, fragments, strict=True):
+        projection = Projection.of(vertices, faces, camera)
+        edge = padded_edge_map(edges, faces, projection, camera, hide_back_faces)
+        maps = empty_maps(camera)
+        depth = seen.depth.copy()
+        interpolate_view(
+            seen.face,
+            seen.barycentric,
+            hide_back_faces,
+            faces,
+            projection.front,
+            table,
+            *view_matrices(camera),
+            edge,
+            depth,
+            maps,
+        )
+        canonical, normal, region, confidence, mask = maps
+        views.append(ViewMaps(depth, canonical, normal, region, confidence, mask, edge[1:-1].astype(bool)))
+    return views
 
 
-def without_back_faces(seen: Fragments, surface: SurfaceAttributes, camera: Camera) -> Fragments:
-    """Return the fragments of one view with every pixel emptied that shows the back of a triangle."""
-    first = surface.vertices[surface.faces[:, 0]]
-    behind = np.einsum("fd,fd->f", face_cross(surface.vertices, surface.faces), camera.centre - first) <= 0
-    hidden = (seen.face != NO_FACE) & behind[seen.face]
-    return Fragments(
-        np.where(hidden, np.int32(NO_FACE), seen.face),
-        np.where(hidden[..., None], np.float32(0), seen.barycentric),
-        np.where(hidden, np.float32(0), seen.depth),
-    )
-
-
-def _view_maps(
-    surface: SurfaceAttributes, normals: npt.NDArray[np.float64], camera: Camera, seen: Fragments
-) -> ViewMaps:
-    canonical, normal, region, confidence, mask = interpolate_view(
-        seen.face,
-        seen.barycentric,
-        np.ascontiguousarray(camera.to_camera(surface.vertices)),
-        np.ascontiguousarray(normals @ camera.world_to_camera[:3, :3].T),
+def packed_surface(surface: SurfaceAttributes) -> tuple[npt.NDArray[Any], ...]:
+    """Return the tables of a surface that all its views share; see :func:`datagen.render.maps_kernel.resolve_view`."""
+    tables = pack_surface(
+        np.ascontiguousarray(surface.vertices, np.float64),
         np.ascontiguousarray(surface.faces, np.int32),
         np.ascontiguousarray(surface.canonical, np.float32),
         np.ascontiguousarray(surface.confidence, np.float32),
-        np.ascontiguousarray(surface.region, np.uint8),
     )
-    return ViewMaps(seen.depth, canonical, normal, region, confidence, mask, _steps(seen.depth))
+    return *tables, np.ascontiguousarray(surface.region, np.uint8)
 
 
-def _steps(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    found = np.zeros(depth.shape, bool)
-    for axis in (0, 1):
-        a, b = np.moveaxis(depth, axis, 0)[:-1], np.moveaxis(depth, axis, 0)[1:]
-        step = ((a > 0) != (b > 0)) | (np.abs(a - b) > DEPTH_STEP_M)
-        np.moveaxis(found, axis, 0)[:-1] |= step
-        np.moveaxis(found, axis, 0)[1:] |= step
-    return found
+def view_matrices(camera: Camera) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the rotation from world to camera axes, and the matrix from homogeneous pixels to world directions."""
+    rotation = np.ascontiguousarray(camera.world_to_camera[:3, :3], np.float64)
+    return rotation, np.ascontiguousarray(rotation.T @ np.linalg.inv(camera.K))
+
+
+def empty_maps(camera: Camera) -> tuple[npt.NDArray[Any], ...]:
+    """Return canonical, normal, region, confidence and mask of a view without a surface."""
+    shape = camera.height, camera.width
+    return (
+        np.zeros((3, *shape), np.float32),
+        np.zeros((3, *shape), np.float32),
+        np.zeros(shape, np.uint8),
+        np.zeros(shape, np.float32),
+        np.zeros(shape, np.bool_),
+    )
 
 
 def _check_attributes(surface: SurfaceAttributes) -> None:

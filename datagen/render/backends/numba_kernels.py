@@ -1,8 +1,11 @@
-"""Compiled kernels of the CPU rasteriser: exact fixed-point coverage, float64 interpolation.
+"""Compiled visibility of the CPU renderer: exact fixed-point coverage, one key per pixel.
 
 Coverage is decided in integers (edge functions of vertices snapped to 1/16384 pixel, Pineda 1988, with the
-top-left rule), so two triangles sharing an edge never both miss, nor both take, a pixel centre. Depth and
-barycentrics are perspective-correct float64 from the same edge functions.
+top-left rule), so two triangles sharing an edge never both miss, nor both take, a pixel centre.
+
+What a pixel sees is one 64-bit key: inverse depth (the bits of a positive float32, which order as integers do) above
+the complement of the triangle's index. The largest key wins in whatever order triangles come, and of equal depths
+the lowest index. Everything else is computed afterwards, from the triangle that won.
 """
 
 from __future__ import annotations
@@ -16,77 +19,117 @@ SUBPIXEL_BITS = 14
 GUARD_PX = 16384.0
 # A triangle clipped by five planes has at most eight corners.
 MAX_CORNERS = 8
+# Screen x of a vertex that cannot be snapped: behind the near plane or beyond the guard band.
+OUTSIDE = np.int32(-(2**31))
+LOW_BITS = np.int64(0xFFFFFFFF)
 
+F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-_inline = numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
+jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+inline = numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
 
 
-@_inline
-def _snap(pixels):  # type: ignore[no-untyped-def]
+@inline
+def snap(pixels):  # type: ignore[no-untyped-def]
+    """Return a pixel coordinate in 1/16384 pixel."""
     return np.int64(np.floor(pixels * (1 << SUBPIXEL_BITS) + 0.5))
 
 
-@_jit
-def _edge_starts_inside(dx, dy):  # type: ignore[no-untyped-def]
+@jit
+def project(
+    vertices: F64, projection: F64, near: float, start: int, stop: int, homogeneous: F64, screen: I32, inverse_z: F64
+) -> None:
+    """Project vertices ``start`` to ``stop``.
+
+    Parameters
+    ----------
+    vertices : (N, 3) float64
+        World metres.
+    projection : (3, 4) float64
+        K [R | t].
+    near : float
+        Metres.
+    start, stop : int
+    homogeneous : (N, 3) float64
+        Written: pixels times z, and z.
+    screen : (N, 2) int32
+        Written: snapped pixels; x is :data:`OUTSIDE` where there are none.
+    inverse_z : (N,) float64
+        Written where there are snapped pixels.
+    """
+    p = projection
+    for i in range(start, stop):
+        x, y, z = vertices[i, 0], vertices[i, 1], vertices[i, 2]
+        hx = p[0, 0] * x + p[0, 1] * y + p[0, 2] * z + p[0, 3]
+        hy = p[1, 0] * x + p[1, 1] * y + p[1, 2] * z + p[1, 3]
+        hz = p[2, 0] * x + p[2, 1] * y + p[2, 2] * z + p[2, 3]
+        homogeneous[i, 0], homogeneous[i, 1], homogeneous[i, 2] = hx, hy, hz
+        screen[i, 0] = OUTSIDE
+        if hz > near:
+            inverse = 1.0 / hz
+            u, v = hx * inverse, hy * inverse
+            if abs(u) <= GUARD_PX and abs(v) <= GUARD_PX:
+                inverse_z[i] = inverse
+                screen[i, 0], screen[i, 1] = snap(u), snap(v)
+
+
+@inline
+def _bias(dx, dy):  # type: ignore[no-untyped-def]
     # Top-left rule for a positively oriented triangle with y down: left edges go up, top edges go right.
-    return dy < 0 or (dy == 0 and dx > 0)
+    return np.int64(0) if dy < 0 or (dy == 0 and dx > 0) else np.int64(1)
 
 
-@_jit
-def _fill(xy, inverse_z, corners, face, z_buffer, face_map, weights):  # type: ignore[no-untyped-def]
-    """Draw one triangle given by snapped corners xy (3, 2), 1/z (3,) and their weights on ``face`` (3, 3)."""
-    height, width = z_buffer.shape
+@jit
+def _fill(x0, y0, x1, y1, x2, y2, z0, z1, z2, area, face, top, keys):  # type: ignore[no-untyped-def]
+    """Draw one triangle: snapped corners and inverse depths; row 0 of ``keys`` is image row ``top``."""
+    rows, width = keys.shape
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
-    x0, y0, x1, y1, x2, y2 = xy[0, 0], xy[0, 1], xy[1, 0], xy[1, 1], xy[2, 0], xy[2, 1]
     first = max(np.int64(0), (min(x0, x1, x2) - half + one - 1) >> SUBPIXEL_BITS)
     last = min(np.int64(width - 1), (max(x0, x1, x2) - half) >> SUBPIXEL_BITS)
-    top = max(np.int64(0), (min(y0, y1, y2) - half + one - 1) >> SUBPIXEL_BITS)
-    bottom = min(np.int64(height - 1), (max(y0, y1, y2) - half) >> SUBPIXEL_BITS)
-    if first > last or top > bottom:
+    upper = max(np.int64(top), (min(y0, y1, y2) - half + one - 1) >> SUBPIXEL_BITS)
+    lower = min(np.int64(top + rows - 1), (max(y0, y1, y2) - half) >> SUBPIXEL_BITS)
+    if first > last or upper > lower:
         return
-    area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
-    if area == 0:
-        return
-    i1, i2 = 1, 2
     if area < 0:
-        # Seen from behind: swapped corners make it positive; both sides count.
-        i1, i2 = 2, 1
-        x1, y1, x2, y2 = x2, y2, x1, y1
+        # Seen from the front: swapped corners make it positive; both sides count.
+        x1, y1, z1, x2, y2, z2 = x2, y2, z2, x1, y1, z1
         area = -area
     dx0, dy0, dx1, dy1, dx2, dy2 = x2 - x1, y2 - y1, x0 - x2, y0 - y2, x1 - x0, y1 - y0
-    bias0 = np.int64(0) if _edge_starts_inside(dx0, dy0) else np.int64(1)
-    bias1 = np.int64(0) if _edge_starts_inside(dx1, dy1) else np.int64(1)
-    bias2 = np.int64(0) if _edge_starts_inside(dx2, dy2) else np.int64(1)
-    px, py = first * one + half, top * one + half
-    row0 = dx0 * (py - y1) - dy0 * (px - x1) - bias0
-    row1 = dx1 * (py - y2) - dy1 * (px - x2) - bias1
-    row2 = dx2 * (py - y0) - dy2 * (px - x0) - bias2
+    px, py = first * one + half, upper * one + half
+    row0 = dx0 * (py - y1) - dy0 * (px - x1) - _bias(dx0, dy0)
+    row1 = dx1 * (py - y2) - dy1 * (px - x2) - _bias(dx1, dy1)
+    row2 = dx2 * (py - y0) - dy2 * (px - x0) - _bias(dx2, dy2)
+    # Inverse depth is affine on the screen; a needle's slope is all rounding, hence the limits.
     scale = 1.0 / area
-    for y in range(top, bottom + 1):
+    slope_x = -((z1 - z0) * dy1 + (z2 - z0) * dy2) * scale
+    slope_y = ((z1 - z0) * dx1 + (z2 - z0) * dx2) * scale
+    low, high = min(z0, z1, z2), max(z0, z1, z2)
+    complement = LOW_BITS - face
+    step0, step1, step2 = dy0 * one, dy1 * one, dy2 * one
+    for y in range(upper, lower + 1):
         w0, w1, w2 = row0, row1, row2
+        row = y - top
+        # From the corner, not from the first row drawn: the same bits in whatever band the row is.
+        at_x0 = z0 + slope_y * (y * one + half - y0)
         for x in range(first, last + 1):
             if (w0 | w1 | w2) >= 0:
-                q0 = (w0 + bias0) * scale * inverse_z[0]
-                q1 = (w1 + bias1) * scale * inverse_z[i1]
-                q2 = (w2 + bias2) * scale * inverse_z[i2]
-                z = 1.0 / (q0 + q1 + q2)
-                # Strictly nearer: triangles come in increasing order, so ties keep the lowest index.
-                if z < z_buffer[y, x]:
-                    z_buffer[y, x] = z
-                    face_map[y, x] = face
-                    for k in range(3):
-                        weights[y, x, k] = z * (q0 * corners[0, k] + q1 * corners[i1, k] + q2 * corners[i2, k])
-            w0 -= dy0 * one
-            w1 -= dy1 * one
-            w2 -= dy2 * one
+                inverse = at_x0 + slope_x * (x * one + half - x0)
+                depth_bits = np.int64(np.float32(min(max(inverse, low), high)).view(np.int32))
+                key = (depth_bits << 32) | complement
+                keys[row, x] = max(keys[row, x], key)
+            w0 -= step0
+            w1 -= step1
+            w2 -= step2
         row0 += dx0 * one
         row1 += dx1 * one
         row2 += dx2 * one
 
 
-@_jit
+@jit
 def _plane_distance(plane, point, near):  # type: ignore[no-untyped-def]
     # point = (u, v, z) before the division: near, then left, right, top, bottom of the guard band.
     if plane == 0:
@@ -100,7 +143,7 @@ def _plane_distance(plane, point, near):  # type: ignore[no-untyped-def]
     return GUARD_PX * point[2] - point[1]
 
 
-@_jit
+@jit
 def _comes_first(a, b):  # type: ignore[no-untyped-def]
     for k in range(3):
         if a[k] != b[k]:
@@ -108,9 +151,9 @@ def _comes_first(a, b):  # type: ignore[no-untyped-def]
     return True
 
 
-@_jit
+@jit
 def _clip(polygon, n, plane, near, out):  # type: ignore[no-untyped-def]
-    """Sutherland–Hodgman against one plane; rows are (u, v, z, three weights on the original triangle)."""
+    """Sutherland–Hodgman against one plane; rows are (u, v, z)."""
     m = 0
     for i in range(n):
         p, q = polygon[i], polygon[(i + 1) % n]
@@ -128,90 +171,136 @@ def _clip(polygon, n, plane, near, out):  # type: ignore[no-untyped-def]
     return m
 
 
-@_jit
-def _fill_clipped(homogeneous, triangle, near, face, z_buffer, face_map, weights):  # type: ignore[no-untyped-def]
+@jit
+def _fill_clipped(homogeneous, a, b, c, near, face, top, keys):  # type: ignore[no-untyped-def]
     """Clip a triangle to the near plane and the guard band, then draw the remaining fan."""
-    polygon, spare = np.zeros((MAX_CORNERS + 1, 6)), np.zeros((MAX_CORNERS + 1, 6))
-    for k in range(3):
-        polygon[k, :3] = homogeneous[triangle[k]]
-        polygon[k, 3 + k] = 1.0
+    polygon, spare = np.zeros((MAX_CORNERS + 1, 3)), np.zeros((MAX_CORNERS + 1, 3))
+    polygon[0], polygon[1], polygon[2] = homogeneous[a], homogeneous[b], homogeneous[c]
     n = 3
     for plane in range(5):
         n = _clip(polygon, n, plane, near, spare)
         polygon, spare = spare, polygon
         if n < 3:
             return
-    xy, inverse_z, corners = np.empty((3, 2), np.int64), np.empty(3), np.empty((3, 3))
+    xy, inverse = np.empty((n, 2), np.int64), np.empty(n)
+    for i in range(n):
+        inverse[i] = 1.0 / polygon[i, 2]
+        xy[i, 0], xy[i, 1] = snap(polygon[i, 0] * inverse[i]), snap(polygon[i, 1] * inverse[i])
+    x0, y0 = xy[0, 0], xy[0, 1]
     for i in range(1, n - 1):
-        fan = (0, i, i + 1)
-        for k in range(3):
-            corner = polygon[fan[k]]
-            inverse_z[k] = 1.0 / corner[2]
-            xy[k, 0], xy[k, 1] = _snap(corner[0] * inverse_z[k]), _snap(corner[1] * inverse_z[k])
-            corners[k] = corner[3:]
-        _fill(xy, inverse_z, corners, face, z_buffer, face_map, weights)
+        x1, y1, x2, y2 = xy[i, 0], xy[i, 1], xy[i + 1, 0], xy[i + 1, 1]
+        area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
+        if area != 0:
+            _fill(x0, y0, x1, y1, x2, y2, inverse[0], inverse[i], inverse[i + 1], area, face, top, keys)
 
 
-@_jit
-def rasterise_view(
-    vertices: F64,
-    faces: npt.NDArray[np.int32],
-    projection: F64,
-    near: float,
-    height: int,
-    width: int,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Rasterise one view.
+@jit
+def determinant(homogeneous, a, b, c):  # type: ignore[no-untyped-def]
+    """Return the determinant of three projected vertices; its sign is that of the area on screen, y down."""
+    h = homogeneous
+    return (
+        h[a, 0] * (h[b, 1] * h[c, 2] - h[b, 2] * h[c, 1])
+        - h[a, 1] * (h[b, 0] * h[c, 2] - h[b, 2] * h[c, 0])
+        + h[a, 2] * (h[b, 0] * h[c, 1] - h[b, 1] * h[c, 0])
+    )
+
+
+@jit
+def draw(
+    faces: I32, homogeneous: F64, screen: I32, inverse_z: F64, near: float, top: int, keys: I64, front: U8
+) -> None:
+    """Draw all triangles into a band of rows, and say which show their front.
 
     Parameters
     ----------
-    vertices : (N, 3) float64
-        World metres.
     faces : (F, 3) int32
-    projection : (3, 4) float64
-        K [R | t].
+    homogeneous, screen, inverse_z : see :func:`project`
     near : float
         Metres.
-    height, width : int
-        Pixels.
-
-    Returns
-    -------
-    face : (H, W) int32
-    barycentric : (H, W, 3) float32
-    depth : (H, W) float32
+    top : int
+        Image row of the band's first.
+    keys : (rows, W) int64
+        0 where nothing is seen yet; written.
+    front : (F,) uint8
+        Written: 1 where the corners run counter-clockwise to the viewer.
     """
-    n = len(vertices)
-    homogeneous, snapped, inverse_depth = np.empty((n, 3)), np.empty((n, 2), np.int64), np.empty(n)
-    outside = np.empty(n, np.bool_)
-    for i in range(n):
-        x, y, z = vertices[i, 0], vertices[i, 1], vertices[i, 2]
-        for k in range(3):
-            homogeneous[i, k] = projection[k, 0] * x + projection[k, 1] * y + projection[k, 2] * z + projection[k, 3]
-        depth = homogeneous[i, 2]
-        outside[i] = True
-        if depth > near:
-            inverse_depth[i] = 1.0 / depth
-            u, v = homogeneous[i, 0] * inverse_depth[i], homogeneous[i, 1] * inverse_depth[i]
-            if abs(u) <= GUARD_PX and abs(v) <= GUARD_PX:
-                outside[i] = False
-                snapped[i, 0], snapped[i, 1] = _snap(u), _snap(v)
-    face_map = np.full((height, width), np.int32(-1))
-    weights = np.zeros((height, width, 3), np.float32)
-    z_buffer = np.full((height, width), np.inf)
-    xy, inverse_z, identity = np.empty((3, 2), np.int64), np.empty(3), np.eye(3)
     for f in range(len(faces)):
-        triangle = faces[f]
-        if outside[triangle[0]] or outside[triangle[1]] or outside[triangle[2]]:
-            _fill_clipped(homogeneous, triangle, near, f, z_buffer, face_map, weights)
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        if screen[a, 0] == OUTSIDE or screen[b, 0] == OUTSIDE or screen[c, 0] == OUTSIDE:
+            front[f] = determinant(homogeneous, a, b, c) < 0
+            _fill_clipped(homogeneous, a, b, c, near, f, top, keys)
             continue
-        for k in range(3):
-            xy[k, 0], xy[k, 1] = snapped[triangle[k], 0], snapped[triangle[k], 1]
-            inverse_z[k] = inverse_depth[triangle[k]]
-        _fill(xy, inverse_z, identity, f, z_buffer, face_map, weights)
-    depth_map = np.zeros((height, width), np.float32)
-    for y in range(height):
+        x0, y0 = np.int64(screen[a, 0]), np.int64(screen[a, 1])
+        x1, y1 = np.int64(screen[b, 0]), np.int64(screen[b, 1])
+        x2, y2 = np.int64(screen[c, 0]), np.int64(screen[c, 1])
+        area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
+        front[f] = area < 0
+        if area != 0:
+            _fill(x0, y0, x1, y1, x2, y2, inverse_z[a], inverse_z[b], inverse_z[c], area, np.int64(f), top, keys)
+
+
+@jit
+def facing(faces: I32, homogeneous: F64, screen: I32, front: U8) -> None:
+    """Say which triangles show their front, as :func:`draw` does, without drawing."""
+    for f in range(len(faces)):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        if screen[a, 0] == OUTSIDE or screen[b, 0] == OUTSIDE or screen[c, 0] == OUTSIDE:
+            front[f] = determinant(homogeneous, a, b, c) < 0
+            continue
+        x0, y0 = np.int64(screen[a, 0]), np.int64(screen[a, 1])
+        x1, y1 = np.int64(screen[b, 0]), np.int64(screen[b, 1])
+        x2, y2 = np.int64(screen[c, 0]), np.int64(screen[c, 1])
+        front[f] = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0) < 0
+
+
+@jit
+def resolve_fragments(  # type: ignore[no-untyped-def]
+    keys, top, faces, homogeneous, screen, inverse_z, face_map, weights, depth
+):
+    """Write triangle, weights and depth of the pixels of a band into the maps of the whole image."""
+    rows, width = keys.shape
+    for row in range(rows):
+        y = top + row
         for x in range(width):
-            if face_map[y, x] >= 0:
-                depth_map[y, x] = z_buffer[y, x]
-    return face_map, weights, depth_map
+            key = keys[row, x]
+            if key == 0:
+                face_map[y, x], depth[y, x] = -1, 0.0
+                weights[y, x, 0], weights[y, x, 1], weights[y, x, 2] = 0.0, 0.0, 0.0
+                continue
+            f = LOW_BITS - (key & LOW_BITS)
+            wa, wb, wc, z = weights_at(x, y, faces[f, 0], faces[f, 1], faces[f, 2], homogeneous, screen, inverse_z)
+            face_map[y, x], depth[y, x] = f, z
+            weights[y, x, 0], weights[y, x, 1], weights[y, x, 2] = wa, wb, wc
+
+
+@inline
+def weights_at(x, y, a, b, c, homogeneous, screen, inverse_z):  # type: ignore[no-untyped-def]
+    """Return the perspective-correct weights of three corners at a pixel's centre, and planar z there."""
+    if screen[a, 0] == OUTSIDE or screen[b, 0] == OUTSIDE or screen[c, 0] == OUTSIDE:
+        return _clipped_weights(x + 0.5, y + 0.5, a, b, c, homogeneous)
+    one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
+    px, py = x * one + half, y * one + half
+    ax, ay = np.int64(screen[a, 0]) - px, np.int64(screen[a, 1]) - py
+    bx, by = np.int64(screen[b, 0]) - px, np.int64(screen[b, 1]) - py
+    cx, cy = np.int64(screen[c, 0]) - px, np.int64(screen[c, 1]) - py
+    ea, eb, ec = np.float64(bx * cy - by * cx), np.float64(cx * ay - cy * ax), np.float64(ax * by - ay * bx)
+    qa, qb, qc = ea * inverse_z[a], eb * inverse_z[b], ec * inverse_z[c]
+    scale = 1.0 / (qa + qb + qc)
+    return qa * scale, qb * scale, qc * scale, (ea + eb + ec) * scale
+
+
+@jit
+def _clipped_weights(x, y, a, b, c, homogeneous):  # type: ignore[no-untyped-def]
+    # Homogeneous edge functions (Olano & Greer 1997) need no corner in front of the camera. Coverage was decided for
+    # snapped corners, so the centre may lie outside by less than the grid: hence the limits.
+    ax, ay, az = homogeneous[a, 0], homogeneous[a, 1], homogeneous[a, 2]
+    bx, by, bz = homogeneous[b, 0], homogeneous[b, 1], homogeneous[b, 2]
+    cx, cy, cz = homogeneous[c, 0], homogeneous[c, 1], homogeneous[c, 2]
+    # Relative to the centre, so that the third component of each product is all that is needed.
+    ax, ay, bx, by, cx, cy = ax - x * az, ay - y * az, bx - x * bz, by - y * bz, cx - x * cz, cy - y * cz
+    qa, qb, qc = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
+    if qa + qb + qc < 0:
+        qa, qb, qc = -qa, -qb, -qc
+    qa, qb, qc = max(qa, 0.0), max(qb, 0.0), max(qc, 0.0)
+    scale = 1.0 / (qa + qb + qc)
+    return qa * scale, qb * scale, qc * scale, (qa * az + qb * bz + qc * cz) * scale

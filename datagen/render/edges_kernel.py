@@ -1,0 +1,344 @@
+"""Compiled edge map: occluding contours and borders of a mesh traced through the pixels they cross."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.render.backends.numba_kernels import OUTSIDE, SUBPIXEL_BITS, inline, jit, snap
+
+# A step in depth below this is none.
+STEP_M = 1e-3
+# What lies beyond a contour is looked up this far from it.
+BEYOND_PX = 1.0 / 64.0
+# Samples are sorted into pairs of pixels in a row, and triangles looked at where a tile of 4 × 4 pixels holds any.
+GROUP_BITS = 1
+TILE_BITS = 2
+# Segments of a contour shorter than this share of it are rounding.
+LEAST_SHARE = 1e-9
+
+F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+
+
+@jit
+def mark_edges(  # type: ignore[no-untyped-def]
+    ends, sides, faces, homogeneous, screen, inverse_z, front, near, hide, top, height, edge
+):
+    """Mark the edge pixels of a band of rows.
+
+    Parameters
+    ----------
+    ends, sides : see :func:`datagen.render.edges_topology.mesh_edges`
+    faces, homogeneous, screen, inverse_z, front : see :func:`datagen.render.backends.numba_kernels.draw`
+    near : float
+        Metres.
+    hide : bool
+        Whether the backs of triangles hold no surface (but hide what is behind them).
+    top : int
+        Image row of the first row of ``edge``; may be -1.
+    height : int
+        Rows of the image.
+    edge : (rows, W) uint8
+        Written: 0 or 1; rows beyond the image stay 0.
+    """
+    edge[:] = 0
+    segments = _contours(ends, sides, faces, homogeneous, screen, inverse_z, front, near, hide)
+    places, inverse = _walk(segments, top, height, edge.shape)
+    if len(places) == 0:
+        return
+    best, shows_front = _nearest(places, faces, homogeneous, screen, inverse_z, front, near, top, edge.shape)
+    width = edge.shape[1]
+    for s in range(len(places)):
+        z = 1.0 / inverse[s]
+        inner_empty, outer_empty = places[s, 3] != 0, True
+        if best[s] > 0.0:
+            beyond = 1.0 / best[s]
+            if beyond < z - STEP_M:
+                continue
+            outer_empty = hide and not shows_front[s]
+            if not outer_empty and not inner_empty and beyond - z <= STEP_M:
+                continue
+        if not (inner_empty and outer_empty):
+            edge[places[s, 0] // width, places[s, 0] % width] = 1
+
+
+@inline
+def _inner_sign(side, front):  # type: ignore[no-untyped-def]
+    # 1 where the triangle lies on the side (-dy, dx) of the edge's direction on screen.
+    area = -1 if front[side >> 1] else 1
+    return area if side & 1 else -area
+
+
+@jit
+def _contours(ends, sides, faces, homogeneous, screen, inverse_z, front, near, hide):  # type: ignore[no-untyped-def]
+    """Return the occluding contours and borders of a view.
+
+    Returns
+    -------
+    (M, 8) float64
+        Screen x, y and inverse depth of the start, their change to the end, 1 or -1 for the side on which the
+        surface lies, and 1 where nothing is shown on this side.
+    """
+    segments, count = np.empty((1024, 8)), 0
+    one = float(1 << SUBPIXEL_BITS)
+    point = np.empty((2, 3))
+    for e in range(len(ends)):
+        s0, s1 = sides[e, 0], sides[e, 1]
+        sign = _inner_sign(s0, front)
+        same_side = s1 >= 0 and sign == _inner_sign(s1, front)
+        turned = hide and s1 >= 0 and front[s0 >> 1] != front[s1 >> 1]
+        if s1 >= 0 and not same_side and not turned:
+            continue
+        a, b = ends[e, 0], ends[e, 1]
+        if screen[a, 0] != OUTSIDE and screen[b, 0] != OUTSIDE:
+            point[0, 0], point[0, 1], point[0, 2] = screen[a, 0] / one, screen[a, 1] / one, inverse_z[a]
+            point[1, 0], point[1, 1], point[1, 2] = screen[b, 0] / one, screen[b, 1] / one, inverse_z[b]
+        elif not _clip_near(homogeneous, a, b, near, point):
+            continue
+        empty = 0
+        if hide and s1 < 0:
+            empty = 1 - front[s0 >> 1]
+        elif hide and same_side:
+            empty = 1 - front[_nearer(s0, s1, a, b, faces, screen, inverse_z, front) >> 1]
+        elif hide and not front[s0 >> 1]:
+            # Front and back of neighbours with contrary windings: the shown side counts as this one.
+            sign = -sign
+        if count == len(segments):
+            segments = _grown(segments)
+        for k in range(3):
+            segments[count, k] = point[0, k]
+            segments[count, 3 + k] = point[1, k] - point[0, k]
+        segments[count, 6], segments[count, 7] = sign, empty
+        count += 1
+    return segments[:count]
+
+
+@jit
+def _walk(segments, top, height, shape):  # type: ignore[no-untyped-def]
+    """Return a sample for every pixel that a contour or border crosses.
+
+    Returns
+    -------
+    places : (S, 4) int64
+        Pixel of the band, snapped x and y just beyond the edge, 1 where nothing is shown on this side of it.
+    inverse : (S,) float64
+        Inverse depth of the edge there.
+    """
+    places, inverse, count = np.empty((1024, 4), np.int64), np.empty(1024), 0
+    width = shape[1]
+    upper, lower = max(top, 0), min(top + shape[0], height)
+    for m in range(len(segments)):
+        x0, y0, dx, dy = segments[m, 0], segments[m, 1], segments[m, 3], segments[m, 4]
+        length = np.sqrt(dx * dx + dy * dy)
+        t, end = _clip_rectangle(x0, y0, dx, dy, float(width), float(upper), float(lower))
+        if length == 0.0 or t >= end:
+            continue
+        beyond = segments[m, 6] * BEYOND_PX / length
+        while t < end:
+            # Grid lines are numbered, not added up, so that their places do not depend on where the walk began.
+            stop = min(_next_line(x0, dx, t), _next_line(y0, dy, t), end)
+            if stop - t > LEAST_SHARE:
+                if count == len(places):
+                    places, inverse = _grown(places), _grown_row(inverse)
+                middle = 0.5 * (t + stop)
+                x, y = x0 + middle * dx, y0 + middle * dy
+                column = min(max(int(np.floor(x)), 0), width - 1)
+                row = min(max(int(np.floor(y)), upper), lower - 1) - top
+                places[count, 0] = row * width + column
+                places[count, 1], places[count, 2] = snap(x + beyond * dy), snap(y - beyond * dx)
+                places[count, 3] = int(segments[m, 7])
+                inverse[count] = segments[m, 2] + middle * segments[m, 5]
+                count += 1
+            t = stop
+    return places[:count], inverse[:count]
+
+
+@inline
+def _next_line(origin, slope, t):  # type: ignore[no-untyped-def]
+    """Return the parameter above ``t`` at which a coordinate next becomes whole."""
+    if slope == 0.0:
+        return np.inf
+    step = 1.0 if slope > 0 else -1.0
+    line = np.floor(origin + t * slope) + (1.0 if slope > 0 else 0.0)
+    found = (line - origin) / slope
+    while found <= t:
+        line += step
+        found = (line - origin) / slope
+    return found
+
+
+@jit
+def _grown(a):  # type: ignore[no-untyped-def]
+    longer = np.empty((2 * len(a), a.shape[1]), a.dtype)
+    longer[: len(a)] = a
+    return longer
+
+
+@jit
+def _grown_row(a):  # type: ignore[no-untyped-def]
+    longer = np.empty(2 * len(a), a.dtype)
+    longer[: len(a)] = a
+    return longer
+
+
+@jit
+def _clip_near(homogeneous, a, b, near, point):  # type: ignore[no-untyped-def]
+    """Write the part of a segment in front of the near plane as screen x, y and inverse depth; False if none."""
+    h = homogeneous
+    za, zb = h[a, 2], h[b, 2]
+    if za <= near and zb <= near:
+        return False
+    t0 = (near - za) / (zb - za) if za < near else 0.0
+    t1 = (near - za) / (zb - za) if zb < near else 1.0
+    for i, t in enumerate((t0, t1)):
+        z = za + t * (zb - za)
+        point[i, 0] = (h[a, 0] + t * (h[b, 0] - h[a, 0])) / z
+        point[i, 1] = (h[a, 1] + t * (h[b, 1] - h[a, 1])) / z
+        point[i, 2] = 1.0 / z
+    return True
+
+
+@jit
+def _clip_rectangle(x0, y0, dx, dy, width, upper, lower):  # type: ignore[no-untyped-def]
+    """Return the range of the parameter for which a segment lies in the rectangle (Liang & Barsky 1984)."""
+    start, end = 0.0, 1.0
+    for origin, slope, low, high in ((x0, dx, 0.0, width), (y0, dy, upper, lower)):
+        if slope == 0.0:
+            if origin < low or origin >= high:
+                return 1.0, 0.0
+            continue
+        enter, leave = (low - origin) / slope, (high - origin) / slope
+        if slope < 0.0:
+            enter, leave = leave, enter
+        start, end = max(start, enter), min(end, leave)
+    return start, end
+
+
+@jit
+def _nearer(s0, s1, a, b, faces, screen, inverse_z, front):  # type: ignore[no-untyped-def]
+    """Return which of two triangles on the same side of their edge is nearer to the camera."""
+    shown = s0 if front[s0 >> 1] else s1
+    slope = np.empty(2)
+    for i, side in enumerate((s0, s1)):
+        f = side >> 1
+        c = faces[f, 0]
+        for k in range(1, 3):
+            if c in (a, b):
+                c = faces[f, k]
+        if screen[a, 0] == OUTSIDE or screen[b, 0] == OUTSIDE or screen[c, 0] == OUTSIDE:
+            return shown
+        ex, ey = float(screen[b, 0]) - screen[a, 0], float(screen[b, 1]) - screen[a, 1]
+        vx, vy = float(screen[c, 0]) - screen[a, 0], float(screen[c, 1]) - screen[a, 1]
+        square = ex * ex + ey * ey
+        away = abs(ex * vy - ey * vx)
+        if square == 0.0 or away == 0.0:
+            return shown
+        foot = inverse_z[a] + (vx * ex + vy * ey) / square * (inverse_z[b] - inverse_z[a])
+        slope[i] = (inverse_z[c] - foot) / away
+    if slope[0] == slope[1]:
+        return shown
+    return s0 if slope[0] > slope[1] else s1
+
+
+@jit
+def _nearest(places, faces, homogeneous, screen, inverse_z, front, near, top, shape):  # type: ignore[no-untyped-def]
+    """Return the largest inverse depth of all triangles at each sample, 0 for none, and whether it is a front."""
+    count = len(places)
+    best, shows_front = np.zeros(count), np.zeros(count, np.uint8)
+    start, order, xs, ys, occupied = _sorted_samples(places, top, shape)
+    shift, wide = np.int64(SUBPIXEL_BITS), np.int64(SUBPIXEL_BITS + GROUP_BITS)
+    across, last_row = _groups(shape[1]), shape[0] - 1
+    to_tile = TILE_BITS - GROUP_BITS
+    offset = np.int64(top) << SUBPIXEL_BITS
+    for f in range(len(faces)):
+        a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
+        x0, x1, x2 = np.int64(screen[a, 0]), np.int64(screen[b, 0]), np.int64(screen[c, 0])
+        if OUTSIDE in (x0, x1, x2):
+            if max(homogeneous[a, 2], homogeneous[b, 2], homogeneous[c, 2]) > near:
+                _cover_clipped(f, a, b, c, homogeneous, near, places, front, best, shows_front)
+            continue
+        y0, y1, y2 = np.int64(screen[a, 1]), np.int64(screen[b, 1]), np.int64(screen[c, 1])
+        left, right = min(x0, x1, x2), max(x0, x1, x2)
+        above, below = min(y0, y1, y2), max(y0, y1, y2)
+        first, last = min(max(left >> wide, 0), across - 1), min(max(right >> wide, 0), across - 1)
+        upper = min(max((above - offset) >> shift, 0), last_row)
+        lower = min(max((below - offset) >> shift, 0), last_row)
+        if not _any_occupied(occupied, first >> to_tile, last >> to_tile, upper >> TILE_BITS, lower >> TILE_BITS):
+            continue
+        for row in range(upper, lower + 1):
+            for i in range(start[row * across + first], start[row * across + last + 1]):
+                px, py = xs[i], ys[i]
+                if px < left or px > right:
+                    continue
+                ea = (x1 - px) * (y2 - py) - (y1 - py) * (x2 - px)
+                eb = (x2 - px) * (y0 - py) - (y2 - py) * (x0 - px)
+                ec = (x0 - px) * (y1 - py) - (y0 - py) * (x1 - px)
+                area = ea + eb + ec
+                if area == 0 or ((ea < 0 or eb < 0 or ec < 0) and (ea > 0 or eb > 0 or ec > 0)):
+                    continue
+                found = (ea * inverse_z[a] + eb * inverse_z[b] + ec * inverse_z[c]) / area
+                s = order[i]
+                if found > best[s]:
+                    best[s], shows_front[s] = found, front[f]
+    return best, shows_front
+
+
+@inline
+def _groups(width):  # type: ignore[no-untyped-def]
+    return ((width - 1) >> GROUP_BITS) + 1
+
+
+@jit
+def _sorted_samples(places, top, shape):  # type: ignore[no-untyped-def]
+    """Sort samples by row and, within a row, by groups of pixels; say which square tiles hold any."""
+    wide = SUBPIXEL_BITS + GROUP_BITS
+    count, across = len(places), _groups(shape[1])
+    offset = np.int64(top) << SUBPIXEL_BITS
+    occupied = np.zeros((((shape[0] - 1) >> TILE_BITS) + 1, ((shape[1] - 1) >> TILE_BITS) + 1), np.uint8)
+    group, start = np.empty(count, np.int64), np.zeros(across * shape[0] + 1, np.int32)
+    for s in range(count):
+        column = min(max(places[s, 1] >> wide, 0), across - 1)
+        row = min(max((places[s, 2] - offset) >> SUBPIXEL_BITS, 0), shape[0] - 1)
+        group[s] = row * across + column
+        start[group[s] + 1] += 1
+        occupied[row >> TILE_BITS, column >> (TILE_BITS - GROUP_BITS)] = 1
+    for i in range(across * shape[0]):
+        start[i + 1] += start[i]
+    order, cursor = np.empty(count, np.int64), start[:-1].copy()
+    xs, ys = np.empty(count, np.int64), np.empty(count, np.int64)
+    for s in range(count):
+        at = cursor[group[s]]
+        order[at], xs[at], ys[at] = s, places[s, 1], places[s, 2]
+        cursor[group[s]] += 1
+    return start, order, xs, ys, occupied
+
+
+@inline
+def _any_occupied(occupied, first, last, upper, lower):  # type: ignore[no-untyped-def]
+    for row in range(upper, lower + 1):
+        for column in range(first, last + 1):
+            if occupied[row, column]:
+                return True
+    return False
+
+
+@jit
+def _cover_clipped(f, a, b, c, homogeneous, near, places, front, best, shows_front):  # type: ignore[no-untyped-def]
+    """Compare a triangle that reaches out of the snapped range with every sample, in homogeneous coordinates."""
+    one = float(1 << SUBPIXEL_BITS)
+    h = homogeneous
+    for s in range(len(places)):
+        x, y = places[s, 1] / one, places[s, 2] / one
+        ax, ay = h[a, 0] - x * h[a, 2], h[a, 1] - y * h[a, 2]
+        bx, by = h[b, 0] - x * h[b, 2], h[b, 1] - y * h[b, 2]
+        cx, cy = h[c, 0] - x * h[c, 2], h[c, 1] - y * h[c, 2]
+        qa, qb, qc = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
+        total = qa + qb + qc
+        if total == 0.0 or ((qa < 0 or qb < 0 or qc < 0) and (qa > 0 or qb > 0 or qc > 0)):
+            continue
+        z = (qa * h[a, 2] + qb * h[b, 2] + qc * h[c, 2]) / total
+        if z > near and 1.0 / z > best[s]:
+            best[s], shows_front[s] = 1.0 / z, front[f]
