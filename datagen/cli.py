@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from datagen.commands import bench, build, demo, frames, inspect, recipe, report, warp
+from datagen.commands import bench, build, demo, frames, inspect, recipe, report, share, warp
 from datagen.errors import CanonfaceError, StorageError
 
 INTERRUPTED = 130
@@ -25,7 +25,7 @@ app = typer.Typer(
     "2 wrong use or bad input.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for group in (demo, build, warp, frames, inspect, report, bench, recipe):
+for group in (demo, build, warp, frames, inspect, share, report, bench, recipe):
     group.register(app)
 
 

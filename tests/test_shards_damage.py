@@ -117,7 +117,7 @@ def test_a_truncated_file_is_noticed(copy: Path, path: str, keep: float) -> None
     os.truncate(copy / path, int(size * keep) if keep < 1 else int(keep))
     with pytest.raises(CorruptDatasetError, match="shard 3"):
         open_dataset(copy)["train"].sample(50)
-    assert {(p.split, p.shard) for p in verify_dataset(copy, deep=False).problems} == {("train", 3)}
+    assert {(p.split, p.shard) for p in verify_dataset(copy, level="quick").problems} == {("train", 3)}
 
 
 @pytest.mark.parametrize("path", ["train/depth/c.4.0.0", "train/valid/c.4"])
@@ -125,7 +125,7 @@ def test_a_missing_file_is_never_read_as_zeros(copy: Path, path: str) -> None:
     (copy / path).unlink()
     with pytest.raises(CorruptDatasetError, match="shard 4"):
         open_dataset(copy)["train"].sample(70)
-    assert not verify_dataset(copy, deep=False).ok
+    assert not verify_dataset(copy, level="quick").ok
 
 
 @pytest.mark.parametrize("path", ["records/val-00001.json", "val/zarr.json", "train/time/zarr.json", "zarr.json"])
@@ -136,7 +136,7 @@ def test_any_flipped_bit_of_metadata_is_noticed(copy: Path, path: str) -> None:
         if _same_json(original, (copy / path).read_bytes()):
             continue  # white space
         try:
-            assert not verify_dataset(copy, deep=False).ok, position
+            assert not verify_dataset(copy, level="quick").ok, position
         except DatasetError:
             assert path == "zarr.json"
         (copy / path).write_bytes(original)
@@ -152,7 +152,7 @@ def _same_json(a: bytes, b: bytes) -> bool:
 def test_stray_files_are_named(copy: Path) -> None:
     (copy / "train/depth/more").mkdir()
     (copy / "train/depth/more/extra").write_text("x")
-    (problem,) = verify_dataset(copy, deep=False).problems
+    (problem,) = verify_dataset(copy, level="quick").problems
     assert "train/depth/more/extra" in str(problem)
 
 
@@ -175,7 +175,7 @@ def test_a_subject_in_two_splits_is_found(tmp_path: Path, monkeypatch: pytest.Mo
         finalise(root, make_plan(**lie), list_records(root))
     monkeypatch.setattr("datagen.shards.finish._check_order", lambda *_: None)
     finalise(root, make_plan(**lie), list_records(root))
-    report = verify_dataset(root, deep=False)
+    report = verify_dataset(root, level="quick")
     (problem,) = report.problems
     assert (problem.split, problem.sample) == ("train", sample_keys("train").index(("cleo", "neutral", "cam00", 0)))
     assert "cleo" in problem.message

@@ -3,45 +3,70 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from datagen.commands.options import JsonOption, print_json, table
 from datagen.errors import InputError
 
-DatasetArgument = Annotated[Path, typer.Argument(help="A dataset.zarr folder, or the build folder that holds one.")]
+if TYPE_CHECKING:
+    from datagen.flows.rerender import RenderedAgain
+
+DatasetArgument = Annotated[
+    str, typer.Argument(help="A dataset.zarr folder, the build folder that holds one, or s3://bucket/prefix.")
+]
 
 INSPECT_PX = 280
 
 
-def dataset_path(path: Path) -> Path:
-    """Return the dataset of a build folder, or the path itself."""
-    inside = path / "dataset.zarr"
-    return inside if inside.is_dir() else path
-
-
 def verify_command(
     dataset: DatasetArgument,
-    quick: Annotated[bool, typer.Option("--quick", help="Metadata, lengths and index only, no bytes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Lengths instead of the digest of every byte.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also decode every map and check every value.")] = False,
+    rerender: Annotated[
+        int, typer.Option(metavar="K", min=0, help="Also render K random samples again from the build's warps.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Which samples --rerender takes.")] = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Check a dataset's structure, records, bytes and values; exit code 1 if anything is wrong.
+    """Check a dataset's structure, records, index, splits and bytes; exit code 1 if anything is wrong.
 
-    Example: datagen verify runs/demo/dataset.zarr
+    Example: datagen verify runs/demo --deep --rerender 4
     """
     from datagen.shards import verify_dataset
+    from datagen.shards.verify import LEVELS, Level
 
-    report = verify_dataset(dataset_path(dataset), deep=not quick)
+    if quick and deep:
+        raise InputError("--quick and --deep exclude each other", "one of them", "")
+    level: Level = "quick" if quick else "deep" if deep else "digests"
+    report = verify_dataset(dataset, level)
+    again = _render_again(dataset, rerender, seed) if rerender and report.ok else []
+    wrong = [sample for sample in again if not sample.ok]
     if json_output:
-        print_json(report.to_json())
+        content = report.to_json()
+        print_json({**content, "ok": report.ok and not wrong, "rerendered": [sample.to_json() for sample in again]})
     else:
-        for problem in report.problems:
+        for problem in (*report.problems, *wrong):
             print(problem)
         examined = ", ".join(f"{count} {name}" for name, count in report.counts.items())
         print(f"{'ok' if report.ok else f'{len(report.problems)} problems'}: {examined}")
-    if not report.ok:
+        print(f"checked ({level}): {LEVELS[level]}")
+        if again:
+            print(f"rendered again: {len(again)} samples, {len(wrong)} of them different")
+    if wrong or not report.ok:
         raise SystemExit(1)
+
+
+def _render_again(dataset: str, count: int, seed: int) -> list[RenderedAgain]:
+    from datagen.flows.rerender import render_again
+
+    root = Path(dataset)
+    if not (root / "manifest.json").is_file():
+        raise InputError(
+            f"{dataset} is no build folder, so there are no warps to render from", "the --out of `datagen build`", ""
+        )
+    return render_again(root, count, seed)
 
 
 def stats_command(dataset: DatasetArgument, json_output: JsonOption = False) -> None:
@@ -51,7 +76,7 @@ def stats_command(dataset: DatasetArgument, json_output: JsonOption = False) -> 
     """
     from datagen.shards import stats
 
-    content = stats(dataset_path(dataset))
+    content = stats(dataset)
     if json_output:
         print_json(content)
     else:
@@ -93,7 +118,7 @@ def inspect_command(
     from datagen.audit.samples import sample_row
     from datagen.shards import open_dataset, sample_provenance
 
-    opened = open_dataset(dataset_path(dataset))
+    opened = open_dataset(dataset)
     count = len(opened[split])
     if sample >= count:
         raise InputError(f"{split} has no sample {sample}", f"0 to {count - 1}" if count else "a split with samples")

@@ -14,7 +14,7 @@ from datagen.flows.records import content_key, read_frame_record
 from datagen.flows.shard_stage import ShardPlan
 from datagen.shards import VerifyReport, finalise, open_dataset, read_record, verify_dataset
 from datagen.shards.atomic import atomic_write_bytes
-from datagen.shards.ledger import record_path
+from datagen.shards.store import LocalStore
 
 REPORT_KEY = "report.key"
 
@@ -28,7 +28,7 @@ def finish_dataset(layout: BuildLayout, shards: ShardPlan) -> VerifyReport:
         If a shard is missing, or the disk refuses.
     """
     with disk_refusals("finishing the dataset"):
-        records = [read_record(record_path(layout.dataset, unit)) for unit in shards.dataset.units]
+        records = [read_record(LocalStore(layout.dataset), unit) for unit in shards.dataset.units]
         finalise(layout.dataset, shards.dataset, records)
         return verify_dataset(layout.dataset)
 

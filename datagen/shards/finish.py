@@ -10,13 +10,13 @@ from datagen.errors import StorageError
 from datagen.shards.access import ChunkReader
 from datagen.shards.atomic import atomic_write_bytes, fsync_folder, is_temporary, storage_errors
 from datagen.shards.index import IndexTables, index_problems
-from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, unit_files
-from datagen.shards.metadata import array_metadata, group_metadata, metadata_bytes, root_attributes
+from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, record_key, unit_files
+from datagen.shards.metadata import ROOT_METADATA, group_metadata, metadata_bytes, plan_documents, root_attributes
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
 from datagen.shards.reader import Dataset, open_dataset
-from datagen.shards.schema import ARRAYS, SPLITS
+from datagen.shards.schema import SPLITS
 from datagen.shards.store import LocalStore
-from datagen.shards.writer import ROOT_METADATA, STAGING
+from datagen.shards.writer import STAGING
 
 
 def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> Dataset:
@@ -41,9 +41,9 @@ def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> D
     root = Path(root)
     by_name = {record.name: record for record in records}
     files = _check_records(root, plan, by_name)
-    documents = _documents(plan)
+    documents = plan_documents(plan)
     documents[ROOT_METADATA] = metadata_bytes(group_metadata(root_attributes(plan, files)))
-    keep = {*documents, *files, *(f"{RECORDS}/{unit.name}.json" for unit in plan.units)}
+    keep = {*documents, *files, *(record_key(unit) for unit in plan.units)}
     with storage_errors(f"finishing {root}"):
         root.mkdir(parents=True, exist_ok=True)
         stale = [path for path in sorted(root.rglob("*")) if _is_ours(root, path, keep)]
@@ -71,14 +71,15 @@ def _check_records(root: Path, plan: DatasetPlan, by_name: dict[str, ShardRecord
     for unit in plan.units:
         record = by_name.get(unit.name)
         problem = None
-        if record is None or not (root / RECORDS / f"{unit.name}.json").is_file():
+        if record is None or not (root / record_key(unit)).is_file():
             problem = "it was never finished"
         elif record.samples != unit.samples or set(record.files) != set(unit_files(unit)):
             problem = f"it holds {record.samples} samples in {len(record.files)} files, planned were {unit.samples}"
         elif record.encoding_digest != plan.encoding_digest or record.algorithm != ENCODING_VERSION:
             problem = "it was written for another plan; content keys must depend on DatasetPlan.encoding_digest"
         else:
-            found = (file_problem(root, path, digest, deep=False) for path, digest in record.files.items())
+            store = LocalStore(root)
+            found = (file_problem(store, key, expected, digest=False) for key, expected in record.files.items())
             problem = next((text for text in found if text), None)
         if record is None or problem:
             raise StorageError(
@@ -88,16 +89,6 @@ def _check_records(root: Path, plan: DatasetPlan, by_name: dict[str, ShardRecord
             )
         files.update({path: digest.sha256 for path, digest in record.files.items()})
     return files
-
-
-def _documents(plan: DatasetPlan) -> dict[str, bytes]:
-    documents = {}
-    for split in SPLITS:
-        for name in ARRAYS:
-            metadata = array_metadata(name, plan.counts[split], plan.resolution, plan.samples_per_shard)
-            documents[f"{split}/{name}/zarr.json"] = metadata_bytes(metadata)
-        documents[f"{split}/zarr.json"] = metadata_bytes(group_metadata({}))
-    return documents
 
 
 def _is_ours(root: Path, path: Path, keep: set[str]) -> bool:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen.errors import CorruptDatasetError
-from datagen.shards.atomic import atomic_write_bytes, storage_errors
+from datagen.errors import CorruptDatasetError, MissingObjectError, StorageError
+from datagen.shards.atomic import is_temporary
 from datagen.shards.metadata import chunk_path, metadata_bytes
 from datagen.shards.plan import ENCODING_VERSION, ShardUnit
 from datagen.shards.schema import ARRAYS
+from datagen.shards.store import LocalStore, Store
 
 RECORDS = "records"
-_READ_BYTES = 1 << 20
+_READ_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -83,48 +84,40 @@ class ShardRecord:
         )
 
 
-def record_path(root: Path, unit: ShardUnit) -> Path:
-    """Path of a shard's commit record."""
-    return root / RECORDS / f"{unit.name}.json"
+def record_key(unit: ShardUnit) -> str:
+    """Key of a shard's commit record in its dataset's store."""
+    return f"{RECORDS}/{unit.name}.json"
 
 
 def unit_files(unit: ShardUnit) -> list[str]:
-    """Paths of a shard's files relative to the root, in the order they appear: ``valid`` last."""
+    """Keys of a shard's files, in the order they appear: ``valid`` last."""
     return [chunk_path(unit.split, name, unit.index) for name in ARRAYS]
 
 
-def write_record(root: Path, record: ShardRecord) -> None:
+def write_record(store: Store, record: ShardRecord) -> None:
     """Write a commit record atomically.
 
     Raises
     ------
     StorageError
     """
-    atomic_write_bytes(root / RECORDS / f"{record.name}.json", metadata_bytes(record.to_json()))
+    store.write(f"{RECORDS}/{record.name}.json", metadata_bytes(record.to_json()))
 
 
-def read_record(path: Path) -> ShardRecord:
-    """Read one commit record.
+def read_record(store: Store, unit: ShardUnit) -> ShardRecord:
+    """Read the commit record of a shard.
 
     Raises
     ------
     CorruptDatasetError
         If it is missing or not as written.
     StorageError
-        If the disk refuses.
+        If the disk or store refuses.
     """
-    try:
-        with storage_errors(f"reading {path}"):
-            return ShardRecord.from_json(json.loads(path.read_bytes()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptDatasetError(
-            f"record {path} cannot be read ({type(error).__name__}: {error})",
-            "the JSON of a finished shard",
-            "Delete the record and build again; the shard is then rewritten",
-        ) from None
+    return _read(store, record_key(unit))
 
 
-def list_records(root: Path) -> list[ShardRecord]:
+def list_records(root: Path | Store) -> list[ShardRecord]:
     """Read every commit record of a dataset or an unfinished build, in order of split and index.
 
     Raises
@@ -132,7 +125,23 @@ def list_records(root: Path) -> list[ShardRecord]:
     CorruptDatasetError
         If one cannot be read.
     """
-    return [read_record(path) for path in sorted((root / RECORDS).glob("*.json"))]
+    store = LocalStore(root) if isinstance(root, Path) else root
+    keys = (key for key in store.list(RECORDS) if key.endswith(".json") and not is_temporary(key.rpartition("/")[2]))
+    return [_read(store, key) for key in keys]
+
+
+def _read(store: Store, key: str) -> ShardRecord:
+    try:
+        return ShardRecord.from_json(json.loads(store.read(key)))
+    except MissingObjectError:
+        reason = "it is missing"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise CorruptDatasetError(
+        f"record {store.url}/{key} cannot be read ({reason})",
+        "the JSON of a finished shard",
+        "Delete the record and build again; the shard is then rewritten",
+    )
 
 
 def digest_file(path: Path) -> FileDigest:
@@ -145,35 +154,47 @@ def digest_file(path: Path) -> FileDigest:
     return FileDigest(digest.hexdigest(), length)
 
 
-def file_problem(root: Path, path: str, expected: FileDigest, *, deep: bool = True) -> str | None:
-    """Say what is wrong with a shard file, or None. ``deep`` compares the digest too, not the length alone."""
+def digest_object(store: Store, key: str) -> FileDigest:
+    """SHA-256 and length of a file of a store, read in parts; raises as ``Store.read``."""
+    digest, length = hashlib.sha256(), 0
+    while block := store.read(key, length, _READ_BYTES):
+        digest.update(block)
+        length += len(block)
+        if len(block) < _READ_BYTES:
+            break
+    return FileDigest(digest.hexdigest(), length)
+
+
+def file_problem(store: Store, key: str, expected: FileDigest, *, digest: bool) -> str | None:
+    """Say what is wrong with a shard file, or None. ``digest`` reads every byte; otherwise only the length is seen."""
     try:
-        length = (root / path).stat().st_size
+        length = store.size(key)
         if length != expected.bytes:
-            return f"{path} has {length} bytes, its record says {expected.bytes}"
-        if deep and digest_file(root / path) != expected:
-            return f"the bytes of {path} are not those of its record"
-    except FileNotFoundError:
-        return f"{path} is missing"
-    except OSError as error:
-        return f"{path} cannot be read: {error}"
+            return f"{key} has {length} bytes, its record says {expected.bytes}"
+        if digest and digest_object(store, key) != expected:
+            return f"the bytes of {key} are not those of its record"
+    except MissingObjectError:
+        return f"{key} is missing"
+    except StorageError as error:
+        return f"{key} cannot be read: {error.found}"
     return None
 
 
-def unit_is_complete(root: Path, unit: ShardUnit, content_key: str) -> bool:
-    """Whether a shard is on disk, whole, and made of what ``content_key`` stands for.
+def unit_is_complete(root: Path | Store, unit: ShardUnit, content_key: str) -> bool:
+    """Whether a shard is there, whole, and made of what ``content_key`` stands for.
 
     Parameters
     ----------
-    root : Path
+    root : Path or Store
         The ``dataset.zarr`` folder, which need not exist.
     unit : ShardUnit
     content_key : str
         Must depend on everything that decides the shard's bytes, ``DatasetPlan.encoding_digest`` included.
     """
+    store = LocalStore(root) if isinstance(root, Path) else root
     try:
-        record = ShardRecord.from_json(json.loads(record_path(root, unit).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        record = read_record(store, unit)
+    except (CorruptDatasetError, StorageError):
         return False
     fits = (
         record.content_key == content_key
@@ -185,5 +206,7 @@ def unit_is_complete(root: Path, unit: ShardUnit, content_key: str) -> bool:
         return False
     # Lengths first: they are cheap and catch most of what a crash can do.
     return not any(
-        file_problem(root, path, digest, deep=deep) for deep in (False, True) for path, digest in record.files.items()
+        file_problem(store, key, expected, digest=digest)
+        for digest in (False, True)
+        for key, expected in record.files.items()
     )

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from datagen.shards.plan import DatasetPlan, canonical_json, sha256_text
-from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, ArraySpec
+from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, SPLITS, ArraySpec
 
 PIXEL_CENTER = 0.5
+ROOT_METADATA = "zarr.json"
 _DIMENSIONS = {2: ["row", "column"], 3: ["channel", "row", "column"]}
 
 
@@ -80,6 +81,17 @@ def chunk_path(split: str, name: str, index: int) -> str:
 def metadata_bytes(document: Mapping[str, Any]) -> bytes:
     """Return the bytes of a metadata document."""
     return (canonical_json(document) + "\n").encode()
+
+
+def plan_documents(plan: DatasetPlan) -> dict[str, bytes]:
+    """Return the metadata documents of a plan by their keys, all but the root's."""
+    documents = {}
+    for split in SPLITS:
+        for name in ARRAYS:
+            metadata = array_metadata(name, plan.counts[split], plan.resolution, plan.samples_per_shard)
+            documents[f"{split}/{name}/{ROOT_METADATA}"] = metadata_bytes(metadata)
+        documents[f"{split}/{ROOT_METADATA}"] = metadata_bytes(group_metadata({}))
+    return documents
 
 
 def content_digest(plan: DatasetPlan, files: Mapping[str, str]) -> str:

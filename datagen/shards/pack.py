@@ -55,12 +55,25 @@ class ShardPacker:
         StorageError
             If the compressor does not give back what it was given.
         """
+        packed = {}
+        for name in self._maps:
+            spec = ARRAYS[name]
+            values = np.ascontiguousarray(row[name], np.dtype(spec.dtype).newbyteorder("<"))
+            packed[name] = self._pack(name, difference_rows(values) if spec.differenced else values)
+        self.add_packed(row, packed)
+
+    def add_packed(self, row: dict[str, Any], packed: dict[str, bytes]) -> None:
+        """Take over one sample whose maps are packed already.
+
+        Parameters
+        ----------
+        row : mapping of the name of every small array to its value
+        packed : mapping of the name of every map array to its chunk, checksum included
+        """
         for name, small in self._small.items():
             small[self._count] = row[name]
         for name, chunks in self._maps.items():
-            spec = ARRAYS[name]
-            values = np.ascontiguousarray(row[name], np.dtype(spec.dtype).newbyteorder("<"))
-            chunks.append(self._pack(name, difference_rows(values) if spec.differenced else values))
+            chunks.append(packed[name])
         self._count += 1
 
     def _pack(self, name: str, stored: npt.NDArray[Any]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from datagen.shards.ledger import read_record, record_path
+from datagen.shards.ledger import read_record
 from datagen.shards.metadata import chunk_path
 from datagen.shards.plan import ShardUnit
 from datagen.shards.reader import Dataset
@@ -41,7 +41,7 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
     shard, position = divmod(i, plan.samples_per_shard)
     start = shard * plan.samples_per_shard
     unit = ShardUnit(split, shard, start, min(start + plan.samples_per_shard, len(part)))
-    record = read_record(record_path(dataset.path, unit))
+    record = read_record(dataset.store, unit)
     return {
         "dataset": dataset.uuid,
         "split": split,

@@ -11,12 +11,12 @@ from typing import Any
 from datagen.errors import CanonfaceError, CorruptDatasetError, DatasetError, MissingObjectError
 from datagen.shards.access import ChunkReader
 from datagen.shards.ledger import RECORDS
-from datagen.shards.metadata import attributes_digest
+from datagen.shards.metadata import ROOT_METADATA, attributes_digest
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import FORMAT, FORMAT_VERSION, SPLITS
 from datagen.shards.split import Split
 from datagen.shards.store import LocalStore, Store, is_url, open_store
-from datagen.shards.writer import ROOT_METADATA, STAGING
+from datagen.shards.writer import STAGING
 
 DATASET_FOLDER = "dataset.zarr"
 

@@ -138,7 +138,8 @@ class Split:
         i = self._position(i)
         names = ("image", "depth", "canonical", "normal", "confidence", "region", "edge")
         matrices = ("intrinsics", "world_to_camera", "head_to_world")
-        values = {name: value[0] for name, value in self.read((*names, *matrices), [i]).items()}
+        values = {name: value[0] for name, value in self.read((*names, *matrices, "verdict"), [i]).items()}
+        verdict = int(values.pop("verdict"))
         plan, tables = self.dataset.plan, self.index
         return Sample(
             **values,
@@ -147,7 +148,7 @@ class Split:
             camera=plan.cameras[tables.camera[i]],
             frame=int(tables.frame[i]),
             time=float(tables.time[i]),
-            verdict=VERDICTS[self.small("verdict")[i]],
+            verdict=VERDICTS[verdict],
         )
 
     def clips(self, length: int, stride: int = 1) -> list[npt.NDArray[np.int64]]:
@@ -180,7 +181,7 @@ class Split:
     def _stored(self, name: str, chosen: Sequence[int]) -> npt.NDArray[Any]:
         spec = ARRAYS[name]
         if not is_map(spec):
-            return self.small(name)[np.asarray(chosen, np.int64)]
+            return self._small_array(name)[np.asarray(chosen, np.int64)]
         out = np.empty((len(chosen), *spec.sample_shape(self.dataset.resolution)), spec.dtype)
         for row, i in enumerate(chosen):
             self.map_into(name, i, out[row])
@@ -215,8 +216,7 @@ class Split:
         except ChunkError as error:
             raise _index.damaged(self.dataset.url, self.name, name, shard, i, str(error)) from None
 
-    def small(self, name: str) -> npt.NDArray[Any]:
-        """Return a whole small array, (N, ...), read once; CorruptDatasetError if a part is damaged."""
+    def _small_array(self, name: str) -> npt.NDArray[Any]:
         if name not in self._small:
             self._small[name] = _index.load_small_array(self.dataset.reader, self.name, name, self.dataset.plan)
         return self._small[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from datagen.errors import DependencyError, InputError, MissingObjectError, StorageError
-from datagen.shards.atomic import atomic_write_bytes, fsync_folder, is_temporary, storage_errors
+from datagen.shards.atomic import atomic_write_bytes, fsync_folder, storage_errors
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _TIMEOUT_S = 30
@@ -134,11 +134,10 @@ class LocalStore:
             return self.path(key).is_file()
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """See :class:`Store`; temporary files of :meth:`write` are left out."""
+        """See :class:`Store`; what a killed :meth:`write` left is listed too."""
         with _local_errors(f"listing {self.path(prefix)}"):
             found = [path for path in self.path(prefix).rglob("*") if path.is_symlink() or not path.is_dir()]
-        names = (path.relative_to(self.root).as_posix() for path in found if not is_temporary(path.name))
-        yield from sorted(names)
+        yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def write(self, key: str, data: bytes) -> None:
         """See :class:`Store`."""
@@ -232,6 +231,14 @@ class ObjectStore:
 
         with _store_errors(f"reading {self.url}/{key}"):
             return int(obstore.head(self._store, key)["size"])
+
+    def tag(self, key: str) -> tuple[int, str]:
+        """Return an object's length and entity tag; the tag of a plain put is the MD5 of its bytes on most services."""
+        import obstore
+
+        with _store_errors(f"reading {self.url}/{key}"):
+            found = obstore.head(self._store, key)
+        return int(found["size"]), str(found["e_tag"] or "").strip('"')
 
     def exists(self, key: str) -> bool:
         """See :class:`Store`."""

@@ -12,14 +12,14 @@ from pathlib import Path
 from datagen.errors import StorageError
 from datagen.shards.atomic import fsync_folder, make_folders, storage_errors
 from datagen.shards.encode import encode_samples
-from datagen.shards.ledger import FileDigest, ShardRecord, record_path, write_record
-from datagen.shards.metadata import chunk_path
+from datagen.shards.ledger import FileDigest, ShardRecord, record_key, write_record
+from datagen.shards.metadata import ROOT_METADATA, chunk_path
 from datagen.shards.pack import ShardPacker
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import ARRAYS, Sample
+from datagen.shards.store import LocalStore
 
 STAGING = ".staging"
-ROOT_METADATA = "zarr.json"
 
 
 def write_unit(
@@ -51,10 +51,19 @@ def write_unit(
         If the disk is full, read-only or refuses, or does not give back what was written; nothing half-written is
         visible then.
     """
-    root = Path(root)
     packer = ShardPacker(plan, unit)
     for row in encode_samples(plan, unit, samples):
         packer.add(row)
+    return write_packed(Path(root), plan, unit, content_key, packer)
+
+
+def write_packed(root: Path, plan: DatasetPlan, unit: ShardUnit, content_key: str, packer: ShardPacker) -> ShardRecord:
+    """Write a shard whose samples are packed already; otherwise as :func:`write_unit`.
+
+    Raises
+    ------
+    StorageError
+    """
     with storage_errors(f"writing shard {unit.name} of {root}"):
         make_folders(root / STAGING)
         staging = root / STAGING / f"{unit.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -68,7 +77,7 @@ def write_unit(
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     record = _record(plan, unit, content_key, digests)
-    write_record(root, record)
+    write_record(LocalStore(root), record)
     return record
 
 
@@ -101,7 +110,5 @@ def _publish(root: Path, unit: ShardUnit, files: dict[str, Path]) -> None:
 
 def invalidate(root: Path, unit: ShardUnit) -> None:
     """Take back the claims that a shard and the dataset are finished, before bytes change beneath them."""
-    for path in (root / ROOT_METADATA, record_path(root, unit)):
-        if path.exists():
-            path.unlink(missing_ok=True)
-            fsync_folder(path.parent)
+    for key in (ROOT_METADATA, record_key(unit)):
+        LocalStore(root).delete(key)

@@ -1,0 +1,140 @@
+"""``push``, ``merge``, ``subset`` and ``export``: datasets for others, and new ones out of old."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datagen.commands.inspect import DatasetArgument
+from datagen.commands.options import JsonOption, print_json, table
+from datagen.errors import InputError
+
+OutOption = Annotated[Path, typer.Option("--out", help="The dataset.zarr folder to make; continued if unfinished.")]
+PerShardOption = Annotated[
+    int | None, typer.Option("--samples-per-shard", min=1, help="By default that of the first dataset.")
+]
+
+
+def push_command(
+    dataset: DatasetArgument,
+    url: Annotated[str, typer.Argument(help="s3://bucket/prefix, or a folder.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace another dataset that is there.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Send a finished dataset to an object store; run again, it sends what is missing.
+
+    Credentials, region and endpoint come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+    AWS_ENDPOINT_URL). Readers open the dataset only once all of it is there.
+
+    Example: datagen push runs/demo s3://bucket/demo
+    """
+    from datagen.flows.progress import StageProgress
+    from datagen.shards import open_dataset
+    from datagen.shards.publish import publish
+
+    units = len(open_dataset(dataset).plan.units)
+    with StageProgress("push", units, "shards") as progress:
+        report = publish(dataset, url, replace=replace, on_shard=lambda _: progress.advance(1))
+    if json_output:
+        print_json(vars(report))
+        return
+    table(
+        [
+            ("dataset", f"{report.url} ({report.uuid})"),
+            ("sent", f"{report.sent} files, {report.sent_bytes / 2**20:.1f} MiB"),
+            ("there already", f"{report.kept} files, {report.kept_bytes / 2**20:.1f} MiB"),
+            *([("removed", f"{report.removed} files")] if report.removed else []),
+        ]
+    )
+
+
+def merge_command(
+    datasets: Annotated[list[str], typer.Argument(help="Datasets or build folders, at least two.")],
+    out: OutOption,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="Comma-separated; put before subjects' names, one per dataset.")
+    ] = None,
+    samples_per_shard: PerShardOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Make one dataset of several; compressed maps are copied byte for byte, nothing is rendered again.
+
+    They must agree in canonical space, resolution, depth scale and regions, and no subject may be in two splits.
+
+    Example: datagen merge runs/a runs/b --out runs/both/dataset.zarr --labels a,b
+    """
+    from datagen.shards.combine import merge
+
+    if len(datasets) < 2:
+        raise InputError("only one dataset is given", "two or more", "For a part of one use `datagen subset`")
+    names = [name.strip() for name in labels.split(",")] if labels else []
+    _tell(merge(datasets, out, names, samples_per_shard=samples_per_shard), json_output)
+
+
+def subset_command(
+    dataset: DatasetArgument,
+    out: OutOption,
+    where: Annotated[
+        list[str],
+        typer.Option("--where", metavar="KEY=VALUES", help="Condition; may be repeated, all of them must hold."),
+    ],
+    samples_per_shard: PerShardOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Make a dataset of some samples of another; compressed maps are copied byte for byte.
+
+    Keys are split, subject, sequence, camera, verdict (names or patterns, comma-separated) and frame (a number or
+    start:stop:step).
+
+    Example: datagen subset runs/demo --where camera=cam0* --where frame=0:100:2 --out runs/half/dataset.zarr
+    """
+    from datagen.shards.combine import subset
+    from datagen.shards.selection import Selection
+
+    _tell(subset(dataset, out, Selection.parse(where), samples_per_shard=samples_per_shard), json_output)
+
+
+def _tell(dataset: Any, json_output: bool) -> None:
+    content = {"dataset": dataset.url, "samples": dict(dataset.plan.counts), "uuid": dataset.uuid}
+    if json_output:
+        print_json(content)
+        return
+    samples = ", ".join(f"{split} {count}" for split, count in dataset.plan.counts.items())
+    table([("dataset", dataset.url), ("samples", samples), ("uuid", dataset.uuid)])
+
+
+export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
+
+
+def webdataset_command(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the tar files; continued if unfinished.")],
+    samples_per_tar: Annotated[int, typer.Option("--samples-per-tar", min=1, help="Samples in one tar.")] = 256,
+    json_output: JsonOption = False,
+) -> None:
+    """Write tar files of PNG, npz and JSON members, for webdataset and the like.
+
+    Example: datagen export webdataset runs/demo --out runs/tars
+    """
+    from datagen.flows.export_webdataset import export_webdataset
+
+    content = export_webdataset(dataset, out, samples_per_tar)
+    if json_output:
+        print_json(content)
+        return
+    tars = content["tars"].values()
+    size = sum(tar["bytes"] for tar in tars) / 2**20
+    table([("tars", f"{len(tars)} in {out} ({size:.1f} MiB)"), ("samples", sum(tar["samples"] for tar in tars))])
+
+
+export.command("webdataset")(webdataset_command)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("push")(push_command)
+    app.command("merge")(merge_command)
+    app.command("subset")(subset_command)
+    app.add_typer(export, name="export")
