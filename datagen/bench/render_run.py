@@ -68,7 +68,8 @@ class RenderResult:
     figures : dict of str to float
         Flat; ratios are of times in this run.
     backends : dict of backend to figures
-        views_per_s, ms_per_view, megapixels_per_s.
+        views_per_s, ms_per_view, megapixels_per_s; cpu_ms_per_view is processor time of all threads, which other
+        work on the machine disturbs less.
     stages : dict of stage to share
         Of the time of one view on one thread, from its triangles to its stored integers.
     threads : dict of thread count to views_per_s
@@ -147,8 +148,9 @@ def run_render_bench(
                 if slow and repeat:
                     continue
                 seen = cameras[len(cameras) // 2 :][:1] if slow else cameras
-                started = time.perf_counter()
+                started, cpu_started = time.perf_counter(), time.process_time()
                 maps = renderer.render(surface, seen)
+                clock.add(f"{name} cpu", i, (time.process_time() - cpu_started) / len(seen))
                 clock.add(name, i, (time.perf_counter() - started) / len(seen))
                 if name == own.name:
                     clock.add("write", i, cold_write_s(maps, threads) / len(seen))
@@ -158,7 +160,10 @@ def run_render_bench(
     parity = _parity(renderers, surfaces, cameras, head.template.space.half_extent)
     scaling = _scaling(surfaces[0], cameras, plan.repeats) if own.name == "numba" else {}
     stages = stage_shares(surfaces[0], cameras, plan.repeats) if own.name == "numba" else {}
-    backends = {name: _speed(clock.per_view(name), plan.resolution) for name in renderers}
+    backends = {
+        name: {**_speed(clock.per_view(name), plan.resolution), "cpu_ms_per_view": clock.per_view(f"{name} cpu") * 1e3}
+        for name in renderers
+    }
     share = foreground / (plan.heads * plan.views * plan.resolution**2)
     figures = {
         **backends[own.name],

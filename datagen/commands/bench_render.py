@@ -84,7 +84,7 @@ def as_text(result: RenderResult) -> list[str]:
     for name, figures in result.backends.items():
         lines.append(
             f"{name:<12} {figures['ms_per_view']:9.2f} ms a view {figures['views_per_s']:9.1f} views/s "
-            f"{figures['megapixels_per_s']:8.1f} Mpixel/s"
+            f"{figures['megapixels_per_s']:8.1f} Mpixel/s {figures['cpu_ms_per_view']:9.2f} ms of processor time"
         )
     lines.append("")
     for name, value in result.figures.items():
