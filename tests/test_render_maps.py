@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from scipy.ndimage import binary_dilation
 
 from datagen.errors import MeshError
 from datagen.geometry.camera import Camera
+from datagen.render.backends import numba_backend
 from datagen.render.backends.numba_backend import NumbaRenderer
 from datagen.render.maps import render_views
 
@@ -171,3 +172,30 @@ def test_a_hole_shows_nothing_instead_of_the_inside():
     assert not hidden.normal[:, hole].any()
     np.testing.assert_array_equal(hidden.depth[~hole], inside.depth[~hole])
     np.testing.assert_array_equal(hidden.canonical[:, ~hole], inside.canonical[:, ~hole])
+
+
+@pytest.mark.parametrize("views", [1, 5])
+def test_threads_do_not_change_a_byte(views):
+    vertices, faces = head_like(np.random.default_rng(5), 64)
+    kept = faces[np.random.default_rng(6).uniform(size=len(faces)) > 0.03]
+    surface = attributes(vertices, kept)
+    cameras = [camera_at(0.5 * i, size=97, height=83) for i in range(views)]
+    # One camera inside the head, so that clipped triangles are among them.
+    cameras[-1] = camera_at(0.4, distance=0.07, focal=60.0, size=97, height=83)
+    once = NumbaRenderer(threads=1).render(surface, cameras, hide_back_faces=True)
+    for threads in (2, 3):
+        again = NumbaRenderer(threads).render(surface, cameras, hide_back_faces=True)
+        for a, b in zip(once, again, strict=True):
+            for field in fields(a):
+                np.testing.assert_array_equal(getattr(a, field.name), getattr(b, field.name), err_msg=field.name)
+
+
+def test_bands_of_a_large_image_meet_without_a_seam(monkeypatch):
+    vertices, faces = head_like(np.random.default_rng(5), 64)
+    surface, camera = attributes(vertices, faces), camera_at(0.3, size=90)
+    whole = NumbaRenderer(threads=1).render(surface, [camera])[0]
+    monkeypatch.setattr(numba_backend, "BAND_PIXELS", 90 * 7)
+    cut = NumbaRenderer(threads=1).render(surface, [camera])[0]
+    assert whole.edge.any()
+    for field in fields(whole):
+        np.testing.assert_array_equal(getattr(whole, field.name), getattr(cut, field.name), err_msg=field.name)

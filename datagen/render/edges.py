@@ -18,7 +18,7 @@ import numpy.typing as npt
 from datagen.geometry.camera import Camera
 from datagen.render.backends.inputs import NEAR_M
 from datagen.render.backends.numba_kernels import facing, project
-from datagen.render.edges_kernel import STEP_M, mark_edges
+from datagen.render.edges_kernel import STEP_M, contours, mark_edges
 from datagen.render.edges_topology import mesh_edges
 
 __all__ = ["STEP_M", "MeshEdges", "Projection", "edge_maps"]
@@ -141,8 +141,8 @@ def padded_edge_map(
     """Return the edge map of one view as 0 or 1 with an empty row above and below, (H + 2, W) uint8."""
     edge = np.empty((camera.height + 2, camera.width), np.uint8)
     mark_edges(
-        edges.ends,
-        edges.sides,
+        view_contours(edges, faces, projection, hide_back_faces),
+        np.arange(len(faces), dtype=np.int32),
         faces,
         projection.homogeneous,
         projection.screen,
@@ -155,3 +155,20 @@ def padded_edge_map(
         edge,
     )
     return edge
+
+
+def view_contours(
+    edges: MeshEdges, faces: npt.NDArray[np.int32], projection: Projection, hide_back_faces: bool
+) -> npt.NDArray[np.float64]:
+    """Return the contours and borders of one view; see :func:`datagen.render.edges_kernel.contours`."""
+    return contours(
+        edges.ends,
+        edges.sides,
+        faces,
+        projection.homogeneous,
+        projection.screen,
+        projection.inverse_z,
+        projection.front,
+        NEAR_M,
+        hide_back_faces,
+    )

@@ -16,6 +16,8 @@ GROUP_BITS = 1
 TILE_BITS = 2
 # Segments of a contour shorter than this share of it are rounding.
 LEAST_SHARE = 1e-9
+# What lies beyond a contour.
+BACK, FRONT, NOTHING = 0, 1, 2
 
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
@@ -25,14 +27,17 @@ U8 = npt.NDArray[np.uint8]
 
 @jit
 def mark_edges(  # type: ignore[no-untyped-def]
-    ends, sides, faces, homogeneous, screen, inverse_z, front, near, hide, top, height, edge
+    segments, chosen, faces, homogeneous, screen, inverse_z, front, near, hide, top, height, edge
 ):
     """Mark the edge pixels of a band of rows.
 
     Parameters
     ----------
-    ends, sides : see :func:`datagen.render.edges_topology.mesh_edges`
-    faces, homogeneous, screen, inverse_z, front : see :func:`datagen.render.backends.numba_kernels.draw`
+    segments : (M, 8) float64
+        See :func:`contours`.
+    chosen : (T,) int32
+        Triangles that may reach the band, fronts first (which is quicker, no more).
+    faces, homogeneous, screen, inverse_z, front : see :func:`datagen.render.backends.numba_kernels.arrange`
     near : float
         Metres.
     hide : bool
@@ -45,20 +50,18 @@ def mark_edges(  # type: ignore[no-untyped-def]
         Written: 0 or 1; rows beyond the image stay 0.
     """
     edge[:] = 0
-    segments = _contours(ends, sides, faces, homogeneous, screen, inverse_z, front, near, hide)
     places, inverse = _walk(segments, top, height, edge.shape)
     if len(places) == 0:
         return
-    best, shows_front = _nearest(places, faces, homogeneous, screen, inverse_z, front, near, top, edge.shape)
+    best, found = _nearest(places, inverse, chosen, faces, homogeneous, screen, inverse_z, front, near, top, edge.shape)
     width = edge.shape[1]
     for s in range(len(places)):
-        z = 1.0 / inverse[s]
         inner_empty, outer_empty = places[s, 3] != 0, True
-        if best[s] > 0.0:
-            beyond = 1.0 / best[s]
+        if found[s] != NOTHING:
+            z, beyond = 1.0 / inverse[s], 1.0 / best[s]
             if beyond < z - STEP_M:
                 continue
-            outer_empty = hide and not shows_front[s]
+            outer_empty = hide and found[s] == BACK
             if not outer_empty and not inner_empty and beyond - z <= STEP_M:
                 continue
         if not (inner_empty and outer_empty):
@@ -73,7 +76,7 @@ def _inner_sign(side, front):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _contours(ends, sides, faces, homogeneous, screen, inverse_z, front, near, hide):  # type: ignore[no-untyped-def]
+def contours(ends, sides, faces, homogeneous, screen, inverse_z, front, near, hide):  # type: ignore[no-untyped-def]
     """Return the occluding contours and borders of a view.
 
     Returns
@@ -244,21 +247,25 @@ def _nearer(s0, s1, a, b, faces, screen, inverse_z, front):  # type: ignore[no-u
 
 
 @jit
-def _nearest(places, faces, homogeneous, screen, inverse_z, front, near, top, shape):  # type: ignore[no-untyped-def]
-    """Return the largest inverse depth of all triangles at each sample, 0 for none, and whether it is a front."""
-    count = len(places)
-    best, shows_front = np.zeros(count), np.zeros(count, np.uint8)
-    start, order, xs, ys, occupied = _sorted_samples(places, top, shape)
+def _nearest(  # type: ignore[no-untyped-def]
+    places, inverse, chosen, faces, homogeneous, screen, inverse_z, front, near, top, shape
+):
+    """Return the nearest triangle at each sample: its inverse depth, and whether it is a front, a back, or nothing.
+
+    What lies more than a step beyond an edge that is shown is as good as nothing, so it is not looked for.
+    """
+    start, order, xs, ys, best, limit = _sorted_samples(places, inverse, top, shape)
+    found = np.full(len(places), np.uint8(NOTHING))
     shift, wide = np.int64(SUBPIXEL_BITS), np.int64(SUBPIXEL_BITS + GROUP_BITS)
     across, last_row = _groups(shape[1]), shape[0] - 1
     to_tile = TILE_BITS - GROUP_BITS
     offset = np.int64(top) << SUBPIXEL_BITS
-    for f in range(len(faces)):
+    for k in range(len(chosen)):
+        f = np.uint64(chosen[k])
         a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
         x0, x1, x2 = np.int64(screen[a, 0]), np.int64(screen[b, 0]), np.int64(screen[c, 0])
         if OUTSIDE in (x0, x1, x2):
-            if max(homogeneous[a, 2], homogeneous[b, 2], homogeneous[c, 2]) > near:
-                _cover_clipped(f, a, b, c, homogeneous, near, places, front, best, shows_front)
+            _cover_clipped(f, a, b, c, homogeneous, near, xs, ys, front, best, found)
             continue
         y0, y1, y2 = np.int64(screen[a, 1]), np.int64(screen[b, 1]), np.int64(screen[c, 1])
         left, right = min(x0, x1, x2), max(x0, x1, x2)
@@ -266,12 +273,14 @@ def _nearest(places, faces, homogeneous, screen, inverse_z, front, near, top, sh
         first, last = min(max(left >> wide, 0), across - 1), min(max(right >> wide, 0), across - 1)
         upper = min(max((above - offset) >> shift, 0), last_row)
         lower = min(max((below - offset) >> shift, 0), last_row)
-        if not _any_occupied(occupied, first >> to_tile, last >> to_tile, upper >> TILE_BITS, lower >> TILE_BITS):
+        z0, z1, z2 = inverse_z[a], inverse_z[b], inverse_z[c]
+        nearest = max(z0, z1, z2)
+        if not _matters(limit, nearest, first >> to_tile, last >> to_tile, upper >> TILE_BITS, lower >> TILE_BITS):
             continue
         for row in range(upper, lower + 1):
             for i in range(start[row * across + first], start[row * across + last + 1]):
                 px, py = xs[i], ys[i]
-                if px < left or px > right:
+                if nearest <= best[i] or px < left or px > right:
                     continue
                 ea = (x1 - px) * (y2 - py) - (y1 - py) * (x2 - px)
                 eb = (x2 - px) * (y0 - py) - (y2 - py) * (x0 - px)
@@ -279,11 +288,68 @@ def _nearest(places, faces, homogeneous, screen, inverse_z, front, near, top, sh
                 area = ea + eb + ec
                 if area == 0 or ((ea < 0 or eb < 0 or ec < 0) and (ea > 0 or eb > 0 or ec > 0)):
                     continue
-                found = (ea * inverse_z[a] + eb * inverse_z[b] + ec * inverse_z[c]) / area
-                s = order[i]
-                if found > best[s]:
-                    best[s], shows_front[s] = found, front[f]
-    return best, shows_front
+                z = (ea * z0 + eb * z1 + ec * z2) / area
+                if z > best[i]:
+                    best[i], found[i] = z, front[f]
+    return _in_order(best, order), _in_order(found, order)
+
+
+@jit
+def _in_order(values, order):  # type: ignore[no-untyped-def]
+    placed = np.empty_like(values)
+    for i in range(len(order)):
+        placed[order[i]] = values[i]
+    return placed
+
+
+@jit
+def _sorted_samples(places, inverse, top, shape):  # type: ignore[no-untyped-def]
+    """Sort samples by row and, within a row, by groups of pixels.
+
+    Returns
+    -------
+    start : (G + 1,) int32
+        Where the samples of each group begin.
+    order, xs, ys : (S,) int64
+        Samples, and their snapped places.
+    best : (S,) float64
+        Inverse depth that a triangle must exceed to matter.
+    limit : (tiles down, tiles across) float64
+        The least of these in each square tile, infinite in one without samples.
+    """
+    wide = SUBPIXEL_BITS + GROUP_BITS
+    count, across = len(places), _groups(shape[1])
+    offset = np.int64(top) << SUBPIXEL_BITS
+    limit = np.full((((shape[0] - 1) >> TILE_BITS) + 1, ((shape[1] - 1) >> TILE_BITS) + 1), np.inf)
+    group, start = np.empty(count, np.int64), np.zeros(across * shape[0] + 1, np.int32)
+    least = np.zeros(count)
+    for s in range(count):
+        column = min(max(places[s, 1] >> wide, 0), across - 1)
+        row = min(max((places[s, 2] - offset) >> SUBPIXEL_BITS, 0), shape[0] - 1)
+        group[s] = row * across + column
+        start[group[s] + 1] += 1
+        if places[s, 3] == 0:
+            least[s] = 1.0 / (1.0 / inverse[s] + STEP_M)
+        tile_row, tile_column = row >> TILE_BITS, column >> (TILE_BITS - GROUP_BITS)
+        limit[tile_row, tile_column] = min(limit[tile_row, tile_column], least[s])
+    for i in range(across * shape[0]):
+        start[i + 1] += start[i]
+    order, cursor = np.empty(count, np.int64), start[:-1].copy()
+    xs, ys, best = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)
+    for s in range(count):
+        at = cursor[group[s]]
+        order[at], xs[at], ys[at], best[at] = s, places[s, 1], places[s, 2], least[s]
+        cursor[group[s]] += 1
+    return start, order, xs, ys, best, limit
+
+
+@inline
+def _matters(limit, nearest, first, last, upper, lower):  # type: ignore[no-untyped-def]
+    for row in range(upper, lower + 1):
+        for column in range(first, last + 1):
+            if nearest > limit[row, column]:
+                return True
+    return False
 
 
 @inline
@@ -292,46 +358,12 @@ def _groups(width):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _sorted_samples(places, top, shape):  # type: ignore[no-untyped-def]
-    """Sort samples by row and, within a row, by groups of pixels; say which square tiles hold any."""
-    wide = SUBPIXEL_BITS + GROUP_BITS
-    count, across = len(places), _groups(shape[1])
-    offset = np.int64(top) << SUBPIXEL_BITS
-    occupied = np.zeros((((shape[0] - 1) >> TILE_BITS) + 1, ((shape[1] - 1) >> TILE_BITS) + 1), np.uint8)
-    group, start = np.empty(count, np.int64), np.zeros(across * shape[0] + 1, np.int32)
-    for s in range(count):
-        column = min(max(places[s, 1] >> wide, 0), across - 1)
-        row = min(max((places[s, 2] - offset) >> SUBPIXEL_BITS, 0), shape[0] - 1)
-        group[s] = row * across + column
-        start[group[s] + 1] += 1
-        occupied[row >> TILE_BITS, column >> (TILE_BITS - GROUP_BITS)] = 1
-    for i in range(across * shape[0]):
-        start[i + 1] += start[i]
-    order, cursor = np.empty(count, np.int64), start[:-1].copy()
-    xs, ys = np.empty(count, np.int64), np.empty(count, np.int64)
-    for s in range(count):
-        at = cursor[group[s]]
-        order[at], xs[at], ys[at] = s, places[s, 1], places[s, 2]
-        cursor[group[s]] += 1
-    return start, order, xs, ys, occupied
-
-
-@inline
-def _any_occupied(occupied, first, last, upper, lower):  # type: ignore[no-untyped-def]
-    for row in range(upper, lower + 1):
-        for column in range(first, last + 1):
-            if occupied[row, column]:
-                return True
-    return False
-
-
-@jit
-def _cover_clipped(f, a, b, c, homogeneous, near, places, front, best, shows_front):  # type: ignore[no-untyped-def]
+def _cover_clipped(f, a, b, c, homogeneous, near, xs, ys, front, best, found):  # type: ignore[no-untyped-def]
     """Compare a triangle that reaches out of the snapped range with every sample, in homogeneous coordinates."""
     one = float(1 << SUBPIXEL_BITS)
     h = homogeneous
-    for s in range(len(places)):
-        x, y = places[s, 1] / one, places[s, 2] / one
+    for i in range(len(xs)):
+        x, y = xs[i] / one, ys[i] / one
         ax, ay = h[a, 0] - x * h[a, 2], h[a, 1] - y * h[a, 2]
         bx, by = h[b, 0] - x * h[b, 2], h[b, 1] - y * h[b, 2]
         cx, cy = h[c, 0] - x * h[c, 2], h[c, 1] - y * h[c, 2]
@@ -340,5 +372,5 @@ def _cover_clipped(f, a, b, c, homogeneous, near, places, front, best, shows_fro
         if total == 0.0 or ((qa < 0 or qb < 0 or qc < 0) and (qa > 0 or qb > 0 or qc > 0)):
             continue
         z = (qa * h[a, 2] + qb * h[b, 2] + qc * h[c, 2]) / total
-        if z > near and 1.0 / z > best[s]:
-            best[s], shows_front[s] = 1.0 / z, front[f]
+        if z > near and 1.0 / z > best[i]:
+            best[i], found[i] = 1.0 / z, front[f]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ import numpy.typing as npt
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
 from datagen.render.backends.inputs import NEAR_M, checked_inputs
-from datagen.render.backends.numba_kernels import draw, project, resolve_fragments
-from datagen.render.edges import MeshEdges, Projection, pixel_matrix
+from datagen.render.backends.numba_kernels import arrange, draw, project, resolve_fragments
+from datagen.render.edges import MeshEdges, Projection, pixel_matrix, view_contours
 from datagen.render.edges_kernel import mark_edges
 from datagen.render.maps import packed_surface, view_matrices
 from datagen.render.maps_kernel import resolve_view
@@ -29,12 +28,34 @@ BANDS_PER_THREAD = 3
 
 
 @dataclass(frozen=True)
-class _Band:
-    """Rows ``top`` to ``bottom`` of view ``view``."""
+class _View:
+    """A view as all its bands need it.
 
-    view: int
-    top: int
-    bottom: int
+    Attributes
+    ----------
+    index : int
+    camera : Camera
+    seen : Projection
+    rows : int
+        Of a band.
+    order : (T,) int32
+        Triangles, band after band; see :func:`datagen.render.backends.numba_kernels.arrange`.
+    start : (2 B + 1,) int64
+    segments : (M, 8) float64
+        Contours; none if only fragments are asked for.
+    """
+
+    index: int
+    camera: Camera
+    seen: Projection
+    rows: int
+    order: npt.NDArray[np.int32]
+    start: npt.NDArray[np.int64]
+    segments: npt.NDArray[np.float64]
+
+    def triangles(self, band: int) -> npt.NDArray[np.int32]:
+        """Return the triangles that matter to a band, fronts first."""
+        return self.order[self.start[2 * band] : self.start[2 * band + 2]]
 
 
 class NumbaRenderer:
@@ -70,21 +91,21 @@ class NumbaRenderer:
                 Fragments(np.empty(shape, np.int32), np.empty((*shape, 3), np.float32), np.empty(shape, np.float32))
             )
 
-        def finish(band: _Band, seen: Projection, keys: npt.NDArray[np.int64]) -> None:
-            view = views[band.view]
+        def finish(view: _View, band: int, keys: npt.NDArray[np.int64]) -> None:
+            out, seen = views[view.index], view.seen
             resolve_fragments(
                 keys,
-                band.top,
+                band * view.rows,
                 mesh.faces,
                 seen.homogeneous,
                 seen.screen,
                 seen.inverse_z,
-                view.face,
-                view.barycentric,
-                view.depth,
+                out.face,
+                out.barycentric,
+                out.depth,
             )
 
-        self._run(mesh, cameras, finish)
+        self._run(mesh, cameras, None, False, finish)
         return views
 
     def render(
@@ -103,12 +124,12 @@ class NumbaRenderer:
         matrices = [view_matrices(camera) for camera in cameras]
         views = [_room(camera) for camera in cameras]
 
-        def finish(band: _Band, seen: Projection, keys: npt.NDArray[np.int64]) -> None:
-            view, camera = views[band.view], cameras[band.view]
-            edge = np.empty((len(keys) + 2, camera.width), np.uint8)
+        def finish(view: _View, band: int, keys: npt.NDArray[np.int64]) -> None:
+            out, seen, top = views[view.index], view.seen, band * view.rows
+            edge = np.empty((len(keys) + 2, view.camera.width), np.uint8)
             mark_edges(
-                edges.ends,
-                edges.sides,
+                view.segments,
+                view.triangles(band),
                 mesh.faces,
                 seen.homogeneous,
                 seen.screen,
@@ -116,13 +137,13 @@ class NumbaRenderer:
                 seen.front,
                 NEAR_M,
                 hide_back_faces,
-                band.top - 1,
-                camera.height,
+                top - 1,
+                view.camera.height,
                 edge,
             )
             resolve_view(
                 keys,
-                band.top,
+                top,
                 hide_back_faces,
                 mesh.faces,
                 seen.homogeneous,
@@ -130,72 +151,62 @@ class NumbaRenderer:
                 seen.inverse_z,
                 seen.front,
                 table,
-                *matrices[band.view],
+                *matrices[view.index],
                 edge,
-                view.depth,
-                (view.canonical, view.normal, view.region, view.confidence, view.mask),
-                view.edge,
+                out.depth,
+                (out.canonical, out.normal, out.region, out.confidence, out.mask),
+                out.edge,
             )
 
-        self._run(mesh, cameras, finish)
+        self._run(mesh, cameras, edges, hide_back_faces, finish)
         return views
 
     def _run(
         self,
         mesh: Mesh,
         cameras: Sequence[Camera],
-        finish: Callable[[_Band, Projection, npt.NDArray[np.int64]], None],
+        edges: MeshEdges | None,
+        hide_back_faces: bool,
+        finish: Callable[[_View, int, npt.NDArray[np.int64]], None],
     ) -> None:
         """Draw every view band by band, and hand each band's keys to ``finish``."""
-        n, m = len(mesh.vertices), len(mesh.faces)
+        shared = self._threads > 1 and len(cameras) < 2 * self._threads
+        least = self._threads * BANDS_PER_THREAD if shared else 1
 
-        def place(camera: Camera, seen: Projection, start: int, stop: int) -> None:
-            project(
-                mesh.vertices,
-                pixel_matrix(camera),
-                NEAR_M,
-                start,
-                stop,
-                seen.homogeneous,
-                seen.screen,
-                seen.inverse_z,
-            )
+        def one_band(view: _View, band: int) -> None:
+            camera, seen, top = view.camera, view.seen, band * view.rows
+            keys = np.zeros((min(view.rows, camera.height - top), camera.width), np.int64)
+            fronts, backs = np.split(view.triangles(band), [view.start[2 * band + 1] - view.start[2 * band]])
+            draw(fronts, backs, mesh.faces, seen.homogeneous, seen.screen, seen.inverse_z, NEAR_M, top, keys)
+            finish(view, band, keys)
 
-        def one_band(band: _Band, seen: Projection) -> None:
-            keys = np.zeros((band.bottom - band.top, cameras[band.view].width), np.int64)
-            draw(mesh.faces, seen.homogeneous, seen.screen, seen.inverse_z, NEAR_M, band.top, keys, seen.front)
-            finish(band, seen, keys)
-
-        def one_view(view: int) -> None:
-            seen = Projection.empty(n, m)
-            place(cameras[view], seen, 0, n)
-            for band in _bands(view, cameras[view], 1):
-                one_band(band, seen)
+        def one_view(index: int) -> None:
+            view = _prepared(index, cameras[index], mesh, edges, hide_back_faces, least)
+            for band in range(len(view.start) // 2):
+                one_band(view, band)
 
         with _Workers(self._threads) as workers:
-            if self._threads == 1 or len(cameras) >= 2 * self._threads:
-                workers.each(one_view, [(view,) for view in range(len(cameras))])
+            if not shared:
+                workers.each(one_view, [(index,) for index in range(len(cameras))])
                 return
-            # Too few views to keep every thread busy: they share the vertices, then the bands, of all of them. The
-            # bands of a view find the same fronts, so it does not matter which of them writes last.
-            projections = [Projection.empty(n, m) for _ in cameras]
-            parts = np.linspace(0, n, self._threads + 1).astype(int)
-            workers.each(
-                place,
-                [
-                    (camera, seen, int(start), int(stop))
-                    for camera, seen in zip(cameras, projections, strict=True)
-                    for start, stop in pairwise(parts)
-                ],
-            )
-            workers.each(
-                one_band,
-                [
-                    (band, projections[view])
-                    for view, camera in enumerate(cameras)
-                    for band in _bands(view, camera, self._threads * BANDS_PER_THREAD)
-                ],
-            )
+            # Too few views to keep every thread busy: the threads share their bands.
+            views = [_prepared(i, camera, mesh, edges, hide_back_faces, least) for i, camera in enumerate(cameras)]
+            workers.each(one_band, [(view, band) for view in views for band in range(len(view.start) // 2)])
+
+
+def _prepared(
+    index: int, camera: Camera, mesh: Mesh, edges: MeshEdges | None, hide_back_faces: bool, least: int
+) -> _View:
+    """Project a mesh, and cut the image into bands: at least that many where it has the rows."""
+    n = len(mesh.vertices)
+    seen = Projection.empty(n, len(mesh.faces))
+    project(mesh.vertices, pixel_matrix(camera), NEAR_M, 0, n, seen.homogeneous, seen.screen, seen.inverse_z)
+    rows = min(-(-camera.height // least), max(1, BAND_PIXELS // camera.width))
+    order, start = arrange(
+        mesh.faces, seen.homogeneous, seen.screen, NEAR_M, rows, camera.height, camera.width, seen.front
+    )
+    segments = np.empty((0, 8)) if edges is None else view_contours(edges, mesh.faces, seen, hide_back_faces)
+    return _View(index, camera, seen, rows, order, start, segments)
 
 
 class _Workers:
@@ -219,13 +230,6 @@ class _Workers:
             return
         for future in [self._pool.submit(work, *task) for task in tasks]:
             future.result()
-
-
-def _bands(view: int, camera: Camera, least: int) -> Iterator[_Band]:
-    """Cut an image into bands of rows: at least that many where it has the rows, none above :data:`BAND_PIXELS`."""
-    rows = min(-(-camera.height // least), max(1, BAND_PIXELS // camera.width))
-    for top in range(0, camera.height, rows):
-        yield _Band(view, top, min(top + rows, camera.height))
 
 
 def _room(camera: Camera) -> ViewMaps:

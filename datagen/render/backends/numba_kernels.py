@@ -22,6 +22,8 @@ MAX_CORNERS = 8
 # Screen x of a vertex that cannot be snapped: behind the near plane or beyond the guard band.
 OUTSIDE = np.int32(-(2**31))
 LOW_BITS = np.int64(0xFFFFFFFF)
+# Tiles of 8 × 8 pixels remember how far away the farthest of them is.
+TILE_BITS = 3
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -84,16 +86,14 @@ def _bias(dx, dy):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _fill(x0, y0, x1, y1, x2, y2, z0, z1, z2, area, face, top, keys):  # type: ignore[no-untyped-def]
-    """Draw one triangle: snapped corners and inverse depths; row 0 of ``keys`` is image row ``top``."""
-    rows, width = keys.shape
+def _fill(  # type: ignore[no-untyped-def]
+    x0, y0, x1, y1, x2, y2, z0, z1, z2, area, face, first, last, upper, lower, top, keys
+):
+    """Draw one triangle into a box of pixels; row 0 of ``keys`` is image row ``top``.
+
+    Snapped corners with their inverse depths, twice the signed area, and the box's columns and rows, both inclusive.
+    """
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
-    first = max(np.int64(0), (min(x0, x1, x2) - half + one - 1) >> SUBPIXEL_BITS)
-    last = min(np.int64(width - 1), (max(x0, x1, x2) - half) >> SUBPIXEL_BITS)
-    upper = max(np.int64(top), (min(y0, y1, y2) - half + one - 1) >> SUBPIXEL_BITS)
-    lower = min(np.int64(top + rows - 1), (max(y0, y1, y2) - half) >> SUBPIXEL_BITS)
-    if first > last or upper > lower:
-        return
     if area < 0:
         # Seen from the front: swapped corners make it positive; both sides count.
         x1, y1, z1, x2, y2, z2 = x2, y2, z2, x1, y1, z1
@@ -186,12 +186,19 @@ def _fill_clipped(homogeneous, a, b, c, near, face, top, keys):  # type: ignore[
     for i in range(n):
         inverse[i] = 1.0 / polygon[i, 2]
         xy[i, 0], xy[i, 1] = snap(polygon[i, 0] * inverse[i]), snap(polygon[i, 1] * inverse[i])
+    rows, width = keys.shape
+    one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
     x0, y0 = xy[0, 0], xy[0, 1]
     for i in range(1, n - 1):
         x1, y1, x2, y2 = xy[i, 0], xy[i, 1], xy[i + 1, 0], xy[i + 1, 1]
         area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
-        if area != 0:
-            _fill(x0, y0, x1, y1, x2, y2, inverse[0], inverse[i], inverse[i + 1], area, face, top, keys)
+        first = max(np.int64(0), (min(x0, x1, x2) - half + one - 1) >> SUBPIXEL_BITS)
+        last = min(np.int64(width - 1), (max(x0, x1, x2) - half) >> SUBPIXEL_BITS)
+        upper = max(np.int64(top), (min(y0, y1, y2) - half + one - 1) >> SUBPIXEL_BITS)
+        lower = min(np.int64(top + rows - 1), (max(y0, y1, y2) - half) >> SUBPIXEL_BITS)
+        if area != 0 and first <= last and upper <= lower:
+            z0, z1, z2 = inverse[0], inverse[i], inverse[i + 1]
+            _fill(x0, y0, x1, y1, x2, y2, z0, z1, z2, area, face, first, last, upper, lower, top, keys)
 
 
 @jit
@@ -206,13 +213,77 @@ def determinant(homogeneous, a, b, c):  # type: ignore[no-untyped-def]
 
 
 @jit
-def draw(
-    faces: I32, homogeneous: F64, screen: I32, inverse_z: F64, near: float, top: int, keys: I64, front: U8
-) -> None:
-    """Draw all triangles into a band of rows, and say which show their front.
+def arrange(
+    faces: I32, homogeneous: F64, screen: I32, near: float, rows: int, height: int, width: int, front: U8
+) -> tuple[I32, I64]:
+    """Find the triangles that matter to each band of rows, those that show their front before the others.
+
+    A triangle matters to a band if it reaches within a pixel of it and of the image's sides.
 
     Parameters
     ----------
+    faces : (F, 3) int32
+    homogeneous, screen : see :func:`project`
+    near : float
+        Metres.
+    rows : int
+        Of a band; the last may have fewer.
+    height, width : int
+        Of the image.
+    front : (F,) uint8
+        Written: 1 where the corners run counter-clockwise to the viewer.
+
+    Returns
+    -------
+    order : (T,) int32
+        Triangles, band after band.
+    start : (2 B + 1,) int64
+        Where in it the fronts and the backs of each band begin.
+    """
+    bands = -(-height // rows)
+    first, last = np.empty(len(faces), np.int32), np.empty(len(faces), np.int32)
+    start = np.zeros(2 * bands + 1, np.int64)
+    right_end = np.int64(width + 1) << SUBPIXEL_BITS
+    one = np.int64(1 << SUBPIXEL_BITS)
+    for f in range(len(faces)):
+        a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
+        x0, x1, x2 = np.int64(screen[a, 0]), np.int64(screen[b, 0]), np.int64(screen[c, 0])
+        if OUTSIDE in (x0, x1, x2):
+            front[f] = determinant(homogeneous, a, b, c) < 0
+            seen = max(homogeneous[a, 2], homogeneous[b, 2], homogeneous[c, 2]) > near
+            first[f], last[f] = 0, bands - 1 if seen else -1
+        else:
+            y0, y1, y2 = np.int64(screen[a, 1]), np.int64(screen[b, 1]), np.int64(screen[c, 1])
+            front[f] = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0) < 0
+            # A row more on either side: edges are looked for there too.
+            upper, lower = ((min(y0, y1, y2) - one) >> SUBPIXEL_BITS) - 1, (max(y0, y1, y2) >> SUBPIXEL_BITS) + 2
+            first[f], last[f] = max(upper, 0) // rows, min(lower, height - 1) // rows
+            if max(x0, x1, x2) < -one or min(x0, x1, x2) > right_end or lower < 0 or upper >= height:
+                last[f] = -1
+        for band in range(first[f], last[f] + 1):
+            start[2 * band + 2 - front[f]] += 1
+    for i in range(2 * bands):
+        start[i + 1] += start[i]
+    order, cursor = np.empty(start[2 * bands], np.int32), start[:-1].copy()
+    for f in range(len(faces)):
+        for band in range(first[f], last[f] + 1):
+            group = 2 * band + 1 - front[f]
+            order[cursor[group]] = f
+            cursor[group] += 1
+    return order, start
+
+
+@jit
+def draw(
+    fronts: I32, backs: I32, faces: I32, homogeneous: F64, screen: I32, inverse_z: F64, near: float, top: int, keys: I64
+) -> None:
+    """Draw triangles into a band of rows.
+
+    Parameters
+    ----------
+    fronts, backs : (T,) int32
+        Triangles that matter here; all of them are drawn, but backs mostly lie behind fronts, and are dropped at once
+        where everything in their tiles is nearer.
     faces : (F, 3) int32
     homogeneous, screen, inverse_z : see :func:`project`
     near : float
@@ -220,28 +291,70 @@ def draw(
     top : int
         Image row of the band's first.
     keys : (rows, W) int64
-        0 where nothing is seen yet; written.
-    front : (F,) uint8
-        Written: 1 where the corners run counter-clockwise to the viewer.
+        Zeros; written.
     """
-    for f in range(len(faces)):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        if screen[a, 0] == OUTSIDE or screen[b, 0] == OUTSIDE or screen[c, 0] == OUTSIDE:
-            front[f] = determinant(homogeneous, a, b, c) < 0
-            _fill_clipped(homogeneous, a, b, c, near, f, top, keys)
+    empty = np.zeros((0, 0), np.int32)
+    _draw_all(fronts, faces, homogeneous, screen, inverse_z, near, top, keys, empty)
+    if len(backs):
+        _draw_all(backs, faces, homogeneous, screen, inverse_z, near, top, keys, _farthest(keys))
+
+
+@jit
+def _draw_all(chosen, faces, homogeneous, screen, inverse_z, near, top, keys, farthest):  # type: ignore[no-untyped-def]
+    rows, width = keys.shape
+    one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
+    for i in range(len(chosen)):
+        f = np.uint64(chosen[i])
+        a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
+        x0, x1, x2 = np.int64(screen[a, 0]), np.int64(screen[b, 0]), np.int64(screen[c, 0])
+        if OUTSIDE in (x0, x1, x2):
+            _fill_clipped(homogeneous, a, b, c, near, chosen[i], top, keys)
             continue
-        x0, y0 = np.int64(screen[a, 0]), np.int64(screen[a, 1])
-        x1, y1 = np.int64(screen[b, 0]), np.int64(screen[b, 1])
-        x2, y2 = np.int64(screen[c, 0]), np.int64(screen[c, 1])
+        y0, y1, y2 = np.int64(screen[a, 1]), np.int64(screen[b, 1]), np.int64(screen[c, 1])
+        first = max(np.int64(0), (min(x0, x1, x2) - half + one - 1) >> SUBPIXEL_BITS)
+        last = min(np.int64(width - 1), (max(x0, x1, x2) - half) >> SUBPIXEL_BITS)
+        upper = max(np.int64(top), (min(y0, y1, y2) - half + one - 1) >> SUBPIXEL_BITS)
+        lower = min(np.int64(top + rows - 1), (max(y0, y1, y2) - half) >> SUBPIXEL_BITS)
+        if first > last or upper > lower:
+            continue
+        z0, z1, z2 = inverse_z[a], inverse_z[b], inverse_z[c]
+        if len(farthest) and _all_nearer(farthest, max(z0, z1, z2), first, last, upper - top, lower - top):
+            continue
         area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
-        front[f] = area < 0
         if area != 0:
-            _fill(x0, y0, x1, y1, x2, y2, inverse_z[a], inverse_z[b], inverse_z[c], area, np.int64(f), top, keys)
+            _fill(x0, y0, x1, y1, x2, y2, z0, z1, z2, area, chosen[i], first, last, upper, lower, top, keys)
+
+
+@jit
+def _farthest(keys):  # type: ignore[no-untyped-def]
+    """Return the bits of the least inverse depth in each tile, 0 where a pixel is empty."""
+    rows, width = keys.shape
+    size = 1 << TILE_BITS
+    found = np.empty((-(-rows // size), -(-width // size)), np.int32)
+    for j in range(found.shape[0]):
+        for i in range(found.shape[1]):
+            least = np.int64(2**62)
+            for y in range(j * size, min((j + 1) * size, rows)):
+                for x in range(i * size, min((i + 1) * size, width)):
+                    least = min(least, keys[y, x])
+            found[j, i] = least >> 32
+    return found
+
+
+@inline
+def _all_nearer(farthest, inverse, first, last, upper, lower):  # type: ignore[no-untyped-def]
+    """Say whether all pixels of the tiles under a box are nearer than an inverse depth."""
+    bits = np.float32(inverse).view(np.int32)
+    for j in range(upper >> TILE_BITS, (lower >> TILE_BITS) + 1):
+        for i in range(first >> TILE_BITS, (last >> TILE_BITS) + 1):
+            if bits >= farthest[j, i]:
+                return False
+    return True
 
 
 @jit
 def facing(faces: I32, homogeneous: F64, screen: I32, front: U8) -> None:
-    """Say which triangles show their front, as :func:`draw` does, without drawing."""
+    """Say which triangles show their front, as :func:`arrange` does."""
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         if screen[a, 0] == OUTSIDE or screen[b, 0] == OUTSIDE or screen[c, 0] == OUTSIDE:
