@@ -54,7 +54,7 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
 
 
 def _cuda_ready() -> bool:
-    if find_spec("nvdiffrast") is None:
+    if find_spec("nvdiffrast") is None or find_spec("warp") is None:
         return False
     import torch
 
@@ -98,6 +98,12 @@ def _nvdiffrast() -> Renderer:
             "nvdiffrast 0.4 and a CUDA build of torch",
             "It is on no package registry and its licence allows research use only: build it from its own sources "
             "(github.com/NVlabs/nvdiffrast) into this environment, or set render.backend to numba, which needs neither",
+        )
+    if find_spec("warp") is None:
+        raise DependencyError(
+            "the nvdiffrast backend was asked for, but NVIDIA Warp, whose kernels make its maps, is not installed",
+            "the package warp-lang",
+            "Install the extra nvwarp (pip install 'canonface[nvwarp]'), or set render.backend to numba",
         )
     if not _cuda_ready():
         raise DependencyError(
