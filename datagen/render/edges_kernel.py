@@ -37,7 +37,7 @@ def mark_edges(  # type: ignore[no-untyped-def]
         See :func:`contours`.
     chosen : (T,) int32
         Triangles that may reach the band, fronts first (which is quicker, no more).
-    faces, homogeneous, screen, inverse_z, front : see :func:`datagen.render.backends.numba_kernels.arrange`
+    faces, homogeneous, screen, inverse_z, front : see :func:`datagen.render.backends.numba_bands.arrange`
     near : float
         Metres.
     hide : bool

@@ -202,7 +202,7 @@ def resolve_view(  # type: ignore[no-untyped-def]
         Image row of the first.
     hide : bool
         Whether a pixel that shows the back of a triangle holds no surface.
-    faces, homogeneous, screen, inverse_z, front : see :func:`datagen.render.backends.numba_kernels.draw`
+    faces, homogeneous, screen, inverse_z, front : see :func:`datagen.render.backends.numba_bands.arrange`
     table : tuple
         ``packed``, ``normals``, ``known`` of :func:`pack_surface`, and the (N,) uint8 regions.
     rotation : (3, 3) float64

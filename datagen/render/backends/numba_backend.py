@@ -14,7 +14,8 @@ import numpy.typing as npt
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
 from datagen.render.backends.inputs import NEAR_M, checked_inputs
-from datagen.render.backends.numba_kernels import arrange, draw, project, resolve_fragments
+from datagen.render.backends.numba_bands import arrange
+from datagen.render.backends.numba_kernels import draw, project, resolve_fragments
 from datagen.render.edges import MeshEdges, Projection, pixel_matrix, view_contours
 from datagen.render.edges_kernel import mark_edges
 from datagen.render.maps import packed_surface, view_matrices
@@ -39,7 +40,7 @@ class _View:
     rows : int
         Of a band.
     order : (T,) int32
-        Triangles, band after band; see :func:`datagen.render.backends.numba_kernels.arrange`.
+        Triangles, band after band; see :func:`datagen.render.backends.numba_bands.arrange`.
     start : (2 B + 1,) int64
     segments : (M, 8) float64
         Contours; none if only fragments are asked for.
