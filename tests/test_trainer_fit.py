@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,16 +149,16 @@ def test_killed_and_stopped_processes_resume_to_the_same_bits(scene: Path, tmp_p
 
 
 def test_undefined_loss_names_the_samples(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer.data import ClipReader
+    from trainer.data import Loaded, TrainingLoader
 
-    read = ClipReader.clip
+    read = TrainingLoader.__iter__
 
-    def damaged(self: ClipReader, indices: np.ndarray) -> dict[str, np.ndarray]:
-        maps = read(self, indices)
-        maps["image"] = np.where((indices == 5)[:, None, None, None], np.nan, maps["image"].astype(np.float32))
-        return maps
+    def damaged(self: TrainingLoader) -> Iterator[Loaded]:
+        for loaded in read(self):
+            loaded.batch["image"][loaded.batch["index"] == 5] = torch.nan
+            yield loaded
 
-    monkeypatch.setattr(ClipReader, "clip", damaged)
+    monkeypatch.setattr(TrainingLoader, "__iter__", damaged)
     with pytest.raises(InputError, match=r"not finite.* #5 \(s00/turn/cam1 frame 1\)"):
         fit(scene, tmp_path / "run", load_config("tiny", [*QUICK, "fit.steps=100"]))
     weights = read_checkpoint(tmp_path / "run" / LAST)["model"]

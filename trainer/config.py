@@ -11,39 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from datagen.shards import ManifestError
+from trainer.data_config import FREE_DATA_KEYS, DataConfig
 from trainer.model.config import BackboneConfig, DecoderConfig, HeadsConfig, WeightsConfig
 from trainer.section import Section
 
 CONFIGS = Path(__file__).parent / "configs"
 # Where and how long a run may take; they may change from one call to the next.
-FREE_KEYS = ("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "data.workers", "data.cache_mb")
-FREE_KEYS += ("backbone.checkpoint_every", "decoder.frames_at_once")
-
-
-class DataConfig(Section):
-    """What a batch is made of."""
-
-    clip_lengths: tuple[int, ...] = Field((1, 2, 4), description="frames of a clip; each batch draws one length")
-    frames_per_batch: int = Field(8, ge=1, description="a batch holds frames_per_batch // length clips, at least one")
-    view_ratio: float = Field(
-        0.5, ge=0, le=1, description="share of batches that are cameras of one instant, not one camera over time"
-    )
-    stride: int = Field(1, ge=1, description="frames between two frames of a clip over time")
-    workers: int = Field(0, ge=0, description="reading processes (spawned); 0 reads in the training process")
-    cache_mb: int = Field(1024, ge=0, description="keep decoded arrays in memory while they fit; 0 always reads")
-    augment: float = Field(1.0, ge=0, le=2, description="strength of the photometric changes; 0 turns them off")
-    mirror: bool = Field(
-        False, description="mirror half of the clips; right only if the canonical space is symmetric about x = 0"
-    )
-
-    @model_validator(mode="after")
-    def _lengths_positive(self) -> DataConfig:
-        if not self.clip_lengths or min(self.clip_lengths) < 1:
-            raise ValueError("clip_lengths needs at least one length, all of them 1 or more")
-        return self
+FREE_KEYS = (
+    *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every"),
+    *FREE_DATA_KEYS,
+    *("backbone.checkpoint_every", "decoder.frames_at_once"),
+)
 
 
 class DepthConfig(Section):
@@ -98,6 +79,20 @@ class FitConfig(Section):
 
     steps: int = Field(ge=1, description="optimiser steps")
     learning_rate: float = Field(5e-4, gt=0, description="peak rate of AdamW")
+    backbone_rate: float = Field(
+        1.0, gt=0, le=1, description="share of the rate the backbone has; below 1 if pretrained"
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="each block's rate over that of the block above it; below 1 if pretrained"
+    )
+    beta2: float = Field(0.95, gt=0, lt=1, description="of AdamW")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make up one step")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of an average of the weights, which is then what is validated and kept as best",
+    )
     warmup_steps: int = Field(50, ge=0, description="steps of linear warm-up")
     final_rate: float = Field(0.02, ge=0, le=1, description="share of the learning rate left at the end of the cosine")
     weight_decay: float = Field(0.05, ge=0, description="of matrices, not of biases, norms, embeddings")
@@ -107,6 +102,13 @@ class FitConfig(Section):
     save_every: int = Field(200, ge=1, description="steps between writes of last.pt")
     max_minutes: float | None = Field(None, gt=0, description="stop (and save) after this time; the rest can follow")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
+    compile: bool = Field(False, description="torch.compile the network; a minute at the start, faster steps on a GPU")
+    sharding: Literal["none", "full"] = Field(
+        "none", description="with several processes: every one holds the model (DDP), or a part of it (FSDP)"
+    )
+    profile_steps: int = Field(
+        0, ge=0, description="steps, after five, that are traced into the run folder's trace.json"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; empty: OMP_NUM_THREADS or all cores")
 
 

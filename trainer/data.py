@@ -1,26 +1,26 @@
-"""Batches of clips as tensors, read from a dataset on demand."""
+"""Batches of clips as tensors, streamed from a dataset, and clips of a split for evaluation."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils import data as torch_data
 
-from datagen.shards import Dataset, Split, open_dataset
-from trainer.augment import augment_clip, mirror_clip
-from trainer.config import DataConfig
-from trainer.order import BatchOrder, Indices
+from datagen.shards import Dataset, ShardStream, Split, StreamConfig
+from datagen.shards.cache import cached
+from trainer.data_config import DataConfig
+from trainer.order import Indices
+from trainer.upload import Uploader, decode
 
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
 IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
 _ARRAYS = ("image", "depth", "canonical", "confidence", "intrinsics")
 _BYTES_PER_PIXEL = 3 + 2 + 6 + 1  # of these arrays as stored
+_GIB = 2**30
 
 Batch = dict[str, torch.Tensor]
 Maps = dict[str, npt.NDArray[Any]]
@@ -51,73 +51,142 @@ class ClipReader:
         return {name: self.split.decode(name, values[indices]) for name, values in self._cache.items()}
 
 
-class TrainingBatches(torch_data.Dataset[Batch]):
-    """The batch of every step, each a pure function of the seed and the step.
+@dataclass(frozen=True)
+class Loaded:
+    """One training batch.
 
-    Safe for spawned workers: only the path travels, each process opens the dataset itself.
+    Attributes
+    ----------
+    batch : dict of name to tensor on the device
+        ``image`` (B, S, 3, H, W) float32 in [0, 1]; ``depth`` (B, S, H, W) metres, 0 = none; ``canonical``
+        (B, S, 3, H, W); ``confidence`` (B, S, H, W), above 0 where canonical is known; ``intrinsics`` (B, S, 3, 3)
+        pixels; ``index`` (B, S) int64; other arrays that were asked for.
+    views : bool
+        The clips are cameras of one instant, not one camera over time.
+    seeds : list of int
+        One for each clip, for its augmentation: the same whoever reads it.
+    state : dict
+        Where the stream stands after this batch.
+    """
+
+    batch: Batch
+    views: bool
+    seeds: list[int]
+    state: dict[str, Any]
+
+
+class TrainingLoader:
+    """The batches of a run, epoch after epoch: a function of seed, configuration and dataset alone.
 
     Parameters
     ----------
-    path : path
-        The dataset.
+    dataset : Dataset
     config : DataConfig
     seed : int
+    device : torch.device
+    arrays : sequence of str
+        Keys of ``datagen.shards.ARRAYS``.
     split : str
+    rank, ranks : int
+        Which part of each batch is read here.
+    Raises
+    ------
+    InputError
+        If the split is empty or holds no clip of any configured length.
     """
 
-    def __init__(self, path: Path, config: DataConfig, seed: int, split: str = "train") -> None:
-        self._arguments = (path, config, seed, split)
-        self._reader: ClipReader | None = None
-        self._order: BatchOrder | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments
-
-    def _open(self) -> tuple[ClipReader, BatchOrder]:
-        if self._reader is None or self._order is None:
-            path, config, seed, split = self._arguments
-            self._reader = ClipReader(open_dataset(path), split, config.cache_mb)
-            self._order = BatchOrder(self._reader.split, config, seed)
-        return self._reader, self._order
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: DataConfig,
+        seed: int,
+        device: torch.device,
+        *,
+        arrays: Sequence[str] = _ARRAYS,
+        split: str = "train",
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        if config.cache_dir is not None:
+            dataset = cached(dataset, config.cache_dir, int(config.cache_gb * _GIB))
+        self._seed, self._uploader = seed, Uploader(device)
+        # A GPU adds up the rows of a batch in no time; here it is a third of the work of decoding.
+        self._differenced = device.type == "cuda"
+        self.stream = ShardStream(
+            dataset,
+            split,
+            stream_config(config, seed, ranks),
+            arrays=arrays,
+            rank=rank,
+            ranks=ranks,
+            workers=config.workers,
+            reader_kind=config.reader,
+            on_corrupt=config.on_corrupt,
+            statistics_folder=config.cache_dir,
+            restore=not self._differenced,
+            pin=self._uploader.pin,
+        )
 
     @property
-    def reader(self) -> ClipReader:
-        """The reader behind the batches."""
-        return self._open()[0]
+    def lengths(self) -> tuple[int, ...]:
+        """Lengths of clips that the split has."""
+        return self.stream.lengths
 
     @property
-    def order(self) -> BatchOrder:
-        """Which samples make up which batch."""
-        return self._open()[1]
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        return self.stream.state_dict()
 
-    def __getitem__(self, step: int) -> Batch:
-        """Return the batch of a step (from 0), augmented: see :func:`collate`."""
-        reader, order = self._open()
-        _, config, seed, _ = self._arguments
-        # 1 keeps this stream apart from the order's, which is seeded with [seed, epoch].
-        rng = np.random.default_rng([seed, step, 1])
-        clips = []
-        rows = order.batch(step)
-        for row in rows:
-            maps = reader.clip(row)
-            maps["image"] = augment_clip(to_unit(maps["image"]), config.augment, rng)
-            if rng.random() < 0.5 and config.mirror:
-                names = ("image", "depth", "canonical", "confidence", "intrinsics")
-                maps |= dict(zip(names, mirror_clip(*(maps[name] for name in names)), strict=True))
-            clips.append(maps)
-        return collate(clips, rows)
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Go on where a run stood; InputError if the state is of another order."""
+        self.stream.load_state_dict(state)
+
+    def close(self) -> None:
+        """End the readers."""
+        self.stream.close()
+
+    def __iter__(self) -> Iterator[Loaded]:
+        scale = self.stream.dataset.depth_scale
+        for read in self.stream.forever():
+            copies = self._uploader.tensors({**read.arrays, "index": read.samples})
+            index = copies.pop("index")
+            batch = {name: decode(name, value, scale, differenced=self._differenced) for name, value in copies.items()}
+            seeds = [clip_seed(self._seed, read.epoch, read.number, row) for row in read.rows.tolist()]
+            yield Loaded({**batch, "index": index}, read.views, seeds, self.stream.state_dict())
+
+
+def stream_config(config: DataConfig, seed: int, ranks: int = 1) -> StreamConfig:
+    """Return the order a configuration asks for; with several ranks all batches are full."""
+    return StreamConfig(
+        seed=seed,
+        lengths=config.clip_lengths,
+        frames_per_batch=config.frames_per_batch,
+        view_ratio=config.view_ratio,
+        stride=config.stride,
+        jitter=config.jitter,
+        window=config.window,
+        drop_last=ranks > 1,
+        min_confidence=config.min_confidence,
+        min_coverage=config.min_coverage,
+        verdicts=config.verdicts,
+        subject_weights=config.subject_weights,
+        region_weights=config.region_weights,
+    )
+
+
+def clip_seed(seed: int, epoch: int, number: int, row: int) -> int:
+    """Return the seed of one clip of a run, below 2⁶³."""
+    return int(np.random.SeedSequence([seed, epoch, number, row]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Turn (..., 3, H, W) float32 in [0, 1] into the network's ImageNet-normalised float32."""
+    mean, std = (torch.from_numpy(value).to(images.device) for value in (IMAGE_MEAN, IMAGE_STD))
+    return (images - mean) / std
 
 
 def collate(clips: list[Maps], indices: npt.NDArray[np.integer]) -> Batch:
-    """Stack clips of one length into tensors.
-
-    Returns
-    -------
-    dict
-        ``image`` (B, S, 3, H, W) float32, ImageNet-normalised; ``depth`` (B, S, H, W) metres, 0 = none;
-        ``canonical`` (B, S, 3, H, W); ``confidence`` (B, S, H, W), above 0 where canonical is known;
-        ``intrinsics`` (B, S, 3, 3) pixels; ``index`` (B, S) int64.
-    """
+    """Stack clips of one length, as :meth:`ClipReader.clip` gives them, into a batch with normalised images."""
     batch = {name: torch.from_numpy(np.stack([maps[name] for maps in clips])) for name in _ARRAYS[1:]}
     images = np.stack([maps["image"] for maps in clips])
     batch["image"] = torch.from_numpy(normalise_image(images))
@@ -129,24 +198,6 @@ def normalise_image(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Turn (..., 3, H, W) uint8, or float32 in [0, 1], into the network's ImageNet-normalised float32."""
     scaled = to_unit(images) if images.dtype == np.uint8 else images
     return ((scaled - IMAGE_MEAN) / IMAGE_STD).astype(np.float32)
-
-
-def training_loader(batches: TrainingBatches, first_step: int, steps: int, workers: int) -> Iterator[Batch]:
-    """Yield the batches of steps ``first_step`` … ``steps`` − 1 in order, read by ``workers`` spawned processes."""
-    yield from torch_data.DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(first_step, steps),
-        num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_outlive_signals,
-    )
-
-
-def _outlive_signals(_worker: int) -> None:
-    """Leave signals to the main process: one that goes to the whole group must not take the batch it is waiting for."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def describe_sample(split: Split, index: int) -> str:

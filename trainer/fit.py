@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import signal
 import threading
@@ -17,9 +18,10 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 
 from datagen.shards import CheckpointError, Dataset, InputError, Split, atomic_write_bytes, open_dataset
+from trainer.augmentation import augment
 from trainer.checkpoint import model_content, pick_device, read_checkpoint, save_checkpoint
-from trainer.config import FitConfig, TrainConfig
-from trainer.data import Batch, ClipReader, TrainingBatches, describe_sample, training_loader
+from trainer.config import AugmentConfig, FitConfig, TrainConfig
+from trainer.data import Batch, ClipReader, TrainingLoader, describe_sample, normalise
 from trainer.depth_unit import DepthUnit
 from trainer.inference import predict_split, split_clips
 from trainer.losses import joint_loss
@@ -62,10 +64,11 @@ def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa
     state = read_state(run)
     if state is not None:
         check_same_run(run, state, config, dataset.uuid)
-    batches = TrainingBatches(dataset.path, config.data, config.seed)
-    _ = batches.order  # complains early about an empty split or clips that do not fit
+    # Complains early about an empty split or clips that do not fit.
+    loader = TrainingLoader(dataset, config.data, config.seed, device)
+    changes = AugmentConfig(photometric=config.data.augment, mirror=config.data.mirror)
     validation = ClipReader(dataset, "val", config.data.cache_mb) if len(dataset["val"]) else None
-    eval_length = max(batches.order.lengths)
+    eval_length = max(loader.lengths)
 
     torch.manual_seed(config.seed)
     model = JointModel(config, dataset.resolution, _measure_depth_unit(dataset, config)).to(device)
@@ -74,6 +77,7 @@ def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa
     if state is not None:
         saved = read_checkpoint(run / LAST)
         _load(saved, model, optimiser, run)
+        loader.go_on(saved["stream"])
         step, best_step = saved["step"], saved["best_step"]
         best_score, best_figures = saved["best_score"], saved["best_figures"]
 
@@ -93,6 +97,7 @@ def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa
             "best_score": best_score,
             "best_figures": best_figures,
             "optimiser": optimiser.state_dict(),
+            "stream": loader.state,
         }
         save_checkpoint(run / LAST, model_content(model, config, about) | progress_so_far)
         now = RunState(step, settings.steps, config.digest, dataset.uuid, best_step, best_figures)
@@ -103,16 +108,17 @@ def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa
         parameters = sum(p.numel() for p in model.parameters())
         progress.say(
             f"{parameters / 1e6:.1f} M parameters on {device}, {len(dataset['train'])} training samples of "
-            f"{dataset.resolution} px, clips of {batches.order.lengths} frames, from step {step} of {settings.steps}"
+            f"{dataset.resolution} px, clips of {loader.lengths} frames, from step {step} of {settings.steps}"
         )
         # A kill may have come between the checkpoint and the state file.
         now = state if state is not None and state.step == step else save()
         window_start, window_frames = time.monotonic(), 0
         model.train()
-        for loaded in training_loader(batches, step, settings.steps, config.data.workers):
+        for loaded in itertools.islice(loader, settings.steps - step):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, settings)
-            batch = {name: value.to(device, non_blocking=True) for name, value in loaded.items()}
+            batch = augment(loaded.batch, changes, loaded.seeds, views=loaded.views)
+            batch["image"] = normalise(batch["image"])
             prediction = model(batch["image"], batch["intrinsics"])
             terms = joint_loss(prediction, batch, model.depth_unit, config.loss)
             optimiser.zero_grad(set_to_none=True)
@@ -162,6 +168,7 @@ def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa
                 why = "a signal" if stopping.is_set() else f"fit.max_minutes={settings.max_minutes}"
                 progress.say(f"stopped by {why} after step {step} of {settings.steps}; the same command goes on")
                 break
+    loader.close()
     log.close()
     board.close()
     if best_step is None:  # stopped before the first validation: what there is can still be looked at

@@ -23,7 +23,7 @@ from datagen.shards.reader import Dataset
 from datagen.shards.sampling import chosen, sample_statistics, weights
 from datagen.shards.schema import ARRAYS
 from datagen.shards.stream_buffers import Buffers, Pin, Place
-from datagen.shards.stream_clips import Indices, Layout
+from datagen.shards.stream_clips import Indices, Layout, possible
 from datagen.shards.stream_config import StreamConfig
 from datagen.shards.stream_order import EpochOrder, OrderInputs
 from datagen.shards.stream_readers import Filled, ReaderKind, Readers
@@ -187,6 +187,12 @@ class ShardStream:
             chosen(self.split, self.config, statistics),
             weights(self.split, self.config, statistics),
         )
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Lengths of clips that can be cut from the split."""
+        inputs = self.inputs
+        return tuple(n for n, chances in possible(inputs.layout, inputs.keep, self.config).items() if any(chances))
 
     def order(self, epoch: int) -> EpochOrder:
         """Return the order of an epoch; the last two are kept."""
