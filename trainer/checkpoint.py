@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trainer.model.joint import JointModel
 
 FORMAT = "canonface-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -98,7 +98,6 @@ def model_content(model: JointModel, config: TrainConfig, dataset: dict[str, Any
     """Return what rebuilds a model: weights, configuration, sizes, depth unit and what it learnt from."""
     return {
         "config": config.text(),
-        "backbone": json.dumps(model.backbone.stored_config()),
         "depth_unit": model.depth_unit.to_dict(),
         "dataset": dataset,
         "model": model.state_dict(),
@@ -118,8 +117,7 @@ def build_model(content: dict[str, Any], device: torch.device) -> tuple[JointMod
     try:
         config = parse_config(json.loads(content["config"]), "the checkpoint's configuration")
         unit = DepthUnit(**content["depth_unit"])
-        backbone = json.loads(content["backbone"])
-        model = JointModel(config, int(content["dataset"]["resolution"]), unit, backbone)
+        model = JointModel(config, int(content["dataset"]["resolution"]), unit)
         model.load_state_dict(content["model"])
     except (KeyError, TypeError, ValueError, RuntimeError, ManifestError) as error:
         reason = str(error).splitlines()[0][:200]

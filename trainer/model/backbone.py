@@ -2,146 +2,128 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from datagen.shards import CheckpointError
-from trainer.config import SCALED_BLOCKS, BackboneConfig
+from trainer.model.config import BackboneConfig
+from trainer.model.embeddings import Embeddings
+from trainer.model.reference import FEWEST_FRAMES, choose_reference, reference_first, reordered
+from trainer.model.rotary import Rotation, flat_rotation, index_rotation, relative_rotation
+from trainer.model.vit import Block
+
+
+class Tokens(NamedTuple):
+    """What the decoders take, C channels wide (:attr:`BackboneConfig.width`).
+
+    Attributes
+    ----------
+    patches : four (B·S, N, C)
+    camera : (B, S, C)
+        The camera tokens (class tokens, if attention never alternates) of the last of the four blocks.
+    """
+
+    patches: list[torch.Tensor]
+    camera: torch.Tensor
 
 
 class ClipBackbone(nn.Module):
-    """Turn the frames of clips into patch tokens at four depths.
+    """Turn the frames of clips into tokens at four depths.
 
-    Attention across frames joins the tokens of all frames of a clip, (B·S, N, D) → (B, S·N, D), in the unchanged
-    blocks of the transformer: no weights are added, so pretrained image weights load as they are, and with one
-    frame both kinds of attention are the same. Frames carry no order: exchanging them exchanges the outputs. This is
-    the alternating attention of VGGT (Wang et al., CVPR 2025) without its camera token, query-key norm and rotary
-    positions; a camera token would be appended to each frame's tokens where alternation begins.
+    The transformer of Depth Anything 3 (Lin et al., 2025). Up to block ``start`` it is DINOv2 on each frame. From
+    there on, a camera token takes the class token's place, one for the reference frame and one for all others;
+    queries and keys are normalised and turned by rotary positions; and odd blocks attend across all frames of the
+    clip, (B, S·N, D), even ones within each, (B·S, N, D). What goes to the decoders is the last even block's result
+    beside the block's own. With three or more frames the reference is chosen by content, so that frames carry no
+    order: exchanging them exchanges the outputs. Of two, the first one is the reference.
 
     Parameters
     ----------
     config : BackboneConfig
     image_size : int
-        Pixels a side the position embedding is laid out for; other sizes interpolate it.
-    stored : dict, optional
-        The ``transformers`` configuration kept in a checkpoint; then ``config.pretrained`` is not read.
-
-    Raises
-    ------
-    CheckpointError
-        If ``config.pretrained`` holds no DINOv2 model, or the chosen blocks do not exist.
+        Pixels a side the learnt positions are laid out for, unless ``config.position_grid`` says it.
     """
 
-    def __init__(self, config: BackboneConfig, image_size: int, stored: dict[str, Any] | None = None) -> None:
+    def __init__(self, config: BackboneConfig, image_size: int) -> None:
         super().__init__()
-        from transformers import Dinov2Config, Dinov2Model
+        self.config = config
+        self.patch = config.patch
+        self.dim = config.dim
+        self.outputs = config.taken
+        self.across = tuple(k >= config.start and k % 2 == 1 for k in range(config.blocks))
+        self.embeddings = Embeddings(config, config.position_grid or max(image_size // config.patch, 1))
+        self.blocks = nn.ModuleList(Block(config, normalised=k >= config.start) for k in range(config.blocks))
+        self.norm = nn.LayerNorm(config.dim)
+        # DINOv2's 0.02 for a width of 625; narrower transformers learn faster from larger weights.
+        deviation = config.dim**-0.5 / 2
+        self.embeddings.lay_out(deviation)
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=deviation)
+                nn.init.zeros_(module.bias)
+        every = config.checkpoint_every
+        self.recompute([every > 0 and k % every == 0 for k in range(config.blocks)])
 
-        if stored is not None:
-            self.vit = Dinov2Model(Dinov2Config(**stored))
-        elif config.pretrained is not None:
-            self.vit = _load_pretrained(config.pretrained)
-        else:
-            self.vit = Dinov2Model(
-                Dinov2Config(
-                    hidden_size=config.dim,
-                    num_hidden_layers=config.blocks,
-                    num_attention_heads=config.heads,
-                    mlp_ratio=config.mlp_ratio,
-                    patch_size=config.patch,
-                    image_size=image_size,
-                    initializer_range=config.dim**-0.5 / 2,
-                    use_mask_token=False,
-                )
-            )
-            _lay_out_positions(self.vit.embeddings.position_embeddings, image_size // config.patch)
-        sizes = self.vit.config
-        # Neither is used here, and weights that never get a gradient confuse distributed training.
-        self.vit.embeddings.mask_token = None
-        self.vit.layernorm = nn.Identity()
-        self.dim: int = sizes.hidden_size
-        self.patch: int = sizes.patch_size
-        blocks: int = sizes.num_hidden_layers
-        self.outputs = config.outputs or tuple(
-            round((k + 1) * blocks / SCALED_BLOCKS) - 1 for k in range(SCALED_BLOCKS)
-        )
-        if self.outputs[-1] >= blocks:
-            raise CheckpointError(
-                f"backbone.outputs names block {self.outputs[-1]}", f"blocks 0 to {blocks - 1}", "Choose others"
-            )
-        start = blocks // 2 if config.alternate_from is None else config.alternate_from
-        self.across = tuple(k >= start and (k - start) % 2 == 1 for k in range(blocks))
-        self.norms = nn.ModuleList(nn.LayerNorm(self.dim, eps=1e-6) for _ in self.outputs)
+    def recompute(self, flags: list[bool]) -> None:
+        """Say for each block whether the backward pass computes it again (:class:`~trainer.model.vit.Block`)."""
+        for block, flag in zip(self.blocks, flags, strict=True):
+            block.recomputed = flag  # type: ignore[assignment]
 
-    def stored_config(self) -> dict[str, Any]:
-        """Return what a checkpoint needs to build this transformer again without the pretrained folder."""
-        keys = ["hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "patch_size", "image_size"]
-        keys += ["use_swiglu_ffn", "layerscale_value", "qkv_bias", "hidden_act", "layer_norm_eps"]
-        return {key: getattr(self.vit.config, key) for key in keys} | {"use_mask_token": False}
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Compute the tokens.
-
-        Parameters
-        ----------
-        images : (B, S, 3, H, W) float, ImageNet-normalised; H and W multiples of the patch
-
-        Returns
-        -------
-        four (B·S, D, H / patch, W / patch)
-        """
+    def forward(self, images: torch.Tensor) -> Tokens:
+        """Compute the tokens of images (B, S, 3, H, W), ImageNet-normalised, H and W multiples of the patch."""
         clips, frames, _, height, width = images.shape
-        tokens = self.vit.embeddings(images.flatten(0, 1))
-        count = tokens.shape[1]
-        maps: list[torch.Tensor] = []
-        for number, block in enumerate(self.vit.encoder.layer):
-            if self.across[number] and frames > 1:
-                tokens = block(tokens.reshape(clips, frames * count, self.dim)).reshape(-1, count, self.dim)
+        grid = (height // self.patch, width // self.patch)
+        tokens = self.embeddings(images.flatten(0, 1)).unflatten(0, (clips, frames))
+        within, across = self._rotations(grid, frames, images.device)
+        local, undo = tokens, None
+        patches: list[torch.Tensor] = []
+        camera = tokens[:, :, 0]
+        for number, block in enumerate(self.blocks):
+            if number == self.config.start - 1 and frames >= FEWEST_FRAMES:
+                reference = choose_reference(tokens[:, :, 0], self.config.reference)
+                order, undo = reference_first(reference, frames)
+                tokens, local = reordered(tokens, order), reordered(local, order)
+            if number == self.config.start:
+                tokens = self._with_camera_tokens(tokens)
+            if self.across[number]:
+                tokens = block(tokens.flatten(1, 2), across).unflatten(1, (frames, -1))
             else:
-                tokens = block(tokens)
+                turned = number >= self.config.start or self.config.positions == "rotary"
+                tokens = block(tokens.flatten(0, 1), within if turned else None).unflatten(0, (clips, frames))
+                local = tokens
             if number in self.outputs:
-                patches = self.norms[len(maps)](tokens)[:, 1:]
-                maps.append(patches.transpose(1, 2).reshape(-1, self.dim, height // self.patch, width // self.patch))
-        return maps
+                camera, taken = self._taken(local, tokens, undo)
+                patches.append(taken.flatten(0, 1))
+        return Tokens(patches, camera)
 
+    @property
+    def _alternates(self) -> bool:
+        return self.config.start < self.config.blocks
 
-def _lay_out_positions(embedding: torch.Tensor, side: int) -> None:
-    """Start the position embedding (1, 1 + side², D) from two-dimensional sines and cosines, as MAE does.
+    def _with_camera_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Put camera tokens in the class tokens' place; the reference is the first frame."""
+        clips, frames = tokens.shape[:2]
+        of_kind = self.embeddings.camera_tokens
+        assert of_kind is not None
+        camera = torch.cat([of_kind[:, :1], of_kind[:, 1:].expand(-1, frames - 1, -1)], 1)
+        return torch.cat([camera.expand(clips, -1, -1)[:, :, None], tokens[:, :, 1:]], 2)
 
-    DINOv2's own start, noise of 0.02, says next to nothing about position beside the patches: fine over its long
-    pretraining, but a short run from scratch has to learn where things are first.
-    """
-    quarter = embedding.shape[-1] // 4
-    place = (torch.arange(side) + 0.5) / side
-    frequencies = torch.pi * 2.0 ** torch.linspace(0, 4, quarter)
-    waves = place[:, None] * frequencies
-    axis = torch.cat([waves.sin(), waves.cos()], -1)
-    rows, columns = axis[:, None].expand(-1, side, -1), axis[None].expand(side, -1, -1)
-    with torch.no_grad():
-        embedding[0, 1:, : 4 * quarter] = torch.cat([rows, columns], -1).reshape(side * side, -1)
+    def _taken(
+        self, local: torch.Tensor, tokens: torch.Tensor, undo: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The camera tokens (B, S, C) and the patches' (B, S, N, C), frames in the order they came in."""
+        if undo is not None:
+            local, tokens = reordered(local, undo), reordered(tokens, undo)
+        patches = self.norm(tokens[:, :, self.embeddings.others :])
+        if not self._alternates:
+            return tokens[:, :, 0], patches
+        camera = torch.cat([local[:, :, 0], tokens[:, :, 0]], -1)
+        return camera, torch.cat([local[:, :, self.embeddings.others :], patches], -1)
 
-
-def _load_pretrained(folder: Path) -> Any:
-    from transformers import Dinov2Model
-
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"backbone.pretrained: {folder} holds no config.json",
-            "a folder with DINOv2 weights as `transformers` saves them (config.json, model.safetensors)",
-            "Give such a folder, or leave the key out to start from random weights",
-        )
-    try:
-        model, report = Dinov2Model.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except Exception as error:  # transformers raises many kinds here: all mean that the folder is unusable
-        raise CheckpointError(
-            f"backbone.pretrained: {folder} cannot be loaded: {error}", "DINOv2 weights", "Download the folder again"
-        ) from None
-    if report["missing_keys"]:
-        raise CheckpointError(
-            f"backbone.pretrained: {folder} lacks {len(report['missing_keys'])} weights of a DINOv2 model",
-            "a complete Dinov2Model",
-            "Check that its config.json names the model type dinov2",
-        )
-    return model
+    def _rotations(self, grid: tuple[int, int], frames: int, device: torch.device) -> tuple[Rotation, Rotation]:
+        """The rotary positions for attention within a frame and across all frames."""
+        others, channels = self.embeddings.others, self.dim // self.config.heads
+        angles = relative_rotation if self.config.positions == "rotary" else index_rotation
+        within = angles(grid, others, channels, device)
+        return within, flat_rotation(grid, others, channels, device).repeat(frames)

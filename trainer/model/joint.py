@@ -1,9 +1,8 @@
-"""The joint model: depth, canonical coordinates and their confidences for one to N frames."""
+"""The joint model: depth, canonical coordinates, rays and cameras for one to N frames."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +12,8 @@ from datagen.shards import InputError
 from trainer.config import TrainConfig
 from trainer.depth_unit import DepthUnit
 from trainer.model.backbone import ClipBackbone
-from trainer.model.decoder import FusionTrunk, ImageDetail, OutputConvs
+from trainer.model.camera import CameraDecoder
+from trainer.model.decoder import Geometry, ImageDetail, MapDecoder
 
 # exp of more than this overflows nothing yet is past any confidence a finite error can earn.
 _MAX_LOG_CONFIDENCE = 12.0
@@ -33,6 +33,12 @@ class Prediction:
         1 or more, without unit: the inverse of the expected error, up to the factor λ of the loss.
     surface_logit : (B, S, H, W)
         Above 0 where the pixel shows the head rather than background.
+    ray : (B, S, 6, H, W), optional
+        Direction (not of length 1: × depth it reaches the surface) and origin of each pixel's ray in the frame of the
+        reference camera. None where ``heads.ray`` is off.
+    ray_confidence : (B, S, H, W), optional
+    camera : (B, S, 9), optional
+        :func:`trainer.model.camera.decode_camera` reads it. None where ``heads.camera`` is off.
     """
 
     depth_m: torch.Tensor
@@ -40,14 +46,17 @@ class Prediction:
     depth_confidence: torch.Tensor
     canonical_confidence: torch.Tensor
     surface_logit: torch.Tensor
+    ray: torch.Tensor | None = None
+    ray_confidence: torch.Tensor | None = None
+    camera: torch.Tensor | None = None
 
 
 class JointModel(nn.Module):
-    """Backbone, decoder and activations.
+    """Backbone, decoders and activations.
 
     Depth is ``unit × exp(spread × x)`` with the network's number x; ``unit`` (metres) and ``spread`` come from the
-    training set (:class:`~trainer.depth_unit.DepthUnit`), so that x is of order one for any rig. The canonical head is
-    linear, confidences are ``1 + exp``. The heads compute in float32 whatever the backbone's precision is.
+    training set (:class:`~trainer.depth_unit.DepthUnit`), so that x is of order one for any rig. The canonical and ray
+    heads are linear, confidences are ``1 + exp``. Decoders compute in float32 whatever the backbone's precision is.
 
     Parameters
     ----------
@@ -55,26 +64,22 @@ class JointModel(nn.Module):
     image_size : int
         Resolution of the training set.
     depth_unit : DepthUnit
-    stored_backbone : dict, optional
-        See :class:`ClipBackbone`.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        image_size: int,
-        depth_unit: DepthUnit,
-        stored_backbone: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, config: TrainConfig, image_size: int, depth_unit: DepthUnit) -> None:
         super().__init__()
-        self.backbone = ClipBackbone(config.backbone, image_size, stored_backbone)
+        self.backbone = ClipBackbone(config.backbone, image_size)
         self.depth_unit = depth_unit
-        self.output_stride = config.decoder.output_stride
-        dim = self.backbone.dim
-        self.trunks = nn.ModuleList(FusionTrunk(dim, config.decoder) for _ in range(1 if config.decoder.shared else 2))
+        self.decoder_config = config.decoder
+        width = config.backbone.width
+        geometry = ("depth", "ray") if config.heads.ray else ("depth",)
+        split = {"geometry": geometry, "canonical": ("canonical",)}
+        maps = {"shared": (*geometry, "canonical")} if config.decoder.shared else split
+        self.decoders = nn.ModuleDict(
+            {name: MapDecoder(width, config.decoder, of, plain=name == "canonical") for name, of in maps.items()}
+        )
         self.detail = ImageDetail(config.decoder) if config.decoder.image_skip else None
-        self.depth_head = OutputConvs(config.decoder, 3)  # depth, confidence, surface
-        self.canonical_head = OutputConvs(config.decoder, 4)  # x, y, z, confidence
+        self.camera = CameraDecoder(width) if config.heads.camera else None
 
     def forward(self, images: torch.Tensor, intrinsics: torch.Tensor) -> Prediction:
         """Predict all frames of all clips together.
@@ -90,29 +95,58 @@ class JointModel(nn.Module):
             If the size is no multiple of the patch.
         """
         clips, frames, _, height, width = images.shape
-        if height % self.backbone.patch or width % self.backbone.patch:
+        patch = self.backbone.patch
+        if height % patch or width % patch:
             raise InputError(
                 f"images of {height} × {width} pixels",
-                f"sides that are multiples of {self.backbone.patch}",
+                f"sides that are multiples of {patch}",
                 "Build the dataset with such a render.resolution",
             )
-        on_gpu = images.device.type == "cuda"
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=on_gpu):
-            maps = self.backbone(images)
-        with torch.autocast(images.device.type, enabled=False):
-            flat = images.flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
-            tokens = [m.float().contiguous(memory_format=torch.channels_last) for m in maps]
-            fused = [trunk(tokens) for trunk in self.trunks]
-            size = (height // self.output_stride, width // self.output_stride)
-            detail = None if self.detail is None else self.detail(flat, size)
-            d = self.depth_head(fused[0], detail, size)
-            c = self.canonical_head(fused[-1], detail, size)
-            both = F.interpolate(torch.cat([d, c], 1), (height, width), mode="bilinear", align_corners=False)
-        both = both.reshape(clips, frames, 7, height, width)
+        device = images.device.type
+        wish = self.backbone.config.precision
+        low = wish == "bfloat16" or (wish == "auto" and device == "cuda")
+        with torch.autocast(device, torch.bfloat16, enabled=low):
+            tokens = self.backbone(images)
+        with torch.autocast(device, enabled=False):
+            maps = self._decode([x.float() for x in tokens.patches], images.flatten(0, 1).float())
+            camera = None if self.camera is None else self.camera(tokens.camera.float())
+        maps = {name: x.reshape(clips, frames, *x.shape[1:]) for name, x in maps.items()}
+        depth, canonical, ray = maps["depth"], maps["canonical"], maps.get("ray")
         return Prediction(
-            depth_m=self.depth_unit.to_metres(both[:, :, 0], intrinsics, width),
-            canonical=both[:, :, 3:6],
-            depth_confidence=1 + both[:, :, 1].clamp(max=_MAX_LOG_CONFIDENCE).exp(),
-            canonical_confidence=1 + both[:, :, 6].clamp(max=_MAX_LOG_CONFIDENCE).exp(),
-            surface_logit=both[:, :, 2],
+            depth_m=self.depth_unit.to_metres(depth[:, :, 0], intrinsics, width),
+            canonical=canonical[:, :, :3],
+            depth_confidence=_confidence(depth[:, :, 1]),
+            canonical_confidence=_confidence(canonical[:, :, 3]),
+            surface_logit=depth[:, :, 2],
+            ray=None if ray is None else ray[:, :, :6],
+            ray_confidence=None if ray is None else _confidence(ray[:, :, 6]),
+            camera=camera,
         )
+
+    def _decode(self, tokens: list[torch.Tensor], images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Decode all frames into maps of the image's size; a few frames at a time where no gradient is wanted."""
+        step = len(images) if torch.is_grad_enabled() else self.decoder_config.frames_at_once
+        parts = [
+            self._decode_frames([x[k : k + step] for x in tokens], images[k : k + step])
+            for k in range(0, len(images), step)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _decode_frames(self, tokens: list[torch.Tensor], images: torch.Tensor) -> dict[str, torch.Tensor]:
+        size = (images.shape[-2], images.shape[-1])
+        stride, patch = self.decoder_config.output_stride, self.backbone.patch
+        geometry = Geometry(size, (size[0] // patch, size[1] // patch), (size[0] // stride, size[1] // stride))
+        detail = None
+        if self.detail is not None:
+            detail = self.detail(images.contiguous(memory_format=torch.channels_last), geometry.maps)
+        maps: dict[str, torch.Tensor] = {}
+        for decoder in self.decoders.values():
+            maps |= decoder(tokens, geometry, detail)
+        return {
+            name: F.interpolate(x, size, mode="bilinear", align_corners=False) if x.shape[-2:] != size else x
+            for name, x in maps.items()
+        }
+
+
+def _confidence(x: torch.Tensor) -> torch.Tensor:
+    return 1 + x.clamp(max=_MAX_LOG_CONFIDENCE).exp()
