@@ -17,13 +17,18 @@ TILE_PX = 180
 
 def sample_row(sample: Sample, tile: int = TILE_PX) -> Picture:
     """Show a sample's image, depth, canonical, normal, region and confidence side by side."""
+    return np.concatenate([resize(column, tile) for column in map_pictures(sample)], axis=1)
+
+
+def map_pictures(sample: Sample) -> list[Picture]:
+    """Draw a sample's image, depth, canonical, normal, region and confidence at their own resolution."""
     known = sample.confidence > 0
     surface = sample.depth > 0
     depth = np.where(surface, sample.depth, np.nan)
     low, high = (float(np.nanmin(depth)), float(np.nanmax(depth))) if surface.any() else (0.0, 1.0)
     canonical = np.where(known[..., None], np.moveaxis(sample.canonical, 0, -1), np.nan)
     normal = np.where(surface[..., None], (np.moveaxis(sample.normal, 0, -1) * [1, -1, -1] + 1) / 2, np.nan)
-    columns = [
+    return [
         np.moveaxis(sample.image, 0, -1),
         _bytes(pictures.colour_map(high - depth, 0, high - low, "viridis")),  # near is bright
         _bytes(pictures.canonical_colours(canonical)),
@@ -31,7 +36,6 @@ def sample_row(sample: Sample, tile: int = TILE_PX) -> Picture:
         _bytes(pictures.label_colours(sample.region)),
         _bytes(pictures.colour_map(np.where(known, sample.confidence, np.nan), 0, 1, "viridis")),
     ]
-    return np.concatenate([_resize(column, tile) for column in columns], axis=1)
 
 
 def samples_picture(dataset_path: Path, per_split: int = 4) -> Picture | None:
@@ -61,7 +65,8 @@ def _bytes(colours: npt.NDArray[np.floating]) -> Picture:
     return np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
 
 
-def _resize(picture: Picture, tile: int) -> Picture:
+def resize(picture: Picture, tile: int) -> Picture:
+    """Bring a picture to ``tile`` × ``tile`` pixels."""
     from PIL import Image
 
     # Nearest: a contact sheet must not invent values between regions or across a silhouette.

@@ -176,17 +176,21 @@ def simulate_command(
 
 
 def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
-    """Say how far a build is, from what is on disk.
+    """Say how far a build is, stage by stage, and what is missing and why; from what is on disk.
 
     Example: datagen status runs/demo
     """
     from datagen.commands.options import manifest_of_build
+    from datagen.flows.stage_status import StageStatus
     from datagen.flows.status import build_status
 
     status = build_status(manifest_of_build(out), out)
     if json_output:
         print_json(status)
     else:
+        stages = [StageStatus(**{k: v for k, v in s.items() if k != "percent"}) for s in status.pop("stages")]
+        table([(stage.stage, stage) for stage in stages])
+        print()
         table([(name.replace("_", " "), _flat(value)) for name, value in status.items()])
 
 

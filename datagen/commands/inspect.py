@@ -12,12 +12,11 @@ from datagen.errors import InputError
 
 if TYPE_CHECKING:
     from datagen.flows.rerender import RenderedAgain
+    from datagen.shards import Dataset
 
 DatasetArgument = Annotated[
     str, typer.Argument(help="A dataset.zarr folder, the build folder that holds one, or s3://bucket/prefix.")
 ]
-
-INSPECT_PX = 280
 
 
 def verify_command(
@@ -110,12 +109,14 @@ def inspect_command(
     out: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path("sample.png"),
     json_output: JsonOption = False,
 ) -> None:
-    """Draw one sample, image and maps side by side, and say where it comes from.
+    """Draw one sample and say where it comes from.
+
+    The picture shows the image, all maps and the edges; for a build whose captures are simulated also the true error.
 
     Example: datagen inspect runs/demo --split val --sample 3 --out sample.png
     """
     from datagen.audit.pictures import write_png
-    from datagen.audit.samples import sample_row
+    from datagen.audit.sample_sheet import sample_sheet
     from datagen.shards import open_dataset, sample_provenance
 
     opened = open_dataset(dataset)
@@ -123,12 +124,33 @@ def inspect_command(
     if sample >= count:
         raise InputError(f"{split} has no sample {sample}", f"0 to {count - 1}" if count else "a split with samples")
     provenance = sample_provenance(opened, split, sample)
-    write_png(out, sample_row(opened[split].sample(sample), tile=INSPECT_PX))
+    write_png(out, sample_sheet(opened[split].sample(sample), build_of(opened)))
     if json_output:
         print_json({**provenance, "picture": str(out)})
     else:
-        keys = ("split", "sample", "subject", "sequence", "camera", "frame", "time_s", "shard", "content_key")
+        keys = (
+            "split",
+            "sample",
+            "subject",
+            "sequence",
+            "camera",
+            "frame",
+            "time_s",
+            "verdict",
+            "shard",
+            "content_key",
+        )
         table([*((key, provenance[key]) for key in keys), ("picture", out)])
+
+
+def build_of(dataset: Dataset) -> Path | None:
+    """Return the build folder around a dataset, or None if it has left it."""
+    from datagen.shards.store import LocalStore
+
+    if not isinstance(dataset.store, LocalStore):
+        return None
+    root = dataset.store.root.resolve().parent
+    return root if (root / "manifest.json").is_file() and (root / "warps").is_dir() else None
 
 
 def register(app: typer.Typer) -> None:

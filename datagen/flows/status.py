@@ -11,6 +11,7 @@ from datagen.errors import DatasetError, InputError
 from datagen.flows.layout import BuildLayout
 from datagen.flows.planning import BuildPlan, plan_build
 from datagen.flows.records import clear_folder, read_frame_record
+from datagen.flows.stage_status import stage_statuses
 from datagen.manifest import Manifest
 from datagen.shards import list_records, open_dataset
 from datagen.sources.frame import SequenceKey
@@ -46,7 +47,7 @@ class FrameName:
 
 
 def build_status(manifest: Manifest, out: Path) -> dict[str, Any]:
-    """Return counts of what is planned and what is on disk, JSON-ready.
+    """Return counts of what is planned and what is on disk, JSON-ready; ``stages`` says what is missing and why.
 
     Raises
     ------
@@ -70,8 +71,10 @@ def build_status(manifest: Manifest, out: Path) -> dict[str, Any]:
         finished, uuid = True, dataset.uuid
     except DatasetError:
         finished, uuid = False, ""
+    stages = stage_statuses(plan, layout)
     return {
         "name": manifest.name,
+        "stages": [stage.to_json() for stage in stages],
         "sequences": len(plan.sequences),
         "persons": dict(sorted(persons.items())),
         "frames": plan.frames,

@@ -8,7 +8,7 @@ from datagen.shards.ledger import read_record
 from datagen.shards.metadata import chunk_path
 from datagen.shards.plan import ShardUnit
 from datagen.shards.reader import Dataset
-from datagen.shards.schema import ARRAYS
+from datagen.shards.schema import ARRAYS, VERDICTS
 
 
 def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON-ready: dataset, split, sample, shard, position, subject, sequence, camera, frame, time_s, content_key,
-        files, sources, manifest_digest, canonical space and software versions.
+        JSON-ready: dataset, split, sample, shard, position, subject, sequence, camera, frame, time_s, verdict,
+        content_key, files, sources, manifest_digest, canonical space and software versions.
 
     Raises
     ------
@@ -53,6 +53,7 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
         "camera": plan.cameras[tables.camera[i]],
         "frame": int(tables.frame[i]),
         "time_s": float(tables.time[i]),
+        "verdict": VERDICTS[int(part.raw("verdict", i, i + 1)[0])],
         "content_key": record.content_key,
         "files": {name: chunk_path(split, name, shard) for name in ARRAYS},
         "sources": [dict(source) for source in plan.sources],
