@@ -14,6 +14,10 @@ from datagen.render.edges import MeshEdges, Projection, padded_edge_map
 from datagen.render.maps_kernel import interpolate_view, pack_surface
 from datagen.render.protocol import Fragments, Renderer, SurfaceAttributes, ViewMaps
 
+# Maps and datasets hold regions as 8 bits.
+LAST_REGION = 255
+CONFIDENCE_ROUNDING = 1e-3
+
 
 def render_views(
     surface: SurfaceAttributes, cameras: Sequence[Camera], renderer: Renderer, *, hide_back_faces: bool = False
@@ -125,15 +129,27 @@ def empty_maps(camera: Camera) -> tuple[npt.NDArray[Any], ...]:
 
 def _check_attributes(surface: SurfaceAttributes) -> None:
     n = len(surface.vertices)
-    shapes = {
-        "canonical": (np.shape(surface.canonical), (n, 3)),
-        "confidence": (np.shape(surface.confidence), (n,)),
-        "region": (np.shape(surface.region), (n,)),
-    }
-    for name, (found, expected) in shapes.items():
-        if found != expected:
+    expected = {"canonical": ((n, 3), "fiu"), "confidence": ((n,), "fiu"), "region": ((n,), "iu")}
+    for name, (shape, kinds) in expected.items():
+        values = np.asarray(getattr(surface, name))
+        if values.shape != shape or values.dtype.kind not in kinds:
             raise MeshError(
-                f"the surface to render has {name} of shape {found}",
-                f"{expected}, one per vertex",
+                f"the surface to render has {name} of shape {values.shape} and type {values.dtype}",
+                f"{'integers' if kinds == 'iu' else 'real numbers'} of shape {shape}, one per vertex",
                 "Check that the attributes belong to this mesh",
             )
+    low, high = int(np.min(surface.region, initial=0)), int(np.max(surface.region, initial=0))
+    if low < 0 or high > LAST_REGION:
+        raise MeshError(
+            f"the surface to render has regions from {low} to {high}",
+            f"labels from 0 to {LAST_REGION}",
+            "Number the regions anew",
+        )
+    # NaN means unknown, and passes.
+    sure = float(np.fmax.reduce(np.asarray(surface.confidence, np.float64), initial=0.0))
+    if sure > 1 + CONFIDENCE_ROUNDING:
+        raise MeshError(
+            f"the surface to render has confidence up to {sure:g}",
+            "values from 0 to 1, or NaN where it is unknown",
+            "Divide percentages by 100; replace infinite values",
+        )

@@ -37,10 +37,12 @@ def checked_inputs(
         If a camera is no pinhole camera, or larger than :data:`MAX_IMAGE_PX` pixels a side.
     """
     v, f = np.asarray(vertices), np.asarray(faces)
-    if v.ndim != 2 or v.shape[1] != 3 or f.ndim != 2 or f.shape[1] != 3 or f.dtype.kind not in "iu":
+    shapes = v.ndim == f.ndim == 2 and v.shape[1] == f.shape[1] == 3
+    if not shapes or v.dtype.kind not in "fiu" or f.dtype.kind not in "iu":
         raise MeshError(
-            f"the mesh to render has vertices of shape {v.shape} and faces of shape {f.shape} and type {f.dtype}",
-            "vertices (N, 3) and integer faces (F, 3)",
+            f"the mesh to render has vertices of shape {v.shape} and type {v.dtype}, and faces of shape {f.shape} and "
+            f"type {f.dtype}",
+            "vertices (N, 3) of real numbers and faces (F, 3) of integers",
             "Triangulate the mesh, and pass vertices before faces",
         )
     if len(f) and (int(f.min()) < 0 or int(f.max()) >= len(v)):
