@@ -73,6 +73,7 @@ def bad_cameras():
     yield "sheared extrinsics", with_extrinsics(lambda E: E.__setitem__((0, 1), E[0, 1] + 0.1)), ("rotation",)
     yield "mirrored extrinsics", with_extrinsics(lambda E: E.__setitem__(0, -E[0])), ("determinant",)
     yield "transposed extrinsics", replace(front(), world_to_camera=front().world_to_camera.T.copy()), ()
+    yield "at the end of the world", with_extrinsics(lambda E: E.__setitem__((1, 3), 1e9)), ("1e+09",)
     yield "no width", front(width=0), ("0×32",)
     yield "negative height", front(height=-3), ("-3",)
     yield "too large", front(width=10_000), ("8192",)
@@ -140,6 +141,7 @@ def bad_meshes():
     nan[4, 1], infinite[7, 0] = np.nan, np.inf
     yield "NaN vertex", nan, faces, ("index 4",)
     yield "infinite vertex", infinite, faces, ("index 7",)
+    yield "placeholder of a missing point", np.nan_to_num(nan, nan=-1e30), faces, ("1e+30", "placeholder")
     yield "index too large", vertices, np.array([[0, 1, len(vertices)]]), (str(len(vertices)),)
     yield "negative index", vertices, np.array([[0, 1, -1]]), ("-1",)
     yield "index that wraps in int32", vertices, np.array([[0, 1, 2**32 + 2]]), (str(2**32 + 2),)

@@ -13,6 +13,8 @@ from datagen.geometry.mesh import Mesh, validate_mesh
 
 # Nothing nearer than this is imaged: one millimetre in front of the optical centre.
 NEAR_M = 1e-3
+# A thousand kilometres: float32 maps overflow far beyond, and no capture stage is near.
+FARTHEST_M = 1e6
 # Fixed-point screen coordinates (numba) and GPU viewports both end here.
 MAX_IMAGE_PX = 8192
 
@@ -32,9 +34,10 @@ def checked_inputs(
     Raises
     ------
     datagen.errors.MeshError
-        If the arrays have other shapes, a vertex is not finite, there is no triangle, or an index is out of range.
+        If the arrays have other shapes, a vertex is not finite or absurdly far, there is no triangle, or an index is
+        out of range.
     datagen.errors.CameraError
-        If a camera is no pinhole camera, or larger than :data:`MAX_IMAGE_PX` pixels a side.
+        If a camera is no pinhole camera, absurdly far, or larger than :data:`MAX_IMAGE_PX` pixels a side.
     """
     v, f = np.asarray(vertices), np.asarray(faces)
     shapes = v.ndim == f.ndim == 2 and v.shape[1] == f.shape[1] == 3
@@ -53,8 +56,20 @@ def checked_inputs(
             "Check whether the faces belong to another vertex list or count from 1",
         )
     mesh = validate_mesh(Mesh.of(v, f), "the mesh to render")
+    if (farthest := max(float(mesh.vertices.max()), -float(mesh.vertices.min()))) > FARTHEST_M:
+        raise MeshError(
+            f"the mesh to render has coordinates up to {farthest:.4g} m",
+            f"at most {FARTHEST_M:g} m",
+            "Check the unit, and replace placeholders of missing points",
+        )
     for camera in cameras:
         validate_camera(camera)
+        if (away := float(np.abs(camera.world_to_camera[:3, 3]).max())) > FARTHEST_M:
+            raise CameraError(
+                f"camera {camera.name} has a translation of {away:.4g} m",
+                f"at most {FARTHEST_M:g} m",
+                "Check the unit of the extrinsics",
+            )
         if max(camera.width, camera.height) > MAX_IMAGE_PX:
             raise CameraError(
                 f"camera {camera.name} has size {camera.width}×{camera.height}",
