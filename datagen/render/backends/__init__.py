@@ -6,7 +6,7 @@ import ctypes
 import sys
 from importlib.util import find_spec
 
-from datagen.errors import DependencyError, InputError
+from datagen.errors import CanonfaceError, DependencyError, InputError
 from datagen.render.protocol import Renderer
 
 BACKENDS = ("numba", "open3d", "nvdiffrast", "nvwarp")
@@ -51,6 +51,20 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
         f"auto or one of {', '.join(BACKENDS)}",
         "Set render.backend in the manifest",
     )
+
+
+def backend_notes() -> dict[str, str]:
+    """Return for ``auto`` and every backend whether it can be used here, and if not, what is missing."""
+    notes = {}
+    for name in ("auto", *BACKENDS):
+        try:
+            made = make_renderer(name)
+        except CanonfaceError as error:
+            notes[name] = str(error)
+        else:
+            device = getattr(made, "device", "cpu")
+            notes[name] = f"here it is {made.name}" if name == "auto" else f"ready, on {device}"
+    return notes
 
 
 def _cuda_ready() -> bool:
