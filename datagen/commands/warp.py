@@ -1,4 +1,4 @@
-"""``warp`` and ``render``: one scan, one view."""
+"""``warp``, ``render`` and ``flow``: one scan, one view, one pair of frames."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ HeadOption = Annotated[
 ]
 HeadRootOption = Annotated[
     Path | None, typer.Option("--head-root", help="Folder with the head model's files, where it is not embedded.")
+]
+BackendOption = Annotated[
+    Literal["auto", "numba", "open3d", "nvdiffrast", "nvwarp"],
+    typer.Option(help="Renderer; auto takes a GPU where there is one, else numba."),
 ]
 UnitOption = Annotated[
     str | None,
@@ -103,6 +107,15 @@ def _plain(value: float) -> str:
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
+def _print_backends(asked: bool) -> None:
+    if not asked:
+        return
+    from datagen.render.backends import backend_notes
+
+    table(list(backend_notes().items()))
+    raise typer.Exit
+
+
 def render_command(
     warp_folder: Annotated[
         Path, typer.Argument(metavar="WARP", help="Folder with warp.npz: of `datagen warp`, or of a frame of a build.")
@@ -110,7 +123,10 @@ def render_command(
     cameras: Annotated[Path, typer.Option(help="Sequence folder whose capture.json holds the cameras.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for CAMERA.npz and CAMERA.png.")],
     camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be repeated.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, numba, open3d, nvdiffrast or nvwarp.")] = "auto",
+    backend: BackendOption = "auto",
+    backends: Annotated[  # noqa: ARG001 - its callback ends the command
+        bool, typer.Option("--backends", callback=_print_backends, is_eager=True, help="List what works here and end.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Render the ground-truth maps of a warp into full camera images.
@@ -127,7 +143,39 @@ def render_command(
         print("\n".join(str(path) for path in written))
 
 
+def flow_command(
+    first: Annotated[Path, typer.Argument(metavar="WARP", help="Folder with the warp.npz of one frame.")],
+    second: Annotated[Path, typer.Argument(metavar="OTHER", help="Folder with the warp.npz of another frame.")],
+    cameras: Annotated[Path, typer.Option(help="Sequence folder whose capture.json holds the cameras.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for CAMERA.npz and CAMERA.png.")],
+    camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be repeated.")] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=1, help="Pixels a side of head crops; by default the full images.")
+    ] = None,
+    margin: Annotated[float, typer.Option(min=0.1, help="Side of the crop over the projected head's extent.")] = 1.25,
+    head_root: Annotated[
+        Path | None, typer.Option(help="Folder with the head model's files, for crops where it is not embedded.")
+    ] = None,
+    backend: BackendOption = "auto",
+    json_output: JsonOption = False,
+) -> None:
+    """Write scene flow, optical flow and occlusion from one warped frame to another.
+
+    Example: datagen flow runs/demo/warps/s000/performance/000000 runs/demo/warps/s000/performance/000001
+    --cameras runs/demo/captures/s000/performance --out flow
+    """
+    from datagen.flows.frame_pair import PairCrop, flow_of_pair
+
+    cut = None if crop is None else PairCrop(crop, margin, head_root)
+    written = flow_of_pair(first, second, cameras, out, names=camera, backend=backend, crop=cut)
+    if json_output:
+        print_json({"files": [str(path) for path in written]})
+    else:
+        print("\n".join(str(path) for path in written))
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command("warp")(warp_command)
     app.command("render")(render_command)
+    app.command("flow")(flow_command)

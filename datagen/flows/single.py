@@ -154,20 +154,32 @@ def render_warp(
     from datagen.audit.samples import sample_row
     from datagen.render.backends import make_renderer
     from datagen.render.maps import render_views
-    from datagen.sources.capture_file import read_capture_file
 
     warp = read_warp(warp_folder)
-    rig = {camera.name: camera for camera in read_capture_file(cameras).rig(str(cameras))}
-    unknown = sorted(set(names or ()) - set(rig))
-    if unknown:
-        raise InputError(f"{cameras} has no camera {', '.join(unknown)}", f"one of {', '.join(rig)}")
-    chosen = [rig[name] for name in (names or rig)]
+    chosen = chosen_cameras(cameras, names)
     maps = render_views(surface_of(warp), chosen, make_renderer(backend), hide_back_faces=True)
     with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
         for camera, view in zip(chosen, maps, strict=True):
             atomic_write_bytes(folder / f"{camera.name}.npz", _maps_bytes(view, camera))
             write_png(folder / f"{camera.name}.png", sample_row(_as_sample(view, camera), tile=PICTURE_PX))
     return [out / f"{camera.name}{suffix}" for camera in chosen for suffix in (".npz", ".png")]
+
+
+def chosen_cameras(sequence: Path, names: Sequence[str] | None) -> list[Camera]:
+    """Return the cameras of a sequence folder's capture file, all or those named.
+
+    Raises
+    ------
+    datagen.errors.InputError
+        If the file is missing or broken, a camera is not valid, or there is none of that name.
+    """
+    from datagen.sources.capture_file import read_capture_file
+
+    rig = {camera.name: camera for camera in read_capture_file(sequence).rig(str(sequence))}
+    unknown = sorted(set(names or ()) - set(rig))
+    if unknown:
+        raise InputError(f"{sequence} has no camera {', '.join(unknown)}", f"one of {', '.join(rig)}")
+    return [rig[name] for name in (names or rig)]
 
 
 def _maps_bytes(view: ViewMaps, camera: Camera) -> bytes:

@@ -49,7 +49,7 @@ def render_views(
     datagen.errors.CameraError
         If a camera is not valid.
     """
-    _check_attributes(surface)
+    check_attributes(surface)
     return renderer.render(surface, cameras, hide_back_faces=hide_back_faces)
 
 
@@ -127,7 +127,13 @@ def empty_maps(camera: Camera) -> tuple[npt.NDArray[Any], ...]:
     )
 
 
-def _check_attributes(surface: SurfaceAttributes) -> None:
+def check_attributes(surface: SurfaceAttributes) -> None:
+    """Refuse a surface whose attributes do not have one value per vertex.
+
+    Raises
+    ------
+    datagen.errors.MeshError
+    """
     n = len(surface.vertices)
     expected = {"canonical": ((n, 3), "fiu"), "confidence": ((n,), "fiu"), "region": ((n,), "iu")}
     for name, (shape, kinds) in expected.items():
