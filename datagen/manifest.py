@@ -142,6 +142,24 @@ class Manifest(Section):
         return hashlib.sha256(self.text().encode()).hexdigest()
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping; ConstructorError on a key given twice."""
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice; keep one of them", key_node.start_mark
+                )
+            seen.add(key if isinstance(key, str) else None)
+        return super().construct_mapping(node, deep)
+
+
 def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
     """Read a YAML manifest and apply ``key.path=value`` overrides (values are YAML).
 
@@ -152,7 +170,7 @@ def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
         type or range.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=_StrictLoader)
     except FileNotFoundError:
         raise ManifestError(
             f"manifest {path} does not exist", "a YAML file", "See manifests/ for recipes to start from"

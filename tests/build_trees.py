@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from datagen.manifest import load_manifest
+
 # What a finished build consists of; the rest is logs, locks and the report with its pictures.
 CONTENT = ("captures", "truth", "warps", "dataset.zarr", "manifest.json")
 
@@ -48,6 +50,8 @@ def folder_build(build: Path, out: Path, captures: Path) -> Path:
     content["source"] = {"kind": "folder", "root": str(captures)}
     manifest = out.with_name(f"{out.name}.yaml")
     manifest.write_text(yaml.safe_dump(content))
+    # A build of other captures would be refused in this folder.
+    (out / "manifest.json").write_text(load_manifest(manifest).text() + "\n")
     return manifest
 
 

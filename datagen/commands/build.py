@@ -36,6 +36,9 @@ def build_command(
     runner: RunnerOption = "threads",
     workers: WorkersOption = None,
     dask_address: DaskOption = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the build of another dataset that is in --out.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Build a dataset from a manifest, or finish an interrupted build.
@@ -49,7 +52,7 @@ def build_command(
     from datagen.flows.runners import RunnerConfig
 
     config = RunnerConfig("dask" if dask_address else runner, workers, dask_address)
-    result = build(recipe, out, config)
+    result = build(recipe, out, config, replace=replace)
     if json_output:
         print_json(_result_json(result))
     else:
@@ -160,6 +163,7 @@ def simulate_command(
         raise ManifestError(
             f"the source of {manifest} is {recipe.source.kind}", "simulated", "See manifests/demo.yaml for one that is"
         )
+    from datagen.flows.claim import check_folder
     from datagen.flows.layout import BuildLayout
     from datagen.flows.lock import build_lock
     from datagen.flows.planning import plan_build
@@ -168,6 +172,7 @@ def simulate_command(
 
     simulations = plan_build(recipe).simulations
     layout = BuildLayout(out.resolve())
+    check_folder(layout, recipe)
     with build_lock(layout.lock), StageProgress("simulate", len(simulations), "sequences") as progress:
         for simulation in simulations:
             simulate(SimulateTask(layout.root, simulation))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from datagen.flows.bridge_stage import bridge_of, bridged_topologies, make_bridge, plan_bridges, remove_stale_bridges
+from datagen.flows.claim import check_folder, check_room
 from datagen.flows.finish_stage import finish_dataset, refresh_report, remove_stale_warps
 from datagen.flows.heads import prepared_head
 from datagen.flows.layout import BuildLayout
@@ -64,7 +65,12 @@ class BuildResult:
 
 
 def build(
-    manifest: Manifest, out: Path, config: RunnerConfig | None = None, stream: TextIO | None = None
+    manifest: Manifest,
+    out: Path,
+    config: RunnerConfig | None = None,
+    stream: TextIO | None = None,
+    *,
+    replace: bool = False,
 ) -> BuildResult:
     """Build a dataset, or finish one that was interrupted. What is whole on disk is kept.
 
@@ -77,18 +83,21 @@ def build(
         Threads by default.
     stream : text stream, optional
         Where progress goes; standard error by default.
+    replace : bool
+        Whether the build of another dataset in ``out`` may be replaced.
 
     Raises
     ------
     datagen.errors.CanonfaceError
         If the manifest does not fit the captures, no frame can be stored, the disk refuses, another build is at work
-        in ``out``, or a service the runner needs is missing.
+        in ``out``, ``out`` holds other files or the build of another dataset, or a service the runner needs is missing.
     """
     config = config or RunnerConfig()
     if config.name == "dask":
         require_api_for_dask()
     plan = plan_build(manifest)
     layout = BuildLayout(out.resolve())
+    check_folder(layout, manifest, replace=replace)
     with build_lock(layout.lock):
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
@@ -98,6 +107,8 @@ def build(
         # Nothing to do: no server or workers are started for it.
         if config.name == "serial" or (same_recipe and stages.nothing_to_do()):
             return stages.run(SerialRunner())
+        # A server that cannot write says little of why it ends.
+        check_room(layout.root)
         with prefect_session(layout.prefect_home, stages.load_head):
             return run_as_flow(f"{manifest.name} in {out.name}", config, stages.run)
 
