@@ -38,7 +38,7 @@ HEAVY = ("open3d", "prefect", "dask", "smplx")
 # Installed and pinned by a package that is declared: its other half, or its server.
 COMPANIONS = {"distributed": "dask", "pydantic-core": "pydantic", "uvicorn": "prefect"}
 # Never required: on no registry, or an extra.
-OPTIONAL_PACKAGES = {"nvdiffrast", "pytorch3d", "obstore", "warp"}
+OPTIONAL_PACKAGES = {"av", "cv2", "onnx", "onnxruntime", "nvdiffrast", "pytorch3d", "obstore", "warp"}
 CODE_FOLDERS = ("datagen", "trainer", "tests", "benchmarks", "scripts")
 # Split, so that this file does not name them itself.
 REGISTRY_HOSTS = (

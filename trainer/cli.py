@@ -63,26 +63,33 @@ def evaluate(
     frames: Annotated[
         int | None, typer.Option("--frames", min=1, help="Frames predicted together; default: the longest trained.")
     ] = None,
-    report: Annotated[Path | None, typer.Option("--report", help="Folder for pictures.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="About so many samples, in evenly spread runs; default: all.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the points, views and pairs that are drawn.")] = 0,
+    report: Annotated[Path | None, typer.Option("--report", help="Folder for an HTML page and pictures.")] = None,
     device: _Device = "auto",
     as_json: _Json = False,
 ) -> None:
-    """Measure a model on a split, beside the mean map of the training set.
+    """Measure a model on a split, beside the baselines; docs/metrics.md defines every figure.
 
     Example: `trainer evaluate runs/model runs/mine --split val --report runs/model/report`
     """
     from trainer.evaluate import evaluate as run_evaluate
+    from trainer.evaluation.plan import EvaluationOptions
+    from trainer.evaluation.tables import result_text
 
-    figures = run_evaluate(checkpoint, dataset, split, frames=frames, report=report, device_name=_device(device))
+    options = EvaluationOptions(limit=limit, seed=seed)
+    result = run_evaluate(
+        checkpoint, dataset, split, options=options, frames=frames, report=report, device_name=_device(device)
+    )
     if as_json:
-        _print_json(figures)
+        _print_json(result.to_json())
         return
-    print(f"{figures['samples']} samples of {split}, step {figures['step']}")
-    print(f"{'':24}{'model':>10}{'mean map':>10}")
-    for name in (n.removeprefix("baseline_") for n in figures if n.startswith("baseline_")):
-        print(f"{name:24}{figures[name]:10.3f}{figures['baseline_' + name]:10.3f}")
+    print(f"{result.samples} samples of {split}, step {result.step}\n")
+    print(result_text(result.figures))
     if report is not None:
-        print(f"pictures in {report}")
+        print(f"report in {report}/index.html")
 
 
 @app.command()

@@ -1,35 +1,73 @@
-"""Evaluating a checkpoint on a split, next to the mean-map baseline."""
+"""Evaluating a checkpoint on a split, next to the baselines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import CheckpointError, Dataset, InputError, open_dataset
+from datagen.shards import CheckpointError, Dataset, InputError, Split, atomic_write_bytes, open_dataset
 from trainer.baseline import MeanMap, mean_map
 from trainer.checkpoint import build_model, pick_device, read_checkpoint
-from trainer.data import ClipReader, describe_sample
-from trainer.inference import PredictedMaps, predict_split, split_clips
-from trainer.metrics import MM_PER_M, MapMetrics
-from trainer.pictures import Panel, canonical_colours, masked, write_grid, write_learning_curve
+from trainer.evaluation.alignment import key_points
+from trainer.evaluation.cameras import Array
+from trainer.evaluation.flow import flow_available
+from trainer.evaluation.frames import TRUTH_ARRAYS, Truth, View
+from trainer.evaluation.gather import Evaluation, Run
+from trainer.evaluation.plan import (
+    EvaluationOptions,
+    SampleTable,
+    instants_of_views,
+    pairs_of_subjects,
+    runs_of_frames,
+)
+from trainer.evaluation.regions import region_labels
+from trainer.evaluation.showcase import Showcase
+from trainer.evaluation.speed import measure_speed, speed_figures
+from trainer.inference import PredictedMaps, predict_frames
 from trainer.progress import Progress
-from trainer.run_state import read_log
 
-_SHEET_ROWS = 6
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.model.joint import JointModel
+
+EVALUATION_FILE = "evaluation.json"
+_KEY_POINT_SAMPLES = 64
+_SPEED_LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """A sample kept for the contact sheet."""
+class Result:
+    """What an evaluation found.
 
-    name: str
-    truth: dict[str, npt.NDArray[Any]]
-    depth_m: npt.NDArray[np.float32]
-    canonical: npt.NDArray[np.float32]
+    Attributes
+    ----------
+    split : str
+    samples, step : int
+    figures : dict
+        One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
+    curves : dict
+        SSME over windows, PCK, risk–coverage and calibration.
+    """
+
+    split: str
+    samples: int
+    step: int | None
+    figures: dict[str, Any]
+    curves: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the curves, with null for figures nothing was measured for."""
+        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": plain(self.figures)}
 
 
 def evaluate(
@@ -37,11 +75,13 @@ def evaluate(
     dataset_path: Path,
     split: str = "val",
     *,
+    options: EvaluationOptions | None = None,
     frames: int | None = None,
     report: Path | None = None,
     device_name: str = "auto",
-) -> dict[str, Any]:
-    """Measure a model and the baseline on one split.
+    speed_seconds: float = 20.0,
+) -> Result:
+    """Measure a model and the baselines on one split.
 
     Parameters
     ----------
@@ -49,63 +89,57 @@ def evaluate(
         A checkpoint, or a run folder (then its ``best.pt``).
     dataset_path : Path
     split : str
+    options : EvaluationOptions, optional
     frames : int, optional
-        Frames predicted together; the longest training clip by default.
+        Frames predicted together, in place of the options'; the longest training clip by default.
     report : Path, optional
-        Folder for ``contact_sheet.png`` and, if the run's log is beside the checkpoint, ``learning_curve.png``.
+        Folder for ``index.html``, ``evaluation.json``, ``contact_sheet.png`` and, if the run's log is beside the
+        checkpoint, ``learning_curve.png``.
     device_name : str
-
-    Returns
-    -------
-    dict
-        The figures of docs/metrics.md, flat; the baseline's under ``baseline_…``; ``split``, ``samples``, ``step``.
+    speed_seconds : float
+        Time spent on measuring speed and memory against the number of frames; 0 leaves it out.
 
     Raises
     ------
-    CheckpointError, DatasetError, InputError
-        If the checkpoint or the dataset cannot be used, or the one does not fit the other.
+    CheckpointError, DatasetError, InputError, StorageError
+        If the checkpoint or the dataset cannot be used, the one does not fit the other, or the disk refuses.
     """
     content = read_checkpoint(checkpoint)
     device = pick_device(device_name)
     model, config = build_model(content, device)
     dataset = open_dataset(dataset_path)
     check_fit(content, dataset, model.backbone.patch)
-    if split not in dataset or not len(dataset[split]):
-        raise InputError(
-            f"split {split!r} of {dataset.path} holds no samples",
-            f"one of {', '.join(name for name in dataset if len(dataset[name]))}",
-            "Give another --split",
-        )
-    reader = ClipReader(dataset, split)
-    baseline = mean_map(dataset["train"])
-    metrics, trivial = MapMetrics(dataset.half_extent_m), MapMetrics(dataset.half_extent_m)
-    clips = split_clips(reader.split, frames or max(config.data.clip_lengths))
-    shown: list[_Shown] = []
-    chosen = set(np.linspace(0, len(reader.split) - 1, _SHEET_ROWS).round().astype(int).tolist())
-    with Progress(f"evaluate {split}", len(reader.split)) as progress:
-        for indices, truth, maps in predict_split(model, reader, clips, device):
-            for k, index in enumerate(indices.tolist()):
-                real = {name: values[k] for name, values in truth.items()}
-                _add(metrics, maps.depth_m[k], maps.canonical[k], real)
-                _add_baseline(trivial, baseline, real)
-                if index in chosen and report is not None:
-                    shown.append(_keep(reader, index, real, maps, k))
-            progress.update(metrics.samples)
-    figures: dict[str, Any] = {"split": split, "samples": metrics.samples, "step": content.get("step")}
-    figures |= metrics.figures()
-    base_figures = trivial.figures()
-    figures |= {f"baseline_{name}": value for name, value in base_figures.items()}
-    if report is not None:
-        heading = (
-            f"{split}: canonical {figures['canonical_mean_mm']:.1f} mm (mean map "
-            f"{figures['baseline_canonical_mean_mm']:.1f}), depth {figures['depth_mean_mm']:.1f} mm "
-            f"({figures['baseline_depth_mean_mm']:.1f})"
-        )
-        write_grid(report / "contact_sheet.png", [_row(s, dataset.half_extent_m) for s in shown], heading)
-        records = read_log(checkpoint if checkpoint.is_dir() else checkpoint.parent)
-        if records:
-            write_learning_curve(report / "learning_curve.png", records, base_figures)
-    return figures
+    _check_split(dataset, split)
+    options = options or EvaluationOptions()
+    if frames is None and options.frames == EvaluationOptions.frames:
+        frames = max(config.data.clip_lengths)
+    options = _with_frames(options, frames or options.frames)
+    session = _Session(model, device, dataset, split, options)
+    showcase = Showcase(dataset, split) if report is not None else None
+    session.walk(showcase)
+    figures = session.figures()
+    if speed_seconds > 0:
+        figures |= session.speed(speed_seconds)
+    result = Result(split, session.samples, content.get("step"), figures, session.evaluation.curves())
+    if report is not None and showcase is not None:
+        from trainer.evaluation.report import write_report
+
+        run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        write_report(report, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
+        stored = result.to_json() | {"curves": plain(result.curves)}
+        atomic_write_bytes(report / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
+    return result
+
+
+def plain(value: Any) -> Any:
+    """Return values fit for JSON, which has no NaN: such a figure is null."""
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
 
 
 def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
@@ -126,42 +160,126 @@ def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
         )
     if dataset.resolution % patch:
         raise CheckpointError(
-            f"{dataset.path} holds maps of {dataset.resolution} pixels", f"a multiple of {patch}", "Build it again"
+            f"{dataset.url} holds maps of {dataset.resolution} pixels", f"a multiple of {patch}", "Build it again"
         )
 
 
-def _add(
-    metrics: MapMetrics,
-    depth_m: npt.NDArray[np.float32],
-    canonical: npt.NDArray[np.float32],
-    real: dict[str, npt.NDArray[Any]],
-) -> None:
-    metrics.add(depth_m, canonical, real["depth"], real["canonical"], real["confidence"])
+def _check_split(dataset: Dataset, split: str) -> None:
+    if split not in dataset or not len(dataset[split]):
+        raise InputError(
+            f"split {split!r} of {dataset.url} holds no samples",
+            f"one of {', '.join(name for name in dataset if len(dataset[name]))}",
+            "Give another --split",
+        )
 
 
-def _add_baseline(metrics: MapMetrics, baseline: MeanMap, real: dict[str, npt.NDArray[Any]]) -> None:
-    if baseline.depth_m.shape != real["depth"].shape:
-        raise InputError("training and evaluated maps differ in size", "one resolution", "Build the dataset again")
-    _add(metrics, baseline.depth_m, baseline.canonical, real)
+def _with_frames(options: EvaluationOptions, frames: int) -> EvaluationOptions:
+    values = {f.name: getattr(options, f.name) for f in fields(options)}
+    return EvaluationOptions(**(values | {"frames": frames}))
 
 
-def _keep(reader: ClipReader, index: int, real: dict[str, npt.NDArray[Any]], maps: PredictedMaps, k: int) -> _Shown:
-    return _Shown(describe_sample(reader.split, index), real, maps.depth_m[k], maps.canonical[k])
+class _Session:
+    """A model at work on one split."""
 
+    def __init__(
+        self, model: JointModel, device: torch.device, dataset: Dataset, split: str, options: EvaluationOptions
+    ) -> None:
+        self._model, self._device = model, device
+        self._dataset, self._split, self._name = dataset, dataset[split], split
+        self._options = options
+        self._half_extent_m = dataset.half_extent_m
+        learnt = dataset["train"]
+        if not len(learnt):
+            print(f"no training split: the mean map is that of {split} itself", file=sys.stderr)
+            learnt = self._split
+        self._mean = self._mean_in_metres(mean_map(learnt))
+        labels = dict(dataset.attrs.get("regions", {}))
+        with_flow = flow_available()
+        if not with_flow:
+            print("OpenCV is not installed (extra `flow`): optical flow is left out", file=sys.stderr)
+        self.evaluation = Evaluation(
+            options, region_labels(labels), self._key_points(learnt, labels), dataset.resolution, with_flow
+        )
+        self.samples = 0
+        self._predicting_s = 0.0
+        self._predicted = 0
 
-def _row(s: _Shown, half_extent_m: float) -> list[Panel]:
-    surface, known = s.truth["depth"] > 0, s.truth["confidence"] > 0
-    true_mm = s.truth["depth"] * MM_PER_M
-    limits = (float(true_mm[surface].min()), float(true_mm[surface].max())) if surface.any() else (0.0, 1.0)
-    depth_error = masked(np.abs(s.depth_m - s.truth["depth"]) * MM_PER_M, surface)
-    offset = np.linalg.norm(s.canonical - s.truth["canonical"], axis=0)
-    canonical_error = masked(offset * half_extent_m * MM_PER_M, known)
-    return [
-        Panel(s.truth["image"].transpose(1, 2, 0), "image"),
-        Panel(masked(true_mm, surface), "depth, truth", "mm", limits, "viridis_r"),
-        Panel(masked(s.depth_m * MM_PER_M, surface), "depth, predicted", "mm", limits, "viridis_r"),
-        Panel(depth_error, "depth error", "mm", (0.0, 20.0), "magma"),
-        Panel(canonical_colours(s.truth["canonical"], known), "canonical, truth"),
-        Panel(canonical_colours(s.canonical, known), "canonical, predicted"),
-        Panel(canonical_error, "canonical error", "mm", (0.0, 20.0), "magma"),
-    ]
+    def walk(self, showcase: Showcase | None) -> None:
+        """Measure all runs of frames, instants and pairs of subjects."""
+        index = self._split.index
+        table = SampleTable(index.subject, index.sequence, index.camera, index.frame)
+        options = self._options
+        rng = np.random.default_rng([options.seed, 0])
+        runs = runs_of_frames(table, options.limit)
+        instants = instants_of_views(table, options.frames, options.instants, rng)
+        pairs = pairs_of_subjects(table, options.subject_pairs, rng)
+        total = sum(len(run) for run in runs)
+        surfaces = np.zeros(total, bool)
+        surfaces[np.unique(np.linspace(0, total - 1, min(options.geometry_views, total)).round().astype(int))] = True
+        steps = total + sum(len(group) for group in instants) + 2 * len(pairs)
+        done = 0
+        with Progress(f"evaluate {self._name}", steps) as progress:
+            for indices in runs:
+                run = Run(indices, *self._views(indices, options.frames))
+                self.evaluation.add_run(run, surfaces[self.samples : self.samples + len(indices)])
+                self.samples += len(indices)
+                if showcase is not None:
+                    showcase.offer(run)
+                done += len(indices)
+                progress.update(done)
+            for group in instants:
+                self.evaluation.add_views(*self._views(group, options.frames))
+                done += len(group)
+                progress.update(done)
+            for pair in pairs:
+                (a, b), (mean_a, mean_b) = self._views(np.array(pair, np.int64), 1)
+                self.evaluation.add_subjects(a, b, mean_a, mean_b)
+                done += 2
+                progress.update(done)
+
+    def figures(self) -> dict[str, Any]:
+        """Return every figure, the pace of the walk among them."""
+        return self.evaluation.figures() | {"speed_frames_per_s": self._predicted / max(self._predicting_s, 1e-9)}
+
+    def speed(self, seconds: float) -> dict[str, float]:
+        """Return frames per second and memory against the number of frames predicted together."""
+        one = self._split.read(("image", "intrinsics"), [0])
+
+        def predict(frames: int) -> PredictedMaps:
+            images, intrinsics = (np.repeat(one[name], frames, axis=0) for name in ("image", "intrinsics"))
+            return predict_frames(self._model, images, intrinsics, frames, self._device)
+
+        return speed_figures(measure_speed(predict, _SPEED_LENGTHS, self._device, seconds))
+
+    def _views(self, indices: npt.NDArray[np.int64], frames: int) -> tuple[list[View], list[View]]:
+        """Read samples and predict them, ``frames`` together; the model's views and the mean map's."""
+        maps = self._split.read(TRUTH_ARRAYS, indices)
+        start = time.perf_counter()
+        p = predict_frames(self._model, maps["image"], maps["intrinsics"], frames, self._device)
+        self._predicting_s += time.perf_counter() - start
+        self._predicted += len(indices)
+        unit = np.float32(self._half_extent_m)
+        truths = [Truth.of(maps, k, self._half_extent_m) for k in range(len(indices))]
+        views = [
+            View(
+                truth,
+                p.depth_m[k],
+                p.canonical[k] * unit,
+                p.depth_confidence[k],
+                p.canonical_confidence[k],
+                p.surface[k],
+            )
+            for k, truth in enumerate(truths)
+        ]
+        return views, [View(truth, self._mean.depth_m, self._mean.canonical) for truth in truths]
+
+    def _mean_in_metres(self, mean: MeanMap) -> MeanMap:
+        return MeanMap(mean.depth_m, mean.canonical * np.float32(self._half_extent_m))
+
+    def _key_points(self, split: Split, labels: Mapping[str, int]) -> Array | None:
+        count = min(len(split), _KEY_POINT_SAMPLES)
+        chosen = np.unique(np.linspace(0, len(split) - 1, count).round().astype(int))
+        maps = split.read(("canonical", "confidence", "region"), chosen)
+        known = maps["confidence"] > 0
+        points = maps["canonical"].transpose(0, 2, 3, 1)[known] * self._half_extent_m
+        return key_points(points, maps["region"][known], labels)

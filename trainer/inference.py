@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,19 @@ def predict_clip(
         array(p.canonical_confidence),
         array(p.surface_logit.sigmoid()),
     )
+
+
+def predict_frames(
+    model: JointModel,
+    images: npt.NDArray[np.uint8],
+    intrinsics: npt.NDArray[np.float32],
+    frames: int,
+    device: torch.device,
+) -> PredictedMaps:
+    """Predict any number of frames (T, 3, H, W) uint8, ``frames`` at a time, in order."""
+    starts = range(0, len(images), frames)
+    parts = [predict_clip(model, images[k : k + frames], intrinsics[k : k + frames], device) for k in starts]
+    return PredictedMaps(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(PredictedMaps)))
 
 
 def split_clips(split: Split, length: int, limit: int | None = None) -> list[Indices]:

@@ -51,7 +51,7 @@ def summary_rows(summary: DemoSummary) -> list[tuple[str, str]]:
     ]
     for split, measured in summary.measured.items():
         for what, label in MEASURED.items():
-            model, trivial = measured[f"{what}_mean_mm"], measured[f"baseline_{what}_mean_mm"]
+            model, trivial = measured[f"{what}_mean_mm"], measured[f"mean_map_{what}_mean_mm"]
             rows.append((f"{split} {label}", f"{_number(model, 1)} mm (mean map {_number(trivial, 1)} mm)"))
     rows.append(("time", f"{_number(f['seconds'], 0)} s"))
     rows.append(("peak memory", f"{_number(f['peak_gib'])} GiB"))

@@ -150,7 +150,7 @@ def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[st
         answer = _trainer(
             "evaluate", str(layout.run), str(layout.root), "--split", split, "--report", str(folder), "--json"
         )
-        figures = dict(json.loads(answer))
+        figures = dict(json.loads(answer)["figures"])
         atomic_write_bytes(stored, (json.dumps({"key": key, "figures": figures}, indent=1) + "\n").encode())
     meter.add("evaluate", taken[0])
     return figures
@@ -224,9 +224,9 @@ def _figures(result: BuildResult, meter: Meter, measured: dict[str, dict[str, An
         "views_per_s": rendered / render_s if render_s > 0 else None,
         "dataset_mib": size / MIB,
         "val_canonical_mm": val["canonical_mean_mm"],
-        "val_canonical_baseline_mm": val["baseline_canonical_mean_mm"],
+        "val_canonical_baseline_mm": val["mean_map_canonical_mean_mm"],
         "val_depth_mm": val["depth_mean_mm"],
-        "val_depth_baseline_mm": val["baseline_depth_mean_mm"],
+        "val_depth_baseline_mm": val["mean_map_depth_mean_mm"],
         "seconds": sum(meter.seconds.values()),
         "peak_gib": meter.peak_gib,
     }

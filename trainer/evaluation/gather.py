@@ -1,0 +1,284 @@
+"""Everything measured of one split, gathered view by view and pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.evaluation.boundary import BoundaryMetrics
+from trainer.evaluation.cameras import Array
+from trainer.evaluation.canonical import CanonicalMetrics, canonical_errors_mm
+from trainer.evaluation.confidence import ConfidenceMetrics
+from trainer.evaluation.correspondence import (
+    CorrespondenceErrors,
+    Matcher,
+    NearestNeighbour,
+    Queries,
+    TrueSurface,
+    draw_queries,
+    end_point_errors,
+)
+from trainer.evaluation.depth import MM_PER_M, DepthMetrics
+from trainer.evaluation.flow import FlowChain
+from trainer.evaluation.frames import Truth, View
+from trainer.evaluation.geometry import GeometryMetrics
+from trainer.evaluation.normals import NormalMetrics
+from trainer.evaluation.plan import EvaluationOptions
+from trainer.evaluation.regions import in_region
+from trainer.evaluation.surface import Places
+from trainer.evaluation.tracking import MAX_WINDOW, MotionErrors, TrackingErrors
+
+_SURFACE = 0.5
+MEAN_MAP = "mean_map_"
+FLOW = "flow_"
+
+
+class MapFigures:
+    """What is measured of every view by itself, of one method that gives depth and canonical maps."""
+
+    def __init__(self, regions: Mapping[str, npt.NDArray[np.int64]], key_points_m: Array | None) -> None:
+        self.canonical = CanonicalMetrics(regions)
+        self.depth = DepthMetrics()
+        self.boundary = BoundaryMetrics()
+        self.normals = NormalMetrics()
+        self.geometry = GeometryMetrics(key_points_m, regions)
+        self.canonical_confidence = ConfidenceMetrics("canonical_confidence")
+        self.depth_confidence = ConfidenceMetrics("depth_confidence")
+        self.confident = False
+
+    def add(self, view: View, rng: np.random.Generator, geometry: bool) -> None:
+        """Add one view; as a surface too where ``geometry``."""
+        t = view.truth
+        self.canonical.add(view.canonical_m, t.canonical_m, t.known, t.region)
+        self.depth.add(view.depth_m, t.depth_m)
+        self.boundary.add(view.depth_m, t.depth_m, None if view.surface is None else view.surface > _SURFACE)
+        self.normals.add(view.depth_m, t.depth_m, t.normal, t.edge, t.intrinsics)
+        if geometry:
+            self.geometry.add(view, rng)
+        if view.canonical_confidence is not None:
+            errors = canonical_errors_mm(view.canonical_m, t.canonical_m)[t.known]
+            self.canonical_confidence.add(errors, view.canonical_confidence[t.known], rng)
+            self.confident = True
+        if view.depth_confidence is not None:
+            errors = np.abs(view.scaled_depth_m - t.depth_m)[t.surface] * MM_PER_M
+            self.depth_confidence.add(errors, view.depth_confidence[t.surface], rng)
+
+    def figures(self) -> dict[str, float]:
+        """Return all figures of this method's maps."""
+        figures = self.canonical.figures() | self.depth.figures() | self.boundary.figures()
+        figures |= self.normals.figures() | self.geometry.figures()
+        if self.confident:
+            figures |= self.canonical_confidence.figures() | self.depth_confidence.figures()
+        return figures
+
+
+class MatchFigures:
+    """What is measured of one method that finds points of one view in another."""
+
+    def __init__(self, regions: Sequence[str], side_px: int) -> None:
+        self.frames = CorrespondenceErrors("correspondence", side_px)
+        self.views = CorrespondenceErrors("view_correspondence", side_px)
+        self.subjects = CorrespondenceErrors("subject_correspondence", side_px)
+        self.tracking = TrackingErrors(side_px)
+        self.motion = MotionErrors(regions)
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures; those of pairs between views or subjects only where such pairs were compared."""
+        figures = self.frames.figures() | self.tracking.figures() | self.motion.figures()
+        for errors in (self.views, self.subjects):
+            if not errors.empty:
+                figures |= errors.figures()
+        return figures
+
+
+@dataclass
+class Run:
+    """A run of frames of one camera, in order, and what became of the points of its first frame.
+
+    Attributes
+    ----------
+    indices : (T,) int
+        Samples of the split.
+    views, mean_views : list of View
+        The model's, and the training mean's.
+    tracks : dict of method to (T, N, 2)
+        Places of the first frame's queries in every frame; ``true`` among them.
+    visible : (T, N) bool
+    score_px : float
+        Median error of the model's tracks.
+    """
+
+    indices: npt.NDArray[np.int64]
+    views: list[View]
+    mean_views: list[View]
+    tracks: dict[str, Array] = field(default_factory=dict)
+    visible: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
+    score_px: float = float("nan")
+
+
+class Evaluation:
+    """The figures of a model and of the baselines, over runs, instants and pairs of people.
+
+    Parameters
+    ----------
+    options : EvaluationOptions
+    regions : mapping of name to labels
+    key_points_m : (7, 3) or None
+    side_px : int
+    with_flow : bool
+        Whether optical flow is one of the baselines.
+    """
+
+    def __init__(
+        self,
+        options: EvaluationOptions,
+        regions: Mapping[str, npt.NDArray[np.int64]],
+        key_points_m: Array | None,
+        side_px: int,
+        with_flow: bool,
+    ) -> None:
+        self.options = options
+        self.regions = dict(regions)
+        self.model = MapFigures(regions, key_points_m)
+        self.mean_map = MapFigures(regions, key_points_m)
+        self._with_flow = with_flow
+        self._rng = np.random.default_rng([options.seed, 1])
+        self._nearest = {
+            "": NearestNeighbour(lambda view: view.canonical_m),
+            "posed_": NearestNeighbour(lambda view: view.world_points),
+            "posed_head_": NearestNeighbour(lambda view: view.head_points),
+            MEAN_MAP: NearestNeighbour(lambda view: view.canonical_m),
+        }
+        names = [*self._nearest, *([FLOW] if with_flow else [])]
+        self.matches = {name: MatchFigures(tuple(regions), side_px) for name in names}
+        self.canonical_jitter: list[Array] = []
+
+    def add_run(self, run: Run, geometry: npt.NDArray[np.bool_]) -> None:
+        """Measure every view of a run, and follow points through it; ``geometry`` (T,) chooses views for surfaces."""
+        for view, mean, surface in zip(run.views, run.mean_views, geometry.tolist(), strict=True):
+            self.model.add(view, self._rng, surface)
+            self.mean_map.add(mean, self._rng, surface)
+        count = len(run.views)
+        if count > 1:
+            matchers: dict[str, Matcher] = dict(self._nearest)
+            if self._with_flow:
+                matchers[FLOW] = FlowChain(run.views)
+            surfaces = [TrueSurface(view.truth) for view in run.views]
+            starts = np.unique(np.linspace(0, count - 2, min(self.options.starts, count - 1)).round().astype(int))
+            for start in starts.tolist():
+                self._follow(run, start, matchers, surfaces)
+        self._forget()
+
+    def _follow(self, run: Run, start: int, matchers: Mapping[str, Matcher], surfaces: Sequence[TrueSurface]) -> None:
+        first = run.views[start].truth
+        queries = self._draw(first)
+        if not len(queries.rows):
+            return
+        inside = self._inside(first, queries)
+        last = min(start + MAX_WINDOW, len(run.views) - 1)
+        true_px, seen = [queries.pixels], [np.ones(len(queries.rows), bool)]
+        found_px: dict[str, list[Array]] = {name: [queries.pixels] for name in matchers}
+        errors_mm: dict[str, list[Array]] = {name: [] for name in matchers}
+        said = [queries.of(run.views[start].canonical_m).astype(np.float64)]
+        for later in range(start + 1, last + 1):
+            places, visible = surfaces[later].find(first, queries)
+            true_px.append(places.pixels)
+            seen.append(visible)
+            said.append(_interpolate(run.views[later].canonical_m, places))
+            for name, matcher in matchers.items():
+                found = matcher.find(*self._pair(name, run, start, queries, later))
+                errors = end_point_errors(found, places, visible)
+                figures = self.matches[name]
+                figures.frames.add(errors, queries.uniform)
+                figures.motion.add(later - start, errors.pixels_px, inside)
+                found_px[name].append(found[0])
+                errors_mm[name].append(errors.points_mm)
+        if start:
+            return
+        uniform = queries.uniform
+        true, visible = np.stack(true_px)[:, uniform], np.stack(seen)[:, uniform]
+        true[~visible] = np.nan
+        for name, steps in found_px.items():
+            tracks = np.stack(steps)[:, uniform]
+            self.matches[name].tracking.add(tracks, true, visible, np.stack(errors_mm[name])[:, uniform])
+            run.tracks[name] = tracks
+        run.tracks["true"], run.visible = true, visible
+        shown = visible[1:]
+        error = np.linalg.norm(run.tracks[""] - true, axis=-1)[1:][shown]
+        run.score_px = float(np.median(error)) if error.size else float("nan")
+        change = np.linalg.norm(np.diff(np.stack(said)[:, uniform], axis=0), axis=-1) * MM_PER_M
+        self.canonical_jitter.append(change[shown & visible[:-1]])
+
+    def _pair(self, name: str, run: Run, start: int, queries: Queries, later: int) -> tuple[View, Queries, View]:
+        views = run.mean_views if name == MEAN_MAP else run.views
+        return views[start], queries, views[later]
+
+    def add_views(self, views: Sequence[View], mean_views: Sequence[View]) -> None:
+        """Compare all cameras of one instant with the first; the views were predicted together."""
+        for k in range(1, len(views)):
+            self._compare(views[0], views[k], mean_views[0], mean_views[k], "views")
+        self._forget()
+
+    def add_subjects(self, a: View, b: View, mean_a: View, mean_b: View) -> None:
+        """Compare views of two people; each was predicted by itself."""
+        self._compare(a, b, mean_a, mean_b, "subjects")
+        self._forget()
+
+    def _compare(self, a: View, b: View, mean_a: View, mean_b: View, kind: str) -> None:
+        queries = self._draw(a.truth)
+        if not len(queries.rows):
+            return
+        places, visible = TrueSurface(b.truth).find(a.truth, queries)
+        for name, matcher in self._nearest.items():
+            one, other = (mean_a, mean_b) if name == MEAN_MAP else (a, b)
+            errors = end_point_errors(matcher.find(one, queries, other), places, visible)
+            getattr(self.matches[name], kind).add(errors, queries.uniform)
+
+    def _draw(self, truth: Truth) -> Queries:
+        return draw_queries(truth, self.regions, self.options.queries, self.options.region_queries, self._rng)
+
+    def _inside(self, truth: Truth, queries: Queries) -> dict[str, npt.NDArray[np.bool_]]:
+        labels = queries.of(truth.region)
+        inside = {name: in_region(labels, of_region) for name, of_region in self.regions.items()}
+        # Small regions were topped up: only the even draw speaks for the face as a whole.
+        inside["face"] = inside["face"] & queries.uniform
+        return inside
+
+    def _forget(self) -> None:
+        for matcher in self._nearest.values():
+            matcher.forget()
+
+    def figures(self) -> dict[str, Any]:
+        """Return every figure under its flat name, baselines prefixed by theirs."""
+        figures: dict[str, Any] = self.model.figures() | self.matches[""].figures()
+        jitter = np.concatenate(self.canonical_jitter) if self.canonical_jitter else np.zeros(0)
+        figures["canonical_jitter_mm"] = float(jitter.mean()) if jitter.size else float("nan")
+        for name, match in self.matches.items():
+            if name:
+                figures |= {f"{name}{key}": value for key, value in match.figures().items()}
+        figures |= {f"{MEAN_MAP}{key}": value for key, value in self.mean_map.figures().items()}
+        return figures
+
+    def curves(self) -> dict[str, Any]:
+        """Return SSME(h) and PCK of each method, and risk–coverage and calibration of the model."""
+        return {
+            "ssme": {
+                name.rstrip("_") or "model": {region: m.motion.curve(region).tolist() for region in self.regions}
+                for name, m in self.matches.items()
+            },
+            "pck": {name.rstrip("_") or "model": m.frames.curve() for name, m in self.matches.items()},
+            "pck_shares": CorrespondenceErrors.CURVE.tolist(),
+            "canonical_confidence": self.model.canonical_confidence.curves(),
+            "depth_confidence": self.model.depth_confidence.curves(),
+        }
+
+
+def _interpolate(canonical_m: npt.NDArray[Any], places: Places) -> Array:
+    """Read a map (3, H, W) at places on the stored surface, (N, 3)."""
+    flat = canonical_m.reshape(3, -1)
+    corners = places.corners.clip(0, flat.shape[1] - 1)
+    return np.einsum("nc,dnc->nd", places.weights, flat[:, corners])

@@ -1,0 +1,129 @@
+"""The report of an evaluation: one HTML page that holds its pictures, and those pictures beside it."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datagen.shards import StorageError, atomic_write_bytes
+from trainer.evaluation import charts, tables
+from trainer.evaluation.showcase import Showcase
+from trainer.pictures import write_grid, write_learning_curve
+from trainer.run_state import read_log
+
+if TYPE_CHECKING:
+    from trainer.evaluate import Result
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class _Picture:
+    title: str
+    note: str
+    source: str
+
+
+def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: Path, facts: Mapping[str, str]) -> Path:
+    """Write ``index.html``, ``contact_sheet.png`` and, if the run has a log, ``learning_curve.png``.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot be made: {error}", "a writable folder", "Choose another --report"
+        ) from None
+    figures = result.figures
+    sheet = folder / "contact_sheet.png"
+    rows = [charts.sheet_row(shown, showcase.half_extent_m) for shown in showcase.views]
+    if rows:
+        write_grid(sheet, rows, _heading(result))
+    records = read_log(run_folder)
+    base = {name.removeprefix("mean_map_"): v for name, v in figures.items() if name.startswith("mean_map_")}
+    curve = folder / "learning_curve.png"
+    if records:
+        write_learning_curve(curve, records, base)
+    pictures = [
+        _embedded("Motion over time", "SSME(h): error of the motion over h frames.", _motion(result)),
+        _embedded("Correct points", "", charts.pck_chart(result.curves["pck"], result.curves["pck_shares"])),
+        _embedded("Confidence", "", charts.confidence_chart(_confidence(result))),
+        _embedded("Samples", "", sheet.read_bytes() if rows else None),
+        *(_tracks(showcase)),
+        _embedded("Learning curves", "", curve.read_bytes() if records else None),
+    ]
+    environment = Environment(
+        loader=PackageLoader("trainer.evaluation"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        result=result,
+        facts=facts,
+        summary=_summary(figures),
+        tables=tables.figure_tables(figures),
+        pictures=[p for p in pictures if p is not None],
+        figures=sorted((name, _plain(value)) for name, value in figures.items()),
+    )
+    atomic_write_bytes(folder / PAGE, page.encode())
+    return folder / PAGE
+
+
+def _summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the claims a reader looks for first, each with the ratio measured."""
+    rows = []
+    for label, one, other in (
+        ("canonical error, training mean / model", "mean_map_canonical_median_mm", "canonical_median_mm"),
+        ("correspondence error, world space / model", "posed_correspondence_median_px", "correspondence_median_px"),
+        (
+            "correspondence error between subjects, world space / model",
+            "posed_subject_correspondence_median_px",
+            "subject_correspondence_median_px",
+        ),
+        ("depth error (AbsRel), training mean / model", "mean_map_depth_absrel", "depth_absrel"),
+    ):
+        a, b = figures.get(one), figures.get(other)
+        if a and b and math.isfinite(a) and math.isfinite(b):
+            rows.append((label, f"{a:.3g} / {b:.3g} = {a / b:.2f}×"))
+    return rows
+
+
+def _tracks(showcase: Showcase) -> list[_Picture | None]:
+    groups = (("Best tracks", showcase.best), ("Worst tracks", showcase.worst))
+    return [_embedded(f"{title}: {s.name}", "", charts.track_picture(s)) for title, runs in groups for s in runs]
+
+
+def _motion(result: Result) -> bytes | None:
+    return charts.motion_chart(result.curves["ssme"])
+
+
+def _confidence(result: Result) -> dict[str, Any]:
+    return {"canonical": result.curves["canonical_confidence"], "depth": result.curves["depth_confidence"]}
+
+
+def _heading(result: Result) -> str:
+    f = result.figures
+    return (
+        f"{result.split}: canonical {f['canonical_mean_mm']:.1f} mm (mean map {f['mean_map_canonical_mean_mm']:.1f}), "
+        f"depth {f['depth_mean_mm']:.1f} mm ({f['mean_map_depth_mean_mm']:.1f})"
+    )
+
+
+def _embedded(title: str, note: str, png: bytes | None) -> _Picture | None:
+    if png is None:
+        return None
+    return _Picture(title, note, "data:image/png;base64," + base64.b64encode(png).decode())
+
+
+def _plain(value: Any) -> str:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

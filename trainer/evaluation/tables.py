@@ -1,0 +1,208 @@
+"""The figures as tables: what stands in a row, in which unit, and whether more is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.evaluation.regions import REGION_NAMES
+
+PREFIXES = {
+    "": "model",
+    "posed_": "nearest in world space",
+    "posed_head_": "nearest in head space, true pose",
+    "flow_": "optical flow, chained",
+    "mean_map_": "training mean",
+}
+
+_MATCHERS = tuple(PREFIXES)
+_MAPS = ("", "mean_map_")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure that methods are compared by.
+
+    Attributes
+    ----------
+    name : str
+        Of the figure, without a method's prefix.
+    title : str
+    digits : int
+    percent : bool
+    more_is_better : bool
+    """
+
+    name: str
+    title: str
+    digits: int = 2
+    percent: bool = False
+    more_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells, row by row; a row's first cell is its name.
+
+    Attributes
+    ----------
+    title, note : str
+    header : list of str
+    rows : list of list of str
+    best : set of (row, column)
+        Cells to set in bold.
+    """
+
+    title: str
+    note: str
+    header: list[str]
+    rows: list[list[str]]
+    best: set[tuple[int, int]]
+
+
+MATCHING = (
+    Column("correspondence_median_px", "frames, median px"),
+    Column("correspondence_mean_px", "mean px"),
+    Column("correspondence_pck2", "within 2 %", 1, True, True),
+    Column("correspondence_median_mm", "median mm"),
+    Column("view_correspondence_median_px", "views, median px"),
+    Column("view_correspondence_median_mm", "median mm"),
+    Column("subject_correspondence_median_px", "subjects, median px"),
+)
+TIME = (
+    Column("tracking_mean_px", "tracks, mean px"),
+    Column("tracking_mean_mm", "mean mm"),
+    Column("tracking_survival", "survival", 1, True, True),
+    Column("tracking_jitter_px", "jitter px"),
+    *(Column(f"ssme_{region}_px", f"SSME {region} px") for region in REGION_NAMES),
+)
+DEPTH = (
+    Column("depth_absrel", "AbsRel", 4),
+    Column("depth_rmse_mm", "RMSE mm", 1),
+    Column("depth_delta125", "δ<1.25", 1, True, True),
+    Column("depth_mean_mm", "mean mm", 1),
+    Column("depth_aligned_absrel", "AbsRel, median-aligned", 4),
+    Column("depth_aligned_mean_mm", "mean mm", 1),
+    Column("depth_affine_absrel", "AbsRel, scale–shift", 4),
+    Column("depth_affine_mean_mm", "mean mm", 1),
+    Column("boundary_f1", "boundary F1", 3, False, True),
+    Column("normal_mean_deg", "normals, mean °", 1),
+    Column("normal_median_deg", "median °", 1),
+)
+SHAPE = (
+    Column("scan_to_mesh_mm", "scan to mesh mm"),
+    Column("scan_to_mesh_scaled_mm", "scaled mm"),
+    Column("chamfer_mm", "chamfer mm"),
+    *(Column(f"scan_to_mesh_{region}_mm", f"{region} mm") for region in REGION_NAMES[1:]),
+    Column("normal_error_rad", "normals rad", 3),
+    Column("normal_error_facescape_rad", "as FaceScape rad", 3),
+)
+CONFIDENCE = tuple(
+    Column(f"{kind}_confidence_{name}", f"{kind}, {title}", 3, False, name == "rank_correlation")
+    for kind in ("canonical", "depth")
+    for name, title in (
+        ("aurc_mm", "AURC mm"),
+        ("aurc_best_mm", "best possible"),
+        ("rank_correlation", "rank correlation"),
+        ("calibration", "calibration error"),
+    )
+)
+CANONICAL = (
+    Column("canonical_median_mm", "median mm"),
+    Column("canonical_mean_mm", "mean mm"),
+    Column("canonical_p95_mm", "95 % mm"),
+    *(Column(f"canonical_{region}_median_mm", f"{region} median") for region in REGION_NAMES),
+)
+
+
+def method_table(
+    title: str, note: str, columns: Sequence[Column], figures: Mapping[str, Any], prefixes: Sequence[str]
+) -> Table:
+    """Lay out methods as rows, those that have any of the figures, and figures as columns, those that any has."""
+    rows_of = [p for p in prefixes if any(_number(figures, p + c.name) is not None for c in columns)]
+    shown = [c for c in columns if any(_number(figures, p + c.name) is not None for p in rows_of)]
+    best: set[tuple[int, int]] = set()
+    for j, column in enumerate(shown, start=1):
+        values = {i: v for i, p in enumerate(rows_of) if (v := _number(figures, p + column.name)) is not None}
+        if len(values) > 1:
+            winner = (max if column.more_is_better else min)(values.values())
+            best |= {(i, j) for i, v in values.items() if v == winner}
+    rows = [[PREFIXES[p], *(_text(_number(figures, p + c.name), c) for c in shown)] for p in rows_of]
+    return Table(title, note, ["", *(c.title for c in shown)], rows, best)
+
+
+def figure_tables(figures: Mapping[str, Any]) -> list[Table]:
+    """Return all tables that have a row."""
+    floor = _number(figures, "normal_floor_mean_deg")
+    found = [
+        method_table(
+            "Correspondence",
+            "End-point error of a point of one view found in another. Frames: of one camera over time. Views: cameras "
+            "of one instant. Subjects: two people. 3-D errors hold the error of the predicted depth, aligned by its "
+            "median.",
+            MATCHING,
+            figures,
+            _MATCHERS,
+        ),
+        method_table(
+            "Over time",
+            "Tracks of the first frame's points through a run; motion error (SSME) over all windows.",
+            TIME,
+            figures,
+            _MATCHERS,
+        ),
+        method_table("Canonical coordinates", "Where the stored confidence is above 0.", CANONICAL, figures, _MAPS),
+        method_table(
+            "Depth and normals",
+            "" if floor is None else f"The true depth itself would get {floor:.1f}° of mean normal error.",
+            DEPTH,
+            figures,
+            _MAPS,
+        ),
+        method_table(
+            "Shape",
+            "After seven key points and iterated closest points; normals after FaceScape's protocol.",
+            SHAPE,
+            figures,
+            _MAPS,
+        ),
+        method_table("Confidence", "Pixels ordered by the model's own confidence.", CONFIDENCE, figures, ("",)),
+        speed_table(figures),
+    ]
+    return [table for table in found if table.rows]
+
+
+def result_text(figures: Mapping[str, Any]) -> str:
+    """Return all tables as text, methods side by side: a figure a line."""
+    lines: list[str] = []
+    for table in figure_tables(figures):
+        names = [row[0] for row in table.rows]
+        width = max(len(cell) for cell in table.header) + 2
+        widths = [max(len(name), *(len(cell) for cell in row)) + 2 for name, row in zip(names, table.rows, strict=True)]
+        lines.append(f"{table.title:{width}}" + "".join(f"{n:>{w}}" for n, w in zip(names, widths, strict=True)))
+        for j, title in enumerate(table.header[1:], start=1):
+            cells = (f"{row[j]:>{w}}" for row, w in zip(table.rows, widths, strict=True))
+            lines.append(f"  {title:{width - 2}}" + "".join(cells))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def speed_table(figures: Mapping[str, Any]) -> Table:
+    """Lay out frames per second and memory by the number of frames predicted together."""
+    stem = "speed_frames_per_s_n"
+    lengths = sorted(int(name.removeprefix(stem)) for name in figures if name.startswith(stem))
+    rows = [[str(n), f"{figures[f'{stem}{n}']:.1f}", f"{figures[f'memory_mib_n{n}']:.0f}"] for n in lengths]
+    return Table("Speed", "Frames predicted together.", ["frames", "frames/s", "peak MiB"], rows, set())
+
+
+def _number(figures: Mapping[str, Any], name: str) -> float | None:
+    value = figures.get(name)
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _text(value: float | None, column: Column) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.{column.digits}f} %" if column.percent else f"{value:.{column.digits}f}"
