@@ -11,6 +11,7 @@ import pytest
 from render_backends import renderer
 from render_scenes import attributes, camera_at, head_like, soup
 
+from datagen.bench.render_device import device_figures
 from datagen.errors import DependencyError
 from datagen.geometry.mesh import vertex_normals
 from datagen.render.maps import render_views
@@ -190,3 +191,16 @@ def test_cuda_takes_the_kernels(module, tmp_path):
         hot = [part for part in code.split(".visible .entry") if part.lstrip().startswith(("rasterise_", "project_"))]
         assert len(hot) >= 2
         assert not any(".local" in part for part in hot if not part.lstrip().startswith("rasterise_cut"))
+
+
+def test_the_benchmark_of_maps_left_on_the_device_counts_all_their_bytes():
+    surface = attributes(*head_like(np.random.default_rng(2), 24))
+    cameras = [camera_at(a, size=64) for a in (0.0, 0.6, 1.2)]
+    # A small budget: several chunks must add up.
+    own = NvwarpRenderer("cpu", budget_bytes=1)
+    figures = device_figures(own, [surface], cameras, 2, copied_bytes=2**22)
+    per_view = figures["device_maps_gb_per_s"] * 1e9 / figures["device_views_per_s"]
+    assert round(per_view) == 64 * 64 * nvwarp_backend.MAP_BYTES_PX
+    assert 0 < figures["bandwidth_share"] < 1
+    ratio = figures["device_maps_gb_per_s"] / figures["device_copy_gb_per_s"]
+    assert np.isclose(figures["bandwidth_share"], ratio)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from datagen.bench.render_device import DeviceRenderer, device_figures
 from datagen.bench.render_heads import arc_of_cameras, random_heads
 from datagen.bench.render_parity import ParityFigures, compare_maps
 from datagen.bench.render_stages import stage_shares
@@ -179,6 +180,8 @@ def run_render_bench(
         names = ("missed_share", "other_share", "depth_p99_mm", "canonical_p99_mm", "normal_p99_deg")
         figures |= {f"parity_{name}": found.to_dict()[name] for name in names}
         figures["parity_edge_differ_share"] = found.edge_differ / max(found.edge, 1)
+    if isinstance(own, DeviceRenderer):
+        figures |= device_figures(own, surfaces, cameras, plan.repeats)
     faces = int(np.median([len(surface.faces) for surface in surfaces]))
     return RenderResult(plan, faces, figures, backends, stages, scaling, parity)
 
