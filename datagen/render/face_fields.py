@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from datagen.errors import InputError
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import REGIONS
+from datagen.render.lid_edges import lid_edges
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -25,6 +26,7 @@ FIELDS = (
 COLUMN = {name: k for k, name in enumerate(FIELDS)}
 # Outer corners of the eyes of the standard face, millimetres: midpoint and distance.
 STANDARD_EYES, STANDARD_WIDTH = np.array([0.0, 20.0, 88.0]), 88.8
+EYEBALLS = ("right_eyeball", "left_eyeball")
 FAR_MM = 60.0
 # The hairline around the head: azimuth from the front (degrees), height (mm) above which hair grows.
 HAIRLINE = np.array(
@@ -63,7 +65,11 @@ class FaceFields:
 
 
 def face_fields(
-    template: HeadTemplate, points: npt.NDArray[np.floating], normals: F64, regions: npt.NDArray[np.integer]
+    template: HeadTemplate,
+    points: npt.NDArray[np.floating],
+    normals: F64,
+    faces: npt.NDArray[np.int32],
+    regions: npt.NDArray[np.integer],
 ) -> FaceFields:
     """Evaluate the fields on samples of a template's surface.
 
@@ -73,6 +79,7 @@ def face_fields(
         Its 68 landmarks say where the parts are.
     points, normals : (N, 3) float
         Template-space metres.
+    faces : (F, 3) int32
     regions : (N,) int
 
     Raises
@@ -97,8 +104,8 @@ def face_fields(
     values[:, COLUMN["lip"]] = _lips(p, marks)
     along, across, tangent = _brows(p, marks)
     values[:, COLUMN["brow_along"]], values[:, COLUMN["brow_across"]] = along, across
-    values[:, COLUMN["upper_lid"]] = _lid(p, marks, ((36, 37, 38, 39), (45, 44, 43, 42)))
-    values[:, COLUMN["lower_lid"]] = _lid(p, marks, ((36, 41, 40, 39), (45, 46, 47, 42)))
+    upper, lower = lid_edges(p, faces, np.isin(labels, [REGIONS[name] for name in EYEBALLS]), marks)
+    values[:, COLUMN["upper_lid"]], values[:, COLUMN["lower_lid"]] = _away(p, upper), _away(p, lower)
     ears = soft("right_ear") + soft("left_ear")
     values[:, COLUMN["hair"]] = _hairline(p) - 30 * np.clip(2 * ears, 0, 1)
     values[:, COLUMN["beard"]] = _beard(p) * (1 - ears)
@@ -110,7 +117,7 @@ def face_fields(
     values[:, COLUMN["flow_x"] :] = _flow(p, np.asarray(normals), across, along, tangent)
     material = np.zeros(len(p), np.int8)
     eyes = np.zeros((2, 4))
-    for k, (name, label) in enumerate((("right_eyeball", RIGHT_EYE), ("left_eyeball", LEFT_EYE))):
+    for k, (name, label) in enumerate(zip(EYEBALLS, (RIGHT_EYE, LEFT_EYE), strict=True)):
         member = labels == REGIONS[name]
         material[member] = label
         if member.sum() >= 4:
@@ -182,12 +189,9 @@ def _brows(p: F64, marks: F64) -> tuple[F64, F64, F64]:
     return along, across, tangent
 
 
-def _lid(p: F64, marks: F64, sides: tuple[tuple[int, ...], tuple[int, ...]]) -> F64:
-    """Return the distance from the edge of the upper or lower lids."""
-    distance = np.full(len(p), FAR_MM)
-    for ids in sides:
-        distance = np.minimum(distance, cKDTree(_curve(marks[list(ids)], steps=20)).query(p)[0])
-    return distance
+def _away(p: F64, edge: F64) -> F64:
+    """Return the distance from a curve given by points; far where there is none."""
+    return np.minimum(cKDTree(edge).query(p)[0], FAR_MM) if len(edge) else np.full(len(p), FAR_MM)
 
 
 def _hairline(p: F64) -> F64:

@@ -17,8 +17,8 @@ from datagen.render.shadow_maps import ShadowMaps, golden_spiral, visible
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
-SURROUNDINGS = 20
-SURROUNDINGS_PIXELS, LAMP_PIXELS = 128, 256
+SURROUNDINGS = 18
+SURROUNDINGS_PIXELS, LAMP_PIXELS = 112, 224
 KEY_SAMPLES, OTHER_SAMPLES = 8, 3
 # A point is lifted this many pixels of a depth map off the surface before it is compared with the map.
 LIFT_PIXELS = 1.1
@@ -60,6 +60,7 @@ def illuminate(
     light: Light,
     renderer: Renderer,
     *,
+    coarse: npt.NDArray[np.int32] | None = None,
     sphere: tuple[F64, float] | None = None,
     spread: Diffusion | None = None,
     thin: F32 | None = None,
@@ -71,7 +72,9 @@ def illuminate(
     vertices, normals : (N, 3) float64
         World metres; unit normals.
     blockers : (B, 3) float64, (F, 3) int32
-        Mesh that casts the shadows; a coarse stand-in of the surface will do.
+        Mesh that casts the shadows.
+    coarse : (G, 3) int32, optional
+        Fewer triangles over the same vertices that will do for the surroundings.
     light : Light
     renderer : Renderer
         Draws the depth maps seen from the light.
@@ -91,7 +94,8 @@ def illuminate(
     open_, open_total = np.zeros(count), np.zeros(count)
     lift = LIFT_PIXELS * 2 * radius / SURROUNDINGS_PIXELS
     maps = ShadowMaps(centre, radius, blockers, renderer)
-    for way, colour, (projection, depth) in zip(ways, radiance, maps(ways, SURROUNDINGS_PIXELS), strict=True):
+    around = maps if coarse is None else ShadowMaps(centre, radius, (blockers[0], coarse), renderer)
+    for way, colour, (projection, depth) in zip(ways, radiance, around(ways, SURROUNDINGS_PIXELS), strict=True):
         _gather_sky(v, n, lift, way, projection, depth, colour, seen, total, vector, open_, open_total)
     open_ = np.divide(open_, open_total, out=np.ones(count), where=open_total > 0)
     unshadowed = np.maximum(harmonics(n) @ light.irradiance, 0.0)

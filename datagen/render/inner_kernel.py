@@ -9,7 +9,7 @@ from datagen.render.noise import smooth_noise
 from datagen.render.skin_kernel import ALBEDO, COAT, GRADIENT, ROUGHNESS, SOFT, SPECULAR, SURFACE_SIZE, fade, ramp
 
 IRIS_MM, CORNEA_MM = 5.9, 7.9
-SCLERA = (0.70, 0.63, 0.58)
+SCLERA = (0.50, 0.44, 0.40)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -50,7 +50,9 @@ def eye_at(q, eye, footprint, look, out):  # type: ignore[no-untyped-def]
         bulge = (1 - ramp(IRIS_MM - 0.6, IRIS_MM + 0.6, out_of_axis)) * (1 / CORNEA_MM - 1 / max(eye[3], CORNEA_MM))
         out[GRADIENT] -= bulge * x
         out[GRADIENT + 1] -= bulge * y
-    out[ALBEDO], out[ALBEDO + 1], out[ALBEDO + 2] = red, green, blue
+    # Upper lid and lashes keep light from the upper part.
+    shade = (1 - 0.55 * ramp(0.5, 6.5, y)) * (1 - 0.35 * ramp(7.0, 14.0, out_of_axis))
+    out[ALBEDO], out[ALBEDO + 1], out[ALBEDO + 2] = red * shade, green * shade, blue * shade
     out[ROUGHNESS], out[SPECULAR], out[COAT], out[SOFT] = 0.16, 0.8, 1.0, 0.3
 
 
@@ -92,11 +94,11 @@ def cloth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     for k in range(SURFACE_SIZE):
         out[k] = 0.0
     shade = 1 + 0.05 * smooth_noise(q[0] / 25, q[1] / 25, q[2] / 25, look.seed + 60)[0]
-    _value, dx, dy, dz = smooth_noise(q[0] / 34, q[1] / 16, q[2] / 34, look.seed + 61)
-    out[GRADIENT], out[GRADIENT + 1], out[GRADIENT + 2] = 0.10 * dx, 0.10 * dy, 0.10 * dz
+    _value, dx, dy, dz = smooth_noise(q[0] / 45, q[1] / 30, q[2] / 45, look.seed + 61)
+    out[GRADIENT], out[GRADIENT + 1], out[GRADIENT + 2] = 0.014 * dx, 0.014 * dy, 0.014 * dz
     keep = fade(1.2, footprint)
     if keep > 0:
         shade *= 1 + 0.12 * keep * np.sin(q[0] * 5.2) * np.sin(q[1] * 5.2)
     for k in range(3):
         out[ALBEDO + k] = look.shirt[k] * shade
-    out[ROUGHNESS], out[SPECULAR] = 0.9, 0.35
+    out[ROUGHNESS], out[SPECULAR] = 0.95, 0.2

@@ -134,16 +134,16 @@ def random_light(rng: np.random.Generator) -> Light:
         fill, rim, around, floor = 0.12, 0.0, 0.6, 0.15
     elif kind == 1:  # softboxes
         key = (side * (0.35 + 0.6 * u[0]), 0.35 + 0.45 * u[1], 0.8, 0.12 + 0.2 * u[2], 0.16 + 0.2 * u[3])
-        fill, rim, around, floor = 0.08 + 0.2 * u[4], 0.5 * u[5], 0.12 + 0.15 * u[6], 0.05
+        fill, rim, around, floor = 0.05 + 0.18 * u[4], 0.6 * u[5], 0.06 + 0.12 * u[6], 0.04
     elif kind == 2:  # a window
         key = (side * (0.8 + 0.6 * u[0]), 0.1 + 0.3 * u[1], 0.85, 0.25 + 0.15 * u[2], 0.35)
-        fill, rim, around, floor = 0.0, 0.15 * u[5], 0.16 + 0.14 * u[6], 0.06
+        fill, rim, around, floor = 0.0, 0.15 * u[5], 0.08 + 0.12 * u[6], 0.05
     elif kind == 3:  # sun or flash
         key = (side * (0.1 + 0.9 * u[0]), 0.25 + 0.75 * u[1], 0.9, 0.015 + 0.05 * u[2], 0.015 + 0.05 * u[2])
-        fill, rim, around, floor = 0.05, 0.1 * u[5], 0.16 + 0.2 * u[6], 0.08
+        fill, rim, around, floor = 0.03, 0.1 * u[5], 0.08 + 0.16 * u[6], 0.06
     else:  # a ceiling
         key = (side * 0.5 * u[0], 0.85 + 0.4 * u[1], 0.7, 0.3, 0.2)
-        fill, rim, around, floor = 0.1 + 0.15 * u[4], 0.1 * u[5], 0.22 + 0.15 * u[6], 0.10
+        fill, rim, around, floor = 0.06 + 0.12 * u[4], 0.1 * u[5], 0.14 + 0.15 * u[6], 0.08
     azimuth, elevation, strength, half_width, half_height = key
     tint = np.array([1 + warm, 1.0, 1 - 1.3 * warm])
     lamps = [Lamp(_toward(azimuth, elevation), strength * tint, half_width, half_height)]

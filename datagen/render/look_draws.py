@@ -17,7 +17,7 @@ GREY_EYES = ((0.105, 0.130, 0.135), (0.170, 0.165, 0.130))
 
 def hair_colour(tone: float, red: float, fair: float) -> Colour:
     """Return linear RGB of hair; ``tone`` and ``red`` are uniform draws, ``fair`` is 1 for the palest skin."""
-    light = tone * (0.25 + 0.75 * fair) if fair > 0 else 0.18 * tone
+    light = tone**1.3 * (0.08 + 0.92 * fair) if fair > 0 else 0.15 * tone
     stops = np.array([DARK_HAIR, BROWN_HAIR, FAIR_HAIR])
     colour = np.array([np.interp(light, [0.0, 0.45, 1.0], stops[:, k]) for k in range(3)])
     share = (0.85 if red > 0.9 else 0.0) * fair

@@ -125,5 +125,5 @@ def hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out):  # type:
             sine = np.sqrt(max(0.0, 1 - along * along))
             gain = at[LAMPS + j] * min(1.0, lit) * cover * sine**power
             for k in range(3):
-                tint = 0.05 if lobe == 0 else 0.55 * surface[ALBEDO + k]
+                tint = 0.022 if lobe == 0 else 0.4 * surface[ALBEDO + k]
                 out[k] += gain * tint * row[COLOUR + k]

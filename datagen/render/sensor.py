@@ -155,27 +155,32 @@ def blurred(image: F32, sigma_px: float) -> F32:
     return out
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=False)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _convolve(image, taps, out):  # type: ignore[no-untyped-def]
     height, width, channels = image.shape
-    radius = len(taps) // 2
-    half = np.empty((height, width, channels), np.float32)
+    radius, count = len(taps) // 2, width * channels
+    half = np.empty((height, count), np.float32)
+    # A row with its ends repeated, flat, so that the inner loop is a plain sum of shifted rows.
+    row = np.empty(count + 2 * radius * channels, np.float32)
     for y in range(height):
-        for x in range(width):
+        for x in range(-radius, width + radius):
+            at = min(max(x, 0), width - 1)
             for c in range(channels):
-                total = np.float32(0)
-                for t in range(-radius, radius + 1):
-                    total += taps[t + radius] * image[y, min(max(x + t, 0), width - 1), c]
-                half[y, x, c] = total
+                row[(x + radius) * channels + c] = image[y, at, c]
+        total = half[y]
+        total[:] = 0
+        for t in range(len(taps)):
+            tap, shift = taps[t], t * channels
+            for i in range(count):
+                total[i] += tap * row[i + shift]
+    flat = out.reshape(height, count)
     for y in range(height):
-        for x in range(width):
-            for c in range(channels):
-                out[y, x, c] = 0
-        for t in range(-radius, radius + 1):
-            row = min(max(y + t, 0), height - 1)
-            for x in range(width):
-                for c in range(channels):
-                    out[y, x, c] += taps[t + radius] * half[row, x, c]
+        total = flat[y]
+        total[:] = 0
+        for t in range(len(taps)):
+            tap, other = taps[t], half[min(max(y + t - radius, 0), height - 1)]
+            for i in range(count):
+                total[i] += tap * other[i]
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

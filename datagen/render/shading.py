@@ -92,7 +92,7 @@ def light_scene(
     renderer: Renderer,
     *,
     parts: Sequence[Part] = (),
-    blocker_faces: I32 | None = None,
+    blocker_faces: tuple[I32, I32] | None = None,
     spread: Diffusion | None = None,
 ) -> Scene:
     """Put a subject and its parts together and compute the light that reaches each vertex.
@@ -106,8 +106,8 @@ def light_scene(
     renderer : Renderer
         Draws depth maps from the light.
     parts : sequence of Part
-    blocker_faces : (B, 3) int32, optional
-        Coarser triangles over the subject's vertices that stand for it in shadow maps.
+    blocker_faces : two of (B, 3) int32, optional
+        Fewer triangles over the subject's vertices that stand for it before lamps, and before the surroundings.
     spread : Diffusion, optional
         Of the subject's vertices.
 
@@ -129,16 +129,17 @@ def light_scene(
     starts = np.cumsum([n, *(len(part.vertices) for part in parts)])
     vertices = np.concatenate([subject.vertices, *(part.vertices for part in parts)])
     normals = np.concatenate([subject.normals, *(part.normals for part in parts)])
-    blockers = np.concatenate(
-        [subject.faces if blocker_faces is None else blocker_faces]
-        + [part.faces + start for part, start in zip(parts, starts, strict=False)]
-    ).astype(np.int32)
+    others = [part.faces + start for part, start in zip(parts, starts, strict=False)]
+    blockers, coarse = (
+        np.concatenate([stand_in, *others]).astype(np.int32)
+        for stand_in in (blocker_faces or (subject.faces, subject.faces))
+    )
     thin = np.zeros(len(vertices), np.float32)
     thin[:n] = fields.values[:, COLUMN["thin"]]
     centre = (subject.vertices.min(axis=0) + subject.vertices.max(axis=0)) / 2
     radius = float(np.linalg.norm(subject.vertices - centre, axis=1).max())
     lit = illuminate(
-        vertices, normals, (vertices, blockers), light, renderer, sphere=(centre, radius),
+        vertices, normals, (vertices, blockers), light, renderer, coarse=coarse, sphere=(centre, radius),
         spread=spread, thin=thin,
     )  # fmt: skip
     moving = _moving(vertices, normals, lit)

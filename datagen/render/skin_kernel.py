@@ -17,8 +17,8 @@ BLOOD, OIL, PORES, SHADOW = COLUMN["blood"], COLUMN["oil"], COLUMN["pores"], COL
 FLOW = COLUMN["flow_x"]
 # Linear RGB of the palest skin, and log absorption per unit of melanin and of blood.
 PALE = (0.80, 0.585, 0.46)
-MELANIN = (2.05, 2.75, 3.25)
-HAEMOGLOBIN = (0.10, 0.52, 0.44)
+MELANIN = (2.15, 2.78, 3.20)
+HAEMOGLOBIN = (0.09, 0.50, 0.47)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -36,14 +36,13 @@ def ramp(low, high, x):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def strands(q, f, wavelength, seed):  # type: ignore[no-untyped-def]
-    """Return noise drawn out along the hair's direction, of about unit variance: strokes six wavelengths long."""
+    """Return noise drawn out along the hair's direction, of about unit variance: strokes five wavelengths long."""
     total = 0.0
-    step = 1.3
     x, y, z = q[0] / wavelength, q[1] / wavelength, q[2] / wavelength
-    for k in range(5):
-        t = (k - 2) * step
+    for k in range(4):
+        t = (k - 1.5) * 1.4
         total += smooth_noise(x + t * f[FLOW], y + t * f[FLOW + 1], z + t * f[FLOW + 2], seed)[0]
-    return total / 2.1
+    return total / 1.9
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -78,12 +77,7 @@ def _pores(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     """Add the slopes of pores and the net of fine lines; return the melanin and the roughness they bring."""
     seed, relief = look.seed, look.relief
     x, y, z = q[0], q[1], q[2]
-    melanin, rough = 0.0, 0.0
-    _relief(q, 6.5, 0.055 * relief, seed + 7, out)
-    keep = fade(2.6, footprint)
-    if keep > 0:
-        _relief(q, 2.6, 0.085 * relief * keep, seed + 8, out)
-    rough += 0.06 * (1 - keep)
+    melanin = 0.0
     keep = fade(0.9, footprint)
     if keep > 0:
         spacing = 1.05
@@ -95,8 +89,8 @@ def _pores(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
         out[GRADIENT + 1] += slope * py
         out[GRADIENT + 2] += slope * pz
         melanin += 0.10 * depth * inside
-        _relief(q, 0.75, 0.13 * relief * keep, seed + 10, out)
-    return melanin, rough + 0.05 * (1 - keep)
+        _relief(q, 0.75, 0.10 * relief * keep, seed + 10, out)
+    return melanin, 0.05 * (1 - keep)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -106,7 +100,7 @@ def _lip_creases(q, lip, footprint, look, out):  # type: ignore[no-untyped-def]
     if keep == 0:
         return 0.0
     crease, dx, dy, dz = smooth_noise(q[0] / 1.1, q[1] / 6, q[2] / 6, look.seed + 11)
-    gain = 0.16 * keep * lip * look.relief
+    gain = 0.055 * keep * lip * look.relief
     out[GRADIENT] += gain * dx
     out[GRADIENT + 1] += gain * dy / 5
     out[GRADIENT + 2] += gain * dz / 5
@@ -122,11 +116,12 @@ def skin_at(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     x, y, z = q[0], q[1], q[2]
     broad = smooth_noise(x / 32, y / 32, z / 32, seed)[0]
     patch = smooth_noise(x / 11, y / 11, z / 11, seed + 1)[0]
-    spot = smooth_noise(x / 4.2, y / 4.2, z / 4.2, seed + 2)[0]
+    spot = _relief(q, 4.5, 0.020 * look.relief, seed + 2, out)
     fine, grain = 0.0, 0.0
-    keep = fade(1.7, footprint)
-    if keep > 0:
-        fine = keep * smooth_noise(x / 1.7, y / 1.7, z / 1.7, seed + 3)[0]
+    keep = fade(2.1, footprint)
+    if keep > 0.1:
+        fine = keep * _relief(q, 2.1, 0.04 * look.relief * keep, seed + 3, out)
+    rough = 0.06 * (1 - keep)
     keep = fade(0.6, footprint)
     if keep > 0:
         grain = keep * smooth_noise(x / 0.6, y / 0.6, z / 0.6, seed + 4)[0]
@@ -135,20 +130,23 @@ def skin_at(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     melanin += f[SHADOW] * (0.05 + 0.12 * look.melanin) + _marks(x, y, z, broad, footprint, look)
     blood = look.blood * (1 + 0.06 * broad) + look.blood_contrast * f[BLOOD] * (1 + 0.10 * patch + 0.07 * spot)
     blood += look.mottle * (0.016 * patch + 0.020 * spot + 0.022 * fine + 0.016 * grain) + 0.22 * f[SHADOW]
-    extra, rough = _pores(q, f, footprint, look, out)
+    # Under much melanin, blood hardly shows.
+    blood *= 1 - 0.55 * look.melanin
+    extra, finer = _pores(q, f, footprint, look, out)
     melanin += extra
+    rough += finer
     edge = f[LIP] + 0.45 * spot
     lip = ramp(-1.1, 1.3, edge)
     if lip > 0:
         crease = _lip_creases(q, lip, footprint, look, out)
-        blood += lip * (0.62 + 0.5 * look.lip_tint + 0.03 * patch - 0.12 * crease)
+        blood += lip * (0.62 + 0.5 * look.lip_tint + 0.03 * patch - 0.05 * crease)
         melanin += lip * (0.05 + 0.10 * look.melanin + 0.035 * look.lip_tint)
         # The white roll: a pale rim just outside.
         blood -= 0.15 * ramp(-2.6, -0.9, edge) * (1 - ramp(-0.9, 0.3, edge))
     for k in range(3):
         out[ALBEDO + k] = PALE[k] * np.exp(-max(melanin, 0.0) * MELANIN[k] - max(blood, 0.0) * HAEMOGLOBIN[k])
     oil = look.oil * (0.35 + 0.65 * f[OIL]) * (1 + 0.2 * spot)
-    out[ROUGHNESS] = 0.52 - 0.17 * oil - 0.10 * lip * (1 - oil) + rough
+    out[ROUGHNESS] = 0.54 - 0.17 * oil - 0.16 * lip * (1 - oil) + rough
     out[SPECULAR] = 0.75 + 0.5 * oil + 0.35 * lip
     out[SOFT] = 1.0
     hair_at(q, f, footprint, look, patch, spot, out)
@@ -168,12 +166,14 @@ def hair_at(q, f, footprint, look, patch, spot, out):  # type: ignore[no-untyped
         density *= ramp(-0.10, 0.12, along) * (1 - ramp(0.88, 1.1, along)) * (0.72 + 0.28 * ramp(0.0, 0.4, along))
         cover = min(0.96, look.brow_density * density * max(0.0, 1 + 0.55 * stroke))
         _lay(look.brow, cover, 1 + 0.25 * stroke, out)
+        out[COVER] *= 0.4
     upper, lower = f[UPPER_LID], f[LOWER_LID]
     if upper < 3 or lower < 3:
         wide = 0.5 * footprint
-        dark = look.lashes * (1 - ramp(0.35, 1.3 + wide, upper)) * 0.85
-        dark = max(dark, 0.45 * look.lashes * (1 - ramp(0.2, 0.9 + wide, lower)))
-        _lay(look.brow, dark, 0.6, out)
+        dark = (0.45 + 0.5 * look.lashes) * (1 - ramp(0.5, 1.7 + wide, upper))
+        dark = max(dark, (0.2 + 0.35 * look.lashes) * (1 - ramp(0.2, 0.9 + wide, lower)))
+        _lay(look.brow, dark, 0.3, out)
+        out[COVER] = 0.0
     edge = f[HAIR] - look.hairline_mm
     azimuth = abs(np.arctan2(q[0], q[2]))
     edge -= look.temples_mm * ramp(0.25, 0.6, azimuth) * (1 - ramp(0.75, 1.1, azimuth))
@@ -181,7 +181,7 @@ def hair_at(q, f, footprint, look, patch, spot, out):  # type: ignore[no-untyped
         if look.cap > 0:
             _cap(q, f, footprint, look, out)
         else:
-            _scalp(q, f, footprint, look, edge + 2.5 * patch + 1.0 * spot, out)
+            _scalp(q, f, footprint, look, edge + 1.3 * patch + 0.7 * spot, out)
     if look.beard > 0.02 and f[BEARD] > 0.02:
         _beard(q, f, footprint, look, patch, out)
 
@@ -201,16 +201,16 @@ def _scalp(q, f, footprint, look, edge, out):  # type: ignore[no-untyped-def]
     if keep > 0:
         hair = keep * strands(q, f, 0.65, seed + 22)
     long = min(1.0, look.hair_length_mm / 9)
-    border = ramp(-5.0, 6.0, edge + 1.6 * hair + 1.3 * clump)
-    cover = look.hair_cover * border * (0.80 + 0.2 * long) * (1 + (0.25 - 0.2 * long) * hair + 0.06 * clump)
+    border = ramp(-8.0, 9.0, edge + 2.2 * hair + 1.2 * clump)
+    cover = look.hair_cover * border * (0.84 + 0.15 * long) * (1 + (0.22 - 0.16 * long) * hair + 0.05 * clump)
     cover = min(0.985, max(0.0, cover))
-    shade = np.exp(0.30 * hair + (0.10 + 0.18 * long) * clump)
+    shade = np.exp(0.34 * hair + (0.04 + 0.10 * long) * clump)
     _lay(look.hair, cover, shade, out)
     out[SOFT] = 1 - cover
     out[ROUGHNESS] = out[ROUGHNESS] * (1 - cover) + 0.62 * cover
     out[SPECULAR] *= 1 - 0.7 * cover
     # Hairs turn the light: break the surface up across their direction.
-    tilt = cover * (0.10 + 0.12 * long)
+    tilt = cover * (0.03 + 0.07 * long)
     _value, dx, dy, dz = smooth_noise(q[0] / 2.4, q[1] / 2.4, q[2] / 2.4, seed + 23)
     along = dx * f[FLOW] + dy * f[FLOW + 1] + dz * f[FLOW + 2]
     out[GRADIENT] += tilt * 0.4 * (dx - along * f[FLOW])
@@ -258,8 +258,9 @@ def _beard(q, f, footprint, look, patch, out):  # type: ignore[no-untyped-def]
         if keep > 0:
             hair = keep * strands(q, f, 0.6, seed + 31)
         clump = strands(q, f, 2.6, seed + 32)
-        cover = min(0.97, ramp(0.15, 0.75, amount + 0.12 * hair + 0.08 * clump) * (0.75 + 0.25 * beard + 0.1 * hair))
-        _lay(look.brow, cover, np.exp(0.3 * hair + 0.2 * clump), out)
+        border = ramp(0.05, 1.0, amount + 0.13 * hair + 0.05 * clump)
+        cover = min(0.97, border * (0.45 + 0.45 * beard) * (1 + 0.14 * hair + 0.05 * clump))
+        _lay(look.brow, cover, 1.15 * np.exp(0.35 * hair + 0.12 * clump), out)
         out[SOFT] *= 1 - 0.9 * cover
         out[ROUGHNESS] = out[ROUGHNESS] * (1 - cover) + 0.6 * cover
         out[SPECULAR] *= 1 - 0.7 * cover

@@ -35,6 +35,18 @@ def _add(face, w, share, faces, moving, fixed, at, fix):  # type: ignore[no-unty
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
+def _add_both(f, w, g, v, faces, moving, fixed, at, fix, middle):  # type: ignore[no-untyped-def]
+    """Add the mean of two fragments' attributes."""
+    if f == g:
+        for k in range(3):
+            middle[k] = np.float32(0.5) * (w[k] + v[k])
+        _add(f, middle, 1.0, faces, moving, fixed, at, fix)
+    else:
+        _add(f, w, 0.5, faces, moving, fixed, at, fix)
+        _add(g, v, 0.5, faces, moving, fixed, at, fix)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyped-def]
     """Write two edges of a triangle in canonical (rows 0, 1) and world millimetres (rows 2, 3)."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -106,6 +118,10 @@ def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, w
         x, y, z = _unit(x + lift * vx, y + lift * vy, z + lift * vz)
     n[0], n[1], n[2] = x, y, z
     _world_slope(surface[GRADIENT], surface[GRADIENT + 1], surface[GRADIENT + 2], edges, n, slope)
+    # Seen at a glance, bumps hide their own far sides.
+    flat = min(1.0, 0.25 + 1.2 * max(facing, 0.0))
+    for k in range(3):
+        slope[k] *= flat
     # Light that went through skin blurs the relief, in red most.
     mean = (at[IRRADIANCE] + at[IRRADIANCE + 1] + at[IRRADIANCE + 2]) / 3 + 1e-6
     turn = -(at[VECTOR] * slope[0] + at[VECTOR + 1] * slope[1] + at[VECTOR + 2] * slope[2]) / mean
@@ -118,11 +134,82 @@ def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, w
         hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out)
 
 
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _depth(camera_row, at):  # type: ignore[no-untyped-def]
+    return camera_row[0] * at[0] + camera_row[1] * at[1] + camera_row[2] * at[2] + camera_row[3]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _empty(head, rest, y, x, factor):  # type: ignore[no-untyped-def]
+    for sy in range(factor):
+        for sx in range(factor):
+            if head[y + sy, x + sx] >= 0 or rest[y + sy, x + sx] >= 0:
+                return False
+    return True
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # type: ignore[no-untyped-def]
+    """Look at one pixel's subsamples.
+
+    Returns
+    -------
+    hits : int
+        How many are on the subject.
+    kind : int
+        The material if one piece of surface holds them all, else -1.
+    depth : float
+        Of the nearest on the subject.
+    """
+    hits, others, near, far, kind, one = 0, 0, 1e9, 0.0, -1, True
+    for sy in range(y, y + factor):
+        for sx in range(x, x + factor):
+            f = head[sy, sx]
+            if f >= 0:
+                hits += 1
+                near, far = min(near, head_depth[sy, sx]), max(far, head_depth[sy, sx])
+            else:
+                f = rest[sy, sx]
+                others += f >= 0
+            if f >= 0:
+                one = one and (kind < 0 or materials[f] == kind)
+                kind = materials[f]
+    full = factor * factor
+    if not one or full not in (hits, others) or far - near > ONE_SURFACE_PIXELS * near / focal_px:
+        kind = -1
+    return hits, kind, near
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _subsamples(  # type: ignore[no-untyped-def]
+    head, head_weights, rest, rest_weights, y, x, factor, materials, faces, moving, fixed, camera_row, focal_px,
+    centre, unit_mm, eyes, look, lamps, sky, at, fix, edges, work, radiance, total,
+):  # fmt: skip
+    """Shade the subsamples of a pixel one by one, add their mean to ``total``; return how many there are."""
+    done = 0
+    for sy in range(y, y + factor):
+        for sx in range(x, x + factor):
+            f, weight = head[sy, sx], head_weights[sy, sx]
+            if f < 0:
+                f, weight = rest[sy, sx], rest_weights[sy, sx]
+            if f < 0:
+                continue
+            at[:], fix[:] = 0.0, 0.0
+            _add(f, weight, 1.0, faces, moving, fixed, at, fix)
+            _frame(f, faces, moving, fixed, unit_mm, edges)
+            pixel_mm = _depth(camera_row, at) / focal_px * 1000 / unit_mm
+            _shade(at, fix, materials[f], edges, pixel_mm, centre, eyes, look, lamps, sky, work, radiance)
+            done += 1
+            for k in range(3):
+                total[k] += radiance[k] / (factor * factor)
+    return done
+
+
 def _compiled(stamp):  # type: ignore[no-untyped-def]
     """Compile the outer loop. A cached binary is found by what its closure holds: a change of what it calls counts."""
 
     @numba.njit(nogil=True, cache=True, error_model="numpy")
-    def shade_view(  # type: ignore[no-untyped-def] # noqa: PLR0912
+    def shade_view(  # type: ignore[no-untyped-def]
         head, head_weights, head_depth, rest, rest_weights, faces, materials, moving, fixed, camera_row, focal_px,
         centre, unit_mm, eyes, look, lamps, sky, background, factor,
     ):  # fmt: skip
@@ -165,59 +252,40 @@ def _compiled(stamp):  # type: ignore[no-untyped-def]
         share = 1.0 / (factor * factor)
         at, fix = np.empty(MOVING_SIZE, np.float64), np.empty(FIXED_SIZE, np.float64)
         edges, work = np.empty((4, 3)), np.zeros((4, SURFACE_SIZE))
-        radiance, total = np.empty(3), np.empty(3)
+        radiance, total, middle = np.empty(3), np.empty(3), np.empty(3, np.float32)
         last = factor - 1
         for y in range(height):
             for x in range(width):
-                hits, near, far, kind, one = 0, 1e9, 0.0, -1, True
-                for sy in range(y * factor, (y + 1) * factor):
-                    for sx in range(x * factor, (x + 1) * factor):
-                        f = head[sy, sx]
-                        if f >= 0:
-                            hits += 1
-                            near, far = min(near, head_depth[sy, sx]), max(far, head_depth[sy, sx])
-                            if kind >= 0 and materials[f] != kind:
-                                one = False
-                            kind = materials[f]
-                coverage[y, x] = hits * share
                 total[:] = 0.0
+                if _empty(head, rest, y * factor, x * factor, factor):
+                    for k in range(3):
+                        image[y, x, k] = background[y, x, k]
+                    continue
+                hits, kind, depth = _one_piece(
+                    head, rest, head_depth, materials, y * factor, x * factor, factor, focal_px
+                )
+                coverage[y, x] = hits * share
                 done = 0
-                if hits == factor * factor and one and far - near < ONE_SURFACE_PIXELS * near / focal_px:
+                if kind >= 0:
                     # One piece of surface fills the pixel: two opposite subsamples give its middle.
+                    faces_seen, weights = (head, head_weights) if hits > 0 else (rest, rest_weights)
                     at[:], fix[:] = 0.0, 0.0
-                    first = head[y * factor, x * factor]
-                    _add(first, head_weights[y * factor, x * factor], 0.5, faces, moving, fixed, at, fix)
-                    _add(
-                        head[y * factor + last, x * factor + last], head_weights[y * factor + last, x * factor + last],
-                        0.5, faces, moving, fixed, at, fix,
-                    )  # fmt: skip
-                    _frame(first, faces, moving, fixed, unit_mm, edges)
-                    pixel_mm = near / focal_px * 1000 / unit_mm
+                    a, b = (y * factor, x * factor), (y * factor + last, x * factor + last)
+                    _add_both(
+                        faces_seen[a], weights[a], faces_seen[b], weights[b], faces, moving, fixed, at, fix, middle
+                    )
+                    if hits == 0:
+                        depth = _depth(camera_row, at)
+                    _frame(faces_seen[a], faces, moving, fixed, unit_mm, edges)
+                    pixel_mm = depth / focal_px * 1000 / unit_mm
                     _shade(at, fix, kind, edges, pixel_mm, centre, eyes, look, lamps, sky, work, total)
                     done = factor * factor
                 else:
-                    for sy in range(y * factor, (y + 1) * factor):
-                        for sx in range(x * factor, (x + 1) * factor):
-                            f = head[sy, sx]
-                            at[:], fix[:] = 0.0, 0.0
-                            if f >= 0:
-                                _add(f, head_weights[sy, sx], 1.0, faces, moving, fixed, at, fix)
-                            else:
-                                f = rest[sy, sx]
-                                if f < 0:
-                                    continue
-                                _add(f, rest_weights[sy, sx], 1.0, faces, moving, fixed, at, fix)
-                            depth = (
-                                camera_row[0] * at[0] + camera_row[1] * at[1] + camera_row[2] * at[2] + camera_row[3]
-                            )
-                            _frame(f, faces, moving, fixed, unit_mm, edges)
-                            _shade(
-                                at, fix, materials[f], edges, depth / focal_px * 1000 / unit_mm, centre, eyes, look,
-                                lamps, sky, work, radiance,
-                            )  # fmt: skip
-                            done += 1
-                            for k in range(3):
-                                total[k] += radiance[k] * share
+                    done = _subsamples(
+                        head, head_weights, rest, rest_weights, y * factor, x * factor, factor, materials, faces,
+                        moving, fixed, camera_row, focal_px, centre, unit_mm, eyes, look, lamps, sky, at, fix, edges, work,
+                        radiance, total,
+                    )  # fmt: skip
                 for k in range(3):
                     image[y, x, k] = total[k] + background[y, x, k] * (1 - done * share)
         return image, coverage

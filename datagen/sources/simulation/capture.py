@@ -44,7 +44,7 @@ MOUTH_SHARE = 0.15
 # Their order seeds the generators: new ones go to the end.
 _PURPOSES = (
     "person", "motion", "pose", "rig", "light", "look", "tracker", "mouth", "frame",
-    "departure", "backdrop", "sensor", "noise",
+    "departure", "backdrop", "sensor", "noise", "build",
 )  # fmt: skip
 
 

@@ -18,11 +18,14 @@ from datagen.render.light import random_light
 from datagen.render.look import Look, Traits, draw_look
 from datagen.render.protocol import Renderer
 from datagen.render.sensor import expose, random_sensor, vary_sensor
-from datagen.render.shading import Subject3D, light_scene, shade_image
+from datagen.render.shading import Part, Subject3D, light_scene, shade_image
 from datagen.sources.frame import Image
 from datagen.sources.simulation.subject import DenseTemplate, PosedSurface, Subject
+from datagen.sources.simulation.teeth import Teeth, lacks_teeth
+from datagen.sources.simulation.wardrobe import Shirt
 
 F64 = npt.NDArray[np.float64]
+Faces = npt.NDArray[np.int32]
 Generators = Callable[[str], np.random.Generator]
 
 # Mean melanin of the origins that anny mixes, between the palest and the darkest skin.
@@ -52,6 +55,10 @@ class Studio:
         self.look = draw_look(generator("look"), traits_of(subject))
         light = random_light(generator("light"))
         self.light = light.scaled(_metered(self.look))
+        build = generator("build")
+        self._rest = subject.shape(np.zeros(len(subject.head.expression_names)))
+        self._shirt = Shirt(template, build)
+        self._teeth = Teeth(template, self._rest, build) if lacks_teeth(template) else None
         backdrop = random_backdrop(generator("backdrop"))
         level = np.float32(_metered(self.look) ** 0.8)
         self._backgrounds = [level * backdrop.view(c.height, c.width, k) for k, c in enumerate(cameras)]
@@ -64,11 +71,14 @@ class Studio:
     ) -> tuple[dict[str, Image], dict[str, npt.NDArray[np.bool_]]]:
         """Return each camera's picture (H, W, 3) uint8 sRGB and where the subject is in it, (H, W) bool."""
         posed = Subject3D(surface.vertices, surface.normals, surface.smooth_normals, self._subject.faces)
+        parts = [self._shirt.part(surface.template_vertices, self._rest, surface.head_to_world)]
+        parts.append(self.teeth(surface))
         scene = light_scene(
             posed,
             self._fields,
             self.light,
             self._renderer,
+            parts=[part for part in parts if part is not None],
             blocker_faces=self._coarse,
             spread=self._spread,
         )
@@ -77,6 +87,13 @@ class Studio:
             linear, mask = shade_image(scene, camera, self._renderer, self.light, self.look, background)
             images[camera.name], masks[camera.name] = expose(linear, sensor, rng), mask
         return images, masks
+
+    def teeth(self, surface: PosedSurface) -> Part | None:
+        """Return the teeth of a posed subject, if its head model has none of its own."""
+        if self._teeth is None:
+            return None
+        R, t = surface.head_to_world[:3, :3], surface.head_to_world[:3, 3]
+        return self._teeth.part((surface.template_vertices - t) @ R, surface.head_to_world)
 
 
 def traits_of(subject: Subject) -> Traits:
@@ -99,9 +116,7 @@ def _metered(look: Look) -> float:
     return float((METERED_GREY / (0.62 * np.exp(-2.5 * look.melanin))) ** METERED_SHARE) * 1.05
 
 
-def _template_parts(
-    dense: DenseTemplate, template: HeadTemplate
-) -> tuple[FaceFields, Diffusion, npt.NDArray[np.int32]]:
+def _template_parts(dense: DenseTemplate, template: HeadTemplate) -> tuple[FaceFields, Diffusion, tuple[Faces, Faces]]:
     return _cached_parts(_ById(dense, template))
 
 
@@ -119,10 +134,10 @@ class _ById:
 
 
 @lru_cache(maxsize=2)
-def _cached_parts(key: _ById) -> tuple[FaceFields, Diffusion, npt.NDArray[np.int32]]:
+def _cached_parts(key: _ById) -> tuple[FaceFields, Diffusion, tuple[Faces, Faces]]:
     dense, template = key.dense, key.template
-    fields = face_fields(template, dense.points, dense.normals, dense.regions)
+    fields = face_fields(template, dense.points, dense.normals, dense.subdivision.faces, dense.regions)
     spread = Diffusion(fields.points_mm, dense.subdivision.faces, fields.material == SKIN)
-    # Loop subdivision keeps the vertices of each level first, so one level less is a coarser mesh of the same points.
-    coarse = loop_subdivision(template.faces, len(template.vertices), max(0, dense.levels - 1)).faces
-    return fields, spread, coarse
+    # Loop subdivision keeps the vertices of each level first, so fewer levels are coarser meshes of the same points.
+    half = loop_subdivision(template.faces, len(template.vertices), max(0, dense.levels - 1)).faces
+    return fields, spread, (half, template.faces)

@@ -95,6 +95,7 @@ class PosedSurface:
         The posed template itself, world metres.
     smooth_normals : (N, 3) float64
         Of the surface without its detail.
+    head_to_world : (4, 4) float64
     """
 
     vertices: F64
@@ -102,6 +103,7 @@ class PosedSurface:
     canonical: F64
     template_vertices: F64
     smooth_normals: F64
+    head_to_world: F64
 
 
 class Subject:
@@ -124,7 +126,7 @@ class Subject:
         self.dense = dense_template(head.template)
         self.identity = np.clip(rng.normal(size=head.identity_size), -IDENTITY_LIMIT, IDENTITY_LIMIT)
         self._detail = SkinDetail(head.template, self.dense.points, self.dense.shares, rng)
-        self.neutral = self.dense.subdivision.matrix @ self._shape(np.zeros(len(head.expression_names)))
+        self.neutral = self.dense.subdivision.matrix @ self.shape(np.zeros(len(head.expression_names)))
 
     @property
     def faces(self) -> npt.NDArray[np.int32]:
@@ -134,15 +136,17 @@ class Subject:
     def pose(self, expression: F64, head_to_world: F64) -> PosedSurface:
         """Return the subject under expression weights (E,) and a rigid (4, 4) pose."""
         R, t = head_to_world[:3, :3], head_to_world[:3, 3]
-        coarse = self._shape(expression) @ R.T + t
+        coarse = self.shape(expression) @ R.T + t
         smooth = self.dense.subdivision.matrix @ coarse
         offset = self._detail.offsets(self.head.expression_names, expression)[:, None]
         normals = vertex_normals(smooth, self.faces)
         detailed = smooth + offset * normals
         canonical = self.dense.points + offset * self.dense.normals
-        return PosedSurface(detailed, normalised(vertex_normals(detailed, self.faces)), canonical, coarse, normals)
+        return PosedSurface(
+            detailed, normalised(vertex_normals(detailed, self.faces)), canonical, coarse, normals, head_to_world
+        )
 
-    def _shape(self, expression: F64) -> F64:
+    def shape(self, expression: F64) -> F64:
         """Template vertices under expression weights, (V, 3) float64 metres in template axes."""
         vertices = self.head.vertices(self.identity, expression)
         return vertices if self._departure is None else vertices + self._departure
