@@ -93,12 +93,20 @@ class WarpConfig(Section):
     fail_residual_mm: float = Field(2.0, gt=0)
 
 
+class CropJitter(Section):
+    """How far a sample's crop departs from the one that fits, drawn once for each sequence and camera."""
+
+    shift: float = Field(0.03, ge=0, le=0.5, description="largest shift either way, as a share of the side")
+    scale: float = Field(0.05, ge=0, le=1, description="largest change of the side, as a share of it")
+
+
 class RenderConfig(Section):
     """Settings of the ground-truth maps."""
 
     backend: Literal["auto", "numba", "open3d", "nvdiffrast", "nvwarp"] = "auto"
     resolution: int = Field(504, ge=PATCH, le=8190, multiple_of=PATCH, description="pixels a side of a stored sample")
     crop_margin: float = Field(1.25, gt=0, description="side of the crop over the projected head's extent")
+    crop_jitter: CropJitter = CropJitter()
 
 
 class ShardConfig(Section):
@@ -258,6 +266,7 @@ def _known_keys() -> list[str]:
         FolderSource,
         CanonicalConfig,
         WarpConfig,
+        CropJitter,
         RenderConfig,
         ShardConfig,
         SplitConfig,

@@ -47,7 +47,7 @@ def flow_colours(
     hue = wheel[low % len(wheel)] + (place - low)[..., None] * (wheel[(low + 1) % len(wheel)] - wheel[low % len(wheel)])
     share = np.clip(length / longest, 0, 1)[..., None]
     colours = np.rint(255 * (1 - share * (1 - hue))).astype(np.uint8)
-    return np.where(shown[..., None], colours, np.uint8(pictures.BACKGROUND)).astype(np.uint8), longest
+    return np.where(shown[..., None], colours, np.array(pictures.BACKGROUND, np.uint8)), longest
 
 
 def flow_row(flow: Flow, tile: int) -> Picture:

@@ -16,9 +16,9 @@ from datagen.flows.planning import head_root, open_captures
 from datagen.flows.shard_stage import ShardTask, View
 from datagen.geometry.camera import Camera
 from datagen.heads.base import HeadTemplate
-from datagen.manifest import RenderConfig
+from datagen.manifest import Manifest, RenderConfig
 from datagen.render.backends import make_renderer
-from datagen.render.crop import CropBox, crop_image, head_crop
+from datagen.render.crop import CropBox, Jitter, crop_image, draw_jitter, head_crop
 from datagen.render.maps import render_views
 from datagen.render.protocol import SurfaceAttributes, ViewMaps
 from datagen.shards.ledger import unit_is_complete
@@ -74,7 +74,7 @@ class ShardSamples:
         for (key, index), seen in by_frame.items():
             frame = self._source.frame(key, index)
             warp = read_warp(BuildLayout(self._task.root).frame_warp(key, index))
-            boxes = self._boxes(frame, warp, [view.camera for view in seen])
+            boxes = self._boxes(frame, warp, seen)
             maps = render_views(surface_of(warp), [box.camera for box in boxes], self._rasteriser, hide_back_faces=True)
             rendered.update(zip(seen, zip(boxes, maps, strict=True), strict=True))
             frames[key, index] = frame, warp.head_to_world
@@ -84,9 +84,13 @@ class ShardSamples:
             frame, head_to_world = frames[view.key, view.frame]
             yield _sample(frame, view, box, view_maps, head_to_world, self._task.manifest.render)
 
-    def _boxes(self, frame: Frame, warp: Warp, names: Sequence[str]) -> list[CropBox]:
+    def _boxes(self, frame: Frame, warp: Warp, views: Sequence[View]) -> list[CropBox]:
         cameras = {camera.name: camera for camera in frame.cameras}
-        return [crop_box(cameras[name], warp, self._template, self._task.manifest.render) for name in names]
+        manifest = self._task.manifest
+        return [
+            crop_box(cameras[view.camera], warp, self._template, manifest.render, jitter_of(view, manifest))
+            for view in views
+        ]
 
 
 def blocks(views: Sequence[View], resolution: int) -> Iterator[Sequence[View]]:
@@ -96,9 +100,15 @@ def blocks(views: Sequence[View], resolution: int) -> Iterator[Sequence[View]]:
         yield views[start : start + size]
 
 
-def crop_box(camera: Camera, warp: Warp, template: HeadTemplate, config: RenderConfig) -> CropBox:
+def crop_box(camera: Camera, warp: Warp, template: HeadTemplate, config: RenderConfig, jitter: Jitter) -> CropBox:
     """Return the square around face and ears that a sample shows."""
-    return head_crop(camera, framing_points(warp, template), config.resolution, config.crop_margin)
+    return head_crop(camera, framing_points(warp, template), config.resolution, config.crop_margin, jitter)
+
+
+def jitter_of(view: View, manifest: Manifest) -> Jitter:
+    """Return how a view's crop departs from the one that fits: the same over a sequence, so that clips do not shake."""
+    config = manifest.render.crop_jitter
+    return draw_jitter(config.shift, config.scale, manifest.seed, view.key.subject, view.key.sequence, view.camera)
 
 
 def surface_of(warp: Warp) -> SurfaceAttributes:

@@ -19,7 +19,7 @@ from datagen.shards.schema import SPLITS
 from datagen.sources.frame import SequenceKey
 
 # Part of every shard's content key: raise it when the same warps would be rendered to other maps.
-RENDER_VERSION = 2
+RENDER_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,7 @@ def _unit_key(
             "encoding": dataset.encoding_digest,
             "render": manifest.render.model_dump(mode="json"),
             "samples": samples,
+            "seed": manifest.seed,
             "template": dataset.space["template_digest"],
         }
     )

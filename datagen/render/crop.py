@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass
 
@@ -32,10 +34,48 @@ class CropBox:
     camera: Camera
 
 
-def head_crop(camera: Camera, head_points: npt.ArrayLike, resolution: int, margin: float) -> CropBox:
+@dataclass(frozen=True)
+class Jitter:
+    """How a crop departs from the one that fits.
+
+    Attributes
+    ----------
+    right, down : float
+        Shift, as a share of the side before scaling.
+    scale : float
+        Factor of the side, about the centre.
+    """
+
+    right: float = 0.0
+    down: float = 0.0
+    scale: float = 1.0
+
+
+def draw_jitter(shift: float, scale: float, seed: int, *names: str) -> Jitter:
+    """Draw a jitter that is the same whenever seed and names are.
+
+    Parameters
+    ----------
+    shift : float
+        Largest shift either way, as a share of the side; uniform.
+    scale : float
+        Largest change of the side, as a share of it; uniform in its logarithm between 1 / (1 + scale) and 1 + scale.
+    seed : int
+    names : str
+        Of what shares the jitter, such as subject, sequence and camera.
+    """
+    digest = hashlib.sha256(json.dumps([seed, *names]).encode()).digest()
+    right, down, size = np.random.default_rng(list(digest)).uniform(-1, 1, 3)
+    return Jitter(shift * float(right), shift * float(down), float((1 + scale) ** size))
+
+
+def head_crop(
+    camera: Camera, head_points: npt.ArrayLike, resolution: int, margin: float, jitter: Jitter = Jitter()
+) -> CropBox:
     """Fit a square around projected head points.
 
-    The side is the longer side of the points' bounding box times ``margin``, the centre that of the bounding box.
+    The side is the longer side of the points' bounding box times ``margin``, the centre that of the bounding box,
+    both changed by ``jitter``.
 
     Parameters
     ----------
@@ -46,6 +86,8 @@ def head_crop(camera: Camera, head_points: npt.ArrayLike, resolution: int, margi
         Pixels a side of the resized crop.
     margin : float
         Above 0; 1 touches the points.
+    jitter : Jitter
+        None by default.
 
     Raises
     ------
@@ -83,7 +125,9 @@ def head_crop(camera: Camera, head_points: npt.ArrayLike, resolution: int, margi
             "points that span an area",
             "Pass the vertices of the registered head",
         )
-    left, top = (low + high) / 2 - size / 2
+    centre = (low + high) / 2 + size * np.array([jitter.right, jitter.down])
+    size *= jitter.scale
+    left, top = centre - size / 2
     return CropBox(float(left), float(top), size, camera.crop(float(left), float(top), size, resolution))
 
 
