@@ -15,11 +15,19 @@ def test_names():
     assert make_renderer("open3d").name == "open3d"
 
 
-def test_auto_takes_a_gpu_backend_only_where_there_is_a_gpu():
-    import torch
+def test_auto_takes_warp_only_where_there_is_a_gpu():
+    if find_spec("warp") is None:
+        assert make_renderer().name == "numba"
+        return
+    import warp
 
-    gpu = [name for name, package in (("nvdiffrast", "nvdiffrast"), ("nvwarp", "warp")) if find_spec(package)]
-    assert make_renderer().name == (gpu[0] if gpu and torch.cuda.is_available() else "numba")
+    assert make_renderer().name == ("nvwarp" if warp.is_cuda_available() else "numba")
+
+
+@pytest.mark.skipif(find_spec("warp") is None, reason="needs NVIDIA Warp")
+def test_tasks_of_one_process_share_the_device_and_its_memory():
+    assert make_renderer("nvwarp") is make_renderer("nvwarp")
+    assert make_renderer("numba") is not make_renderer("numba")
 
 
 def test_unknown_names_list_the_choices():

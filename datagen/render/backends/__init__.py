@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from functools import cache
 from importlib.util import find_spec
 
 from datagen.errors import CanonfaceError, DependencyError, InputError
@@ -18,9 +19,9 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
     Parameters
     ----------
     name : str
-        ``numba`` (CPU), ``open3d`` (CPU ray casting, the reference), ``nvdiffrast`` (CUDA), ``nvwarp``
-        (NVIDIA Warp: CUDA, or the CPU where there is none, slower than numba), or ``auto``: where there is a CUDA
-        device nvdiffrast, else nvwarp, whichever is installed; otherwise numba.
+        ``numba`` (CPU), ``open3d`` (CPU ray casting, the reference), ``nvwarp`` (NVIDIA Warp: CUDA, or the CPU where
+        there is none, slower than numba), ``nvdiffrast`` (CUDA), or ``auto``: nvwarp where it is installed and there
+        is a CUDA device, else numba. Never nvdiffrast: where that works nvwarp does too, on a finer grid.
     threads : int or None
         Threads of the numba backend, by default one per core; pass 1 where many tasks already share the machine. The
         other backends manage their own.
@@ -33,7 +34,7 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
         If the backend's package, system library or device is missing.
     """
     if name == "auto":
-        name = "nvdiffrast" if _cuda_ready() else "nvwarp" if _warp_cuda_ready() else "numba"
+        name = "nvwarp" if _warp_cuda_ready() else "numba"
     if name == "numba":
         from datagen.render.backends.numba_backend import NumbaRenderer
 
@@ -93,6 +94,8 @@ def _has_cuda_driver() -> bool:
     return True
 
 
+# One per process: their buffers lie on the device that all tasks of the process share.
+@cache
 def _nvwarp() -> Renderer:
     if find_spec("warp") is None:
         raise DependencyError(
@@ -105,6 +108,7 @@ def _nvwarp() -> Renderer:
     return NvwarpRenderer()
 
 
+@cache
 def _nvdiffrast() -> Renderer:
     if find_spec("nvdiffrast") is None:
         raise DependencyError(
