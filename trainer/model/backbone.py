@@ -22,10 +22,13 @@ class Tokens(NamedTuple):
     patches : four (B·S, N, C)
     camera : (B, S, C)
         The camera tokens (class tokens, if attention never alternates) of the last of the four blocks.
+    reference : (B,) int64
+        Number of each clip's reference frame.
     """
 
     patches: list[torch.Tensor]
     camera: torch.Tensor
+    reference: torch.Tensor
 
 
 class ClipBackbone(nn.Module):
@@ -77,6 +80,7 @@ class ClipBackbone(nn.Module):
         tokens = self.embeddings(images.flatten(0, 1)).unflatten(0, (clips, frames))
         within, across = self._rotations(grid, frames, images.device)
         local, undo = tokens, None
+        reference = torch.zeros(clips, dtype=torch.int64, device=images.device)
         patches: list[torch.Tensor] = []
         camera = tokens[:, :, 0]
         for number, block in enumerate(self.blocks):
@@ -95,7 +99,7 @@ class ClipBackbone(nn.Module):
             if number in self.outputs:
                 camera, taken = self._taken(local, tokens, undo)
                 patches.append(taken.flatten(0, 1))
-        return Tokens(patches, camera)
+        return Tokens(patches, camera, reference)
 
     @property
     def _alternates(self) -> bool:

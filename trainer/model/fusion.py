@@ -72,17 +72,17 @@ class LargeKernelUnit(nn.Module):
         self.before = nn.Conv2d(channels, channels, 1)
         self.attention = LargeKernelAttention(channels)
         self.after = nn.Conv2d(channels, channels, 1)
-        self.scale1 = nn.Parameter(torch.full((channels, 1, 1), 0.1))
+        self.scale1 = nn.Parameter(torch.full((channels,), 0.1))
         self.norm2 = nn.GroupNorm(1, channels)
         self.widen = nn.Conv2d(channels, 2 * channels, 1)
         self.spread = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
         self.narrow = nn.Conv2d(2 * channels, channels, 1)
-        self.scale2 = nn.Parameter(torch.full((channels, 1, 1), 0.1))
+        self.scale2 = nn.Parameter(torch.full((channels,), 0.1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Keep the shape (B, C, H, W)."""
-        x = x + self.scale1 * self.after(self.attention(F.gelu(self.before(self.norm1(x)))))
-        return x + self.scale2 * self.narrow(F.gelu(self.spread(self.widen(self.norm2(x)))))
+        x = x + self.scale1[:, None, None] * self.after(self.attention(F.gelu(self.before(self.norm1(x)))))
+        return x + self.scale2[:, None, None] * self.narrow(F.gelu(self.spread(self.widen(self.norm2(x)))))
 
 
 class LargeKernelLevel(nn.Module):

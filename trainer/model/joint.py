@@ -39,6 +39,8 @@ class Prediction:
     ray_confidence : (B, S, H, W), optional
     camera : (B, S, 9), optional
         :func:`trainer.model.camera.decode_camera` reads it. None where ``heads.camera`` is off.
+    reference : (B,) int64, optional
+        Number of each clip's reference frame, in whose axes rays and cameras are.
     """
 
     depth_m: torch.Tensor
@@ -49,6 +51,7 @@ class Prediction:
     ray: torch.Tensor | None = None
     ray_confidence: torch.Tensor | None = None
     camera: torch.Tensor | None = None
+    reference: torch.Tensor | None = None
 
 
 class JointModel(nn.Module):
@@ -121,6 +124,7 @@ class JointModel(nn.Module):
             ray=None if ray is None else ray[:, :, :6],
             ray_confidence=None if ray is None else _confidence(ray[:, :, 6]),
             camera=camera,
+            reference=tokens.reference,
         )
 
     def _decode(self, tokens: list[torch.Tensor], images: torch.Tensor) -> dict[str, torch.Tensor]:
