@@ -17,7 +17,6 @@ from datagen.flows.framing import framing_points
 from datagen.flows.layout import BuildLayout
 from datagen.flows.planning import plan_build
 from datagen.flows.render_stage import jitter_of
-from datagen.flows.shard_stage import View
 from datagen.flows.single import chosen_cameras
 from datagen.heads.registry import load_head
 from datagen.manifest import RenderConfig, parse_manifest
@@ -221,12 +220,13 @@ def test_a_build_crops_every_frame_of_a_clip_alike(talk_build):
     jitters = set()
     for i in range(len(split)):
         sample = split.sample(i)
-        view = View(SequenceKey(sample.subject, sample.sequence), sample.camera, sample.frame)
-        jitters.add(jitter_of(view, manifest))
+        key = SequenceKey(sample.subject, sample.sequence)
+        jitter = jitter_of(key, sample.camera, manifest)
+        jitters.add(jitter)
         (camera,) = (c for c in chosen_cameras(layout.captures / "s000" / "performance", [sample.camera]))
-        points = framing_points(read_warp(layout.frame_warp(view.key, view.frame)), template)
+        points = framing_points(read_warp(layout.frame_warp(key, sample.frame)), template)
         plain = head_crop(camera, points, 56, manifest.render.crop_margin)
-        box = head_crop(camera, points, 56, manifest.render.crop_margin, jitter_of(view, manifest))
+        box = head_crop(camera, points, 56, manifest.render.crop_margin, jitter)
         np.testing.assert_allclose(sample.intrinsics, box.camera.K, rtol=1e-6)
         assert np.abs(sample.intrinsics - plain.camera.K).max() > 0.1
     assert len(split) > 2

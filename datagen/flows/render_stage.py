@@ -88,7 +88,9 @@ class ShardSamples:
         cameras = {camera.name: camera for camera in frame.cameras}
         manifest = self._task.manifest
         return [
-            crop_box(cameras[view.camera], warp, self._template, manifest.render, jitter_of(view, manifest))
+            crop_box(
+                cameras[view.camera], warp, self._template, manifest.render, jitter_of(view.key, view.camera, manifest)
+            )
             for view in views
         ]
 
@@ -105,10 +107,10 @@ def crop_box(camera: Camera, warp: Warp, template: HeadTemplate, config: RenderC
     return head_crop(camera, framing_points(warp, template), config.resolution, config.crop_margin, jitter)
 
 
-def jitter_of(view: View, manifest: Manifest) -> Jitter:
-    """Return how a view's crop departs from the one that fits: the same over a sequence, so that clips do not shake."""
+def jitter_of(key: SequenceKey, camera: str, manifest: Manifest) -> Jitter:
+    """Return how crops depart from those that fit: alike over a sequence, so that clips do not shake."""
     config = manifest.render.crop_jitter
-    return draw_jitter(config.shift, config.scale, manifest.seed, view.key.subject, view.key.sequence, view.camera)
+    return draw_jitter(config.shift, config.scale, manifest.seed, key.subject, key.sequence, camera)
 
 
 def surface_of(warp: Warp) -> SurfaceAttributes:
