@@ -95,26 +95,81 @@ def evaluate(
 @app.command()
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A run folder (its best.pt), or a checkpoint file.")],
-    source: Annotated[Path, typer.Argument(help="An image, a folder of images, or a dataset.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for maps and pictures.")],
+    source: Annotated[Path, typer.Argument(help="An image, a folder of images, a video, or a dataset.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder, or an earlier prediction to replace.")],
+    frames: Annotated[
+        int, typer.Option("--frames", min=1, help="Frames predicted together (a window); 1: frame by frame.")
+    ] = 4,
+    overlap: Annotated[
+        int | None, typer.Option("--overlap", min=0, help="Frames two windows share; default: a quarter of --frames.")
+    ] = None,
+    drift: Annotated[
+        Literal["fade", "chain"],
+        typer.Option("--drift", help="A window's change of scale fades out, or is kept (depth up to scale)."),
+    ] = "fade",
+    start: Annotated[int, typer.Option("--start", min=0, help="First frame of a folder or video.")] = 0,
+    stop: Annotated[int | None, typer.Option("--stop", min=1, help="The frame to stop before.")] = None,
+    step: Annotated[int, typer.Option("--step", min=1, help="Take every so-manieth frame.")] = 1,
+    size: Annotated[
+        int | None, typer.Option("--size", min=14, help="Pixels of the longer side; default: as trained.")
+    ] = None,
+    masks: Annotated[Path | None, typer.Option("--masks", help="Folder of foreground masks, white on black.")] = None,
+    foreground: Annotated[
+        Literal["auto", "surface", "confidence", "all"],
+        typer.Option("--foreground", help="Without masks: by the model's surface, by its depth confidence, or all."),
+    ] = "auto",
+    cameras: Annotated[Path | None, typer.Option("--cameras", help="A cameras.json with known cameras.")] = None,
+    fov: Annotated[
+        float | None, typer.Option("--fov", help="Field of view along the longer side, degrees; default: as trained.")
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", help="Leave out maps, ply, tracks, raw, videos or viewer; may be repeated."),
+    ] = None,
+    tracks: Annotated[int, typer.Option("--tracks", min=1, help="Number of tracks.")] = 100,
+    track_radius_mm: Annotated[
+        float, typer.Option("--track-radius-mm", min=0.01, help="A track is lost where nothing canonical is as near.")
+    ] = 10.0,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.1, help="Frames per second of the videos; default: the source's.")
+    ] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option("--split", help="Of a dataset.")] = "val",
     index: Annotated[int, typer.Option("--index", help="Of a dataset: a sample of the clip.")] = 0,
-    frames: Annotated[int, typer.Option("--frames", min=1, help="The most frames predicted together.")] = 4,
     device: _Device = "auto",
     as_json: _Json = False,
 ) -> None:
-    """Predict depth, canonical coordinates and confidence of up to N frames together.
+    """Predict depth, normals, canonical coordinates, tracks and point clouds of images or a video of any length.
 
-    Example: `trainer predict runs/model photos/ --out predictions`
+    Example: `trainer predict runs/model talk.mp4 --out predictions --frames 8`
     """
     from trainer.predict import predict as run_predict
+    from trainer.prediction.options import PredictOptions
+    from trainer.prediction.tracks import TrackConfig
 
-    options: dict[str, Any] = {"split": split, "index": index, "frames": frames, "device_name": _device(device)}
-    files = run_predict(checkpoint, source, out, **options)
+    options = PredictOptions(
+        frames=frames,
+        overlap=overlap,
+        drift=drift,
+        start=start,
+        stop=stop,
+        step=step,
+        size=size,
+        masks=masks,
+        foreground=foreground,
+        cameras=cameras,
+        fov_deg=fov,
+        without=tuple(without or ()),
+        tracks=TrackConfig(count=tracks, radius_mm=track_radius_mm),
+        rate=rate,
+        split=split,
+        index=index,
+    )
+    summary = run_predict(checkpoint, source, out, options, device_name=_device(device))
     if as_json:
-        _print_json({"files": [str(path) for path in files]})
+        _print_json({"out": str(out), **summary})
         return
-    print(f"{len(files)} files in {out}; strip.png shows them, raw_predictions.npz holds the numbers")
+    page = "open viewer.html" if "viewer" in summary["written"] else "strip.png shows the first"
+    print(f"{summary['frames']} frames in {out}; {page}; docs/prediction.md says what every file holds")
 
 
 def main() -> None:

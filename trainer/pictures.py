@@ -85,8 +85,8 @@ def write_grid(path: Path, rows: Sequence[Sequence[Panel]], heading: str = "") -
     _save(figure, path)
 
 
-def write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write (H, W, 3) or (H, W) uint8 as a PNG.
+def write_image(path: Path, pixels: npt.NDArray[np.uint8 | np.uint16]) -> None:
+    """Write (H, W, 3) uint8, or (H, W) uint8 or uint16, as a PNG.
 
     Raises
     ------
@@ -99,20 +99,6 @@ def write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
         Image.fromarray(pixels).save(path)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}", "a writable folder", "Choose another one") from None
-
-
-def colour_map(
-    values: npt.NDArray[np.floating], shown: npt.NDArray[np.bool_], colours: str = "viridis"
-) -> npt.NDArray[np.uint8]:
-    """Colour a map (H, W) over the range of its shown values; white elsewhere. (H, W, 3) uint8."""
-    from matplotlib import colormaps
-
-    if not shown.any():
-        return np.full((*values.shape, 3), 255, np.uint8)
-    low, high = np.percentile(values[shown], [1, 99])
-    scaled = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
-    rgb = np.asarray(colormaps[colours](scaled))[..., :3] * 255
-    return np.where(shown[..., None], rgb, 255).astype(np.uint8)
 
 
 def write_learning_curve(path: Path, records: Sequence[dict[str, Any]], baseline: dict[str, float]) -> None:

@@ -1,239 +1,252 @@
-"""Predicting maps: of a clip of a dataset, or of one's own images."""
+"""Predicting an image, a folder of images, a video, or a clip of a dataset."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import InputError, StorageError, atomic_write_bytes, open_dataset
+from datagen.shards import InputError
 from trainer.checkpoint import build_model, pick_device, read_checkpoint
-from trainer.evaluate import check_fit
-from trainer.inference import PredictedMaps, predict_clip, split_clips
-from trainer.metrics import MM_PER_M
-from trainer.pictures import Panel, canonical_colours, colour_map, masked, write_grid, write_image
+from trainer.prediction.cameras import (
+    FrameCamera,
+    GivenCameras,
+    Origin,
+    assumed_intrinsics,
+    focal_over_width,
+    write_cameras,
+)
+from trainer.prediction.foreground import Foreground, MaskFolder
+from trainer.prediction.frames import FrameSource, ImageFiles, SourceFrame, image_files
+from trainer.prediction.geometry import normals_from_depth
+from trainer.prediction.network import WindowModel
+from trainer.prediction.options import PARTS, PredictOptions
+from trainer.prediction.output import MARKER, check_target, staged_folder
+from trainer.prediction.show import ShowConfig, write_shown
+from trainer.prediction.store import FrameStore, PredictedFrame
+from trainer.prediction.video import VIDEO_SUFFIXES, VideoFile, have_video
+from trainer.prediction.windows import FrameMaps, cut_windows, stitch_windows
+from trainer.prediction.writers import write_marker
+from trainer.progress import Progress
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-_SURFACE = 0.5
-_STRIP_ROWS = 12
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What is predicted together.
-
-    Attributes
-    ----------
-    names : list of str
-        Of the S frames; they become file names.
-    images : (S, 3, R, R) uint8
-    intrinsics : (S, 3, 3) float32 or None
-        Pixels; None if unknown.
-    content : (S, 4) int
-        Left, top, right and bottom of the image proper within its padding, pixels.
-    """
-
-    names: list[str]
-    images: npt.NDArray[np.uint8]
-    intrinsics: npt.NDArray[np.float32] | None
-    content: npt.NDArray[np.int64]
+_DEFAULT_RATE = 12.0
 
 
 def predict(
-    checkpoint: Path,
-    source: Path,
-    out: Path,
-    *,
-    split: str = "val",
-    index: int = 0,
-    frames: int = 4,
-    device_name: str = "auto",
-) -> list[Path]:
-    """Predict a clip of a dataset, or images, and write maps and pictures.
+    checkpoint: Path, source: Path, out: Path, options: PredictOptions | None = None, *, device_name: str = "auto"
+) -> dict[str, Any]:
+    """Predict and write everything docs/prediction.md lists.
+
+    Frames are read, predicted and written one window at a time; memory does not depend on their number.
 
     Parameters
     ----------
     checkpoint : Path
         A checkpoint, or a run folder (then its ``best.pt``).
     source : Path
-        A dataset, an image file, or a folder of images (in the order of their names).
+        A dataset, an image, a folder of images (in the order of their names), or a video.
     out : Path
-        Folder for, per frame, ``<name>_{depth,canonical,confidence}.png``; ``strip.png`` of the first ones;
-        ``raw_predictions.npz``.
-    split : str
-    index : int
-        Of a dataset: the clip that holds this sample.
-    frames : int
-        The most frames predicted together; a folder of more images is cut into clips of so many.
+        A folder, which appears when all is written. An earlier prediction is replaced.
+    options : PredictOptions, optional
     device_name : str
 
     Returns
     -------
-    list of Path
-        The files written.
+    dict
+        What ``prediction.json`` holds.
 
     Raises
     ------
-    CheckpointError, DatasetError, InputError, StorageError
-        If something cannot be read or written.
+    CheckpointError, DatasetError, DependencyError, InputError, StorageError
+        If something cannot be used, read or written; then ``out`` is as it was.
     """
+    options = options or PredictOptions()
+    overlap = options.checked_overlap()
+    check_target(out)
     content = read_checkpoint(checkpoint)
     device = pick_device(device_name)
-    model, _ = build_model(content, device)
-    resolution = int(content["dataset"]["resolution"])
-    if (source / "zarr.json").exists() or (source / "dataset.zarr").is_dir():
-        clip = _dataset_clip(content, source, split, index, frames, model.backbone.patch)
-    else:
-        clip = read_images(_image_files(source), resolution)
-    intrinsics = clip.intrinsics
-    if intrinsics is None:
-        intrinsics = _usual_intrinsics(model.depth_unit.focal_over_width, resolution, len(clip.names))
-    starts = range(0, len(clip.names), frames)
-    parts = [predict_clip(model, clip.images[k : k + frames], intrinsics[k : k + frames], device) for k in starts]
-    maps = PredictedMaps(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(PredictedMaps)))
-    return _write(out, clip, maps, intrinsics, float(content["dataset"]["half_extent_m"]))
+    model, config = build_model(content, device)
+    patch = model.backbone.patch
+    resolution = options.size or int(content["dataset"]["resolution"])
+    if resolution % patch:
+        raise InputError(f"--size {resolution}", f"a multiple of the model's patch, {patch}", "Round it")
+    frames = _frames_of(source, resolution, content, options, patch)
+    widths = model.depth_unit.focal_over_width if options.fov_deg is None else focal_over_width(options.fov_deg)
+    network = WindowModel(model, device, assumed_intrinsics(widths, resolution), options.fov_deg is None)
+    without = _left_out(options)
+    half_extent_m = float(content["dataset"]["half_extent_m"])
+    with staged_folder(out) as staging:
+        hidden = staging / ".frames"
+        store = FrameStore(hidden if "maps" in without else staging / "maps" / "raw")
+        first_pass = _FirstPass(network, options, store)
+        cameras = first_pass.run(frames, overlap)
+        write_cameras(staging, cameras)
+        show = ShowConfig(
+            half_extent_m=half_extent_m,
+            centre=np.array(content["dataset"]["space"].get("centre", (0.0, 0.0, 0.0)), np.float64),
+            confidence_lambda=config.loss.confidence_lambda,
+            tracks=options.tracks,
+            rate=options.rate or (frames.rate or _DEFAULT_RATE * options.step) / options.step,
+            title=source.name or "prediction",
+            without=frozenset(without),
+        )
+        tracks = write_shown(staging, store, cameras, show)
+        if "raw" not in without:
+            store.write_joined(staging / "raw_predictions.npz", _others(cameras, half_extent_m))
+        summary: dict[str, Any] = {
+            "format": "canonface-prediction",
+            "format_version": 1,
+            "source": source.name,
+            "frames": len(cameras),
+            "size": resolution,
+            "window": options.frames,
+            "overlap": overlap,
+            "step_of_checkpoint": content.get("step"),
+            "intrinsics_from": sorted({camera.intrinsics_from for camera in cameras}),
+            "pose_from": sorted({camera.pose_from for camera in cameras}),
+            "written": [part for part in PARTS if part not in without],
+            **first_pass.summary(),
+            **tracks,
+        }
+        write_marker(staging / MARKER, summary)
+        if hidden.is_dir():
+            shutil.rmtree(hidden)
+    return summary
 
 
-def read_images(paths: Sequence[Path], resolution: int) -> Clip:
-    """Read images, each scaled to fit a square of ``resolution`` pixels and padded with grey around its centre.
+class _FirstPass:
+    """Read, predict and stitch; leave every frame in the store."""
 
-    Raises
-    ------
-    InputError
-        If one cannot be read, naming it.
-    """
-    from PIL import Image, ImageOps
+    def __init__(self, network: WindowModel, options: PredictOptions, store: FrameStore) -> None:
+        self._network = network
+        self._options = options
+        self._store = store
+        self._foreground = Foreground(options.foreground)
+        self._masks = None if options.masks is None else MaskFolder(options.masks)
+        self._given = None if options.cameras is None else GivenCameras(options.cameras)
+        self._blank: list[str] = []
 
-    squares, boxes = [], []
-    for path in paths:
-        try:
-            with Image.open(path) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(
-                f"{path} cannot be read as an image: {error}",
-                f"an image file ({', '.join(s[1:] for s in IMAGE_SUFFIXES)})",
-                "Remove or replace it",
-            ) from None
-        scale = resolution / max(image.size)
-        width, height = (max(round(n * scale), 1) for n in image.size)
-        left, top = (resolution - width) // 2, (resolution - height) // 2
-        square = Image.new("RGB", (resolution, resolution), (124, 116, 104))  # the mean of ImageNet: zero to the model
-        square.paste(image.resize((width, height), Image.Resampling.LANCZOS), (left, top))
-        squares.append(np.asarray(square).transpose(2, 0, 1))
-        boxes.append((left, top, left + width, top + height))
-    return Clip([p.stem for p in paths], np.stack(squares), None, np.array(boxes, np.int64))
+    def run(self, frames: FrameSource, overlap: int) -> list[FrameCamera]:
+        """Return the cameras of the frames, in order."""
+        cameras: list[FrameCamera] = []
+        options, store = self._options, self._store
+        windows = cut_windows(self._prepared(frames), options.frames, overlap)
+        with Progress("predict", _expected(frames.count, options)) as progress:
+            for frame, maps in stitch_windows(windows, self._network, overlap, options.drift):
+                camera = _camera(frame, maps, self._network.usual_intrinsics, options.fov_deg is not None)
+                valid = self._foreground(frame, maps)
+                if not valid.any():
+                    self._blank.append(frame.name)
+                store.add(f"{len(store):06d}_{frame.name}", _predicted(frame, maps, camera, valid))
+                cameras.append(camera)
+                progress.update(len(store))
+        if not cameras:
+            raise InputError("--start, --stop and --step leave no frame of the source", "at least one", "Change them")
+        if self._masks is not None:
+            self._masks.check_any()
+        if self._blank:
+            some = ", ".join(self._blank[:5]) + (", ..." if len(self._blank) > 5 else "")
+            print(f"no surface was found in {len(self._blank)} of {len(cameras)} frames: {some}", file=sys.stderr)
+        return cameras
+
+    def summary(self) -> dict[str, Any]:
+        """Say how the foreground was found, and in how many frames it was not."""
+        return {
+            "foreground": "masks" if self._masks is not None else self._options.foreground,
+            "confidence_threshold": self._foreground.threshold,
+            "frames_without_surface": len(self._blank),
+        }
+
+    def _prepared(self, frames: FrameSource) -> Iterator[SourceFrame]:
+        for number, frame in enumerate(_sliced(frames, self._options)):
+            seen = frame if self._given is None else self._given.attach(frame, number)
+            yield seen if self._masks is None else self._masks.attach(seen, number)
 
 
-def _image_files(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise InputError(f"{source} does not exist", "a dataset, an image or a folder of images", "Check the path")
-    files = sorted(p for p in source.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
+def _frames_of(
+    source: Path, resolution: int, content: dict[str, Any], options: PredictOptions, patch: int
+) -> FrameSource:
+    if not source.exists():
         raise InputError(
-            f"{source} holds no images", f"files ending in {', '.join(IMAGE_SUFFIXES)}, or a dataset", "Check the path"
+            f"{source} does not exist", "an image, a folder of images, a video or a dataset", "Check the path"
         )
-    return files
+    if (source / "zarr.json").exists() or (source / "dataset.zarr").is_dir():
+        if options.size is not None:
+            raise InputError("--size is given for a dataset", "the dataset's own resolution", "Leave --size out")
+        from trainer.prediction.dataset import DatasetClip
+
+        return DatasetClip(source, content, options, patch)
+    if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoFile(source, resolution)
+    return ImageFiles(image_files(source), resolution)
 
 
-def _dataset_clip(content: dict[str, Any], source: Path, split: str, index: int, frames: int, patch: int) -> Clip:
-    dataset = open_dataset(source)
-    check_fit(content, dataset, patch)
-    if split not in dataset or not 0 <= index < len(dataset[split]):
-        known = ", ".join(f"{name} (0 to {len(dataset[name]) - 1})" for name in dataset if len(dataset[name]))
-        raise InputError(f"{dataset.path} has no sample {index} in {split!r}", f"one of {known}", "Choose another")
-    chosen = next(clip for clip in split_clips(dataset[split], frames) if index in clip)
-    stored = dataset[split].read(("image", "intrinsics"), chosen)
-    samples = [dataset[split].sample(int(i)) for i in chosen]
-    names = [f"{s.subject}_{s.sequence}_{s.camera}_{s.frame:06d}" for s in samples]
-    side = dataset.resolution
-    boxes = np.tile(np.array([0, 0, side, side], np.int64), (len(chosen), 1))
-    return Clip(names, stored["image"], stored["intrinsics"], boxes)
+def _left_out(options: PredictOptions) -> set[str]:
+    without = set(options.without)
+    if "videos" not in without and not have_video():
+        print("videos are left out: PyAV is not installed (extra `video`)", file=sys.stderr)
+        without.add("videos")
+    return without
 
 
-def _usual_intrinsics(focal_over_width: float, resolution: int, count: int) -> npt.NDArray[np.float32]:
-    """Return the training set's median focal length, for images that come without one."""
-    K = np.eye(3, dtype=np.float32)
-    K[0, 0] = K[1, 1] = focal_over_width * resolution
-    K[:2, 2] = resolution / 2
-    return np.tile(K, (count, 1, 1))
+def _sliced(frames: FrameSource, options: PredictOptions) -> Iterator[SourceFrame]:
+    # Not itertools.islice: that would read on after the last frame that is wanted, into what may be damaged.
+    for number, frame in enumerate(frames):
+        if number >= options.start and (number - options.start) % options.step == 0:
+            yield frame
+        if options.stop is not None and number + 1 >= options.stop:
+            return
 
 
-def _write(
-    out: Path, clip: Clip, maps: PredictedMaps, intrinsics: npt.NDArray[np.float32], half_extent_m: float
-) -> list[Path]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{out} cannot be made: {error}", "a writable folder", "Choose another --out") from None
-    written, rows = [], []
-    inside = np.zeros(maps.surface.shape, bool)
-    for k, (left, top, right, bottom) in enumerate(clip.content.tolist()):
-        inside[k, top:bottom, left:right] = True
-    valid = inside & (maps.surface > _SURFACE)
-    for k, name in enumerate(clip.names):
-        left, top, right, bottom = clip.content[k].tolist()
-        box = (slice(top, bottom), slice(left, right))
-        shown = valid[k][box]
-        depth_mm = maps.depth_m[k][box] * MM_PER_M
-        canonical = canonical_colours(maps.canonical[k][:, *box], shown)
-        confidence = np.log(maps.canonical_confidence[k][box])
-        for what, pixels in (
-            ("depth", colour_map(depth_mm, shown, "viridis_r")),
-            ("canonical", canonical),
-            ("confidence", colour_map(confidence, shown, "magma")),
-        ):
-            path = out / f"{k:03d}_{name}_{what}.png"
-            write_image(path, pixels)
-            written.append(path)
-        if k >= _STRIP_ROWS:
-            continue
-        rows.append(
-            [
-                Panel(clip.images[k][:, *box].transpose(1, 2, 0), "image"),
-                Panel(masked(depth_mm, shown), "depth", "mm", None, "viridis_r"),
-                Panel(canonical, "canonical"),
-                Panel(masked(confidence, shown), "confidence", "log c", None, "magma"),
-            ]
-        )
-    blank = [name for name, shown in zip(clip.names, valid, strict=True) if not shown.any()]
-    if blank:
-        print(f"no surface was found in {len(blank)} of {len(clip.names)} frames: {', '.join(blank)}", file=sys.stderr)
-    write_grid(out / "strip.png", rows)
-    atomic_write_bytes(out / "raw_predictions.npz", _npz(clip, maps, intrinsics, valid, half_extent_m))
-    return [*written, out / "strip.png", out / "raw_predictions.npz"]
+def _expected(count: int | None, options: PredictOptions) -> int:
+    """Return how many frames there will be, 0 if that is not known."""
+    return 0 if count is None else len(range(count)[options.start : options.stop : options.step])
 
 
-def _npz(
-    clip: Clip,
-    maps: PredictedMaps,
-    intrinsics: npt.NDArray[np.float32],
-    valid: npt.NDArray[np.bool_],
-    half_extent_m: float,
-) -> bytes:
-    import io
+def _camera(frame: SourceFrame, maps: FrameMaps, usual: npt.NDArray[np.float32], fov_given: bool) -> FrameCamera:
+    K_from: Origin = "given" if fov_given else "assumed"
+    pose_from: Origin = "assumed"
+    K, pose = usual, np.eye(4, dtype=np.float32)
+    if frame.intrinsics is not None:
+        K, K_from = frame.intrinsics, "given"
+    elif maps.intrinsics is not None:
+        K, K_from = maps.intrinsics, "model"
+    if frame.world_to_camera is not None:
+        pose, pose_from = frame.world_to_camera, "given"
+    elif maps.world_to_camera is not None:
+        pose, pose_from = maps.world_to_camera, "model"
+    return FrameCamera(frame.name, K, pose, frame.content, frame.original, frame.time_s, K_from, pose_from)
 
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        names=np.array(clip.names),
-        image=clip.images,
+
+def _predicted(
+    frame: SourceFrame, maps: FrameMaps, camera: FrameCamera, valid: npt.NDArray[np.bool_]
+) -> PredictedFrame:
+    return PredictedFrame(
+        image=frame.image,
         depth=maps.depth_m,
+        normal=normals_from_depth(maps.depth_m, camera.intrinsics, valid),
         canonical=maps.canonical,
         depth_confidence=maps.depth_confidence,
         canonical_confidence=maps.canonical_confidence,
-        surface=maps.surface,
+        surface=np.ones_like(maps.depth_m) if maps.surface is None else maps.surface,
         valid=valid,
-        intrinsics=intrinsics,
-        intrinsics_known=np.array(clip.intrinsics is not None),
-        content_box=clip.content,
-        half_extent_m=np.array(half_extent_m),
+        intrinsics=camera.intrinsics,
+        world_to_camera=camera.world_to_camera,
     )
-    return buffer.getvalue()
+
+
+def _others(cameras: list[FrameCamera], half_extent_m: float) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "names": np.array([c.name for c in cameras]),
+        "intrinsics": np.stack([c.intrinsics for c in cameras]),
+        "extrinsics": np.stack([c.world_to_camera for c in cameras]),
+        "intrinsics_known": np.array(all(c.intrinsics_from == "given" for c in cameras)),
+        "extrinsics_known": np.array(all(c.pose_from == "given" for c in cameras)),
+        "content_box": np.array([c.content for c in cameras], np.int64),
+        "half_extent_m": np.array(half_extent_m),
+    }

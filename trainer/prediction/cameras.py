@@ -1,0 +1,198 @@
+"""Cameras of the frames: given, told by the model, or assumed; written as npz and JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.shards import InputError
+from trainer.prediction.frames import SourceFrame
+
+FORMAT = "canonface-cameras"
+Origin = Literal["given", "model", "assumed"]
+_HELP = "docs/prediction.md shows the format"
+
+
+@dataclass(frozen=True)
+class FrameCamera:
+    """The camera of one frame.
+
+    Attributes
+    ----------
+    name : str
+    intrinsics : (3, 3) float32
+        Of the square map, pixels.
+    world_to_camera : (4, 4) float32
+        The identity if unknown: the world is then each frame's own camera.
+    content : tuple of int
+        Box of the image in the map.
+    original : tuple of int
+        Width and height of the image.
+    time_s : float or None
+    intrinsics_from, pose_from : {"given", "model", "assumed"}
+    """
+
+    name: str
+    intrinsics: npt.NDArray[np.float32]
+    world_to_camera: npt.NDArray[np.float32]
+    content: tuple[int, int, int, int]
+    original: tuple[int, int]
+    time_s: float | None
+    intrinsics_from: Origin
+    pose_from: Origin
+
+    @property
+    def of_image(self) -> npt.NDArray[np.float64]:
+        """Intrinsics in the pixels of the original image."""
+        left, top, right, bottom = self.content
+        K = self.intrinsics.astype(np.float64)
+        K[0, 2] -= left
+        K[1, 2] -= top
+        K[0] *= self.original[0] / (right - left)
+        K[1] *= self.original[1] / (bottom - top)
+        return K
+
+
+class GivenCameras:
+    """Cameras read from a file.
+
+    The file is ``{"frames": [{"name", "width", "height", "intrinsics", "world_to_camera"}, ...]}`` as this package
+    writes it (``width`` and ``height`` of the image, ``world_to_camera`` optional); one frame stands for all. Frames
+    are found by name, or, where the first name is not found, by number.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or a camera is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            content = json.loads(path.read_text())
+            entries = content["frames"]
+            self._cameras = [self._parse(entry, k) for k, entry in enumerate(entries)]
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"cameras {path} cannot be used: {reason}", "a cameras.json", _HELP) from None
+        if not self._cameras:
+            raise InputError(f"cameras {path} holds no frames", "one, or one for each frame", _HELP)
+        self._by_name = {name: k for k, (name, *_) in enumerate(self._cameras) if name}
+        self._named: bool | None = None
+
+    def attach(self, frame: SourceFrame, number: int) -> SourceFrame:
+        """Return a frame with its camera.
+
+        Raises
+        ------
+        InputError
+            If there is none, or it is for an image of other proportions.
+        """
+        if self._named is None:
+            self._named = frame.name in self._by_name
+        if len(self._cameras) == 1:
+            which: int | None = 0
+        elif self._named:
+            which = self._by_name.get(frame.name)
+        else:
+            which = number if number < len(self._cameras) else None
+        if which is None:
+            raise InputError(f"cameras {self._path} has none for {frame.name}", "one for each frame", "Add it")
+        _, size, K, pose = self._cameras[which]
+        left, top, right, bottom = frame.content
+        width, height = frame.original
+        if abs(size[0] / size[1] - width / height) > 0.02 * width / height:
+            raise InputError(
+                f"cameras {self._path}: {frame.name} is {width} × {height} pixels, its camera {size[0]:g} × "
+                f"{size[1]:g}",
+                "cameras of these images (another scale will do, other proportions will not)",
+                "Give the cameras that belong to them",
+            )
+        scaled = K.copy()
+        scaled[0] *= (right - left) / size[0]
+        scaled[1] *= (bottom - top) / size[1]
+        scaled[0, 2] += left
+        scaled[1, 2] += top
+        pose32 = None if pose is None else pose.astype(np.float32)
+        return replace(frame, intrinsics=scaled.astype(np.float32), world_to_camera=pose32)
+
+    @staticmethod
+    def _parse(
+        entry: dict[str, Any], number: int
+    ) -> tuple[str, tuple[float, float], npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+        K = np.array(entry["intrinsics"], np.float64)
+        size = (float(entry["width"]), float(entry["height"]))
+        if K.shape != (3, 3) or not np.isfinite(K).all() or min(K[0, 0], K[1, 1], *size) <= 0:
+            raise ValueError(f"frame {number} has no 3 × 3 intrinsics with focal lengths above 0")
+        pose = entry.get("world_to_camera")
+        if pose is not None:
+            pose = np.array(pose, np.float64)
+            if pose.shape != (4, 4) or abs(np.linalg.det(pose[:3, :3]) - 1) > 1e-3:
+                raise ValueError(f"world_to_camera of frame {number} is no 4 × 4 rigid motion")
+        return str(entry.get("name", "")), size, K, pose
+
+
+def assumed_intrinsics(focal_over_width: float, resolution: int) -> npt.NDArray[np.float32]:
+    """Return a camera with this focal length (in widths of the square) that looks through the centre."""
+    K = np.eye(3, dtype=np.float32)
+    K[0, 0] = K[1, 1] = focal_over_width * resolution
+    K[:2, 2] = resolution / 2
+    return K
+
+
+def focal_over_width(fov_deg: float) -> float:
+    """Return the focal length, in lengths of the image's longer side, that sees this angle along it.
+
+    Raises
+    ------
+    InputError
+        If the angle is not between 1 and 179 degrees.
+    """
+    if not 1 <= fov_deg <= 179:
+        raise InputError(f"--fov {fov_deg:g}", "degrees between 1 and 179, along the image's longer side", "Correct it")
+    return 0.5 / float(np.tan(np.radians(fov_deg) / 2))
+
+
+def write_cameras(folder: Path, cameras: list[FrameCamera]) -> None:
+    """Write ``cameras.npz`` (of the maps, and of the images) and ``cameras.json`` (of the images)."""
+    from trainer.prediction.store import write_npz
+
+    write_npz(
+        folder / "cameras.npz",
+        {
+            "names": np.array([c.name for c in cameras]),
+            "intrinsics": np.stack([c.intrinsics for c in cameras]),
+            "intrinsics_of_image": np.stack([c.of_image for c in cameras]).astype(np.float32),
+            "world_to_camera": np.stack([c.world_to_camera for c in cameras]),
+            "content_box": np.array([c.content for c in cameras], np.int64),
+            "image_size": np.array([c.original for c in cameras], np.int64),
+            "time_s": np.array([np.nan if c.time_s is None else c.time_s for c in cameras]),
+            "intrinsics_from": np.array([c.intrinsics_from for c in cameras]),
+            "pose_from": np.array([c.pose_from for c in cameras]),
+        },
+    )
+    head = {
+        "format": FORMAT,
+        "convention": "OpenCV: x right, y down, z forward; x_camera = world_to_camera x_world; metres; "
+        "pixel centres at +0.5",
+    }
+    with (folder / "cameras.json").open("w") as file:
+        file.write(json.dumps(head, indent=1)[:-2] + ',\n "frames": [\n')
+        for k, c in enumerate(cameras):
+            entry = {
+                "name": c.name,
+                "width": c.original[0],
+                "height": c.original[1],
+                "time_s": c.time_s,
+                "intrinsics": c.of_image.round(6).tolist(),
+                "world_to_camera": c.world_to_camera.astype(float).round(9).tolist(),
+                "intrinsics_from": c.intrinsics_from,
+                "pose_from": c.pose_from,
+            }
+            file.write(f"  {json.dumps(entry)}{',' if k + 1 < len(cameras) else ''}\n")
+        file.write(" ]\n}\n")

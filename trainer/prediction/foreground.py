@@ -1,0 +1,136 @@
+"""Which pixels show the head: masks that are given, the model's own surface, or its confidence in depth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.shards import InputError
+from trainer.prediction.frames import IMAGE_SUFFIXES, SourceFrame, natural_key, read_mask
+from trainer.prediction.windows import FrameMaps
+
+Rule = Literal["auto", "surface", "confidence", "all"]
+_SURFACE = 0.5
+_BINS = 256
+
+
+class MaskFolder:
+    """Masks of the frames: files named as the images, or, where none is, in the order of their names.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    InputError
+        If the folder holds no images.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise InputError(f"--masks {folder} is no folder", "a folder of mask images", "Check the path")
+        self._folder = folder
+        self._files = sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+        if not self._files:
+            raise InputError(f"--masks {folder} holds no images", f"files ending in {', '.join(IMAGE_SUFFIXES)}")
+        self._by_stem = {path.stem: path for path in self._files}
+        self._named: bool | None = None
+        self._any = False
+
+    def attach(self, frame: SourceFrame, number: int) -> SourceFrame:
+        """Return a frame with its mask.
+
+        Raises
+        ------
+        InputError
+            If there is none, it cannot be read, or it has another size.
+        """
+        if self._named is None:
+            self._named = frame.name in self._by_stem
+        if self._named:
+            path = self._by_stem.get(frame.name)
+        else:
+            path = self._files[number] if number < len(self._files) else None
+        if path is None:
+            wanted = f"{frame.name}.png or the like" if self._named else f"one for each frame; it holds {number}"
+            raise InputError(f"--masks {self._folder} has no mask for {frame.name}", wanted, "Add it")
+        mask = read_mask(path, frame)
+        self._any |= bool(mask.any())
+        return replace(frame, mask=mask)
+
+    def check_any(self) -> None:
+        """Refuse masks that are all empty.
+
+        Raises
+        ------
+        InputError
+            If no mask that was attached has a pixel.
+        """
+        if not self._any:
+            raise InputError(
+                f"all masks in {self._folder} are empty", "white where the head is, black elsewhere", "Give other masks"
+            )
+
+
+class Foreground:
+    """Decide what is foreground, the same way in every frame.
+
+    Parameters
+    ----------
+    rule : {"auto", "surface", "confidence", "all"}
+        "surface": the model's probability of showing the head is above a half. "confidence": its confidence in depth is
+        above Otsu's threshold of log confidence in the first frame. "auto": the first of these that the model offers.
+        "all": the whole image. A given mask takes the place of any rule.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self.threshold: float | None = None
+
+    def __call__(self, frame: SourceFrame, maps: FrameMaps) -> npt.NDArray[np.bool_]:
+        """Return (R, R) bool, false in the padding.
+
+        Raises
+        ------
+        InputError
+            If the rule needs a surface that the model does not give.
+        """
+        left, top, right, bottom = frame.content
+        inside = np.zeros(maps.depth_m.shape, bool)
+        box = (slice(top, bottom), slice(left, right))
+        inside[box] = True
+        if frame.mask is not None:
+            return inside & frame.mask
+        if self._rule == "all":
+            return inside
+        if self._rule == "surface" and maps.surface is None:
+            raise InputError("this model says nothing of the surface", "--foreground confidence or all", "Choose one")
+        if maps.surface is not None and self._rule != "confidence":
+            return inside & (maps.surface > _SURFACE)
+        confidence = np.log(maps.depth_confidence)
+        if self.threshold is None:
+            self.threshold = otsu(confidence[box])
+        return inside & (confidence > self.threshold)
+
+
+def otsu(values: npt.NDArray[np.floating]) -> float:
+    """Return the threshold that parts values into two classes of least variance within (Otsu 1979).
+
+    Where the classes leave a gap the threshold lies in its middle; values that are all the same lie above theirs.
+    """
+    counts, edges = np.histogram(values, _BINS)
+    if np.ptp(values) == 0:
+        return float(values.flat[0]) - 1.0
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centres)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    best = np.flatnonzero(apart == np.nanmax(apart))
+    return float((edges[best[0] + 1] + edges[best[-1] + 1]) / 2)

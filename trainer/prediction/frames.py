@@ -1,0 +1,237 @@
+"""Frames to predict, one after another, each fitted into the model's square."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.shards import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+PADDING = (124, 116, 104)  # the mean of ImageNet: zero to the model
+SMALLEST_SIDE = 14  # pixels: less than one patch of the usual networks says nothing about a head
+_MASK_THRESHOLD = 127
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One frame, fitted into a square of R pixels.
+
+    Attributes
+    ----------
+    name : str
+        Becomes part of file names.
+    image : (3, R, R) uint8
+    content : tuple of int
+        Left, top, right and bottom of the image proper within its padding, pixels.
+    original : tuple of int
+        Width and height of the image as it was found.
+    time_s : float or None
+        From the start of the video.
+    intrinsics : (3, 3) float32 or None
+        Of the square, if they are known.
+    world_to_camera : (4, 4) float32 or None
+    mask : (R, R) bool or None
+        A given foreground.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    content: Box
+    original: tuple[int, int]
+    time_s: float | None = None
+    intrinsics: npt.NDArray[np.float32] | None = None
+    world_to_camera: npt.NDArray[np.float32] | None = None
+    mask: npt.NDArray[np.bool_] | None = None
+
+
+class FrameSource(Protocol):
+    """Frames in order; iterating reads them one at a time."""
+
+    @property
+    def count(self) -> int | None:
+        """Number of frames, None if it is known only at the end."""
+
+    @property
+    def rate(self) -> float | None:
+        """Frames per second, None if there is no time."""
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        """Yield the frames."""
+
+
+class ImageFiles:
+    """Image files as frames.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    resolution : int
+        Pixels a side of the square.
+    """
+
+    rate: float | None = None
+
+    def __init__(self, paths: Sequence[Path], resolution: int) -> None:
+        self._paths = list(paths)
+        self._resolution = resolution
+
+    @property
+    def count(self) -> int:
+        """Number of files."""
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        for path in self._paths:
+            image = open_image(path, self._resolution)
+            original = original_size(path)
+            square, box = fit_square(image, self._resolution, path.name)
+            yield SourceFrame(path.stem, square, box, original)
+
+
+def image_files(source: Path) -> list[Path]:
+    """Return an image itself, or the images of a folder in the order of their names, numbers in them by value.
+
+    Raises
+    ------
+    InputError
+        If the folder holds none.
+    """
+    if source.is_file():
+        return [source]
+    files = sorted((p for p in source.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+    if not files:
+        raise InputError(
+            f"{source} holds no images",
+            f"files ending in {', '.join(IMAGE_SUFFIXES)}, a video, or a dataset",
+            "Check the path",
+        )
+    return files
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Order frame_2 before frame_10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+
+
+def open_image(path: Path, resolution: int) -> Image.Image:
+    """Open an image as RGB, turned as its EXIF says; large JPEGs are decoded at a fraction of their size.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, naming it.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            opened.draft("RGB", (2 * resolution, 2 * resolution))
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I") or image.mode == "F":
+                return _from_deep(image)
+            if "A" in image.getbands() or "transparency" in image.info:
+                backdrop = Image.new("RGBA", image.size, (*PADDING, 255))
+                return Image.alpha_composite(backdrop, image.convert("RGBA")).convert("RGB")
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{path} cannot be read as an image: {error}",
+            f"an image file ({', '.join(s[1:] for s in IMAGE_SUFFIXES)})",
+            "Remove or replace it",
+        ) from None
+
+
+def original_size(path: Path) -> tuple[int, int]:
+    """Return width and height of an image file that was opened before, as seen after its EXIF turn."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        width, height = opened.size
+    return (height, width) if turned else (width, height)
+
+
+def fit_square(image: Image.Image, resolution: int, name: str) -> tuple[npt.NDArray[np.uint8], Box]:
+    """Scale an image to fit a square and pad it with grey around its centre.
+
+    Returns
+    -------
+    (3, R, R) uint8, and the box of the image in it
+
+    Raises
+    ------
+    InputError
+        If it is too small to show anything.
+    """
+    from PIL import Image
+
+    if min(image.size) < SMALLEST_SIDE:
+        raise InputError(
+            f"{name} is {image.size[0]} × {image.size[1]} pixels",
+            f"at least {SMALLEST_SIDE} a side",
+            "Give an image that shows a head",
+        )
+    box = content_box(image.size, resolution)
+    size = (box[2] - box[0], box[3] - box[1])
+    square = Image.new("RGB", (resolution, resolution), PADDING)
+    square.paste(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0), box[:2])
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), box
+
+
+def content_box(size: tuple[int, int], resolution: int) -> Box:
+    """Return where an image of (width, height) lies in its square."""
+    scale = resolution / max(size)
+    width, height = (max(round(n * scale), 1) for n in size)
+    left, top = (resolution - width) // 2, (resolution - height) // 2
+    return left, top, left + width, top + height
+
+
+def read_mask(path: Path, frame: SourceFrame) -> npt.NDArray[np.bool_]:
+    """Read a foreground mask and fit it into the square of its frame.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or has another size than the image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            mask = opened.convert("L")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as a mask: {error}", "an image file", "Replace it") from None
+    if mask.size != frame.original:
+        raise InputError(
+            f"mask {path} is {mask.size[0]} × {mask.size[1]} pixels",
+            f"{frame.original[0]} × {frame.original[1]}, as its image",
+            "Give masks of the images as they are",
+        )
+    left, top, right, bottom = frame.content
+    inside = np.zeros(frame.image.shape[1:], bool)
+    scaled = mask.resize((right - left, bottom - top), Image.Resampling.NEAREST)
+    inside[top:bottom, left:right] = np.asarray(scaled) > _MASK_THRESHOLD
+    return inside
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Turn 16-bit or floating grey into RGB; Pillow's own conversion clips instead of scaling."""
+    from PIL import Image
+
+    values = np.asarray(image, np.float64)
+    top = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 65535.0 if values.max(initial=0) > 255 else 255.0
+    grey = np.rint(np.clip(values / top, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")

@@ -1,0 +1,64 @@
+"""A predicted frame with all that its pictures and files need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.prediction.cameras import FrameCamera
+from trainer.prediction.geometry import transform, unproject
+from trainer.prediction.store import PredictedFrame
+from trainer.prediction.tracks import TrackRow
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One frame of a clip.
+
+    Attributes
+    ----------
+    number : int
+    stem : str
+        Of its files.
+    frame : PredictedFrame
+    camera : FrameCamera
+    tracks : TrackRow or None
+    """
+
+    number: int
+    stem: str
+    frame: PredictedFrame
+    camera: FrameCamera
+    tracks: TrackRow | None
+
+    @property
+    def name(self) -> str:
+        """The source's name of the frame."""
+        return self.camera.name
+
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """The image within its padding."""
+        left, top, right, bottom = self.camera.content
+        return slice(top, bottom), slice(left, right)
+
+    @cached_property
+    def camera_to_world(self) -> npt.NDArray[np.float64]:
+        """The camera's place and attitude, (4, 4)."""
+        return np.linalg.inv(self.camera.world_to_camera.astype(np.float64))
+
+    @cached_property
+    def points(self) -> npt.NDArray[np.float32]:
+        """Every pixel's point in the world, (3, R, R) metres."""
+        flat = unproject(self.frame.depth, self.frame.intrinsics).reshape(3, -1).T
+        return transform(flat, self.camera_to_world).T.reshape(3, *self.frame.depth.shape)
+
+    @cached_property
+    def track_points(self) -> npt.NDArray[np.float32]:
+        """The tracks in the world, (N, 3) metres; NaN where lost."""
+        if self.tracks is None:
+            return np.zeros((0, 3), np.float32)
+        return transform(self.tracks.xyz, self.camera_to_world)

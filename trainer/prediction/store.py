@@ -1,0 +1,171 @@
+"""The predicted frames on disk: one file each, so that memory never depends on the length of a clip."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+# Level 6 takes three times as long and saves a few percent of float maps.
+_COMPRESSION = 1
+_ARRAYS = ("image", "depth", "normal", "canonical", "depth_confidence", "canonical_confidence", "surface", "valid")
+
+
+@dataclass(frozen=True)
+class PredictedFrame:
+    """All there is of one frame; R × R maps.
+
+    Attributes
+    ----------
+    image : (3, R, R) uint8
+    depth : (R, R) float32
+        Planar metres.
+    normal : (3, R, R) float32
+        Camera axes; 0 where not valid.
+    canonical : (3, R, R) float32
+        Normalised coordinates.
+    depth_confidence, canonical_confidence, surface : (R, R) float32
+    valid : (R, R) bool
+        Foreground within the image.
+    intrinsics : (3, 3) float32
+        Of the map, pixels.
+    world_to_camera : (4, 4) float32
+    """
+
+    image: npt.NDArray[np.uint8]
+    depth: npt.NDArray[np.float32]
+    normal: npt.NDArray[np.float32]
+    canonical: npt.NDArray[np.float32]
+    depth_confidence: npt.NDArray[np.float32]
+    canonical_confidence: npt.NDArray[np.float32]
+    surface: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.bool_]
+    intrinsics: npt.NDArray[np.float32]
+    world_to_camera: npt.NDArray[np.float32]
+
+
+class FrameStore:
+    """Frames in a folder, ``000000_<name>.npz`` and so on.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._files: list[Path] = []
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, number: int) -> PredictedFrame:
+        with np.load(self._files[number]) as arrays:
+            return PredictedFrame(**{field.name: arrays[field.name] for field in fields(PredictedFrame)})
+
+    def __iter__(self) -> Iterator[PredictedFrame]:
+        return (self[k] for k in range(len(self)))
+
+    def add(self, stem: str, frame: PredictedFrame) -> None:
+        """Append a frame."""
+        path = self._folder / f"{stem}.npz"
+        write_npz(path, {field.name: getattr(frame, field.name) for field in fields(PredictedFrame)})
+        self._files.append(path)
+
+    def write_joined(self, path: Path, others: dict[str, npt.NDArray[Any]], stacked: Iterable[str] = _ARRAYS) -> None:
+        """Write one npz with the arrays of all frames stacked, reading them one frame at a time.
+
+        Parameters
+        ----------
+        path : Path
+        others : dict
+            Further arrays, written as they are.
+        stacked : iterable of str
+            Which attributes of the frames.
+        """
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive:
+            for name in stacked:
+                _stream_member(archive, name, len(self), lambda k, name=name: self._one(k, name))  # type: ignore[misc]
+            for name, values in others.items():
+                _write_member(archive, name, values)
+
+    def _one(self, number: int, name: str) -> npt.NDArray[Any]:
+        with np.load(self._files[number]) as arrays:
+            return arrays[name]
+
+
+class ArraySpool:
+    """Small arrays of equal shape, one a frame, appended to files and joined at the end.
+
+    Parameters
+    ----------
+    folder : Path
+        For the files, which :meth:`write` removes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        self._open: dict[str, IO[bytes]] = {}
+        self.count = 0
+
+    def add(self, row: dict[str, npt.NDArray[Any]]) -> None:
+        """Append one row; the same names, types and shapes every time."""
+        for name, values in row.items():
+            if name not in self._kinds:
+                self._kinds[name] = (values.dtype, values.shape)
+                self._open[name] = (self._folder / f"{name}.bin").open("wb")
+            self._open[name].write(np.ascontiguousarray(values).tobytes())
+        self.count += 1
+
+    def close(self) -> None:
+        """Close the files; they stay."""
+        for file in self._open.values():
+            file.close()
+
+    def write(self, path: Path, others: dict[str, npt.NDArray[Any]]) -> None:
+        """Write everything as one npz, and remove the files."""
+        self.close()
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive:
+            for name, (dtype, shape) in self._kinds.items():
+                file = self._folder / f"{name}.bin"
+                values = np.memmap(file, dtype, "r", shape=(self.count, *shape))
+                _stream_member(archive, name, self.count, lambda k, values=values: values[k])  # type: ignore[misc]
+                del values
+                file.unlink()
+            for name, array in others.items():
+                _write_member(archive, name, array)
+
+
+def write_npz(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Write a compressed npz, quickly rather than small."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive:
+        for name, values in arrays.items():
+            _write_member(archive, name, values)
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, np.asarray(values), allow_pickle=False)
+
+
+def _stream_member(archive: zipfile.ZipFile, name: str, count: int, row: Callable[[int], npt.NDArray[Any]]) -> None:
+    """Write an array of ``count`` rows without ever holding more than one."""
+    first = row(0)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(first.dtype),
+        "fortran_order": False,
+        "shape": (count, *first.shape),
+    }
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for k in range(count):
+            file.write(np.ascontiguousarray(row(k)).tobytes())

@@ -1,0 +1,165 @@
+"""One HTML file that shows a prediction: point cloud over time, colours, tracks; no network, no library."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.prediction.panels import Ranges, normal_colours
+from trainer.prediction.shown import Shown
+
+MOST_FRAMES = 120
+_MOST_BYTES = 24 * 2**20
+_BYTES_A_POINT = 6 + 6 + 3 + 3 + 1
+_MOST_POINTS = 40_000  # a frame: what a browser draws smoothly without a graphics card
+_STEPS = 65535
+
+
+@dataclass
+class Viewer:
+    """Collect frames, evenly spread and thinned to a fixed size, then write the page.
+
+    Parameters
+    ----------
+    path : Path
+    title : str
+    frame_count : int
+    rate : float
+        Frames per second of the clip.
+    centre, half_extent_m : (3,) float64, float
+        Of the canonical space, metres.
+    track_colours : (N, 3) uint8
+    track_canonical : (N, 3) float32
+        Metres.
+    ranges : Ranges
+    """
+
+    path: Path
+    title: str
+    frame_count: int
+    rate: float
+    centre: npt.NDArray[np.float64]
+    half_extent_m: float
+    track_colours: npt.NDArray[np.uint8]
+    track_canonical: npt.NDArray[np.float32]
+    ranges: Ranges
+    _parts: list[bytes] = field(default_factory=list)
+    _heads: list[dict[str, Any]] = field(default_factory=list)
+    _tracks: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    _size: int = 0
+    _middle: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    _reach: float = 1e-6
+
+    def __post_init__(self) -> None:
+        spread = np.linspace(0, self.frame_count - 1, min(self.frame_count, MOST_FRAMES))
+        self._kept = set(spread.round().astype(int).tolist())
+        self._points = min(_MOST_BYTES // (_BYTES_A_POINT * len(self._kept)), _MOST_POINTS)
+
+    def add(self, shown: Shown) -> None:
+        """Add a frame, if it is one of those that are kept."""
+        if shown.number not in self._kept:
+            return
+        frame, valid = shown.frame, shown.frame.valid
+        pixels = np.flatnonzero(valid)
+        rng = np.random.default_rng(shown.number)
+        if pixels.size > self._points:
+            pixels = np.sort(rng.choice(pixels, self._points, replace=False))
+        rows, columns = np.unravel_index(pixels, valid.shape)
+        posed = shown.points[:, rows, columns].T.astype(np.float64)
+        canonical = frame.canonical[:, rows, columns].T * self.half_extent_m + self.centre
+        low, step = _bounds(posed)
+        all_low, all_step = self._canonical_bounds()
+        confidence = np.log(frame.canonical_confidence[rows, columns])
+        from_c, to_c = self.ranges.confidence
+        level = np.clip((confidence - from_c) / max(to_c - from_c, 1e-9), 0, 1) * 255
+        parts: list[npt.NDArray[Any]] = [
+            _quantised(posed, low, step),
+            _quantised(canonical, all_low, all_step),
+            np.ascontiguousarray(frame.image[:, rows, columns].T),
+            normal_colours(frame.normal)[rows, columns],
+            level.astype(np.uint8),
+        ]
+        offset = self._append(b"".join(part.tobytes() for part in parts))
+        self._heads.append(
+            {"name": shown.name, "points": len(pixels), "offset": offset, "low": low.tolist(), "step": step.tolist()}
+        )
+        if len(pixels):
+            middle = np.median(posed, axis=0)
+            self._middle.append(middle)
+            self._reach = max(self._reach, float(np.percentile(np.linalg.norm(posed - middle, axis=1), 98)))
+        row = np.full((len(self.track_colours), 3), np.nan, np.float32)
+        if shown.tracks is not None:
+            row[shown.tracks.visible] = shown.track_points[shown.tracks.visible]
+        self._tracks.append(row)
+
+    def close(self) -> None:
+        """Write the page."""
+        from matplotlib import colormaps
+
+        posed = self._append(np.stack(self._tracks).astype("<f4").tobytes())
+        canonical = self._append(self.track_canonical.astype("<f4").tobytes())
+        low, step = self._canonical_bounds()
+        centre = np.median(self._middle, axis=0) if self._middle else np.zeros(3)
+        head = {
+            "frames": self._heads,
+            "rate": min(self.rate * len(self._kept) / self.frame_count, 60.0),
+            "centre": self.centre.tolist(),
+            "half_extent": self.half_extent_m,
+            "canonical_low": low.tolist(),
+            "canonical_step": step.tolist(),
+            "magma": colormaps["magma"](np.arange(256), bytes=True)[:, :3].ravel().tolist(),
+            "view": {
+                "posed": {"centre": centre.tolist(), "radius": self._reach},
+                "canonical": {"centre": self.centre.tolist(), "radius": self.half_extent_m},
+            },
+            "tracks": {
+                "count": len(self.track_colours),
+                "offset": posed,
+                "canonical_offset": canonical,
+                "colours": self.track_colours.tolist(),
+            },
+        }
+        page = (Path(__file__).parent / "viewer.html").read_text()
+        before, rest = page.split("__BODY__")
+        # "</" inside a script element would end it.
+        before = before.replace("__HEAD__", json.dumps(head).replace("</", "<\\/"))
+        before = before.replace("__TITLE__", html.escape(self.title))
+        with self.path.open("wb") as file:
+            file.write(before.encode())
+            file.write(base64.b64encode(b"".join(self._parts)))
+            file.write(rest.encode())
+
+    def abandon(self) -> None:
+        """Nothing is open."""
+
+    def _append(self, part: bytes) -> int:
+        """Add bytes at a multiple of four, as typed arrays need them, and return where."""
+        offset = self._size
+        padded = part + b"\0" * (-len(part) % 4)
+        self._parts.append(padded)
+        self._size += len(padded)
+        return offset
+
+    def _canonical_bounds(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        reach = 1.5 * self.half_extent_m  # a prediction may leave the cube a little
+        return self.centre - reach, np.full(3, 2 * reach / _STEPS)
+
+
+def _bounds(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    if not len(points):
+        return np.zeros(3), np.ones(3)
+    low, high = points.min(0), points.max(0)
+    return low, np.maximum(high - low, 1e-9) / _STEPS
+
+
+def _quantised(
+    points: npt.NDArray[np.float64], low: npt.NDArray[np.float64], step: npt.NDArray[np.float64]
+) -> npt.NDArray[np.uint16]:
+    return np.rint(np.clip((points - low) / step, 0, _STEPS)).astype("<u2")
