@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,12 @@ class MaterialPlan:
         return self.subjects * self.frames * self.cameras
 
 
-def build_material(root: Path, plan: MaterialPlan, head: HeadModel) -> Dataset:
+Look = Callable[[int, Sample], None]
+
+
+def build_material(
+    root: Path, plan: MaterialPlan, head: HeadModel, look: Look = lambda _number, _sample: None
+) -> Dataset:
     """Simulate heads and write them as one split; what is there from the same plan is kept.
 
     Parameters
@@ -65,6 +70,8 @@ def build_material(root: Path, plan: MaterialPlan, head: HeadModel) -> Dataset:
         The ``dataset.zarr`` folder to write.
     plan : MaterialPlan
     head : HeadModel
+    look : callable
+        Is shown the number of each sample that is written, and the sample before it is stored.
     """
     subjects = [f"s{k:03d}" for k in range(plan.subjects)]
     dataset_plan = DatasetPlan(
@@ -80,7 +87,7 @@ def build_material(root: Path, plan: MaterialPlan, head: HeadModel) -> Dataset:
         samples_per_shard=plan.samples_per_shard,
         clip=CLIP,
     )
-    source = MaterialSamples(plan, head, dataset_plan)
+    source = MaterialSamples(plan, head, dataset_plan, look)
     for unit in dataset_plan.units:
         key = f"material-1-{plan}"
         if not unit_is_complete(root, unit, key):
@@ -91,8 +98,8 @@ def build_material(root: Path, plan: MaterialPlan, head: HeadModel) -> Dataset:
 class MaterialSamples:
     """The samples in stored order: subject, camera, frame. One subject's samples are held at a time."""
 
-    def __init__(self, plan: MaterialPlan, head: HeadModel, names: DatasetPlan) -> None:
-        self._plan, self._head = plan, head
+    def __init__(self, plan: MaterialPlan, head: HeadModel, names: DatasetPlan, look: Look) -> None:
+        self._plan, self._head, self._look = plan, head, look
         self._subjects, self._cameras = names.subjects, names.cameras
         self._renderer = make_renderer("numba")
         self._held: tuple[int, list[Sample]] = (-1, [])
@@ -103,6 +110,7 @@ class MaterialSamples:
             subject, place = divmod(number, self._plan.frames * self._plan.cameras)
             if self._held[0] != subject:
                 self._held = subject, self._of_subject(subject)
+            self._look(number, self._held[1][place])
             yield self._held[1][place]
 
     def _of_subject(self, subject: int) -> list[Sample]:

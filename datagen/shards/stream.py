@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -229,14 +229,14 @@ class ShardStream:
             raise InputError(f"the state names clip {position} of epoch {epoch}", "a place in that epoch")
         self._position = epoch, position
 
-    def __iter__(self) -> Iterator[StreamBatch]:
+    def __iter__(self) -> Generator[StreamBatch, None, None]:
         return self._run(endless=False)
 
-    def forever(self) -> Iterator[StreamBatch]:
+    def forever(self) -> Generator[StreamBatch, None, None]:
         """Yield batches epoch after epoch; workers read ahead across their borders."""
         return self._run(endless=True)
 
-    def _run(self, *, endless: bool) -> Iterator[StreamBatch]:
+    def _run(self, *, endless: bool) -> Generator[StreamBatch, None, None]:
         if self._readers is None:
             self._readers = Readers(self.split, self._workers, self._kind, restore=self._restore)
         epoch, position = self._position

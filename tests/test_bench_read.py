@@ -1,0 +1,145 @@
+"""The benchmark of reading: peers are given the same numbers, cases run, figures follow from what was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shard_samples import build
+
+from datagen.bench.read_case import ReadCase, ReadResult, drop_from_cache
+from datagen.bench.read_codecs import MAPS, SETTINGS, decode, encode
+from datagen.bench.read_readers import open_reader, stored_bytes
+from datagen.bench.read_run import Measured, ReadBench, ReadPlan, better
+from datagen.commands.bench_read import as_json, as_text
+from datagen.errors import DependencyError
+from datagen.shards import open_dataset
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("read") / "dataset.zarr")
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_peers_get_every_number_and_give_it_back(root: Path, setting: str) -> None:
+    split = open_dataset(root)["train"]
+    for i in (0, 40):
+        maps = {name: value[0] for name, value in split.read(MAPS, [i], decode=False).items()}
+        back = decode(encode(maps, setting), 28)
+        assert back.keys() == maps.keys()
+        for name, value in maps.items():
+            assert back[name].dtype == value.dtype
+            np.testing.assert_array_equal(back[name], value)
+
+
+def row(reader: str, rate: float, setting: str = "", workers: int = 2, access: str = "clips") -> Measured:
+    return Measured(ReadCase(reader, "", access, workers), setting, ReadResult(rate, 0.0, 1.0, 0.1, 10.0, 8))
+
+
+def test_figures_are_what_was_measured() -> None:
+    bench = ReadBench(
+        ReadPlan(against=("webdataset", "litdata")),
+        96,
+        504,
+        {"canonface": 500.0, "webdataset small": 800.0, "webdataset fast": 1000.0, "litdata small": 790.0},
+        12 * 504**2,
+        1000.0,
+    )
+    bench.rows = [
+        row("canonface", 900.0),
+        row("canonface", 1500.0, workers=4),
+        row("webdataset", 300.0, "small"),
+        row("webdataset", 500.0, "fast"),
+        row("litdata", 100.0, "small"),
+        row("litdata", 600.0, "fast"),
+        row("litdata", 6000.0, "fast", access="shuffled"),
+        Measured(
+            ReadCase("decompression", "", "shuffled", 2),
+            "",
+            ReadResult(0, 0, 0, 0, 0, 0, rates={"decompression": 1000.0, "blosc": 1200.0}),
+        ),
+        Measured(ReadCase("canonface", "", "clips", 2, resume=True), "", ReadResult(0, 0, 0, 0.25, 0, 8, exact=True)),
+    ]
+    figures = bench.figures()
+    assert figures == {
+        "samples_per_s": 900.0,
+        "ratio_fastest_peer": 1.5,
+        "ratio_decompression": 0.9,
+        "ratio_blosc": 0.75,
+        "bytes_per_sample": 500.0,
+        "bytes_ratio_smallest_peer": 500 / 790,
+        "bytes_ratio_source": 0.5,
+        "resume_s": 0.25,
+        "resume_exact": 1.0,
+    }
+    content = as_json(bench)
+    assert {name: goal["met"] for name, goal in content["goals"].items()} == dict.fromkeys(content["goals"], True)
+    bench.rows = []
+    bench.source_bytes = math.nan
+    content = json.loads(json.dumps(as_json(bench), allow_nan=False))
+    assert content["figures"]["samples_per_s"] is None
+    assert content["goals"]["resume_s"]["met"] is None
+    assert "samples_per_s" in as_text(bench)[0]
+
+
+def test_the_better_of_two_rounds_counts() -> None:
+    slow, fast = row("canonface", 10.0), row("canonface", 20.0)
+    assert better(slow, fast) is fast
+    resumed = [Measured(replace(fast.case, resume=True), "", replace(fast.result, first_batch_s=s)) for s in (0.5, 0.2)]
+    assert better(*resumed).result.first_batch_s == 0.2
+
+
+@pytest.mark.parametrize("access", ["sequential", "shuffled", "clips"])
+def test_every_reader_of_our_files_gives_the_same_batches(root: Path, access: str) -> None:
+    """Zarr-python reads chunk by chunk through its own code: a second implementation of the whole path."""
+    readers = ["canonface", "zarr"] + [name for name in ("tensorstore", "zarrs") if find_spec(name) is not None]
+    batches = {}
+    for reader in readers:
+        source = open_reader(ReadCase(reader, str(root), access, 2)).batches()
+        batches[reader] = [next(source) for _ in range(3)]
+        source.close()
+    for reader in readers[1:]:
+        for one, other in zip(batches["canonface"], batches[reader], strict=True):
+            for name in MAPS:
+                np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_bytes_are_those_on_disk(root: Path) -> None:
+    files = [p for name in MAPS for p in (root / "train" / name).glob("c.*")]
+    assert stored_bytes(open_dataset(root)["train"]) * 72 == sum(p.stat().st_size for p in files)
+    drop_from_cache(root)  # only advice: what it must not do is change anything
+    assert open_dataset(root)["train"].sample(0).depth.any()
+
+
+def test_bench_read_command(root: Path, tmp_path: Path) -> None:
+    arguments = ["bench", "read", "--dataset", str(root), "--work", str(tmp_path / "work"), "--json"]
+    arguments += ["--workers", "2", "--access", "clips", "--cache", "warm", "--seconds", "0.2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "datagen.cli", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    figures = content["figures"]
+    assert figures["samples_per_s"] > 0
+    assert 0 < figures["ratio_decompression"] < 2
+    assert figures["resume_exact"] == 1
+    assert figures["ratio_fastest_peer"] is None  # no peer was asked for
+    (case,) = [c for c in content["cases"] if c["reader"] == "canonface"]
+    assert case["memory_mb"] > 10
+    assert case["first_batch_s"] < 10
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datagen.bench import read_peers
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(DependencyError, match=r"litdata is not installed.*canonface\[bench\]"):
+        read_peers.check_installed("litdata")
