@@ -21,7 +21,7 @@ from trainer.section import Section
 CONFIGS = Path(__file__).parent / "configs"
 # Where and how long a run may take; they may change from one call to the next.
 FREE_KEYS = (
-    *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every"),
+    *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "fit.profile_steps"),
     *FREE_DATA_KEYS,
     *("backbone.checkpoint_every", "decoder.frames_at_once"),
 )
@@ -55,6 +55,9 @@ class LossConfig(Section):
     canonical: float = Field(5.0, ge=0, description="of the canonical terms")
     gradient: float = Field(1.0, ge=0, description="of the multi-scale gradient terms, within each map's own weight")
     surface: float = Field(1.0, ge=0, description="of telling surface from background")
+    ray: float = Field(1.0, ge=0, description="of the ray maps, if the model has them")
+    camera: float = Field(1.0, ge=0, description="of pose and field of view, if the model gives them")
+    point: float = Field(0.0, ge=0, description="of points in the reference's axes, from depth and rays together")
     normal: float = Field(0.0, ge=0, description="of 1 − cos between normals of predicted and true depth")
     consistency: float = Field(
         0.0, ge=0, description="of canonical coordinates of one skin point in two frames of a clip"
@@ -122,6 +125,7 @@ class TrainConfig(Section):
     decoder: DecoderConfig = DecoderConfig()
     heads: HeadsConfig = HeadsConfig()
     weights: WeightsConfig = WeightsConfig()
+    augment: AugmentConfig = AugmentConfig()
     depth: DepthConfig = DepthConfig()
     loss: LossConfig = LossConfig()
     fit: FitConfig

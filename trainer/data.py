@@ -115,7 +115,7 @@ class TrainingLoader:
         self.stream = ShardStream(
             dataset,
             split,
-            stream_config(config, seed, ranks),
+            stream_config(config, seed),
             arrays=arrays,
             rank=rank,
             ranks=ranks,
@@ -155,8 +155,8 @@ class TrainingLoader:
             yield Loaded({**batch, "index": index}, read.views, seeds, self.stream.state_dict())
 
 
-def stream_config(config: DataConfig, seed: int, ranks: int = 1) -> StreamConfig:
-    """Return the order a configuration asks for; with several ranks all batches are full."""
+def stream_config(config: DataConfig, seed: int) -> StreamConfig:
+    """Return the order a configuration asks for."""
     return StreamConfig(
         seed=seed,
         lengths=config.clip_lengths,
@@ -165,7 +165,7 @@ def stream_config(config: DataConfig, seed: int, ranks: int = 1) -> StreamConfig
         stride=config.stride,
         jitter=config.jitter,
         window=config.window,
-        drop_last=ranks > 1,
+        drop_last=config.drop_last,
         min_confidence=config.min_confidence,
         min_coverage=config.min_coverage,
         verdicts=config.verdicts,

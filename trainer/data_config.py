@@ -25,6 +25,7 @@ class DataConfig(Section):
     )
     stride: int = Field(1, ge=1, description="frames between two frames of a clip over time")
     jitter: int = Field(0, ge=0, description="frames that each frame of a clip over time may move; below stride")
+    drop_last: bool = Field(False, description="leave out batches with too few clips; several processes need it")
     window: int = Field(8, ge=1, description="shards that are mixed with each other")
     min_confidence: float = Field(0.0, ge=0, le=1, description="least mean confidence of a sample that is read")
     min_coverage: float = Field(0.0, ge=0, le=1, description="least share of its pixels with canonical coordinates")
@@ -41,10 +42,6 @@ class DataConfig(Section):
     )
     cache_gb: float = Field(100.0, gt=0, description="what the remote data in that folder may take, GiB")
     cache_mb: int = Field(1024, ge=0, description="keep the validation arrays in memory while they fit; 0 always reads")
-    augment: float = Field(1.0, ge=0, le=2, description="strength of the photometric changes; 0 turns them off")
-    mirror: bool = Field(
-        False, description="mirror half of the clips; right only if the canonical space is symmetric about x = 0"
-    )
 
     @model_validator(mode="after")
     def _lengths_positive(self) -> DataConfig:

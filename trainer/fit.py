@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +14,37 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 
-from datagen.shards import CheckpointError, Dataset, InputError, Split, atomic_write_bytes, open_dataset
+from datagen.shards import Dataset, InputError, atomic_write_bytes, open_dataset
 from trainer.augmentation import augment
 from trainer.checkpoint import model_content, pick_device, read_checkpoint, save_checkpoint
-from trainer.config import AugmentConfig, FitConfig, TrainConfig
-from trainer.data import Batch, ClipReader, TrainingLoader, describe_sample, normalise
+from trainer.config import TrainConfig
+from trainer.data import ClipReader, TrainingLoader, normalise
 from trainer.depth_unit import DepthUnit
+from trainer.distributed import Team, full_state, restore_state, spread, team
+from trainer.ema import MovingAverage
+from trainer.guard import not_finite, stop_on_signals
 from trainer.inference import predict_split, split_clips
-from trainer.losses import joint_loss
+from trainer.losses import arrays_of, joint_loss
+from trainer.meter import Meter
 from trainer.metrics import MapMetrics
-from trainer.model.joint import JointModel, Prediction
+from trainer.model.joint import JointModel
+from trainer.optimiser import learning_rate, make_optimiser, set_rates
 from trainer.progress import Progress
 from trainer.run_state import BEST, CONFIG, LAST, RunLog, RunState, check_same_run, read_state
+from trainer.weights.load import load_weights
 
 _LOG_EVERY = 10
 _UNIT_SAMPLES = 64  # training samples the depth unit is measured on
 
 
-def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa: PLR0912, PLR0915 - one loop, top to bottom
+def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
     """Fit a model, or go on with a run that was stopped; weights do not depend on where it was stopped.
+
+    Under torchrun all processes share the run; one of them writes its files.
 
     Parameters
     ----------
-    dataset_path : Path
+    dataset_path : Path or str
     run : Path
         Folder of the run: ``last.pt`` (to go on), ``best.pt`` (lowest validation error), ``state.json``,
         ``config.json``, ``log.jsonl`` and TensorBoard events.
@@ -55,28 +60,41 @@ def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa
     DatasetError, InputError, CheckpointError, StorageError
         Nothing half-written is left.
     """
-    started = time.monotonic()
-    settings = config.fit
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    device = pick_device(settings.device)
+    if config.fit.threads:
+        torch.set_num_threads(config.fit.threads)
+    with team(pick_device(config.fit.device)) as group:
+        return _fit(dataset_path, run, config, group)
+
+
+def _fit(dataset_path: Path | str, run: Path, config: TrainConfig, group: Team) -> RunState:  # noqa: PLR0912, PLR0915 - one loop
+    started, settings, device = time.monotonic(), config.fit, group.device
     dataset = open_dataset(dataset_path)
     state = read_state(run)
     if state is not None:
         check_same_run(run, state, config, dataset.uuid)
     # Complains early about an empty split or clips that do not fit.
-    loader = TrainingLoader(dataset, config.data, config.seed, device)
-    changes = AugmentConfig(photometric=config.data.augment, mirror=config.data.mirror)
+    arrays = arrays_of(config)
+    loader = TrainingLoader(
+        dataset, config.data, config.seed, device, arrays=arrays, rank=group.rank, ranks=group.ranks
+    )
+    _check_shares(loader, config, group)
     validation = ClipReader(dataset, "val", config.data.cache_mb) if len(dataset["val"]) else None
     eval_length = max(loader.lengths)
 
     torch.manual_seed(config.seed)
     model = JointModel(config, dataset.resolution, _measure_depth_unit(dataset, config)).to(device)
-    optimiser = _make_optimiser(model, settings)
+    start = load_weights(model, config.weights) if state is None and config.weights.source is not None else None
+    # Sharding replaces the parameters: the optimiser must be given the new ones.
+    called = spread(model, group, settings.sharding, compiled=settings.compile)
+    optimiser = make_optimiser(model, settings)
+    average = MovingAverage(model, settings.ema) if settings.ema else None
     step, best_step, best_score, best_figures = 0, None, math.inf, {}
     if state is not None:
         saved = read_checkpoint(run / LAST)
-        _load(saved, model, optimiser, run)
+        restore_state(model, optimiser, saved)
+        model.depth_unit = DepthUnit(**saved["depth_unit"])
+        if average is not None:
+            average.load_state_dict(saved["average"])
         loader.go_on(saved["stream"])
         step, best_step = saved["step"], saved["best_step"]
         best_score, best_figures = saved["best_score"], saved["best_figures"]
@@ -85,71 +103,96 @@ def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa
         "uuid": dataset.uuid,
         "resolution": dataset.resolution,
         "half_extent_m": dataset.half_extent_m,
-        "space": _plain(dataset.attrs.get("space", {})),
+        "space": dict(dataset.attrs.get("space", {})),
     }
-    atomic_write_bytes(run / CONFIG, (config.text() + "\n").encode())
-    log, board = RunLog(run, step), SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+
+    def write(name: str, extra: dict[str, Any], *, optimiser_too: bool) -> None:
+        """Write a checkpoint; all processes take part where each holds a part of the model."""
+        weights, moments = full_state(model, optimiser if optimiser_too and step else None)
+        if group.leads:
+            content = model_content(model, config, about) | {"model": weights, "step": step}
+            save_checkpoint(run / name, content | ({"optimiser": moments} if optimiser_too else {}) | extra)
 
     def save() -> RunState:
-        progress_so_far = {
-            "step": step,
-            "best_step": best_step,
-            "best_score": best_score,
-            "best_figures": best_figures,
-            "optimiser": optimiser.state_dict(),
-            "stream": loader.state,
-        }
-        save_checkpoint(run / LAST, model_content(model, config, about) | progress_so_far)
+        so_far = {"best_step": best_step, "best_score": best_score, "best_figures": best_figures}
+        so_far |= {"stream": loader.state, "average": average.state_dict() if average else None}
+        write(LAST, so_far, optimiser_too=True)
         now = RunState(step, settings.steps, config.digest, dataset.uuid, best_step, best_figures)
-        now.write(run)
+        if group.leads:
+            now.write(run)
         return now
 
-    with Progress(f"fit {config.name}", settings.steps, step) as progress, _stop_on_signals() as stopping:
+    def save_best() -> None:
+        with average.applied(model) if average else nullcontext():
+            write(BEST, {}, optimiser_too=False)
+
+    with ExitStack() as at_end:
+        at_end.callback(loader.close)
+        progress = at_end.enter_context(Progress(f"fit {config.name}", settings.steps, step, quiet=not group.leads))
+        stopping = at_end.enter_context(stop_on_signals())
+        log = board = None
+        if group.leads:
+            atomic_write_bytes(run / CONFIG, (config.text() + "\n").encode())
+            log, board = RunLog(run, step), SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+            at_end.callback(log.close)
+            at_end.callback(board.close)
+
+        def record(kind: str, figures: dict[str, float]) -> None:
+            if log is not None and board is not None:
+                log.write(kind, step, figures)
+                for name, value in figures.items():
+                    board.add_scalar(f"{kind}/{name}", value, step)
+
         parameters = sum(p.numel() for p in model.parameters())
         progress.say(
-            f"{parameters / 1e6:.1f} M parameters on {device}, {len(dataset['train'])} training samples of "
-            f"{dataset.resolution} px, clips of {loader.lengths} frames, from step {step} of {settings.steps}"
+            f"{parameters / 1e6:.1f} M parameters on {group.ranks} × {device}, {len(dataset['train'])} samples "
+            f"of {dataset.resolution} px, clips of {loader.lengths} frames, from step {step} of {settings.steps}"
         )
+        if start is not None:
+            progress.say(start.text())
         # A kill may have come between the checkpoint and the state file.
         now = state if state is not None and state.step == step else save()
-        window_start, window_frames = time.monotonic(), 0
+        meter = at_end.enter_context(Meter(device, run if group.leads else None, settings.profile_steps))
+        batches = iter(loader)
         model.train()
-        for loaded in itertools.islice(loader, settings.steps - step):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, settings)
-            batch = augment(loaded.batch, changes, loaded.seeds, views=loaded.views)
-            batch["image"] = normalise(batch["image"])
-            prediction = model(batch["image"], batch["intrinsics"])
-            terms = joint_loss(prediction, batch, model.depth_unit, config.loss)
+        while step < settings.steps:
+            set_rates(optimiser, learning_rate(step, settings))
             optimiser.zero_grad(set_to_none=True)
-            terms["loss"].backward()  # type: ignore[no-untyped-call]
+            terms: dict[str, torch.Tensor] = {}
+            for loaded in itertools.islice(meter.waiting(batches), settings.accumulate):
+                batch = augment(loaded.batch, config.augment, loaded.seeds, views=loaded.views)
+                batch["image"] = normalise(batch["image"])
+                prediction = called(batch["image"], batch["intrinsics"])
+                parts = joint_loss(prediction, batch, model.depth_unit, config.loss)
+                (parts["loss"] / settings.accumulate).backward()  # type: ignore[no-untyped-call]
+                if not torch.isfinite(parts["loss"]):
+                    raise not_finite(step, batch, prediction, dataset["train"])
+                for name, value in parts.items():
+                    terms[name] = terms.get(name, 0) + value.detach() / settings.accumulate
+                meter.frames += batch["index"].numel() * group.ranks
             norm = clip_grad_norm_(model.parameters(), settings.clip_norm)
-            if not (torch.isfinite(terms["loss"]) and torch.isfinite(norm)):
-                raise _not_finite(step, batch, prediction, dataset["train"])
+            if not torch.isfinite(norm):
+                raise not_finite(step, batch, prediction, dataset["train"])
             optimiser.step()
+            if average is not None:
+                average.update(model)
             step += 1
-            window_frames += batch["index"].numel()
+            meter.step()
 
             if step % _LOG_EVERY == 0 or step == settings.steps:
-                seconds = time.monotonic() - window_start
-                figures = {name: float(value.detach()) for name, value in terms.items()}
-                figures |= {"grad_norm": float(norm), "learning_rate": learning_rate(step - 1, settings)}
-                figures["frames_per_second"] = window_frames / max(seconds, 1e-9)
-                log.write("train", step, figures)
-                for name, value in figures.items():
-                    board.add_scalar(f"train/{name}", value, step)
-                window_start, window_frames = time.monotonic(), 0
-                text = f"loss {figures['loss']:.3f}, {figures['frames_per_second']:.1f} frames/s"
-                progress.update(step, text)
+                figures = group.mean(terms) | {"grad_norm": float(norm)} | meter.figures()
+                record("train", figures | {"learning_rate": learning_rate(step - 1, settings)})
+                progress.update(step, f"loss {figures['loss']:.3f}, {figures['frames_per_second']:.1f} frames/s")
 
             out_of_time = settings.max_minutes is not None and time.monotonic() - started > 60 * settings.max_minutes
+            stopped, out_of_time = group.any(stopping.is_set()), group.any(out_of_time)
             last_step = step == settings.steps
-            # Validation is tied to steps, not to where a run was stopped: best.pt must not depend on that.
+            # Validation is tied to steps, not to where a run was stopped: best.pt must not depend on that. Every
+            # process validates the same samples, so that none waits for another's part of the model.
             if validation is not None and (step % settings.val_every == 0 or last_step):
-                val = _validate(model, validation, eval_length, settings.val_samples, dataset.half_extent_m, device)
-                log.write("val", step, val)
-                for name, value in val.items():
-                    board.add_scalar(f"val/{name}", value, step)
+                with average.applied(model) if average else nullcontext():
+                    val = _validate(model, validation, eval_length, settings.val_samples, dataset.half_extent_m, device)
+                record("val", val)
                 progress.say(
                     f"step {step}: canonical {val['canonical_mean_mm']:.1f} mm, depth {val['depth_mean_mm']:.1f} mm "
                     f"({val['depth_aligned_mean_mm']:.1f} mm aligned), held out"
@@ -157,32 +200,41 @@ def fit(dataset_path: Path, run: Path, config: TrainConfig) -> RunState:  # noqa
                 score = val["canonical_mean_mm"] + val["depth_aligned_mean_mm"]
                 if score < best_score:
                     best_step, best_score, best_figures = step, score, val
-                    save_checkpoint(run / BEST, model_content(model, config, about) | {"step": step})
-                window_start, window_frames = time.monotonic(), 0
+                    save_best()
+                meter.pause()
             if validation is None and last_step:
                 best_step = step
-                save_checkpoint(run / BEST, model_content(model, config, about) | {"step": step})
-            if step % settings.save_every == 0 or last_step or out_of_time or stopping.is_set():
+                save_best()
+            if step % settings.save_every == 0 or last_step or out_of_time or stopped:
                 now = save()
-            if stopping.is_set() or (out_of_time and not last_step):
-                why = "a signal" if stopping.is_set() else f"fit.max_minutes={settings.max_minutes}"
+            if stopped or (out_of_time and not last_step):
+                why = "a signal" if stopped else f"fit.max_minutes={settings.max_minutes}"
                 progress.say(f"stopped by {why} after step {step} of {settings.steps}; the same command goes on")
                 break
-    loader.close()
-    log.close()
-    board.close()
-    if best_step is None:  # stopped before the first validation: what there is can still be looked at
-        save_checkpoint(run / BEST, model_content(model, config, about) | {"step": step})
+        if best_step is None:  # stopped before the first validation: what there is can still be looked at
+            save_best()
+        group.wait()
     return now
 
 
-def learning_rate(step: int, config: FitConfig) -> float:
-    """Return the rate of a step (from 0): linear warm-up, then a cosine down to ``final_rate`` of the peak."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    share = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(share, 1)))
-    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * cosine)
+def _check_shares(loader: TrainingLoader, config: TrainConfig, group: Team) -> None:
+    if group.ranks > 1 and not config.data.drop_last:
+        raise InputError(
+            f"{group.ranks} processes and data.drop_last=false",
+            "full batches, so that every process has clips",
+            "Set data.drop_last=true",
+        )
+    fewest = min(max(config.data.frames_per_batch // length, 1) for length in loader.lengths)
+    if fewest < group.ranks:
+        raise InputError(
+            f"a batch of {fewest} clips for {group.ranks} processes",
+            "a clip for each at least",
+            f"Set data.frames_per_batch to {group.ranks * max(loader.lengths)} or more",
+        )
+    if group.ranks > 1 and config.fit.sharding == "full" and config.fit.ema:
+        raise InputError(
+            "fit.ema with fit.sharding=full", "one of the two", "Set fit.ema=0: averages of a part are not gathered"
+        )
 
 
 def _measure_depth_unit(dataset: Dataset, config: TrainConfig) -> DepthUnit:
@@ -190,27 +242,6 @@ def _measure_depth_unit(dataset: Dataset, config: TrainConfig) -> DepthUnit:
     chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), _UNIT_SAMPLES)).round().astype(int))
     maps = split.read(("depth", "intrinsics"), chosen)
     return DepthUnit.measure(config.depth.normalisation, maps["depth"], maps["intrinsics"])
-
-
-def _make_optimiser(model: JointModel, config: FitConfig) -> torch.optim.AdamW:
-    # Biases, norms and embeddings are not weights of a linear map: decay would only pull them from where they belong.
-    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embeddings" not in name]
-    others = [p for name, p in model.named_parameters() if not (p.ndim >= 2 and "embeddings" not in name)]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
-
-
-def _load(saved: dict[str, Any], model: JointModel, optimiser: torch.optim.Optimizer, run: Path) -> None:
-    try:
-        model.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        model.depth_unit = DepthUnit(**saved["depth_unit"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{run / LAST} does not fit the run: {str(error).splitlines()[0]}",
-            "the last.pt this run wrote",
-            "Use the version of canonface that began the run, or another --out",
-        ) from None
 
 
 def _validate(
@@ -225,43 +256,3 @@ def _validate(
             )
     model.train()
     return metrics.figures()
-
-
-def _not_finite(step: int, batch: Batch, prediction: Prediction, split: Split) -> InputError:
-    """Return the error of a loss or gradient that is NaN or infinite, naming the samples it may come from."""
-    maps = [batch[name] for name in ("image", "depth", "canonical", "confidence")]
-    maps += [prediction.depth_m, prediction.canonical, prediction.depth_confidence, prediction.canonical_confidence]
-    finite = torch.stack([m.isfinite().flatten(2).all(-1) for m in maps]).all(0)
-    suspects = batch["index"][~finite] if not finite.all() else batch["index"].flatten()
-    names = ", ".join(describe_sample(split, int(i)) for i in suspects.flatten()[:8])
-    more = f" and {suspects.numel() - 8} more" if suspects.numel() > 8 else ""
-    what = "samples with undefined values" if not finite.all() else "its samples, all of them finite,"
-    return InputError(
-        f"the loss or its gradient is not finite at step {step}; {what} are {names}{more}",
-        "finite numbers",
-        "Look at these samples, or lower fit.learning_rate; last.pt is from before and the run can go on from it",
-    )
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """Set an event on SIGTERM or Ctrl-C, once; a second Ctrl-C ends at once."""
-    stopping = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping
-        return
-
-    def handle(number: int, _frame: object) -> None:
-        stopping.set()
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stopping
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _plain(value: Any) -> Any:
-    return dict(value) if hasattr(value, "items") else value

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from trainer.config import LossConfig
+from trainer.camera_terms import camera_l1, camera_to_reference, point_l1, ray_points, true_rays
+from trainer.config import LossConfig, TrainConfig
 from trainer.depth_unit import DepthUnit
 from trainer.loss_terms import (
     confidence_l1,
@@ -24,6 +25,14 @@ from trainer.model.joint import Prediction
 # Pixels of a frame that are looked up in the clip's other frames, and how near their true points must be.
 CONSISTENCY_POINTS = 512
 CONSISTENCY_RADIUS = 0.01
+
+
+ARRAYS = ("image", "depth", "canonical", "confidence", "intrinsics")
+
+
+def arrays_of(config: TrainConfig) -> tuple[str, ...]:
+    """Return the arrays of a dataset that the loss of a configuration needs."""
+    return (*ARRAYS, "world_to_camera") if config.heads.ray or config.heads.camera else ARRAYS
 
 
 def joint_loss(
@@ -44,14 +53,14 @@ def joint_loss(
     prediction : Prediction
     batch : mapping
         ``depth`` (B, S, H, W) metres, 0 = none; ``canonical`` (B, S, 3, H, W); ``confidence`` (B, S, H, W) in [0, 1];
-        ``intrinsics`` (B, S, 3, 3); ``index`` (B, S).
+        ``intrinsics`` (B, S, 3, 3); ``index`` (B, S); ``world_to_camera`` (B, S, 4, 4) for rays and cameras.
     unit : DepthUnit
     config : LossConfig
 
     Returns
     -------
-    dict of scalars: loss, depth, depth_gradient, canonical, canonical_gradient, surface; and of scale, normal and
-    consistency those that have weight
+    dict of scalars: loss, depth, depth_gradient, canonical, canonical_gradient, surface; and of ray, ray_gradient,
+    camera, point, scale, normal and consistency those that have weight and, of the first four, a head
     """
     depth, intrinsics, weight = batch["depth"], batch["intrinsics"], batch["confidence"]
     on_surface = (depth > 0).to(depth.dtype)
@@ -71,6 +80,10 @@ def joint_loss(
     loss = config.depth * (terms["depth"] + config.gradient * terms["depth_gradient"])
     loss = loss + config.canonical * (terms["canonical"] + config.gradient * terms["canonical_gradient"])
     loss = loss + config.surface * terms["surface"]
+    if prediction.ray is not None or prediction.camera is not None:
+        camera_terms, extra = _camera_terms(prediction, batch, depth_weight, unit, config)
+        terms |= camera_terms
+        loss = loss + extra
     if config.depth_scale == "clip" and config.scale:
         terms["scale"] = _scale_error(prediction.depth_m, depth, depth_weight) / unit.spread
         loss = loss + config.scale * terms["scale"]
@@ -90,6 +103,40 @@ def joint_loss(
         loss = loss + config.consistency * terms["consistency"]
     terms["loss"] = loss
     return terms
+
+
+def _camera_terms(
+    prediction: Prediction,
+    batch: Mapping[str, torch.Tensor],
+    depth_weight: torch.Tensor,
+    unit: DepthUnit,
+    config: LossConfig,
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Return the terms of rays, points and cameras, and their weighted sum.
+
+    Rays are known in every pixel, background included, and exactly: all count fully. Origins and translations count
+    in the training set's median depth, points in its spread.
+    """
+    assert prediction.reference is not None
+    size = (batch["depth"].shape[-2], batch["depth"].shape[-1])
+    poses = camera_to_reference(batch["world_to_camera"], prediction.reference)
+    terms: dict[str, torch.Tensor] = {}
+    total = prediction.depth_m.new_zeros(())
+    if prediction.ray is not None and prediction.ray_confidence is not None:
+        true = true_rays(poses, batch["intrinsics"], size, unit.unit)
+        error, everywhere = prediction.ray - true, torch.ones_like(depth_weight)
+        terms["ray"] = confidence_l1(error, prediction.ray_confidence, everywhere, config.confidence_lambda)
+        terms["ray_gradient"] = gradient_l1(error, everywhere, config.gradient_scales)
+        total = total + config.ray * (terms["ray"] + config.gradient * terms["ray_gradient"])
+        if config.point:
+            predicted = ray_points(prediction.ray, prediction.depth_m, unit.unit)
+            points = point_l1(predicted, ray_points(true, batch["depth"], unit.unit), depth_weight)
+            terms["point"] = points / (unit.unit * unit.spread)
+            total = total + config.point * terms["point"]
+    if prediction.camera is not None:
+        terms["camera"] = camera_l1(prediction.camera, poses, batch["intrinsics"], size, unit.unit)
+        total = total + config.camera * terms["camera"]
+    return terms, total
 
 
 def _depth_error(

@@ -18,19 +18,22 @@ class Progress:
     total : int
     done : int
         Steps done before.
+    quiet : bool
+        Print nothing: another process speaks for the run.
     """
 
-    def __init__(self, what: str, total: int, done: int = 0) -> None:
+    def __init__(self, what: str, total: int, done: int = 0, *, quiet: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         self._what = what
+        self._quiet = quiet
         self._total = total
         self._last_line = time.monotonic()
         console = Console(stderr=True)
         self._bar: Bar | None = None
-        if console.is_terminal:
+        if console.is_terminal and not quiet:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Bar(*columns, TextColumn("{task.fields[text]}"), console=console)
             self._task = self._bar.add_task(what, total=total, completed=done, text="")
@@ -58,5 +61,5 @@ class Progress:
         """Print a line of its own."""
         if self._bar is not None:
             self._bar.console.print(line, highlight=False)
-        else:
+        elif not self._quiet:
             print(line, file=sys.stderr, flush=True)

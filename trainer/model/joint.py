@@ -129,7 +129,9 @@ class JointModel(nn.Module):
 
     def _decode(self, tokens: list[torch.Tensor], images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Decode all frames into maps of the image's size; a few frames at a time where no gradient is wanted."""
-        step = len(images) if torch.is_grad_enabled() else self.decoder_config.frames_at_once
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():  # a graph has no loop over unknown frames
+            return self._decode_frames(tokens, images)
+        step = self.decoder_config.frames_at_once
         parts = [
             self._decode_frames([x[k : k + step] for x in tokens], images[k : k + step])
             for k in range(0, len(images), step)
