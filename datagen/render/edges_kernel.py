@@ -11,8 +11,7 @@ from datagen.render.backends.numba_kernels import OUTSIDE, SUBPIXEL_BITS, inline
 STEP_M = 1e-3
 # What lies beyond a contour is looked up this far from it.
 BEYOND_PX = 1.0 / 64.0
-# Samples are sorted into pairs of pixels in a row, and triangles looked at where a tile of 4 × 4 pixels holds any.
-GROUP_BITS = 1
+# Samples are sorted by pixel, and triangles looked at where a tile of 4 × 4 pixels holds any.
 TILE_BITS = 2
 # Segments of a contour shorter than this share of it are rounding.
 LEAST_SHARE = 1e-9
@@ -256,9 +255,7 @@ def _nearest(  # type: ignore[no-untyped-def]
     """
     start, order, xs, ys, best, limit = _sorted_samples(places, inverse, top, shape)
     found = np.full(len(places), np.uint8(NOTHING))
-    shift, wide = np.int64(SUBPIXEL_BITS), np.int64(SUBPIXEL_BITS + GROUP_BITS)
-    across, last_row = _groups(shape[1]), shape[0] - 1
-    to_tile = TILE_BITS - GROUP_BITS
+    shift, width, last_row = np.int64(SUBPIXEL_BITS), shape[1], shape[0] - 1
     offset = np.int64(top) << SUBPIXEL_BITS
     for k in range(len(chosen)):
         f = np.uint64(chosen[k])
@@ -270,15 +267,15 @@ def _nearest(  # type: ignore[no-untyped-def]
         y0, y1, y2 = np.int64(screen[a, 1]), np.int64(screen[b, 1]), np.int64(screen[c, 1])
         left, right = min(x0, x1, x2), max(x0, x1, x2)
         above, below = min(y0, y1, y2), max(y0, y1, y2)
-        first, last = min(max(left >> wide, 0), across - 1), min(max(right >> wide, 0), across - 1)
+        first, last = min(max(left >> shift, 0), width - 1), min(max(right >> shift, 0), width - 1)
         upper = min(max((above - offset) >> shift, 0), last_row)
         lower = min(max((below - offset) >> shift, 0), last_row)
         z0, z1, z2 = inverse_z[a], inverse_z[b], inverse_z[c]
         nearest = max(z0, z1, z2)
-        if not _matters(limit, nearest, first >> to_tile, last >> to_tile, upper >> TILE_BITS, lower >> TILE_BITS):
+        if not _matters(limit, nearest, first >> TILE_BITS, last >> TILE_BITS, upper >> TILE_BITS, lower >> TILE_BITS):
             continue
         for row in range(upper, lower + 1):
-            for i in range(start[row * across + first], start[row * across + last + 1]):
+            for i in range(start[row * width + first], start[row * width + last + 1]):
                 px, py = xs[i], ys[i]
                 if nearest <= best[i] or px < left or px > right:
                     continue
@@ -304,12 +301,12 @@ def _in_order(values, order):  # type: ignore[no-untyped-def]
 
 @jit
 def _sorted_samples(places, inverse, top, shape):  # type: ignore[no-untyped-def]
-    """Sort samples by row and, within a row, by groups of pixels.
+    """Sort samples by pixel.
 
     Returns
     -------
-    start : (G + 1,) int32
-        Where the samples of each group begin.
+    start : (rows * W + 1,) int32
+        Where the samples of each pixel begin.
     order, xs, ys : (S,) int64
         Samples, and their snapped places.
     best : (S,) float64
@@ -317,29 +314,28 @@ def _sorted_samples(places, inverse, top, shape):  # type: ignore[no-untyped-def
     limit : (tiles down, tiles across) float64
         The least of these in each square tile, infinite in one without samples.
     """
-    wide = SUBPIXEL_BITS + GROUP_BITS
-    count, across = len(places), _groups(shape[1])
+    count, (rows, width) = len(places), shape
     offset = np.int64(top) << SUBPIXEL_BITS
-    limit = np.full((((shape[0] - 1) >> TILE_BITS) + 1, ((shape[1] - 1) >> TILE_BITS) + 1), np.inf)
-    group, start = np.empty(count, np.int64), np.zeros(across * shape[0] + 1, np.int32)
+    limit = np.full((((rows - 1) >> TILE_BITS) + 1, ((width - 1) >> TILE_BITS) + 1), np.inf)
+    pixel, start = np.empty(count, np.int64), np.zeros(rows * width + 1, np.int32)
     least = np.zeros(count)
     for s in range(count):
-        column = min(max(places[s, 1] >> wide, 0), across - 1)
-        row = min(max((places[s, 2] - offset) >> SUBPIXEL_BITS, 0), shape[0] - 1)
-        group[s] = row * across + column
-        start[group[s] + 1] += 1
+        column = min(max(places[s, 1] >> SUBPIXEL_BITS, 0), width - 1)
+        row = min(max((places[s, 2] - offset) >> SUBPIXEL_BITS, 0), rows - 1)
+        pixel[s] = row * width + column
+        start[pixel[s] + 1] += 1
         if places[s, 3] == 0:
             least[s] = 1.0 / (1.0 / inverse[s] + STEP_M)
-        tile_row, tile_column = row >> TILE_BITS, column >> (TILE_BITS - GROUP_BITS)
+        tile_row, tile_column = row >> TILE_BITS, column >> TILE_BITS
         limit[tile_row, tile_column] = min(limit[tile_row, tile_column], least[s])
-    for i in range(across * shape[0]):
+    for i in range(rows * width):
         start[i + 1] += start[i]
     order, cursor = np.empty(count, np.int64), start[:-1].copy()
     xs, ys, best = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)
     for s in range(count):
-        at = cursor[group[s]]
+        at = cursor[pixel[s]]
         order[at], xs[at], ys[at], best[at] = s, places[s, 1], places[s, 2], least[s]
-        cursor[group[s]] += 1
+        cursor[pixel[s]] += 1
     return start, order, xs, ys, best, limit
 
 
@@ -350,11 +346,6 @@ def _matters(limit, nearest, first, last, upper, lower):  # type: ignore[no-unty
             if nearest > limit[row, column]:
                 return True
     return False
-
-
-@inline
-def _groups(width):  # type: ignore[no-untyped-def]
-    return ((width - 1) >> GROUP_BITS) + 1
 
 
 @jit

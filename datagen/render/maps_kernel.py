@@ -16,6 +16,8 @@ ON_EDGE = 0.3
 BESIDE_EDGE = 0.65
 # The least confidence that survives being stored as 8 bits.
 LEAST_CONFIDENCE = 1.0 / 255.0
+# A vertex normal shorter than this share of its triangles' areas is what rounding leaves of contrary windings.
+CANCELLED = 1e-9
 # Columns of the packed attributes: canonical, confidence, world normal, none.
 PACKED = 8
 # Columns of a blended pixel: the first seven of these, whether it is known, and the triangle's normal.
@@ -50,7 +52,7 @@ def pack_surface(vertices: F64, faces: I32, canonical: F32, confidence: F32) -> 
         1 where all corners have a canonical coordinate.
     """
     n = len(vertices)
-    sums = np.zeros((n, 3))
+    sums = np.zeros((n, 4))
     packed, normals = np.empty((n, PACKED), np.float32), np.empty((len(faces), 3), np.float32)
     known = np.empty(len(faces), np.uint8)
     for f in range(len(faces)):
@@ -64,16 +66,17 @@ def pack_surface(vertices: F64, faces: I32, canonical: F32, confidence: F32) -> 
         ux, uy, uz = vertices[b, 0] - ax, vertices[b, 1] - ay, vertices[b, 2] - az
         vx, vy, vz = vertices[c, 0] - ax, vertices[c, 1] - ay, vertices[c, 2] - az
         nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        length = np.sqrt(nx * nx + ny * ny + nz * nz)
         for corner in (a, b, c):
             sums[corner, 0] += nx
             sums[corner, 1] += ny
             sums[corner, 2] += nz
-        length = np.sqrt(nx * nx + ny * ny + nz * nz)
+            sums[corner, 3] += length
         scale = 1.0 / length if length > 0 else 0.0
         normals[f, 0], normals[f, 1], normals[f, 2] = nx * scale, ny * scale, nz * scale
     for i in range(n):
         length = np.sqrt(sums[i, 0] ** 2 + sums[i, 1] ** 2 + sums[i, 2] ** 2)
-        scale = 1.0 / length if length > 0 else 0.0
+        scale = 1.0 / length if length > CANCELLED * sums[i, 3] else 0.0
         for k in range(3):
             packed[i, k] = canonical[i, k]
             packed[i, 4 + k] = sums[i, k] * scale
@@ -212,7 +215,8 @@ def resolve_view(  # type: ignore[no-untyped-def]
     edge : (rows + 2, W) uint8
         Edge pixels, from the row above the band to the row below it.
     depth, maps, edge_map
-        Written: of the whole image; ``maps`` holds canonical, normal, region, confidence and mask.
+        Written: of the whole image, the edge map as 0 or 1; ``maps`` holds canonical, normal, region, confidence and
+        mask.
     """
     packed, normals, known, region = table
     canonical, normal, region_map, confidence, mask = maps
@@ -220,21 +224,25 @@ def resolve_view(  # type: ignore[no-untyped-def]
     blended, factors = np.empty((width, BLENDED), np.float32), np.empty(width, np.float32)
     for row in range(rows):
         y = top + row
-        first, last = width, 0
-        for x in range(width):
-            edge_map[y, x] = edge[row + 1, x] != 0
+        edge_map[y] = edge[row + 1]
+        first, last = 0, width
+        while first < last and keys[row, first] == 0:
+            first += 1
+        while last > first and keys[row, last - 1] == 0:
+            last -= 1
+        depth[y, :first], depth[y, last:] = np.float32(0), np.float32(0)
+        region_map[y, :first], region_map[y, last:] = np.uint8(0), np.uint8(0)
+        for x in range(first, last):
             key = keys[row, x]
             f = np.uint64(LOW_BITS - (key & LOW_BITS))
             if key == 0 or (hide and not front[f]):
                 depth[y, x], region_map[y, x] = 0.0, 0
-                if last > 0:
-                    blended[x] = np.float32(0)
+                blended[x] = np.float32(0)
                 continue
             a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
             wa, wb, wc, depth[y, x] = weights_at(x, y, a, b, c, homogeneous, screen, inverse_z)
             blend_corners(x, f, wa, wb, wc, a, b, c, packed, normals, known, front, blended)
             region_map[y, x] = region[nearest_corner(wa, wb, wc, a, b, c)] if known[f] else 0
-            first, last = min(first, x), x + 1
         edge_factors(edge, row, factors)
         shade_row(y, first, last, blended, factors, rotation, rays, canonical, normal, confidence, mask)
 

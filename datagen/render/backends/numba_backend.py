@@ -24,6 +24,17 @@ from datagen.render.protocol import Fragments, SurfaceAttributes, ViewMaps
 
 # A band keeps 9 bytes a pixel besides the maps: small ones stay in the cache, and a large image costs little memory.
 BAND_PIXELS = 2**20
+HUGE_PAGE, CACHE_LINE = 2**21, 64
+# Planes and type of each map.
+MAPS: dict[str, tuple[int, type[np.generic]]] = {
+    "depth": (1, np.float32),
+    "canonical": (3, np.float32),
+    "normal": (3, np.float32),
+    "region": (1, np.uint8),
+    "confidence": (1, np.float32),
+    "mask": (1, np.bool_),
+    "edge": (1, np.bool_),
+}
 # Bands per thread where one view is shared, so that an empty band does not leave a thread idle.
 BANDS_PER_THREAD = 3
 
@@ -156,7 +167,7 @@ class NumbaRenderer:
                 edge,
                 out.depth,
                 (out.canonical, out.normal, out.region, out.confidence, out.mask),
-                out.edge,
+                out.edge.view(np.uint8),
             )
 
         self._run(mesh, cameras, edges, hide_back_faces, finish)
@@ -234,17 +245,27 @@ class _Workers:
 
 
 def _room(camera: Camera) -> ViewMaps:
-    """Return maps to be written."""
-    shape = camera.height, camera.width
-    return ViewMaps(
-        depth=np.empty(shape, np.float32),
-        canonical=np.empty((3, *shape), np.float32),
-        normal=np.empty((3, *shape), np.float32),
-        region=np.empty(shape, np.uint8),
-        confidence=np.empty(shape, np.float32),
-        mask=np.empty(shape, np.bool_),
-        edge=np.empty(shape, np.bool_),
-    )
+    """Return maps to be written, in one block of memory of their own.
+
+    Fresh memory costs more than all the rest of a view where the system hands it out in small pages; NumPy asks for
+    huge ones where an array holds any, so the block is aligned to theirs and as long as some.
+    """
+    pixels = camera.height * camera.width
+    total = sum(_padded(planes * pixels * np.dtype(kind).itemsize) for planes, kind in MAPS.values())
+    memory = np.empty(-(-total // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE if total >= HUGE_PAGE else total, np.uint8)
+    start = -memory.ctypes.data % HUGE_PAGE if total >= HUGE_PAGE else 0
+    maps = {}
+    for name, (planes, kind) in MAPS.items():
+        size = planes * pixels * np.dtype(kind).itemsize
+        shape = (camera.height, camera.width) if planes == 1 else (planes, camera.height, camera.width)
+        maps[name] = memory[start : start + size].view(kind).reshape(shape)
+        start += _padded(size)
+    return ViewMaps(**maps)
+
+
+def _padded(size: int) -> int:
+    """Round up, so that every map begins at the start of a cache line."""
+    return -(-size // CACHE_LINE) * CACHE_LINE
 
 
 def _available_cores() -> int:
