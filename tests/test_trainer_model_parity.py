@@ -25,6 +25,7 @@ from trainer.depth_unit import DepthUnit
 from trainer.model.camera import decode_camera, encode_camera
 from trainer.model.config import WeightsConfig
 from trainer.model.joint import JointModel
+from trainer.model.reference import choose_reference
 from trainer.weights.layouts import Translation, unused
 from trainer.weights.load import load_weights, to_depth_anything_3
 
@@ -60,6 +61,7 @@ def import_da3() -> SimpleNamespace:
 
 def build_theirs(da3: SimpleNamespace, config: TrainConfig) -> Any:
     """Their network of the same sizes, with Face Anything's decoder, random weights everywhere."""
+    torch.manual_seed(0)
     b, d = config.backbone, config.decoder
     backbone = da3.dinov2.DinoV2("vits", list(b.taken), b.start, b.start, b.start, True)
     if b.dim != 384:
@@ -169,7 +171,11 @@ def test_every_block_and_every_map_agree(pair: Pair, clips: int, frames: int, he
     rest = {name: f"{error:.1e}" for name, error in errors.items() if not name.startswith("block")}
     print(f"{frames} frames: blocks up to {blocks:.1e}, {rest}")  # shown by pytest -rP
     assert {name: error for name, error in errors.items() if not error <= TOLERANCE} == {}
-    # The comparison means something: maps vary, and frames differ.
+    # The comparison means something: maps vary, and depth lies where ours is not bounded (e^±4 units).
+    assert theirs.depth.log().abs().max() < 4
+    if frames >= 3:  # ... and another frame than the first is the reference of a clip
+        before = our_blocks[pair.ours.backbone.config.start - 2].unflatten(0, (clips, frames))
+        assert choose_reference(before[:, :, 0], "balanced").any()
     assert theirs.depth.std() > 0.01 * theirs.depth.mean()
     assert canonical.deformation.std() > 0.01
 
