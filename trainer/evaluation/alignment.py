@@ -19,7 +19,8 @@ _END_SHARE = 0.01  # a corner is the mean of the outermost hundredth of its regi
 _ITERATIONS = 20
 _POINTS = 250
 _KEPT_SHARE = 0.9
-_STOP_M = 1e-5
+_STOP_M = 1e-7
+_TOUCHING_M = 1e-7
 
 
 def key_points(canonical_m: npt.NDArray[Any], region: npt.NDArray[Any], labels: Mapping[str, int]) -> Array | None:
@@ -63,18 +64,35 @@ def apply(matrix: Array, points: npt.NDArray[Any]) -> Array:
 def closest_point_fit(points: npt.NDArray[Any], surface: MapSurface, start: Array) -> Array:
     """Refine the rigid transform of points (N, 3) onto a surface, which is searched by camera-axes points.
 
-    Each round finds the closest places of some hundreds of the points, leaves out the farthest tenth, and fits anew.
+    Each round finds the closest places of some hundreds of the points, leaves out the farthest tenth, and takes the
+    small motion that shortens the rest's distances most: towards the plane of the triangle where the place is inside
+    one (Chen and Medioni 1992), towards the place itself at a rim. The best round's transform is returned.
     """
-    matrix = start
     points = points[:: max(len(points) // _POINTS, 1)]
+    matrix, best, least = start, start, np.inf
     for _ in range(_ITERATIONS):
-        places = surface.closest(apply(matrix, points), neighbours=1)
-        near = places.distance_m <= np.quantile(places.distance_m, _KEPT_SHARE)
-        if near.sum() < 3 or not np.isfinite(places.distance_m[near]).all():
-            return matrix
-        refined = rigid_fit(points[near], places.points[near])
-        moved = np.linalg.norm(apply(refined, points) - apply(matrix, points), axis=1).max()
-        matrix = refined
-        if moved < _STOP_M:
+        moving = apply(matrix, points)
+        places = surface.closest(moving, neighbours=1)
+        distance = places.distance_m
+        near = distance <= np.quantile(distance, _KEPT_SHARE)
+        if near.sum() < 3 or not np.isfinite(distance[near]).all():
             break
-    return matrix
+        gap = float(distance[near].mean())
+        if gap > least - _STOP_M:
+            return best if gap > least else matrix
+        best, least = matrix, gap
+        towards = (moving - places.points) / np.maximum(distance, 1e-30)[:, None]
+        towards = np.where(distance[:, None] > _TOUCHING_M, towards, surface.normals(places))
+        matrix = _shortening(moving[near], places.points[near], towards[near]) @ matrix
+    return best
+
+
+def _shortening(points: Array, places: Array, along: Array) -> Array:
+    """Return the 4×4 motion that is best for Σ (n · (p + ω × p + t − q))², made a rotation again."""
+    centre = points.mean(0)
+    a = np.concatenate([np.cross(points - centre, along), along], axis=1)
+    # What the distances leave free (a ball may turn) is not moved.
+    motion = np.linalg.lstsq(a, (along * (places - points)).sum(1), rcond=1e-4)[0]
+    x, y, z = motion[:3]
+    turned = (points - centre) @ np.array([[1, z, -y], [-z, 1, x], [y, -x, 1]])
+    return rigid_fit(points, turned + centre + motion[3:])

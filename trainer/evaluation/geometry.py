@@ -148,23 +148,18 @@ def facescape_normals(view: View, face: npt.NDArray[np.bool_]) -> tuple[float, f
         return None
     scale = facescape_scale(view.depth_m[on], truth.depth_m[on])
     head_from_camera = rigid_inverse(truth.head_to_world) @ rigid_inverse(truth.world_to_camera)
-    said = transform(head_from_camera, unproject(view.depth_m, truth.intrinsics) * scale)
     true = transform(head_from_camera, truth.points)
-    surface = MapSurface(cylinder(said), unproject(view.depth_m, truth.intrinsics) * scale, on, truth.intrinsics)
+    in_camera = unproject(view.depth_m, truth.intrinsics) * scale
+    surface = MapSurface(cylinder(transform(head_from_camera, in_camera)), in_camera, on, truth.intrinsics)
     flat = np.flatnonzero(face)
     places = surface.closest(cylinder(true).reshape(3, -1).T[flat], neighbours=2)
-    corners = said.reshape(3, -1).T[places.corners.clip(0, on.size - 1)]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    length = np.linalg.norm(normal, axis=1)
-    usable = (places.distance_m <= _CYLINDER_GAP_M) & (length > 0)
+    said = surface.normals(places)
+    usable = (places.distance_m <= _CYLINDER_GAP_M) & said.any(1)
     if not usable.any():
         return None
-    normal = normal[usable] / length[usable, None]
     rotation = head_from_camera[:3, :3]
-    stored = (truth.normal.reshape(3, -1).T[flat[usable]]).astype(np.float64) @ rotation.T
-    # A triangle's corners run either way round; the stored normals look at the camera, and so must these.
-    towards = corners[usable, 0] - head_from_camera[:3, 3]
-    normal *= -np.sign((normal * towards).sum(1, keepdims=True))
+    stored = truth.normal.reshape(3, -1).T[flat[usable]].astype(np.float64) @ rotation.T
+    normal = said[usable] @ rotation.T
     angle = angles_rad(normal, stored, axis=1)
     encoded = angles_rad(_encoded(normal), _encoded(stored), axis=1)
     return float(angle.mean()), float(encoded.mean()), float(usable.mean())

@@ -119,6 +119,17 @@ class MapSurface:
             project(points, self._intrinsics), points, distance, (row - 1) * self._width + column - 1, weights
         )
 
+    def normals(self, places: Places) -> Array:
+        """Return unit normals (N, 3) of the triangles that places lie on, camera axes, towards the camera.
+
+        0 where there is no triangle.
+        """
+        row, column = np.divmod(places.corners, self._width)
+        corners = self._points[(row + 1) * (self._width + 2) + column + 1]
+        normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normal *= -np.where((normal * corners[:, 0]).sum(1, keepdims=True) < 0, -1.0, 1.0)
+        return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
+
     def _usable(self, corners: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Whether all corners (..., 3) take part and lie within a few pixel widths of each other."""
         points = self._points[corners]
