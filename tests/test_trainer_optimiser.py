@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import itertools
+import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ import torch
 from torch import nn
 from trainer_scene import build_scene
 
-from datagen.shards import InputError
+from datagen.shards import DependencyError, InputError
 from trainer.checkpoint import read_checkpoint
 from trainer.config import FitConfig, load_config
 from trainer.depth_unit import DepthUnit
@@ -135,3 +139,43 @@ def test_a_clip_for_each_process_is_asked_for(scene: Path, tmp_path: Path, monke
     with pytest.raises(InputError, match=r"1 clips for 2 processes.*frames_per_batch to 8"):
         module._fit(scene, tmp_path / "run", config, pair)
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_and_biases_gets_the_same_figures_where_it_is_asked_for(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Recorder:
+        """What ``wandb.init`` gives: it keeps what it is told."""
+
+        def __init__(self) -> None:
+            self.logged: list[tuple[int, dict[str, float]]] = []
+            self.finished = False
+
+        def log(self, figures: dict[str, float], step: int) -> None:
+            self.logged.append((step, figures))
+
+        def finish(self) -> None:
+            self.finished = True
+
+    recorder, package = Recorder(), types.ModuleType("wandb")
+    package.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    package.init = lambda **_settings: recorder  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    fit(scene, tmp_path / "run", load_config("tiny", [*QUICK, "fit.steps=2", "fit.val_every=1", "fit.wandb=faces"]))
+    assert recorder.finished
+    local = [(r["step"], r["canonical_mean_mm"]) for r in read_log(tmp_path / "run") if r["kind"] == "val"]
+    remote = [(step, f["val/canonical_mean_mm"]) for step, f in recorder.logged if "val/canonical_mean_mm" in f]
+    assert local == remote
+    assert len(local) == 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_missing_weights_and_biases_explains_itself(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(DependencyError, match="pip install wandb"):
+        fit(scene, tmp_path / "run", load_config("tiny", [*QUICK, "fit.wandb=faces"]))
+
+
+def test_steps_are_traced_on_request(scene: Path, tmp_path: Path) -> None:
+    fit(scene, tmp_path / "run", load_config("tiny", [*QUICK, "fit.steps=7", "fit.profile_steps=1"]))
+    events = json.loads((tmp_path / "run" / "trace.json").read_text())["traceEvents"]
+    assert any("backward" in str(event.get("name", "")).lower() for event in events)

@@ -21,7 +21,7 @@ from trainer.section import Section
 CONFIGS = Path(__file__).parent / "configs"
 # Where and how long a run may take; they may change from one call to the next.
 FREE_KEYS = (
-    *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "fit.profile_steps"),
+    *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "fit.profile_steps", "fit.wandb"),
     *FREE_DATA_KEYS,
     *("backbone.checkpoint_every", "decoder.frames_at_once"),
 )
@@ -112,6 +112,7 @@ class FitConfig(Section):
     profile_steps: int = Field(
         0, ge=0, description="steps, after five, that are traced into the run folder's trace.json"
     )
+    wandb: str | None = Field(None, description="project of Weights & Biases that figures go to as well")
     threads: int | None = Field(None, ge=1, description="CPU threads; empty: OMP_NUM_THREADS or all cores")
 
 

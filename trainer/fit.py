@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
-from torch.utils.tensorboard import SummaryWriter
 
 from datagen.shards import Dataset, InputError, atomic_write_bytes, open_dataset
 from trainer.augmentation import augment
@@ -24,13 +23,14 @@ from trainer.distributed import Team, full_state, restore_state, spread, team
 from trainer.ema import MovingAverage
 from trainer.guard import not_finite, stop_on_signals
 from trainer.inference import predict_split, split_clips
+from trainer.journal import Journal
 from trainer.losses import arrays_of, joint_loss
 from trainer.meter import Meter
 from trainer.metrics import MapMetrics
 from trainer.model.joint import JointModel
 from trainer.optimiser import learning_rate, make_optimiser, set_rates
 from trainer.progress import Progress
-from trainer.run_state import BEST, CONFIG, LAST, RunLog, RunState, check_same_run, read_state
+from trainer.run_state import BEST, CONFIG, LAST, RunState, check_same_run, read_state
 from trainer.weights.load import load_weights
 
 _LOG_EVERY = 10
@@ -130,18 +130,13 @@ def _fit(dataset_path: Path | str, run: Path, config: TrainConfig, group: Team) 
         at_end.callback(loader.close)
         progress = at_end.enter_context(Progress(f"fit {config.name}", settings.steps, step, quiet=not group.leads))
         stopping = at_end.enter_context(stop_on_signals())
-        log = board = None
+        journal = at_end.enter_context(Journal(run, step, config)) if group.leads else None
         if group.leads:
             atomic_write_bytes(run / CONFIG, (config.text() + "\n").encode())
-            log, board = RunLog(run, step), SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
-            at_end.callback(log.close)
-            at_end.callback(board.close)
 
         def record(kind: str, figures: dict[str, float]) -> None:
-            if log is not None and board is not None:
-                log.write(kind, step, figures)
-                for name, value in figures.items():
-                    board.add_scalar(f"{kind}/{name}", value, step)
+            if journal is not None:
+                journal.record(kind, step, figures)
 
         parameters = sum(p.numel() for p in model.parameters())
         progress.say(
