@@ -172,7 +172,7 @@ def _in_polygon(xy: F64, outline: F64) -> npt.NDArray[np.bool_]:
 
 def _brows(p: F64, marks: F64) -> tuple[F64, F64, F64]:
     """Return the place along a brow (0 inner end, 1 tail), the height over its middle line, and its direction."""
-    along, across, tangent = np.zeros(len(p)), np.full(len(p), FAR_MM), np.zeros((len(p), 3))
+    along, across, tangent = np.zeros(len(p)), np.full(len(p), np.inf), np.zeros((len(p), 3))
     for ids in ((21, 20, 19, 18, 17), (22, 23, 24, 25, 26)):
         line = _curve(marks[list(ids)] + np.array([0.0, 1.0, 0.0]), steps=20)
         found = cKDTree(line).query(p)
@@ -186,7 +186,7 @@ def _brows(p: F64, marks: F64) -> tuple[F64, F64, F64]:
         v = np.where(away[:, 1] >= 0, distance, -distance)
         along[better], across[better] = u[better], v[better]
         tangent[better] = direction[nearest[better]]
-    return along, across, tangent
+    return along, np.clip(across, -FAR_MM, FAR_MM), tangent
 
 
 def _away(p: F64, edge: F64) -> F64:

@@ -96,9 +96,9 @@ def cloth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     shade = 1 + 0.05 * smooth_noise(q[0] / 25, q[1] / 25, q[2] / 25, look.seed + 60)[0]
     _value, dx, dy, dz = smooth_noise(q[0] / 45, q[1] / 30, q[2] / 45, look.seed + 61)
     out[GRADIENT], out[GRADIENT + 1], out[GRADIENT + 2] = 0.014 * dx, 0.014 * dy, 0.014 * dz
-    keep = fade(1.2, footprint)
+    keep = fade(1.4, footprint)
     if keep > 0:
-        shade *= 1 + 0.12 * keep * np.sin(q[0] * 5.2) * np.sin(q[1] * 5.2)
+        shade *= 1 + 0.05 * keep * smooth_noise(q[0] / 0.7, q[1] / 0.7, q[2] / 0.7, look.seed + 62)[0]
     for k in range(3):
         out[ALBEDO + k] = look.shirt[k] * shade
     out[ROUGHNESS], out[SPECULAR] = 0.95, 0.2

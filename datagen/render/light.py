@@ -134,7 +134,7 @@ def random_light(rng: np.random.Generator) -> Light:
         fill, rim, around, floor = 0.12, 0.0, 0.6, 0.15
     elif kind == 1:  # softboxes
         key = (side * (0.35 + 0.6 * u[0]), 0.35 + 0.45 * u[1], 0.8, 0.12 + 0.2 * u[2], 0.16 + 0.2 * u[3])
-        fill, rim, around, floor = 0.05 + 0.18 * u[4], 0.6 * u[5], 0.06 + 0.12 * u[6], 0.04
+        fill, rim, around, floor = 0.05 + 0.18 * u[4], 0.4 * u[5], 0.06 + 0.12 * u[6], 0.04
     elif kind == 2:  # a window
         key = (side * (0.8 + 0.6 * u[0]), 0.1 + 0.3 * u[1], 0.85, 0.25 + 0.15 * u[2], 0.35)
         fill, rim, around, floor = 0.0, 0.15 * u[5], 0.08 + 0.12 * u[6], 0.05

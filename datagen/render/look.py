@@ -118,7 +118,7 @@ def draw_look(rng: np.random.Generator, traits: Traits | None = None) -> Look:
     return Look(
         seed=int(rng.integers(1, 2**30)),
         melanin=melanin,
-        blood=float(0.12 + 0.4 * u[7]),
+        blood=float(0.08 + 0.3 * u[7]),
         blood_contrast=float(0.5 + 0.7 * u[8]),
         mottle=float(0.5 + 0.9 * u[9]),
         freckles=float(u[10] ** 3 * max(0.0, 1 - 1.7 * melanin)),

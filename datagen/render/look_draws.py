@@ -19,7 +19,7 @@ def hair_colour(tone: float, red: float, fair: float) -> Colour:
     """Return linear RGB of hair; ``tone`` and ``red`` are uniform draws, ``fair`` is 1 for the palest skin."""
     light = tone**1.3 * (0.08 + 0.92 * fair) if fair > 0 else 0.15 * tone
     stops = np.array([DARK_HAIR, BROWN_HAIR, FAIR_HAIR])
-    colour = np.array([np.interp(light, [0.0, 0.45, 1.0], stops[:, k]) for k in range(3)])
+    colour = np.array([np.interp(light, [0.05, 0.45, 0.9], stops[:, k]) for k in range(3)])
     share = (0.85 if red > 0.9 else 0.0) * fair
     mixed = (1 - share) * colour + share * np.array(RED_HAIR)
     return float(mixed[0]), float(mixed[1]), float(mixed[2])

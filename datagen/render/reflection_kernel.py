@@ -64,7 +64,8 @@ def add_reflections(at, n, vx, vy, vz, surface, lamps, sky, out):  # type: ignor
             inverse = 1 / np.sqrt(hx * hx + hy * hy + hz * hz + 1e-12)
             nh = min(1.0, (n[0] * hx + n[1] * hy + n[2] * hz) * inverse)
             vh = (vx * hx + vy * hy + vz * hz) * inverse
-            fresnel = FRESNEL_SKIN + (1 - FRESNEL_SKIN) * max(0.0, 1 - vh) ** 5
+            # Rough skin mirrors far less at grazing angles than a smooth dielectric.
+            fresnel = FRESNEL_SKIN + (0.45 - FRESNEL_SKIN) * max(0.0, 1 - vh) ** 5
             # A lamp of finite size widens the lobe (Karis 2013).
             wide = 0.35 * (row[HALF] + row[HALF + 1]) / 2
             first = _lobe(nh, nl, nv, min(1.0, alpha + wide))
@@ -125,5 +126,5 @@ def hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out):  # type:
             sine = np.sqrt(max(0.0, 1 - along * along))
             gain = at[LAMPS + j] * min(1.0, lit) * cover * sine**power
             for k in range(3):
-                tint = 0.022 if lobe == 0 else 0.4 * surface[ALBEDO + k]
+                tint = 0.016 if lobe == 0 else 0.4 * surface[ALBEDO + k]
                 out[k] += gain * tint * row[COLOUR + k]

@@ -38,11 +38,17 @@ def ramp(low, high, x):  # type: ignore[no-untyped-def]
 def strands(q, f, wavelength, seed):  # type: ignore[no-untyped-def]
     """Return noise drawn out along the hair's direction, of about unit variance: strokes five wavelengths long."""
     total = 0.0
-    x, y, z = q[0] / wavelength, q[1] / wavelength, q[2] / wavelength
-    for k in range(4):
-        t = (k - 1.5) * 1.4
-        total += smooth_noise(x + t * f[FLOW], y + t * f[FLOW + 1], z + t * f[FLOW + 2], seed)[0]
-    return total / 1.9
+    # Turned off the axes, so that the noise's lattice does not show as a weave.
+    x = (0.742 * q[0] - 0.531 * q[1] + 0.409 * q[2]) / wavelength
+    y = (0.630 * q[0] + 0.769 * q[1] - 0.108 * q[2]) / wavelength
+    z = (-0.229 * q[0] + 0.356 * q[1] + 0.906 * q[2]) / wavelength
+    u = 0.742 * f[FLOW] - 0.531 * f[FLOW + 1] + 0.409 * f[FLOW + 2]
+    v = 0.630 * f[FLOW] + 0.769 * f[FLOW + 1] - 0.108 * f[FLOW + 2]
+    w = -0.229 * f[FLOW] + 0.356 * f[FLOW + 1] + 0.906 * f[FLOW + 2]
+    for k in range(5):
+        t = (k - 2) * 0.85
+        total += smooth_noise(x + t * u, y + t * v, z + t * w, seed)[0]
+    return total / 3.0
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

@@ -283,8 +283,8 @@ def _compiled(stamp):  # type: ignore[no-untyped-def]
                 else:
                     done = _subsamples(
                         head, head_weights, rest, rest_weights, y * factor, x * factor, factor, materials, faces,
-                        moving, fixed, camera_row, focal_px, centre, unit_mm, eyes, look, lamps, sky, at, fix, edges, work,
-                        radiance, total,
+                        moving, fixed, camera_row, focal_px, centre, unit_mm, eyes, look, lamps, sky, at, fix, edges,
+                        work, radiance, total,
                     )  # fmt: skip
                 for k in range(3):
                     image[y, x, k] = total[k] + background[y, x, k] * (1 - done * share)

@@ -15,6 +15,7 @@ from datagen.heads.base import HeadModel
 from datagen.heads.regions import REGIONS, mask_of
 from datagen.manifest import SimulatedSource
 from datagen.render.backends import make_renderer
+from datagen.render.shading import Part
 from datagen.sources.frame import Image
 from datagen.sources.simulation.arkit import arkit_curves
 from datagen.sources.simulation.departure import identity_departure
@@ -31,6 +32,7 @@ from datagen.sources.simulation.scanner import (
 )
 from datagen.sources.simulation.studio import Studio
 from datagen.sources.simulation.subject import PosedSurface, Subject
+from datagen.sources.simulation.teeth import Teeth, lacks_teeth
 from datagen.sources.simulation.tracker import RegistrationError, detected_landmarks
 
 F64 = npt.NDArray[np.float64]
@@ -41,10 +43,12 @@ MIN_PIECE = 30
 AIM_M = (0.0, -0.02, 0.0)
 # Share of the mouth's inside that reconstruction picks up.
 MOUTH_SHARE = 0.15
+# Rings of vertices, about a millimetre each, that are left out around what teeth hide.
+TEETH_MARGIN_RINGS = 2
 # Their order seeds the generators: new ones go to the end.
 _PURPOSES = (
     "person", "motion", "pose", "rig", "light", "look", "tracker", "mouth", "frame",
-    "departure", "backdrop", "sensor", "noise", "build",
+    "departure", "backdrop", "sensor", "noise", "build", "teeth",
 )  # fmt: skip
 
 
@@ -141,7 +145,12 @@ class SimulatedCapture:
         mouth = dense.regions == REGIONS["mouth_interior"]
         field = WaveField.draw((10e-3, 25e-3), self._rng("mouth"))(dense.points)[:, 0]
         threshold = np.quantile(field[mouth], 1 - MOUTH_SHARE) if mouth.any() else 0.0
-        self._scannable = ~mouth | (field > threshold)
+        self._mouth, self._scannable = mouth, ~mouth | (field > threshold)
+        self._teeth = (
+            Teeth(template, self.subject.shape(np.zeros(len(head.expression_names))), self._rng("teeth"))
+            if lacks_teeth(template)
+            else None
+        )
         self._studio = Studio(self.subject, self.cameras, self._rasteriser, self._rng) if images else None
 
     def _rng(self, purpose: str) -> np.random.Generator:
@@ -173,7 +182,7 @@ class SimulatedCapture:
         masks: dict[str, npt.NDArray[np.bool_]] = {}
         if self._studio is not None:
             noise = np.random.default_rng([self._seed, self._index, _PURPOSES.index("noise"), index])
-            images, masks = self._studio.pictures(surface, noise)
+            images, masks = self._studio.pictures(surface, self.teeth(surface), noise)
         # Detectors mark the skin, which the control mesh stands off by up to two millimetres.
         on_skin = self.subject.dense.subdivision.matrix[: len(template.vertices)] @ surface.template_vertices
         return SimulatedFrame(
@@ -187,11 +196,27 @@ class SimulatedCapture:
             masks=masks,
         )
 
+    def teeth(self, surface: PosedSurface) -> Part | None:
+        """Return the teeth of the posed subject, which no scan holds; none where the head model has its own."""
+        if self._teeth is None:
+            return None
+        return self._teeth.part(surface.template_vertices, surface.head_to_world)
+
     def _scan(
         self, surface: PosedSurface, noise_m: float, rng: np.random.Generator
     ) -> tuple[Mesh, npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         views = views_of_points(surface.vertices, surface.normals, self.subject.faces, self.cameras, self._rasteriser)
         seen = (views >= min(MIN_VIEWS, len(self.cameras))) & self._scannable
+        teeth = self.teeth(surface)
+        if teeth is not None and (seen & self._mouth).any():
+            # What teeth hide from a camera is not scanned: its picture shows the teeth there.
+            both = np.concatenate([surface.vertices, teeth.vertices]), np.concatenate([surface.normals, teeth.normals])
+            faces = np.concatenate([self.subject.faces, teeth.faces + len(surface.vertices)])
+            behind = views_of_points(*both, faces, self.cameras, self._rasteriser)[: len(views)]
+            lost = behind < views
+            for _ in range(TEETH_MARGIN_RINGS):
+                lost[self.subject.faces[lost[self.subject.faces].any(axis=1)]] = True
+            seen &= ~lost
         matrix = self._refinement.matrix
         positions = matrix @ surface.vertices
         active = punch_holes(positions, matrix @ seen.astype(np.float64) > 0.5, rng)

@@ -21,7 +21,6 @@ from datagen.render.sensor import expose, random_sensor, vary_sensor
 from datagen.render.shading import Part, Subject3D, light_scene, shade_image
 from datagen.sources.frame import Image
 from datagen.sources.simulation.subject import DenseTemplate, PosedSurface, Subject
-from datagen.sources.simulation.teeth import Teeth, lacks_teeth
 from datagen.sources.simulation.wardrobe import Shirt
 
 F64 = npt.NDArray[np.float64]
@@ -31,7 +30,7 @@ Generators = Callable[[str], np.random.Generator]
 # Mean melanin of the origins that anny mixes, between the palest and the darkest skin.
 ORIGIN_MELANIN = {"african": 0.78, "asian": 0.26, "caucasian": 0.17}
 # Cameras expose for the subject, but not fully: a dark face stays darker than a pale one.
-METERED_GREY, METERED_SHARE = 0.26, 0.45
+METERED_GREY, METERED_SHARE = 0.31, 0.45
 
 
 class Studio:
@@ -51,14 +50,12 @@ class Studio:
     ) -> None:
         self._subject, self._cameras, self._renderer = subject, cameras, renderer
         template = subject.head.template
-        self._fields, self._spread, self._coarse = _template_parts(subject.dense, template)
+        self.fields, self._spread, self._coarse = _template_parts(subject.dense, template)
         self.look = draw_look(generator("look"), traits_of(subject))
         light = random_light(generator("light"))
         self.light = light.scaled(_metered(self.look))
-        build = generator("build")
         self._rest = subject.shape(np.zeros(len(subject.head.expression_names)))
-        self._shirt = Shirt(template, build)
-        self._teeth = Teeth(template, self._rest, build) if lacks_teeth(template) else None
+        self._shirt = Shirt(template, generator("build"))
         backdrop = random_backdrop(generator("backdrop"))
         level = np.float32(_metered(self.look) ** 0.8)
         self._backgrounds = [level * backdrop.view(c.height, c.width, k) for k, c in enumerate(cameras)]
@@ -67,18 +64,17 @@ class Studio:
         self._sensors = [vary_sensor(model, draws) for _ in cameras]
 
     def pictures(
-        self, surface: PosedSurface, rng: np.random.Generator
+        self, surface: PosedSurface, teeth: Part | None, rng: np.random.Generator
     ) -> tuple[dict[str, Image], dict[str, npt.NDArray[np.bool_]]]:
         """Return each camera's picture (H, W, 3) uint8 sRGB and where the subject is in it, (H, W) bool."""
         posed = Subject3D(surface.vertices, surface.normals, surface.smooth_normals, self._subject.faces)
-        parts = [self._shirt.part(surface.template_vertices, self._rest, surface.head_to_world)]
-        parts.append(self.teeth(surface))
+        shirt = self._shirt.part(surface.template_vertices, self._rest, surface.head_to_world)
         scene = light_scene(
             posed,
-            self._fields,
+            self.fields,
             self.light,
             self._renderer,
-            parts=[part for part in parts if part is not None],
+            parts=[part for part in (teeth, shirt) if part is not None],
             blocker_faces=self._coarse,
             spread=self._spread,
         )
@@ -87,13 +83,6 @@ class Studio:
             linear, mask = shade_image(scene, camera, self._renderer, self.light, self.look, background)
             images[camera.name], masks[camera.name] = expose(linear, sensor, rng), mask
         return images, masks
-
-    def teeth(self, surface: PosedSurface) -> Part | None:
-        """Return the teeth of a posed subject, if its head model has none of its own."""
-        if self._teeth is None:
-            return None
-        R, t = surface.head_to_world[:3, :3], surface.head_to_world[:3, 3]
-        return self._teeth.part((surface.template_vertices - t) @ R, surface.head_to_world)
 
 
 def traits_of(subject: Subject) -> Traits:

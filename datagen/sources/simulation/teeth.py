@@ -50,8 +50,9 @@ class Teeth:
         self._faces = np.concatenate([upper[2], lower[2] + len(upper[0])]).astype(np.int32)
         self._places = np.concatenate([upper[1], lower[1]]).astype(np.float32)
 
-    def part(self, template_shape: F64, head_to_world: F64) -> Part:
-        """Return the teeth of a shape (V, 3) float64 template metres under a pose (4, 4)."""
+    def part(self, template_vertices: F64, head_to_world: F64) -> Part:
+        """Return the teeth of a posed template (V, 3) float64 world metres; the pose (4, 4) is the head's."""
+        template_shape = (template_vertices - head_to_world[:3, 3]) @ head_to_world[:3, :3]
         R, t = rigid_align(self._rest[self._jaw], template_shape[self._jaw])
         local = np.concatenate([self._upper, self._lower @ R.T + t])
         vertices = local @ head_to_world[:3, :3].T + head_to_world[:3, 3]

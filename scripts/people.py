@@ -1,0 +1,67 @@
+"""Pictures of simulated people for the documentation: a contact sheet, and one face at full size.
+
+python scripts/people.py --out docs/images
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from datagen.heads.registry import load_head
+from datagen.manifest import SimulatedSource
+from datagen.sources.simulation.capture import SimulatedCapture
+
+COLUMNS, ROWS, TILE = 6, 4, 264
+CLOSE_PIXELS, CLOSE_SHARE = 1400, 0.56
+QUALITY = 88
+
+
+def portrait(seed: int, subject: int, size: int) -> npt.NDArray[np.uint8]:
+    """Return a subject's picture (size, size, 3) at an instant and from a camera that the seed picks."""
+    rng = np.random.default_rng([seed, subject])
+    frames, cameras = 6, 5
+    source = SimulatedSource(
+        kind="simulated",
+        subjects=subject + 1,
+        frames=frames,
+        fps=2,
+        cameras=cameras,
+        image_size=size,
+        scan_vertices=2000,
+    )
+    capture = SimulatedCapture(source, seed, subject, load_head("anny"))
+    frame, camera = int(rng.integers(frames)), int(rng.integers(cameras))
+    return capture.frame(frame).images[capture.cameras[camera].name]
+
+
+def main() -> None:
+    """Write people.jpg and skin.jpg."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="Index of the first subject of the sheet.")
+    parser.add_argument("--close", type=int, default=15, help="Index of the subject shown at full size.")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    tiles = []
+    for k in range(ROWS * COLUMNS):
+        # Made larger than shown and cut to the face, as training crops are.
+        picture = portrait(arguments.seed, arguments.first + k, int(TILE / 0.80))
+        edge = (picture.shape[0] - TILE) // 2
+        tiles.append(picture[edge : edge + TILE, edge : edge + TILE])
+    rows = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
+    Image.fromarray(np.concatenate(rows)).save(arguments.out / "people.jpg", quality=QUALITY, optimize=True)
+    picture = portrait(arguments.seed, arguments.close, CLOSE_PIXELS)
+    half = int(CLOSE_PIXELS * CLOSE_SHARE / 2)
+    middle = CLOSE_PIXELS // 2
+    close = picture[middle - half : middle + half, middle - half : middle + half]
+    Image.fromarray(close).save(arguments.out / "skin.jpg", quality=QUALITY, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
