@@ -43,6 +43,8 @@ SAMPLES_VIEW = 8192
 QUEUE_SLOTS = 1 << 18
 GROUPS = 4096
 LANES = 64
+# Of a key, for the triangle; leaves the depth the precision of a float32, so that rounding does not decide a tie.
+FACE_BITS = 29
 # A launch counts its threads in 31 bits.
 MOST_THREADS = 2**31 - 1
 
@@ -234,7 +236,7 @@ class NvwarpRenderer:
         rig.cut = put("cut", cut, wp.bool)
         self._any_cut = bool(cut.any())
         rig.keys = take("keys", (n_views, cameras[0].height, cameras[0].width), wp.uint64)
-        rig.face_bits = max(1, (n_faces - 1).bit_length())
+        rig.face_bits = max(FACE_BITS, (n_faces - 1).bit_length())
         rig.near = NEAR_M
         rig.front = take("front", (n_views, n_faces), wp.bool)
         self._launch(nvwarp_raster.project, (n_views, n_vertices), rig)
@@ -268,12 +270,34 @@ class NvwarpRenderer:
         starts.fill_(-1)
         self._launch(nvwarp_mesh.run_starts, (n_corners,), keys, starts)
         self._launch(nvwarp_mesh.vertex_normals, (n_vertices,), vertices, faces, keys, corners, starts, normals)
+        return normals, self._edges(vertices, faces)
+
+    def _edges(self, vertices: Any, faces: Any) -> Any:
+        """Return the edges of a mesh; border vertices at the same place count as one, as to a surface they are."""
+        take = self._buffers.take
+        n_vertices, n_corners = vertices.shape[0], 3 * faces.shape[0]
         edges = nvwarp_contours.Edges()
         edges.codes, edges.sides = take("edges", (2 * n_corners,), wp.int64), take("sides", (2 * n_corners,), wp.int32)
         edges.count = n_corners
-        self._launch(nvwarp_mesh.edge_codes, tuple(faces.shape), faces, edges.codes, edges.sides)
-        wp.utils.radix_sort_pairs(edges.codes, edges.sides, n_corners)
-        return normals, edges
+        joined, found = take("joined", (n_vertices,), wp.int32), take("found", (1,), wp.int32)
+        border, codes = take("border", (n_vertices,), wp.bool), take("places", (2 * n_vertices,), wp.int64)
+        order = take("order of places", (2 * n_vertices,), wp.int32)
+        self._launch(nvwarp_mesh.number, (n_vertices,), joined)
+        self._sort_edges(faces, joined, edges)
+        border.zero_()
+        found.zero_()
+        self._launch(nvwarp_mesh.mark_border, (n_corners,), edges.codes, n_corners, border)
+        self._launch(nvwarp_mesh.place_codes, (n_vertices,), vertices, border, codes)
+        self._launch(nvwarp_mesh.number, (n_vertices,), order)
+        wp.utils.radix_sort_pairs(codes, order, n_vertices)
+        self._launch(nvwarp_mesh.join, (n_vertices,), vertices, codes, order, joined, found)
+        if int(found.numpy()[0]):
+            self._sort_edges(faces, joined, edges)
+        return edges
+
+    def _sort_edges(self, faces: Any, joined: Any, edges: Any) -> None:
+        self._launch(nvwarp_mesh.edge_codes, (faces.shape[0],), faces, joined, edges.codes, edges.sides)
+        wp.utils.radix_sort_pairs(edges.codes, edges.sides, edges.count)
 
     def _mark_edges(self, rig: Any, edges: Any, hide: bool, edge: Any) -> None:
         """Write the edge map of the views in ``rig``."""
