@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from shard_samples import build, flip
+from shard_remote import remote
+from shard_samples import build, flip, make_plan
 
-from datagen.errors import CorruptDatasetError, InputError, StorageError
+from datagen.errors import CorruptDatasetError, DatasetError, InputError, StorageError
 from datagen.shards import Dataset, ShardStream, StreamConfig, open_dataset
-from datagen.shards.access import ChunkReader, Patience
-from datagen.shards.cache import CachedStore, cached
+from datagen.shards.access import ChunkReader
 from datagen.shards.chunks import ChunkError
 from datagen.shards.metadata import chunk_path
 from datagen.shards.store import LocalStore, Store
+from datagen.shards.stream_mix import StreamMix
 
 CONFIG = StreamConfig(lengths=(1, 2), frames_per_batch=6, view_ratio=0.5, seed=4)
 ARRAYS = ("image", "canonical", "depth", "frame", "intrinsics")
@@ -35,57 +35,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(root: Path) -> Dataset:
     return open_dataset(root)
-
-
-class Remote:
-    """A store that is no local folder, to which things happen.
-
-    Parameters
-    ----------
-    root : Path
-    refuse : int
-        Reads that fail before one succeeds.
-    wait_s : float
-        Before each read.
-    """
-
-    def __init__(self, root: Path, refuse: int = 0, wait_s: float = 0.0) -> None:
-        self.inner, self.url = LocalStore(root), f"remote://{root.name}"
-        self.refuse, self.wait_s = refuse, wait_s
-        self.reads = 0
-
-    def read(self, key: str, start: int | None = None, length: int | None = None) -> bytes:
-        self.reads += 1
-        time.sleep(self.wait_s)
-        if self.refuse > 0:
-            self.refuse -= 1
-            raise StorageError("the store is busy")
-        return self.inner.read(key, start, length)
-
-    def size(self, key: str) -> int:
-        return self.inner.size(key)
-
-    def exists(self, key: str) -> bool:
-        return self.inner.exists(key)
-
-    def list(self, prefix: str = "") -> Iterator[str]:
-        return self.inner.list(prefix)
-
-    def write(self, key: str, data: bytes) -> None:
-        raise AssertionError(key, data)
-
-    def delete(self, key: str) -> None:
-        raise AssertionError(key)
-
-
-def remote(root: Path, **trouble: float) -> tuple[Dataset, Remote]:
-    """A dataset in a store that misbehaves from now on."""
-    store = Remote(root)
-    opened = Dataset(store, open_dataset(root).attrs)
-    opened.reader.patience = Patience(retries=2, wait_s=0.001)
-    for name, value in trouble.items():
-        setattr(store, name, value)
-    return opened, store
 
 
 def contents(stream: ShardStream) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
@@ -276,77 +225,6 @@ def test_a_missing_file_is_not_asked_for_again(root: Path) -> None:
     assert store.reads == before + 1
 
 
-def files_of(folder: Path) -> dict[str, int]:
-    sizes = {}
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # renamed or removed by a reader just now
-            sizes[path.name] = path.stat().st_size
-    return sizes
-
-
-def test_cache_answers_again_and_keeps_its_limit(root: Path, tmp_path: Path) -> None:
-    opened, store = remote(root)
-    dataset = cached(opened, tmp_path, 10**9)
-    with ShardStream(dataset, "train", CONFIG, workers=2) as stream:
-        first = contents(stream)
-        reads = store.reads
-        stream.load_state_dict(stream.state_dict() | {"epoch": 0})
-        for (_, arrays), (_, again) in zip(first, contents(stream), strict=True):
-            np.testing.assert_array_equal(arrays["image"], again["image"])
-    assert store.reads == reads
-    assert all(dataset.uuid in name for name in files_of(tmp_path))
-    total = sum(files_of(tmp_path).values())
-
-    small = tmp_path / "small"
-    limit = total // 3
-    dataset = cached(opened, small, limit)
-    with ShardStream(dataset, "train", CONFIG, workers=2) as stream:
-        for _ in stream:
-            assert sum(files_of(small).values()) <= limit * (1 + 1 / 16)
-    assert isinstance(dataset.store, CachedStore)
-    assert sum(files_of(small).values()) > limit // 4
-
-
-def test_cache_forgets_the_least_recently_used(root: Path, tmp_path: Path) -> None:
-    _, store = remote(root)
-    sizes = [len(store.read(f"train/frame/c.{k}")) + 4 for k in range(5)]
-    kept = CachedStore(store, tmp_path, "u", sum(sizes[:3]) + sizes[3] // 2)
-    for k in range(3):
-        kept.read(f"train/frame/c.{k}")
-        os.utime(next(p for p in tmp_path.iterdir() if f"c.{k}@" in p.name), (k, k))
-    kept.read("train/frame/c.0")  # used just now: 1 is the oldest
-    kept.read("train/frame/c.3")
-    names = " ".join(files_of(tmp_path))
-    assert "c.0@" in names
-    assert "c.3@" in names
-    assert "c.1@" not in names
-    assert not [name for name in files_of(tmp_path) if name.endswith(".part")]
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_cache_heals_files_a_crash_left(root: Path, tmp_path: Path, damage: str) -> None:
-    _, store = remote(root)
-    kept = CachedStore(store, tmp_path, "u", 10**6)
-    want = kept.read("train/frame/c.0")
-    (path,) = tmp_path.iterdir()
-    content = path.read_bytes()
-    if damage == "flipped":
-        flip(path, 3)
-    else:
-        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
-    assert kept.read("train/frame/c.0") == want
-    assert path.read_bytes() == content
-
-
-def test_cache_that_cannot_be_written_costs_speed_not_the_run(root: Path, tmp_path: Path) -> None:
-    _, store = remote(root)
-    kept = CachedStore(store, tmp_path / "cache", "u", 10**6)
-    (tmp_path / "cache").rmdir()
-    assert kept.read("train/frame/c.0") == store.read("train/frame/c.0")
-    with pytest.raises(InputError, match="a cache of 0 bytes"):
-        CachedStore(store, tmp_path, "u", 0)
-
-
 def test_threads_share_a_reader(root: Path) -> None:
     split = open_dataset(root)["train"]
     want = split.raw("image", 0, 72)
@@ -392,3 +270,32 @@ def test_arguments_are_checked(dataset: Dataset) -> None:
         ShardStream(dataset, "training")
     with pytest.raises(InputError, match="split is empty"):
         ShardStream(dataset, "test")
+
+
+def test_datasets_are_mixed_by_weight_and_go_on_exactly(dataset: Dataset) -> None:
+    def mixed() -> StreamMix:
+        streams = [ShardStream(dataset, split, replace(CONFIG, seed=k)) for k, split in enumerate(("train", "val"))]
+        return StreamMix(streams, (3, 1))
+
+    mix = mixed()
+    batches = mix.forever()
+    seen = [(turn, batch.samples.tolist()) for turn, batch in itertools.islice(batches, 21)]
+    for n in range(1, 22):
+        assert abs(sum(turn == 0 for turn, _ in seen[:n]) - 0.75 * n) <= 1
+    state = json.loads(json.dumps(mix.state_dict()))
+    after = [(turn, batch.samples.tolist()) for turn, batch in itertools.islice(batches, 9)]
+    again = mixed()
+    again.load_state_dict(state)
+    assert [(turn, batch.samples.tolist()) for turn, batch in itertools.islice(again.forever(), 9)] == after
+    with pytest.raises(InputError, match="state is of 0 streams"):
+        again.load_state_dict({})
+
+
+def test_different_canonical_spaces_are_not_mixed(dataset: Dataset, tmp_path: Path) -> None:
+    space = dict(dataset.plan.space) | {"half_extent": 0.2}
+    other = open_dataset(build(tmp_path / "dataset.zarr", make_plan(space=space)))
+    streams = [ShardStream(one, "train") for one in (dataset, other)]
+    with pytest.raises(DatasetError, match=r"different canonical spaces: half_extent \(0.15 and 0.2\)"):
+        StreamMix(streams, (1, 1))
+    with pytest.raises(InputError, match="one weight above 0"):
+        StreamMix(streams[:1], (0,))

@@ -25,6 +25,7 @@ from datagen.shards.split import Split
 from datagen.shards.statistics import stats
 from datagen.shards.stream import ShardStream, StreamBatch
 from datagen.shards.stream_config import StreamConfig
+from datagen.shards.stream_mix import StreamMix, check_same_space
 from datagen.shards.verify import Problem, VerifyReport, verify_dataset
 from datagen.shards.writer import write_unit
 
@@ -52,8 +53,10 @@ __all__ = [
     "StorageError",
     "StreamBatch",
     "StreamConfig",
+    "StreamMix",
     "VerifyReport",
     "atomic_write_bytes",
+    "check_same_space",
     "finalise",
     "list_records",
     "open_dataset",
