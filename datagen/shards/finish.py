@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datagen.errors import StorageError
 from datagen.shards.access import ChunkReader
-from datagen.shards.atomic import atomic_write_bytes, fsync_folder, is_temporary, storage_errors
+from datagen.shards.atomic import atomic_write_bytes, fsync_folder, is_temporary, make_folders, storage_errors
 from datagen.shards.index import IndexTables, index_problems
 from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, record_key, unit_files
 from datagen.shards.metadata import ROOT_METADATA, group_metadata, metadata_bytes, plan_documents, root_attributes
@@ -45,7 +45,7 @@ def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> D
     documents[ROOT_METADATA] = metadata_bytes(group_metadata(root_attributes(plan, files)))
     keep = {*documents, *files, *(record_key(unit) for unit in plan.units)}
     with storage_errors(f"finishing {root}"):
-        root.mkdir(parents=True, exist_ok=True)
+        make_folders(root)
         stale = [path for path in sorted(root.rglob("*")) if _is_ours(root, path, keep)]
         pending = {name: data for name, data in documents.items() if not _holds(root / name, data)}
         if stale or pending:
