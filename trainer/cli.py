@@ -172,6 +172,39 @@ def predict(
     print(f"{summary['frames']} frames in {out}; {page}; docs/prediction.md says what every file holds")
 
 
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A run folder (its best.pt), or a checkpoint file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file; usually .pt2 or .onnx.")],
+    kind: Annotated[
+        Literal["torch", "onnx"], typer.Option("--format", help="torch.export program, or ONNX.")
+    ] = "torch",
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=1, help="A fixed number of frames; default: any number from 3 to 64.")
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", min=14, help="Pixels a side; default: as trained.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Export a model to one file and check the file against the model on random images.
+
+    Example: `trainer export runs/model --out model.onnx --format onnx`
+    """
+    from trainer.export import TOLERANCE, export_model
+
+    result = export_model(checkpoint, out, kind, frames=frames, size=size)
+    if as_json:
+        differences = {str(count): value for count, value in result.differences.items()}
+        what = {"out": str(out), "frames": result.frames, "size": result.size, "outputs": result.outputs}
+        _print_json({**what, "differences": differences, "passed": result.passed, "mib": result.mib})
+    else:
+        for count, value in result.differences.items():
+            print(f"{count} frames: largest relative difference {value:.1e}, at most {TOLERANCE:.0e} is allowed")
+        size_text = f"{result.frames} frames of {result.size} pixels, {result.mib:.1f} MiB, {result.seconds:.0f} s"
+        print(f"{out}: {size_text}" if result.passed else f"{out} is not written: it does not agree with the model")
+    if not result.passed:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command line; errors made on purpose end in one clean message and their exit code."""
     # OpenMP threads that wait spin by default: on a machine with other work, two threads then take twice the

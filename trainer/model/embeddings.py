@@ -37,12 +37,12 @@ class Embeddings(nn.Module):
         patches = self.patch(images).float()
         size = (patches.shape[-2], patches.shape[-1])
         patches = patches.flatten(2).transpose(1, 2)
-        first = self.class_token.expand(len(images), -1, -1)
+        first = self.class_token.expand(images.shape[0], -1, -1)
         if self.positions is not None:
             place = self.positions_for(size)
             first, patches = first + place[:, :1], patches + place[:, 1:]
         if self.registers is not None:
-            first = torch.cat([first, self.registers.expand(len(images), -1, -1)], 1)
+            first = torch.cat([first, self.registers.expand(images.shape[0], -1, -1)], 1)
         return torch.cat([first, patches], 1)
 
     def positions_for(self, size: tuple[int, int]) -> torch.Tensor:

@@ -51,9 +51,10 @@ def reference_first(reference: torch.Tensor, frames: int) -> tuple[torch.Tensor,
         For :func:`reordered`.
     """
     number = torch.arange(frames, device=reference.device).expand(len(reference), frames)
-    # A stable sort by "is not the reference" moves nothing but the reference.
-    order = (number != reference[:, None]).long().argsort(dim=1, stable=True)
-    return order, order.argsort(1)
+    chosen = reference[:, None]
+    order = torch.where(number == 0, chosen, number - (number <= chosen).long())
+    undo = torch.where(number == chosen, 0, number + (number < chosen).long())
+    return order, undo
 
 
 def reordered(tokens: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
