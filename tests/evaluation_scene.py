@@ -125,5 +125,5 @@ def _regions(unit: np.ndarray) -> np.ndarray:
     labels[front & (np.abs(x) < 0.4) & (y < -0.55) & (y > -0.7)] = LABELS["lower_lip"]
     labels[front & ((x + 0.4) ** 2 + (y - 0.35) ** 2 < 0.04)] = LABELS["right_eye"]
     labels[front & ((x - 0.4) ** 2 + (y - 0.35) ** 2 < 0.04)] = LABELS["left_eye"]
-    labels[x < -0.9] = LABELS["right_ear"]
+    labels[x < -0.7] = LABELS["right_ear"]
     return labels
