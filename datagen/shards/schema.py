@@ -23,7 +23,7 @@ VERDICTS = ("", "pass", "review")  # "" where none was recorded
 # An image is stored to within this many of its 255 steps, unless the plan says otherwise.
 DEFAULT_IMAGE_ERROR = 1
 MAX_IMAGE_ERROR = 2
-_MANY_PLANES = 8  # from here on adding whole rows beats accumulating column by column
+_BAND_ROWS = 24  # about the square root of the usual height
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,19 @@ def restore_rows(stored: npt.NDArray[Any]) -> None:
     if not stored.size:
         return
     planes = stored.reshape(-1, *stored.shape[-2:])
-    if len(planes) < _MANY_PLANES:
-        np.add.accumulate(planes, axis=-2, dtype=stored.dtype, out=planes)
-        return
-    rows = planes.transpose(1, 0, 2)
-    above = rows[0]
-    for row in rows[1:]:
-        np.add(row, above, out=row)
-        above = row
+    height, width = stored.shape[-2:]
+    # Sums within bands first, of all bands at once; then the sums of whole bands; then both together. Three dozen
+    # large additions instead of one for each row, and far faster than accumulating column by column.
+    bands = height // _BAND_ROWS
+    banded = planes[:, : bands * _BAND_ROWS].reshape(len(planes), bands, _BAND_ROWS, width)
+    for k in range(1, _BAND_ROWS):
+        np.add(banded[:, :, k], banded[:, :, k - 1], out=banded[:, :, k])
+    last = banded[:, :, -1]
+    for k in range(1, bands):
+        np.add(last[:, k], last[:, k - 1], out=last[:, k])
+    np.add(banded[:, 1:, :-1], banded[:, :-1, -1:], out=banded[:, 1:, :-1])
+    for row in range(max(bands * _BAND_ROWS, 1), height):
+        np.add(planes[:, row], planes[:, row - 1], out=planes[:, row])
 
 
 def encode_image(image: npt.NDArray[np.uint8], error: int) -> npt.NDArray[np.uint8]:
