@@ -1,12 +1,14 @@
 """The network against the public Depth Anything 3 package, layer by layer, with random weights.
 
 The package (`depth-anything-3` 0.1.1) is no dependency: put an unpacked copy, with addict, einops and omegaconf, on
-PYTHONPATH to run this. Nothing of it is replaced.
+PYTHONPATH to run this. Nothing of it is replaced. PARITY_SIZES=base,large,giant adds these at full width (giant takes
+20 GB of memory and some minutes).
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,8 +65,9 @@ def build_theirs(da3: SimpleNamespace, config: TrainConfig) -> Any:
     """Their network of the same sizes, with Face Anything's decoder, random weights everywhere."""
     torch.manual_seed(0)
     b, d = config.backbone, config.decoder
-    backbone = da3.dinov2.DinoV2("vits", list(b.taken), b.start, b.start, b.start, True)
-    if b.dim != 384:
+    names = {384: "vits", 768: "vitb", 1024: "vitl", 1536: "vitg"}
+    backbone = da3.dinov2.DinoV2(names.get(b.dim, "vits"), list(b.taken), b.start, b.start, b.start, True)
+    if b.dim not in names:
         backbone.pretrained = da3.vision_transformer.DinoVisionTransformer(
             img_size=518,
             patch_size=14,
@@ -99,8 +102,8 @@ def build_theirs(da3: SimpleNamespace, config: TrainConfig) -> Any:
 class Pair:
     """Their network and ours, filled from a file of theirs as their hub has it."""
 
-    def __init__(self, da3: SimpleNamespace, overrides: list[str], folder: Path) -> None:
-        config = load_config("small", overrides)
+    def __init__(self, da3: SimpleNamespace, size: str, overrides: list[str], folder: Path) -> None:
+        config = load_config(size, overrides)
         self.transform = da3.transform
         self.theirs = build_theirs(da3, config)
         published = nn.Module()
@@ -111,9 +114,14 @@ class Pair:
         self.path = folder / "model.safetensors"
 
 
-@pytest.fixture(scope="module", params=[[], GIANT_LIKE], ids=["small", "giant-like"])
+CASES = {"small": ("small", []), "narrow": ("small", GIANT_LIKE)}
+CASES |= {size: (size, []) for size in os.environ.get("PARITY_SIZES", "").split(",") if size}
+
+
+@pytest.fixture(scope="module", params=CASES)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return Pair(import_da3(), request.param, tmp_path_factory.mktemp("da3"))
+    size, overrides = CASES[request.param]
+    return Pair(import_da3(), size, overrides, tmp_path_factory.mktemp("da3"))
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -145,7 +153,7 @@ def test_every_block_and_every_map_agree(pair: Pair, clips: int, frames: int, he
         canonical = pair.theirs.deformation_head(features, height, width, patch_start_idx=0)
         pose = pair.theirs.cam_dec(features[-1][1])
         tokens = pair.ours.backbone(images)
-    assert len(our_blocks) == len(their_blocks) == 12
+    assert len(our_blocks) == len(their_blocks) == pair.ours.backbone.config.blocks
     errors |= {f"block {k}": relative(a, b) for k, (a, b) in enumerate(zip(our_blocks, their_blocks, strict=True))}
     errors |= {
         f"features {k}": relative(a, b[0]) for k, (a, b) in enumerate(zip(tokens.patches, features, strict=True))
