@@ -199,3 +199,39 @@ def test_bands_of_a_large_image_meet_without_a_seam(monkeypatch):
     assert whole.edge.any()
     for field in fields(whole):
         np.testing.assert_array_equal(getattr(whole, field.name), getattr(cut, field.name), err_msg=field.name)
+
+
+def test_the_order_of_a_mesh_does_not_matter():
+    """Vertices and triangles in random order: sorted inside, while what comes out counts as what went in."""
+    rng = np.random.default_rng(9)
+    vertices, faces = head_like(rng, 64)
+    doubled = np.concatenate([faces, faces[rng.permutation(len(faces))[:3000]]])
+    surface = attributes(vertices, doubled)
+    order, triangles = rng.permutation(len(vertices)), rng.permutation(len(doubled))
+    place = np.argsort(order)
+    shuffled = replace(
+        attributes(vertices[order], place[doubled[triangles]].astype(np.int32)), region=surface.region[order]
+    )
+    cameras = [camera_at(0.3, size=96), camera_at(0.3, distance=0.08, focal=60.0, size=96)]
+    for camera, seen in zip(
+        cameras, NumbaRenderer(threads=1).rasterise(shuffled.vertices, shuffled.faces, cameras), strict=True
+    ):
+        plain = NumbaRenderer(threads=1).rasterise(vertices, doubled, [camera])[0]
+        hit = plain.face >= 0
+        np.testing.assert_array_equal(seen.face >= 0, hit)
+        np.testing.assert_allclose(seen.depth, plain.depth, atol=1e-7)
+        # Of two triangles at the same place the lower index is seen, whichever list it is in.
+        found = np.sort(doubled[triangles[seen.face[hit]]], axis=1)
+        assert (found == np.sort(doubled[plain.face[hit]], axis=1)).all(axis=1).mean() > 0.9999
+        first: dict[tuple[int, ...], int] = {}
+        for index, original in enumerate(triangles):
+            first.setdefault(tuple(np.sort(doubled[original])), index)
+        assert all(first[tuple(corners)] == f for corners, f in zip(found, seen.face[hit], strict=True))
+    for a, b in zip(
+        NumbaRenderer(threads=1).render(surface, cameras),
+        NumbaRenderer(threads=1).render(shuffled, cameras),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a.edge, b.edge)
+        np.testing.assert_allclose(a.canonical, b.canonical, atol=1e-6)
+        np.testing.assert_allclose(a.normal, b.normal, atol=1e-5)

@@ -193,7 +193,22 @@ def shade_row(  # type: ignore[no-untyped-def]
 
 @jit
 def resolve_view(  # type: ignore[no-untyped-def]
-    keys, top, hide, faces, homogeneous, screen, inverse_z, front, table, rotation, rays, edge, depth, maps, edge_map
+    keys,
+    top,
+    hide,
+    faces,
+    places,
+    homogeneous,
+    screen,
+    inverse_z,
+    front,
+    table,
+    rotation,
+    rays,
+    edge,
+    depth,
+    maps,
+    edge_map,
 ):
     """Turn the keys of a band of rows into all maps of these rows; every pixel is written.
 
@@ -205,6 +220,8 @@ def resolve_view(  # type: ignore[no-untyped-def]
         Image row of the first.
     hide : bool
         Whether a pixel that shows the back of a triangle holds no surface.
+    places : (F,) int32
+        Where the triangle of each id is in ``faces``.
     faces, homogeneous, screen, inverse_z, front : see :func:`datagen.render.backends.numba_bands.arrange`
     table : tuple
         ``packed``, ``normals``, ``known`` of :func:`pack_surface`, and the (N,) uint8 regions.
@@ -234,7 +251,7 @@ def resolve_view(  # type: ignore[no-untyped-def]
         region_map[y, :first], region_map[y, last:] = np.uint8(0), np.uint8(0)
         for x in range(first, last):
             key = keys[row, x]
-            f = np.uint64(LOW_BITS - (key & LOW_BITS))
+            f = np.uint64(places[np.uint64(LOW_BITS - (key & LOW_BITS))]) if key else np.uint64(0)
             if key == 0 or (hide and not front[f]):
                 depth[y, x], region_map[y, x] = 0.0, 0
                 blended[x] = np.float32(0)

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.geometry.camera import Camera
-from datagen.geometry.mesh import Mesh
 from datagen.render.backends.inputs import NEAR_M, checked_inputs
 from datagen.render.backends.numba_bands import arrange
 from datagen.render.backends.numba_kernels import draw, project, resolve_fragments
+from datagen.render.backends.numba_order import OrderedMesh
 from datagen.render.edges import MeshEdges, Projection, pixel_matrix, view_contours
 from datagen.render.edges_kernel import mark_edges
 from datagen.render.maps import packed_surface, view_matrices
@@ -95,7 +95,7 @@ class NumbaRenderer:
         datagen.errors.MeshError, datagen.errors.CameraError
             As :func:`datagen.render.backends.inputs.checked_inputs`.
         """
-        mesh = checked_inputs(vertices, faces, cameras)
+        mesh = OrderedMesh.of(checked_inputs(vertices, faces, cameras))
         views = []
         for camera in cameras:
             shape = camera.height, camera.width
@@ -109,6 +109,7 @@ class NumbaRenderer:
                 keys,
                 band * view.rows,
                 mesh.faces,
+                mesh.places,
                 seen.homogeneous,
                 seen.screen,
                 seen.inverse_z,
@@ -130,8 +131,16 @@ class NumbaRenderer:
         datagen.errors.MeshError, datagen.errors.CameraError
             As :func:`datagen.render.backends.inputs.checked_inputs`.
         """
-        mesh = checked_inputs(surface.vertices, surface.faces, cameras)
-        table = packed_surface(surface)
+        mesh = OrderedMesh.of(checked_inputs(surface.vertices, surface.faces, cameras))
+        table = packed_surface(
+            SurfaceAttributes(
+                mesh.vertices,
+                mesh.faces,
+                mesh.sorted(surface.canonical),
+                mesh.sorted(surface.confidence),
+                mesh.sorted(surface.region),
+            )
+        )
         edges = MeshEdges.of(mesh.vertices, mesh.faces)
         matrices = [view_matrices(camera) for camera in cameras]
         views = [_room(camera) for camera in cameras]
@@ -158,6 +167,7 @@ class NumbaRenderer:
                 top,
                 hide_back_faces,
                 mesh.faces,
+                mesh.places,
                 seen.homogeneous,
                 seen.screen,
                 seen.inverse_z,
@@ -175,7 +185,7 @@ class NumbaRenderer:
 
     def _run(
         self,
-        mesh: Mesh,
+        mesh: OrderedMesh,
         cameras: Sequence[Camera],
         edges: MeshEdges | None,
         hide_back_faces: bool,
@@ -189,7 +199,7 @@ class NumbaRenderer:
             camera, seen, top = view.camera, view.seen, band * view.rows
             keys = np.zeros((min(view.rows, camera.height - top), camera.width), np.int64)
             fronts, backs = np.split(view.triangles(band), [view.start[2 * band + 1] - view.start[2 * band]])
-            draw(fronts, backs, mesh.faces, seen.homogeneous, seen.screen, seen.inverse_z, NEAR_M, top, keys)
+            draw(fronts, backs, mesh.faces, mesh.ids, seen.homogeneous, seen.screen, seen.inverse_z, NEAR_M, top, keys)
             finish(view, band, keys)
 
         def one_view(index: int) -> None:
@@ -207,7 +217,7 @@ class NumbaRenderer:
 
 
 def _prepared(
-    index: int, camera: Camera, mesh: Mesh, edges: MeshEdges | None, hide_back_faces: bool, least: int
+    index: int, camera: Camera, mesh: OrderedMesh, edges: MeshEdges | None, hide_back_faces: bool, least: int
 ) -> _View:
     """Project a mesh, and cut the image into bands: at least that many where it has the rows."""
     n = len(mesh.vertices)

@@ -214,7 +214,16 @@ def determinant(homogeneous, a, b, c):  # type: ignore[no-untyped-def]
 
 @jit
 def draw(
-    fronts: I32, backs: I32, faces: I32, homogeneous: F64, screen: I32, inverse_z: F64, near: float, top: int, keys: I64
+    fronts: I32,
+    backs: I32,
+    faces: I32,
+    ids: I32,
+    homogeneous: F64,
+    screen: I32,
+    inverse_z: F64,
+    near: float,
+    top: int,
+    keys: I64,
 ) -> None:
     """Draw triangles into a band of rows.
 
@@ -224,6 +233,8 @@ def draw(
         Triangles that matter here; all of them are drawn, but backs mostly lie behind fronts, and are dropped at once
         where everything in their tiles is nearer.
     faces : (F, 3) int32
+    ids : (F,) int32
+        By which triangles go into the keys, and the lowest of equally near ones is seen.
     homogeneous, screen, inverse_z : see :func:`project`
     near : float
         Metres.
@@ -233,13 +244,13 @@ def draw(
         Zeros; written.
     """
     empty = np.zeros((0, 0), np.int32)
-    _draw_all(fronts, faces, homogeneous, screen, inverse_z, near, top, keys, empty)
+    _draw_all(fronts, faces, ids, homogeneous, screen, inverse_z, near, top, keys, empty)
     if len(backs):
-        _draw_all(backs, faces, homogeneous, screen, inverse_z, near, top, keys, _farthest(keys))
+        _draw_all(backs, faces, ids, homogeneous, screen, inverse_z, near, top, keys, _farthest(keys))
 
 
 @jit
-def _draw_all(chosen, faces, homogeneous, screen, inverse_z, near, top, keys, farthest):  # type: ignore[no-untyped-def]
+def _draw_all(chosen, faces, ids, homogeneous, screen, inverse_z, near, top, keys, farthest):  # type: ignore[no-untyped-def]
     rows, width = keys.shape
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
     for i in range(len(chosen)):
@@ -247,7 +258,7 @@ def _draw_all(chosen, faces, homogeneous, screen, inverse_z, near, top, keys, fa
         a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
         x0, x1, x2 = np.int64(screen[a, 0]), np.int64(screen[b, 0]), np.int64(screen[c, 0])
         if OUTSIDE in (x0, x1, x2):
-            _fill_clipped(homogeneous, a, b, c, near, chosen[i], top, keys)
+            _fill_clipped(homogeneous, a, b, c, near, ids[f], top, keys)
             continue
         y0, y1, y2 = np.int64(screen[a, 1]), np.int64(screen[b, 1]), np.int64(screen[c, 1])
         first = max(np.int64(0), (min(x0, x1, x2) - half + one - 1) >> SUBPIXEL_BITS)
@@ -261,7 +272,7 @@ def _draw_all(chosen, faces, homogeneous, screen, inverse_z, near, top, keys, fa
             continue
         area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
         if area != 0:
-            _fill(x0, y0, x1, y1, x2, y2, z0, z1, z2, area, chosen[i], first, last, upper, lower, top, keys)
+            _fill(x0, y0, x1, y1, x2, y2, z0, z1, z2, area, ids[f], first, last, upper, lower, top, keys)
 
 
 @jit
@@ -307,9 +318,12 @@ def facing(faces: I32, homogeneous: F64, screen: I32, front: U8) -> None:
 
 @jit
 def resolve_fragments(  # type: ignore[no-untyped-def]
-    keys, top, faces, homogeneous, screen, inverse_z, face_map, weights, depth
+    keys, top, faces, places, homogeneous, screen, inverse_z, face_map, weights, depth
 ):
-    """Write triangle, weights and depth of the pixels of a band into the maps of the whole image."""
+    """Write triangle, weights and depth of the pixels of a band into the maps of the whole image.
+
+    ``places`` (F,) int32 says where the triangle of each id is in ``faces``.
+    """
     rows, width = keys.shape
     for row in range(rows):
         y = top + row
@@ -319,9 +333,11 @@ def resolve_fragments(  # type: ignore[no-untyped-def]
                 face_map[y, x], depth[y, x] = -1, 0.0
                 weights[y, x, 0], weights[y, x, 1], weights[y, x, 2] = 0.0, 0.0, 0.0
                 continue
-            f = LOW_BITS - (key & LOW_BITS)
-            wa, wb, wc, z = weights_at(x, y, faces[f, 0], faces[f, 1], faces[f, 2], homogeneous, screen, inverse_z)
-            face_map[y, x], depth[y, x] = f, z
+            face_map[y, x] = LOW_BITS - (key & LOW_BITS)
+            f = np.uint64(places[np.uint64(LOW_BITS - (key & LOW_BITS))])
+            wa, wb, wc, depth[y, x] = weights_at(
+                x, y, faces[f, 0], faces[f, 1], faces[f, 2], homogeneous, screen, inverse_z
+            )
             weights[y, x, 0], weights[y, x, 1], weights[y, x, 2] = wa, wb, wc
 
 
