@@ -146,13 +146,15 @@ def test_random_heads_and_cameras(name, seed):
     rng = np.random.default_rng(seed)
     vertices, faces = head_like(rng, 40)
     vertices = vertices @ Rotation.random(random_state=seed).as_matrix().T
-    size = int(rng.integers(20, 90))
+    size, distance = int(rng.integers(30, 90)), rng.uniform(0.2, 3.0)
     camera = off_centre(
         camera_at(
             rng.uniform(-3, 3),
-            distance=rng.uniform(0.2, 3.0),
+            distance=distance,
             size=size,
-            height=int(rng.integers(20, 90)),
+            height=int(rng.integers(30, 90)),
+            # The image is a quarter to half a metre wide where the head is.
+            focal=size * distance / rng.uniform(0.25, 0.5),
             skew=rng.uniform(-4, 4),
         ),
         *rng.uniform(-10, 10, 2),
@@ -166,7 +168,7 @@ def test_random_heads_and_cameras(name, seed):
     assert found.missed <= max(1, 0.001 * found.foreground)
     assert found.missed_inside == 0
     assert found.other_jump <= 1
-    if found.foreground:
+    if found.foreground > 100:
         assert found.depth_p99_mm <= 0.02
         assert found.canonical_p99_mm <= 0.02
         assert found.normal_p99_deg <= 0.1
