@@ -97,7 +97,9 @@ class Films:
         canvas = Image.fromarray((image * 0.6 + 100 * 0.4).astype(np.uint8))
         pen = ImageDraw.Draw(canvas)
         for k, colour in enumerate(map(tuple, self._colours.tolist())):
-            path = [tuple(row[k]) for row in self._tail if np.isfinite(row[k]).all()]
+            path: list[tuple[float, float]] = []
+            for row in self._tail:  # a tail does not bridge frames in which its point was lost
+                path = [*path, (float(row[k, 0]), float(row[k, 1]))] if np.isfinite(row[k]).all() else []
             if len(path) > 1:
                 pen.line(path, fill=colour, width=2)
             if self._tail and np.isfinite(self._tail[-1][k]).all():

@@ -123,9 +123,7 @@ def scale_between(old: Sequence[FrameMaps], new: Sequence[FrameMaps]) -> float:
     return float(np.exp(np.median(values))) if values.size >= _FEWEST_PIXELS else 1.0
 
 
-def _join(
-    old: list[FrameMaps], new: list[FrameMaps], first: int, shared: int, fade: int | None
-) -> list[FrameMaps]:
+def _join(old: list[FrameMaps], new: list[FrameMaps], first: int, shared: int, fade: int | None) -> list[FrameMaps]:
     """Bring a window to the scale and the world of the frames held from the one before.
 
     The scale's correction is gone after ``fade`` frames; None keeps it.
