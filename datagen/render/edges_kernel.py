@@ -75,6 +75,19 @@ def _inner_sign(side, front):  # type: ignore[no-untyped-def]
 
 
 @jit
+def _crossed(e, sign, ends, sides, front):  # type: ignore[no-untyped-def]
+    """Say whether any of more than two triangles of an edge lies on the other side, so that the surface goes on."""
+    for step in (-1, 1):
+        i = e + step
+        while 0 <= i < len(ends) and ends[i, 0] == ends[e, 0] and ends[i, 1] == ends[e, 1]:
+            for k in range(2):
+                if _inner_sign(sides[i, k], front) != sign:
+                    return True
+            i += step
+    return False
+
+
+@jit
 def contours(ends, sides, faces, homogeneous, screen, inverse_z, front, near, hide):  # type: ignore[no-untyped-def]
     """Return the occluding contours and borders of a view.
 
@@ -90,7 +103,7 @@ def contours(ends, sides, faces, homogeneous, screen, inverse_z, front, near, hi
     for e in range(len(ends)):
         s0, s1 = sides[e, 0], sides[e, 1]
         sign = _inner_sign(s0, front)
-        same_side = s1 >= 0 and sign == _inner_sign(s1, front)
+        same_side = s1 >= 0 and sign == _inner_sign(s1, front) and not _crossed(e, sign, ends, sides, front)
         turned = hide and s1 >= 0 and front[s0 >> 1] != front[s1 >> 1]
         if s1 >= 0 and not same_side and not turned:
             continue
