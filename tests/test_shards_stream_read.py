@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import logging
+import mmap
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from datagen.shards.access import ChunkReader
 from datagen.shards.chunks import ChunkError
 from datagen.shards.metadata import chunk_path
 from datagen.shards.store import LocalStore, Store
+from datagen.shards.stream_buffers import Buffers
 from datagen.shards.stream_mix import StreamMix
 
 CONFIG = StreamConfig(lengths=(1, 2), frames_per_batch=6, view_ratio=0.5, seed=4)
@@ -122,6 +126,32 @@ def test_memory_is_used_again_but_never_beneath_a_batch_that_is_kept(dataset: Da
         kept = [batch.arrays["image"] for batch in stream]
     for image, (_, arrays) in zip(kept, expected, strict=True):
         np.testing.assert_array_equal(image, arrays["image"])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_blocks_are_whole_pages_pinned_once_and_unpinned_when_they_go(shared: bool) -> None:
+    pinned: list[tuple[int, int]] = []
+    freed: list[int] = []
+
+    def pin(memory: np.ndarray) -> Callable[[], None]:
+        address = memory.ctypes.data
+        pinned.append((address, memory.nbytes))
+        return lambda: freed.append(address)
+
+    buffers = Buffers(shared=shared, pin=pin)
+    lent = [buffers.lend(5000) for _ in range(3)]
+    assert all(address % mmap.PAGESIZE == 0 and nbytes % mmap.PAGESIZE == 0 for address, nbytes in pinned)
+    pages = sorted(page for address, nbytes in pinned for page in range(address, address + nbytes, mmap.PAGESIZE))
+    assert len(pages) == len(set(pages))  # none shared: locking one block must not touch another
+    view = lent[0][1][10:20]
+    lent.clear()
+    gc.collect()
+    buffers.lend(5000)
+    assert len(pinned) == 3  # two had come back
+    assert not freed
+    del buffers, view
+    gc.collect()
+    assert sorted(freed) == sorted(address for address, _ in pinned)
 
 
 def test_filters_and_weights_by_content(dataset: Dataset, tmp_path: Path) -> None:

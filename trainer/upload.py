@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,13 @@ class Uploader:
         self.device = device
         self._under_way: deque[tuple[torch.cuda.Event, Arrays]] = deque()
 
-    def pin(self, memory: npt.NDArray[np.uint8]) -> None:
+    def pin(self, memory: npt.NDArray[np.uint8]) -> Callable[[], object] | None:
         """Lock the pages of a block that batches are read into, so that copies from it need no second copy.
+
+        Returns
+        -------
+        callable or None
+            What unlocks them; None where there is no GPU.
 
         Raises
         ------
@@ -40,14 +46,16 @@ class Uploader:
             If the system refuses.
         """
         if self.device.type != "cuda":
-            return
-        failure = torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)  # type: ignore[no-untyped-call]
+            return None
+        runtime, address = torch.cuda.cudart(), memory.ctypes.data  # type: ignore[no-untyped-call]
+        failure = runtime.cudaHostRegister(address, memory.nbytes, 0)
         if int(failure):
             raise InputError(
                 f"{memory.nbytes} bytes of memory cannot be locked for copies to the GPU ({failure})",
                 "a limit of locked memory (ulimit -l) above the size of the batches in flight",
                 "Raise the limit, or lower data.workers",
             )
+        return partial(runtime.cudaHostUnregister, address)
 
     def tensors(self, arrays: Arrays) -> Tensors:
         """Begin to copy arrays; what they lie in is kept until the copies are made."""

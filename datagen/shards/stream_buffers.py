@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 Memory = npt.NDArray[np.uint8]
-Pin = Callable[[Memory], None]
+# Called with whole pages that nothing else lies in; what it returns, if anything, is called before they are freed.
+Pin = Callable[[Memory], Callable[[], object] | None]
 
 _ALIGNMENT = 64
 
@@ -56,8 +57,11 @@ class Block:
     def __init__(self, nbytes: int, *, shared: bool) -> None:
         self.path: str | None = None
         self._file: int | None = None
+        nbytes = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
         if not shared:
-            self.memory: Memory = np.empty(nbytes, np.uint8)
+            whole = np.empty(nbytes + mmap.PAGESIZE, np.uint8)
+            begin = -whole.ctypes.data % mmap.PAGESIZE
+            self.memory: Memory = whole[begin : begin + nbytes]
             return
         if hasattr(os, "memfd_create"):
             # No name in any folder: nothing is left behind, however the process ends; not bounded by /dev/shm.
@@ -92,7 +96,7 @@ class Buffers:
     shared : bool
         Whether other processes are to write into them.
     pin : callable, optional
-        Called once with the memory of each new block, for example to lock its pages.
+        Called once with the memory of each new block, for example to lock its pages; it may return what undoes that.
     """
 
     def __init__(self, *, shared: bool = False, pin: Pin | None = None) -> None:
@@ -110,8 +114,9 @@ class Buffers:
         if block is None:
             block = Block(nbytes, shared=self._shared)
             self.made += 1
-            if self._pin is not None:
-                self._pin(block.memory)
+            undo = None if self._pin is None else self._pin(block.memory)
+            if undo is not None:
+                weakref.finalize(block, undo).atexit = False
         lease = _Lease(block.memory)
         weakref.finalize(lease, self._take_back, block).atexit = False
         return block, np.asarray(lease)
