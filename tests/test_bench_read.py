@@ -41,7 +41,9 @@ def test_peers_get_every_number_and_give_it_back(root: Path, setting: str) -> No
 
 
 def row(reader: str, rate: float, setting: str = "", workers: int = 2, access: str = "clips") -> Measured:
-    return Measured(ReadCase(reader, "", access, workers), setting, ReadResult(rate, 0.0, 1.0, 0.1, 10.0, 8))
+    return Measured(
+        ReadCase(reader, "", access, workers), setting, ReadResult(rate, 0.0, 1.0, 0.1, 10.0, 8, cpu_ms=1000 / rate)
+    )
 
 
 def test_figures_are_what_was_measured() -> None:
@@ -64,7 +66,7 @@ def test_figures_are_what_was_measured() -> None:
         Measured(
             ReadCase("decompression", "", "shuffled", 2),
             "",
-            ReadResult(0, 0, 0, 0, 0, 0, rates={"decompression": 1000.0, "blosc": 1200.0}),
+            ReadResult(0, 0, 0, 0, 0, 0, rates={"decompression": 1000.0, "blosc": 1200.0, "decompression_cpu_ms": 0.5}),
         ),
         Measured(ReadCase("canonface", "", "clips", 2, resume=True), "", ReadResult(0, 0, 0, 0.25, 0, 8, exact=True)),
     ]
@@ -74,6 +76,9 @@ def test_figures_are_what_was_measured() -> None:
         "ratio_fastest_peer": 1.5,
         "ratio_decompression": 0.9,
         "ratio_blosc": 0.75,
+        "cpu_ms_per_sample": 1000 / 900,
+        "cpu_ratio_fastest_peer": pytest.approx(1.5),
+        "cpu_ratio_decompression": pytest.approx(0.45),
         "bytes_per_sample": 500.0,
         "bytes_ratio_smallest_peer": 500 / 790,
         "bytes_ratio_source": 0.5,
@@ -92,7 +97,7 @@ def test_figures_are_what_was_measured() -> None:
 
 def test_the_better_of_two_rounds_counts() -> None:
     slow, fast = row("canonface", 10.0), row("canonface", 20.0)
-    assert better(slow, fast) is fast
+    assert better(slow, fast) == fast
     resumed = [Measured(replace(fast.case, resume=True), "", replace(fast.result, first_batch_s=s)) for s in (0.5, 0.2)]
     assert better(*resumed).result.first_batch_s == 0.2
 

@@ -112,17 +112,17 @@ class ReadBench:
     source_bytes: float = math.nan
     rows: list[Measured] = field(default_factory=list)
 
-    def rate(self, reader: str, setting: str = "", where: tuple[str, str, int] = JUDGED) -> float:
-        """Return samples a second of a reader in one case, NaN if it was not measured."""
+    def result(self, reader: str, setting: str = "", where: tuple[str, str, int] = JUDGED) -> ReadResult | None:
+        """Return what a reader reached in one case, None if it was not measured."""
         for row in self.rows:
             case = row.case
             cell = (case.access, "cold" if case.cold else "warm", case.workers)
             if (case.reader, row.setting, case.resume) == (reader, setting, False) and cell == where:
-                return row.result.samples_per_s
-        return math.nan
+                return row.result
+        return None
 
     def decompression(self, what: str, workers: int) -> float:
-        """Return samples a second of decompression alone."""
+        """Return a rate or a time of decompression alone."""
         found = [
             r.result.rates[what] for r in self.rows if r.case.reader == "decompression" and r.case.workers == workers
         ]
@@ -130,15 +130,20 @@ class ReadBench:
 
     def figures(self) -> dict[str, float]:
         """Return the figures of docs/streaming.md, NaN where something was not measured."""
-        ours, own_bytes = self.rate("canonface"), self.bytes_per_sample["canonface"]
-        peers = [self.rate(peer, setting) for peer in self.plan.against for setting in SETTINGS]
+        found, own_bytes = self.result("canonface"), self.bytes_per_sample["canonface"]
+        ours, cpu_ms = (math.nan, math.nan) if found is None else (found.samples_per_s, found.cpu_ms)
+        peers = [self.result(peer, setting) for peer in self.plan.against for setting in SETTINGS]
+        measured = [peer for peer in peers if peer is not None]
         sizes = [size for name, size in self.bytes_per_sample.items() if name != "canonface"]
         resumed = [r.result for r in self.rows if r.case.resume and r.case.reader == "canonface"]
         return {
             "samples_per_s": ours,
-            "ratio_fastest_peer": ours / max(peers) if peers else math.nan,
+            "ratio_fastest_peer": ours / max((p.samples_per_s for p in measured), default=math.nan),
             "ratio_decompression": ours / self.decompression("decompression", JUDGED[2]),
             "ratio_blosc": ours / self.decompression("blosc", JUDGED[2]),
+            "cpu_ms_per_sample": cpu_ms,
+            "cpu_ratio_fastest_peer": min((p.cpu_ms for p in measured), default=math.nan) / cpu_ms,
+            "cpu_ratio_decompression": self.decompression("decompression_cpu_ms", JUDGED[2]) / cpu_ms,
             "bytes_per_sample": own_bytes,
             "bytes_ratio_smallest_peer": own_bytes / min(sizes) if sizes else math.nan,
             "bytes_ratio_source": own_bytes / self.source_bytes,
@@ -221,9 +226,13 @@ def better(one: Measured, other: Measured) -> Measured:
     if one.case.resume:
         return min(one, other, key=lambda m: m.result.first_batch_s)
     if one.case.reader == "decompression":
-        rates = {what: max(rate, other.result.rates[what]) for what, rate in one.result.rates.items()}
+        rates = {
+            what: (min if what.endswith("_ms") else max)(rate, other.result.rates[what])
+            for what, rate in one.result.rates.items()
+        }
         return replace(one, result=replace(one.result, rates=rates))
-    return max(one, other, key=lambda m: m.result.samples_per_s)
+    faster = max(one, other, key=lambda m: m.result.samples_per_s)
+    return replace(faster, result=replace(faster.result, cpu_ms=min(one.result.cpu_ms, other.result.cpu_ms)))
 
 
 def _material(plan: ReadPlan, work: Path, source: list[Sample], progress: Progress) -> Dataset:
@@ -309,6 +318,6 @@ def _measure(case: ReadCase, setting: str, work: Path, progress: Progress) -> Me
     result = ReadResult(**json.loads(done.stdout.strip().splitlines()[-1]))
     rate = f"resumed in {result.first_batch_s:.2f} s" if case.resume else f"{result.samples_per_s:.0f} samples/s"
     if case.reader == "decompression":
-        rate = ", ".join(f"{what} {value:.0f} samples/s" for what, value in result.rates.items())
+        rate = ", ".join(f"{what} {value:.0f} samples/s" for what, value in result.rates.items() if "_ms" not in what)
     progress(f"{name}: {rate}")
     return Measured(case, setting, result)

@@ -109,8 +109,8 @@ def as_json(bench: ReadBench) -> dict[str, Any]:
             for name, (sign, limit) in GOALS.items()
         },
         "bytes_per_sample": {name: round(size) for name, size in bench.bytes_per_sample.items()},
-        "decompression_samples_per_s": {
-            str(row.case.workers): {what: round(rate, 1) for what, rate in row.result.rates.items()}
+        "decompression": {
+            str(row.case.workers): {what: round(rate, 3) for what, rate in row.result.rates.items()}
             for row in bench.rows
             if row.case.reader == "decompression"
         },
@@ -125,6 +125,7 @@ def as_json(bench: ReadBench) -> dict[str, Any]:
                 "mb_per_s": round(row.result.mb_per_s, 1),
                 "p99_ms": round(row.result.p99_ms, 1),
                 "first_batch_s": round(row.result.first_batch_s, 3),
+                "cpu_ms": round(row.result.cpu_ms, 3),
                 "memory_mb": round(row.result.memory_mb),
             }
             for row in bench.rows
@@ -152,15 +153,18 @@ def as_text(bench: ReadBench) -> list[str]:
         verdict = "" if goal is None or value is None else f"{goal['goal']:<8} {'met' if goal['met'] else 'MISSED'}"
         lines.append(f"{name:<26} {'–' if value is None else f'{value:.3f}':>12}  {verdict}".rstrip())
     lines += ["", "bytes a sample: " + ", ".join(f"{n} {size:,}" for n, size in content["bytes_per_sample"].items())]
-    for workers, rates in content["decompression_samples_per_s"].items():
-        told = ", ".join(f"{what} {rate:.0f} samples/s" for what, rate in rates.items())
+    for workers, rates in content["decompression"].items():
+        told = ", ".join(f"{what} {rate:.0f} samples/s" for what, rate in rates.items() if "_ms" not in what)
         lines.append(f"alone, {workers} threads: {told}")
-    lines += ["", f"{'':<34} {'workers':>7} {'samples/s':>9} {'MB/s':>7} {'p99 ms':>7} {'first s':>8} {'MB':>6}"]
+    lines += [
+        "",
+        f"{'':<34} {'workers':>7} {'samples/s':>9} {'MB/s':>7} {'p99 ms':>7} {'first s':>8} {'cpu ms':>7} {'MB':>6}",
+    ]
     for case in content["cases"]:
         name = f"{case['access']} {case['cache']} {case['reader']} {case['setting']}"
         lines.append(
             f"{name:<34} {case['workers']:>7} {case['samples_per_s']:>9.0f} {case['mb_per_s']:>7.0f} "
-            f"{case['p99_ms']:>7.1f} {case['first_batch_s']:>8.2f} {case['memory_mb']:>6}"
+            f"{case['p99_ms']:>7.1f} {case['first_batch_s']:>8.2f} {case['cpu_ms']:>7.2f} {case['memory_mb']:>6}"
         )
     for resumed in content["resume"]:
         exact = "exact" if resumed["exact"] else "other samples"
