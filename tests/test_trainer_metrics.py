@@ -105,6 +105,7 @@ def test_canonical_errors_of_each_region() -> None:
     regions = region_labels(labels)
     assert {name: values.tolist() for name, values in regions.items()} == {"face": [1, 2, 3], "mouth": [2, 3]}
     assert region_labels({"head": 1, "background": 0})["face"].tolist() == [1]
+    assert in_region(np.array([0, 7]), region_labels({})["face"]).all()
     region = np.array([[1, 2, 3, 4]])
     metrics = CanonicalMetrics(regions)
     said = np.zeros((3, 1, 4))

@@ -79,7 +79,7 @@ def evaluate(
     frames: int | None = None,
     report: Path | None = None,
     device_name: str = "auto",
-    speed_seconds: float = 10.0,
+    speed_seconds: float = 5.0,
 ) -> Result:
     """Measure a model and the baselines on one split.
 

@@ -23,6 +23,7 @@ from trainer.evaluation.surface import MapSurface, Places
 # The canonical surfaces of two frames were measured apart and differ by a fraction of a millimetre where both see the
 # same skin; pixels lie 0.5 to 2 mm apart.
 VISIBLE_MM = 1.0
+_STARTS_KEPT = 16
 _TRUE_NEIGHBOURS = 8  # the lips touch: the nearest few pixels may all belong to the other one
 
 
@@ -105,7 +106,8 @@ class Matcher(Protocol):
 class NearestNeighbour:
     """Match by the nearest neighbour in some coordinates of both views' foreground.
 
-    The foreground is the stored one, for every method alike; how well a model tells it is measured apart.
+    The foreground is the stored one, for every method alike; how well a model tells it is measured apart. The search
+    tree of the last view searched is kept, so whoever asks view after view builds each once. Queries are of one view.
 
     Parameters
     ----------
@@ -115,23 +117,27 @@ class NearestNeighbour:
 
     def __init__(self, coordinates: Callable[[View], npt.NDArray[Any]]) -> None:
         self._coordinates = coordinates
-        self._surfaces: dict[int, tuple[View, MapSurface]] = {}
+        self._searched: tuple[View, MapSurface] | None = None
+        self._asked: dict[int, tuple[Queries, npt.NDArray[Any]]] = {}
 
     def find(self, a: View, queries: Queries, b: View) -> tuple[Array, Array]:
         """Return pixels and points in ``b``; see :class:`Matcher`."""
-        places = self._surface(b).closest(queries.of(self._coordinates(a)))
+        places = self._surface(b).closest(self._query(a, queries))
         return places.pixels, places.points
 
-    def forget(self) -> None:
-        """Drop the search trees of the views seen so far."""
-        self._surfaces.clear()
+    def _query(self, view: View, queries: Queries) -> npt.NDArray[Any]:
+        # The queries are kept beside their coordinates, so that their id is not given to others.
+        if id(queries) not in self._asked:
+            if len(self._asked) >= _STARTS_KEPT:
+                self._asked.clear()
+            self._asked[id(queries)] = (queries, queries.of(self._coordinates(view)))
+        return self._asked[id(queries)][1]
 
     def _surface(self, view: View) -> MapSurface:
-        # The view is kept beside its tree, so that its id is not given to another one.
-        if id(view) not in self._surfaces:
+        if self._searched is None or self._searched[0] is not view:
             surface = MapSurface(self._coordinates(view), view.points, view.truth.surface, view.truth.intrinsics)
-            self._surfaces[id(view)] = (view, surface)
-        return self._surfaces[id(view)][1]
+            self._searched = (view, surface)
+        return self._searched[1]
 
 
 @dataclass(frozen=True)

@@ -108,12 +108,12 @@ class View:
         """Points of ``scaled_depth_m`` in camera axes, (3, H, W) metres."""
         return unproject(self.scaled_depth_m, self.truth.intrinsics)
 
-    @cached_property
+    @property
     def world_points(self) -> Array:
         """``points`` in world axes by the true camera, (3, H, W)."""
         return transform(rigid_inverse(self.truth.world_to_camera), self.points)
 
-    @cached_property
+    @property
     def head_points(self) -> Array:
         """``points`` in head axes by the true camera and the true head pose, (3, H, W)."""
         return transform(rigid_inverse(self.truth.head_to_world), self.world_points)

@@ -17,6 +17,7 @@ from trainer.evaluation.correspondence import (
     CorrespondenceErrors,
     Matcher,
     NearestNeighbour,
+    PairErrors,
     Queries,
     TrueSurface,
     draw_queries,
@@ -120,6 +121,51 @@ class Run:
     score_px: float = float("nan")
 
 
+class _Tracks:
+    """The points of a run's first frame on their way through it."""
+
+    def __init__(self, run: Run, queries: Queries, methods: Sequence[str]) -> None:
+        self._run = run
+        self._queries = queries
+        self._true = [queries.pixels]
+        self._visible = [np.ones(len(queries.rows), bool)]
+        self._said = [queries.of(run.views[0].canonical_m).astype(np.float64)]
+        self._found = {name: [queries.pixels] for name in methods}
+        self._errors_mm: dict[str, list[Array]] = {name: [] for name in methods}
+
+    def add(
+        self,
+        view: View,
+        true: Places,
+        visible: npt.NDArray[np.bool_],
+        found: Mapping[str, tuple[Array, Array]],
+        errors: Mapping[str, PairErrors],
+    ) -> None:
+        """Add the next frame."""
+        self._true.append(true.pixels)
+        self._visible.append(visible)
+        self._said.append(_interpolate(view.canonical_m, true))
+        for name, (pixels, _) in found.items():
+            self._found[name].append(pixels)
+            self._errors_mm[name].append(errors[name].points_mm)
+
+    def finish(self, matches: Mapping[str, MatchFigures]) -> Array:
+        """Hand the tracks to the figures and to the run; return the changes of the canonical coordinate, mm (M,)."""
+        run, uniform = self._run, self._queries.uniform
+        true, visible = np.stack(self._true)[:, uniform], np.stack(self._visible)[:, uniform]
+        true[~visible] = np.nan
+        for name, steps in self._found.items():
+            tracks = np.stack(steps)[:, uniform]
+            matches[name].tracking.add(tracks, true, visible, np.stack(self._errors_mm[name])[:, uniform])
+            run.tracks[name] = tracks
+        run.tracks["true"], run.visible = true, visible
+        shown = visible[1:]
+        error = np.linalg.norm(run.tracks[""] - true, axis=-1)[1:][shown]
+        run.score_px = float(np.median(error)) if error.size else float("nan")
+        change = np.linalg.norm(np.diff(np.stack(self._said)[:, uniform], axis=0), axis=-1) * MM_PER_M
+        return change[shown & visible[:-1]]
+
+
 class Evaluation:
     """The figures of a model and of the baselines, over runs, instants and pairs of people.
 
@@ -162,56 +208,36 @@ class Evaluation:
         for view, mean, surface in zip(run.views, run.mean_views, geometry.tolist(), strict=True):
             self.model.add(view, self._rng, surface)
             self.mean_map.add(mean, self._rng, surface)
-        count = len(run.views)
-        if count > 1:
-            matchers: dict[str, Matcher] = dict(self._nearest)
-            if self._with_flow:
-                matchers[FLOW] = FlowChain(run.views)
-            surfaces = [TrueSurface(view.truth) for view in run.views]
-            starts = np.unique(np.linspace(0, count - 2, min(self.options.starts, count - 1)).round().astype(int))
-            for start in starts.tolist():
-                self._follow(run, start, matchers, surfaces)
-        self._forget()
+        if len(run.views) > 1:
+            self._follow(run)
 
-    def _follow(self, run: Run, start: int, matchers: Mapping[str, Matcher], surfaces: Sequence[TrueSurface]) -> None:
-        first = run.views[start].truth
-        queries = self._draw(first)
-        if not len(queries.rows):
-            return
-        inside = self._inside(first, queries)
-        last = min(start + MAX_WINDOW, len(run.views) - 1)
-        true_px, seen = [queries.pixels], [np.ones(len(queries.rows), bool)]
-        found_px: dict[str, list[Array]] = {name: [queries.pixels] for name in matchers}
-        errors_mm: dict[str, list[Array]] = {name: [] for name in matchers}
-        said = [queries.of(run.views[start].canonical_m).astype(np.float64)]
-        for later in range(start + 1, last + 1):
-            places, visible = surfaces[later].find(first, queries)
-            true_px.append(places.pixels)
-            seen.append(visible)
-            said.append(_interpolate(run.views[later].canonical_m, places))
-            for name, matcher in matchers.items():
-                found = matcher.find(*self._pair(name, run, start, queries, later))
-                errors = end_point_errors(found, places, visible)
-                figures = self.matches[name]
-                figures.frames.add(errors, queries.uniform)
-                figures.motion.add(later - start, errors.pixels_px, inside)
-                found_px[name].append(found[0])
-                errors_mm[name].append(errors.points_mm)
-        if start:
-            return
-        uniform = queries.uniform
-        true, visible = np.stack(true_px)[:, uniform], np.stack(seen)[:, uniform]
-        true[~visible] = np.nan
-        for name, steps in found_px.items():
-            tracks = np.stack(steps)[:, uniform]
-            self.matches[name].tracking.add(tracks, true, visible, np.stack(errors_mm[name])[:, uniform])
-            run.tracks[name] = tracks
-        run.tracks["true"], run.visible = true, visible
-        shown = visible[1:]
-        error = np.linalg.norm(run.tracks[""] - true, axis=-1)[1:][shown]
-        run.score_px = float(np.median(error)) if error.size else float("nan")
-        change = np.linalg.norm(np.diff(np.stack(said)[:, uniform], axis=0), axis=-1) * MM_PER_M
-        self.canonical_jitter.append(change[shown & visible[:-1]])
+    def _follow(self, run: Run) -> None:
+        """Find the points of a few frames in all later ones; each later frame is prepared for searching once."""
+        matchers: dict[str, Matcher] = dict(self._nearest)
+        if self._with_flow:
+            matchers[FLOW] = FlowChain(run.views)
+        count = len(run.views)
+        places = np.unique(np.linspace(0, count - 2, min(self.options.starts, count - 1)).round().astype(int))
+        starts = [(start, self._draw(run.views[start].truth)) for start in places.tolist()]
+        starts = [(start, queries) for start, queries in starts if len(queries.rows)]
+        tracks = _Tracks(run, dict(starts)[0], tuple(matchers)) if starts and starts[0][0] == 0 else None
+        for later in range(1, count):
+            surface = TrueSurface(run.views[later].truth)
+            for start, queries in starts:
+                if not start < later <= start + MAX_WINDOW:
+                    continue
+                first = run.views[start].truth
+                inside = self._inside(first, queries)
+                true, visible = surface.find(first, queries)
+                found = {name: m.find(*self._pair(name, run, start, queries, later)) for name, m in matchers.items()}
+                errors = {name: end_point_errors(answer, true, visible) for name, answer in found.items()}
+                for name, e in errors.items():
+                    self.matches[name].frames.add(e, queries.uniform)
+                    self.matches[name].motion.add(later - start, e.pixels_px, inside)
+                if start == 0 and tracks is not None:
+                    tracks.add(run.views[later], true, visible, found, errors)
+        if tracks is not None:
+            self.canonical_jitter.append(tracks.finish(self.matches))
 
     def _pair(self, name: str, run: Run, start: int, queries: Queries, later: int) -> tuple[View, Queries, View]:
         views = run.mean_views if name == MEAN_MAP else run.views
@@ -221,12 +247,10 @@ class Evaluation:
         """Compare all cameras of one instant with the first; the views were predicted together."""
         for k in range(1, len(views)):
             self._compare(views[0], views[k], mean_views[0], mean_views[k], "views")
-        self._forget()
 
     def add_subjects(self, a: View, b: View, mean_a: View, mean_b: View) -> None:
         """Compare views of two people; each was predicted by itself."""
         self._compare(a, b, mean_a, mean_b, "subjects")
-        self._forget()
 
     def _compare(self, a: View, b: View, mean_a: View, mean_b: View, kind: str) -> None:
         queries = self._draw(a.truth)
@@ -247,10 +271,6 @@ class Evaluation:
         # Small regions were topped up: only the even draw speaks for the face as a whole.
         inside["face"] = inside["face"] & queries.uniform
         return inside
-
-    def _forget(self) -> None:
-        for matcher in self._nearest.values():
-            matcher.forget()
 
     def figures(self) -> dict[str, Any]:
         """Return every figure under its flat name, baselines prefixed by theirs."""

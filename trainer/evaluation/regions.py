@@ -22,12 +22,13 @@ REGION_NAMES = ("face", *_GROUPS)
 def region_labels(labels: Mapping[str, int]) -> dict[str, npt.NDArray[np.int64]]:
     """Return the labels of each region a dataset has, given its attribute ``regions``.
 
-    A dataset that names none of the parts of a face is one of whole heads: its every label is ``face``.
+    A dataset that names none of the parts of a face is one of whole heads: its every label is ``face``; without any
+    label at all, every pixel is.
     """
     groups = {"face": _FACE, **_GROUPS}
     found = {name: [labels[part] for part in parts if part in labels] for name, parts in groups.items()}
     if not found["face"]:
-        found["face"] = [value for value in labels.values() if value > 0]
+        found["face"] = [value for value in labels.values() if value > 0] or list(range(256))
     return {name: np.array(values, np.int64) for name, values in found.items() if values}
 
 

@@ -56,11 +56,16 @@ class Showcase:
                 self.views.append(ShownView(self._name(index), view))
         if math.isnan(run.score_px):
             return
+        last = len(run.tracks["true"]) - 1
         ends = Run(
-            run.indices[[0, -1]], [run.views[0], run.views[-1]], [], {k: v[[0, -1]] for k, v in run.tracks.items()},
-            run.visible[[0, -1]], run.score_px,
-        )  # fmt: skip
-        shown = ShownRun(f"{self._name(int(run.indices[0]))}, {len(run.indices)} frames", ends)
+            run.indices[[0, last]],
+            [run.views[0], run.views[last]],
+            [],
+            {name: places[[0, last]] for name, places in run.tracks.items()},
+            run.visible[[0, last]],
+            run.score_px,
+        )
+        shown = ShownRun(f"{self._name(int(run.indices[0]))}, {last + 1} frames", ends)
         self.best = sorted([*self.best, shown], key=lambda s: s.run.score_px)[:_RUNS]
         self.worst = sorted([*self.worst, shown], key=lambda s: -s.run.score_px)[:_RUNS]
 
