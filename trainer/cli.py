@@ -33,7 +33,9 @@ _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on
 def fit(
     dataset: Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an unfinished run there goes on.")],
-    config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or: tiny, demo, small.")] = "demo",
+    config: Annotated[
+        str, typer.Option("--config", "-c", help="A YAML file, or: tiny, demo, small, base, large, giant.")
+    ] = "demo",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration.")
     ] = None,
@@ -114,6 +116,12 @@ def predict(
         int | None, typer.Option("--size", min=14, help="Pixels of the longer side; default: as trained.")
     ] = None,
     masks: Annotated[Path | None, typer.Option("--masks", help="Folder of foreground masks, white on black.")] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            "--crop", help="Look at this part only: left,top,right,bottom in pixels, or about each or all masks."
+        ),
+    ] = None,
     foreground: Annotated[
         Literal["auto", "surface", "confidence", "all"],
         typer.Option("--foreground", help="Without masks: by the model's surface, by its depth confidence, or all."),
@@ -155,6 +163,7 @@ def predict(
         step=step,
         size=size,
         masks=masks,
+        crop=crop,
         foreground=foreground,
         cameras=cameras,
         fov_deg=fov,
