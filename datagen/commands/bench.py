@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from datagen.commands import bench_read, bench_render, bench_warp
+from datagen.commands import bench_read, bench_render, bench_warp, bench_write
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -14,6 +14,7 @@ bench = typer.Typer(
 bench_warp.register(bench)
 bench_render.register(bench)
 bench_read.register(bench)
+bench_write.register(bench)
 
 
 def register(app: typer.Typer) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datagen.errors import StorageError
 
 _TEMPORARY = ".tmp-"
+_FSYNCS_AT_ONCE = 8
 
 _REMEDIES = {
     errno.ENOSPC: ("the disk is full", "Free some space and run the same command again; finished work is kept"),
@@ -50,7 +52,7 @@ def storage_errors(doing: str) -> Iterator[None]:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: a rename survives a power cut only after this."""
+    """Make the names in a folder durable, or the bytes of a file: a rename survives a power cut only after this."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -58,9 +60,17 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def fsync_file(path: Path) -> None:
-    """Make the bytes of a file durable."""
-    fsync_folder(path)  # the same call: a descriptor opened for reading is enough
+def fsync_all(paths: Iterable[Path]) -> None:
+    """Make the bytes of files, or the names in folders, durable; several at a time, which file systems do as one.
+
+    Raises
+    ------
+    OSError
+        The first of any; the others are finished all the same.
+    """
+    with ThreadPoolExecutor(_FSYNCS_AT_ONCE, "fsync") as pool:
+        for done in [pool.submit(fsync_folder, path) for path in paths]:
+            done.result()
 
 
 def make_folders(folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import google_crc32c  # the implementation zarr itself depends on
@@ -16,9 +18,13 @@ from datagen.shards.metadata import is_map
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import ARRAYS, difference_rows
 
+_IN_FLIGHT = 1  # samples whose compression may lag behind
+
 
 class ShardPacker:
-    """Packs the samples of one shard as they come; compressed bytes alone are held.
+    """Packs the samples of one shard as they come; compressed bytes alone are held, and a sample or two in flight.
+
+    A thread compresses one sample while the caller makes the next; each is decompressed and compared at once.
 
     Parameters
     ----------
@@ -35,6 +41,8 @@ class ShardPacker:
         self._codecs: dict[str, Blosc] = {}
         self._count = 0
         self._name = unit.name
+        self._thread: ThreadPoolExecutor | None = None
+        self._flying: deque[tuple[dict[str, npt.NDArray[Any]], Future[dict[str, bytes]]]] = deque()
         for name, spec in ARRAYS.items():
             dtype = np.dtype(spec.dtype).newbyteorder("<")
             if is_map(spec):
@@ -55,12 +63,17 @@ class ShardPacker:
         StorageError
             If the compressor does not give back what it was given.
         """
-        packed = {}
+        stored = {}
         for name in self._maps:
             spec = ARRAYS[name]
             values = np.ascontiguousarray(row[name], np.dtype(spec.dtype).newbyteorder("<"))
-            packed[name] = self._pack(name, difference_rows(values) if spec.differenced else values)
-        self.add_packed(row, packed)
+            stored[name] = difference_rows(values) if spec.differenced else values
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "pack")
+        self._flying.append((stored, self._thread.submit(self._compress, stored)))
+        self._enter(row)
+        if len(self._flying) > _IN_FLIGHT:
+            self._land()
 
     def add_packed(self, row: dict[str, Any], packed: dict[str, bytes]) -> None:
         """Take over one sample whose maps are packed already.
@@ -70,25 +83,14 @@ class ShardPacker:
         row : mapping of the name of every small array to its value
         packed : mapping of the name of every map array to its chunk, checksum included
         """
-        for name, small in self._small.items():
-            small[self._count] = row[name]
+        self._finish()
+        self._enter(row)
         for name, chunks in self._maps.items():
             chunks.append(packed[name])
-        self._count += 1
-
-    def _pack(self, name: str, stored: npt.NDArray[Any]) -> bytes:
-        packed: bytes = with_crc(self._codecs[name].encode(stored))
-        back = np.empty(stored.shape, ARRAYS[name].dtype)
-        try:
-            decode_into(check_crc(packed, "sample"), back)
-        except ChunkError as error:
-            raise _not_given_back(self._name, name, self._count, str(error)) from None
-        if not np.array_equal(back, stored):
-            raise _not_given_back(self._name, name, self._count, "other values")
-        return packed
 
     def file(self, name: str) -> bytes:
-        """Return the whole file of one array, and forget its chunks."""
+        """Return the whole file of one array, and forget its chunks; StorageError as :meth:`add`."""
+        self._finish()
         if name in self._small:
             return with_crc(self._small.pop(name).tobytes())
         chunks = self._maps.pop(name)
@@ -99,15 +101,41 @@ class ShardPacker:
         index += [EMPTY, EMPTY] * (self._capacity - len(chunks))
         return b"".join([*chunks, with_crc(struct.pack(f"<{len(index)}Q", *index))])
 
+    def _enter(self, row: dict[str, Any]) -> None:
+        for name, small in self._small.items():
+            small[self._count] = row[name]
+        self._count += 1
+
+    def _compress(self, stored: dict[str, npt.NDArray[Any]]) -> dict[str, bytes]:
+        return {name: with_crc(self._codecs[name].encode(values)) for name, values in stored.items()}
+
+    def _land(self) -> None:
+        """Take the oldest sample in flight and compare what it decompresses to."""
+        stored, future = self._flying.popleft()
+        for name, packed in future.result().items():
+            back = np.empty(stored[name].shape, ARRAYS[name].dtype)
+            try:
+                decode_into(check_crc(packed, "sample"), back)
+                reason = "" if np.array_equal(back, stored[name]) else "other values"
+            except ChunkError as error:
+                reason = str(error)
+            if reason:
+                raise StorageError(
+                    f"shard {self._name}, sample {len(self._maps[name])}: {name} does not decompress to what was "
+                    f"compressed ({reason})",
+                    "the same values",
+                    "Check the memory of this machine",
+                )
+            self._maps[name].append(packed)
+
+    def _finish(self) -> None:
+        while self._flying:
+            self._land()
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+
 
 def with_crc(data: bytes) -> bytes:
     """Return bytes followed by their crc32c."""
     return data + int(google_crc32c.value(data)).to_bytes(4, "little")
-
-
-def _not_given_back(unit: str, name: str, sample: int, reason: str) -> StorageError:
-    return StorageError(
-        f"shard {unit}, sample {sample}: {name} does not decompress to what was compressed ({reason})",
-        "the same values",
-        "Check the memory of this machine",
-    )

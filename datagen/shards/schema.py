@@ -155,14 +155,13 @@ def encode_image(image: npt.NDArray[np.uint8], error: int) -> npt.NDArray[np.uin
     if not error:
         return image
     step = 2 * error + 1
-    values = np.arange(256)
-    encoded = np.empty_like(image)
-    for phase in range(step):
-        table = np.clip((values - phase + error) // step * step + phase, 0, 255).astype(np.uint8)
-        for channel in range(image.shape[-3]):
-            columns = (..., channel, slice(None), slice((phase - channel) % step, None, step))
-            encoded[columns] = table[image[columns]]
-    return encoded
+    channels, columns = image.shape[-3], image.shape[-1]
+    phase = ((np.arange(columns) + np.arange(channels)[:, None]) % step).astype(np.int16)[:, None]
+    steps = image + (error - phase)
+    steps //= np.int16(step)
+    steps *= np.int16(step)
+    steps += phase
+    return np.clip(steps, 0, 255, out=steps).astype(np.uint8)
 
 
 def encode_depth(depth_m: npt.NDArray[np.floating], scale: float) -> npt.NDArray[np.uint16]:
@@ -186,8 +185,12 @@ def decode_depth(steps: npt.NDArray[np.uint16], scale: float) -> npt.NDArray[np.
 
 def encode_canonical(canonical: npt.NDArray[np.floating]) -> npt.NDArray[np.uint16]:
     """Quantise [-1, 1] to 16383 levels in uint16, so that 0 is exact; values outside are clipped."""
-    clipped = np.clip(np.asarray(canonical, np.float64), -1.0, 1.0)
-    return np.rint((clipped + 1.0) * (CANONICAL_LEVELS / 2)).astype(np.uint16)
+    half = np.float32(CANONICAL_LEVELS // 2)
+    steps = np.multiply(canonical, half, dtype=np.float32)
+    np.rint(steps, out=steps)
+    np.clip(steps, -half, half, out=steps)
+    steps += half
+    return steps.astype(np.uint16)
 
 
 def decode_canonical(steps: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
@@ -197,7 +200,10 @@ def decode_canonical(steps: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
 
 def encode_normal(normal: npt.NDArray[np.floating]) -> npt.NDArray[np.int8]:
     """Quantise unit vectors to int8 steps of 1/127."""
-    return np.rint(np.clip(normal, -1, 1) * NORMAL_LEVELS).astype(np.int8)
+    limit = np.float32(NORMAL_LEVELS)
+    steps = np.multiply(normal, limit, dtype=np.float32)
+    np.rint(steps, out=steps)
+    return np.clip(steps, -limit, limit, out=steps).astype(np.int8)
 
 
 def decode_normal(steps: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
@@ -207,8 +213,10 @@ def decode_normal(steps: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
 
 def encode_confidence(confidence: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     """Quantise [0, 1] to uint8; anything above 0 stays above 0, because 0 means "no canonical coordinate"."""
-    c = np.clip(np.asarray(confidence, np.float64), 0, 1)
-    return np.where(c > 0, np.maximum(np.rint(c * CONFIDENCE_LEVELS), 1), 0).astype(np.uint8)
+    steps = np.multiply(confidence, np.float32(CONFIDENCE_LEVELS), dtype=np.float32)
+    np.rint(steps, out=steps)
+    np.maximum(steps, confidence > 0, out=steps)
+    return np.clip(steps, 0, CONFIDENCE_LEVELS, out=steps).astype(np.uint8)
 
 
 def decode_confidence(steps: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

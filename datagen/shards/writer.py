@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from datagen.errors import StorageError
-from datagen.shards.atomic import fsync_folder, make_folders, storage_errors
+from datagen.shards.atomic import fsync_all, make_folders, storage_errors
 from datagen.shards.encode import encode_samples
 from datagen.shards.ledger import FileDigest, ShardRecord, record_key, write_record
 from datagen.shards.metadata import ROOT_METADATA, chunk_path
@@ -73,6 +73,7 @@ def write_packed(root: Path, plan: DatasetPlan, unit: ShardUnit, content_key: st
             for name in ARRAYS:
                 files[name] = staging / name
                 digests[chunk_path(unit.split, name, unit.index)] = _stage(files[name], packer.file(name))
+            fsync_all(files.values())
             _publish(root, unit, files)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -86,11 +87,8 @@ def _record(plan: DatasetPlan, unit: ShardUnit, content_key: str, digests: dict[
 
 
 def _stage(path: Path, data: bytes) -> FileDigest:
-    """Write a file durably, read it back and compare; return the digest of its bytes."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file, read it back and compare; return the digest of its bytes. It is not durable yet."""
+    path.write_bytes(data)
     if path.read_bytes() != data:
         raise StorageError(
             f"{path} does not read back as written", "the bytes that were written", "Check the disk and memory"
@@ -101,11 +99,13 @@ def _stage(path: Path, data: bytes) -> FileDigest:
 def _publish(root: Path, unit: ShardUnit, files: dict[str, Path]) -> None:
     """Rename a shard's files into place, in the order of ``ARRAYS``, and make the names durable."""
     invalidate(root, unit)
+    folders = []
     for name, staged in files.items():
         target = root / chunk_path(unit.split, name, unit.index)
         make_folders(target.parent)
         os.replace(staged, target)
-        fsync_folder(target.parent)
+        folders.append(target.parent)
+    fsync_all(folders)
 
 
 def invalidate(root: Path, unit: ShardUnit) -> None:
