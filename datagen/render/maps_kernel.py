@@ -164,11 +164,12 @@ def shade_row(  # type: ignore[no-untyped-def]
     for row in (c0, c1, c2, n0, n1, n2, trust):
         row[:first], row[last:] = zero, zero
     seen[:first], seen[last:] = False, False
-    for x in range(first, last):
+    for column in range(first, last):
+        x = np.uint64(column)
         nx, ny, nz = blended[x, 4], blended[x, 5], blended[x, 6]
         fx, fy, fz = blended[x, 8], blended[x, 9], blended[x, 10]
-        column = np.float32(x)
-        rx, ry, rz = start_x + step_x * column, start_y + step_y * column, start_z + step_z * column
+        across = np.float32(column)
+        rx, ry, rz = start_x + step_x * across, start_y + step_y * across, start_z + step_z * across
         square = nx * nx + ny * ny + nz * nz
         side = one if nx * fx + ny * fy + nz * fz >= zero else -one
         towards = -side * (nx * rx + ny * ry + nz * rz)
@@ -258,7 +259,7 @@ def resolve_view(  # type: ignore[no-untyped-def]
                 continue
             a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
             wa, wb, wc, depth[y, x] = weights_at(x, y, a, b, c, homogeneous, screen, inverse_z)
-            blend_corners(x, f, wa, wb, wc, a, b, c, packed, normals, known, front, blended)
+            blend_corners(np.uint64(x), f, wa, wb, wc, a, b, c, packed, normals, known, front, blended)
             region_map[y, x] = region[nearest_corner(wa, wb, wc, a, b, c)] if known[f] else 0
         edge_factors(edge, row, factors)
         shade_row(y, first, last, blended, factors, rotation, rays, canonical, normal, confidence, mask)
@@ -293,7 +294,7 @@ def interpolate_view(  # type: ignore[no-untyped-def]
                 continue
             a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
             wa, wb, wc = weights[y, x, 0], weights[y, x, 1], weights[y, x, 2]
-            blend_corners(x, f, wa, wb, wc, a, b, c, packed, normals, known, front, blended)
+            blend_corners(np.uint64(x), f, wa, wb, wc, a, b, c, packed, normals, known, front, blended)
             region_map[y, x] = region[nearest_corner(wa, wb, wc, a, b, c)] if known[f] else 0
             first, last = min(first, x), x + 1
         edge_factors(edge, y, factors)
