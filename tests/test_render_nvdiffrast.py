@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from render_backends import renderer
+from render_backends import renderer, stood_in
 from render_scenes import attributes, camera_at, head_like, soup, sphere
 
 from datagen.bench.render_parity import compare_maps
@@ -24,7 +24,6 @@ if find_spec("warp") is None:
     pytest.skip("needs NVIDIA Warp", allow_module_level=True)
 
 from datagen.render.backends.nvdiffrast_backend import (
-    NvdiffrastRenderer,
     buffer_size,
     clip_matrix,
     clip_positions,
@@ -33,40 +32,6 @@ from datagen.render.backends.nvdiffrast_backend import (
     triangle_numbers,
 )
 from datagen.render.backends.nvwarp_backend import box_corners
-
-GRID = 16
-
-
-def on_grid(vertices, camera):
-    """Vertices moved so that they project to whole sixteenths of a pixel."""
-    pixels, z = camera.project(vertices)
-    snapped = np.floor(pixels * GRID + 0.5) / GRID
-    rays = np.column_stack([snapped, np.ones(len(z))]) @ np.linalg.inv(camera.K).T
-    R, t = camera.world_to_camera[:3, :3], camera.world_to_camera[:3, 3]
-    return (rays * z[:, None] - t) @ R
-
-
-class StandIn:
-    """Answers as nvdiffrast would, on the CPU, in buffers rounded up to its tiles; notes how it was asked."""
-
-    def __init__(self, snap=True):
-        self.snap = snap
-        self.asked = []
-
-    def __call__(self, mesh, cameras):
-        self.asked.append([camera.name for camera in cameras])
-        width, height = buffer_size(cameras)
-        seen = torch.full((len(cameras), height, width), -1, dtype=torch.int32)
-        for i, camera in enumerate(cameras):
-            vertices = on_grid(mesh.vertices, camera) if self.snap else mesh.vertices
-            face = renderer("numba").rasterise(vertices, mesh.faces, [camera])[0].face
-            seen[i, : camera.height, : camera.width] = torch.from_numpy(face)
-        return seen
-
-
-def stood_in(**change):
-    stand_in = StandIn(change.pop("snap", True))
-    return NvdiffrastRenderer(nearest_faces=stand_in, device="cpu", **change), stand_in
 
 
 @pytest.mark.parametrize("hide", [False, True])

@@ -219,6 +219,23 @@ def walk(samples: Samples, view: wp.int32, edge: Segment, sign: wp.int32, empty:
             t = stop
 
 
+@wp.func
+def is_crossed(rig: Rig, edges: Edges, view: wp.int32, i: wp.int32, sign: wp.int32) -> wp.bool:
+    """Return whether any of more than two triangles of an edge lies on the other side, so that the surface goes on."""
+    code = edges.codes[i]
+    j = i - 1
+    while j >= 0 and edges.codes[wp.max(j, 0)] == code:
+        if inner_sign(rig, view, edges.sides[j]) != sign:
+            return True
+        j -= 1
+    j = i + 2
+    while j < edges.count and edges.codes[wp.min(j, edges.count - 1)] == code:
+        if inner_sign(rig, view, edges.sides[j]) != sign:
+            return True
+        j += 1
+    return False
+
+
 @wp.kernel
 def trace(rig: Rig, edges: Edges, samples: Samples, hide: wp.bool) -> None:
     """Leave a sample in every pixel that a contour or border crosses; launched over (V, 3 F)."""
@@ -240,7 +257,7 @@ def trace(rig: Rig, edges: Edges, samples: Samples, hide: wp.bool) -> None:
         empty = hide and not front
     else:
         s1 = edges.sides[i + 1]
-        if sign == inner_sign(rig, view, s1):
+        if sign == inner_sign(rig, view, s1) and not is_crossed(rig, edges, view, i, sign):
             empty = hide and not rig.front[view, nearer(rig, view, s0, s1, a, b) >> 1]
         elif not hide or front == rig.front[view, s1 >> 1]:
             return
