@@ -173,6 +173,16 @@ def test_window_mixes_more_and_keeps_more_shards_open() -> None:
     assert stored.tolist() == list(range(len(index)))
 
 
+def test_window_holds_whole_performances_where_clips_reach_across_them() -> None:
+    index, per_shard, window = tables(40, 4, 50), 16, 4
+    config = StreamConfig(lengths=(2,), view_ratio=0.5, window=window, frames_per_batch=2)
+    sequence = EpochOrder(inputs(index, config, per_shard=per_shard), 0).sequence()
+    place = np.argsort(sequence)
+    spans = [np.ptp(place[index.subject == subject]) for subject in range(40)]
+    assert max(spans) <= (window + 1) * 200 * 1.5  # 200 samples a performance; without units: most of the epoch
+    assert len(set(index.subject[sequence[:400]].tolist())) >= window - 1
+
+
 @pytest.mark.parametrize(("ratio", "low", "high"), [(0.0, 0, 0), (0.5, 0.4, 0.6), (1.0, 1, 1)])
 def test_shares_of_kinds_and_lengths(ratio: float, low: float, high: float) -> None:
     index = tables(60, 4, 16)

@@ -35,7 +35,8 @@ class StreamConfig:
     shuffle : bool
         Stored order if False: the same clips every epoch.
     window : int
-        Shards that are mixed with each other. More mixes better, and keeps more shards open at a time.
+        Shards that are mixed with each other; with clips of views, performances. More mixes better, and keeps more
+        shards open at a time.
     drop_last : bool
         Leave out the last batch of each kind and length where it is not full.
     min_confidence : float

@@ -55,8 +55,9 @@ class OrderInputs:
 class EpochOrder:
     """The batches of one epoch, in order.
 
-    Clips take a random place within ``window`` shards of the place of their own shard in a random order of the shards;
-    the batches of each kind and length are filled in that order and come when they are full.
+    Clips take a random place within ``window`` units of storage of the place of their own unit in a random order of all
+    units; the batches of each kind and length are filled in that order and come when they are full. A unit is a shard.
+    Where there are clips of views, which reach across a performance, it is the performances that begin in one shard.
 
     Parameters
     ----------
@@ -77,8 +78,9 @@ class EpochOrder:
         config = inputs.config
         rng = np.random.default_rng(_seed(inputs.digest, epoch))
         sets = cut_clips(inputs.layout, inputs.keep, config, rng)
-        shards = -(-len(inputs.layout) // inputs.samples_per_shard)
-        place = rng.permutation(shards) if config.shuffle else np.arange(shards)
+        unit = _units(inputs, any(clip_set.views for clip_set in sets))
+        units = int(unit.max()) + 1
+        place = rng.permutation(units)
         self._sets: list[Indices] = []
         batches: list[tuple[npt.NDArray[np.float64], int, npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
         for number, clip_set in enumerate(sets):
@@ -86,10 +88,10 @@ class EpochOrder:
             home = clips.min(axis=1)
             if not config.shuffle:
                 key = home.astype(np.float64)
-            elif config.window >= shards:
+            elif config.window >= units:
                 key = rng.random(len(clips))
             else:
-                key = place[home // inputs.samples_per_shard] + config.window * rng.random(len(clips))
+                key = place[unit[home]] + config.window * rng.random(len(clips))
             order = np.argsort(key, kind="stable")
             self._sets.append(clips[order])
             size = config.clips_per_batch(clip_set.length)
@@ -132,6 +134,15 @@ class EpochOrder:
 
 def _seed(digest: str, epoch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{digest}/{epoch}".encode()).digest()[:16], "little")
+
+
+def _units(inputs: OrderInputs, views: bool) -> Indices:
+    """Return the unit of storage of every sample, (N,) int64."""
+    samples = np.arange(len(inputs.layout))
+    first = np.full(int(inputs.layout.group.max()) + 1, len(samples), np.int64)
+    np.minimum.at(first, inputs.layout.group, samples)
+    begins = first[inputs.layout.group] if views else samples
+    return np.asarray(np.unique(begins // inputs.samples_per_shard, return_inverse=True)[1], np.int64).reshape(-1)
 
 
 def _weighted(clip_set: ClipSet, weight: npt.NDArray[np.float64], rng: np.random.Generator) -> Indices:
