@@ -202,6 +202,36 @@ def test_a_single_image_masks_cameras_and_parts(model: Path, photos: Path, tmp_p
     assert leaves_nothing(tmp_path, "photos", "masks", "one")
 
 
+def test_crops_about_masks_and_by_hand(model: Path, photos: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for k in range(3):
+        # The picture stands in the corner of a larger one; so does its mask.
+        with Image.open(photos / f"f{k + 8}.png") as picture:
+            large = Image.new("RGB", (100, 60), "black")
+            large.paste(picture.convert("RGB"), (60 + k, 20))
+        large.save(photos / f"f{k + 8}.png")
+        mask = Image.new("L", (100, 60))
+        mask.paste(255, (64 + k, 24, 84 + k, 44))
+        mask.save(masks / f"f{k + 8}.png")
+    found = {}
+    for crop, of_masks in (("each", masks), ("all", masks), ("60,20,90,50", None)):
+        options = PredictOptions(crop=crop, masks=of_masks, fov_deg=30, without=(*QUICK, "maps"))
+        predict(model, photos, tmp_path / "out", options, device_name="cpu")
+        with np.load(tmp_path / "out" / "cameras.npz") as cameras:
+            found[crop] = cameras["image_region"]
+            focal = 50 / np.tan(np.radians(15))
+            np.testing.assert_allclose(cameras["intrinsics_of_image"][:, 0, 0], focal, rtol=1e-5)
+            np.testing.assert_allclose(cameras["intrinsics_of_image"][:, 0, 2], 50, rtol=1e-5)
+    np.testing.assert_allclose(found["each"][1], [63.5, 22.5, 86.5, 45.5])
+    np.testing.assert_allclose(found["all"], np.tile([62.35, 21.35, 87.65, 46.65], (3, 1)))
+    np.testing.assert_allclose(found["60,20,90,50"][2], [60, 20, 90, 50])
+    for crop, message in (("each", "none are given"), ("5,5", "left,top,right,bottom"), ("200,0,230,30", "outside f8")):
+        with pytest.raises(InputError, match=message):
+            predict(model, photos, tmp_path / "new", PredictOptions(crop=crop), device_name="cpu")
+    assert leaves_nothing(tmp_path, "photos", "masks", "out")
+
+
 def test_mixed_sizes_large_images_and_odd_kinds(model: Path, photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (7680, 4320), "grey").save(photos / "g1.jpg")
     Image.new("L", (60, 30), 90).save(photos / "g2.png")

@@ -7,17 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from predict_scene import clip, truth
+from scipy.spatial.transform import Rotation
 from trainer_scene import HALF_EXTENT_M
 
 from datagen.shards import InputError, StorageError
-from trainer.prediction.cameras import FrameCamera, GivenCameras, focal_over_width, write_cameras
+from trainer.config import load_config
+from trainer.data import normalise_image
+from trainer.depth_unit import DepthUnit
+from trainer.model.joint import JointModel
+from trainer.prediction.cameras import FrameCamera, GivenCameras, assumed_intrinsics, write_cameras
 from trainer.prediction.foreground import Foreground, otsu
-from trainer.prediction.frames import SourceFrame, content_box, natural_key
+from trainer.prediction.frames import SourceFrame, fit_square, into_square, natural_key, out_of_square, place_in_square
 from trainer.prediction.geometry import normals_from_depth, unproject
+from trainer.prediction.network import WindowModel
 from trainer.prediction.output import MARKER, staged_folder
 from trainer.prediction.ply import write_points
 from trainer.prediction.splat import Orbit
@@ -194,13 +202,35 @@ def test_track_confidence_follows_the_models() -> None:
     assert ((high.confidence > 0.9) & (high.confidence <= 1)).all()
 
 
+def test_a_models_own_cameras_are_taken_in_metres() -> None:
+    torch.manual_seed(0)
+    unit = DepthUnit("dataset", 0.8, 0.04, 2.6)
+    model = JointModel(load_config("tiny", ["heads.camera=true"]), 28, unit).eval()
+    with torch.no_grad():
+        model.camera.translation.bias.copy_(torch.tensor([0.5, 0.0, -1.0]))
+    views = clip(0, 3)
+    usual = assumed_intrinsics(2.6, 28)
+    frames = [SourceFrame(str(k), v["image"], (0, 0, 28, 28), (28, 28), (0, 0, 28, 28)) for k, v in enumerate(views)]
+    maps = WindowModel(model, torch.device("cpu"), usual)(frames)
+    images = torch.from_numpy(normalise_image(np.stack([v["image"] for v in views])))[None]
+    with torch.no_grad():
+        camera = model(images, torch.from_numpy(usual).expand(1, 3, 3, 3)).camera[0].double().numpy()
+    for code, one in zip(camera, maps, strict=True):
+        pose = np.eye(4)
+        pose[:3, :3] = Rotation.from_quat(code[3:7]).as_matrix()
+        pose[:3, 3] = code[:3] * unit.unit
+        np.testing.assert_allclose(one.world_to_camera, np.linalg.inv(pose), atol=1e-5)
+        np.testing.assert_allclose(one.intrinsics[1, 1], 14 / np.tan(code[7] / 2), rtol=1e-4)
+        np.testing.assert_allclose(one.intrinsics[0, 0], 14 / np.tan(code[8] / 2), rtol=1e-4)
+
+
 def test_foreground_rules() -> None:
     rng = np.random.default_rng(0)
     head = np.zeros((20, 20), bool)
     head[4:15, 6:13] = True
     confidence = np.where(head, 30.0, 1.5).astype(np.float32) * rng.uniform(0.8, 1.25, (20, 20)).astype(np.float32)
     maps = FrameMaps(np.ones((20, 20), np.float32), np.zeros((3, 20, 20), np.float32), confidence, confidence)
-    frame = SourceFrame("a", np.zeros((3, 20, 20), np.uint8), (0, 2, 20, 18), (20, 16))
+    frame = SourceFrame("a", np.zeros((3, 20, 20), np.uint8), (0, 2, 20, 18), (20, 16), (0, 0, 20, 16))
     assert (Foreground("auto")(frame, maps) == head).all()
     everything = Foreground("all")(frame, maps)
     assert everything.sum() == 20 * 16
@@ -214,26 +244,49 @@ def test_cameras_read_back_as_they_were_written_at_any_size(tmp_path: Path) -> N
     K = np.array([[100, 0, 27.0], [0, 101, 29.0], [0, 0, 1]], np.float32)
     pose = np.eye(4, dtype=np.float32)
     pose[:3, 3] = [0.1, 0.2, 0.3]
-    box = content_box((80, 40), 56)
-    cameras = [FrameCamera(name, K, pose, box, (80, 40), None, "given", "given") for name in ("a", "b")]
+    box, region = place_in_square((80, 40), 56)
+    assert (box, region) == ((0, 14, 56, 42), (0, 0, 80, 40))
+    cameras = [FrameCamera(name, K, pose, box, (80, 40), region, None, "given", "given") for name in ("a", "b")]
     write_cameras(tmp_path, cameras)
     content = json.loads((tmp_path / "cameras.json").read_text())
     assert [f["name"] for f in content["frames"]] == ["a", "b"]
     assert content["frames"][0]["intrinsics"][0][0] == pytest.approx(100 * 80 / 56)
     given_cameras = GivenCameras(tmp_path / "cameras.json")
     image = np.zeros((3, 112, 112), np.uint8)
-    frame = given_cameras.attach(SourceFrame("b", image, content_box((40, 20), 112), (40, 20)), 1)
+    frame = given_cameras.attach(SourceFrame("b", image, (0, 28, 112, 84), (40, 20), (0, 0, 40, 20)), 1)
     np.testing.assert_allclose(frame.intrinsics, [[200, 0, 54], [0, 202, 58], [0, 0, 1]], rtol=1e-5)
     np.testing.assert_allclose(frame.world_to_camera, pose)
     with pytest.raises(InputError, match="other proportions"):
-        given_cameras.attach(SourceFrame("a", image, (0, 0, 112, 112), (40, 40)), 0)
+        given_cameras.attach(SourceFrame("a", image, (0, 0, 112, 112), (40, 40), (0, 0, 40, 40)), 0)
     with pytest.raises(InputError, match="has none for c"):
-        given_cameras.attach(SourceFrame("c", image, (0, 28, 112, 84), (40, 20)), 2)
+        given_cameras.attach(SourceFrame("c", image, (0, 28, 112, 84), (40, 20), (0, 0, 40, 20)), 2)
     for damage in ("{", '{"frames": []}', '{"frames": [{"width": 4}]}'):
         (tmp_path / "bad.json").write_text(damage)
         with pytest.raises(InputError, match=r"bad\.json"):
             GivenCameras(tmp_path / "bad.json")
-    assert focal_over_width(90) == pytest.approx(0.5)
+
+
+@given(st.integers(20, 90), st.integers(20, 90), st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_crop_shows_its_part_and_takes_the_camera_along(width: int, height: int, data: st.DataObject) -> None:
+    left, top = data.draw(st.integers(-9, width - 16)), data.draw(st.integers(-9, height - 16))
+    crop = (left, top, left + data.draw(st.integers(30, 60)), top + data.draw(st.integers(30, 60)))
+    crop = data.draw(st.sampled_from([crop, None]))
+    box, region = place_in_square((width, height), 56, crop)
+    assert min(box) >= 0
+    assert max(box) <= 56
+    K = np.array([[100, 0, 30.0], [0, 100, 20.0], [0, 0, 1]])
+    np.testing.assert_allclose(out_of_square(into_square(K, box, region), box, region), K, atol=1e-9)
+    # Colours that say where a pixel is: they must agree with what the camera says.
+    rows, columns = np.mgrid[:height, :width]
+    where = np.stack([2.5 * columns, 2.5 * rows, 0 * rows], -1).astype(np.uint8)
+    square, box, region = fit_square(Image.fromarray(where), 56, "a", (width, height), crop)
+    u, v = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
+    back = out_of_square(np.array([[1, 0, u + 0.5], [0, 1, v + 0.5], [0, 0, 1.0]]), box, region)[:2, 2]
+    np.testing.assert_allclose(square[:2, v, u] / 2.5, back - 0.5, atol=1.0)
+    outside = np.ones((56, 56), bool)
+    outside[box[1] : box[3], box[0] : box[2]] = False
+    assert (square[:, outside] == np.array([[124], [116], [104]])).all()
 
 
 def test_stores_join_frames_without_changing_them(tmp_path: Path) -> None:

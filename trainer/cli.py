@@ -81,10 +81,8 @@ def evaluate(
     from trainer.evaluation.plan import EvaluationOptions
     from trainer.evaluation.tables import result_text
 
-    options = EvaluationOptions(limit=limit, seed=seed)
-    result = run_evaluate(
-        checkpoint, dataset, split, options=options, frames=frames, report=report, device_name=_device(device)
-    )
+    options = EvaluationOptions(frames=frames, limit=limit, seed=seed)
+    result = run_evaluate(checkpoint, dataset, split, options=options, report=report, device_name=_device(device))
     if as_json:
         _print_json(result.to_json())
         return
@@ -118,9 +116,7 @@ def predict(
     masks: Annotated[Path | None, typer.Option("--masks", help="Folder of foreground masks, white on black.")] = None,
     crop: Annotated[
         str | None,
-        typer.Option(
-            "--crop", help="Look at this part only: left,top,right,bottom in pixels, or about each or all masks."
-        ),
+        typer.Option("--crop", help="Part to look at: left,top,right,bottom in pixels; or each, all: about the masks."),
     ] = None,
     foreground: Annotated[
         Literal["auto", "surface", "confidence", "all"],

@@ -96,7 +96,7 @@ def write_image(path: Path, pixels: npt.NDArray[np.uint8 | np.uint16]) -> None:
     from PIL import Image
 
     try:
-        Image.fromarray(pixels).save(path)
+        Image.fromarray(pixels).save(path, compress_level=3)  # twice as fast as 6, a tenth larger
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error}", "a writable folder", "Choose another one") from None
 

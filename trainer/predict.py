@@ -14,15 +14,16 @@ import numpy.typing as npt
 from datagen.shards import InputError
 from trainer.checkpoint import build_model, pick_device, read_checkpoint
 from trainer.prediction.cameras import (
+    FieldOfView,
     FrameCamera,
     GivenCameras,
     Origin,
     assumed_intrinsics,
-    focal_over_width,
     write_cameras,
 )
+from trainer.prediction.crop import make_crop
 from trainer.prediction.foreground import Foreground, MaskFolder
-from trainer.prediction.frames import FrameSource, ImageFiles, SourceFrame, image_files
+from trainer.prediction.frames import Crop, FrameSource, ImageFiles, SourceFrame, image_files
 from trainer.prediction.geometry import normals_from_depth
 from trainer.prediction.network import WindowModel
 from trainer.prediction.options import PARTS, PredictOptions
@@ -75,15 +76,16 @@ def predict(
     resolution = options.size or int(content["dataset"]["resolution"])
     if resolution % patch:
         raise InputError(f"--size {resolution}", f"a multiple of the model's patch, {patch}", "Round it")
-    frames = _frames_of(source, resolution, content, options, patch)
-    widths = model.depth_unit.focal_over_width if options.fov_deg is None else focal_over_width(options.fov_deg)
-    network = WindowModel(model, device, assumed_intrinsics(widths, resolution), options.fov_deg is None)
+    masks = None if options.masks is None else MaskFolder(options.masks)
+    frames = _frames_of(source, resolution, content, options, patch, make_crop(options.crop, masks))
+    usual = assumed_intrinsics(model.depth_unit.focal_over_width, resolution)
+    network = WindowModel(model, device, usual)
     without = _left_out(options)
     half_extent_m = float(content["dataset"]["half_extent_m"])
     with staged_folder(out) as staging:
         hidden = staging / ".frames"
         store = FrameStore(hidden if "maps" in without else staging / "maps" / "raw")
-        first_pass = _FirstPass(network, options, store)
+        first_pass = _FirstPass(network, options, masks, store)
         cameras = first_pass.run(frames, overlap)
         write_cameras(staging, cameras)
         show = ShowConfig(
@@ -122,13 +124,19 @@ def predict(
 class _FirstPass:
     """Read, predict and stitch; leave every frame in the store."""
 
-    def __init__(self, network: WindowModel, options: PredictOptions, store: FrameStore) -> None:
+    def __init__(
+        self, network: WindowModel, options: PredictOptions, masks: MaskFolder | None, store: FrameStore
+    ) -> None:
         self._network = network
         self._options = options
         self._store = store
         self._foreground = Foreground(options.foreground)
-        self._masks = None if options.masks is None else MaskFolder(options.masks)
-        self._given = None if options.cameras is None else GivenCameras(options.cameras)
+        self._masks = masks
+        self._given: GivenCameras | FieldOfView | None = None
+        if options.cameras is not None:
+            self._given = GivenCameras(options.cameras)
+        elif options.fov_deg is not None:
+            self._given = FieldOfView(options.fov_deg)
         self._blank: list[str] = []
 
     def run(self, frames: FrameSource, overlap: int) -> list[FrameCamera]:
@@ -138,7 +146,7 @@ class _FirstPass:
         windows = cut_windows(self._prepared(frames), options.frames, overlap)
         with Progress("predict", _expected(frames.count, options)) as progress:
             for frame, maps in stitch_windows(windows, self._network, overlap, options.drift):
-                camera = _camera(frame, maps, self._network.usual_intrinsics, options.fov_deg is not None)
+                camera = _camera(frame, maps, self._network.usual_intrinsics)
                 valid = self._foreground(frame, maps)
                 if not valid.any():
                     self._blank.append(frame.name)
@@ -163,27 +171,27 @@ class _FirstPass:
         }
 
     def _prepared(self, frames: FrameSource) -> Iterator[SourceFrame]:
-        for number, frame in enumerate(_sliced(frames, self._options)):
+        for number, frame in _sliced(frames, self._options):
             seen = frame if self._given is None else self._given.attach(frame, number)
             yield seen if self._masks is None else self._masks.attach(seen, number)
 
 
 def _frames_of(
-    source: Path, resolution: int, content: dict[str, Any], options: PredictOptions, patch: int
+    source: Path, resolution: int, content: dict[str, Any], options: PredictOptions, patch: int, crop: Crop | None
 ) -> FrameSource:
     if not source.exists():
         raise InputError(
             f"{source} does not exist", "an image, a folder of images, a video or a dataset", "Check the path"
         )
     if (source / "zarr.json").exists() or (source / "dataset.zarr").is_dir():
-        if options.size is not None:
-            raise InputError("--size is given for a dataset", "the dataset's own resolution", "Leave --size out")
+        if options.size is not None or crop is not None:
+            raise InputError("--size or --crop is given for a dataset", "its own images", "Leave it out")
         from trainer.prediction.dataset import DatasetClip
 
         return DatasetClip(source, content, options, patch)
     if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoFile(source, resolution)
-    return ImageFiles(image_files(source), resolution)
+        return VideoFile(source, resolution, crop)
+    return ImageFiles(image_files(source), resolution, crop)
 
 
 def _left_out(options: PredictOptions) -> set[str]:
@@ -194,11 +202,12 @@ def _left_out(options: PredictOptions) -> set[str]:
     return without
 
 
-def _sliced(frames: FrameSource, options: PredictOptions) -> Iterator[SourceFrame]:
+def _sliced(frames: FrameSource, options: PredictOptions) -> Iterator[tuple[int, SourceFrame]]:
+    """Yield the frames that are wanted, with their numbers in the source."""
     # Not itertools.islice: that would read on after the last frame that is wanted, into what may be damaged.
     for number, frame in enumerate(frames):
         if number >= options.start and (number - options.start) % options.step == 0:
-            yield frame
+            yield number, frame
         if options.stop is not None and number + 1 >= options.stop:
             return
 
@@ -208,8 +217,8 @@ def _expected(count: int | None, options: PredictOptions) -> int:
     return 0 if count is None else len(range(count)[options.start : options.stop : options.step])
 
 
-def _camera(frame: SourceFrame, maps: FrameMaps, usual: npt.NDArray[np.float32], fov_given: bool) -> FrameCamera:
-    K_from: Origin = "given" if fov_given else "assumed"
+def _camera(frame: SourceFrame, maps: FrameMaps, usual: npt.NDArray[np.float32]) -> FrameCamera:
+    K_from: Origin = "assumed"
     pose_from: Origin = "assumed"
     K, pose = usual, np.eye(4, dtype=np.float32)
     if frame.intrinsics is not None:
@@ -220,7 +229,9 @@ def _camera(frame: SourceFrame, maps: FrameMaps, usual: npt.NDArray[np.float32],
         pose, pose_from = frame.world_to_camera, "given"
     elif maps.world_to_camera is not None:
         pose, pose_from = maps.world_to_camera, "model"
-    return FrameCamera(frame.name, K, pose, frame.content, frame.original, frame.time_s, K_from, pose_from)
+    return FrameCamera(
+        frame.name, K, pose, frame.content, frame.original, frame.region, frame.time_s, K_from, pose_from
+    )
 
 
 def _predicted(
@@ -248,5 +259,6 @@ def _others(cameras: list[FrameCamera], half_extent_m: float) -> dict[str, npt.N
         "intrinsics_known": np.array(all(c.intrinsics_from == "given" for c in cameras)),
         "extrinsics_known": np.array(all(c.pose_from == "given" for c in cameras)),
         "content_box": np.array([c.content for c in cameras], np.int64),
+        "image_region": np.array([c.region for c in cameras]),
         "half_extent_m": np.array(half_extent_m),
     }

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.shards import InputError
-from trainer.prediction.frames import SourceFrame
+from trainer.prediction.frames import Box, Region, SourceFrame, into_square, out_of_square
 
 FORMAT = "canonface-cameras"
 Origin = Literal["given", "model", "assumed"]
@@ -33,6 +33,8 @@ class FrameCamera:
         Box of the image in the map.
     original : tuple of int
         Width and height of the image.
+    region : tuple of float
+        The part of the image that the box shows.
     time_s : float or None
     intrinsics_from, pose_from : {"given", "model", "assumed"}
     """
@@ -40,8 +42,9 @@ class FrameCamera:
     name: str
     intrinsics: npt.NDArray[np.float32]
     world_to_camera: npt.NDArray[np.float32]
-    content: tuple[int, int, int, int]
+    content: Box
     original: tuple[int, int]
+    region: Region
     time_s: float | None
     intrinsics_from: Origin
     pose_from: Origin
@@ -49,13 +52,7 @@ class FrameCamera:
     @property
     def of_image(self) -> npt.NDArray[np.float64]:
         """Intrinsics in the pixels of the original image."""
-        left, top, right, bottom = self.content
-        K = self.intrinsics.astype(np.float64)
-        K[0, 2] -= left
-        K[1, 2] -= top
-        K[0] *= self.original[0] / (right - left)
-        K[1] *= self.original[1] / (bottom - top)
-        return K
+        return out_of_square(self.intrinsics, self.content, self.region)
 
 
 class GivenCameras:
@@ -104,7 +101,6 @@ class GivenCameras:
         if which is None:
             raise InputError(f"cameras {self._path} has none for {frame.name}", "one for each frame", "Add it")
         _, size, K, pose = self._cameras[which]
-        left, top, right, bottom = frame.content
         width, height = frame.original
         if abs(size[0] / size[1] - width / height) > 0.02 * width / height:
             raise InputError(
@@ -113,11 +109,8 @@ class GivenCameras:
                 "cameras of these images (another scale will do, other proportions will not)",
                 "Give the cameras that belong to them",
             )
-        scaled = K.copy()
-        scaled[0] *= (right - left) / size[0]
-        scaled[1] *= (bottom - top) / size[1]
-        scaled[0, 2] += left
-        scaled[1, 2] += top
+        of_image = np.diag([width / size[0], height / size[1], 1.0]) @ K
+        scaled = into_square(of_image, frame.content, frame.region)
         pose32 = None if pose is None else pose.astype(np.float32)
         return replace(frame, intrinsics=scaled.astype(np.float32), world_to_camera=pose32)
 
@@ -145,17 +138,28 @@ def assumed_intrinsics(focal_over_width: float, resolution: int) -> npt.NDArray[
     return K
 
 
-def focal_over_width(fov_deg: float) -> float:
-    """Return the focal length, in lengths of the image's longer side, that sees this angle along it.
+class FieldOfView:
+    """One angle for all frames, along the image's longer side; the principal point is the image's centre.
 
     Raises
     ------
     InputError
         If the angle is not between 1 and 179 degrees.
     """
-    if not 1 <= fov_deg <= 179:
-        raise InputError(f"--fov {fov_deg:g}", "degrees between 1 and 179, along the image's longer side", "Correct it")
-    return 0.5 / float(np.tan(np.radians(fov_deg) / 2))
+
+    def __init__(self, degrees: float) -> None:
+        if not 1 <= degrees <= 179:
+            raise InputError(
+                f"--fov {degrees:g}", "degrees between 1 and 179, along the image's longer side", "Correct it"
+            )
+        self._focal = 0.5 / float(np.tan(np.radians(degrees) / 2))
+
+    def attach(self, frame: SourceFrame, number: int) -> SourceFrame:  # noqa: ARG002 - as GivenCameras
+        """Return a frame with its camera."""
+        width, height = frame.original
+        focal = self._focal * max(width, height)
+        K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+        return replace(frame, intrinsics=into_square(K, frame.content, frame.region).astype(np.float32))
 
 
 def write_cameras(folder: Path, cameras: list[FrameCamera]) -> None:
@@ -170,6 +174,7 @@ def write_cameras(folder: Path, cameras: list[FrameCamera]) -> None:
             "intrinsics_of_image": np.stack([c.of_image for c in cameras]).astype(np.float32),
             "world_to_camera": np.stack([c.world_to_camera for c in cameras]),
             "content_box": np.array([c.content for c in cameras], np.int64),
+            "image_region": np.array([c.region for c in cameras]),
             "image_size": np.array([c.original for c in cameras], np.int64),
             "time_s": np.array([np.nan if c.time_s is None else c.time_s for c in cameras]),
             "intrinsics_from": np.array([c.intrinsics_from for c in cameras]),

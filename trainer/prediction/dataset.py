@@ -41,6 +41,7 @@ class DatasetClip:
                 values["image"][0],
                 (0, 0, self._side, self._side),
                 (self._side, self._side),
+                (0.0, 0.0, float(self._side), float(self._side)),
                 float(tables.time[index]),
                 values["intrinsics"][0],
                 values["world_to_camera"][0],

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.shards import InputError
-from trainer.prediction.frames import IMAGE_SUFFIXES, SourceFrame, natural_key, read_mask
+from trainer.prediction.frames import IMAGE_SUFFIXES, Region, SourceFrame, natural_key, open_mask, read_mask
 from trainer.prediction.windows import FrameMaps
 
 Rule = Literal["auto", "surface", "confidence", "all"]
@@ -50,18 +50,37 @@ class MaskFolder:
         InputError
             If there is none, it cannot be read, or it has another size.
         """
-        if self._named is None:
-            self._named = frame.name in self._by_stem
-        if self._named:
-            path = self._by_stem.get(frame.name)
-        else:
-            path = self._files[number] if number < len(self._files) else None
-        if path is None:
-            wanted = f"{frame.name}.png or the like" if self._named else f"one for each frame; it holds {number}"
-            raise InputError(f"--masks {self._folder} has no mask for {frame.name}", wanted, "Add it")
-        mask = read_mask(path, frame)
+        mask = read_mask(self._path(frame.name, number), frame)
         self._any |= bool(mask.any())
         return replace(frame, mask=mask)
+
+    def extent(self, name: str, number: int) -> Region | None:
+        """Return the rectangle a frame's mask takes, pixels; None if it is empty.
+
+        Raises
+        ------
+        InputError
+            If there is no mask, or it cannot be read.
+        """
+        return open_mask(self._path(name, number)).getbbox()
+
+    def common_extent(self) -> Region | None:
+        """Return the rectangle all masks take together; None if all are empty."""
+        boxes = [box for path in self._files if (box := open_mask(path).getbbox()) is not None]
+        if not boxes:
+            return None
+        low, high = np.array(boxes)[:, :2].min(0), np.array(boxes)[:, 2:].max(0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    def _path(self, name: str, number: int) -> Path:
+        if self._named is None:
+            self._named = name in self._by_stem
+        in_order = self._files[number] if number < len(self._files) else None
+        path = self._by_stem.get(name) if self._named else in_order
+        if path is None:
+            wanted = f"{name}.png or the like" if self._named else f"one for each frame; it holds {len(self._files)}"
+            raise InputError(f"--masks {self._folder} has no mask for {name}", wanted, "Add it")
+        return path
 
     def check_any(self) -> None:
         """Refuse masks that are all empty.

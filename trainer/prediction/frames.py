@@ -22,6 +22,7 @@ SMALLEST_SIDE = 14  # pixels: less than one patch of the usual networks says not
 _MASK_THRESHOLD = 127
 
 Box = tuple[int, int, int, int]
+Region = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class SourceFrame:
         Left, top, right and bottom of the image proper within its padding, pixels.
     original : tuple of int
         Width and height of the image as it was found.
+    region : tuple of float
+        Left, top, right and bottom of the part of the original that ``content`` shows, its pixels.
     time_s : float or None
         From the start of the video.
     intrinsics : (3, 3) float32 or None
@@ -50,6 +53,7 @@ class SourceFrame:
     image: npt.NDArray[np.uint8]
     content: Box
     original: tuple[int, int]
+    region: Region
     time_s: float | None = None
     intrinsics: npt.NDArray[np.float32] | None = None
     world_to_camera: npt.NDArray[np.float32] | None = None
@@ -71,6 +75,13 @@ class FrameSource(Protocol):
         """Yield the frames."""
 
 
+class Crop(Protocol):
+    """Says which part of an image to look at."""
+
+    def __call__(self, name: str, number: int, size: tuple[int, int]) -> Region | None:
+        """Return a rectangle in the pixels of a frame of (width, height), None for the whole."""
+
+
 class ImageFiles:
     """Image files as frames.
 
@@ -79,13 +90,15 @@ class ImageFiles:
     paths : sequence of Path
     resolution : int
         Pixels a side of the square.
+    crop : Crop, optional
     """
 
     rate: float | None = None
 
-    def __init__(self, paths: Sequence[Path], resolution: int) -> None:
+    def __init__(self, paths: Sequence[Path], resolution: int, crop: Crop | None = None) -> None:
         self._paths = list(paths)
         self._resolution = resolution
+        self._crop = crop
 
     @property
     def count(self) -> int:
@@ -93,11 +106,13 @@ class ImageFiles:
         return len(self._paths)
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        for path in self._paths:
-            image = open_image(path, self._resolution)
+        for number, path in enumerate(self._paths):
+            # A crop needs the pixels that a JPEG decoded at a fraction would lack.
+            image = open_image(path, self._resolution if self._crop is None else None)
             original = original_size(path)
-            square, box = fit_square(image, self._resolution, path.name)
-            yield SourceFrame(path.stem, square, box, original)
+            wanted = None if self._crop is None else self._crop(path.stem, number, original)
+            square, box, region = fit_square(image, self._resolution, path.name, original, wanted)
+            yield SourceFrame(path.stem, square, box, original, region)
 
 
 def image_files(source: Path) -> list[Path]:
@@ -126,8 +141,8 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
-def open_image(path: Path, resolution: int) -> Image.Image:
-    """Open an image as RGB, turned as its EXIF says; large JPEGs are decoded at a fraction of their size.
+def open_image(path: Path, resolution: int | None = None) -> Image.Image:
+    """Open an image as RGB, turned as its EXIF says; with a resolution, large JPEGs are decoded at a fraction.
 
     Raises
     ------
@@ -138,7 +153,8 @@ def open_image(path: Path, resolution: int) -> Image.Image:
 
     try:
         with Image.open(path) as opened:
-            opened.draft("RGB", (2 * resolution, 2 * resolution))
+            if resolution is not None:
+                opened.draft("RGB", (2 * resolution, 2 * resolution))
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I") or image.mode == "F":
                 return _from_deep(image)
@@ -164,12 +180,26 @@ def original_size(path: Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def fit_square(image: Image.Image, resolution: int, name: str) -> tuple[npt.NDArray[np.uint8], Box]:
-    """Scale an image to fit a square and pad it with grey around its centre.
+def fit_square(
+    image: Image.Image, resolution: int, name: str, original: tuple[int, int], crop: Region | None = None
+) -> tuple[npt.NDArray[np.uint8], Box, Region]:
+    """Scale an image, or the square about a part of it, to fit a square; what is beyond the image is grey.
+
+    Parameters
+    ----------
+    image : Image
+        May be smaller than the original.
+    resolution : int
+    name : str
+        For messages.
+    original : tuple of int
+        Width and height of the image as it was found.
+    crop : Region, optional
+        Pixels of the original.
 
     Returns
     -------
-    (3, R, R) uint8, and the box of the image in it
+    (3, R, R) uint8, the box of the image in it, and the region of the original that the box shows
 
     Raises
     ------
@@ -178,25 +208,56 @@ def fit_square(image: Image.Image, resolution: int, name: str) -> tuple[npt.NDAr
     """
     from PIL import Image
 
-    if min(image.size) < SMALLEST_SIDE:
-        raise InputError(
-            f"{name} is {image.size[0]} × {image.size[1]} pixels",
-            f"at least {SMALLEST_SIDE} a side",
-            "Give an image that shows a head",
-        )
-    box = content_box(image.size, resolution)
-    size = (box[2] - box[0], box[3] - box[1])
+    box, region = place_in_square(original, resolution, crop)
+    shown = (region[2] - region[0], region[3] - region[1])
+    if min(shown) < SMALLEST_SIDE or min(box[2] - box[0], box[3] - box[1]) < 1:
+        what = f"{name} is {original[0]} × {original[1]} pixels"
+        if crop is not None:
+            what = f"the crop of {name} shows {max(shown[0], 0):.0f} × {max(shown[1], 0):.0f} of its pixels"
+        raise InputError(what, f"at least {SMALLEST_SIDE} a side", "Give an image that shows a head")
+    smaller = (image.size[0] / original[0], image.size[1] / original[1])
+    source = (region[0] * smaller[0], region[1] * smaller[1], region[2] * smaller[0], region[3] * smaller[1])
     square = Image.new("RGB", (resolution, resolution), PADDING)
-    square.paste(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0), box[:2])
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), box
+    size = (box[2] - box[0], box[3] - box[1])
+    square.paste(image.resize(size, Image.Resampling.LANCZOS, box=source, reducing_gap=3.0), box[:2])
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), box, region
 
 
-def content_box(size: tuple[int, int], resolution: int) -> Box:
-    """Return where an image of (width, height) lies in its square."""
-    scale = resolution / max(size)
-    width, height = (max(round(n * scale), 1) for n in size)
-    left, top = (resolution - width) // 2, (resolution - height) // 2
-    return left, top, left + width, top + height
+def place_in_square(size: tuple[int, int], resolution: int, crop: Region | None = None) -> tuple[Box, Region]:
+    """Return where an image of (width, height) lies in its square, and which region of it is shown there."""
+    width, height = size
+    left, top, right, bottom = crop or (0.0, 0.0, float(width), float(height))
+    side = max(right - left, bottom - top)
+    corner = ((left + right - side) / 2, (top + bottom - side) / 2)
+    region = (
+        max(corner[0], 0.0),
+        max(corner[1], 0.0),
+        min(corner[0] + side, float(width)),
+        min(corner[1] + side, float(height)),
+    )
+    scale = resolution / side
+    # Sizes are rounded, then placed: rounding both ends would make images of one size differ by a pixel.
+    extent = [max(round((region[k + 2] - region[k]) * scale), 1) for k in (0, 1)]
+    start = [min(int((region[k] - corner[k]) * scale), resolution - extent[k]) for k in (0, 1)]
+    return (start[0], start[1], start[0] + extent[0], start[1] + extent[1]), region
+
+
+def into_square(intrinsics: npt.NDArray[np.floating], box: Box, region: Region) -> npt.NDArray[np.float64]:
+    """Turn intrinsics in the original's pixels into those of the square."""
+    scale = ((box[2] - box[0]) / (region[2] - region[0]), (box[3] - box[1]) / (region[3] - region[1]))
+    K = np.asarray(intrinsics, np.float64).copy()
+    for axis in (0, 1):
+        K[axis] = (K[axis] - region[axis] * K[2]) * scale[axis] + box[axis] * K[2]
+    return K
+
+
+def out_of_square(intrinsics: npt.NDArray[np.floating], box: Box, region: Region) -> npt.NDArray[np.float64]:
+    """Turn intrinsics in the square's pixels into those of the original."""
+    scale = ((region[2] - region[0]) / (box[2] - box[0]), (region[3] - region[1]) / (box[3] - box[1]))
+    K = np.asarray(intrinsics, np.float64).copy()
+    for axis in (0, 1):
+        K[axis] = (K[axis] - box[axis] * K[2]) * scale[axis] + region[axis] * K[2]
+    return K
 
 
 def read_mask(path: Path, frame: SourceFrame) -> npt.NDArray[np.bool_]:
@@ -209,11 +270,7 @@ def read_mask(path: Path, frame: SourceFrame) -> npt.NDArray[np.bool_]:
     """
     from PIL import Image
 
-    try:
-        with Image.open(path) as opened:
-            mask = opened.convert("L")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as a mask: {error}", "an image file", "Replace it") from None
+    mask = open_mask(path)
     if mask.size != frame.original:
         raise InputError(
             f"mask {path} is {mask.size[0]} × {mask.size[1]} pixels",
@@ -222,9 +279,26 @@ def read_mask(path: Path, frame: SourceFrame) -> npt.NDArray[np.bool_]:
         )
     left, top, right, bottom = frame.content
     inside = np.zeros(frame.image.shape[1:], bool)
-    scaled = mask.resize((right - left, bottom - top), Image.Resampling.NEAREST)
+    scaled = mask.resize((right - left, bottom - top), Image.Resampling.NEAREST, box=frame.region)
     inside[top:bottom, left:right] = np.asarray(scaled) > _MASK_THRESHOLD
     return inside
+
+
+def open_mask(path: Path) -> Image.Image:
+    """Open a mask: 255 where the original is brighter than half, else 0.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            return opened.convert("L").point(lambda value: 255 if value > _MASK_THRESHOLD else 0)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as a mask: {error}", "an image file", "Replace it") from None
 
 
 def _from_deep(image: Image.Image) -> Image.Image:

@@ -57,8 +57,10 @@ def normals_from_depth(
 
 
 def transform(points: npt.NDArray[np.floating], camera_to_world: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Move points (N, 3) by a 4 × 4 matrix."""
-    return (points @ camera_to_world[:3, :3].T + camera_to_world[:3, 3]).astype(np.float32)
+    """Move points (3, ...) by a 4 × 4 matrix."""
+    flat = points.reshape(3, -1)
+    moved = camera_to_world[:3, :3].astype(flat.dtype) @ flat + camera_to_world[:3, 3:].astype(flat.dtype)
+    return moved.reshape(points.shape).astype(np.float32, copy=False)
 
 
 def _tangent(

@@ -27,8 +27,6 @@ class WindowModel:
     device : torch.device
     usual_intrinsics : (3, 3) float32
         For frames that come without.
-    use_cameras : bool
-        Take the model's own cameras where it has a camera head.
     """
 
     def __init__(
@@ -36,12 +34,10 @@ class WindowModel:
         model: JointModel,
         device: torch.device,
         usual_intrinsics: npt.NDArray[np.float32],
-        use_cameras: bool = True,
     ) -> None:
         self._model = model
         self._device = device
         self.usual_intrinsics = usual_intrinsics
-        self._use_cameras = use_cameras
 
     def __call__(self, frames: Sequence[SourceFrame]) -> list[FrameMaps]:
         """Predict the frames of one window together.
@@ -88,8 +84,8 @@ class WindowModel:
     def _cameras(
         self, encoded: torch.Tensor | None, size: tuple[int, ...]
     ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]:
-        """Return world to camera (S, 4, 4), metres, and intrinsics (S, 3, 3) of the camera head, if it is used."""
-        if encoded is None or not self._use_cameras:
+        """Return world to camera (S, 4, 4), metres, and intrinsics (S, 3, 3) of the camera head, if there is one."""
+        if encoded is None:
             return None, None
         from trainer.model.camera import decode_camera
 

@@ -31,6 +31,8 @@ class PredictOptions:
         Pixels of the longer side; the training resolution by default.
     masks : Path or None
         Folder of foreground masks.
+    crop : str or None
+        "each" or "all" (about the masks), or "left,top,right,bottom"; see :mod:`trainer.prediction.crop`.
     foreground : str
         See :class:`trainer.prediction.foreground.Foreground`.
     cameras : Path or None
@@ -54,6 +56,7 @@ class PredictOptions:
     step: int = 1
     size: int | None = None
     masks: Path | None = None
+    crop: str | None = None
     foreground: Rule = "auto"
     cameras: Path | None = None
     fov_deg: float | None = None

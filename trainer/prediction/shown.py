@@ -53,12 +53,11 @@ class Shown:
     @cached_property
     def points(self) -> npt.NDArray[np.float32]:
         """Every pixel's point in the world, (3, R, R) metres."""
-        flat = unproject(self.frame.depth, self.frame.intrinsics).reshape(3, -1).T
-        return transform(flat, self.camera_to_world).T.reshape(3, *self.frame.depth.shape)
+        return transform(unproject(self.frame.depth, self.frame.intrinsics), self.camera_to_world)
 
     @cached_property
     def track_points(self) -> npt.NDArray[np.float32]:
         """The tracks in the world, (N, 3) metres; NaN where lost."""
         if self.tracks is None:
             return np.zeros((0, 3), np.float32)
-        return transform(self.tracks.xyz, self.camera_to_world)
+        return transform(self.tracks.xyz.T, self.camera_to_world).T

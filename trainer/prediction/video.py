@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.shards import DependencyError, InputError, StorageError
-from trainer.prediction.frames import SourceFrame, fit_square
+from trainer.prediction.frames import Crop, SourceFrame, fit_square
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,6 +56,7 @@ class VideoFile:
     path : Path
     resolution : int
         Pixels a side of the square.
+    crop : Crop, optional
 
     Raises
     ------
@@ -65,9 +66,10 @@ class VideoFile:
         If the file is no video or has no video stream. Damage further in shows while iterating.
     """
 
-    def __init__(self, path: Path, resolution: int) -> None:
+    def __init__(self, path: Path, resolution: int, crop: Crop | None = None) -> None:
         self._path = path
         self._resolution = resolution
+        self._crop = crop
         self._av = import_av()
         with self._open() as container:
             stream = self._stream(container)
@@ -97,8 +99,11 @@ class VideoFile:
             raise self._damaged(done, f"it should hold {self.count} frames")
 
     def _frame(self, image: Image.Image, number: int, time_s: float | None) -> SourceFrame:
-        square, box = fit_square(image, self._resolution, f"{self._path.name} frame {number}")
-        return SourceFrame(f"{number:06d}", square, box, image.size, time_s)
+        stem = f"{number:06d}"
+        wanted = None if self._crop is None else self._crop(stem, number, image.size)
+        name = f"{self._path.name} frame {number}"
+        square, box, region = fit_square(image, self._resolution, name, image.size, wanted)
+        return SourceFrame(stem, square, box, image.size, region, time_s)
 
     def _open(self) -> Any:
         try:

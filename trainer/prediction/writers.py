@@ -108,10 +108,9 @@ class TrackArrays:
         row = shown.tracks
         if row is None:
             return
-        left, top, right, bottom = shown.camera.content
-        width, height = shown.camera.original
-        scale = np.array([width / (right - left), height / (bottom - top)])
-        in_image = ((row.xy - np.array([left, top])) * scale).astype(np.float32)
+        box, region = np.array(shown.camera.content), np.array(shown.camera.region)
+        scale = (region[2:] - region[:2]) / (box[2:] - box[:2])
+        in_image = ((row.xy - box[:2]) * scale + region[:2]).astype(np.float32)
         self._spool.add(row.arrays() | {"xy_image": in_image, "xyz_world": shown.track_points})
 
     def abandon(self) -> None:
