@@ -14,6 +14,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import zarr
+from independent_reader import IndependentReader
 from numcodecs import Blosc
 from shard_samples import build, flip, make_plan, make_sample, sample_keys, unit_samples
 
@@ -237,3 +238,20 @@ def test_a_shard_file_is_laid_out_as_documented(pristine: Path) -> None:
         depth = np.cumsum(differences, axis=0, dtype=np.uint16)
         expected = make_sample(*sample_keys("train")[64 + i]).depth
         assert np.abs(depth * 2e-5 - expected).max() <= 1.01e-5
+
+
+def test_a_reader_written_from_the_document_reads_every_value(pristine: Path) -> None:
+    reader, dataset = IndependentReader(pristine), open_dataset(pristine)
+    for split, samples in (("train", (0, 15, 16, 71)), ("val", (3, 23))):
+        for i in samples:
+            sample = dataset[split].sample(i)
+            for name in ARRAYS:
+                value = reader.value(split, name, i)
+                if name == "valid":
+                    assert value == 1
+                elif name == "verdict":
+                    assert ("", "pass", "review")[value] == sample.verdict
+                elif name in ("subject", "sequence", "camera"):
+                    assert value == getattr(sample, name)
+                else:
+                    np.testing.assert_allclose(value, getattr(sample, name), atol=1e-6)
