@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from evaluation_scene import LABELS, Ellipsoid, head_pose, turn
 
-from trainer.evaluation.alignment import apply, closest_point_fit, key_points, rigid_fit
+from trainer.evaluation.alignment import apply, closest_point_fit, key_points, rigid_fit, spans_a_plane
 from trainer.evaluation.boundary import THRESHOLDS, BoundaryMetrics
 from trainer.evaluation.cameras import pixel_centres, unproject
 from trainer.evaluation.geometry import GeometryMetrics, cylinder, facescape_normals, facescape_scale
@@ -183,6 +183,13 @@ def test_without_key_points_nothing_is_aligned() -> None:
     assert np.isnan(figures["scan_to_mesh_mm"])
     assert figures["geometry_skipped"] == 1
     assert figures["normal_error_rad"] < 0.1
+
+
+def test_three_points_in_a_line_do_not_align() -> None:
+    line = np.outer([0.0, 0.05, 0.1], [1, 1, 0])
+    assert not spans_a_plane(line)
+    assert not spans_a_plane(line[:2])
+    assert spans_a_plane(line + np.outer([0, 0.02, 0], [0, 0, 1]))
 
 
 def test_facescape_scale_and_normals() -> None:

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,6 @@ def evaluate(
     split: str = "val",
     *,
     options: EvaluationOptions | None = None,
-    frames: int | None = None,
     report: Path | None = None,
     device_name: str = "auto",
     speed_seconds: float = 5.0,
@@ -90,8 +89,6 @@ def evaluate(
     dataset_path : Path
     split : str
     options : EvaluationOptions, optional
-    frames : int, optional
-        Frames predicted together, in place of the options'; the longest training clip by default.
     report : Path, optional
         Folder for ``index.html``, ``evaluation.json``, ``contact_sheet.png`` and, if the run's log is beside the
         checkpoint, ``learning_curve.png``.
@@ -111,10 +108,7 @@ def evaluate(
     check_fit(content, dataset, model.backbone.patch)
     _check_split(dataset, split)
     options = options or EvaluationOptions()
-    if frames is None and options.frames == EvaluationOptions.frames:
-        frames = max(config.data.clip_lengths)
-    options = _with_frames(options, frames or options.frames)
-    session = _Session(model, device, dataset, split, options)
+    session = _Session(model, device, dataset, split, options, options.frames or max(config.data.clip_lengths))
     showcase = Showcase(dataset, split) if report is not None else None
     session.walk(showcase)
     figures = session.figures()
@@ -173,20 +167,21 @@ def _check_split(dataset: Dataset, split: str) -> None:
         )
 
 
-def _with_frames(options: EvaluationOptions, frames: int) -> EvaluationOptions:
-    values = {f.name: getattr(options, f.name) for f in fields(options)}
-    return EvaluationOptions(**(values | {"frames": frames}))
-
-
 class _Session:
     """A model at work on one split."""
 
     def __init__(
-        self, model: JointModel, device: torch.device, dataset: Dataset, split: str, options: EvaluationOptions
+        self,
+        model: JointModel,
+        device: torch.device,
+        dataset: Dataset,
+        split: str,
+        options: EvaluationOptions,
+        frames: int,
     ) -> None:
         self._model, self._device = model, device
         self._dataset, self._split, self._name = dataset, dataset[split], split
-        self._options = options
+        self._options, self._frames = options, frames
         self._half_extent_m = dataset.half_extent_m
         learnt = dataset["train"]
         if not len(learnt):
@@ -211,7 +206,7 @@ class _Session:
         options = self._options
         rng = np.random.default_rng([options.seed, 0])
         runs = runs_of_frames(table, options.limit)
-        instants = instants_of_views(table, options.frames, options.instants, rng)
+        instants = instants_of_views(table, self._frames, options.instants, rng)
         pairs = pairs_of_subjects(table, options.subject_pairs, rng)
         total = sum(len(run) for run in runs)
         surfaces = np.zeros(total, bool)
@@ -220,7 +215,7 @@ class _Session:
         done = 0
         with Progress(f"evaluate {self._name}", steps) as progress:
             for indices in runs:
-                run = Run(indices, *self._views(indices, options.frames))
+                run = Run(indices, *self._views(indices, self._frames))
                 self.evaluation.add_run(run, surfaces[self.samples : self.samples + len(indices)])
                 self.samples += len(indices)
                 if showcase is not None:
@@ -228,7 +223,7 @@ class _Session:
                 done += len(indices)
                 progress.update(done)
             for group in instants:
-                self.evaluation.add_views(*self._views(group, options.frames))
+                self.evaluation.add_views(*self._views(group, self._frames))
                 done += len(group)
                 progress.update(done)
             for pair in pairs:

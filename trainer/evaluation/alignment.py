@@ -16,6 +16,7 @@ KEY_POINTS = 7
 _EYES = (("right_eye", "right_eyeball"), ("left_eye", "left_eyeball"))
 _LIPS = ("upper_lip", "lower_lip")
 _END_SHARE = 0.01  # a corner is the mean of the outermost hundredth of its region
+_OFF_LINE_M = 0.005
 _ITERATIONS = 20
 _POINTS = 250
 _KEPT_SHARE = 0.9
@@ -42,6 +43,13 @@ def key_points(canonical_m: npt.NDArray[Any], region: npt.NDArray[Any], labels: 
 def _end(points: npt.NDArray[Any], along: npt.NDArray[Any]) -> Array:
     count = max(round(_END_SHARE * len(points)), 1)
     return points[np.argpartition(-along, count - 1)[:count]].mean(0, dtype=np.float64)
+
+
+def spans_a_plane(points: npt.NDArray[Any]) -> bool:
+    """Whether points (N, 3) hold a rigid motion: three or more, not within half a centimetre of one line."""
+    if len(points) < 3:
+        return False
+    return bool(np.linalg.svd(points - points.mean(0), compute_uv=False)[1] > _OFF_LINE_M)
 
 
 def rigid_fit(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> Array:

@@ -220,7 +220,8 @@ class Evaluation:
         places = np.unique(np.linspace(0, count - 2, min(self.options.starts, count - 1)).round().astype(int))
         starts = [(start, self._draw(run.views[start].truth)) for start in places.tolist()]
         starts = [(start, queries) for start, queries in starts if len(queries.rows)]
-        tracks = _Tracks(run, dict(starts)[0], tuple(matchers)) if starts and starts[0][0] == 0 else None
+        # The first frame is always among the starts, unless it shows nothing.
+        tracks = _Tracks(run, starts[0][1], tuple(matchers)) if starts and starts[0][0] == 0 else None
         for later in range(1, count):
             surface = TrueSurface(run.views[later].truth)
             for start, queries in starts:
@@ -234,7 +235,7 @@ class Evaluation:
                 for name, e in errors.items():
                     self.matches[name].frames.add(e, queries.uniform)
                     self.matches[name].motion.add(later - start, e.pixels_px, inside)
-                if start == 0 and tracks is not None:
+                if tracks is not None and start == 0:
                     tracks.add(run.views[later], true, visible, found, errors)
         if tracks is not None:
             self.canonical_jitter.append(tracks.finish(self.matches))

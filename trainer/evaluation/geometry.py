@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluation.alignment import apply, closest_point_fit, rigid_fit
+from trainer.evaluation.alignment import apply, closest_point_fit, rigid_fit, spans_a_plane
 from trainer.evaluation.cameras import Array, rigid_inverse, transform, unproject
 from trainer.evaluation.correspondence import Queries, draw_queries
 from trainer.evaluation.depth import MM_PER_M
@@ -56,7 +56,7 @@ class GeometryMetrics:
         self.skipped = 0
 
     def add(self, view: View, rng: np.random.Generator) -> None:
-        """Add one view; left out and counted where fewer than three key points show."""
+        """Add one view; left out and counted where no three key points show that span a plane."""
         face = view.truth.known & in_region(view.truth.region, self._regions["face"])
         queries = draw_queries(view.truth, self._regions, self._count, self._count // 10, rng)
         inside = {name: in_region(queries.of(view.truth.region), labels) for name, labels in self._regions.items()}
@@ -86,7 +86,7 @@ class GeometryMetrics:
         truth = view.truth
         there = MapSurface(truth.canonical_m, truth.points, truth.known, truth.intrinsics).closest(self._keys)
         shown = there.distance_m <= _KEY_POINT_VISIBLE_M
-        if shown.sum() < 3:
+        if not spans_a_plane(there.points[shown]):
             return None
         said = MapSurface(view.canonical_m, points, truth.surface, truth.intrinsics).closest(self._keys[shown])
         if not np.isfinite(said.points).all():
@@ -140,7 +140,7 @@ def facescape_normals(view: View, face: npt.NDArray[np.bool_]) -> tuple[float, f
     """Return the mean angle of normals in radians, the same as FaceScape encodes them, and the share compared.
 
     FaceScape's public code compares (n + 1) / ‖n + 1‖, the direction of a normal's colour, in head axes; published
-    figures are of that kind and smaller than true angles. ``face`` (H, W) chooses the true points.
+    figures are of that kind and as a rule well below true angles. ``face`` (H, W) chooses the true points.
     """
     truth = view.truth
     on = truth.surface

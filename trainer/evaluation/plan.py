@@ -20,8 +20,8 @@ class EvaluationOptions:
 
     Attributes
     ----------
-    frames : int
-        Frames predicted together.
+    frames : int, optional
+        Frames predicted together; the longest training clip by default.
     limit : int, optional
         Samples looked at, in evenly spread runs; all by default.
     queries : int
@@ -37,7 +37,7 @@ class EvaluationOptions:
     seed : int
     """
 
-    frames: int = 4
+    frames: int | None = None
     limit: int | None = None
     queries: int = 400
     region_queries: int = 40
