@@ -142,7 +142,8 @@ def padded_edge_map(
     edge = np.empty((camera.height + 2, camera.width), np.uint8)
     mark_edges(
         view_contours(edges, faces, projection, hide_back_faces),
-        np.arange(len(faces), dtype=np.int32),
+        np.flatnonzero(projection.front).astype(np.int32),
+        np.flatnonzero(projection.front == 0).astype(np.int32),
         faces,
         projection.homogeneous,
         projection.screen,

@@ -26,7 +26,7 @@ U8 = npt.NDArray[np.uint8]
 
 @jit
 def mark_edges(  # type: ignore[no-untyped-def]
-    segments, chosen, faces, homogeneous, screen, inverse_z, front, near, hide, top, height, edge
+    segments, fronts, backs, faces, homogeneous, screen, inverse_z, front, near, hide, top, height, edge
 ):
     """Mark the edge pixels of a band of rows.
 
@@ -34,8 +34,8 @@ def mark_edges(  # type: ignore[no-untyped-def]
     ----------
     segments : (M, 8) float64
         See :func:`contours`.
-    chosen : (T,) int32
-        Triangles that may reach the band, fronts first (which is quicker, no more).
+    fronts, backs : (T,) int32
+        Triangles that may reach the band; in which of the two one is only matters to the time it takes.
     faces, homogeneous, screen, inverse_z, front : see :func:`datagen.render.backends.numba_bands.arrange`
     near : float
         Metres.
@@ -52,7 +52,9 @@ def mark_edges(  # type: ignore[no-untyped-def]
     places, inverse = _walk(segments, top, height, edge.shape)
     if len(places) == 0:
         return
-    best, found = _nearest(places, inverse, chosen, faces, homogeneous, screen, inverse_z, front, near, top, edge.shape)
+    best, found = _nearest(
+        places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, front, near, top, edge.shape
+    )
     width = edge.shape[1]
     for s in range(len(places)):
         inner_empty, outer_empty = places[s, 3] != 0, True
@@ -260,14 +262,33 @@ def _nearer(s0, s1, a, b, faces, screen, inverse_z, front):  # type: ignore[no-u
 
 @jit
 def _nearest(  # type: ignore[no-untyped-def]
-    places, inverse, chosen, faces, homogeneous, screen, inverse_z, front, near, top, shape
+    places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, front, near, top, shape
 ):
     """Return the nearest triangle at each sample: its inverse depth, and whether it is a front, a back, or nothing.
 
     What lies more than a step beyond an edge that is shown is as good as nothing, so it is not looked for.
     """
-    start, order, xs, ys, best, limit = _sorted_samples(places, inverse, top, shape)
+    samples = _sorted_samples(places, inverse, top, shape)
+    _, order, xs, ys, best, limit = samples
     found = np.full(len(places), np.uint8(NOTHING))
+    _look_up(fronts, samples, found, faces, homogeneous, screen, inverse_z, front, near, top, shape)
+    # Fronts hide most samples, and backs mostly lie behind them.
+    limit[:] = np.inf
+    offset = np.int64(top) << SUBPIXEL_BITS
+    for i in range(len(xs)):
+        column = min(max(xs[i] >> SUBPIXEL_BITS, 0), shape[1] - 1) >> TILE_BITS
+        row = min(max((ys[i] - offset) >> SUBPIXEL_BITS, 0), shape[0] - 1) >> TILE_BITS
+        limit[row, column] = min(limit[row, column], best[i])
+    _look_up(backs, samples, found, faces, homogeneous, screen, inverse_z, front, near, top, shape)
+    return _in_order(best, order), _in_order(found, order)
+
+
+@jit
+def _look_up(  # type: ignore[no-untyped-def]
+    chosen, samples, found, faces, homogeneous, screen, inverse_z, front, near, top, shape
+):
+    """Compare triangles with the samples that they cover; ``best`` of the samples and ``found`` are written."""
+    start, _, xs, ys, best, limit = samples
     shift, width, last_row = np.int64(SUBPIXEL_BITS), shape[1], shape[0] - 1
     offset = np.int64(top) << SUBPIXEL_BITS
     for k in range(len(chosen)):
@@ -301,7 +322,6 @@ def _nearest(  # type: ignore[no-untyped-def]
                 z = (ea * z0 + eb * z1 + ec * z2) / area
                 if z > best[i]:
                     best[i], found[i] = z, front[f]
-    return _in_order(best, order), _in_order(found, order)
 
 
 @jit

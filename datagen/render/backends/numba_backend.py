@@ -65,9 +65,10 @@ class _View:
     start: npt.NDArray[np.int64]
     segments: npt.NDArray[np.float64]
 
-    def triangles(self, band: int) -> npt.NDArray[np.int32]:
-        """Return the triangles that matter to a band, fronts first."""
-        return self.order[self.start[2 * band] : self.start[2 * band + 2]]
+    def triangles(self, band: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Return the fronts and the backs that matter to a band."""
+        first, middle, last = self.start[2 * band : 2 * band + 3]
+        return self.order[first:middle], self.order[middle:last]
 
 
 class NumbaRenderer:
@@ -150,7 +151,7 @@ class NumbaRenderer:
             edge = np.empty((len(keys) + 2, view.camera.width), np.uint8)
             mark_edges(
                 view.segments,
-                view.triangles(band),
+                *view.triangles(band),
                 mesh.faces,
                 seen.homogeneous,
                 seen.screen,
@@ -198,8 +199,17 @@ class NumbaRenderer:
         def one_band(view: _View, band: int) -> None:
             camera, seen, top = view.camera, view.seen, band * view.rows
             keys = np.zeros((min(view.rows, camera.height - top), camera.width), np.int64)
-            fronts, backs = np.split(view.triangles(band), [view.start[2 * band + 1] - view.start[2 * band]])
-            draw(fronts, backs, mesh.faces, mesh.ids, seen.homogeneous, seen.screen, seen.inverse_z, NEAR_M, top, keys)
+            draw(
+                *view.triangles(band),
+                mesh.faces,
+                mesh.ids,
+                seen.homogeneous,
+                seen.screen,
+                seen.inverse_z,
+                NEAR_M,
+                top,
+                keys,
+            )
             finish(view, band, keys)
 
         def one_view(index: int) -> None:
