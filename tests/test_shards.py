@@ -330,6 +330,10 @@ def test_statistics_agree_with_numpy_over_all_samples(dataset_path: Path) -> Non
     assert told["std"] == pytest.approx(depth.std())
     assert (told["min"], told["max"]) == pytest.approx((depth.min(), depth.max()))
     assert told["quantiles"]["0.5"] == pytest.approx(np.quantile(depth, 0.5, method="inverted_cdf"))
+    counts, edges = told["histogram"]["counts"], told["histogram"]["edges"]
+    assert counts == np.histogram(depth, edges)[0].tolist()
+    assert found["train"]["edge_fraction"] == pytest.approx(maps["edge"].mean())
+    assert found["train"]["verdicts"] == {"pass": 54, "review": 18}
     y = maps["canonical"][:, 1][known].astype(np.float64)
     assert found["train"]["arrays"]["canonical"]["y"]["mean"] == pytest.approx(y.mean(), abs=1e-6)
     assert found["train"]["arrays"]["normal"]["z"]["max"] <= 0

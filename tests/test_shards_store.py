@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -83,10 +84,12 @@ class _Failing(BaseHTTPRequestHandler):
     """Answers with errors of the server, a few times or always."""
 
     failures = 0
+    delay_s = 0.0
     asked = 0
 
     def do_GET(self) -> None:
         type(self).asked += 1
+        time.sleep(type(self).delay_s)
         failed = type(self).asked <= type(self).failures
         body = b"" if failed else DATA
         self.send_response(503 if failed else 200)
@@ -127,3 +130,14 @@ def test_a_store_that_always_fails_is_given_up_in_one_line(failing: type[_Failin
     assert "\n" not in str(caught.value)
     assert "Debug" not in str(caught.value)
     assert 1 < failing.asked < 10
+
+
+def test_a_store_that_hangs_is_given_up_after_the_timeout(
+    failing: type[_Failing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANONFACE_STORE_TIMEOUT_S", "0.2")
+    failing.delay_s = 1.0
+    started = time.monotonic()
+    with pytest.raises(StorageError, match="reading s3://bucket/k failed"):
+        ObjectStore("s3://bucket").read("k")
+    assert time.monotonic() - started < 10

@@ -18,6 +18,8 @@ DatasetArgument = Annotated[
     str, typer.Argument(help="A dataset.zarr folder, the build folder that holds one, or s3://bucket/prefix.")
 ]
 
+BARS = " ▁▂▃▄▅▆▇█"
+
 
 def verify_command(
     dataset: DatasetArgument,
@@ -79,8 +81,18 @@ def stats_command(dataset: DatasetArgument, json_output: JsonOption = False) -> 
     if json_output:
         print_json(content)
     else:
-        for line in outline(content):
+        for line in outline(_with_bars(content)):
             print(line)
+
+
+def _with_bars(content: Any) -> Any:
+    """Return statistics whose histograms are drawn in a line of text."""
+    if not isinstance(content, dict):
+        return content
+    if set(content) == {"edges", "counts"}:
+        top = max(content["counts"])
+        return "".join(BARS[-(-count * (len(BARS) - 1) // top)] for count in content["counts"])
+    return {name: _with_bars(value) for name, value in content.items()}
 
 
 def outline(content: Any, indent: int = 0) -> list[str]:

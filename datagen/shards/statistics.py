@@ -15,6 +15,7 @@ from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.reader import Dataset, open_dataset
 from datagen.shards.schema import (
     SPLITS,
+    VERDICTS,
     decode_canonical,
     decode_confidence,
     decode_depth,
@@ -22,6 +23,7 @@ from datagen.shards.schema import (
 )
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+HISTOGRAM_BINS = 32
 _CHANNELS = {
     "image": ("red", "green", "blue"),
     "depth": ("m",),
@@ -48,6 +50,10 @@ class Accumulator:
         canonical and confidence where confidence is above 0.
     pixels, surface, known : int
         Pixels in all, with a surface, and with a canonical coordinate.
+    edges : int
+        Pixels that a silhouette or a depth step crosses.
+    verdicts : Counter
+        Samples of each stored verdict.
     regions, known_regions : (256,) int64
         Pixels of each label, and those with a canonical coordinate.
     cameras, subjects : dict of table index to Counter
@@ -58,7 +64,9 @@ class Accumulator:
     pixels: int = 0
     surface: int = 0
     known: int = 0
+    edges: int = 0
     samples: int = 0
+    verdicts: Counter[int] = field(default_factory=Counter)
     regions: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     known_regions: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     cameras: dict[int, Counter[str]] = field(default_factory=dict)
@@ -76,7 +84,14 @@ class Accumulator:
                 histogram[channel] += np.bincount(codes, minlength=_LEVELS[name])
         self.regions += np.bincount(stored["region"].ravel(), minlength=256)
         self.known_regions += np.bincount(stored["region"][known], minlength=256)
-        counts = Counter(samples=1, pixels=surface.size, surface=int(surface.sum()), known=int(known.sum()))
+        counts = Counter(
+            samples=1,
+            pixels=surface.size,
+            surface=int(surface.sum()),
+            known=int(known.sum()),
+            edges=int(np.count_nonzero(stored["edge"])),
+        )
+        self.verdicts[int(stored["verdict"])] += 1
         self._count(counts)
         self.cameras.setdefault(camera, Counter()).update(counts)
         self.subjects.setdefault(subject, Counter()).update(counts)
@@ -87,7 +102,16 @@ class Accumulator:
             self.histograms[name] += other.histograms[name]
         self.regions += other.regions
         self.known_regions += other.known_regions
-        self._count(Counter(samples=other.samples, pixels=other.pixels, surface=other.surface, known=other.known))
+        self.verdicts.update(other.verdicts)
+        self._count(
+            Counter(
+                samples=other.samples,
+                pixels=other.pixels,
+                surface=other.surface,
+                known=other.known,
+                edges=other.edges,
+            )
+        )
         for mine, theirs in ((self.cameras, other.cameras), (self.subjects, other.subjects)):
             for key, counts in theirs.items():
                 mine.setdefault(key, Counter()).update(counts)
@@ -97,6 +121,7 @@ class Accumulator:
         self.pixels += counts["pixels"]
         self.surface += counts["surface"]
         self.known += counts["known"]
+        self.edges += counts["edges"]
 
     def summary(self, plan: DatasetPlan) -> dict[str, Any]:
         """Return the statistics as plain JSON data, in metres and unit ranges."""
@@ -107,6 +132,8 @@ class Accumulator:
             "pixels": self.pixels,
             "surface_fraction": _ratio(self.surface, self.pixels),
             "known_fraction": _ratio(self.known, self.pixels),
+            "edge_fraction": _ratio(self.edges, self.pixels),
+            "verdicts": {VERDICTS[i] or "unknown": self.verdicts[i] for i in sorted(self.verdicts)},
             "arrays": {
                 name: {
                     channel: _describe(histogram[i], _decoded_levels(name, plan.depth_scale))
@@ -137,7 +164,7 @@ def unit_stats(dataset: Dataset, unit: ShardUnit) -> Accumulator:
     """
     accumulator = Accumulator()
     split = dataset[unit.split]
-    names = (*_CHANNELS, "region")
+    names = (*_CHANNELS, "region", "edge", "verdict")
     for i in range(unit.start, unit.stop):
         stored = {name: values[0] for name, values in split.read(names, [i], decode=False).items()}
         accumulator.add(stored, int(split.index.camera[i]), int(split.index.subject[i]))
@@ -158,8 +185,8 @@ def stats(path: str | Path, on_shard: Callable[[ShardUnit], None] | None = None)
     dict
         ``uuid``, ``resolution``, ``half_extent_m``, and under ``splits`` for each split and ``all``: ``samples``,
         ``surface_fraction``, ``known_fraction``, ``arrays`` (array → channel → count, mean, std, min, max,
-        quantiles; depth in metres), ``regions``, ``cameras``, ``subjects``. JSON-ready; exact, as it counts stored
-        integers.
+        quantiles, histogram; depth in metres), ``regions``, ``cameras``, ``subjects``, ``edge_fraction``, ``verdicts``.
+        JSON-ready; exact, as it counts stored integers.
 
     Raises
     ------
@@ -200,18 +227,22 @@ def _decoded_levels(name: str, depth_scale: float) -> npt.NDArray[np.float64]:
 def _describe(histogram: npt.NDArray[np.int64], levels: npt.NDArray[np.float64]) -> dict[str, Any]:
     count = int(histogram.sum())
     if not count:
-        return {"count": 0, "mean": None, "std": None, "min": None, "max": None, "quantiles": {}}
+        return {"count": 0, "mean": None, "std": None, "min": None, "max": None, "quantiles": {}, "histogram": {}}
     mean = float(histogram @ levels / count)
     present = np.flatnonzero(histogram)
     cumulative = np.cumsum(histogram)
+    low, high = float(levels[present[0]]), float(levels[present[-1]])
+    # A single value still needs bins of some width.
+    binned, edges = np.histogram(levels, HISTOGRAM_BINS, (low, high if high > low else low + 1), weights=histogram)
     return {
         "count": count,
         "mean": mean,
         "std": float(np.sqrt(histogram @ (levels - mean) ** 2 / count)),
-        "min": float(levels[present[0]]),
-        "max": float(levels[present[-1]]),
+        "min": low,
+        "max": high,
         # The smallest stored value that at least this share of the pixels do not exceed.
         "quantiles": {str(q): float(levels[np.searchsorted(cumulative, q * count)]) for q in QUANTILES},
+        "histogram": {"edges": edges.tolist(), "counts": np.rint(binned).astype(np.int64).tolist()},
     }
 
 
