@@ -116,3 +116,13 @@ def s3_url(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
     bucket = "t" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
     s3_server.make_bucket(s3_endpoint, bucket)
     return f"s3://{bucket}/some/prefix"
+
+
+@pytest.fixture(scope="session")
+def learnt_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a small model that has learnt the ellipsoids of trainer_scene."""
+    import predict_scene
+
+    path = tmp_path_factory.mktemp("model") / "best.pt"
+    predict_scene.write_learnt_checkpoint(path)
+    return path

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from trainer_scene import DISTANCE_M, HALF_EXTENT_M, SPACE, render
 
@@ -15,6 +16,7 @@ from trainer.data import normalise_image
 from trainer.depth_unit import DepthUnit
 from trainer.model.joint import JointModel
 from trainer.prediction.store import PredictedFrame
+from trainer.prediction.video import VideoWriter
 
 SIDE = 28
 FOCAL_OVER_WIDTH = 2.6
@@ -41,6 +43,20 @@ def truth(view: dict[str, np.ndarray]) -> PredictedFrame:
         view["intrinsics"],
         np.eye(4, dtype=np.float32),
     )
+
+
+def write_video(path: Path) -> None:
+    """Write twelve frames of 56 × 42: the middle of the ellipsoid's square."""
+    with VideoWriter(path, 12.5) as writer:
+        for view in clip(1, 12, 56):
+            writer.add(np.ascontiguousarray(view["image"].transpose(1, 2, 0)[7:49]))
+
+
+def write_photos(folder: Path) -> None:
+    """Write three pictures, f8 to f10."""
+    folder.mkdir()
+    for k, view in enumerate(clip(3, 3)):
+        Image.fromarray(view["image"].transpose(1, 2, 0)).save(folder / f"f{k + 8}.png")
 
 
 def write_learnt_checkpoint(path: Path, steps: int = 150) -> None:

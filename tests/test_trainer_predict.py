@@ -5,60 +5,44 @@ from __future__ import annotations
 import base64
 import json
 import re
-import resource
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
 from PIL import Image
-from predict_scene import SIDE, clip, write_learnt_checkpoint
+from predict_scene import SIDE, clip, write_photos, write_video
 from trainer_scene import HALF_EXTENT_M, build_scene
 
-from datagen.shards import CanonfaceError, DependencyError, InputError, StorageError
+from datagen.shards import CanonfaceError, DependencyError, InputError
 from trainer.cli import main
 from trainer.predict import predict
 from trainer.prediction.options import PARTS, PredictOptions
-from trainer.prediction.video import VideoFile, VideoWriter
 
 av = pytest.importorskip("av")
 QUICK = ("ply", "videos", "viewer", "tracks")  # left out where they are not what is tested
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "best.pt"
-    write_learnt_checkpoint(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve frames, 56 × 42: the ellipsoid's square between grey bars."""
     path = tmp_path_factory.mktemp("video") / "talk.mp4"
-    with VideoWriter(path, 12.5) as writer:
-        for view in clip(1, 12, 56):
-            writer.add(np.ascontiguousarray(view["image"].transpose(1, 2, 0)[7:49]))
+    write_video(path)
     return path
 
 
 @pytest.fixture(scope="module")
-def whole(model: Path, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(learnt_model: Path, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything of the video, in windows of 4 that share 2."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    predict(model, video, out, PredictOptions(frames=4, overlap=2), device_name="cpu")
+    predict(learnt_model, video, out, PredictOptions(frames=4, overlap=2), device_name="cpu")
     return out
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for k, view in enumerate(clip(3, 3)):
-        Image.fromarray(view["image"].transpose(1, 2, 0)).save(folder / f"f{k + 8}.png")
-    return folder
+    write_photos(tmp_path / "photos")
+    return tmp_path / "photos"
 
 
 def leaves_nothing(folder: Path, *known: str) -> bool:
@@ -160,9 +144,9 @@ def test_the_viewer_is_one_file_that_holds_the_points(whole: Path) -> None:
     np.testing.assert_array_equal(tracks.reshape(expected.shape), expected)
 
 
-def test_windows_of_a_clip_agree_with_the_whole_clip(model: Path, photos: Path, tmp_path: Path) -> None:
+def test_windows_of_a_clip_agree_with_the_whole_clip(learnt_model: Path, photos: Path, tmp_path: Path) -> None:
     for name, frames in (("joint", 3), ("windows", 2), ("single", 1)):
-        predict(model, photos, tmp_path / name, PredictOptions(frames=frames, without=QUICK), device_name="cpu")
+        predict(learnt_model, photos, tmp_path / name, PredictOptions(frames=frames, without=QUICK), device_name="cpu")
     with (
         np.load(tmp_path / "joint" / "raw_predictions.npz") as a,
         np.load(tmp_path / "windows" / "raw_predictions.npz") as b,
@@ -173,7 +157,7 @@ def test_windows_of_a_clip_agree_with_the_whole_clip(model: Path, photos: Path, 
         assert np.median(np.abs(a["canonical"] - b["canonical"]).mean(1)[both]) * HALF_EXTENT_M < 0.01
 
 
-def test_a_single_image_masks_cameras_and_parts(model: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_single_image_masks_cameras_and_parts(learnt_model: Path, photos: Path, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
     mask = np.zeros((SIDE, SIDE), np.uint8)
@@ -181,7 +165,7 @@ def test_a_single_image_masks_cameras_and_parts(model: Path, photos: Path, tmp_p
     Image.fromarray(mask).save(masks / "f8.png")
     out = tmp_path / "one"
     options = PredictOptions(masks=masks, fov_deg=30, without=("ply", "raw", "viewer", "maps"))
-    summary = predict(model, photos / "f8.png", out, options, device_name="cpu")
+    summary = predict(learnt_model, photos / "f8.png", out, options, device_name="cpu")
     assert leaves_nothing(out, "videos", "tracks.npz", "cameras.json", "cameras.npz", "strip.png", "prediction.json")
     assert summary["foreground"] == "masks"
     assert summary["intrinsics_from"] == ["given"]
@@ -194,7 +178,7 @@ def test_a_single_image_masks_cameras_and_parts(model: Path, photos: Path, tmp_p
     with av.open(str(out / "videos" / "pointcloud.mp4")) as container:
         assert sum(1 for _ in container.decode(container.streams.video[0])) == 48
     again = PredictOptions(cameras=out / "cameras.json", without=(*QUICK, "maps"))
-    predict(model, photos, out, again, device_name="cpu")
+    predict(learnt_model, photos, out, again, device_name="cpu")
     assert leaves_nothing(out, "raw_predictions.npz", "cameras.json", "cameras.npz", "strip.png", "prediction.json")
     with np.load(out / "raw_predictions.npz") as raw:
         assert raw["intrinsics_known"]
@@ -202,7 +186,7 @@ def test_a_single_image_masks_cameras_and_parts(model: Path, photos: Path, tmp_p
     assert leaves_nothing(tmp_path, "photos", "masks", "one")
 
 
-def test_crops_about_masks_and_by_hand(model: Path, photos: Path, tmp_path: Path) -> None:
+def test_crops_about_masks_and_by_hand(learnt_model: Path, photos: Path, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
     for k in range(3):
@@ -217,7 +201,7 @@ def test_crops_about_masks_and_by_hand(model: Path, photos: Path, tmp_path: Path
     found = {}
     for crop, of_masks in (("each", masks), ("all", masks), ("60,20,90,50", None)):
         options = PredictOptions(crop=crop, masks=of_masks, fov_deg=30, without=(*QUICK, "maps"))
-        predict(model, photos, tmp_path / "out", options, device_name="cpu")
+        predict(learnt_model, photos, tmp_path / "out", options, device_name="cpu")
         with np.load(tmp_path / "out" / "cameras.npz") as cameras:
             found[crop] = cameras["image_region"]
             focal = 50 / np.tan(np.radians(15))
@@ -228,16 +212,16 @@ def test_crops_about_masks_and_by_hand(model: Path, photos: Path, tmp_path: Path
     np.testing.assert_allclose(found["60,20,90,50"][2], [60, 20, 90, 50])
     for crop, message in (("each", "none are given"), ("5,5", "left,top,right,bottom"), ("200,0,230,30", "outside f8")):
         with pytest.raises(InputError, match=message):
-            predict(model, photos, tmp_path / "new", PredictOptions(crop=crop), device_name="cpu")
+            predict(learnt_model, photos, tmp_path / "new", PredictOptions(crop=crop), device_name="cpu")
     assert leaves_nothing(tmp_path, "photos", "masks", "out")
 
 
-def test_mixed_sizes_large_images_and_odd_kinds(model: Path, photos: Path, tmp_path: Path) -> None:
+def test_mixed_sizes_large_images_and_odd_kinds(learnt_model: Path, photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (7680, 4320), "grey").save(photos / "g1.jpg")
     Image.new("L", (60, 30), 90).save(photos / "g2.png")
     Image.new("RGBA", (15, 40), (200, 100, 50, 128)).save(photos / "g3.png")
     Image.fromarray(np.full((30, 30), 30000, np.uint16)).save(photos / "g4.png")
-    summary = predict(model, photos, tmp_path / "out", PredictOptions(without=QUICK), device_name="cpu")
+    summary = predict(learnt_model, photos, tmp_path / "out", PredictOptions(without=QUICK), device_name="cpu")
     assert summary["frames"] == 7
     cameras = json.loads((tmp_path / "out" / "cameras.json").read_text())["frames"]
     assert [(c["width"], c["height"]) for c in cameras[3:]] == [(7680, 4320), (60, 30), (15, 40), (30, 30)]
@@ -248,143 +232,21 @@ def test_mixed_sizes_large_images_and_odd_kinds(model: Path, photos: Path, tmp_p
         assert picture.size == (28, 14)
 
 
-def test_a_dataset_brings_its_cameras(model: Path, tmp_path: Path) -> None:
+def test_a_dataset_brings_its_cameras(learnt_model: Path, tmp_path: Path) -> None:
     dataset = build_scene(tmp_path / "dataset.zarr", subjects={"train": 1, "val": 1}, frames=2, cameras=2)
     options = PredictOptions(index=2, frames=2, without=QUICK)
-    summary = predict(model, tmp_path / "dataset.zarr", tmp_path / "out", options, device_name="cpu")
+    summary = predict(learnt_model, tmp_path / "dataset.zarr", tmp_path / "out", options, device_name="cpu")
     assert (summary["frames"], summary["pose_from"], summary["intrinsics_from"]) == (2, ["given"], ["given"])
     with np.load(tmp_path / "out" / "raw_predictions.npz") as raw:
         np.testing.assert_array_equal(raw["extrinsics"][0], dataset["val"].sample(2).world_to_camera)
         assert raw["names"].tolist() == ["s01_turn_cam1_000000", "s01_turn_cam1_000001"]
     with pytest.raises(InputError, match="no sample 99"):
-        predict(model, tmp_path / "dataset.zarr", tmp_path / "out", PredictOptions(index=99), device_name="cpu")
-
-
-@pytest.fixture(scope="module")
-def bad_videos(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bad")
-    content = video.read_bytes()
-    (folder / "cut.mp4").write_bytes(content[: len(content) * 7 // 10])
-    (folder / "text.mp4").write_bytes(b"no video " * 99)
-    (folder / "empty.mp4").write_bytes(b"")
-    with av.open(str(folder / "sound.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=16000)
-        stream.layout = "mono"
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 16000
-        container.mux([*stream.encode(frame), *stream.encode()])
-    with av.open(str(folder / "whole.mkv"), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width = stream.height = 56
-        for view in clip(0, 12, 56):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(view["image"].transpose(1, 2, 0)), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    content = (folder / "whole.mkv").read_bytes()
-    (folder / "cut.mkv").write_bytes(content[: len(content) * 3 // 4])
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("cut.mp4", r"cut\.mp4 is damaged or cut off after \d+ frames"),
-        ("cut.mkv", r"cut off after \d+ frames: it should hold 12"),
-        ("text.mp4", "cannot be opened"),
-        ("empty.mp4", "cannot be opened"),
-        ("sound.mp4", "no video stream"),
-    ],
-)
-def test_damaged_videos_are_named_and_leave_nothing(
-    bad_videos: Path, model: Path, tmp_path: Path, name: str, message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        predict(model, bad_videos / name, tmp_path / "out", PredictOptions(without=QUICK), device_name="cpu")
-    assert leaves_nothing(tmp_path)
-
-
-def test_the_good_part_of_a_damaged_video_can_be_had(bad_videos: Path, model: Path, tmp_path: Path) -> None:
-    options = PredictOptions(start=0, stop=3, step=2, without=QUICK)
-    assert predict(model, bad_videos / "cut.mp4", tmp_path / "out", options, device_name="cpu")["frames"] == 2
-    assert len(list(VideoFile(bad_videos / "whole.mkv", SIDE))) == 12
-
-
-def damaged_input(kind: str, photos: Path) -> PredictOptions:
-    masks = photos.parent / "masks"
-    masks.mkdir()
-    for k in range(8, 11):
-        size = (30, 30) if kind == "mask of another size" and k == 9 else (SIDE, SIDE)
-        Image.new("L", size, 0 if kind == "empty masks" else 255).save(masks / f"f{k}.png")
-    if kind == "unreadable":
-        (photos / "f9.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    elif kind == "cut off":
-        (photos / "f9.png").write_bytes((photos / "f9.png").read_bytes()[:-400])
-    elif kind == "one pixel":
-        Image.new("RGB", (1, 1)).save(photos / "f9.png")
-    elif kind == "missing mask":
-        (masks / "f10.png").unlink()
-    elif kind == "foreign":
-        (photos.parent / "out").mkdir()
-        (photos.parent / "out" / "thesis.tex").write_text("years")
-    elif kind == "file":
-        (photos.parent / "out").write_text("years")
-    extra = {"size": {"size": 30}, "overlap": {"overlap": 4}, "part": {"without": ("strips",)}, "none": {"start": 9}}
-    options: dict = {"without": QUICK, "masks": masks if "mask" in kind else None} | extra.get(kind, {})
-    return PredictOptions(**options)
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("unreadable", r"f9\.png cannot be read as an image"),
-        ("cut off", r"f9\.png cannot be read as an image"),
-        ("one pixel", r"f9\.png is 1 × 1 pixels"),
-        ("empty masks", "all masks in .* are empty"),
-        ("mask of another size", r"f9\.png is 30 × 30 pixels\. Expected 28 × 28"),
-        ("missing mask", "no mask for f10"),
-        ("foreign", "holds files and is no prediction"),
-        ("file", "is a file"),
-        ("size", "multiple of the model's patch, 14"),
-        ("overlap", "shorter than the window"),
-        ("part", "--without strips"),
-        ("none", "leave no frame"),
-    ],
-)
-def test_bad_input_is_named_and_leaves_nothing(
-    kind: str, message: str, photos: Path, model: Path, tmp_path: Path
-) -> None:
-    options = damaged_input(kind, photos)
-    before = sorted(str(p) for p in tmp_path.rglob("*"))
-    with pytest.raises(InputError, match=message):
-        predict(model, photos, tmp_path / "out", options, device_name="cpu")
-    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file may grow beyond 20 kB: the nearest to a full disk that a test may make."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-
-
-@pytest.mark.parametrize("without", [QUICK, ("maps", "raw", "viewer", "tracks", "ply")])
-def test_a_disk_that_refuses_leaves_the_earlier_prediction(
-    small_files: None, without: tuple[str, ...], photos: Path, model: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "prediction.json").write_text("{}")
-    size = 56 if "raw" in without else 112
-    with pytest.raises(StorageError, match="cannot be written"):
-        predict(model, photos, tmp_path / "out", PredictOptions(size=size, without=without), device_name="cpu")
-    assert leaves_nothing(tmp_path, "photos", "out")
-    assert leaves_nothing(tmp_path / "out", "prediction.json")
+        predict(learnt_model, tmp_path / "dataset.zarr", tmp_path / "out", PredictOptions(index=99), device_name="cpu")
 
 
 def test_without_pyav_images_are_predicted_and_videos_refused(
     video: Path,
-    model: Path,
+    learnt_model: Path,
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -392,15 +254,19 @@ def test_without_pyav_images_are_predicted_and_videos_refused(
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     options = PredictOptions(without=("ply", "viewer", "tracks"))
-    summary = predict(model, photos, tmp_path / "out", options, device_name="cpu")
+    summary = predict(learnt_model, photos, tmp_path / "out", options, device_name="cpu")
     assert summary["written"] == ["maps", "raw"]
     assert "videos are left out" in capsys.readouterr().err
     with pytest.raises(DependencyError, match=r"canonface\[video\]"):
-        predict(model, video, tmp_path / "other", options, device_name="cpu")
+        predict(learnt_model, video, tmp_path / "other", options, device_name="cpu")
 
 
 def test_the_command(
-    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    learnt_model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def run(*words: object) -> int:
         monkeypatch.setattr(sys, "argv", ["trainer", "predict", *map(str, words)])
@@ -411,12 +277,12 @@ def test_the_command(
         return 0
 
     left_out = [word for part in PARTS[1:] for word in ("--without", part)]
-    assert run(model, photos, "--out", tmp_path / "out", "--frames", 2, *left_out, "--json") == 0
+    assert run(learnt_model, photos, "--out", tmp_path / "out", "--frames", 2, *left_out, "--json") == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["frames"], summary["overlap"], summary["written"]) == (3, 0, ["maps"])
-    assert run(model, tmp_path / "nowhere", "--out", tmp_path / "other") == 2
+    assert run(learnt_model, tmp_path / "nowhere", "--out", tmp_path / "other") == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'nowhere'} does not exist")
-    (tmp_path / "model.pt").write_bytes(model.read_bytes()[:-3000])
+    (tmp_path / "model.pt").write_bytes(learnt_model.read_bytes()[:-3000])
     assert run(tmp_path / "model.pt", photos, "--out", tmp_path / "other") == 2
     assert "cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
