@@ -39,7 +39,7 @@ HEAVY = ("open3d", "prefect", "dask", "smplx")
 COMPANIONS = {"distributed": "dask", "pydantic-core": "pydantic", "uvicorn": "prefect"}
 # Never required: on no registry, or an extra.
 OPTIONAL_PACKAGES = {"av", "cv2", "onnx", "onnxruntime", "nvdiffrast", "pytorch3d", "obstore", "warp"}
-OPTIONAL_PACKAGES |= {"litdata", "tensorstore", "webdataset", "zarrs"}  # compared with
+OPTIONAL_PACKAGES |= {"wandb", "litdata", "tensorstore", "webdataset", "zarrs"}  # compared with
 CODE_FOLDERS = ("datagen", "trainer", "tests", "benchmarks", "scripts")
 # Split, so that this file does not name them itself.
 REGISTRY_HOSTS = (
