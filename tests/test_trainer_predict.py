@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import struct
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from datagen.shards import CanonfaceError, DependencyError, InputError
 from trainer.cli import main
 from trainer.predict import predict
 from trainer.prediction.options import PARTS, PredictOptions
+from trainer.prediction.video import VideoFile, VideoWriter
 
 av = pytest.importorskip("av")
 QUICK = ("ply", "videos", "viewer", "tracks")  # left out where they are not what is tested
@@ -230,6 +232,25 @@ def test_mixed_sizes_large_images_and_odd_kinds(learnt_model: Path, photos: Path
         assert abs(int(raw["image"][6, 0, 14, 14]) - 30000 // 257) <= 1
     with Image.open(tmp_path / "out" / "maps" / "depth" / "000004_g2.png") as picture:
         assert picture.size == (28, 14)
+
+
+def test_a_video_is_turned_as_its_container_says(tmp_path: Path) -> None:
+    path = tmp_path / "phone.mp4"
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:, :32, 0] = 255
+    with VideoWriter(path, 25) as writer:
+        writer.add(picture)
+    content = bytearray(path.read_bytes())
+    upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    at = content.index(upright, content.index(b"tkhd"))
+    # The matrix that phones write when they are held upright: shown a quarter turn clockwise.
+    content[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30)
+    path.write_bytes(content)
+    (frame,) = VideoFile(path, 64)
+    assert frame.original == (48, 64)
+    assert frame.content == (8, 0, 56, 64)
+    assert frame.image[0, 5, 32] > 200  # what was left is up
+    assert frame.image[0, 58, 32] < 50
 
 
 def test_a_dataset_brings_its_cameras(learnt_model: Path, tmp_path: Path) -> None:

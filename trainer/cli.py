@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -150,6 +151,7 @@ def predict(
     from trainer.prediction.options import PredictOptions
     from trainer.prediction.tracks import TrackConfig
 
+    _leave_nothing_when_stopped()
     options = PredictOptions(
         frames=frames,
         overlap=overlap,
@@ -196,6 +198,7 @@ def export(
     """
     from trainer.export import TOLERANCE, export_model
 
+    _leave_nothing_when_stopped()
     result = export_model(checkpoint, out, kind, frames=frames, size=size)
     if as_json:
         differences = {str(count): value for count, value in result.differences.items()}
@@ -208,6 +211,11 @@ def export(
         print(f"{out}: {size_text}" if result.passed else f"{out} is not written: it does not agree with the model")
     if not result.passed:
         raise typer.Exit(1)
+
+
+def _leave_nothing_when_stopped() -> None:
+    """Let SIGTERM end the command like Ctrl-C does, so that what is half written is removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def main() -> None:
