@@ -1,0 +1,25 @@
+"""Kills at every durable step of the stages before the dataset; test_shards_durable.py has the dataset's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from datagen.flows.build import BuildResult
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("what", ["frame", "capture"])
+def test_a_kill_at_any_durable_step_is_survived_to_the_same_bytes(
+    tiny_build: BuildResult, tmp_path: Path, what: str
+) -> None:
+    command = [sys.executable, str(HERE / "flow_kill.py"), str(tiny_build.root), str(tmp_path), what]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 10
