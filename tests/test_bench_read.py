@@ -119,7 +119,9 @@ def test_every_reader_of_our_files_gives_the_same_batches(root: Path, access: st
 
 def test_bytes_are_those_on_disk(root: Path) -> None:
     files = [p for name in MAPS for p in (root / "train" / name).glob("c.*")]
-    assert stored_bytes(open_dataset(root)["train"]) * 72 == sum(p.stat().st_size for p in files)
+    on_disk = sum(p.stat().st_size for p in files)
+    # Each file has a checksum of its index, and the last one room for samples there are not.
+    assert 0 <= on_disk - stored_bytes(open_dataset(root)["train"], range(72)) * 72 <= len(files) * 4 + 4 * 8 * 16
     drop_from_cache(root)  # only advice: what it must not do is change anything
     assert open_dataset(root)["train"].sample(0).depth.any()
 

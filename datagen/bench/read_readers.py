@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from datagen.bench.read_codecs import MAPS
 from datagen.errors import InputError
 from datagen.shards import ARRAYS, ShardStream, Split, StreamConfig, open_dataset
-from datagen.shards.chunks import check_crc, decode_into
+from datagen.shards.chunks import check_crc, decode_into, index_bytes
 from datagen.shards.metadata import chunk_path
 from datagen.shards.schema import restore_rows
 from datagen.shards.store import LocalStore
@@ -221,9 +221,12 @@ def _chunks(split: Split) -> dict[str, list[memoryview]]:
     return found
 
 
-def stored_bytes(split: Split) -> float:
-    """Return the mean bytes a sample takes on disk in the measured arrays, index included."""
+def stored_bytes(split: Split, samples: Sequence[int]) -> float:
+    """Return the mean bytes that samples take on disk in the measured arrays, their part of the index included."""
     per_shard = split.dataset.plan.samples_per_shard
-    shards = -(-len(split) // per_shard)
-    sizes = [split.dataset.store.size(chunk_path(split.name, name, s)) for name in MAPS for s in range(shards)]
-    return sum(sizes) / len(split)
+    total = 0
+    for name in MAPS:
+        for i in samples:
+            index = split.dataset.reader.index(chunk_path(split.name, name, i // per_shard), per_shard)
+            total += index.of(i % per_shard)[1] + index_bytes(per_shard) // per_shard
+    return total / len(samples)
