@@ -1,29 +1,11 @@
-"""Points and normals of a depth map."""
+"""Normals of a predicted depth map."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-
-def unproject(depth_m: npt.NDArray[np.float32], intrinsics: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Return the points of a map of planar depth.
-
-    Parameters
-    ----------
-    depth_m : (H, W) float32
-    intrinsics : (3, 3), pixels; pixel centres at +0.5
-
-    Returns
-    -------
-    (3, H, W) float32, metres, camera axes (x right, y down, z forward)
-    """
-    K = np.asarray(intrinsics, np.float64)
-    height, width = depth_m.shape
-    y = (np.arange(height) + 0.5 - K[1, 2]) / K[1, 1]
-    x = (np.arange(width) + 0.5 - K[0, 2] - K[0, 1] * y[:, None]) / K[0, 0]
-    rays = np.stack([np.broadcast_to(x, depth_m.shape), np.broadcast_to(y[:, None], depth_m.shape)])
-    return np.concatenate([rays * depth_m, depth_m[None]]).astype(np.float32)
+from trainer.evaluation.cameras import unproject
 
 
 def normals_from_depth(
@@ -44,7 +26,7 @@ def normals_from_depth(
     -------
     (3, H, W) float32, camera axes
     """
-    points = unproject(depth_m, intrinsics).astype(np.float64)
+    points = unproject(depth_m, intrinsics)
     across, has_across = _tangent(points, valid, 2)
     down, has_down = _tangent(points, valid, 1)
     normal = np.cross(down, across, axis=0)
@@ -54,13 +36,6 @@ def normals_from_depth(
     # A surface that is seen faces the camera.
     away = (normal * points).sum(0) > 0
     return np.where(away, -normal, normal).astype(np.float32)
-
-
-def transform(points: npt.NDArray[np.floating], camera_to_world: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Move points (3, ...) by a 4 × 4 matrix."""
-    flat = points.reshape(3, -1)
-    moved = camera_to_world[:3, :3].astype(flat.dtype) @ flat + camera_to_world[:3, 3:].astype(flat.dtype)
-    return moved.reshape(points.shape).astype(np.float32, copy=False)
 
 
 def _tangent(

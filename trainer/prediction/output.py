@@ -12,6 +12,7 @@ from pathlib import Path
 from datagen.shards import CanonfaceError, InputError, StorageError
 
 MARKER = "prediction.json"
+_FORMER = {"strip.png", "raw_predictions.npz"}  # what predictions held before they had a marker
 
 
 def check_target(out: Path) -> None:
@@ -23,7 +24,8 @@ def check_target(out: Path) -> None:
         If ``out`` is a file, or a folder that holds something and no ``prediction.json``.
     """
     if out.is_dir():
-        if any(out.iterdir()) and not (out / MARKER).is_file():
+        names = {path.name for path in out.iterdir()}
+        if names and MARKER not in names and not names >= _FORMER:
             raise InputError(
                 f"--out {out} holds files and is no prediction (it has no {MARKER})",
                 "a new folder, an empty one, or an earlier prediction, which is replaced",

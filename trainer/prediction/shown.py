@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from trainer.evaluation.cameras import transform, unproject
 from trainer.prediction.cameras import FrameCamera
-from trainer.prediction.geometry import transform, unproject
 from trainer.prediction.store import PredictedFrame
 from trainer.prediction.tracks import TrackRow
 
@@ -53,11 +53,13 @@ class Shown:
     @cached_property
     def points(self) -> npt.NDArray[np.float32]:
         """Every pixel's point in the world, (3, R, R) metres."""
-        return transform(unproject(self.frame.depth, self.frame.intrinsics), self.camera_to_world)
+        points = unproject(self.frame.depth, self.frame.intrinsics)
+        return transform(self.camera_to_world, points).astype(np.float32)
 
     @cached_property
     def track_points(self) -> npt.NDArray[np.float32]:
         """The tracks in the world, (N, 3) metres; NaN where lost."""
         if self.tracks is None:
             return np.zeros((0, 3), np.float32)
-        return transform(self.tracks.xyz.T, self.camera_to_world).T
+        rotation, place = self.camera_to_world[:3, :3], self.camera_to_world[:3, 3]
+        return (self.tracks.xyz @ rotation.T + place).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.prediction.geometry import unproject
+from trainer.evaluation.cameras import unproject
 from trainer.prediction.store import PredictedFrame
 
 NEIGHBOURS = 25
@@ -89,7 +89,7 @@ class _Pixels:
 
         rows, columns = np.nonzero(frame.valid)
         canonical = frame.canonical[:, rows, columns].T
-        points = unproject(frame.depth, frame.intrinsics)[:, rows, columns].T
+        points = unproject(frame.depth, frame.intrinsics)[:, rows, columns].T.astype(np.float32)
         xy = np.stack([columns, rows], -1).astype(np.float64) + 0.5
         return cls(xy, points, canonical, frame.canonical_confidence[rows, columns], cKDTree(canonical))
 
