@@ -42,7 +42,8 @@ def plain_fields() -> FaceFields:
             values[:, k] = 60
         if name == "oil":
             values[:, k] = 1
-    return FaceFields((V * 1000).astype(np.float32), np.zeros(len(V), np.int8), values, np.zeros((2, 4)), 1.0)
+    places, skin = (V * 1000).astype(np.float32), np.zeros(len(V), np.int8)
+    return FaceFields(places, skin, values, np.zeros((2, 4)), 1.0, np.arange(len(V)))
 
 
 def shade(light: Light, look=LOOK, background=BLACK, **options):

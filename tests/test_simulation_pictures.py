@@ -71,7 +71,7 @@ def test_what_teeth_hide_is_not_scanned(monkeypatch) -> None:
 def test_appearance_moves_with_the_skin() -> None:
     """The same canonical point shows the same colour in two frames with other expressions and poses."""
     capture = small_capture()
-    studio = capture._studio
+    studio = capture.studio
     assert studio is not None
     look = studio.look._replace(melanin=0.35, freckles=1.0, moles=1.0, beard=0.0, oil=0.0)
     light = light_from([[0, 0, 1]], [[0, 0, 0]], [0.8] * 3)
@@ -91,7 +91,7 @@ def test_appearance_moves_with_the_skin() -> None:
         seen = (
             (np.abs(depth[row, column] - z) < 1e-3)
             & (surface.normals[:, 2] > 0.75)
-            & (scene.moving[: len(z), 15] > 0.9)
+            & (scene.moving[scene.rank[: len(z)], 15] > 0.9)
         )
         colour = ndimage.map_coordinates(image[..., 1], [pixels[:, 1] - 0.5, pixels[:, 0] - 0.5], order=1)
         sampled.append(np.where(seen, colour, np.nan))
@@ -106,7 +106,7 @@ def test_appearance_moves_with_the_skin() -> None:
 def test_pictures_lie_where_the_maps_do() -> None:
     """A pupil's dark disc is centred on the projection of the eyeball's front, to a fraction of a pixel."""
     capture = small_capture()
-    studio = capture._studio
+    studio = capture.studio
     assert studio is not None
     surface = capture.subject.pose(np.zeros(capture.expressions.shape[1]), capture.poses[0])
     fields = studio.fields

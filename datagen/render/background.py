@@ -45,7 +45,7 @@ class Backdrop:
         canvas = np.clip(paint(_Scene(np.array(self.base), self.blur, place, rng)), 0.002, 6.0)
         channels = [
             np.asarray(
-                Image.fromarray(canvas[..., k].astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
+                Image.fromarray(canvas[..., k].astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
             )
             for k in range(3)
         ]

@@ -36,7 +36,7 @@ HAIRLINE = np.array(
 HAIRLINE_RADIUS_MM = 85.0
 CROWN = np.array([0.0, 128.0, -45.0])
 # Upper border of a beard: distance from the middle, height.
-BEARD_TOP = np.array([[90, 20], [72, 2], [66, -20], [52, -38], [38, -44], [30, -38], [22, -32], [0, -30]], float)
+BEARD_TOP = np.array([[90, 45], [72, 22], [66, -14], [52, -38], [38, -44], [30, -38], [22, -32], [0, -30]], float)
 BEARD_BOTTOM_MM = -104.0
 
 
@@ -55,6 +55,8 @@ class FaceFields:
         Centre and radius of the right and left eyeball, as ``points_mm``; radius 0 where there is none.
     unit_mm : float
         Millimetres of the template per standard millimetre.
+    order : (N,) int64
+        The vertices along a space-filling curve: drawn in this order, neighbours lie together in memory.
     """
 
     points_mm: F32
@@ -62,6 +64,7 @@ class FaceFields:
     values: F32
     eyes: F64
     unit_mm: float
+    order: npt.NDArray[np.int64]
 
 
 def face_fields(
@@ -123,7 +126,17 @@ def face_fields(
         if member.sum() >= 4:
             eyes[k] = _sphere(p[member])
     material[labels == REGIONS["mouth_interior"]] = MOUTH
-    return FaceFields(p.astype(np.float32), material, values.astype(np.float32), eyes, 1 / scale * 1000)
+    return FaceFields(p.astype(np.float32), material, values.astype(np.float32), eyes, 1 / scale * 1000, along_curve(p))
+
+
+def along_curve(points_mm: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Return the order of points (N, 3) along a Morton curve of 2 mm cells, (N,) int64."""
+    cells = ((points_mm - points_mm.min(axis=0)) / 2).astype(np.int64)
+    code = np.zeros(len(cells), np.int64)
+    for bit in range(10):
+        for axis in range(3):
+            code |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
+    return np.argsort(code, kind="stable")
 
 
 class _Softened:
@@ -236,7 +249,7 @@ def _blood(p: F64, ears: F64) -> F64:
         + 0.3 * _both(p, (31, 26, 95), (14, 6, 10))
         + 0.35 * _both(p, (17, 16, 94), (5, 5, 6))
         + 0.15 * _spot(p, (0, 50, 104), (20, 12, 20))
-        + 0.6 * ears
+        + 0.28 * ears
     )
 
 

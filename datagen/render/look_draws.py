@@ -6,7 +6,7 @@ import numpy as np
 
 Colour = tuple[float, float, float]
 
-DARK_HAIR, BROWN_HAIR, FAIR_HAIR = (0.010, 0.008, 0.007), (0.055, 0.032, 0.019), (0.30, 0.19, 0.095)
+DARK_HAIR, BROWN_HAIR, FAIR_HAIR = (0.010, 0.008, 0.007), (0.045, 0.025, 0.014), (0.30, 0.19, 0.095)
 RED_HAIR = (0.20, 0.065, 0.022)
 # Outer and inner iris, linear RGB.
 BROWN_EYES = ((0.050, 0.024, 0.012), (0.110, 0.052, 0.022))

@@ -72,7 +72,7 @@ def random_sensor(rng: np.random.Generator) -> Sensor:
         blur_px=float((0.45, 0.55, 0.5)[kind] + 0.45 * u[2] ** 2),
         electrons=float(electrons),
         read_noise=float((0.0012, 0.003, 0.004)[kind] * (0.6 + 0.9 * u[3])),
-        contrast=float((0.45, 0.12, 0.6)[kind] * (0.6 + 0.8 * u[4])),
+        contrast=float((0.55, 0.3, 0.75)[kind] * (0.6 + 0.8 * u[4])),
         saturation=float((1.0, 0.88, 1.08)[kind] + 0.12 * (u[5] - 0.5)),
         black=float(0.012 * u[6] ** 2),
         sharpen=float((0.3, 0.1, 0.7)[kind] * u[7]),

@@ -63,6 +63,8 @@ class Scene:
         Columns of :mod:`datagen.render.surface_kernel`.
     eyes : (2, 4) float64
     unit_mm : float
+    rank : (N,) int64
+        Where each vertex as given stands in these arrays, subject first, then the parts.
     """
 
     vertices: F64
@@ -73,6 +75,7 @@ class Scene:
     fixed: F32
     eyes: F64
     unit_mm: float
+    rank: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -155,15 +158,19 @@ def light_scene(
         *(np.full(len(p.faces), p.material, np.int8) for p in parts if not p.behind),
         *(np.full(len(p.faces), p.material, np.int8) for p in parts if p.behind),
     ]
+    order = np.concatenate([fields.order, np.arange(n, len(vertices))])
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
     return Scene(
-        vertices=vertices,
-        head_faces=np.concatenate(front).astype(np.int32),
-        rest_faces=np.concatenate(rest).astype(np.int32),
+        vertices=vertices[order],
+        head_faces=rank[np.concatenate(front)].astype(np.int32),
+        rest_faces=rank[np.concatenate(rest)].astype(np.int32),
         materials=np.concatenate(kinds).astype(np.int8),
-        moving=moving,
-        fixed=fixed,
+        moving=moving[order],
+        fixed=fixed[order],
         eyes=fields.eyes,
         unit_mm=fields.unit_mm,
+        rank=rank,
     )
 
 
@@ -221,10 +228,10 @@ def shade_image(
         )
     fine = _enlarged(camera, SUPERSAMPLING)
     head = renderer.rasterise(scene.vertices, scene.head_faces, [fine])[0]
-    rest_face = np.full(head.face.shape, -1, np.int32)
+    rest_face = np.full((camera.height, camera.width), -1, np.int32)
     rest_weights = head.barycentric
     if len(scene.rest_faces):
-        rest = renderer.rasterise(scene.vertices, scene.rest_faces, [fine])[0]
+        rest = renderer.rasterise(scene.vertices, scene.rest_faces, [camera])[0]
         rest_face = np.where(rest.face >= 0, rest.face + len(scene.head_faces), -1).astype(np.int32)
         rest_weights = rest.barycentric
     image, coverage = shade_view(

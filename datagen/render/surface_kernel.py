@@ -23,18 +23,21 @@ FIXED_SIZE = 3 + len(FIELDS)
 ONE_SURFACE_PIXELS = 6.0
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def _add(face, w, share, faces, moving, fixed, at, fix):  # type: ignore[no-untyped-def]
     """Add a fragment's interpolated attributes, times ``share``."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-    wa, wb, wc = w[0] * share, w[1] * share, w[2] * share
+    part = np.float32(share)
+    wa, wb, wc = w[0] * part, w[1] * part, w[2] * part
+    first, second, third = moving[a], moving[b], moving[c]
     for k in range(MOVING_SIZE):
-        at[k] += wa * moving[a, k] + wb * moving[b, k] + wc * moving[c, k]
+        at[k] += wa * first[k] + wb * second[k] + wc * third[k]
+    first, second, third = fixed[a], fixed[b], fixed[c]
     for k in range(FIXED_SIZE):
-        fix[k] += wa * fixed[a, k] + wb * fixed[b, k] + wc * fixed[c, k]
+        fix[k] += wa * first[k] + wb * second[k] + wc * third[k]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def _add_both(f, w, g, v, faces, moving, fixed, at, fix, middle):  # type: ignore[no-untyped-def]
     """Add the mean of two fragments' attributes."""
     if f == g:
@@ -46,7 +49,7 @@ def _add_both(f, w, g, v, faces, moving, fixed, at, fix, middle):  # type: ignor
         _add(g, v, 0.5, faces, moving, fixed, at, fix)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyped-def]
     """Write two edges of a triangle in canonical (rows 0, 1) and world millimetres (rows 2, 3)."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -58,7 +61,7 @@ def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyp
         edges[3, k] = (moving[c, k] - moving[a, k]) * scale
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def _world_slope(gx, gy, gz, edges, n, slope):  # type: ignore[no-untyped-def]
     """Carry a gradient over canonical space to the posed surface with normal ``n`` (Mikkelsen 2010, eq. 4)."""
     h1 = gx * edges[0, 0] + gy * edges[0, 1] + gz * edges[0, 2]
@@ -81,13 +84,13 @@ def _world_slope(gx, gy, gz, edges, n, slope):  # type: ignore[no-untyped-def]
             slope[k] *= 0.8 / steep
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def _unit(x, y, z):  # type: ignore[no-untyped-def]
     inverse = 1.0 / np.sqrt(x * x + y * y + z * z + 1e-18)
     return x * inverse, y * inverse, z * inverse
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, work, out):  # type: ignore[no-untyped-def]
     """Write the radiance (3,) of one piece of surface to ``out``."""
     n, slope, tilted, surface = work[0], work[1], work[2], work[3]
@@ -134,21 +137,21 @@ def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, w
         hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def _depth(camera_row, at):  # type: ignore[no-untyped-def]
     return camera_row[0] * at[0] + camera_row[1] * at[1] + camera_row[2] * at[2] + camera_row[3]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def _empty(head, rest, y, x, factor):  # type: ignore[no-untyped-def]
     for sy in range(factor):
         for sx in range(factor):
-            if head[y + sy, x + sx] >= 0 or rest[y + sy, x + sx] >= 0:
+            if head[y + sy, x + sx] >= 0:
                 return False
-    return True
+    return rest[y // factor, x // factor] < 0
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # type: ignore[no-untyped-def]
     """Look at one pixel's subsamples.
 
@@ -169,7 +172,7 @@ def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # ty
                 hits += 1
                 near, far = min(near, head_depth[sy, sx]), max(far, head_depth[sy, sx])
             else:
-                f = rest[sy, sx]
+                f = rest[sy // factor, sx // factor]
                 others += f >= 0
             if f >= 0:
                 one = one and (kind < 0 or materials[f] == kind)
@@ -180,7 +183,7 @@ def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # ty
     return hits, kind, near
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
 def _subsamples(  # type: ignore[no-untyped-def]
     head, head_weights, rest, rest_weights, y, x, factor, materials, faces, moving, fixed, camera_row, focal_px,
     centre, unit_mm, eyes, look, lamps, sky, at, fix, edges, work, radiance, total,
@@ -191,7 +194,7 @@ def _subsamples(  # type: ignore[no-untyped-def]
         for sx in range(x, x + factor):
             f, weight = head[sy, sx], head_weights[sy, sx]
             if f < 0:
-                f, weight = rest[sy, sx], rest_weights[sy, sx]
+                f, weight = rest[sy // factor, sx // factor], rest_weights[sy // factor, sx // factor]
             if f < 0:
                 continue
             at[:], fix[:] = 0.0, 0.0
@@ -208,7 +211,7 @@ def _subsamples(  # type: ignore[no-untyped-def]
 def _compiled(stamp):  # type: ignore[no-untyped-def]
     """Compile the outer loop. A cached binary is found by what its closure holds: a change of what it calls counts."""
 
-    @numba.njit(nogil=True, cache=True, error_model="numpy")
+    @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
     def shade_view(  # type: ignore[no-untyped-def]
         head, head_weights, head_depth, rest, rest_weights, faces, materials, moving, fixed, camera_row, focal_px,
         centre, unit_mm, eyes, look, lamps, sky, background, factor,
@@ -217,10 +220,13 @@ def _compiled(stamp):  # type: ignore[no-untyped-def]
 
         Parameters
         ----------
-        head, rest : (factor·H, factor·W) int32
-            Triangles of the subject, and of what is seen only where the subject is not; -1 for none.
-        head_weights, rest_weights : (factor·H, factor·W, 3) float32
+        head : (factor·H, factor·W) int32
+            Triangles of the subject; -1 for none.
+        head_weights : (factor·H, factor·W, 3) float32
         head_depth : (factor·H, factor·W) float32
+        rest : (H, W) int32
+            What is seen only where the subject is not, once a pixel: out of focus, it needs no subsamples.
+        rest_weights : (H, W, 3) float32
         faces : (F, 3) int32
         materials : (F,) int8
         moving, fixed : (N, MOVING_SIZE) and (N, FIXED_SIZE) float32
@@ -250,7 +256,7 @@ def _compiled(stamp):  # type: ignore[no-untyped-def]
         height, width = background.shape[:2]
         image, coverage = np.empty((height, width, 3), np.float32), np.zeros((height, width), np.float32)
         share = 1.0 / (factor * factor)
-        at, fix = np.empty(MOVING_SIZE, np.float64), np.empty(FIXED_SIZE, np.float64)
+        at, fix = np.empty(MOVING_SIZE, np.float32), np.empty(FIXED_SIZE, np.float32)
         edges, work = np.empty((4, 3)), np.zeros((4, SURFACE_SIZE))
         radiance, total, middle = np.empty(3), np.empty(3), np.empty(3, np.float32)
         last = factor - 1
@@ -267,16 +273,17 @@ def _compiled(stamp):  # type: ignore[no-untyped-def]
                 coverage[y, x] = hits * share
                 done = 0
                 if kind >= 0:
-                    # One piece of surface fills the pixel: two opposite subsamples give its middle.
-                    faces_seen, weights = (head, head_weights) if hits > 0 else (rest, rest_weights)
                     at[:], fix[:] = 0.0, 0.0
-                    a, b = (y * factor, x * factor), (y * factor + last, x * factor + last)
-                    _add_both(
-                        faces_seen[a], weights[a], faces_seen[b], weights[b], faces, moving, fixed, at, fix, middle
-                    )
-                    if hits == 0:
+                    if hits > 0:
+                        # One piece of surface fills the pixel: two opposite subsamples give its middle.
+                        a, b = (y * factor, x * factor), (y * factor + last, x * factor + last)
+                        f = head[a]
+                        _add_both(f, head_weights[a], head[b], head_weights[b], faces, moving, fixed, at, fix, middle)
+                    else:
+                        f = rest[y, x]
+                        _add(f, rest_weights[y, x], 1.0, faces, moving, fixed, at, fix)
                         depth = _depth(camera_row, at)
-                    _frame(faces_seen[a], faces, moving, fixed, unit_mm, edges)
+                    _frame(f, faces, moving, fixed, unit_mm, edges)
                     pixel_mm = depth / focal_px * 1000 / unit_mm
                     _shade(at, fix, kind, edges, pixel_mm, centre, eyes, look, lamps, sky, work, total)
                     done = factor * factor

@@ -151,7 +151,7 @@ class SimulatedCapture:
             if lacks_teeth(template)
             else None
         )
-        self._studio = Studio(self.subject, self.cameras, self._rasteriser, self._rng) if images else None
+        self.studio = Studio(self.subject, self.cameras, self._rasteriser, self._rng) if images else None
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """Return the generator of one purpose, so that no part's draws shift another's."""
@@ -180,9 +180,9 @@ class SimulatedCapture:
         error = self._error(template.vertices, float(self.times_s[index])) @ self.poses[index, :3, :3].T
         images: dict[str, Image] = {}
         masks: dict[str, npt.NDArray[np.bool_]] = {}
-        if self._studio is not None:
+        if self.studio is not None:
             noise = np.random.default_rng([self._seed, self._index, _PURPOSES.index("noise"), index])
-            images, masks = self._studio.pictures(surface, self.teeth(surface), noise)
+            images, masks = self.studio.pictures(surface, self.teeth(surface), noise)
         # Detectors mark the skin, which the control mesh stands off by up to two millimetres.
         on_skin = self.subject.dense.subdivision.matrix[: len(template.vertices)] @ surface.template_vertices
         return SimulatedFrame(
