@@ -13,8 +13,9 @@ from evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
 from trainer_scene import build_scene
 
 from trainer.config import load_config
-from trainer.evaluate import evaluate
+from trainer.evaluate import evaluate, plain
 from trainer.evaluation.alignment import key_points
+from trainer.evaluation.charts import motion_chart, pck_chart
 from trainer.evaluation.flow import flow_available
 from trainer.evaluation.frames import View
 from trainer.evaluation.gather import Evaluation, Run
@@ -114,6 +115,25 @@ def test_figures_follow_the_seed() -> None:
     assert one["canonical_mean_mm"] == other["canonical_mean_mm"]  # nothing is drawn for it
     # A constant canonical shift per pixel: 3 mm on each axis have a median length of 1.54 × 3 mm.
     assert one["canonical_median_mm"] == pytest.approx(4.6, abs=0.2)
+
+
+def test_an_undefined_prediction_is_neither_fatal_nor_passed_over() -> None:
+    def broken(view: View) -> View:
+        nothing = np.full_like(view.depth_m, np.nan)
+        return View(view.truth, nothing, np.stack([nothing] * 3), nothing + 1, nothing + 1, nothing)
+
+    found = evaluation_of(broken)
+    figures = found.figures()
+    assert math.isnan(figures["canonical_mean_mm"])
+    assert math.isnan(figures["depth_absrel"])
+    assert figures["correspondence_mean_px"] == math.inf
+    assert figures["correspondence_pck5"] == figures["tracking_survival"] == 0
+    assert figures["geometry_skipped"] == 2
+    assert figures["mean_map_correspondence_median_px"] < 10  # the baseline beside it is whole
+    curves = found.curves()
+    assert motion_chart(curves["ssme"])
+    assert pck_chart(curves["pck"], curves["pck_shares"])
+    json.dumps(plain(figures | {"curves": curves}), allow_nan=False)
 
 
 def test_one_frame_is_no_run() -> None:

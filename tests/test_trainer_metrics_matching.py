@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
@@ -9,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trainer.evaluation.cameras import pixel_centres, project, unproject
+from datagen.shards import open_dataset
+from trainer.evaluation.cameras import pixel_centres, project, rigid_inverse, transform, unproject
 from trainer.evaluation.correspondence import (
     CorrespondenceErrors,
     NearestNeighbour,
@@ -19,6 +22,7 @@ from trainer.evaluation.correspondence import (
     end_point_errors,
 )
 from trainer.evaluation.flow import FlowChain, follow, sample_map
+from trainer.evaluation.frames import TRUTH_ARRAYS, Truth
 from trainer.evaluation.regions import in_region, region_labels
 from trainer.evaluation.surface import MapSurface, closest_on_triangles
 
@@ -110,6 +114,29 @@ def test_true_places_are_the_analytic_ones_and_the_far_side_is_hidden(other: Ell
     assert (cosine < -0.2).any()
     assert not visible[cosine < -0.2].any()
     assert visible[cosine > 0.4].all()
+
+
+def test_true_places_on_rendered_heads_are_those_of_reprojection(tiny_build) -> None:
+    dataset = open_dataset(tiny_build.root)
+    split = next(dataset[name] for name in ("train", "val") if len(dataset[name]))
+    views = split.views()[0]
+    maps = split.read(TRUTH_ARRAYS, views)
+    truths = [Truth.of(maps, k, dataset.half_extent_m) for k in range(len(views))]
+    errors, seen, shown = [], [], []
+    for a, b in pairwise(truths):
+        queries = draw_queries(a, {"face": np.arange(1, 256)}, 300, 0, np.random.default_rng(0))
+        places, visible = TrueSurface(b).find(a, queries)
+        world = transform(rigid_inverse(a.world_to_camera), a.points)
+        there = queries.of(transform(b.world_to_camera, world))
+        near = MapSurface(b.points, b.points, b.surface, b.intrinsics).closest(there).distance_m < 1e-3
+        errors.append(np.linalg.norm(places.pixels - project(there, b.intrinsics), axis=1)[visible & near])
+        seen.append(visible)
+        shown.append(near)
+    both = np.concatenate(seen), np.concatenate(shown)
+    assert 0.2 < both[0].mean() < 1  # some is hidden
+    # Two ways to say what is seen, at 56 pixels: by canonical coordinates, and by depth and cameras alone.
+    assert (both[0] == both[1]).mean() > 0.97
+    assert np.median(np.concatenate(errors)) < 0.03
 
 
 def test_touching_lips_are_told_apart_by_their_labels() -> None:

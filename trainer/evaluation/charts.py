@@ -25,6 +25,7 @@ METHODS = {
     "flow": ("optical flow, chained", "tab:green"),
     "mean_map": ("training mean", "tab:grey"),
 }
+_PAIRS = {"frames": "frames of one camera", "views": "cameras of one instant", "subjects": "two people"}
 _TRACKED = ("", "posed_", "flow_")
 _POINTS = 60
 
@@ -40,22 +41,26 @@ def motion_chart(ssme: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes | N
         _line(left, curve, *METHODS[name])
     for region, values in ssme["model"].items():
         _line(right, np.asarray(values, np.float64), region, None)
-    left.set(title="motion error of the face", xlabel="window h (frames)", ylabel="SSME(h), px", ylim=(0, None))
+    highest = max(float(curve[np.isfinite(curve)].max()) for curve in face.values())
+    left.set(title="motion error of the face", xlabel="window h (frames)", ylabel="SSME(h), px")
+    left.set_ylim(0, max(1.4 * highest, 1e-3))  # room for the names of five methods
     right.set(title="motion error of the model", xlabel="window h (frames)", ylabel="SSME(h), px", ylim=(0, None))
     return _png(figure, (left, right))
 
 
-def pck_chart(pck: Mapping[str, Sequence[float]], shares: Sequence[float]) -> bytes | None:
-    """Draw the share of correct points over the threshold, between frames of one camera."""
-    shown = {name: curve for name, curve in pck.items() if curve}
-    if not shown:
+def pck_chart(pck: Mapping[str, Mapping[str, Sequence[float]]], shares: Sequence[float]) -> bytes | None:
+    """Draw the share of correct points over the threshold, {kind of pairs: {method: curve}}."""
+    kinds = {kind: {name: c for name, c in curves.items() if c} for kind, curves in pck.items()}
+    kinds = {kind: curves for kind, curves in kinds.items() if curves}
+    if not kinds:
         return None
-    figure, (axis,) = _figure(1)
-    for name, curve in shown.items():
-        label, colour = METHODS[name]
-        axis.plot(100 * np.asarray(shares), 100 * np.asarray(curve), label=label, color=colour)
-    axis.set(title="frames of one camera", xlabel="threshold (% of the side)", ylabel="correct (%)", ylim=(0, 101))
-    return _png(figure, (axis,))
+    figure, axes = _figure(len(kinds))
+    for axis, (kind, curves) in zip(axes, kinds.items(), strict=True):
+        for name, curve in curves.items():
+            label, colour = METHODS[name]
+            axis.plot(100 * np.asarray(shares), 100 * np.asarray(curve), label=label, color=colour)
+        axis.set(title=_PAIRS[kind], xlabel="threshold (% of the side)", ylabel="correct (%)", ylim=(0, 101))
+    return _png(figure, axes)
 
 
 def confidence_chart(curves: Mapping[str, Mapping[str, Any]]) -> bytes | None:
@@ -173,7 +178,7 @@ def _png(figure: Figure, axes: Sequence[Axes]) -> bytes:
         axis.tick_params(labelsize=7)
         axis.xaxis.label.set_fontsize(8)
         axis.yaxis.label.set_fontsize(8)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, framealpha=0.6)
     return _bytes(figure)
 
 

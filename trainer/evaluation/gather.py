@@ -291,7 +291,10 @@ class Evaluation:
                 name.rstrip("_") or "model": {region: m.motion.curve(region).tolist() for region in self.regions}
                 for name, m in self.matches.items()
             },
-            "pck": {name.rstrip("_") or "model": m.frames.curve() for name, m in self.matches.items()},
+            "pck": {
+                kind: {name.rstrip("_") or "model": getattr(m, kind).curve() for name, m in self.matches.items()}
+                for kind in ("frames", "views", "subjects")
+            },
             "pck_shares": CorrespondenceErrors.CURVE.tolist(),
             "canonical_confidence": self.model.canonical_confidence.curves(),
             "depth_confidence": self.model.depth_confidence.curves(),

@@ -92,7 +92,9 @@ class MapSurface:
         ``labels`` (N,), only triangles with a corner of that label are looked at.
         """
         n = len(queries)
-        q = np.asarray(queries, np.float64)
+        # An undefined query has no place; the tree would refuse it.
+        defined = np.isfinite(queries).all(1)
+        q = np.where(defined[:, None], queries, 0.0)
         if self._tree is None or not n:
             return Places(
                 np.full((n, 2), np.nan), np.full((n, 3), np.nan), np.full(n, np.inf),
@@ -108,7 +110,7 @@ class MapSurface:
         if labels is not None and self._labels is not None:
             usable &= (self._labels[corners] == np.asarray(labels)[:, None, None]).any(-1)
         weights, distance = closest_on_triangles(q[:, None], self._coordinates[corners])
-        distance = np.where(usable, distance, np.inf)
+        distance = np.where(usable & defined[:, None], distance, np.inf)
         best = distance.argmin(1)
         rows = np.arange(n)
         corners, weights, distance = corners[rows, best], weights[rows, best], distance[rows, best]
