@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from datagen.errors import CorruptDatasetError, DatasetError, MissingObjectError, StorageError
@@ -15,6 +17,9 @@ from datagen.shards.plan import ShardUnit
 from datagen.shards.reader import Dataset, open_dataset
 from datagen.shards.schema import FORMAT, SPLITS
 from datagen.shards.store import ObjectStore, Store, open_store
+
+AT_ONCE = 8
+Sent = tuple[bool, int]  # whether a file was put, and its length
 
 
 @dataclass
@@ -42,9 +47,24 @@ class PublishReport:
     kept_bytes: int = 0
     removed: int = 0
 
+    def add(self, files: Sequence[Sent]) -> None:
+        """Count files."""
+        for put, length in files:
+            if put:
+                self.sent += 1
+                self.sent_bytes += length
+            else:
+                self.kept += 1
+                self.kept_bytes += length
+
 
 def publish(
-    source: str | Path, url: str | Path, *, replace: bool = False, on_shard: Callable[[ShardUnit], None] | None = None
+    source: str | Path,
+    url: str | Path,
+    *,
+    replace: bool = False,
+    at_once: int = AT_ONCE,
+    on_shard: Callable[[ShardUnit], None] | None = None,
 ) -> PublishReport:
     """Copy a finished dataset to a store, so that readers there see all of it or nothing.
 
@@ -60,6 +80,8 @@ def publish(
         ``s3://bucket/prefix``, or a folder.
     replace : bool
         Whether another dataset at ``url`` may be replaced.
+    at_once : int
+        Files of a shard that travel at a time; the order in which shards, records and the root follow is unchanged.
     on_shard : callable, optional
         Called after each shard, for progress.
 
@@ -80,18 +102,18 @@ def publish(
     finished = ROOT_METADATA in there and target.read(ROOT_METADATA) == root
     if not finished:
         target.delete(ROOT_METADATA)
-    for unit in dataset.plan.units:
-        _send_shard(dataset, target, unit, there, report)
-        if on_shard is not None:
-            on_shard(unit)
-    documents = plan_documents(dataset.plan)
-    for key, data in documents.items():
-        _send(target, key, data, there, report)
+    with ThreadPoolExecutor(at_once, "push") as pool:
+        for unit in dataset.plan.units:
+            _send_shard(pool, dataset, target, unit, there, report)
+            if on_shard is not None:
+                on_shard(unit)
+        documents = plan_documents(dataset.plan).items()
+        report.add(_all(pool, [partial(_send, target, key, data, there) for key, data in documents]))
     for key in sorted(there - set(_keys(dataset))):
         target.delete(key)
         report.removed += 1
     if not finished:
-        _send(target, ROOT_METADATA, root, there - {ROOT_METADATA}, report)
+        report.add([_send(target, ROOT_METADATA, root, there - {ROOT_METADATA})])
     return report
 
 
@@ -134,28 +156,42 @@ def _refuse_others(dataset: Dataset, target: Store, there: set[str], replace: bo
             )
 
 
-def _send_shard(dataset: Dataset, target: Store, unit: ShardUnit, there: set[str], report: PublishReport) -> None:
+def _send_shard(
+    pool: Executor, dataset: Dataset, target: Store, unit: ShardUnit, there: set[str], report: PublishReport
+) -> None:
     record, key = read_record(dataset.store, unit), record_key(unit)
     text = dataset.store.read(key)
     done = key in there and target.read(key) == text
     if key in there and not done:
         target.delete(key)
         there.discard(key)
-    for name, expected in record.files.items():
-        # Under its record a file was verified when it was sent: its length tells enough.
-        if done and _size(target, name) == expected.bytes:
-            report.kept += 1
-            report.kept_bytes += expected.bytes
-            continue
-        data = dataset.store.read(name)
-        if FileDigest(hashlib.sha256(data).hexdigest(), len(data)) != expected:
-            raise CorruptDatasetError(
-                f"{dataset.url}/{name} is damaged: its bytes are not those of its record",
-                "the bytes that were written",
-                "Build again: damaged shards are rewritten",
-            )
-        _send(target, name, data, there, report)
-    _send(target, key, text, there, report)
+    files = record.files.items()
+    report.add(_all(pool, [partial(_send_file, dataset, target, name, sha, there, done) for name, sha in files]))
+    report.add([_send(target, key, text, there)])
+
+
+def _all(pool: Executor, work: Sequence[Callable[[], Sent]]) -> list[Sent]:
+    """Do all of it, several at a time; the first error counts, and what has not begun is left."""
+    futures = [pool.submit(one) for one in work]
+    try:
+        return [future.result() for future in futures]
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _send_file(dataset: Dataset, target: Store, name: str, expected: FileDigest, there: set[str], done: bool) -> Sent:
+    # Under its record a file was verified when it was sent: its length tells enough.
+    if done and _size(target, name) == expected.bytes:
+        return False, expected.bytes
+    data = dataset.store.read(name)
+    if FileDigest(hashlib.sha256(data).hexdigest(), len(data)) != expected:
+        raise CorruptDatasetError(
+            f"{dataset.url}/{name} is damaged: its bytes are not those of its record",
+            "the bytes that were written",
+            "Build again: damaged shards are rewritten",
+        )
+    return _send(target, name, data, there)
 
 
 def _size(target: Store, key: str) -> int:
@@ -165,18 +201,16 @@ def _size(target: Store, key: str) -> int:
         return -1
 
 
-def _send(target: Store, key: str, data: bytes, there: set[str], report: PublishReport) -> None:
+def _send(target: Store, key: str, data: bytes, there: set[str]) -> Sent:
+    """Put a file unless it is there; say whether it was put, and its length."""
     if key in there and _holds(target, key, data):
-        report.kept += 1
-        report.kept_bytes += len(data)
-        return
+        return False, len(data)
     target.write(key, data)
     if not _holds(target, key, data):
         raise StorageError(
             f"{target.url}/{key} is not what was sent", "the bytes that were sent", "Run the same command again"
         )
-    report.sent += 1
-    report.sent_bytes += len(data)
+    return True, len(data)
 
 
 def _holds(target: Store, key: str, data: bytes) -> bool:
