@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,14 @@ def write_shown(folder: Path, store: FrameStore, cameras: list[FrameCamera], con
     rows: list[list[Panel]] = []
     visible = 0
     try:
-        with Progress("write", len(store)) as progress:
+        # Compression and encoding leave Python's lock, so the writers of one frame run side by side.
+        with Progress("write", len(store)) as progress, ThreadPoolExecutor(max(len(writers), 1)) as pool:
             for k, (frame, camera) in enumerate(zip(store, cameras, strict=True)):
                 found = None if tracker is None else tracker.find(frame)
                 visible += 0 if found is None else int(found.visible.sum())
                 shown = Shown(k, f"{k:06d}_{camera.name}", frame, camera, found)
-                for writer in writers:
-                    writer.add(shown)
+                for _ in pool.map(lambda writer, shown=shown: writer.add(shown), writers):
+                    pass
                 if k < _STRIP_ROWS:
                     rows.append(_strip_row(shown))
                 progress.update(k + 1)
