@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from shard_samples import build
 
+from datagen.bench import read_peers
 from datagen.bench.read_case import ReadCase, ReadResult, drop_from_cache
 from datagen.bench.read_codecs import MAPS, SETTINGS, decode, encode
 from datagen.bench.read_readers import open_reader, stored_bytes
@@ -117,6 +118,33 @@ def test_every_reader_of_our_files_gives_the_same_batches(root: Path, access: st
                 np.testing.assert_array_equal(one[name], other[name])
 
 
+@pytest.mark.parametrize("peer", ["webdataset", "litdata"])
+@pytest.mark.parametrize("access", ["sequential", "clips"])
+def test_peers_hand_over_the_same_numbers(root: Path, tmp_path: Path, peer: str, access: str) -> None:
+    pytest.importorskip(peer, reason="an extra (bench)")
+    split = open_dataset(root)["train"]
+    clips = [clip.tolist() for clip in split.clips(4, 4)]
+    stored = split.read(MAPS, [i for clip in clips for i in clip], decode=False)
+    frames = [encode({name: stored[name][k] for name in MAPS}, "fast") for k in range(len(stored["depth"]))]
+    items = (
+        frames
+        if access == "sequential"
+        else [read_peers.clip_item(frames[k : k + 4]) for k in range(0, len(frames), 4)]
+    )
+    folder = tmp_path / peer
+    {"webdataset": read_peers.write_webdataset, "litdata": read_peers.write_litdata}[peer](folder, items, 28)
+    batches = open_reader(ReadCase(peer, str(folder), access, 1)).batches()
+    for number in range(3):
+        batch = next(batches)
+        for name in MAPS:
+            got = np.asarray(batch[name]).reshape(8, *stored[name].shape[1:])
+            if access == "sequential":
+                np.testing.assert_array_equal(got, stored[name][number * 8 : number * 8 + 8])
+            else:  # shuffled: each of them is one of ours
+                known = {value.tobytes() for value in stored[name]}
+                assert all(value.tobytes() in known for value in got)
+
+
 def test_bytes_are_those_on_disk(root: Path) -> None:
     files = [p for name in MAPS for p in (root / "train" / name).glob("c.*")]
     on_disk = sum(p.stat().st_size for p in files)
@@ -145,8 +173,6 @@ def test_bench_read_command(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datagen.bench import read_peers
-
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(DependencyError, match=r"litdata is not installed.*canonface\[bench\]"):
         read_peers.check_installed("litdata")
