@@ -207,7 +207,9 @@ class _Session:
         rng = np.random.default_rng([options.seed, 0])
         runs = runs_of_frames(table, options.limit)
         instants = instants_of_views(table, self._frames, options.instants, rng)
-        pairs = pairs_of_subjects(table, options.subject_pairs, rng)
+        # In a personal space the same skin has another coordinate on everyone: people cannot be compared.
+        shared = self._dataset.attrs.get("space", {}).get("identity") != "personal"
+        pairs = pairs_of_subjects(table, options.subject_pairs if shared else 0, rng)
         total = sum(len(run) for run in runs)
         surfaces = np.zeros(total, bool)
         surfaces[np.unique(np.linspace(0, total - 1, min(options.geometry_views, total)).round().astype(int))] = True

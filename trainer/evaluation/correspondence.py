@@ -64,14 +64,15 @@ def draw_queries(
     known = np.flatnonzero(truth.known)
     uniform = np.sort(rng.permutation(known)[:count])
     chosen = [uniform]
-    taken = set(uniform.tolist())
+    taken = np.zeros(truth.known.size, bool)
+    taken[uniform] = True
     labels = truth.region.ravel()
     for of_region in regions.values():
         inside = known[in_region(labels[known], of_region)]
-        missing = min(per_region, len(inside)) - sum(int(i) in taken for i in inside)
+        missing = min(per_region, len(inside)) - int(taken[inside].sum())
         if missing > 0:
-            more = np.array([i for i in rng.permutation(inside).tolist() if i not in taken][:missing], np.int64)
-            taken.update(more.tolist())
+            more = rng.permutation(inside[~taken[inside]])[:missing]
+            taken[more] = True
             chosen.append(more)
     flat = np.concatenate(chosen)
     rows, columns = np.divmod(flat, truth.known.shape[1])
