@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from datagen.geometry.mesh import unique_edges
 from datagen.render.light import Light, harmonics
 from datagen.render.protocol import Renderer
-from datagen.render.shadow_maps import ShadowMaps, golden_spiral, visible
+from datagen.render.shadow_maps import ShadowMaps, golden_spiral
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -186,6 +186,33 @@ def _ball(v: F64) -> tuple[F64, float]:
     return centre, float(np.linalg.norm(v - centre, axis=1).max()) or 1.0
 
 
+@numba.njit(nogil=True, error_model="numpy")
+def _visible(x, y, z, projection, depth):  # type: ignore[no-untyped-def]
+    """Return how much of a point the map's camera sees: the nearest four map pixels, weighted by nearness."""
+    height, width = depth.shape
+    w = projection[2, 0] * x + projection[2, 1] * y + projection[2, 2] * z + projection[2, 3]
+    u = (projection[0, 0] * x + projection[0, 1] * y + projection[0, 2] * z + projection[0, 3]) / w - 0.5
+    v = (projection[1, 0] * x + projection[1, 1] * y + projection[1, 2] * z + projection[1, 3]) / w - 0.5
+    column, row = int(np.floor(u)), int(np.floor(v))
+    if column < 0 or row < 0 or column + 1 >= width or row + 1 >= height:
+        return 1.0
+    fu, fv = u - column, v - row
+    lit = 0.0
+    d = depth[row, column]
+    if d == 0 or w < d:
+        lit += (1 - fu) * (1 - fv)
+    d = depth[row, column + 1]
+    if d == 0 or w < d:
+        lit += fu * (1 - fv)
+    d = depth[row + 1, column]
+    if d == 0 or w < d:
+        lit += (1 - fu) * fv
+    d = depth[row + 1, column + 1]
+    if d == 0 or w < d:
+        lit += fu * fv
+    return lit
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _gather_sky(v, n, lift, way, projection, depth, colour, seen, total, vector, open_, open_total):  # type: ignore[no-untyped-def]
     mean = (colour[0] + colour[1] + colour[2]) / 3
@@ -193,7 +220,7 @@ def _gather_sky(v, n, lift, way, projection, depth, colour, seen, total, vector,
         facing = n[i, 0] * way[0] + n[i, 1] * way[1] + n[i, 2] * way[2]
         if facing <= 0:
             continue
-        lit = visible(v[i, 0] + lift * n[i, 0], v[i, 1] + lift * n[i, 1], v[i, 2] + lift * n[i, 2], projection, depth)
+        lit = _visible(v[i, 0] + lift * n[i, 0], v[i, 1] + lift * n[i, 1], v[i, 2] + lift * n[i, 2], projection, depth)
         open_[i] += facing * lit
         open_total[i] += facing
         for k in range(3):
@@ -209,7 +236,7 @@ def _gather_lamp(v, n, lift, way, projection, depth, colour, irradiance, vector,
         facing = n[i, 0] * way[0] + n[i, 1] * way[1] + n[i, 2] * way[2]
         if facing <= -0.15:
             continue
-        lit = visible(v[i, 0] + lift * n[i, 0], v[i, 1] + lift * n[i, 1], v[i, 2] + lift * n[i, 2], projection, depth)
+        lit = _visible(v[i, 0] + lift * n[i, 0], v[i, 1] + lift * n[i, 1], v[i, 2] + lift * n[i, 2], projection, depth)
         share[i] += lit
         if facing <= 0:
             continue

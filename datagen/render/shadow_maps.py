@@ -1,8 +1,7 @@
-"""Depth maps seen from the light, and how much of a point they see."""
+"""Depth maps seen from the light."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -32,33 +31,6 @@ class ShadowMaps:
             (np.ascontiguousarray(camera.K @ camera.world_to_camera[:3]), fragments.depth)
             for camera, fragments in zip(cameras, seen, strict=True)
         ]
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def visible(x, y, z, projection, depth):  # type: ignore[no-untyped-def]
-    """Return how much of a point the map's camera sees: the nearest four map pixels, weighted by nearness."""
-    height, width = depth.shape
-    w = projection[2, 0] * x + projection[2, 1] * y + projection[2, 2] * z + projection[2, 3]
-    u = (projection[0, 0] * x + projection[0, 1] * y + projection[0, 2] * z + projection[0, 3]) / w - 0.5
-    v = (projection[1, 0] * x + projection[1, 1] * y + projection[1, 2] * z + projection[1, 3]) / w - 0.5
-    column, row = int(np.floor(u)), int(np.floor(v))
-    if column < 0 or row < 0 or column + 1 >= width or row + 1 >= height:
-        return 1.0
-    fu, fv = u - column, v - row
-    lit = 0.0
-    d = depth[row, column]
-    if d == 0 or w < d:
-        lit += (1 - fu) * (1 - fv)
-    d = depth[row, column + 1]
-    if d == 0 or w < d:
-        lit += fu * (1 - fv)
-    d = depth[row + 1, column]
-    if d == 0 or w < d:
-        lit += (1 - fu) * fv
-    d = depth[row + 1, column + 1]
-    if d == 0 or w < d:
-        lit += fu * fv
-    return lit
 
 
 def golden_spiral(n: int) -> npt.NDArray[np.float64]:
