@@ -69,6 +69,9 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="About so many samples, in evenly spread runs; default: all.")
     ] = None,
+    starts: Annotated[
+        int, typer.Option("--starts", min=1, help="Frames of a run that are followed; 48 is every one.")
+    ] = 4,
     seed: Annotated[int, typer.Option("--seed", help="Of the points, views and pairs that are drawn.")] = 0,
     report: Annotated[Path | None, typer.Option("--report", help="Folder for an HTML page and pictures.")] = None,
     device: _Device = "auto",
@@ -82,7 +85,7 @@ def evaluate(
     from trainer.evaluation.plan import EvaluationOptions
     from trainer.evaluation.tables import result_text
 
-    options = EvaluationOptions(frames=frames, limit=limit, seed=seed)
+    options = EvaluationOptions(frames=frames, limit=limit, starts=starts, seed=seed)
     result = run_evaluate(checkpoint, dataset, split, options=options, report=report, device_name=_device(device))
     if as_json:
         _print_json(result.to_json())
