@@ -108,9 +108,11 @@ def predict(
         int | None, typer.Option("--overlap", min=0, help="Frames two windows share; default: a quarter of --frames.")
     ] = None,
     drift: Annotated[
-        Literal["fade", "chain"],
-        typer.Option("--drift", help="A window's change of scale fades out, or is kept (depth up to scale)."),
-    ] = "fade",
+        Literal["fade", "chain"] | None,
+        typer.Option(
+            "--drift", help="A window's change of scale fades out (metric depth), or is kept; default: as fits."
+        ),
+    ] = None,
     start: Annotated[int, typer.Option("--start", min=0, help="First frame of a folder or video.")] = 0,
     stop: Annotated[int | None, typer.Option("--stop", min=1, help="The frame to stop before.")] = None,
     step: Annotated[int, typer.Option("--step", min=1, help="Take every so-manieth frame.")] = 1,
@@ -214,6 +216,24 @@ def export(
         print(f"{out}: {size_text}" if result.passed else f"{out} is not written: it does not agree with the model")
     if not result.passed:
         raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A file, a folder, or an id of the hub, of published weights.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write.")],
+    config: Annotated[str, typer.Option("--config", "-c", help="A configuration of the weights' size.")] = "giant",
+    size: Annotated[int, typer.Option("--size", min=14, help="Pixels of the longer side to predict at.")] = 504,
+) -> None:
+    """Turn published weights with a canonical decoder (Face Anything) into a checkpoint, without fitting.
+
+    Example: `trainer convert downloads/faceanything/checkpoint.pt --out faceanything.pt`
+    """
+    from trainer.convert import convert_weights
+
+    _leave_nothing_when_stopped()
+    print(convert_weights(source, out, config, size=size).text())
+    print(f"{out} is ready for `trainer predict` and `trainer export`")
 
 
 def _leave_nothing_when_stopped() -> None:

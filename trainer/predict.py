@@ -31,7 +31,7 @@ from trainer.prediction.output import MARKER, check_target, staged_folder
 from trainer.prediction.show import ShowConfig, write_shown
 from trainer.prediction.store import FrameStore, PredictedFrame
 from trainer.prediction.video import VIDEO_SUFFIXES, VideoFile, have_video
-from trainer.prediction.windows import FrameMaps, cut_windows, stitch_windows
+from trainer.prediction.windows import Drift, FrameMaps, cut_windows, stitch_windows
 from trainer.prediction.writers import write_marker
 from trainer.progress import Progress
 
@@ -79,14 +79,15 @@ def predict(
     masks = None if options.masks is None else MaskFolder(options.masks)
     frames = _frames_of(source, resolution, content, options, patch, make_crop(options.crop, masks))
     usual = assumed_intrinsics(model.depth_unit.focal_over_width, resolution)
-    network = WindowModel(model, device, usual)
+    network = WindowModel(model, device, usual, knows_surface="surface" not in content.get("untrained", ()))
+    drift: Drift = options.drift or ("chain" if content.get("depth_up_to_scale") else "fade")
     without = _left_out(options)
     half_extent_m = float(content["dataset"]["half_extent_m"])
     with staged_folder(out) as staging:
         hidden = staging / ".frames"
         store = FrameStore(hidden if "maps" in without else staging / "maps" / "raw")
         first_pass = _FirstPass(network, options, masks, store)
-        cameras = first_pass.run(frames, overlap)
+        cameras = first_pass.run(frames, overlap, drift)
         write_cameras(staging, cameras)
         show = ShowConfig(
             half_extent_m=half_extent_m,
@@ -108,6 +109,7 @@ def predict(
             "size": resolution,
             "window": options.frames,
             "overlap": overlap,
+            "drift": drift,
             "step_of_checkpoint": content.get("step"),
             "intrinsics_from": sorted({camera.intrinsics_from for camera in cameras}),
             "pose_from": sorted({camera.pose_from for camera in cameras}),
@@ -139,13 +141,13 @@ class _FirstPass:
             self._given = FieldOfView(options.fov_deg)
         self._blank: list[str] = []
 
-    def run(self, frames: FrameSource, overlap: int) -> list[FrameCamera]:
+    def run(self, frames: FrameSource, overlap: int, drift: Drift) -> list[FrameCamera]:
         """Return the cameras of the frames, in order."""
         cameras: list[FrameCamera] = []
         options, store = self._options, self._store
         windows = cut_windows(self._prepared(frames), options.frames, overlap)
         with Progress("predict", _expected(frames.count, options)) as progress:
-            for frame, maps in stitch_windows(windows, self._network, overlap, options.drift):
+            for frame, maps in stitch_windows(windows, self._network, overlap, drift):
                 camera = _camera(frame, maps, self._network.usual_intrinsics)
                 valid = self._foreground(frame, maps)
                 if not valid.any():

@@ -27,6 +27,8 @@ class WindowModel:
     device : torch.device
     usual_intrinsics : (3, 3) float32
         For frames that come without.
+    knows_surface : bool
+        Whether the surface was ever learnt; published weights have none.
     """
 
     def __init__(
@@ -34,9 +36,12 @@ class WindowModel:
         model: JointModel,
         device: torch.device,
         usual_intrinsics: npt.NDArray[np.float32],
+        *,
+        knows_surface: bool = True,
     ) -> None:
         self._model = model
         self._device = device
+        self._knows_surface = knows_surface
         self.usual_intrinsics = usual_intrinsics
 
     def __call__(self, frames: Sequence[SourceFrame]) -> list[FrameMaps]:
@@ -66,7 +71,7 @@ class WindowModel:
                 raise CheckpointError(
                     f"the model's {name} is not finite at {frames[0].name}", "finite maps", "Take another checkpoint"
                 )
-        surface = None if p.surface_logit is None else array(p.surface_logit.sigmoid())
+        surface = array(p.surface_logit.sigmoid()) if self._knows_surface else None
         poses, own_K = self._cameras(p.camera, images.shape[-2:])
         return [
             FrameMaps(

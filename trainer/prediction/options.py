@@ -23,8 +23,8 @@ class PredictOptions:
         A window: frames predicted together; 1 is frame by frame.
     overlap : int or None
         Frames two windows share; a quarter of the window by default.
-    drift : "fade" or "chain"
-        See :func:`trainer.prediction.windows.stitch_windows`.
+    drift : "fade" or "chain" or None
+        See :func:`trainer.prediction.windows.stitch_windows`; by default what suits the checkpoint's depth.
     start, stop, step : int, int or None, int
         Which frames of a folder or video, as in a Python slice.
     size : int or None
@@ -50,7 +50,7 @@ class PredictOptions:
 
     frames: int = 4
     overlap: int | None = None
-    drift: Drift = "fade"
+    drift: Drift | None = None
     start: int = 0
     stop: int | None = None
     step: int = 1
