@@ -21,7 +21,7 @@ from datagen.shards import DatasetPlan, Sample, write_unit
 from datagen.shards.encode import Row, encode_samples
 from datagen.shards.metadata import is_map
 from datagen.shards.pack import ShardPacker
-from datagen.shards.schema import ARRAYS, difference_rows
+from datagen.shards.schema import ARRAYS, COMPRESSION_LEVEL, difference_rows
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ def _compress(stored: Sequence[dict[str, np.ndarray[Any, Any]]]) -> int:
     blosc.use_threads = False
     total = 0
     for arrays in stored:
-        for name, values in arrays.items():
+        for values in arrays.values():
             shuffle = Blosc.SHUFFLE if values.itemsize > 1 else Blosc.NOSHUFFLE
-            total += len(Blosc("zstd", ARRAYS[name].level, shuffle).encode(values))
+            total += len(Blosc("zstd", COMPRESSION_LEVEL, shuffle).encode(values))
     return total
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from datagen.shards.plan import DatasetPlan, canonical_json, sha256_text
-from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, SPLITS, ArraySpec
+from datagen.shards.schema import ARRAYS, COMPRESSION_LEVEL, FORMAT, FORMAT_VERSION, SPLITS, ArraySpec
 
 PIXEL_CENTER = 0.5
 ROOT_METADATA = "zarr.json"
@@ -145,7 +145,7 @@ def _chunk_codecs(spec: ArraySpec) -> Sequence[dict[str, Any]]:
         configuration = {
             "typesize": itemsize,
             "cname": "zstd",
-            "clevel": spec.level,
+            "clevel": COMPRESSION_LEVEL,
             "shuffle": "shuffle" if itemsize > 1 else "noshuffle",
             "blocksize": 0,
         }

@@ -16,7 +16,7 @@ from datagen.errors import StorageError
 from datagen.shards.chunks import EMPTY, ChunkError, check_crc, decode_into
 from datagen.shards.metadata import is_map
 from datagen.shards.plan import DatasetPlan, ShardUnit
-from datagen.shards.schema import ARRAYS, difference_rows
+from datagen.shards.schema import ARRAYS, COMPRESSION_LEVEL, difference_rows
 
 _IN_FLIGHT = 1  # samples whose compression may lag behind
 
@@ -47,7 +47,9 @@ class ShardPacker:
             dtype = np.dtype(spec.dtype).newbyteorder("<")
             if is_map(spec):
                 self._maps[name] = []
-                self._codecs[name] = Blosc("zstd", spec.level, Blosc.SHUFFLE if dtype.itemsize > 1 else Blosc.NOSHUFFLE)
+                self._codecs[name] = Blosc(
+                    "zstd", COMPRESSION_LEVEL, Blosc.SHUFFLE if dtype.itemsize > 1 else Blosc.NOSHUFFLE
+                )
             else:
                 self._small[name] = np.zeros((self._capacity, *spec.sample_shape(plan.resolution)), dtype)
 

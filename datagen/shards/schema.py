@@ -20,6 +20,8 @@ CANONICAL_LEVELS = 16382
 NORMAL_LEVELS = 127
 CONFIDENCE_LEVELS = 255
 VERDICTS = ("", "pass", "review")  # "" where none was recorded
+# Of zstd: reading is a quarter faster than at level 1 or 3, and writing is still far faster than rendering.
+COMPRESSION_LEVEL = 5
 # An image is stored to within this many of its 255 steps, unless the plan says otherwise.
 DEFAULT_IMAGE_ERROR = 1
 MAX_IMAGE_ERROR = 2
@@ -37,14 +39,11 @@ class ArraySpec:
         Of one sample; "H" and "W" stand for the resolution.
     differenced : bool
         Whether each row is stored as its difference from the row above.
-    level : int
-        Of zstd.
     """
 
     dtype: str
     shape: tuple[int | str, ...]
     differenced: bool = False
-    level: int = 3
 
     def sample_shape(self, resolution: int) -> tuple[int, ...]:
         """Return the shape of one sample at a resolution in pixels."""
@@ -52,10 +51,10 @@ class ArraySpec:
 
 
 ARRAYS: Mapping[str, ArraySpec] = {
-    "image": ArraySpec("uint8", (3, "H", "W"), differenced=True, level=1),
+    "image": ArraySpec("uint8", (3, "H", "W"), differenced=True),
     "depth": ArraySpec("uint16", ("H", "W"), differenced=True),
     "canonical": ArraySpec("uint16", (3, "H", "W"), differenced=True),
-    "normal": ArraySpec("int8", (3, "H", "W"), differenced=True, level=1),
+    "normal": ArraySpec("int8", (3, "H", "W"), differenced=True),
     "confidence": ArraySpec("uint8", ("H", "W"), differenced=True),
     "region": ArraySpec("uint8", ("H", "W")),
     "edge": ArraySpec("uint8", ("H", "W")),
