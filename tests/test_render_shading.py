@@ -11,16 +11,16 @@ from render_scenes import camera_at, sphere
 from datagen.errors import CameraError, MeshError
 from datagen.geometry.mesh import vertex_normals
 from datagen.heads.registry import load_head
-from datagen.render.appearance import albedo_at
 from datagen.render.backends.numba_backend import NumbaRenderer
-from datagen.render.background import KINDS, Backdrop, random_background
-from datagen.render.face_fields import CLOTH, FIELDS, SKIN, FaceFields, face_fields
-from datagen.render.illumination import Diffusion, illuminate
-from datagen.render.light import Lamp, Light, harmonics, light_from, random_light
-from datagen.render.look import Traits, draw_look
-from datagen.render.sensor import Sensor, encode_srgb, expose, random_sensor
-from datagen.render.shading import Part, Subject3D, light_scene, shade_image
-from datagen.render.shadow_maps import golden_spiral
+from datagen.render.images.appearance import albedo_at
+from datagen.render.images.background import KINDS, Backdrop, random_background
+from datagen.render.images.face_fields import CLOTH, FIELDS, SKIN, FaceFields, face_fields
+from datagen.render.images.illumination import Diffusion, illuminate
+from datagen.render.images.light import Lamp, Light, harmonics, light_from, random_light
+from datagen.render.images.look import Traits, draw_look
+from datagen.render.images.sensor import Sensor, encode_srgb, expose, random_sensor
+from datagen.render.images.shading import Part, Subject3D, light_scene, shade_image
+from datagen.render.images.shadow_maps import golden_spiral
 from datagen.sources.simulation.subject import dense_template
 
 RENDERER = NumbaRenderer(threads=1)

@@ -11,8 +11,8 @@ from datagen.geometry.camera import look_at
 from datagen.heads.regions import mask_of
 from datagen.heads.registry import load_head
 from datagen.manifest import SimulatedSource
-from datagen.render.light import light_from
-from datagen.render.shading import Subject3D, light_scene, shade_image
+from datagen.render.images.light import light_from
+from datagen.render.images.shading import Subject3D, light_scene, shade_image
 from datagen.sources.simulation.capture import SimulatedCapture
 
 SMALL = SimulatedSource(

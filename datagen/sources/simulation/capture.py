@@ -15,7 +15,7 @@ from datagen.heads.base import HeadModel
 from datagen.heads.regions import REGIONS, mask_of
 from datagen.manifest import SimulatedSource
 from datagen.render.backends import make_renderer
-from datagen.render.shading import Part
+from datagen.render.images.shading import Part
 from datagen.sources.frame import Image
 from datagen.sources.simulation.arkit import arkit_curves
 from datagen.sources.simulation.departure import identity_departure

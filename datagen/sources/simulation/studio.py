@@ -11,14 +11,14 @@ import numpy.typing as npt
 from datagen.geometry.camera import Camera
 from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadTemplate
-from datagen.render.background import random_backdrop
-from datagen.render.face_fields import SKIN, FaceFields, face_fields
-from datagen.render.illumination import Diffusion
-from datagen.render.light import random_light
-from datagen.render.look import Look, Traits, draw_look
+from datagen.render.images.background import random_backdrop
+from datagen.render.images.face_fields import SKIN, FaceFields, face_fields
+from datagen.render.images.illumination import Diffusion
+from datagen.render.images.light import random_light
+from datagen.render.images.look import Look, Traits, draw_look
+from datagen.render.images.sensor import expose, random_sensor, vary_sensor
+from datagen.render.images.shading import Part, Subject3D, light_scene, shade_image
 from datagen.render.protocol import Renderer
-from datagen.render.sensor import expose, random_sensor, vary_sensor
-from datagen.render.shading import Part, Subject3D, light_scene, shade_image
 from datagen.sources.frame import Image
 from datagen.sources.simulation.subject import DenseTemplate, PosedSurface, Subject
 from datagen.sources.simulation.wardrobe import Shirt

@@ -9,8 +9,8 @@ from datagen.geometry.mesh import normalised, vertex_normals
 from datagen.heads.base import HeadTemplate
 from datagen.heads.parts import components, rigid_align
 from datagen.heads.regions import REGIONS
-from datagen.render.face_fields import TEETH
-from datagen.render.shading import Part
+from datagen.render.images.face_fields import TEETH
+from datagen.render.images.shading import Part
 
 F64 = npt.NDArray[np.float64]
 

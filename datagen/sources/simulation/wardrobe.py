@@ -8,8 +8,8 @@ import numpy.typing as npt
 from datagen.geometry.mesh import normalised, unique_edges, vertex_normals
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import REGIONS
-from datagen.render.face_fields import CLOTH
-from datagen.render.shading import Part
+from datagen.render.images.face_fields import CLOTH
+from datagen.render.images.shading import Part
 
 F64 = npt.NDArray[np.float64]
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from datagen.geometry.mesh import unique_edges
-from datagen.render.light import Light, harmonics
+from datagen.render.images.light import Light, harmonics
+from datagen.render.images.shadow_maps import ShadowMaps, golden_spiral
 from datagen.render.protocol import Renderer
-from datagen.render.shadow_maps import ShadowMaps, golden_spiral
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

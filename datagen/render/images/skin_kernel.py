@@ -5,8 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from datagen.render.face_fields import COLUMN
-from datagen.render.noise import cell_noise, smooth_noise
+from datagen.render.images.face_fields import COLUMN
+from datagen.render.images.noise import cell_noise, smooth_noise
 
 # What the appearance functions write for a point.
 ALBEDO, GRADIENT, ROUGHNESS, SPECULAR, COVER, COAT, SOFT = 0, 3, 6, 7, 8, 9, 10

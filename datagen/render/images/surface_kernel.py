@@ -8,11 +8,11 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from datagen.render import inner_kernel, noise, reflection_kernel, skin_kernel
-from datagen.render.face_fields import FIELDS, LEFT_EYE, MOUTH, RIGHT_EYE, SKIN, TEETH
-from datagen.render.inner_kernel import cloth_at, eye_at, mouth_at, tooth_at
-from datagen.render.reflection_kernel import add_reflections, hair_shine
-from datagen.render.skin_kernel import ALBEDO, COVER, GRADIENT, SOFT, SURFACE_SIZE, skin_at
+from datagen.render.images import inner_kernel, noise, reflection_kernel, skin_kernel
+from datagen.render.images.face_fields import FIELDS, LEFT_EYE, MOUTH, RIGHT_EYE, SKIN, TEETH
+from datagen.render.images.inner_kernel import cloth_at, eye_at, mouth_at, tooth_at
+from datagen.render.images.reflection_kernel import add_reflections, hair_shine
+from datagen.render.images.skin_kernel import ALBEDO, COVER, GRADIENT, SOFT, SURFACE_SIZE, skin_at
 
 # Columns of what is interpolated: made anew for each frame, and fixed to the skin.
 POSITION, NORMAL, SMOOTH, IRRADIANCE, VECTOR, OPEN, LAMPS = 0, 3, 6, 9, 12, 15, 16
@@ -236,11 +236,11 @@ def _compiled(stamp):  # type: ignore[no-untyped-def]
             Of the final image.
         centre : (3,) float64
         unit_mm : float
-            Millimetres per standard millimetre, see :class:`~datagen.render.face_fields.FaceFields`.
+            Millimetres per standard millimetre, see :class:`~datagen.render.images.face_fields.FaceFields`.
         eyes : (2, 4) float64
         look : Look
         lamps : (L, 17) float64
-            See :func:`datagen.render.shading.lamp_rows`.
+            See :func:`datagen.render.images.shading.lamp_rows`.
         sky : (9, 3) float64
         background : (H, W, 3) float32
         factor : int

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from datagen.errors import InputError
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import REGIONS
-from datagen.render.lid_edges import lid_edges
+from datagen.render.images.lid_edges import lid_edges
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

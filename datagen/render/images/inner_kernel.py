@@ -5,8 +5,18 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from datagen.render.noise import smooth_noise
-from datagen.render.skin_kernel import ALBEDO, COAT, GRADIENT, ROUGHNESS, SOFT, SPECULAR, SURFACE_SIZE, fade, ramp
+from datagen.render.images.noise import smooth_noise
+from datagen.render.images.skin_kernel import (
+    ALBEDO,
+    COAT,
+    GRADIENT,
+    ROUGHNESS,
+    SOFT,
+    SPECULAR,
+    SURFACE_SIZE,
+    fade,
+    ramp,
+)
 
 IRIS_MM, CORNEA_MM = 5.9, 7.9
 SCLERA = (0.50, 0.44, 0.40)

@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from datagen.errors import CameraError, MeshError
 from datagen.geometry.camera import Camera
-from datagen.render.face_fields import COLUMN, SKIN, FaceFields
-from datagen.render.illumination import Diffusion, Illumination, illuminate
-from datagen.render.light import MOST_LAMPS, Lamp, Light
-from datagen.render.look import Look
+from datagen.render.images.face_fields import COLUMN, SKIN, FaceFields
+from datagen.render.images.illumination import Diffusion, Illumination, illuminate
+from datagen.render.images.light import MOST_LAMPS, Lamp, Light
+from datagen.render.images.look import Look
+from datagen.render.images.surface_kernel import FIXED_SIZE, MOVING_SIZE, OPEN, shade_view
 from datagen.render.protocol import Renderer
-from datagen.render.surface_kernel import FIXED_SIZE, MOVING_SIZE, OPEN, shade_view
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -60,7 +60,7 @@ class Scene:
     materials : (F,) int8
         Of both lists of faces, one after the other.
     moving, fixed : (N, MOVING_SIZE) and (N, FIXED_SIZE) float32
-        Columns of :mod:`datagen.render.surface_kernel`.
+        Columns of :mod:`datagen.render.images.surface_kernel`.
     eyes : (2, 4) float64
     unit_mm : float
     rank : (N,) int64

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from datagen.render.look_draws import hair_colour, iris_colour
+from datagen.render.images.look_draws import hair_colour, iris_colour
 
 Colour = tuple[float, float, float]
 

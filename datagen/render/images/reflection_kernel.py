@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from datagen.render.skin_kernel import ALBEDO, COAT, FLOW, ROUGHNESS, SPECULAR
+from datagen.render.images.skin_kernel import ALBEDO, COAT, FLOW, ROUGHNESS, SPECULAR
 
 # Reflectance at normal incidence: skin 1.4, tears 1.34.
 FRESNEL_SKIN, FRESNEL_TEARS = 0.028, 0.022

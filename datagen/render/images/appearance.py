@@ -6,11 +6,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from datagen.render.face_fields import LEFT_EYE, RIGHT_EYE, SKIN, FaceFields
-from datagen.render.inner_kernel import eye_at, mouth_at
-from datagen.render.look import Look
-from datagen.render.skin_kernel import ALBEDO, SURFACE_SIZE, skin_at
-from datagen.render.surface_kernel import source_digest
+from datagen.render.images.face_fields import LEFT_EYE, RIGHT_EYE, SKIN, FaceFields
+from datagen.render.images.inner_kernel import eye_at, mouth_at
+from datagen.render.images.look import Look
+from datagen.render.images.skin_kernel import ALBEDO, SURFACE_SIZE, skin_at
+from datagen.render.images.surface_kernel import source_digest
 
 
 def albedo_at(fields: FaceFields, look: Look, footprint_mm: float) -> npt.NDArray[np.float64]:
@@ -34,7 +34,7 @@ def albedo_at(fields: FaceFields, look: Look, footprint_mm: float) -> npt.NDArra
 
 
 def _compiled(stamp):  # type: ignore[no-untyped-def]
-    """Compile the loop over points; see :func:`datagen.render.surface_kernel.source_digest`."""
+    """Compile the loop over points; see :func:`datagen.render.images.surface_kernel.source_digest`."""
 
     @numba.njit(nogil=True, cache=True, error_model="numpy")
     def over_points(points, values, material, eyes, footprint, look, out):  # type: ignore[no-untyped-def]

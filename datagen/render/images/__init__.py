@@ -1,0 +1,1 @@
+"""Pictures of simulated captures: skin, eyes, hair, light, places and cameras."""
