@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -158,6 +159,21 @@ def test_tracks_follow_the_skin_to_a_fraction_of_a_pixel() -> None:
     assert np.percentile(np.concatenate(errors), 95) < 1.0
 
 
+def test_seeds_are_distinct_and_spread_over_the_skin() -> None:
+    frame = truth(clip(1, 1, 56)[0])
+    tracker = Tracker(frame, HALF_EXTENT_M, 0.1, TrackConfig(count=50))
+    assert len(np.unique(tracker.seed_xy, axis=0)) == 50
+    apart = np.linalg.norm(tracker.seed_canonical[:, None] - tracker.seed_canonical, axis=-1) + 9 * np.eye(50)
+    skin = frame.canonical[:, frame.valid].T
+    reach = np.linalg.norm(skin[:, None] - tracker.seed_canonical, axis=-1).min(1).max()
+    assert apart.min() > reach / 3  # 50 random pixels: the nearest two touch
+    few = frame.valid.copy()
+    few[:] = False
+    few[28, 25:31] = True
+    handful = Tracker(dataclasses.replace(frame, valid=few), HALF_EXTENT_M, 0.1, TrackConfig(count=50))
+    assert 1 <= len(handful.seed_xy) <= 6
+
+
 def test_tracks_are_lost_on_the_far_side_and_where_nothing_is_seen() -> None:
     front, back = truth(clip(1, 1, 56)[0]), clip(1, 1, 56)[0]
     tracker = Tracker(front, HALF_EXTENT_M, 0.1, TrackConfig(count=40))
@@ -173,7 +189,7 @@ def test_tracks_are_lost_on_the_far_side_and_where_nothing_is_seen() -> None:
 
 def test_a_match_that_does_not_lead_back_is_not_mutual() -> None:
     view = clip(0, 1, 56)[0]
-    tracker = Tracker(truth(view), HALF_EXTENT_M, 0.1, TrackConfig(count=60, radius_mm=30))
+    tracker = Tracker(truth(view), HALF_EXTENT_M, 0.1, TrackConfig(count=60, radius_mm=40))
     # Of the same view every sixth pixel is left: most seeds find a pixel that is another one's.
     keep = np.zeros_like(view["depth"], bool)
     keep[::6, ::6] = True

@@ -13,6 +13,8 @@ from trainer.prediction.store import PredictedFrame
 
 NEIGHBOURS = 25
 _CONFIDENCE_MM = 5.0  # an expected error of so much makes a confidence of 1/e
+_LEAST_CONFIDENT = 0.1
+_CANDIDATES = 20  # drawn for each seed
 _SPREAD_PIXELS = 2.0  # neighbours further than this from the nearest belong to another piece of the surface
 
 
@@ -94,6 +96,20 @@ class _Pixels:
         return cls(xy, points, canonical, frame.canonical_confidence[rows, columns], cKDTree(canonical))
 
 
+def _spread(pixels: _Pixels, count: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    """Choose pixels by farthest-point sampling in canonical space among some that are drawn, sorted."""
+    sure = np.flatnonzero(pixels.confidence >= np.quantile(pixels.confidence, _LEAST_CONFIDENT))
+    drawn = rng.choice(sure, min(_CANDIDATES * count, sure.size), replace=False)
+    places = pixels.canonical[drawn].astype(np.float64)
+    chosen = [0]
+    away = np.linalg.norm(places - places[0], axis=1)
+    while len(chosen) < min(count, drawn.size):
+        chosen.append(int(away.argmax()))
+        away = np.minimum(away, np.linalg.norm(places - places[chosen[-1]], axis=1))
+        away[chosen] = -1  # where coordinates repeat, no pixel is taken twice
+    return np.sort(drawn[chosen])
+
+
 def vivid_colours(count: int) -> npt.NDArray[np.uint8]:
     """Return colours (N, 3) that can be told apart, over the hues."""
     from matplotlib import colormaps
@@ -107,7 +123,8 @@ class Tracker:
     Parameters
     ----------
     first : PredictedFrame
-        The frame of the seeds; must have foreground. They are drawn from the more confident half of it.
+        The frame of the seeds; must have foreground. They lie evenly over the skin it shows, the least confident tenth
+        left out.
     half_extent_m : float
         Metres of a canonical unit.
     confidence_lambda : float
@@ -129,9 +146,7 @@ class Tracker:
         self._mm = half_extent_m * 1000
         self._lambda = confidence_lambda
         self._first = _Pixels.of(first)
-        confident = np.flatnonzero(self._first.confidence >= np.median(self._first.confidence))
-        rng = np.random.default_rng(config.seed)
-        chosen = np.sort(rng.choice(confident, min(config.count, confident.size), replace=False))
+        chosen = _spread(self._first, config.count, np.random.default_rng(config.seed))
         self._seeds = chosen
         self.seed_xy = self._first.xy[chosen].astype(np.float32)
         self.seed_canonical = self._first.canonical[chosen]
