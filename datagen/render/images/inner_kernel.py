@@ -22,7 +22,7 @@ IRIS_MM, CORNEA_MM = 5.9, 7.9
 SCLERA = (0.50, 0.44, 0.40)
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def eye_at(q, eye, footprint, look, out):  # type: ignore[no-untyped-def]
     """Write the appearance of an eyeball (centre and radius ``eye``, looking along +z) at canonical point ``q``."""
     for k in range(SURFACE_SIZE):
@@ -66,7 +66,7 @@ def eye_at(q, eye, footprint, look, out):  # type: ignore[no-untyped-def]
     out[ROUGHNESS], out[SPECULAR], out[COAT], out[SOFT] = 0.16, 0.8, 1.0, 0.3
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def mouth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     """Write the appearance of the mouth's lining and the tongue."""
     for k in range(SURFACE_SIZE):
@@ -82,7 +82,7 @@ def mouth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     out[ROUGHNESS], out[SPECULAR], out[SOFT] = 0.3, 1.0, 0.8
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def tooth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     """Write the appearance of teeth and gums; ``q`` is (mm along the arch from the middle, mm from the gum, row)."""
     for k in range(SURFACE_SIZE):
@@ -98,7 +98,7 @@ def tooth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     out[ROUGHNESS], out[SPECULAR], out[SOFT] = 0.25, 1.1, 0.6
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def cloth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     """Write the appearance of a shirt; ``q`` is millimetres on the cloth."""
     for k in range(SURFACE_SIZE):

@@ -23,7 +23,7 @@ FIXED_SIZE = 3 + len(FIELDS)
 ONE_SURFACE_PIXELS = 6.0
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _add(face, w, share, faces, moving, fixed, at, fix):  # type: ignore[no-untyped-def]
     """Add a fragment's interpolated attributes, times ``share``."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -37,7 +37,7 @@ def _add(face, w, share, faces, moving, fixed, at, fix):  # type: ignore[no-unty
         fix[k] += wa * first[k] + wb * second[k] + wc * third[k]
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _add_both(f, w, g, v, faces, moving, fixed, at, fix, middle):  # type: ignore[no-untyped-def]
     """Add the mean of two fragments' attributes."""
     if f == g:
@@ -49,7 +49,7 @@ def _add_both(f, w, g, v, faces, moving, fixed, at, fix, middle):  # type: ignor
         _add(g, v, 0.5, faces, moving, fixed, at, fix)
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyped-def]
     """Write two edges of a triangle in canonical (rows 0, 1) and world millimetres (rows 2, 3)."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -61,7 +61,7 @@ def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyp
         edges[3, k] = (moving[c, k] - moving[a, k]) * scale
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _world_slope(gx, gy, gz, edges, n, slope):  # type: ignore[no-untyped-def]
     """Carry a gradient over canonical space to the posed surface with normal ``n`` (Mikkelsen 2010, eq. 4)."""
     h1 = gx * edges[0, 0] + gy * edges[0, 1] + gz * edges[0, 2]
@@ -84,13 +84,13 @@ def _world_slope(gx, gy, gz, edges, n, slope):  # type: ignore[no-untyped-def]
             slope[k] *= 0.8 / steep
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _unit(x, y, z):  # type: ignore[no-untyped-def]
     inverse = 1.0 / np.sqrt(x * x + y * y + z * z + 1e-18)
     return x * inverse, y * inverse, z * inverse
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, work, out):  # type: ignore[no-untyped-def]
     """Write the radiance (3,) of one piece of surface to ``out``."""
     n, slope, tilted, surface = work[0], work[1], work[2], work[3]
@@ -137,12 +137,12 @@ def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, w
         hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out)
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _depth(camera_row, at):  # type: ignore[no-untyped-def]
     return camera_row[0] * at[0] + camera_row[1] * at[1] + camera_row[2] * at[2] + camera_row[3]
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _empty(head, rest, y, x, factor):  # type: ignore[no-untyped-def]
     for sy in range(factor):
         for sx in range(factor):
@@ -151,7 +151,7 @@ def _empty(head, rest, y, x, factor):  # type: ignore[no-untyped-def]
     return rest[y // factor, x // factor] < 0
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # type: ignore[no-untyped-def]
     """Look at one pixel's subsamples.
 
@@ -183,7 +183,7 @@ def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # ty
     return hits, kind, near
 
 
-@numba.njit(nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(nogil=True, error_model="numpy")
 def _subsamples(  # type: ignore[no-untyped-def]
     head, head_weights, rest, rest_weights, y, x, factor, materials, faces, moving, fixed, camera_row, focal_px,
     centre, unit_mm, eyes, look, lamps, sky, at, fix, edges, work, radiance, total,
@@ -211,7 +211,7 @@ def _subsamples(  # type: ignore[no-untyped-def]
 def _compiled(stamp):  # type: ignore[no-untyped-def]
     """Compile the outer loop; only it is cached, under what its closure holds: a change in what it calls counts."""
 
-    @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
+    @numba.njit(nogil=True, cache=True, error_model="numpy")
     def shade_view(  # type: ignore[no-untyped-def]
         head, head_weights, head_depth, rest, rest_weights, faces, materials, moving, fixed, camera_row, focal_px,
         centre, unit_mm, eyes, look, lamps, sky, background, factor,
