@@ -221,12 +221,15 @@ def test_crops_about_masks_and_by_hand(learnt_model: Path, photos: Path, tmp_pat
 def test_mixed_sizes_large_images_and_odd_kinds(learnt_model: Path, photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (7680, 4320), "grey").save(photos / "g1.jpg")
     Image.new("L", (60, 30), 90).save(photos / "g2.png")
+    long_name = "g5" + 240 * "x"
+    Image.new("RGB", (30, 30)).save(photos / f"{long_name}.png")
     Image.new("RGBA", (15, 40), (200, 100, 50, 128)).save(photos / "g3.png")
     Image.fromarray(np.full((30, 30), 30000, np.uint16)).save(photos / "g4.png")
     summary = predict(learnt_model, photos, tmp_path / "out", PredictOptions(without=QUICK), device_name="cpu")
-    assert summary["frames"] == 7
+    assert summary["frames"] == 8
     cameras = json.loads((tmp_path / "out" / "cameras.json").read_text())["frames"]
-    assert [(c["width"], c["height"]) for c in cameras[3:]] == [(7680, 4320), (60, 30), (15, 40), (30, 30)]
+    assert [(c["width"], c["height"]) for c in cameras[3:7]] == [(7680, 4320), (60, 30), (15, 40), (30, 30)]
+    assert cameras[7]["name"] == long_name
     with np.load(tmp_path / "out" / "raw_predictions.npz") as raw:
         assert raw["content_box"][4].tolist() == [0, 7, 28, 21]
         assert abs(int(raw["image"][6, 0, 14, 14]) - 30000 // 257) <= 1

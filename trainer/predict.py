@@ -152,7 +152,7 @@ class _FirstPass:
                 valid = self._foreground(frame, maps)
                 if not valid.any():
                     self._blank.append(frame.name)
-                store.add(f"{len(store):06d}_{frame.name}", _predicted(frame, maps, camera, valid))
+                store.add(camera.stem(len(store)), _predicted(frame, maps, camera, valid))
                 cameras.append(camera)
                 progress.update(len(store))
         if not cameras:

@@ -15,6 +15,7 @@ from trainer.prediction.frames import Box, Region, SourceFrame, into_square, out
 
 FORMAT = "canonface-cameras"
 Origin = Literal["given", "model", "assumed"]
+_LONGEST_NAME = 100
 _HELP = "docs/prediction.md shows the format"
 
 
@@ -48,6 +49,10 @@ class FrameCamera:
     time_s: float | None
     intrinsics_from: Origin
     pose_from: Origin
+
+    def stem(self, number: int) -> str:
+        """Return what the frame's files are called; long names are cut, the number keeps them apart."""
+        return f"{number:06d}_{self.name[:_LONGEST_NAME]}"
 
     @property
     def of_image(self) -> npt.NDArray[np.float64]:

@@ -76,7 +76,7 @@ def write_shown(folder: Path, store: FrameStore, cameras: list[FrameCamera], con
             for k, (frame, camera) in enumerate(zip(store, cameras, strict=True)):
                 found = None if tracker is None else tracker.find(frame)
                 visible += 0 if found is None else int(found.visible.sum())
-                shown = Shown(k, f"{k:06d}_{camera.name}", frame, camera, found)
+                shown = Shown(k, camera.stem(k), frame, camera, found)
                 for _ in pool.map(lambda writer, shown=shown: writer.add(shown), writers):
                     pass
                 if k < _STRIP_ROWS:

@@ -17,7 +17,10 @@ from trainer.prediction.frames import Crop, SourceFrame, fit_square
 if TYPE_CHECKING:
     from PIL import Image
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".wmv", ".gif")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv"),
+    *(".3gp", ".ogv", ".mxf", ".y4m", ".gif"),
+)
 _MOST_MISSING = 0.1  # share of the frames a container promises that may lack: edit lists and rounding drop a few
 _DEFAULT_RATE = 25.0
 
