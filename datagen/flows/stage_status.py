@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from datagen.errors import CanonfaceError, CorruptDatasetError
-from datagen.flows.layout import BuildLayout
+from datagen.flows.bridge_stage import bridged_topologies
+from datagen.flows.layout import RECORD, BuildLayout
 from datagen.flows.person_stage import learns_person
 from datagen.flows.planning import BuildPlan, samples_per_shard
 from datagen.flows.records import FrameRecord, read_frame_record
 from datagen.shards import open_dataset, plan_units
 from datagen.shards.ledger import read_record
+from datagen.shards.plan import ENCODING_VERSION
 from datagen.shards.store import LocalStore
 
 NAMED = 5
@@ -70,6 +73,10 @@ def stage_statuses(plan: BuildPlan, layout: BuildLayout) -> list[StageStatus]:
     if plan.simulations:
         missing = [str(s.key) for s in plan.simulations if not _has_capture(layout, s.key.subject, s.key.sequence)]
         stages.append(_stage("simulate", "sequences", len(plan.simulations), missing, "not simulated yet"))
+    topologies = sorted(bridged_topologies(plan))
+    if topologies:
+        missing = [name for name in topologies if not any(layout.bridges.glob(f"{glob.escape(name)}-*/{RECORD}"))]
+        stages.append(_stage("bridge", "topologies", len(topologies), missing, "not found yet"))
     learning = [s.key for s in plan.sequences if learns_person(plan.manifest, s)]
     if learning:
         missing = [str(key) for key in learning if read_frame_record(layout.person(key)) is None]
@@ -110,14 +117,15 @@ def _shards(plan: BuildPlan, layout: BuildLayout, records: Sequence[FrameRecord 
     stale = 0
     for unit in units:
         try:
-            if read_record(store, unit).samples == unit.samples:
+            stored = read_record(store, unit)
+            if stored.samples == unit.samples and stored.algorithm == ENCODING_VERSION:
                 continue
             stale += 1
         except CorruptDatasetError:
             pass
         missing.append(unit.name)
     if stale:
-        reasons.append(f"{stale} of other frames than now")
+        reasons.append(f"{stale} of other frames or another version than now")
     if missing and None in records:
         reasons.append("waiting for frames to be warped")
     elif len(missing) > stale:
