@@ -96,7 +96,7 @@ class DecoderConfig(Section):
         True, description="add shallow image features before the last convolutions (not in DPT): sharper outlines"
     )
     norm: Literal["all", "geometry", "none"] = Field(
-        "all", description="which decoders normalise the tokens first; geometry: that of depth and rays only"
+        "none", description="which decoders normalise the tokens first; geometry: that of depth and rays only"
     )
     positions: Literal["all", "geometry", "none"] = Field(
         "none", description="which decoders add sines and cosines of the position to their maps"

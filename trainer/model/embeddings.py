@@ -63,9 +63,12 @@ class Embeddings(nn.Module):
         DINOv2's own start of the positions, noise of 0.02, says next to nothing beside the patches: fine over its long
         pretraining, but a short run from scratch has to learn where things are first.
         """
-        for weight in (self.patch.weight, self.class_token, self.registers, self.camera_tokens, self.positions):
+        for weight in (self.patch.weight, self.class_token, self.registers, self.positions):
             if weight is not None:
                 nn.init.trunc_normal_(weight, std=deviation)
+        if self.camera_tokens is not None:
+            # They enter half-way, beside tokens that have grown to about one, and start at that size.
+            nn.init.normal_(self.camera_tokens)
         if self.patch.bias is not None:
             nn.init.zeros_(self.patch.bias)
         if self.positions is not None:
