@@ -140,3 +140,12 @@ def test_a_full_disk_leaves_the_old_file(checkpoint: Path, tmp_path: Path) -> No
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
     assert (tmp_path / "model.pt2").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["export", "convert", "predict"])
+def test_help_has_an_example(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["trainer", name, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert f"trainer {name}" in capsys.readouterr().out.split("Example:")[1]
