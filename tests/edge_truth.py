@@ -15,10 +15,8 @@ NEAR_M = 1e-3
 class Caster:
     """Planar depth at any place of an image, infinite where nothing is shown."""
 
-    def __init__(self, vertices: np.ndarray, faces: np.ndarray, camera: Camera, hide_back_faces: bool) -> None:
-        self._origin, self._camera, self._hide = vertices.mean(axis=0), camera, hide_back_faces
-        corners = vertices[faces]
-        self._normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    def __init__(self, vertices: np.ndarray, faces: np.ndarray, camera: Camera) -> None:
+        self._origin, self._camera = vertices.mean(axis=0), camera
         self._scene = open3d.t.geometry.RaycastingScene()
         self._scene.add_triangles(
             open3d.core.Tensor((vertices - self._origin).astype(np.float32)),
@@ -30,12 +28,7 @@ class Caster:
         rays = np.column_stack([xy, np.ones(len(xy))]) @ np.linalg.inv(camera.K).T @ camera.world_to_camera[:3, :3]
         starts = camera.centre - self._origin + NEAR_M * rays
         hits = self._scene.cast_rays(open3d.core.Tensor(np.hstack([starts, rays]).astype(np.float32)))
-        z = hits["t_hit"].numpy().astype(np.float64) + NEAR_M
-        if self._hide:
-            hit = np.flatnonzero(np.isfinite(z))
-            normals = self._normals[hits["primitive_ids"].numpy()[hit]]
-            z[hit[(normals * rays[hit]).sum(axis=1) >= 0]] = np.inf
-        return z
+        return hits["t_hit"].numpy().astype(np.float64) + NEAR_M
 
 
 def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -46,10 +39,10 @@ def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def true_edges(
-    vertices: np.ndarray, faces: np.ndarray, camera: Camera, *, hide_back_faces: bool = False, samples: int = 16
+    vertices: np.ndarray, faces: np.ndarray, camera: Camera, *, samples: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the pixels with a jump between two of their samples, and those with one at most a sample outside."""
-    cast = Caster(vertices, faces, camera, hide_back_faces)
+    cast = Caster(vertices, faces, camera)
     height, width = camera.height, camera.width
     x, y = np.meshgrid((np.arange(width * samples) + 0.5) / samples, (np.arange(height * samples) + 0.5) / samples)
     z = cast(np.stack([x, y], axis=-1).reshape(-1, 2)).reshape(x.shape)

@@ -19,7 +19,7 @@ from datagen.shards.schema import SPLITS
 from datagen.sources.frame import SequenceKey
 
 # Part of every shard's content key: raise it when the same warps would be rendered to other maps.
-RENDER_VERSION = 3
+RENDER_VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,6 @@ def edge_maps(
     vertices: npt.NDArray[np.float64],
     faces: npt.NDArray[np.int32],
     cameras: Sequence[Camera],
-    *,
-    hide_back_faces: bool = False,
 ) -> list[npt.NDArray[np.bool_]]:
     """Return the edge map (H, W) of every camera.
 
@@ -123,34 +121,29 @@ def edge_maps(
         World metres.
     faces : (F, 3) int32
     cameras : sequence of Camera
-    hide_back_faces : bool
-        As :func:`datagen.render.maps.render_views`: where a back is nearest there is no surface, so the border
-        between it and a front is an edge.
     """
     edges = MeshEdges.of(vertices, faces)
     maps = []
     for camera in cameras:
         projection = Projection.of(vertices, faces, camera)
-        maps.append(padded_edge_map(edges, faces, projection, camera, hide_back_faces)[1:-1].astype(bool))
+        maps.append(padded_edge_map(edges, faces, projection, camera)[1:-1].astype(bool))
     return maps
 
 
 def padded_edge_map(
-    edges: MeshEdges, faces: npt.NDArray[np.int32], projection: Projection, camera: Camera, hide_back_faces: bool
+    edges: MeshEdges, faces: npt.NDArray[np.int32], projection: Projection, camera: Camera
 ) -> npt.NDArray[np.uint8]:
     """Return the edge map of one view as 0 or 1 with an empty row above and below, (H + 2, W) uint8."""
     edge = np.empty((camera.height + 2, camera.width), np.uint8)
     mark_edges(
-        view_contours(edges, faces, projection, hide_back_faces),
+        view_contours(edges, projection),
         np.flatnonzero(projection.front).astype(np.int32),
         np.flatnonzero(projection.front == 0).astype(np.int32),
         faces,
         projection.homogeneous,
         projection.screen,
         projection.inverse_z,
-        projection.front,
         NEAR_M,
-        hide_back_faces,
         -1,
         camera.height,
         edge,
@@ -158,18 +151,14 @@ def padded_edge_map(
     return edge
 
 
-def view_contours(
-    edges: MeshEdges, faces: npt.NDArray[np.int32], projection: Projection, hide_back_faces: bool
-) -> npt.NDArray[np.float64]:
+def view_contours(edges: MeshEdges, projection: Projection) -> npt.NDArray[np.float64]:
     """Return the contours and borders of one view; see :func:`datagen.render.edges_kernel.contours`."""
     return contours(
         edges.ends,
         edges.sides,
-        faces,
         projection.homogeneous,
         projection.screen,
         projection.inverse_z,
         projection.front,
         NEAR_M,
-        hide_back_faces,
     )

@@ -16,7 +16,6 @@ TILE_BITS = 2
 # Segments of a contour shorter than this share of it are rounding.
 LEAST_SHARE = 1e-9
 # What lies beyond a contour.
-BACK, FRONT, NOTHING = 0, 1, 2
 
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
@@ -26,21 +25,19 @@ U8 = npt.NDArray[np.uint8]
 
 @jit
 def mark_edges(  # type: ignore[no-untyped-def]
-    segments, fronts, backs, faces, homogeneous, screen, inverse_z, front, near, hide, top, height, edge
+    segments, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, height, edge
 ):
     """Mark the edge pixels of a band of rows.
 
     Parameters
     ----------
-    segments : (M, 8) float64
+    segments : (M, 7) float64
         See :func:`contours`.
     fronts, backs : (T,) int32
         Triangles that may reach the band; in which of the two one is only matters to the time it takes.
-    faces, homogeneous, screen, inverse_z, front : see :func:`datagen.render.backends.numba_bands.arrange`
+    faces, homogeneous, screen, inverse_z : see :func:`datagen.render.backends.numba_bands.arrange`
     near : float
         Metres.
-    hide : bool
-        Whether the backs of triangles hold no surface (but hide what is behind them).
     top : int
         Image row of the first row of ``edge``; may be -1.
     height : int
@@ -52,20 +49,11 @@ def mark_edges(  # type: ignore[no-untyped-def]
     places, inverse = _walk(segments, top, height, edge.shape)
     if len(places) == 0:
         return
-    best, found = _nearest(
-        places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, front, near, top, edge.shape
-    )
+    best = _nearest(places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, edge.shape)
     width = edge.shape[1]
     for s in range(len(places)):
-        inner_empty, outer_empty = places[s, 3] != 0, True
-        if found[s] != NOTHING:
-            z, beyond = 1.0 / inverse[s], 1.0 / best[s]
-            if beyond < z - STEP_M:
-                continue
-            outer_empty = hide and found[s] == BACK
-            if not outer_empty and not inner_empty and beyond - z <= STEP_M:
-                continue
-        if not (inner_empty and outer_empty):
+        # Nothing nearer than a step behind the edge was looked for: what was found hides it, or goes on from it.
+        if best[s] == 0.0:
             edge[places[s, 0] // width, places[s, 0] % width] = 1
 
 
@@ -90,24 +78,22 @@ def _crossed(e, sign, ends, sides, front):  # type: ignore[no-untyped-def]
 
 
 @jit
-def contours(ends, sides, faces, homogeneous, screen, inverse_z, front, near, hide):  # type: ignore[no-untyped-def]
+def contours(ends, sides, homogeneous, screen, inverse_z, front, near):  # type: ignore[no-untyped-def]
     """Return the occluding contours and borders of a view.
 
     Returns
     -------
-    (M, 8) float64
-        Screen x, y and inverse depth of the start, their change to the end, 1 or -1 for the side on which the
-        surface lies, and 1 where nothing is shown on this side.
+    (M, 7) float64
+        Screen x, y and inverse depth of the start, their change to the end, and 1 or -1 for the side on which the
+        surface lies.
     """
-    segments, count = np.empty((1024, 8)), 0
+    segments, count = np.empty((1024, 7)), 0
     one = float(1 << SUBPIXEL_BITS)
     point = np.empty((2, 3))
     for e in range(len(ends)):
         s0, s1 = sides[e, 0], sides[e, 1]
         sign = _inner_sign(s0, front)
-        same_side = s1 >= 0 and sign == _inner_sign(s1, front) and not _crossed(e, sign, ends, sides, front)
-        turned = hide and s1 >= 0 and front[s0 >> 1] != front[s1 >> 1]
-        if s1 >= 0 and not same_side and not turned:
+        if s1 >= 0 and (sign != _inner_sign(s1, front) or _crossed(e, sign, ends, sides, front)):
             continue
         a, b = ends[e, 0], ends[e, 1]
         if screen[a, 0] != OUTSIDE and screen[b, 0] != OUTSIDE:
@@ -115,20 +101,12 @@ def contours(ends, sides, faces, homogeneous, screen, inverse_z, front, near, hi
             point[1, 0], point[1, 1], point[1, 2] = screen[b, 0] / one, screen[b, 1] / one, inverse_z[b]
         elif not _clip_near(homogeneous, a, b, near, point):
             continue
-        empty = 0
-        if hide and s1 < 0:
-            empty = 1 - front[s0 >> 1]
-        elif hide and same_side:
-            empty = 1 - front[_nearer(s0, s1, a, b, faces, screen, inverse_z, front) >> 1]
-        elif hide and not front[s0 >> 1]:
-            # Front and back of neighbours with contrary windings: the shown side counts as this one.
-            sign = -sign
         if count == len(segments):
             segments = _grown(segments)
         for k in range(3):
             segments[count, k] = point[0, k]
             segments[count, 3 + k] = point[1, k] - point[0, k]
-        segments[count, 6], segments[count, 7] = sign, empty
+        segments[count, 6] = sign
         count += 1
     return segments[:count]
 
@@ -139,12 +117,12 @@ def _walk(segments, top, height, shape):  # type: ignore[no-untyped-def]
 
     Returns
     -------
-    places : (S, 4) int64
-        Pixel of the band, snapped x and y just beyond the edge, 1 where nothing is shown on this side of it.
+    places : (S, 3) int64
+        Pixel of the band, snapped x and y just beyond the edge.
     inverse : (S,) float64
         Inverse depth of the edge there.
     """
-    places, inverse, count = np.empty((1024, 4), np.int64), np.empty(1024), 0
+    places, inverse, count = np.empty((1024, 3), np.int64), np.empty(1024), 0
     width = shape[1]
     upper, lower = max(top, 0), min(top + shape[0], height)
     for m in range(len(segments)):
@@ -166,7 +144,6 @@ def _walk(segments, top, height, shape):  # type: ignore[no-untyped-def]
                 row = min(max(int(np.floor(y)), upper), lower - 1) - top
                 places[count, 0] = row * width + column
                 places[count, 1], places[count, 2] = snap(x + beyond * dy), snap(y - beyond * dx)
-                places[count, 3] = int(segments[m, 7])
                 inverse[count] = segments[m, 2] + middle * segments[m, 5]
                 count += 1
             t = stop
@@ -235,43 +212,17 @@ def _clip_rectangle(x0, y0, dx, dy, width, upper, lower):  # type: ignore[no-unt
 
 
 @jit
-def _nearer(s0, s1, a, b, faces, screen, inverse_z, front):  # type: ignore[no-untyped-def]
-    """Return which of two triangles on the same side of their edge is nearer to the camera."""
-    shown = s0 if front[s0 >> 1] else s1
-    slope = np.empty(2)
-    for i, side in enumerate((s0, s1)):
-        f = side >> 1
-        c = faces[f, 0]
-        for k in range(1, 3):
-            if c in (a, b):
-                c = faces[f, k]
-        if screen[a, 0] == OUTSIDE or screen[b, 0] == OUTSIDE or screen[c, 0] == OUTSIDE:
-            return shown
-        ex, ey = float(screen[b, 0]) - screen[a, 0], float(screen[b, 1]) - screen[a, 1]
-        vx, vy = float(screen[c, 0]) - screen[a, 0], float(screen[c, 1]) - screen[a, 1]
-        square = ex * ex + ey * ey
-        away = abs(ex * vy - ey * vx)
-        if square == 0.0 or away == 0.0:
-            return shown
-        foot = inverse_z[a] + (vx * ex + vy * ey) / square * (inverse_z[b] - inverse_z[a])
-        slope[i] = (inverse_z[c] - foot) / away
-    if slope[0] == slope[1]:
-        return shown
-    return s0 if slope[0] > slope[1] else s1
-
-
-@jit
 def _nearest(  # type: ignore[no-untyped-def]
-    places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, front, near, top, shape
+    places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, shape
 ):
-    """Return the nearest triangle at each sample: its inverse depth, and whether it is a front, a back, or nothing.
+    """Return the inverse depth of the nearest triangle at each sample, 0 where nothing matters.
 
-    What lies more than a step beyond an edge that is shown is as good as nothing, so it is not looked for.
+    What lies more than a step beyond an edge is as good as nothing, so it is not looked for.
     """
     samples = _sorted_samples(places, inverse, top, shape)
     _, order, xs, ys, best, limit = samples
-    found = np.full(len(places), np.uint8(NOTHING))
-    _look_up(fronts, samples, found, faces, homogeneous, screen, inverse_z, front, near, top, shape)
+    least = best.copy()
+    _look_up(fronts, samples, faces, homogeneous, screen, inverse_z, near, top, shape)
     # Fronts hide most samples, and backs mostly lie behind them.
     limit[:] = np.inf
     offset = np.int64(top) << SUBPIXEL_BITS
@@ -279,15 +230,19 @@ def _nearest(  # type: ignore[no-untyped-def]
         column = min(max(xs[i] >> SUBPIXEL_BITS, 0), shape[1] - 1) >> TILE_BITS
         row = min(max((ys[i] - offset) >> SUBPIXEL_BITS, 0), shape[0] - 1) >> TILE_BITS
         limit[row, column] = min(limit[row, column], best[i])
-    _look_up(backs, samples, found, faces, homogeneous, screen, inverse_z, front, near, top, shape)
-    return _in_order(best, order), _in_order(found, order)
+    _look_up(backs, samples, faces, homogeneous, screen, inverse_z, near, top, shape)
+    found = np.zeros(len(order))
+    for i in range(len(order)):
+        if best[i] > least[i]:
+            found[order[i]] = best[i]
+    return found
 
 
 @jit
 def _look_up(  # type: ignore[no-untyped-def]
-    chosen, samples, found, faces, homogeneous, screen, inverse_z, front, near, top, shape
+    chosen, samples, faces, homogeneous, screen, inverse_z, near, top, shape
 ):
-    """Compare triangles with the samples that they cover; ``best`` of the samples and ``found`` are written."""
+    """Compare triangles with the samples that they cover; ``best`` of the samples is written."""
     start, _, xs, ys, best, limit = samples
     shift, width, last_row = np.int64(SUBPIXEL_BITS), shape[1], shape[0] - 1
     offset = np.int64(top) << SUBPIXEL_BITS
@@ -296,7 +251,7 @@ def _look_up(  # type: ignore[no-untyped-def]
         a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
         x0, x1, x2 = np.int64(screen[a, 0]), np.int64(screen[b, 0]), np.int64(screen[c, 0])
         if OUTSIDE in (x0, x1, x2):
-            _cover_clipped(f, a, b, c, homogeneous, near, xs, ys, front, best, found)
+            _cover_clipped(a, b, c, homogeneous, near, xs, ys, best)
             continue
         y0, y1, y2 = np.int64(screen[a, 1]), np.int64(screen[b, 1]), np.int64(screen[c, 1])
         left, right = min(x0, x1, x2), max(x0, x1, x2)
@@ -320,16 +275,7 @@ def _look_up(  # type: ignore[no-untyped-def]
                 if area == 0 or ((ea < 0 or eb < 0 or ec < 0) and (ea > 0 or eb > 0 or ec > 0)):
                     continue
                 z = (ea * z0 + eb * z1 + ec * z2) / area
-                if z > best[i]:
-                    best[i], found[i] = z, front[f]
-
-
-@jit
-def _in_order(values, order):  # type: ignore[no-untyped-def]
-    placed = np.empty_like(values)
-    for i in range(len(order)):
-        placed[order[i]] = values[i]
-    return placed
+                best[i] = max(best[i], z)
 
 
 @jit
@@ -351,14 +297,13 @@ def _sorted_samples(places, inverse, top, shape):  # type: ignore[no-untyped-def
     offset = np.int64(top) << SUBPIXEL_BITS
     limit = np.full((((rows - 1) >> TILE_BITS) + 1, ((width - 1) >> TILE_BITS) + 1), np.inf)
     pixel, start = np.empty(count, np.int64), np.zeros(rows * width + 1, np.int32)
-    least = np.zeros(count)
+    least = np.empty(count)
     for s in range(count):
         column = min(max(places[s, 1] >> SUBPIXEL_BITS, 0), width - 1)
         row = min(max((places[s, 2] - offset) >> SUBPIXEL_BITS, 0), rows - 1)
         pixel[s] = row * width + column
         start[pixel[s] + 1] += 1
-        if places[s, 3] == 0:
-            least[s] = 1.0 / (1.0 / inverse[s] + STEP_M)
+        least[s] = 1.0 / (1.0 / inverse[s] + STEP_M)
         tile_row, tile_column = row >> TILE_BITS, column >> TILE_BITS
         limit[tile_row, tile_column] = min(limit[tile_row, tile_column], least[s])
     for i in range(rows * width):
@@ -382,7 +327,7 @@ def _matters(limit, nearest, first, last, upper, lower):  # type: ignore[no-unty
 
 
 @jit
-def _cover_clipped(f, a, b, c, homogeneous, near, xs, ys, front, best, found):  # type: ignore[no-untyped-def]
+def _cover_clipped(a, b, c, homogeneous, near, xs, ys, best):  # type: ignore[no-untyped-def]
     """Compare a triangle that reaches out of the snapped range with every sample, in homogeneous coordinates."""
     one = float(1 << SUBPIXEL_BITS)
     h = homogeneous
@@ -397,4 +342,4 @@ def _cover_clipped(f, a, b, c, homogeneous, near, xs, ys, front, best, found):  
             continue
         z = (qa * h[a, 2] + qb * h[b, 2] + qc * h[c, 2]) / total
         if z > near and 1.0 / z > best[i]:
-            best[i], found[i] = 1.0 / z, front[f]
+            best[i] = 1.0 / z

@@ -78,7 +78,7 @@ def maps_from_fragments(
     views = []
     for camera, seen in zip(cameras, fragments, strict=True):
         projection = Projection.of(vertices, faces, camera)
-        edge = padded_edge_map(edges, faces, projection, camera, hide_back_faces)
+        edge = padded_edge_map(edges, faces, projection, camera)
         maps = empty_maps(camera)
         depth = seen.depth.copy()
         interpolate_view(

@@ -53,7 +53,7 @@ class _View:
     order : (T,) int32
         Triangles, band after band; see :func:`datagen.render.backends.numba_bands.arrange`.
     start : (2 B + 1,) int64
-    segments : (M, 8) float64
+    segments : (M, 7) float64
         Contours; none if only fragments are asked for.
     """
 
@@ -119,7 +119,7 @@ class NumbaRenderer:
                 out.depth,
             )
 
-        self._run(mesh, cameras, None, False, finish)
+        self._run(mesh, cameras, None, finish)
         return views
 
     def render(
@@ -156,9 +156,7 @@ class NumbaRenderer:
                 seen.homogeneous,
                 seen.screen,
                 seen.inverse_z,
-                seen.front,
                 NEAR_M,
-                hide_back_faces,
                 top - 1,
                 view.camera.height,
                 edge,
@@ -181,7 +179,7 @@ class NumbaRenderer:
                 out.edge.view(np.uint8),
             )
 
-        self._run(mesh, cameras, edges, hide_back_faces, finish)
+        self._run(mesh, cameras, edges, finish)
         return views
 
     def _run(
@@ -189,7 +187,6 @@ class NumbaRenderer:
         mesh: OrderedMesh,
         cameras: Sequence[Camera],
         edges: MeshEdges | None,
-        hide_back_faces: bool,
         finish: Callable[[_View, int, npt.NDArray[np.int64]], None],
     ) -> None:
         """Draw every view band by band, and hand each band's keys to ``finish``."""
@@ -213,7 +210,7 @@ class NumbaRenderer:
             finish(view, band, keys)
 
         def one_view(index: int) -> None:
-            view = _prepared(index, cameras[index], mesh, edges, hide_back_faces, least)
+            view = _prepared(index, cameras[index], mesh, edges, least)
             for band in range(len(view.start) // 2):
                 one_band(view, band)
 
@@ -222,13 +219,11 @@ class NumbaRenderer:
                 workers.each(one_view, [(index,) for index in range(len(cameras))])
                 return
             # Too few views to keep every thread busy: the threads share their bands.
-            views = [_prepared(i, camera, mesh, edges, hide_back_faces, least) for i, camera in enumerate(cameras)]
+            views = [_prepared(i, camera, mesh, edges, least) for i, camera in enumerate(cameras)]
             workers.each(one_band, [(view, band) for view in views for band in range(len(view.start) // 2)])
 
 
-def _prepared(
-    index: int, camera: Camera, mesh: OrderedMesh, edges: MeshEdges | None, hide_back_faces: bool, least: int
-) -> _View:
+def _prepared(index: int, camera: Camera, mesh: OrderedMesh, edges: MeshEdges | None, least: int) -> _View:
     """Project a mesh, and cut the image into bands: at least that many where it has the rows."""
     n = len(mesh.vertices)
     seen = Projection.empty(n, len(mesh.faces))
@@ -237,7 +232,7 @@ def _prepared(
     order, start = arrange(
         mesh.faces, seen.homogeneous, seen.screen, NEAR_M, rows, camera.height, camera.width, seen.front
     )
-    segments = np.empty((0, 8)) if edges is None else view_contours(edges, mesh.faces, seen, hide_back_faces)
+    segments = np.empty((0, 7)) if edges is None else view_contours(edges, seen)
     return _View(index, camera, seen, rows, order, start, segments)
 
 

@@ -65,7 +65,6 @@ SAMPLE_TYPES = {
     "x": wp.int32,
     "y": wp.int32,
     "inverse_z": wp.float64,
-    "empty": wp.bool,
     "best": wp.uint64,
 }
 
@@ -205,7 +204,7 @@ class NvwarpRenderer:
                 for name, (channels, dtype) in MAP_TYPES.items():
                     setattr(maps, name, self._buffers.take(name, (size[0], *channels, *size[1:]), dtype))
                 attributes = self._attributes(surface, chunk, normals, hide_back_faces)
-                self._mark_edges(rig, edges, hide_back_faces, maps.edge)
+                self._mark_edges(rig, edges, maps.edge)
                 self._launch(nvwarp_maps.resolve, size, rig, attributes, maps)
                 yield DeviceMaps(views, {name: getattr(maps, name) for name in MAP_TYPES})
 
@@ -299,7 +298,7 @@ class NvwarpRenderer:
         self._launch(nvwarp_mesh.edge_codes, (faces.shape[0],), faces, joined, edges.codes, edges.sides)
         wp.utils.radix_sort_pairs(edges.codes, edges.sides, edges.count)
 
-    def _mark_edges(self, rig: Any, edges: Any, hide: bool, edge: Any) -> None:
+    def _mark_edges(self, rig: Any, edges: Any, edge: Any) -> None:
         """Write the edge map of the views in ``rig``."""
         take = self._buffers.take
         n_views, n_faces = rig.front.shape
@@ -313,7 +312,7 @@ class NvwarpRenderer:
                 setattr(samples, name, take(f"sample {name}", (room,), dtype))
             samples.count.zero_()
             samples.head.fill_(-1)
-            self._launch(nvwarp_contours.trace, (n_views, 3 * n_faces), rig, edges, samples, hide)
+            self._launch(nvwarp_contours.trace, (n_views, 3 * n_faces), rig, edges, samples)
             # The only wait for the device: how many there are decides the launches that follow.
             found = int(samples.count.numpy()[0])
             if found <= room:
@@ -325,7 +324,7 @@ class NvwarpRenderer:
         queued.zero_()
         self._launch(nvwarp_edges.cover, (n_views, n_faces), rig, samples, queue, queued)
         self._launch(nvwarp_edges.cover_blocks, (groups, self._lanes), rig, samples, queue, queued, groups, self._lanes)
-        self._launch(nvwarp_edges.mark, (found,), samples, hide, edge)
+        self._launch(nvwarp_edges.mark, (found,), samples, edge)
 
     def _attributes(
         self, surface: SurfaceAttributes, cameras: Sequence[Camera], normals: Any, hide_back_faces: bool

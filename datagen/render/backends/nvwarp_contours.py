@@ -53,7 +53,6 @@ class Samples:
     x: wp.array[wp.int32]  # snapped
     y: wp.array[wp.int32]
     inverse_z: wp.array[wp.float64]  # of the edge
-    empty: wp.array[wp.bool]  # whether nothing is shown on this side of the edge
     best: wp.array[wp.uint64]  # bits of the largest inverse depth found here, the last bit set where it shows a front
 
 
@@ -138,24 +137,7 @@ def slope_of(rig: Rig, view: wp.int32, face: wp.int32, a: wp.int32, b: wp.int32)
 
 
 @wp.func
-def nearer(rig: Rig, view: wp.int32, s0: wp.int32, s1: wp.int32, a: wp.int32, b: wp.int32) -> wp.int32:
-    """Return which of two triangles on the same side of their edge is nearer to the camera."""
-    shown = s1
-    if rig.front[view, s0 >> 1]:
-        shown = s0
-    first = slope_of(rig, view, s0 >> 1, a, b)
-    second = slope_of(rig, view, s1 >> 1, a, b)
-    if first[1] == ZERO or second[1] == ZERO or first[0] == second[0]:
-        return shown
-    if first[0] > second[0]:
-        return s0
-    return s1
-
-
-@wp.func
-def leave_sample(
-    samples: Samples, place: wp.vec3i, x: wp.int64, y: wp.int64, inverse_z: wp.float64, empty: wp.bool
-) -> None:
+def leave_sample(samples: Samples, place: wp.vec3i, x: wp.int64, y: wp.int64, inverse_z: wp.float64) -> None:
     i = wp.atomic_add(samples.count, 0, 1)
     # Without room they are only counted; the host makes room and starts again.
     if i < samples.x.shape[0]:
@@ -163,7 +145,6 @@ def leave_sample(
         samples.x[i] = wp.int32(x)
         samples.y[i] = wp.int32(y)
         samples.inverse_z[i] = inverse_z
-        samples.empty[i] = empty
         samples.best[i] = wp.uint64(0)
         row = wp.clamp(wp.int32(y >> SHIFT), 0, samples.head.shape[1] - 1)
         column = wp.clamp(wp.int32(x >> SHIFT), 0, samples.head.shape[2] - 1)
@@ -171,7 +152,7 @@ def leave_sample(
 
 
 @wp.func
-def walk(samples: Samples, view: wp.int32, edge: Segment, sign: wp.int32, empty: wp.bool) -> None:
+def walk(samples: Samples, view: wp.int32, edge: Segment, sign: wp.int32) -> None:
     """Leave a sample on the side ``sign`` of an edge in every pixel that it crosses."""
     x0 = edge.start[0]
     y0 = edge.start[1]
@@ -215,7 +196,7 @@ def walk(samples: Samples, view: wp.int32, edge: Segment, sign: wp.int32, empty:
                 row = wp.clamp(wp.int32(wp.floor(y)), 0, rows - 1)
                 column = wp.clamp(wp.int32(wp.floor(x)), 0, columns - 1)
                 inverse = edge.start[2] + middle * (edge.stop[2] - edge.start[2])
-                leave_sample(samples, wp.vec3i(view, row, column), snap(x + out_x), snap(y + out_y), inverse, empty)
+                leave_sample(samples, wp.vec3i(view, row, column), snap(x + out_x), snap(y + out_y), inverse)
             t = stop
 
 
@@ -237,7 +218,7 @@ def is_crossed(rig: Rig, edges: Edges, view: wp.int32, i: wp.int32, sign: wp.int
 
 
 @wp.kernel
-def trace(rig: Rig, edges: Edges, samples: Samples, hide: wp.bool) -> None:
+def trace(rig: Rig, edges: Edges, samples: Samples) -> None:
     """Leave a sample in every pixel that a contour or border crosses; launched over (V, 3 F)."""
     view, i = wp.tid()
     code = edges.codes[i]
@@ -250,18 +231,7 @@ def trace(rig: Rig, edges: Edges, samples: Samples, hide: wp.bool) -> None:
     a = wp.int32(code >> wp.int64(32))
     b = wp.int32(code - (wp.int64(a) << wp.int64(32)))
     s0 = edges.sides[i]
-    front = rig.front[view, s0 >> 1]
     sign = inner_sign(rig, view, s0)
-    empty = wp.bool(False)
-    if not paired:
-        empty = hide and not front
-    else:
-        s1 = edges.sides[i + 1]
-        if sign == inner_sign(rig, view, s1) and not is_crossed(rig, edges, view, i, sign):
-            empty = hide and not rig.front[view, nearer(rig, view, s0, s1, a, b) >> 1]
-        elif not hide or front == rig.front[view, s1 >> 1]:
-            return
-        elif not front:
-            # Front and back of neighbours with contrary windings: the shown side counts as this one.
-            sign = -sign
-    walk(samples, view, segment_of(rig, view, a, b), sign, empty)
+    if paired and (sign != inner_sign(rig, view, edges.sides[i + 1]) or is_crossed(rig, edges, view, i, sign)):
+        return
+    walk(samples, view, segment_of(rig, view, a, b), sign)

@@ -17,15 +17,11 @@ from datagen.render.edges_kernel import STEP_M
 wp.set_module_options({"enable_backward": False, "fuse_fp": False})
 
 STEP = wp.constant(wp.float64(STEP_M))
-FRONT_BIT = wp.constant(wp.uint64(1))
 
 
 @wp.func
-def offer(samples: Samples, i: wp.int32, inverse_z: wp.float64, front: wp.bool) -> None:
+def offer(samples: Samples, i: wp.int32, inverse_z: wp.float64) -> None:
     bits = wp.cast(inverse_z, wp.uint64)
-    bits = bits - (bits & FRONT_BIT)
-    if front:
-        bits = bits | FRONT_BIT
     if bits > samples.best[i]:
         wp.atomic_max(samples.best, i, bits)
 
@@ -56,7 +52,7 @@ def cover_pixel(rig: Rig, samples: Samples, view: wp.int32, face: wp.int32, row:
                 + wp.float64(eb) * rig.inverse_z[view, b]
                 + wp.float64(ec) * rig.inverse_z[view, c]
             ) / wp.float64(area)
-            offer(samples, i, inverse, rig.front[view, face])
+            offer(samples, i, inverse)
         i = samples.following[i]
 
 
@@ -110,7 +106,7 @@ def cover(rig: Rig, samples: Samples, queue: wp.array[wp.vec4i], queued: wp.arra
                 if total != ZERO and (wp.min(e) >= ZERO or wp.max(e) <= ZERO):
                     z = (e[0] * a[2] + e[1] * b[2] + e[2] * c[2]) / total
                     if z > rig.near:
-                        offer(samples, i, UNIT / z, rig.front[view, face])
+                        offer(samples, i, UNIT / z)
         return
     box = pixels_of(rig, view, face)
     wide = box[1] - box[0] + 1
@@ -148,18 +144,10 @@ def cover_blocks(
 
 
 @wp.kernel
-def mark(samples: Samples, hide: wp.bool, edge: wp.array3d[wp.bool]) -> None:
-    """Mark the pixels where the edge is seen and something else, or nothing, is seen beyond it."""
+def mark(samples: Samples, edge: wp.array3d[wp.bool]) -> None:
+    """Mark the pixels where the edge is seen, and nothing beyond it or something at least a step behind."""
     i = wp.tid()
-    z = UNIT / samples.inverse_z[i]
-    outer_empty = wp.bool(True)
-    bits = samples.best[i]
-    if bits > FRONT_BIT:
-        beyond = UNIT / wp.cast(bits - (bits & FRONT_BIT), wp.float64)
-        if beyond < z - STEP:
-            return
-        outer_empty = hide and (bits & FRONT_BIT) == wp.uint64(0)
-        if not outer_empty and not samples.empty[i] and beyond - z <= STEP:
-            return
-    if not (samples.empty[i] and outer_empty):
+    least = UNIT / (UNIT / samples.inverse_z[i] + STEP)
+    # The bits of positive numbers order as the numbers do.
+    if samples.best[i] <= wp.cast(least, wp.uint64):
         edge[samples.place[i][0], samples.place[i][1], samples.place[i][2]] = True
