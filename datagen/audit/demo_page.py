@@ -79,6 +79,9 @@ def write_demo_page(out: Path, summary: DemoSummary) -> Path:
         ("Figures as JSON", "summary.json"),
         ("Recipe, every default spelt out", "manifest.json"),
         ("Training log", "train/log.jsonl"),
+        ("Held-out subject: every measure, beside baselines", "evaluation/val/index.html"),
+        ("Test subject: every measure, beside baselines", "evaluation/test/index.html"),
+        ("The predicted clip in a viewer", "prediction/viewer.html"),
         ("Raw predictions", "prediction/raw_predictions.npz"),
     ]
     environment = Environment(loader=PackageLoader("datagen.audit"), autoescape=select_autoescape())
