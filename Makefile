@@ -37,7 +37,7 @@ types:
 	$(BIN)/mypy
 
 unit:
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lock: dev ## Write requirements.lock anew from what is installed in .venv
 	$(BIN)/python scripts/lock.py

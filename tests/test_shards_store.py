@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -97,7 +98,8 @@ class _Failing(BaseHTTPRequestHandler):
         self.send_header("ETag", '"x"')
         self.send_header("Last-Modified", "Sat, 21 Nov 2026 09:00:00 GMT")
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(BrokenPipeError):  # the client that gave up does not listen any more
+            self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
         pass
