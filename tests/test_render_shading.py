@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from albedo import albedo_at
 from render_scenes import camera_at, sphere
 
 from datagen.errors import CameraError, MeshError
 from datagen.geometry.mesh import vertex_normals
 from datagen.heads.registry import load_head
 from datagen.render.backends.numba_backend import NumbaRenderer
-from datagen.render.images.appearance import albedo_at
 from datagen.render.images.background import KINDS, Backdrop, random_background
 from datagen.render.images.face_fields import CLOTH, FIELDS, SKIN, FaceFields, face_fields
 from datagen.render.images.illumination import Diffusion, illuminate

@@ -14,7 +14,7 @@ from trainer_scene import DISTANCE_M, render
 
 from datagen.shards import InputError, ManifestError
 from trainer.config import CONFIGS, TrainConfig, load_config, parse_config
-from trainer.data import collate
+from trainer.data import ARRAYS, normalise
 from trainer.depth_unit import DepthUnit
 from trainer.losses import joint_loss
 from trainer.model.camera import decode_camera, encode_camera
@@ -269,7 +269,8 @@ def test_overfitting_one_batch_cuts_errors_to_a_third() -> None:
     for subject in (0, 1):
         frames = [render(subject, frame, 0, 2, 28) for frame in (0, 3)]
         clips.append({name: np.stack([f[name] for f in frames]) for name in frames[0]})
-    batch = collate(clips, np.zeros((2, 2), np.int64))
+    batch = {name: torch.from_numpy(np.stack([clip[name] for clip in clips])) for name in ARRAYS}
+    batch |= {"image": normalise(batch["image"].float() / 255), "index": torch.zeros(2, 2, dtype=torch.int64)}
     config = load_config("tiny")
     model = make_model().train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)

@@ -18,7 +18,7 @@ from trainer.upload import Uploader, decode
 
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
 IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
-_ARRAYS = ("image", "depth", "canonical", "confidence", "intrinsics")
+ARRAYS = ("image", "depth", "canonical", "confidence", "intrinsics")
 _BYTES_PER_PIXEL = 3 + 2 + 6 + 1  # of these arrays as stored
 _GIB = 2**30
 
@@ -42,12 +42,12 @@ class ClipReader:
         stored_bytes = len(self.split) * dataset.resolution**2 * _BYTES_PER_PIXEL
         self._cache: Maps | None = None
         if 0 < stored_bytes <= cache_mb * 2**20:
-            self._cache = self.split.read(_ARRAYS, slice(None), decode=False)
+            self._cache = self.split.read(ARRAYS, slice(None), decode=False)
 
     def clip(self, indices: Indices) -> Maps:
         """Return the maps of a clip: image uint8, depth in metres, canonical, confidence, intrinsics (float32)."""
         if self._cache is None:
-            return self.split.read(_ARRAYS, indices)
+            return self.split.read(ARRAYS, indices)
         return {name: self.split.decode(name, values[indices]) for name, values in self._cache.items()}
 
 
@@ -102,7 +102,7 @@ class TrainingLoader:
         seed: int,
         device: torch.device,
         *,
-        arrays: Sequence[str] = _ARRAYS,
+        arrays: Sequence[str] = ARRAYS,
         split: str = "train",
         rank: int = 0,
         ranks: int = 1,
@@ -183,15 +183,6 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     """Turn (..., 3, H, W) float32 in [0, 1] into the network's ImageNet-normalised float32."""
     mean, std = (torch.from_numpy(value).to(images.device) for value in (IMAGE_MEAN, IMAGE_STD))
     return (images - mean) / std
-
-
-def collate(clips: list[Maps], indices: npt.NDArray[np.integer]) -> Batch:
-    """Stack clips of one length, as :meth:`ClipReader.clip` gives them, into a batch with normalised images."""
-    batch = {name: torch.from_numpy(np.stack([maps[name] for maps in clips])) for name in _ARRAYS[1:]}
-    images = np.stack([maps["image"] for maps in clips])
-    batch["image"] = torch.from_numpy(normalise_image(images))
-    batch["index"] = torch.from_numpy(np.asarray(indices, np.int64))
-    return batch
 
 
 def normalise_image(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

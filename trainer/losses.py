@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from trainer.camera_terms import camera_l1, camera_to_reference, point_l1, ray_points, true_rays
 from trainer.config import LossConfig, TrainConfig
+from trainer.data import ARRAYS
 from trainer.depth_unit import DepthUnit
 from trainer.loss_terms import (
     confidence_l1,
@@ -25,9 +26,6 @@ from trainer.model.joint import Prediction
 # Pixels of a frame that are looked up in the clip's other frames, and how near their true points must be.
 CONSISTENCY_POINTS = 512
 CONSISTENCY_RADIUS = 0.01
-
-
-ARRAYS = ("image", "depth", "canonical", "confidence", "intrinsics")
 
 
 def arrays_of(config: TrainConfig) -> tuple[str, ...]:

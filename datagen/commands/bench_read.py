@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from datagen.bench.goal import Goal, judged, verdict
 from datagen.commands.options import JsonOption, print_json
 from datagen.errors import InputError
 
 if TYPE_CHECKING:
     from datagen.bench.read_run import ReadBench
 
-GOALS = {
-    "ratio_fastest_peer": (">=", 1.0),
-    "ratio_decompression": (">=", 0.85),
-    "bytes_ratio_smallest_peer": ("<=", 0.75),
-    "resume_s": ("<=", 1.0),
-}
+GOALS = (
+    Goal("ratio_fastest_peer", 1.0, at_least=True),
+    Goal("ratio_decompression", 0.85, at_least=True),
+    Goal("bytes_ratio_smallest_peer", 0.75),
+    Goal("resume_s", 1.0),
+)
 PEERS = ("webdataset", "litdata")
 ACCESSES = ("sequential", "shuffled", "clips")
 CACHES = ("warm", "cold")
@@ -104,10 +105,7 @@ def as_json(bench: ReadBench) -> dict[str, Any]:
             "rounds": bench.plan.rounds,
         },
         "figures": {name: _plain(value) for name, value in figures.items()},
-        "goals": {
-            name: {"goal": f"{sign} {limit:g}", "met": _met(figures[name], sign, limit)}
-            for name, (sign, limit) in GOALS.items()
-        },
+        "goals": judged(GOALS, figures),
         "bytes_per_sample": {name: round(size) for name, size in bench.bytes_per_sample.items()},
         "decompression": {
             str(row.case.workers): {what: round(rate, 3) for what, rate in row.result.rates.items()}
@@ -149,9 +147,9 @@ def as_text(bench: ReadBench) -> list[str]:
     content = as_json(bench)
     lines = []
     for name, value in content["figures"].items():
-        goal = content["goals"].get(name)
-        verdict = "" if goal is None or value is None else f"{goal['goal']:<8} {'met' if goal['met'] else 'MISSED'}"
-        lines.append(f"{name:<26} {'–' if value is None else f'{value:.3f}':>12}  {verdict}".rstrip())
+        lines.append(
+            f"{name:<26} {'–' if value is None else f'{value:.3f}':>12}  {verdict(content['goals'].get(name))}".rstrip()
+        )
     lines += ["", "bytes a sample: " + ", ".join(f"{n} {size:,}" for n, size in content["bytes_per_sample"].items())]
     for workers, rates in content["decompression"].items():
         told = ", ".join(f"{what} {rate:.0f} samples/s" for what, rate in rates.items() if "_ms" not in what)
@@ -174,12 +172,6 @@ def as_text(bench: ReadBench) -> list[str]:
 
 def _plain(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
-
-
-def _met(value: float, sign: str, limit: float) -> bool | None:
-    if not math.isfinite(value):
-        return None
-    return value >= limit if sign == ">=" else value <= limit
 
 
 def register(group: typer.Typer) -> None:

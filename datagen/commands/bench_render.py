@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from datagen.bench.goal import Goal, judged, verdict
 from datagen.commands.options import JsonOption, plain_figures, print_json
 from datagen.errors import InputError
 
 if TYPE_CHECKING:
     from datagen.bench.render_run import RenderResult
 
-# What a figure is to reach: the limit, and whether more is better. Ratios to peers are times of theirs over ours.
-GOALS = {
-    "ratio_open3d": (4.0, True),
-    "ratio_write_bound": (2.0, False),
-    "parity_missed_share": (1e-3, False),
-    "parity_depth_p99_mm": (0.02, False),
-    "parity_canonical_p99_mm": (0.02, False),
-    "parity_normal_p99_deg": (0.1, False),
-}
+# Ratios to peers are times of theirs over ours.
+GOALS = (
+    Goal("ratio_open3d", 4.0, at_least=True),
+    Goal("ratio_write_bound", 2.0),
+    Goal("parity_missed_share", 1e-3),
+    Goal("parity_depth_p99_mm", 0.02),
+    Goal("parity_canonical_p99_mm", 0.02),
+    Goal("parity_normal_p99_deg", 0.1),
+)
 
 
 def bench_render_command(
@@ -69,7 +70,7 @@ def as_json(result: RenderResult) -> dict[str, Any]:
     return {
         "setup": {**asdict(result.plan), "faces_rendered": result.faces},
         "figures": plain_figures(result.figures),
-        "goals": {name: {"limit": GOALS[name][0], "met": met} for name, met in _goals_met(result).items()},
+        "goals": judged(GOALS, result.figures),
         "backends": {name: plain_figures(figures) for name, figures in result.backends.items()},
         "stages": plain_figures(result.stages),
         "threads": {str(count): value for count, value in result.threads.items()},
@@ -79,7 +80,7 @@ def as_json(result: RenderResult) -> dict[str, Any]:
 
 def as_text(result: RenderResult) -> list[str]:
     """Return a result as lines."""
-    met, width = _goals_met(result), max(len(name) for name in result.figures)
+    goals, width = judged(GOALS, result.figures), max(len(name) for name in result.figures)
     lines = [f"{result.faces} faces, {result.plan.resolution}² pixels, all maps", ""]
     for name, figures in result.backends.items():
         lines.append(
@@ -88,23 +89,12 @@ def as_text(result: RenderResult) -> list[str]:
         )
     lines.append("")
     for name, value in result.figures.items():
-        goal = ""
-        if name in met:
-            limit, more = GOALS[name]
-            goal = f"{'≥' if more else '≤'} {limit:g} {'met' if met[name] else 'MISSED'}"
-        lines.append(f"{name:<{width}}  {value:>10.4g}  {goal}".rstrip())
+        lines.append(f"{name:<{width}}  {value:>10.4g}  {verdict(goals.get(name))}".rstrip())
     if result.stages:
         lines += ["", "one view on one thread: " + ", ".join(f"{n} {v:.0%}" for n, v in result.stages.items())]
     if result.threads:
         lines.append("views/s by threads: " + ", ".join(f"{n}: {v:.1f}" for n, v in result.threads.items()))
     return lines
-
-
-def _goals_met(result: RenderResult) -> dict[str, bool]:
-    figures = {name: value for name, value in result.figures.items() if name in GOALS}
-    return {
-        name: value >= GOALS[name][0] if GOALS[name][1] else value <= GOALS[name][0] for name, value in figures.items()
-    }
 
 
 def register(group: typer.Typer) -> None:

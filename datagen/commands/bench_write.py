@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from datagen.bench.goal import Goal, judged, verdict
 from datagen.commands.options import JsonOption, plain_figures, print_json, table
 from datagen.errors import InputError
 
-GOALS = {"ratio_compression": (0.85, True)}
+GOALS = (Goal("ratio_compression", 0.85, at_least=True),)
 
 
 def bench_write_command(
@@ -39,12 +40,11 @@ def bench_write_command(
         raise InputError(f"{folder} is no folder", "a folder that can be written", "")
     plan = WritePlan(resolution, samples, repeats, folder, image_error, seed)
     result = run_write_bench(plan, load_head("anny"), lambda line: print(line, file=sys.stderr))
+    goals = judged(GOALS, result.figures)
     if json_output:
-        content = result.to_json()
-        goals = {name: {"goal": goal, "met": result.figures[name] >= goal} for name, (goal, _) in GOALS.items()}
-        print_json({**content, "figures": plain_figures(result.figures), "goals": goals})
+        print_json({**result.to_json(), "figures": plain_figures(result.figures), "goals": goals})
         return
-    table([(name.replace("_", " "), f"{value:.4g}") for name, value in result.figures.items()])
+    table([(name, f"{value:<8.4g} {verdict(goals.get(name))}".rstrip()) for name, value in result.figures.items()])
     print()
     table(
         [

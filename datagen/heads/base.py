@@ -61,11 +61,6 @@ class HeadTemplate:
         corners = v[self.faces[self.landmark_faces]]
         return np.einsum("lc,lcd->ld", self.landmark_barycentric, corners)
 
-    def face_regions(self) -> npt.NDArray[np.uint8]:
-        """Return one label per triangle, (F,) uint8: the majority of its corners, the lowest where all differ."""
-        corners = np.sort(self.regions[self.faces], axis=1)
-        return np.where(corners[:, 1] == corners[:, 2], corners[:, 1], corners[:, 0]).astype(np.uint8)
-
 
 class HeadModel(Protocol):
     """A template with identity and expression parameters.

@@ -114,29 +114,6 @@ def narrowed(span: wp.vec2d, origin: wp.float64, slope: wp.float64, limit: wp.fl
 
 
 @wp.func
-def slope_of(rig: Rig, view: wp.int32, face: wp.int32, a: wp.int32, b: wp.int32) -> wp.vec2d:
-    """Return how inverse depth grows away from an edge over a triangle, and 1 if that is defined."""
-    c = rig.faces[face, 0]
-    if c == a or c == b:
-        c = rig.faces[face, 1]
-    if c == a or c == b:
-        c = rig.faces[face, 2]
-    if rig.screen[view, a, 0] == OUTSIDE or rig.screen[view, b, 0] == OUTSIDE or rig.screen[view, c, 0] == OUTSIDE:
-        return wp.vec2d(ZERO, ZERO)
-    ex = wp.float64(rig.screen[view, b, 0]) - wp.float64(rig.screen[view, a, 0])
-    ey = wp.float64(rig.screen[view, b, 1]) - wp.float64(rig.screen[view, a, 1])
-    vx = wp.float64(rig.screen[view, c, 0]) - wp.float64(rig.screen[view, a, 0])
-    vy = wp.float64(rig.screen[view, c, 1]) - wp.float64(rig.screen[view, a, 1])
-    square = ex * ex + ey * ey
-    away = wp.abs(ex * vy - ey * vx)
-    if square == ZERO or away == ZERO:
-        return wp.vec2d(ZERO, ZERO)
-    along = (vx * ex + vy * ey) / square
-    foot = rig.inverse_z[view, a] + along * (rig.inverse_z[view, b] - rig.inverse_z[view, a])
-    return wp.vec2d((rig.inverse_z[view, c] - foot) / away, UNIT)
-
-
-@wp.func
 def leave_sample(samples: Samples, place: wp.vec3i, x: wp.int64, y: wp.int64, inverse_z: wp.float64) -> None:
     i = wp.atomic_add(samples.count, 0, 1)
     # Without room they are only counted; the host makes room and starts again.

@@ -1,4 +1,4 @@
-"""Appearance of sampled surface points, outside of any picture."""
+"""The appearance of sampled surface points, outside of any picture, by the kernels that pictures are made with."""
 
 from __future__ import annotations
 
