@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 
 from datagen.audit.bridge_picture import bridge_picture
 from datagen.audit.pictures import write_png
@@ -17,7 +15,8 @@ from datagen.flows.guard import disk_refusals
 from datagen.flows.heads import prepared_head, shared_head
 from datagen.flows.layout import RECORD, BuildLayout
 from datagen.flows.planning import BuildPlan, captures_of, head_root, registration_root
-from datagen.flows.records import FrameRecord, content_key, digest_files, finished_record, write_frame_record
+from datagen.flows.records import FrameRecord, content_key, digest_files, write_frame_record
+from datagen.flows.stored import Stored
 from datagen.heads.base import HeadTemplate
 from datagen.heads.registry import HEAD_NAMES, WHAT_GOES_WHERE
 from datagen.manifest import Manifest
@@ -26,45 +25,17 @@ from datagen.warp.bridge import Bridge, bridge_key, build_bridge
 from datagen.warp.bridge_store import BRIDGE_FILE, VERDICT_FILE, read_bridge, write_bridge
 
 PICTURE = "bridge.png"
-_LOCK = Lock()
 
 
-@dataclass(frozen=True)
-class StoredBridge:
-    """A bridge by where it lies and what it was made of; small, so that it travels to any worker.
+class StoredBridge(Stored[Bridge]):
+    """A bridge; its key says what it was made of."""
 
-    Attributes
-    ----------
-    folder : Path
-    key : str
-        Content key.
-    """
+    what = "bridge"
 
-    folder: Path
-    key: str
-
-    @property
-    def finished(self) -> bool:
-        """Whether it lies whole on disk."""
-        return finished_record(self.folder, self.key) is not None
-
-    def open(self, template: HeadTemplate) -> Bridge:
-        """Read it, once per process.
-
-        Raises
-        ------
-        datagen.errors.InputError
-            If it is missing or broken.
-        """
-        with _LOCK:
-            return _opened(self.folder, self.key, template)
-
-
-@lru_cache(maxsize=8)
-def _opened(folder: Path, key: str, template: HeadTemplate) -> Bridge:
-    if finished_record(folder, key) is None:
-        raise InputError(f"the bridge {folder} is not whole", "its record and files", "Run the same command again")
-    return read_bridge(folder, template)
+    @staticmethod
+    def read(folder: Path, template: HeadTemplate) -> Bridge:
+        """Read it from its folder."""
+        return read_bridge(folder, template)
 
 
 @dataclass(frozen=True)

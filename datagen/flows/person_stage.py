@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 
 from datagen.errors import InputError, WarpError
 from datagen.flows.blas import use_one_blas_thread
@@ -23,6 +21,7 @@ from datagen.flows.records import (
     finished_record,
     write_frame_record,
 )
+from datagen.flows.stored import Stored
 from datagen.heads.base import HeadTemplate
 from datagen.manifest import Manifest
 from datagen.sources.frame import CaptureSource, Frame
@@ -33,40 +32,17 @@ from datagen.warp.sequence import FEWEST_FRAMES, fit_sequence, keyframes_of
 
 # What a person's record says instead of a verdict.
 LEARNT, NONE = "learnt", "none"
-_LOCK = Lock()
 
 
-@dataclass(frozen=True)
-class StoredPerson:
-    """A sequence's person by where it lies and what it was learnt from; small, so that it travels to any worker.
+class StoredPerson(Stored[SequencePrior]):
+    """A sequence's person; its key says what it was learnt from."""
 
-    Attributes
-    ----------
-    folder : Path
-    key : str
-        Content key.
-    """
+    what = "person"
 
-    folder: Path
-    key: str
-
-    def open(self, template: HeadTemplate) -> SequencePrior:
-        """Read it, once per process.
-
-        Raises
-        ------
-        datagen.errors.InputError
-            If it is missing or broken.
-        """
-        with _LOCK:
-            return _opened(self.folder, self.key, template)
-
-
-@lru_cache(maxsize=16)
-def _opened(folder: Path, key: str, template: HeadTemplate) -> SequencePrior:
-    if finished_record(folder, key) is None:
-        raise InputError(f"the person {folder} is not whole", "its record and file", "Run the same command again")
-    return read_prior(folder, template)
+    @staticmethod
+    def read(folder: Path, template: HeadTemplate) -> SequencePrior:
+        """Read it from its folder."""
+        return read_prior(folder, template)
 
 
 @dataclass(frozen=True)
