@@ -333,9 +333,19 @@ def test_point_clouds_open_elsewhere(tmp_path: Path) -> None:
 def test_a_nearer_point_hides_a_farther_one() -> None:
     points = np.array([[0, 0, 1.0], [0, 0, 2.0], [1, 0, 1.5], [-1, 0, 1.5]])
     colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]], np.uint8)
-    orbit = Orbit(np.array([0, 0, 1.5]), 1.0)
+    orbit = Orbit(np.array([0, 0, 1.5]), 1.0, np.eye(3))
     assert orbit.draw(points, colours, 0, 41)[20, 20].tolist() == [255, 0, 0]
     assert orbit.draw(points, colours, 180, 41)[20, 20].tolist() == [0, 255, 0]
+
+
+def test_a_cloud_is_seen_as_its_first_camera_saw_it() -> None:
+    upright = np.array([[0, -1, 0], [0, 1, 0], [0, 0, 0.0]])  # y is down in the camera's axes
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    world_to_camera = np.diag([1.0, -1.0, -1.0])
+    orbit = Orbit.about(upright @ world_to_camera, world_to_camera)
+    picture = orbit.draw(upright @ world_to_camera, colours, 0, 41)
+    assert picture[3, 20].tolist() == [255, 0, 0]
+    assert picture[37, 20].tolist() == [0, 255, 0]
 
 
 def write_staged(out: Path, names: list[str], error: Exception | None = None) -> None:

@@ -110,10 +110,11 @@ class Films:
     def _cloud(self, shown: Shown, yaw_deg: float, size: tuple[int, int]) -> Pixels:
         valid = shown.frame.valid & (shown.frame.normal != 0).any(0)
         points, colours = shown.points[:, valid].T, shown.frame.image[:, valid].T
-        if self._orbit is None and len(points):
-            self._orbit = Orbit.about(points)
+        orbit = self._orbit or Orbit.about(points, shown.camera_to_world[:3, :3].T)
+        if len(points):
+            self._orbit = orbit
         side = max(size)
-        drawn = (self._orbit or Orbit.about(points)).draw(points, colours, yaw_deg, side)
+        drawn = orbit.draw(points, colours, yaw_deg, side)
         top, left = (side - size[0]) // 2, (side - size[1]) // 2
         return np.ascontiguousarray(drawn[top : top + size[0], left : left + size[1]])
 

@@ -20,24 +20,27 @@ class Orbit:
     centre : (3,) float64
     radius : float
         Of the cloud, in its unit.
+    attitude : (3, 3) float64
+        From the cloud's axes to those of the camera before it turns: x right, y down, z away.
     """
 
     centre: npt.NDArray[np.float64]
     radius: float
+    attitude: npt.NDArray[np.float64]
 
     @classmethod
-    def about(cls, points: npt.NDArray[np.floating]) -> Orbit:
+    def about(cls, points: npt.NDArray[np.floating], attitude: npt.NDArray[np.float64]) -> Orbit:
         """Return the orbit about points (N, 3); about a metre at the origin if there are none."""
         if not len(points):
-            return cls(np.zeros(3), 1.0)
+            return cls(np.zeros(3), 1.0, attitude)
         centre = np.median(points, axis=0).astype(np.float64)
         away = np.linalg.norm(points - centre, axis=1)
-        return cls(centre, max(float(np.percentile(away, 98)), 1e-6))
+        return cls(centre, max(float(np.percentile(away, 98)), 1e-6), attitude)
 
     def draw(
         self, points: npt.NDArray[np.floating], colours: npt.NDArray[np.uint8], yaw_deg: float, size: int
     ) -> npt.NDArray[np.uint8]:
-        """Draw points (N, 3) in camera axes with colours (N, 3), seen from ``yaw_deg`` aside.
+        """Draw points (N, 3) with colours (N, 3), seen from ``yaw_deg`` aside.
 
         Returns
         -------
@@ -49,7 +52,7 @@ class Orbit:
         step = -(-len(points) // _MOST_POINTS)
         c, s = np.cos(np.radians(yaw_deg)), np.sin(np.radians(yaw_deg))
         turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
-        at = (points[::step] - self.centre) @ turn.T / self.radius
+        at = (points[::step] - self.centre) @ (turn @ self.attitude).T / self.radius
         z = at[:, 2] + _VIEW_DISTANCE
         focal = 0.46 * size * _VIEW_DISTANCE
         x, y = focal * at[:, 0] / z + size / 2, focal * at[:, 1] / z + size / 2

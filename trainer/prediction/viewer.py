@@ -20,11 +20,15 @@ _MOST_BYTES = 24 * 2**20
 _BYTES_A_POINT = 6 + 6 + 3 + 3 + 1
 _MOST_POINTS = 40_000  # a frame: what a browser draws smoothly without a graphics card
 _STEPS = 65535
+# Canonical axes are y up, z out of the face; the screen's are y down, z away.
+_FROM_THE_FRONT = np.diag([1.0, -1.0, -1.0])
 
 
 @dataclass
 class Viewer:
     """Collect frames, evenly spread and thinned to a fixed size, then write the page.
+
+    It opens as the first frame's camera saw the cloud.
 
     Parameters
     ----------
@@ -56,6 +60,7 @@ class Viewer:
     _size: int = 0
     _middle: list[npt.NDArray[np.float64]] = field(default_factory=list)
     _reach: float = 1e-6
+    _attitude: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         spread = np.linspace(0, self.frame_count - 1, min(self.frame_count, MOST_FRAMES))
@@ -90,6 +95,8 @@ class Viewer:
         self._heads.append(
             {"name": shown.name, "points": len(pixels), "offset": offset, "low": low.tolist(), "step": step.tolist()}
         )
+        if self._attitude is None:
+            self._attitude = shown.camera_to_world[:3, :3].T
         if len(pixels):
             middle = np.median(posed, axis=0)
             self._middle.append(middle)
@@ -107,6 +114,7 @@ class Viewer:
         canonical = self._append(self.track_canonical.astype("<f4").tobytes())
         low, step = self._canonical_bounds()
         centre = np.median(self._middle, axis=0) if self._middle else np.zeros(3)
+        attitude = np.eye(3) if self._attitude is None else self._attitude
         head = {
             "frames": self._heads,
             "rate": min(self.rate * len(self._kept) / self.frame_count, 60.0),
@@ -116,8 +124,8 @@ class Viewer:
             "canonical_step": step.tolist(),
             "magma": colormaps["magma"](np.arange(256), bytes=True)[:, :3].ravel().tolist(),
             "view": {
-                "posed": {"centre": centre.tolist(), "radius": self._reach},
-                "canonical": {"centre": self.centre.tolist(), "radius": self.half_extent_m},
+                "posed": _view(centre, self._reach, attitude),
+                "canonical": _view(self.centre, self.half_extent_m, _FROM_THE_FRONT),
             },
             "tracks": {
                 "count": len(self.track_colours),
@@ -150,6 +158,11 @@ class Viewer:
     def _canonical_bounds(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         reach = 1.5 * self.half_extent_m  # a prediction may leave the cube a little
         return self.centre - reach, np.full(3, 2 * reach / _STEPS)
+
+
+def _view(centre: npt.NDArray[np.float64], radius: float, attitude: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Return where a cloud is seen from at first: (3, 3) ``attitude`` turns its axes into the screen's."""
+    return {"centre": centre.tolist(), "radius": radius, "attitude": attitude.ravel().tolist()}
 
 
 def _bounds(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
