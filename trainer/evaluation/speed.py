@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 _MIB = 2.0**20
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -35,33 +38,60 @@ class SpeedPoint:
 
 
 def measure_speed(
-    predict: Callable[[int], object], lengths: Sequence[int], device: torch.device, seconds: float
+    predict: Callable[[int], object], lengths: Sequence[int], device: torch.device, seconds: float, *, repeats: int = 1
 ) -> list[SpeedPoint]:
     """Time ``predict(frames)`` for increasing lengths; stops when ``seconds`` are spent or the device's memory is full.
 
-    Each length runs once to warm up, then once for the clock, so that a figure is of one call, copies included.
+    Each length runs once to warm up, then ``repeats`` times for the clock (fewer if ``seconds`` are over), the device
+    waited for each time; the median counts.
     """
-    import torch
-
     points: list[SpeedPoint] = []
     began = time.perf_counter()
     for frames in sorted(lengths):
-        try:
+        taken: list[float] = []
+        with memory_permitting():
             predict(frames)
-            _reset_peak(device)
-            start = time.perf_counter()
-            predict(frames)
-            taken = time.perf_counter() - start
-        except torch.OutOfMemoryError:
+            wait_for(device)
+            reset_peak(device)
+            while len(taken) < repeats and not (taken and time.perf_counter() - began > seconds):
+                start = time.perf_counter()
+                predict(frames)
+                wait_for(device)
+                taken.append(time.perf_counter() - start)
+        if not taken:
             break
-        points.append(SpeedPoint(frames, frames / taken, _peak_mib(device)))
+        points.append(SpeedPoint(frames, frames / statistics.median(taken), peak_mib(device)))
         # The next length takes about as long again as all so far.
         if 2 * (time.perf_counter() - began) > seconds:
             break
     return points
 
 
-def _reset_peak(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def memory_permitting() -> Iterator[None]:
+    """End a block early where the device, or the machine, has no more memory to give; other errors pass."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        return
+    except RuntimeError as error:
+        # So it is called on the CPU, and where a library of CUDA finds no room for its workspace.
+        if not any(sign in str(error) for sign in _NO_MEMORY):
+            raise
+
+
+def reset_peak(device: torch.device) -> None:
+    """Forget the peak of memory so far."""
     if device.type == "cuda":
         import torch
 
@@ -74,7 +104,8 @@ def _reset_peak(device: torch.device) -> None:
         return
 
 
-def _peak_mib(device: torch.device) -> float:
+def peak_mib(device: torch.device) -> float:
+    """Return the peak since :func:`reset_peak`: of allocations on CUDA, else of the process's resident memory."""
     if device.type == "cuda":
         import torch
 

@@ -1,0 +1,1 @@
+"""What training takes: speed, memory, and whether the data keeps up."""
