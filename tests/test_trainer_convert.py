@@ -10,7 +10,7 @@ import torch
 import yaml
 from predict_scene import write_photos
 
-from datagen.shards import CheckpointError
+from datagen.shards import CheckpointError, InputError
 from trainer.config import CONFIGS, load_config
 from trainer.convert import HALF_EXTENT_M, convert_weights
 from trainer.data import normalise_image
@@ -72,3 +72,13 @@ def test_weights_without_a_canonical_decoder_are_refused(config: Path, tmp_path:
     with pytest.raises(CheckpointError, match=r"holds no weights for decoders\.canonical"):
         convert_weights(str(tmp_path / "checkpoint.pt"), tmp_path / "ours.pt", str(config), size=28)
     assert not (tmp_path / "ours.pt").exists()
+
+
+def test_weights_of_any_file_name_are_taken(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = to_depth_anything_3(published(config))
+    for name in ("w #1.pt", "[1].pt", "2024", "a: b", "null"):
+        torch.save(weights, name)
+        assert convert_weights(name, tmp_path / "ours.pt", str(config), size=28).complete
+    with pytest.raises(InputError, match="is what it would be made from"):
+        convert_weights("2024", tmp_path / "2024", str(config), size=28)

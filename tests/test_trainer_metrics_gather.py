@@ -13,7 +13,7 @@ from evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
 from trainer_scene import build_scene
 
 from trainer.config import load_config
-from trainer.evaluate import evaluate, plain
+from trainer.evaluate import evaluate
 from trainer.evaluation.alignment import key_points
 from trainer.evaluation.charts import motion_chart, pck_chart
 from trainer.evaluation.flow import flow_available
@@ -24,6 +24,7 @@ from trainer.evaluation.regions import region_labels
 from trainer.evaluation.speed import SpeedPoint, measure_speed, speed_figures
 from trainer.evaluation.tables import MATCHING, figure_tables, method_table, result_text
 from trainer.fit import fit
+from trainer.plain import plain
 
 DOCS = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
 SIZE = 56

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,9 @@ from predict_scene import SIDE, clip, write_photos, write_video
 
 from datagen.shards import InputError, StorageError
 from trainer.predict import predict
+from trainer.prediction.cameras import GivenCameras
+from trainer.prediction.crop import FixedCrop
+from trainer.prediction.frames import open_image
 from trainer.prediction.options import PredictOptions
 from trainer.prediction.video import VideoFile
 
@@ -135,6 +140,95 @@ def test_bad_input_is_named_and_leaves_nothing(
     with pytest.raises(InputError, match=message):
         predict(learnt_model, photos, tmp_path / "out", options, device_name="cpu")
     assert sorted(str(p) for p in tmp_path.rglob("*")) == before
+
+
+CAMERA = {
+    "width": SIDE,
+    "height": SIDE,
+    "intrinsics": [[70, 0, 14], [0, 70, 14], [0, 0, 1]],
+    "world_to_camera": np.eye(4).tolist(),
+}
+
+
+def pose(**changes: float) -> list[list[float]]:
+    rows = np.eye(4)
+    for place, value in changes.items():
+        rows[int(place[1]), int(place[2])] = value
+    return rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"world_to_camera": pose(_03=np.nan)}, "no 4 × 4 rigid motion"),
+        ({"world_to_camera": pose(_03=1e300)}, "no 4 × 4 rigid motion"),
+        ({"world_to_camera": pose(_00=2, _11=0.5)}, "no 4 × 4 rigid motion"),
+        ({"world_to_camera": pose(_32=5)}, "no 4 × 4 rigid motion"),
+        ({"world_to_camera": pose(_00=np.nan, _11=np.nan)}, "no 4 × 4 rigid motion"),
+        ({"intrinsics": [[70, 0, 14], [0, 70, 14], [0, 0, 0]]}, "no 3 × 3 intrinsics"),
+        ({"intrinsics": [[10**400, 0, 14], [0, 70, 14], [0, 0, 1]]}, "cannot be used"),
+        ({"height": np.nan}, "or no size"),
+        ({"width": np.inf}, "or no size"),
+    ],
+)
+def test_cameras_that_are_none_are_refused(change: dict, message: str, tmp_path: Path) -> None:
+    (tmp_path / "cameras.json").write_text(json.dumps({"frames": [CAMERA]}))
+    GivenCameras(tmp_path / "cameras.json")
+    (tmp_path / "cameras.json").write_text(json.dumps({"frames": [CAMERA | change]}))
+    with pytest.raises(InputError, match=message):
+        GivenCameras(tmp_path / "cameras.json")
+
+
+def test_a_file_without_end_is_no_cameras(tmp_path: Path) -> None:
+    (tmp_path / "cameras.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="cannot be used"):
+        GivenCameras(tmp_path / "cameras.json")
+
+
+@pytest.mark.parametrize("text", ["0,0,inf,inf", "nan,0,28,28", "-inf,-inf,28,28"])
+def test_crops_without_end_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--crop"):
+        FixedCrop(text)
+
+
+def test_videos_have_a_rate(photos: Path, learnt_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--rate inf"):
+        predict(learnt_model, photos, tmp_path / "out", PredictOptions(rate=float("inf")), device_name="cpu")
+
+
+def test_masks_in_order_of_another_number_are_pointed_out(
+    photos: Path, learnt_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "masks").mkdir()
+    for k in range(5):
+        Image.new("L", (SIDE, SIDE), 255).save(tmp_path / "masks" / f"m{k}.png")
+    options = PredictOptions(masks=tmp_path / "masks", without=(*QUICK, "maps", "raw"))
+    predict(learnt_model, photos, tmp_path / "out", options, device_name="cpu")
+    assert "5 masks for 3 frames were taken in order" in capsys.readouterr().err
+
+
+def test_names_of_any_length_and_alphabet_fit_the_file_system(photos: Path, learnt_model: Path, tmp_path: Path) -> None:
+    (photos / "f8.png").rename(photos / f"{'長' * 83}.png")
+    os.rename(os.fsencode(photos / "f9.png"), os.fsencode(photos) + b"/\xff\xfe.png")
+    (photos / "f10.png").rename(photos / "</script> \n.png".replace("/", "∕"))
+    summary = predict(
+        learnt_model, photos, tmp_path / "out", PredictOptions(without=("videos", "ply", "tracks")), device_name="cpu"
+    )
+    assert summary["frames"] == 3
+
+
+def test_deep_greys_keep_their_scale(tmp_path: Path) -> None:
+    grey = np.full((SIDE, SIDE), 60, np.uint8)
+    for name, values in {"dark": grey.astype(np.uint16), "bright": grey.astype(np.uint16) * 257}.items():
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    undefined = grey.astype(np.float32) / 255
+    undefined[0] = np.nan
+    Image.fromarray(undefined).save(tmp_path / "undefined.tif")
+    shown = {p.stem: np.asarray(open_image(p)) for p in tmp_path.iterdir()}
+    assert shown["dark"].max() == 0
+    assert (shown["bright"] == 60).all()
+    assert (shown["undefined"][1:] == 60).all()
+    assert (shown["undefined"][0] == 0).all()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
@@ -12,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from datagen.shards import CanonfaceError, open_dataset
+from datagen.shards import CanonfaceError, InputError, open_dataset
 from trainer.config import load_config
+from trainer.plain import plain
 from trainer.run_state import RunState, check_same_run, read_state
 
 app = typer.Typer(
@@ -72,7 +72,7 @@ def evaluate(
     starts: Annotated[
         int, typer.Option("--starts", min=1, help="Frames of a run that are followed; 48 is every one.")
     ] = 4,
-    seed: Annotated[int, typer.Option("--seed", help="Of the points, views and pairs that are drawn.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the points, views and pairs that are drawn.")] = 0,
     report: Annotated[Path | None, typer.Option("--report", help="Folder for an HTML page and pictures.")] = None,
     device: _Device = "auto",
     as_json: _Json = False,
@@ -236,54 +236,6 @@ def convert(
     print(f"{out} is ready for `trainer predict` and `trainer export`")
 
 
-@app.command()
-def bench(
-    dataset: Annotated[
-        Path | None,
-        typer.Argument(help="A dataset.zarr folder, or a build folder that holds one; without: random numbers."),
-    ] = None,
-    config: Annotated[
-        str, typer.Option("--config", "-c", help="A YAML file, or: tiny, demo, small, base, large, giant.")
-    ] = "small",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration.")
-    ] = None,
-    frames: Annotated[
-        str | None, typer.Option("--frames", help="Lengths of clips, such as 1,2,4,8; default: the configuration's.")
-    ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps that are timed at each length.")] = 10,
-    seconds: Annotated[
-        float, typer.Option("--seconds", min=0.0, help="About what each thing measured may take at each length.")
-    ] = 30.0,
-    size: Annotated[
-        int | None, typer.Option("--size", min=14, help="Pixels a side, without a dataset; default: 504.")
-    ] = None,
-    against: Annotated[
-        Literal["depth-anything-3"] | None,
-        typer.Option("--against", help="Also time the network of this package, if it is importable."),
-    ] = None,
-    device: _Device = "auto",
-    as_json: _Json = False,
-) -> None:
-    """Measure training: frames per second, memory, and whether the data keeps up, by length of clip.
-
-    Example: `trainer bench runs/mine --config small --frames 1,4,8,16 --set data.workers=8`
-    """
-    settings = load_config(config, overrides or ())
-    lengths = _lengths(frames)
-    from trainer.bench.report import as_json as content
-    from trainer.bench.report import as_text
-    from trainer.bench.run import BenchPlan, run_bench
-
-    _leave_nothing_when_stopped()
-    plan = BenchPlan(dataset, lengths, steps, seconds, _device(device), size, against is not None)
-    result = run_bench(plan, settings)
-    if as_json:
-        _print_json(content(result))
-    else:
-        print("\n".join(as_text(result)))
-
-
 def _leave_nothing_when_stopped() -> None:
     """Let SIGTERM end the command like Ctrl-C does, so that what is half written is removed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -296,27 +248,40 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
-    except CanonfaceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    except (CanonfaceError, OSError, MemoryError, RuntimeError) as error:
+        known = error if isinstance(error, CanonfaceError) else _from_the_system(error)
+        if known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        sys.exit(known.exit_code)
+
+
+def _from_the_system(error: Exception) -> CanonfaceError | None:
+    """Return what the system refused as an error of ours; None if it is a fault of this program."""
+    if isinstance(error, OSError):
+        path = f"{error.filename}: " if error.filename else ""
+        return InputError(f"{path}{error.strerror or error}", "a path that can be read and written", "Check the path")
+    # torch says so in words only, and in its own class only on a GPU.
+    if isinstance(error, MemoryError) or "memory" in str(error):
+        reason = (str(error).strip().splitlines() or ["none is left"])[0][:160]
+        return InputError(
+            f"there is not enough memory ({reason})",
+            "memory for what was asked",
+            "Lower the size, the frames of a clip or of a batch, or the workers",
+        )
+    return None
 
 
 def _report_run(out: Path, state: RunState, as_json: bool) -> None:
     if as_json:
         _print_json({"run": str(out), "finished": state.finished, "step": state.step, "steps": state.steps})
         return
-    best = "".join(f", {name} {value:.2f}" for name, value in state.best_figures.items() if name.endswith("mean_mm"))
+    figures = state.best_figures.items()
+    best = "".join(f", {name} {value:.2f}" for name, value in figures if name.endswith("mean_mm") and value is not None)
     if state.finished:
         print(f"{out} is finished: {state.step} steps, best at step {state.best_step}{best}")
     else:
         print(f"{out} stands at step {state.step} of {state.steps}; the same command goes on")
-
-
-def _lengths(text: str | None) -> tuple[int, ...]:
-    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise typer.BadParameter(f"--frames {text}: numbers of 1 or more, separated by commas")
-    return tuple(int(part) for part in parts)
 
 
 def _device(name: str) -> str:
@@ -326,9 +291,7 @@ def _device(name: str) -> str:
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    # JSON has no NaN: a figure nothing was measured for is null.
-    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
-    print(json.dumps(plain, indent=1))
+    print(json.dumps(plain(content), indent=1))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from trainer.model.config import BackboneConfig, DecoderConfig, HeadsConfig, Wei
 from trainer.section import Section
 
 CONFIGS = Path(__file__).parent / "configs"
+# A date that is none is a ValueError, and nesting without end a RecursionError.
+_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
 # Where and how long a run may take; they may change from one call to the next.
 FREE_KEYS = (
     *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "fit.profile_steps", "fit.wandb"),
@@ -113,14 +115,14 @@ class FitConfig(Section):
         0, ge=0, description="steps, after five, that are traced into the run folder's trace.json"
     )
     wandb: str | None = Field(None, description="project of Weights & Biases that figures go to as well")
-    threads: int | None = Field(None, ge=1, description="CPU threads; empty: OMP_NUM_THREADS or all cores")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; empty: OMP_NUM_THREADS or all cores")
 
 
 class TrainConfig(Section):
     """One training run."""
 
     name: str = Field("run", min_length=1, description="shown while fitting")
-    seed: int = Field(0, ge=0, description="of weights, order and augmentation")
+    seed: int = Field(0, ge=0, lt=2**63, description="of weights, order and augmentation")
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -158,13 +160,13 @@ def load_config(path: Path | str, overrides: Iterable[str] = ()) -> TrainConfig:
         If the file is missing or no YAML, a key is unknown (with the nearest valid one), or a value has the wrong
         type or range.
     """
+    ours = {p.stem: p for p in sorted(CONFIGS.glob("*.yaml"))}
+    shipped = ", ".join(ours)
     file = Path(path)
-    if not file.exists() and file.suffix == "" and (CONFIGS / f"{file}.yaml").exists():
-        file = CONFIGS / f"{file}.yaml"
-    shipped = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
     try:
+        file = ours.get(str(path), file) if not file.exists() else file
         content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *_NO_YAML) as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise ManifestError(
             f"configuration {path} {reason}", f"a YAML file, or one of {shipped}", "Give --config PATH"
@@ -225,7 +227,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
             )
     try:
         section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except _NO_YAML as error:
         raise ManifestError(
             f"--set {override!r}: the value is no YAML ({error})", "key.path=value", "Quote the value"
         ) from None

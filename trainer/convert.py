@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from datagen.shards import CheckpointError
-from trainer.checkpoint import model_content, save_checkpoint
+from trainer.checkpoint import check_output_file, model_content, save_checkpoint
 from trainer.config import load_config
 from trainer.weights.report import WeightsReport
 
@@ -35,14 +35,19 @@ def convert_weights(source: str, out: Path, config_name: str, *, size: int = 504
     ------
     CheckpointError
         If the weights do not fit, or hold no canonical decoder.
+    InputError
+        If ``out`` is a folder, or the weights themselves.
     StorageError
         If the file cannot be written.
     """
     from trainer.depth_unit import DepthUnit
     from trainer.model.joint import JointModel
     from trainer.weights.load import load_weights
+    from trainer.weights.read import USUAL_NAMES
 
-    config = load_config(config_name, [f"weights.source={source}"])
+    check_output_file(out, Path(source), USUAL_NAMES)
+    config = load_config(config_name)
+    config = config.model_copy(update={"weights": config.weights.model_copy(update={"source": source})})
     # Neither unit nor spread: depth is exp of their number. One image width is a usual focal length.
     model = JointModel(config, size, DepthUnit("dataset", 1.0, 1.0, 1.0))
     report = load_weights(model, config.weights)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from trainer.evaluation.regions import region_labels
 from trainer.evaluation.showcase import Showcase
 from trainer.evaluation.speed import measure_speed, speed_figures
 from trainer.inference import PredictedMaps, predict_frames
+from trainer.plain import plain
 from trainer.progress import Progress
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def evaluate(
     CheckpointError, DatasetError, InputError, StorageError
         If the checkpoint or the dataset cannot be used, the one does not fit the other, or the disk refuses.
     """
+    if report is not None:
+        _check_report(report)
     content = read_checkpoint(checkpoint)
     device = pick_device(device_name)
     model, config = build_model(content, device)
@@ -125,17 +127,6 @@ def evaluate(
     return result
 
 
-def plain(value: Any) -> Any:
-    """Return values fit for JSON, which has no NaN: such a figure is null."""
-    if isinstance(value, Mapping):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
-
-
 def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
     """Refuse a dataset whose coordinates mean something else than those the model learnt.
 
@@ -155,6 +146,20 @@ def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
     if dataset.resolution % patch:
         raise CheckpointError(
             f"{dataset.url} holds maps of {dataset.resolution} pixels", f"a multiple of {patch}", "Build it again"
+        )
+
+
+def _check_report(report: Path) -> None:
+    """Refuse, before hours of work, a folder that would not take the report or holds another's page."""
+    if not report.is_dir():
+        nearest = next(path for path in (report, *report.absolute().parents) if path.exists() or path.is_symlink())
+        if not nearest.is_dir():
+            raise InputError(f"--report {report}: {nearest} is a file", "a folder", "Choose another --report")
+    elif (report / "index.html").exists() and not (report / EVALUATION_FILE).exists():
+        raise InputError(
+            f"--report {report} holds an index.html that is no evaluation's (there is no {EVALUATION_FILE})",
+            "a new folder, or an earlier report, which is replaced",
+            "Choose another --report",
         )
 
 

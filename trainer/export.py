@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.shards import CheckpointError, DependencyError, InputError, StorageError
-from trainer.checkpoint import build_model, read_checkpoint
+from trainer.checkpoint import build_model, check_output_file, checkpoint_file, read_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -101,8 +101,7 @@ def export_model(
 
     if kind == "onnx":
         _check_onnx()
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder", "a file", "Give a file name")
+    check_output_file(out, checkpoint_file(checkpoint))
     content = read_checkpoint(checkpoint)
     model, _ = build_model(content, torch.device("cpu"))
     # Autocast is of the training machine; the file's user chooses precision by other means.

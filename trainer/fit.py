@@ -14,23 +14,24 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from datagen.shards import Dataset, InputError, atomic_write_bytes, open_dataset
-from trainer.checkpoint import model_content, pick_device, read_checkpoint, save_checkpoint
+from trainer.augmentation import augment
+from trainer.checkpoint import model_content, pick_device, read_last, save_checkpoint
 from trainer.config import TrainConfig
-from trainer.data import ClipReader, TrainingLoader
+from trainer.data import ClipReader, TrainingLoader, normalise
 from trainer.depth_unit import DepthUnit
 from trainer.distributed import Team, full_state, restore_state, spread, team
 from trainer.ema import MovingAverage
 from trainer.guard import not_finite, stop_on_signals
 from trainer.inference import predict_split, split_clips
 from trainer.journal import Journal
-from trainer.losses import arrays_of
+from trainer.losses import arrays_of, joint_loss
 from trainer.meter import Meter
 from trainer.metrics import MapMetrics
 from trainer.model.joint import JointModel
 from trainer.optimiser import learning_rate, make_optimiser, set_rates
 from trainer.progress import Progress
-from trainer.run_state import BEST, CONFIG, LAST, RunState, check_same_run, read_state
-from trainer.step import Gradients
+from trainer.run_folder import own_folder
+from trainer.run_state import BEST, CONFIG, LAST, RunState, check_same_run
 from trainer.weights.load import load_weights
 
 _LOG_EVERY = 10
@@ -62,14 +63,14 @@ def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
     """
     if config.fit.threads:
         torch.set_num_threads(config.fit.threads)
-    with team(pick_device(config.fit.device)) as group:
+    with team(pick_device(config.fit.device)) as group, own_folder(run, leads=group.leads):
         return _fit(dataset_path, run, config, group)
 
 
 def _fit(dataset_path: Path | str, run: Path, config: TrainConfig, group: Team) -> RunState:  # noqa: PLR0912, PLR0915 - one loop
     started, settings, device = time.monotonic(), config.fit, group.device
     dataset = open_dataset(dataset_path)
-    state = read_state(run)
+    state, saved = read_last(run)
     if state is not None:
         check_same_run(run, state, config, dataset.uuid)
     # Complains early about an empty split or clips that do not fit.
@@ -89,8 +90,7 @@ def _fit(dataset_path: Path | str, run: Path, config: TrainConfig, group: Team) 
     optimiser = make_optimiser(model, settings)
     average = MovingAverage(model, settings.ema) if settings.ema else None
     step, best_step, best_score, best_figures = 0, None, math.inf, {}
-    if state is not None:
-        saved = read_checkpoint(run / LAST)
+    if saved is not None:
         restore_state(model, optimiser, saved)
         model.depth_unit = DepthUnit(**saved["depth_unit"])
         if average is not None:
@@ -146,24 +146,30 @@ def _fit(dataset_path: Path | str, run: Path, config: TrainConfig, group: Team) 
         if start is not None:
             progress.say(start.text())
         # A kill may have come between the checkpoint and the state file.
-        now = state if state is not None and state.step == step else save()
+        now = save() if state is None else state
+        if group.leads:
+            now.write(run)
         meter = at_end.enter_context(Meter(device, run if group.leads else None, settings.profile_steps))
-        batches, gradients = iter(loader), Gradients(called, model.depth_unit, config)
+        batches = iter(loader)
         model.train()
         while step < settings.steps:
             set_rates(optimiser, learning_rate(step, settings))
             optimiser.zero_grad(set_to_none=True)
             terms: dict[str, torch.Tensor] = {}
             for loaded in itertools.islice(meter.waiting(batches), settings.accumulate):
-                parts = gradients.add(loaded)
+                batch = augment(loaded.batch, config.augment, loaded.seeds, views=loaded.views)
+                batch["image"] = normalise(batch["image"])
+                prediction = called(batch["image"], batch["intrinsics"])
+                parts = joint_loss(prediction, batch, model.depth_unit, config.loss)
+                (parts["loss"] / settings.accumulate).backward()  # type: ignore[no-untyped-call]
                 if not torch.isfinite(parts["loss"]):
-                    raise not_finite(step, gradients.batch, gradients.prediction, dataset["train"])
+                    raise not_finite(step, batch, prediction, dataset["train"])
                 for name, value in parts.items():
                     terms[name] = terms.get(name, 0) + value.detach() / settings.accumulate
-                meter.frames += loaded.batch["index"].numel() * group.ranks
+                meter.frames += batch["index"].numel() * group.ranks
             norm = clip_grad_norm_(model.parameters(), settings.clip_norm)
             if not torch.isfinite(norm):
-                raise not_finite(step, gradients.batch, gradients.prediction, dataset["train"])
+                raise not_finite(step, batch, prediction, dataset["train"])
             optimiser.step()
             if average is not None:
                 average.update(model)
@@ -193,7 +199,7 @@ def _fit(dataset_path: Path | str, run: Path, config: TrainConfig, group: Team) 
                     best_step, best_score, best_figures = step, score, val
                     save_best()
                 meter.pause()
-            if validation is None and last_step:
+            if best_step is None and last_step:  # nothing was held out, or nothing could be measured on it
                 best_step = step
                 save_best()
             if step % settings.save_every == 0 or last_step or out_of_time or stopped:
@@ -231,7 +237,13 @@ def _check_shares(loader: TrainingLoader, config: TrainConfig, group: Team) -> N
 def _measure_depth_unit(dataset: Dataset, config: TrainConfig) -> DepthUnit:
     split = dataset["train"]
     chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), _UNIT_SAMPLES)).round().astype(int))
-    maps = split.read(("depth", "intrinsics"), chosen)
+    maps = split.read(("depth", "confidence", "intrinsics"), chosen)
+    if not ((maps["depth"] > 0) & (maps["confidence"] > 0)).any():
+        raise InputError(
+            f"no surface with canonical coordinates in {len(chosen)} training samples",
+            "depth and confidence above 0",
+            "Look at the dataset with `datagen stats`",
+        )
     return DepthUnit.measure(config.depth.normalisation, maps["depth"], maps["intrinsics"])
 
 

@@ -159,10 +159,18 @@ class _FirstPass:
             raise InputError("--start, --stop and --step leave no frame of the source", "at least one", "Change them")
         if self._masks is not None:
             self._masks.check_any()
+        self._say_what_is_left(frames.count)
         if self._blank:
             some = ", ".join(self._blank[:5]) + (", ..." if len(self._blank) > 5 else "")
             print(f"no surface was found in {len(self._blank)} of {len(cameras)} frames: {some}", file=sys.stderr)
         return cameras
+
+    def _say_what_is_left(self, count: int | None) -> None:
+        given = {"masks": self._masks, "cameras": self._given if isinstance(self._given, GivenCameras) else None}
+        for what, them in given.items():
+            taken = None if them is None else them.in_order
+            if taken is not None and count is not None and taken != count:
+                print(f"{taken} {what} for {count} frames were taken in order; do they belong?", file=sys.stderr)
 
     def summary(self) -> dict[str, Any]:
         """Say how the foreground was found, and in how many frames it was not."""

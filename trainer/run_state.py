@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen.shards import CheckpointError, StorageError, atomic_write_bytes
+from pydantic import TypeAdapter
+
+from datagen.shards import CheckpointError, ManifestError, StorageError, atomic_write_bytes
 from trainer.config import TrainConfig, changed_keys, parse_config
+from trainer.plain import plain
 
 LAST, BEST, STATE, LOG, CONFIG = "last.pt", "best.pt", "state.json", "log.jsonl", "config.json"
 
@@ -25,7 +28,7 @@ class RunState:
     best_step : int or None
         The step ``best.pt`` was saved at.
     best_figures : dict
-        Its validation figures; empty without a validation split.
+        Its validation figures, None where nothing was measured; empty without a validation split.
     """
 
     step: int
@@ -33,7 +36,7 @@ class RunState:
     config_digest: str
     dataset_uuid: str
     best_step: int | None
-    best_figures: dict[str, float]
+    best_figures: dict[str, float | None]
 
     @property
     def finished(self) -> bool:
@@ -42,7 +45,7 @@ class RunState:
 
     def write(self, run: Path) -> None:
         """Replace the state file of a run folder atomically."""
-        atomic_write_bytes(run / STATE, (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode())
+        atomic_write_bytes(run / STATE, (json.dumps(plain(asdict(self)), indent=1, sort_keys=True) + "\n").encode())
 
 
 def read_state(run: Path) -> RunState | None:
@@ -54,12 +57,15 @@ def read_state(run: Path) -> RunState | None:
         If the file is damaged.
     """
     try:
-        return RunState(**json.loads((run / STATE).read_text()))
-    except FileNotFoundError:
+        return TypeAdapter(RunState).validate_json((run / STATE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is damaged"
         raise CheckpointError(
-            f"{run / STATE} cannot be read: {error}", "the state of a run", "Remove the folder or choose another --out"
+            f"{run / STATE} cannot be read: {reason}",
+            "the state of a run",
+            f"Remove this file: {LAST} beside it holds the same",
         ) from None
 
 
@@ -74,10 +80,10 @@ def check_same_run(run: Path, state: RunState, config: TrainConfig, dataset_uuid
     if state.config_digest != config.digest:
         try:
             keys = changed_keys(parse_config(json.loads((run / CONFIG).read_text())), config)
-        except (OSError, ValueError):
+        except (OSError, ValueError, ManifestError):
             keys = []
         raise CheckpointError(
-            f"{run} was begun with another configuration: {'; '.join(keys) or 'its config.json is gone'}",
+            f"{run} was begun with another configuration: {'; '.join(keys) or 'its config.json does not say which'}",
             "the configuration the run was begun with",
             "Give that one, or another --out for a new run",
         )
@@ -113,7 +119,7 @@ class RunLog:
     def write(self, kind: str, step: int, figures: dict[str, Any]) -> None:
         """Append a record."""
         try:
-            self._file.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
+            self._file.write(json.dumps(plain({"kind": kind, "step": step, **figures})) + "\n")
             self._file.flush()
         except OSError as error:
             raise StorageError(f"{self._file.name} cannot be written: {error}", "space", "Free some, resume") from None
@@ -124,15 +130,17 @@ class RunLog:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """Read the log of a run; a last line cut short by a kill is left out, a missing file is empty."""
+    """Read the log of a run; lines that are no records, as a kill leaves one, are left out; a missing file is empty."""
     try:
-        lines = (run / LOG).read_text().splitlines()
+        lines = (run / LOG).read_text(errors="replace").splitlines()
     except OSError:
         return []
     records = []
     for line in lines:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record:
+            records.append(record)
     return records

@@ -106,6 +106,8 @@ class DecoderConfig(Section):
     @model_validator(mode="after")
     def _channels_split(self) -> DecoderConfig:
         sizes = (*self.reassemble, self.channels // 2)
+        if min(sizes) < 1:
+            raise ValueError(f"reassemble needs channels of 1 or more, found {self.reassemble}")
         if self.positions != "none" and any(n % 4 for n in sizes):
             raise ValueError(f"positions need channels that are multiples of 4, found {sizes}")
         return self

@@ -67,10 +67,16 @@ class JointModel(nn.Module):
     image_size : int
         Resolution of the training set.
     depth_unit : DepthUnit
+
+    Raises
+    ------
+    InputError
+        If the resolution is no multiple of the patch.
     """
 
     def __init__(self, config: TrainConfig, image_size: int, depth_unit: DepthUnit) -> None:
         super().__init__()
+        _check_sides(image_size, image_size, config.backbone.patch)
         self.backbone = ClipBackbone(config.backbone, image_size)
         self.depth_unit = depth_unit
         self.decoder_config = config.decoder
@@ -98,13 +104,7 @@ class JointModel(nn.Module):
             If the size is no multiple of the patch.
         """
         clips, frames, _, height, width = images.shape
-        patch = self.backbone.patch
-        if height % patch or width % patch:
-            raise InputError(
-                f"images of {height} × {width} pixels",
-                f"sides that are multiples of {patch}",
-                "Build the dataset with such a render.resolution",
-            )
+        _check_sides(height, width, self.backbone.patch)
         device = images.device.type
         wish = self.backbone.config.precision
         low = wish == "bfloat16" or (wish == "auto" and device == "cuda")
@@ -156,3 +156,12 @@ class JointModel(nn.Module):
 
 def _confidence(x: torch.Tensor) -> torch.Tensor:
     return 1 + x.clamp(max=_MAX_LOG_CONFIDENCE).exp()
+
+
+def _check_sides(height: int, width: int, patch: int) -> None:
+    if height % patch or width % patch:
+        raise InputError(
+            f"images of {height} × {width} pixels",
+            f"sides that are multiples of {patch}",
+            "Build the dataset with such a render.resolution, or set backbone.patch",
+        )

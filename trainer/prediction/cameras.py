@@ -15,7 +15,7 @@ from trainer.prediction.frames import Box, Region, SourceFrame, into_square, out
 
 FORMAT = "canonface-cameras"
 Origin = Literal["given", "model", "assumed"]
-_LONGEST_NAME = 100
+_LONGEST_NAME, _MOST_BYTES = 100, 200
 _HELP = "docs/prediction.md shows the format"
 
 
@@ -52,7 +52,9 @@ class FrameCamera:
 
     def stem(self, number: int) -> str:
         """Return what the frame's files are called; long names are cut, the number keeps them apart."""
-        return f"{number:06d}_{self.name[:_LONGEST_NAME]}"
+        # File systems count bytes; what is no UTF-8 in a name could not be written into the page or the tables.
+        short = self.name[:_LONGEST_NAME].encode("utf-8", "ignore")[:_MOST_BYTES]
+        return f"{number:06d}_{short.decode('utf-8', 'ignore')}"
 
     @property
     def of_image(self) -> npt.NDArray[np.float64]:
@@ -79,7 +81,7 @@ class GivenCameras:
             content = json.loads(path.read_text())
             entries = content["frames"]
             self._cameras = [self._parse(entry, k) for k, entry in enumerate(entries)]
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise InputError(f"cameras {path} cannot be used: {reason}", "a cameras.json", _HELP) from None
         if not self._cameras:
@@ -119,20 +121,37 @@ class GivenCameras:
         pose32 = None if pose is None else pose.astype(np.float32)
         return replace(frame, intrinsics=scaled.astype(np.float32), world_to_camera=pose32)
 
+    @property
+    def in_order(self) -> int | None:
+        """How many there are, if frames take them by number; None if by name, or if one stands for all."""
+        return len(self._cameras) if self._named is False and len(self._cameras) > 1 else None
+
     @staticmethod
     def _parse(
         entry: dict[str, Any], number: int
     ) -> tuple[str, tuple[float, float], npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
         K = np.array(entry["intrinsics"], np.float64)
         size = (float(entry["width"]), float(entry["height"]))
-        if K.shape != (3, 3) or not np.isfinite(K).all() or min(K[0, 0], K[1, 1], *size) <= 0:
-            raise ValueError(f"frame {number} has no 3 × 3 intrinsics with focal lengths above 0")
+        if K.shape != (3, 3) or not _usable(K, *size) or min(K[0, 0], K[1, 1], *size) <= 0 or list(K[2]) != [0, 0, 1]:
+            raise ValueError(f"frame {number} has no 3 × 3 intrinsics with focal lengths above 0, or no size")
         pose = entry.get("world_to_camera")
         if pose is not None:
             pose = np.array(pose, np.float64)
-            if pose.shape != (4, 4) or abs(np.linalg.det(pose[:3, :3]) - 1) > 1e-3:
+            if pose.shape != (4, 4) or not _usable(pose) or not _is_rigid(pose):
                 raise ValueError(f"world_to_camera of frame {number} is no 4 × 4 rigid motion")
         return str(entry.get("name", "")), size, K, pose
+
+
+def _usable(*values: npt.ArrayLike) -> bool:
+    """Whether all are finite, as float32 too."""
+    with np.errstate(over="ignore"):
+        return all(bool(np.isfinite(np.asarray(value).astype(np.float32)).all()) for value in values)
+
+
+def _is_rigid(pose: npt.NDArray[np.float64]) -> bool:
+    turn = pose[:3, :3]
+    orthonormal = np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0
+    return orthonormal and list(pose[3]) == [0, 0, 0, 1]
 
 
 def assumed_intrinsics(focal_over_width: float, resolution: int) -> npt.NDArray[np.float32]:

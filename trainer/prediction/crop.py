@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from datagen.shards import InputError
 from trainer.prediction.foreground import MaskFolder
 from trainer.prediction.frames import Region
@@ -49,7 +51,7 @@ class FixedCrop:
             left, top, right, bottom = (float(part) for part in text.split(","))
         except ValueError:
             left, top, right, bottom = 0.0, 0.0, 0.0, 0.0
-        if not (left < right and top < bottom):
+        if not (left < right and top < bottom and all(map(math.isfinite, (left, top, right, bottom)))):
             raise InputError(f"--crop {text}", "each, all, or left,top,right,bottom in pixels", "Correct it")
         self._region = (left, top, right, bottom)
 

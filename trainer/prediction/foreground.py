@@ -72,6 +72,11 @@ class MaskFolder:
         low, high = np.array(boxes)[:, :2].min(0), np.array(boxes)[:, 2:].max(0)
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
+    @property
+    def in_order(self) -> int | None:
+        """How many there are, if frames take them in order; None if by name."""
+        return len(self._files) if self._named is False else None
+
     def _path(self, name: str, number: int) -> Path:
         if self._named is None:
             self._named = name in self._by_stem

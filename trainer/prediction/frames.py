@@ -123,7 +123,7 @@ def image_files(source: Path) -> list[Path]:
     InputError
         If the folder holds none.
     """
-    if source.is_file():
+    if not source.is_dir():
         return [source]
     files = sorted((p for p in source.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
     if not files:
@@ -305,7 +305,11 @@ def _from_deep(image: Image.Image) -> Image.Image:
     """Turn 16-bit or floating grey into RGB; Pillow's own conversion clips instead of scaling."""
     from PIL import Image
 
-    values = np.asarray(image, np.float64)
-    top = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 65535.0 if values.max(initial=0) > 255 else 255.0
+    values = np.nan_to_num(np.asarray(image, np.float64), posinf=0)
+    if image.mode.startswith("I;16"):
+        top = 65535.0  # dark ones too: frames of one clip must not be scaled each in its own way
+    else:
+        largest = values.max(initial=0)
+        top = 1.0 if image.mode == "F" and largest <= 1 else 65535.0 if largest > 255 else 255.0
     grey = np.rint(np.clip(values / top, 0, 1) * 255).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")

@@ -66,7 +66,9 @@ class WindowModel:
 
         depth, canonical = array(p.depth_m), array(p.canonical)
         of_depth, of_canonical = array(p.depth_confidence), array(p.canonical_confidence)
-        for name, values in (("depth", depth), ("canonical", canonical)):
+        maps = {"depth": depth, "canonical": canonical}
+        maps |= {"depth confidence": of_depth, "canonical confidence": of_canonical}
+        for name, values in maps.items():
             if not np.isfinite(values).all():
                 raise CheckpointError(
                     f"the model's {name} is not finite at {frames[0].name}", "finite maps", "Take another checkpoint"

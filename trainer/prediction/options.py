@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +84,8 @@ class PredictOptions:
             raise InputError(
                 "--start, --stop and --step choose no frames", "start < stop, step 1 or more", "Change them"
             )
+        if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
+            raise InputError(f"--rate {self.rate:g}", "frames per second, above 0", "Correct it")
         unknown = sorted(set(self.without) - set(PARTS))
         if unknown:
             raise InputError(f"--without {unknown[0]}", f"one of {', '.join(PARTS)}", "Choose another")

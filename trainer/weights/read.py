@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from datagen.shards import CheckpointError
+from trainer.checkpoint import why_unreadable
 
 # In the order they are looked for in a folder or on the hub.
-_NAMES = (
+USUAL_NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "checkpoint.pt",
@@ -52,21 +53,21 @@ def _find(source: str, cache: Path | None) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        for name in _NAMES:
+        for name in USUAL_NAMES:
             if (path / name).is_file():
                 return path / name
-        raise CheckpointError(f"{path} holds no weights", f"one of {', '.join(_NAMES)}", "Give the file itself")
+        raise CheckpointError(f"{path} holds no weights", f"one of {', '.join(USUAL_NAMES)}", "Give the file itself")
     if not _HUB_ID.fullmatch(source):
         raise CheckpointError(
             f"weights {source} do not exist", "a file, a folder, or an id of the hub (owner/name)", "Check the path"
         )
-    for name in _NAMES:
+    for name in USUAL_NAMES:
         found = _from_hub(source, name, cache)
         if found is not None:
             return found
     raise CheckpointError(
         f"weights {source}: neither a local file or folder, nor found on the hub (or the hub cannot be reached)",
-        f"one of {', '.join(_NAMES)} there",
+        f"one of {', '.join(USUAL_NAMES)} there",
         "Check the name and the connection, or download the file and give its path",
     )
 
@@ -96,7 +97,7 @@ def _read_parts(index: Path, source: str, cache: Path | None) -> dict[str, torch
     """Read the files an index names, which lie beside it."""
     try:
         files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise CheckpointError(f"{index} is no index of weights", "a weight_map", "Download it again") from None
     tensors: dict[str, torch.Tensor] = {}
     for name in files:
@@ -122,9 +123,10 @@ def _read_file(path: Path) -> dict[str, torch.Tensor]:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file ends in many kinds of error; all mean the same
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"weights {path} cannot be read ({reason})", "a complete safetensors or torch file", "Download it again"
+            f"weights {path} cannot be read ({why_unreadable(error)})",
+            "a complete safetensors or torch file",
+            "Download it again",
         ) from None
     for name in _NESTED:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
