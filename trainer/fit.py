@@ -14,17 +14,16 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from datagen.shards import Dataset, InputError, atomic_write_bytes, open_dataset
-from trainer.augmentation import augment
 from trainer.checkpoint import model_content, pick_device, read_last, save_checkpoint
 from trainer.config import TrainConfig
-from trainer.data import ClipReader, TrainingLoader, normalise
+from trainer.data import ClipReader, TrainingLoader
 from trainer.depth_unit import DepthUnit
 from trainer.distributed import Team, full_state, restore_state, spread, team
 from trainer.ema import MovingAverage
 from trainer.guard import not_finite, stop_on_signals
 from trainer.inference import predict_split, split_clips
 from trainer.journal import Journal
-from trainer.losses import arrays_of, joint_loss
+from trainer.losses import arrays_of
 from trainer.meter import Meter
 from trainer.metrics import MapMetrics
 from trainer.model.joint import JointModel
@@ -32,6 +31,7 @@ from trainer.optimiser import learning_rate, make_optimiser, set_rates
 from trainer.progress import Progress
 from trainer.run_folder import own_folder
 from trainer.run_state import BEST, CONFIG, LAST, RunState, check_same_run
+from trainer.step import Gradients
 from trainer.weights.load import load_weights
 
 _LOG_EVERY = 10
@@ -150,26 +150,22 @@ def _fit(dataset_path: Path | str, run: Path, config: TrainConfig, group: Team) 
         if group.leads:
             now.write(run)
         meter = at_end.enter_context(Meter(device, run if group.leads else None, settings.profile_steps))
-        batches = iter(loader)
+        batches, gradients = iter(loader), Gradients(called, model.depth_unit, config)
         model.train()
         while step < settings.steps:
             set_rates(optimiser, learning_rate(step, settings))
             optimiser.zero_grad(set_to_none=True)
             terms: dict[str, torch.Tensor] = {}
             for loaded in itertools.islice(meter.waiting(batches), settings.accumulate):
-                batch = augment(loaded.batch, config.augment, loaded.seeds, views=loaded.views)
-                batch["image"] = normalise(batch["image"])
-                prediction = called(batch["image"], batch["intrinsics"])
-                parts = joint_loss(prediction, batch, model.depth_unit, config.loss)
-                (parts["loss"] / settings.accumulate).backward()  # type: ignore[no-untyped-call]
+                parts = gradients.add(loaded)
                 if not torch.isfinite(parts["loss"]):
-                    raise not_finite(step, batch, prediction, dataset["train"])
+                    raise not_finite(step, gradients.batch, gradients.prediction, dataset["train"])
                 for name, value in parts.items():
                     terms[name] = terms.get(name, 0) + value.detach() / settings.accumulate
-                meter.frames += batch["index"].numel() * group.ranks
+                meter.frames += loaded.batch["index"].numel() * group.ranks
             norm = clip_grad_norm_(model.parameters(), settings.clip_norm)
             if not torch.isfinite(norm):
-                raise not_finite(step, batch, prediction, dataset["train"])
+                raise not_finite(step, gradients.batch, gradients.prediction, dataset["train"])
             optimiser.step()
             if average is not None:
                 average.update(model)
