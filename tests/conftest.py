@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,3 +127,25 @@ def learnt_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "best.pt"
     predict_scene.write_learnt_checkpoint(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def without_fsync() -> Iterator[None]:
+    """Skip fsync: it guards against power cuts, which no test can make, and takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pristine(without_fsync: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset that nobody changes."""
+    from shard_samples import build
+
+    return build(tmp_path_factory.mktemp("pristine") / "dataset.zarr")
+
+
+@pytest.fixture
+def copy(pristine: Path, tmp_path: Path) -> Path:
+    """The same for a test of its own."""
+    return Path(shutil.copytree(pristine, tmp_path / "dataset.zarr"))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,17 +38,7 @@ SCALE = 2e-5
 MAPS = ("image", "depth", "canonical", "normal", "confidence", "region", "edge")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_fsync() -> Iterator[None]:
-    """Skip fsync: it guards against power cuts, which no test can make, and takes most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def dataset_path(without_fsync: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("build") / "dataset.zarr")
+pytestmark = pytest.mark.usefixtures("without_fsync")
 
 
 @settings(max_examples=40, deadline=None)
@@ -119,8 +107,8 @@ def test_units_tile_every_split_in_order(train: int, test: int, per_shard: int) 
         assert all(unit.start % per_shard == 0 and 0 < unit.samples <= per_shard for unit in own)
 
 
-def test_every_sample_comes_back(dataset_path: Path) -> None:
-    dataset = open_dataset(dataset_path)
+def test_every_sample_comes_back(pristine: Path) -> None:
+    dataset = open_dataset(pristine)
     tolerance = {"image": 1, "depth": SCALE / 2 + 1e-7, "canonical": 6.2e-5, "normal": 0.004, "confidence": 0.002}
     for split in SPLITS:
         assert len(dataset[split]) == len(sample_keys(split))
@@ -138,34 +126,34 @@ def test_every_sample_comes_back(dataset_path: Path) -> None:
                     assert not isinstance(a, np.ndarray) or a.dtype == b.dtype
 
 
-def test_attributes_describe_the_dataset(dataset_path: Path) -> None:
-    dataset = open_dataset(str(dataset_path))
+def test_attributes_describe_the_dataset(pristine: Path) -> None:
+    dataset = open_dataset(str(pristine))
     assert dataset.resolution == RESOLUTION
     assert dataset.half_extent_m == 0.15
     assert dataset.depth_scale == SCALE
     assert dataset.splits["val"] == ("dan",)
     assert dataset.attrs["pixel_center"] == 0.5
     assert dataset.attrs["sources"] == [{"name": "simulated", "licence": "CC0-1.0"}]
-    assert open_dataset(dataset_path.parent).uuid == dataset.uuid
+    assert open_dataset(pristine.parent).uuid == dataset.uuid
 
 
-def test_plain_zarr_reads_the_same_numbers(dataset_path: Path) -> None:
-    dataset = open_dataset(dataset_path)
+def test_plain_zarr_reads_the_same_numbers(pristine: Path) -> None:
+    dataset = open_dataset(pristine)
     for split in SPLITS:
         for name in ARRAYS:
-            plain = zarr.open_array(store=str(dataset_path), path=f"{split}/{name}", mode="r")
+            plain = zarr.open_array(store=str(pristine), path=f"{split}/{name}", mode="r")
             ours = dataset[split].raw(name, 0, len(dataset[split]))
             assert plain.dtype == ours.dtype == np.dtype(ARRAYS[name].dtype)
             values = plain[...]
             if plain.attrs.get("rows") == "difference from the row above":
                 values = np.cumsum(values, axis=-2, dtype=values.dtype)
             assert np.array_equal(values, ours)
-    codecs = zarr.open_array(store=str(dataset_path), path="train/depth", mode="r").metadata.to_dict()["codecs"]
+    codecs = zarr.open_array(store=str(pristine), path="train/depth", mode="r").metadata.to_dict()["codecs"]
     assert [codec["name"] for codec in codecs] == ["sharding_indexed"]
 
 
-def test_reading_by_index_list_and_slice(dataset_path: Path) -> None:
-    train = open_dataset(dataset_path)["train"]
+def test_reading_by_index_list_and_slice(pristine: Path) -> None:
+    train = open_dataset(pristine)["train"]
     picked = train.read(("depth", "frame"), [17, 3, -1])
     assert np.array_equal(picked["frame"], train.index.frame[[17, 3, 71]])
     assert np.array_equal(picked["depth"][1], train.sample(3).depth)
@@ -176,8 +164,8 @@ def test_reading_by_index_list_and_slice(dataset_path: Path) -> None:
         train.read(("depth",), [72])
 
 
-def test_clips_stay_within_one_camera_and_sequence(dataset_path: Path) -> None:
-    train = open_dataset(dataset_path)["train"]
+def test_clips_stay_within_one_camera_and_sequence(pristine: Path) -> None:
+    train = open_dataset(pristine)["train"]
     clips = train.clips(3)
     assert len(clips) == 3 * 2 * len(CAMERAS) * (len(FRAMES) - 2)
     for clip in clips:
@@ -189,8 +177,8 @@ def test_clips_stay_within_one_camera_and_sequence(dataset_path: Path) -> None:
     assert train.clips(5) == []
 
 
-def test_views_are_all_cameras_of_one_instant(dataset_path: Path) -> None:
-    train = open_dataset(dataset_path)["train"]
+def test_views_are_all_cameras_of_one_instant(pristine: Path) -> None:
+    train = open_dataset(pristine)["train"]
     views = train.views()
     assert len(views) == 3 * 2 * len(FRAMES)
     assert sorted(i for view in views for i in view) == list(range(72))
@@ -200,8 +188,8 @@ def test_views_are_all_cameras_of_one_instant(dataset_path: Path) -> None:
         assert len({(x.subject, x.sequence, x.frame) for x in samples}) == 1
 
 
-def test_a_split_pickles_small_and_reads_on(dataset_path: Path) -> None:
-    train = open_dataset(dataset_path)["train"]
+def test_a_split_pickles_small_and_reads_on(pristine: Path) -> None:
+    train = open_dataset(pristine)["train"]
     train.sample(0)
     data = pickle.dumps(train)
     assert len(data) < 10_000
@@ -301,8 +289,8 @@ def test_exact_images_are_stored_on_request(tmp_path: Path) -> None:
     assert plan.encoding_digest != make_plan(counts={"train": 4}).encoding_digest
 
 
-def test_content_decides_the_uuid(tmp_path: Path, dataset_path: Path) -> None:
-    uuid = open_dataset(dataset_path).uuid
+def test_content_decides_the_uuid(tmp_path: Path, pristine: Path) -> None:
+    uuid = open_dataset(pristine).uuid
     assert open_dataset(build(tmp_path / "same" / "dataset.zarr")).uuid == uuid
     software = build(tmp_path / "software", make_plan(software={"zarr": "other"}))
     assert open_dataset(software).uuid == uuid
@@ -318,9 +306,9 @@ def test_content_decides_the_uuid(tmp_path: Path, dataset_path: Path) -> None:
     assert len(uuids) == 2
 
 
-def test_statistics_agree_with_numpy_over_all_samples(dataset_path: Path) -> None:
-    dataset = open_dataset(dataset_path)
-    found = stats(dataset_path)["splits"]
+def test_statistics_agree_with_numpy_over_all_samples(pristine: Path) -> None:
+    dataset = open_dataset(pristine)
+    found = stats(pristine)["splits"]
     maps = dataset["train"].read(MAPS, slice(None))
     surface, known = maps["depth"] > 0, maps["confidence"] > 0
     depth = maps["depth"][surface].astype(np.float64)
@@ -344,8 +332,8 @@ def test_statistics_agree_with_numpy_over_all_samples(dataset_path: Path) -> Non
     assert found["test"]["samples"] == 0
 
 
-def test_provenance_names_source_and_place(dataset_path: Path) -> None:
-    told = sample_provenance(open_dataset(dataset_path), "train", 70)
+def test_provenance_names_source_and_place(pristine: Path) -> None:
+    told = sample_provenance(open_dataset(pristine), "train", 70)
     assert (told["subject"], told["sequence"], told["camera"], told["frame"]) == sample_keys("train")[70]
     assert (told["shard"], told["position"], told["content_key"]) == (4, 6, "key-train-00004")
-    assert (dataset_path / told["files"]["depth"]).is_file()
+    assert (pristine / told["files"]["depth"]).is_file()

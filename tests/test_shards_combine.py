@@ -6,12 +6,11 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from shard_samples import SUBJECTS, build, flip, make_plan, make_sample, tree
+from shard_samples import SUBJECTS, flip, make_plan, make_sample, tree
 
 from datagen.errors import CorruptDatasetError, DatasetError, InputError
 from datagen.flows.export_webdataset import export_webdataset
@@ -19,18 +18,7 @@ from datagen.shards import Dataset, finalise, list_records, open_dataset, verify
 from datagen.shards.combine import merge, subset
 from datagen.shards.selection import Selection
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_fsync() -> Iterator[None]:
-    """Skip fsync: it guards against power cuts, which no test can make, and takes most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(without_fsync: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("whole") / "dataset.zarr")
+pytestmark = pytest.mark.usefixtures("without_fsync")
 
 
 def small_build(root: Path, subject: str, split: str = "train", **changes: object) -> Path:
@@ -65,39 +53,39 @@ def assert_same_samples(new: Dataset, old: Dataset, split: str, names: set[tuple
             assert np.array_equal(a, b), (array, name)
 
 
-def test_merging_keeps_every_sample_and_orders_them_anew(whole: Path, tmp_path: Path) -> None:
+def test_merging_keeps_every_sample_and_orders_them_anew(pristine: Path, tmp_path: Path) -> None:
     other = small_build(tmp_path / "other", "bea")
-    merged = merge([whole, other], tmp_path / "merged")
+    merged = merge([pristine, other], tmp_path / "merged")
     report = verify_dataset(merged.path)
     assert report.ok, report.problems
     assert merged.plan.counts == {"train": 78, "val": 24, "test": 0}
     assert merged.plan.cameras == ("cam00", "cam01", "cam02", "cam09")
-    for source in (open_dataset(whole), open_dataset(other)):
+    for source in (open_dataset(pristine), open_dataset(other)):
         assert_same_samples(merged, source, "train", set(by_name(source, "train")))
     # The order of the sources does not matter for what is stored, only for the recipe.
-    assert merge([other, whole], tmp_path / "again").plan.counts == merged.plan.counts
+    assert merge([other, pristine], tmp_path / "again").plan.counts == merged.plan.counts
 
 
-def test_a_subset_holds_what_was_asked_for(whole: Path, tmp_path: Path) -> None:
+def test_a_subset_holds_what_was_asked_for(pristine: Path, tmp_path: Path) -> None:
     chosen = Selection.parse(["camera=cam0[02]", "frame=0:3:2,5", "subject=b*,dan"])
-    part = subset(whole, tmp_path / "part", chosen, samples_per_shard=4)
+    part = subset(pristine, tmp_path / "part", chosen, samples_per_shard=4)
     assert verify_dataset(part.path).ok
     expected = {("ben", s, c, f) for s in ("neutral", "smile") for c in ("cam00", "cam02") for f in (0, 2, 5)}
     assert set(by_name(part, "train")) == expected
     assert len(part["val"]) == 12
     assert part.plan.subjects == ("ben", "dan")
-    assert_same_samples(part, open_dataset(whole), "train", expected)
-    assert json.loads(part.plan.manifest)["combined"][0]["uuid"] == open_dataset(whole).uuid
-    review = subset(whole, tmp_path / "review", Selection.parse(["verdict=review", "split=train"]))
+    assert_same_samples(part, open_dataset(pristine), "train", expected)
+    assert json.loads(part.plan.manifest)["combined"][0]["uuid"] == open_dataset(pristine).uuid
+    review = subset(pristine, tmp_path / "review", Selection.parse(["verdict=review", "split=train"]))
     assert {name[3] for name in by_name(review, "train")} == {1}
     assert len(review["val"]) == 0
 
 
 def test_combining_goes_on_where_it_stopped_and_gives_the_same_bytes(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = small_build(tmp_path / "other", "bea")
-    merge([whole, other], tmp_path / "undisturbed")
+    merge([pristine, other], tmp_path / "undisturbed")
     replace, calls = os.replace, 0
 
     def refuse(*args: object) -> None:
@@ -110,12 +98,12 @@ def test_combining_goes_on_where_it_stopped_and_gives_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
         with pytest.raises(KeyboardInterrupt):
-            merge([whole, other], tmp_path / "merged")
+            merge([pristine, other], tmp_path / "merged")
     with pytest.raises(DatasetError, match="not finished"):
         open_dataset(tmp_path / "merged")
-    merge([whole, other], tmp_path / "merged")
+    merge([pristine, other], tmp_path / "merged")
     assert tree(tmp_path / "merged") == tree(tmp_path / "undisturbed")
-    merge([whole, other], tmp_path / "merged")
+    merge([pristine, other], tmp_path / "merged")
 
 
 @pytest.mark.parametrize(
@@ -127,28 +115,28 @@ def test_combining_goes_on_where_it_stopped_and_gives_the_same_bytes(
     ],
 )
 def test_datasets_that_do_not_fit_are_refused(
-    whole: Path, tmp_path: Path, changes: dict[str, object], words: str
+    pristine: Path, tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
     other = small_build(tmp_path / "other", "bea", **changes)
     with pytest.raises(DatasetError, match=words):
-        merge([whole, other], tmp_path / "merged")
+        merge([pristine, other], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
-def test_no_subject_gets_into_two_splits_and_no_sample_in_twice(whole: Path, tmp_path: Path) -> None:
+def test_no_subject_gets_into_two_splits_and_no_sample_in_twice(pristine: Path, tmp_path: Path) -> None:
     leaking = small_build(tmp_path / "leaking", "ada", "val")
     with pytest.raises(DatasetError, match="subject ada would be in train and in val"):
-        merge([whole, leaking], tmp_path / "merged")
+        merge([pristine, leaking], tmp_path / "merged")
     with pytest.raises(DatasetError, match="ada/neutral/cam00/0 is in"):
-        merge([whole, whole], tmp_path / "merged")
+        merge([pristine, pristine], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
-    labelled = merge([whole, leaking], tmp_path / "merged", ["a", "b"])
+    labelled = merge([pristine, leaking], tmp_path / "merged", ["a", "b"])
     assert set(labelled.plan.splits["val"]) == {"a-dan", "b-ada"}
     with pytest.raises(InputError, match="1 labels for 2"):
-        merge([whole, leaking], tmp_path / "x", ["a"])
+        merge([pristine, leaking], tmp_path / "x", ["a"])
 
 
-def test_a_folder_with_something_else_is_left_alone(whole: Path, tmp_path: Path) -> None:
+def test_a_folder_with_something_else_is_left_alone(pristine: Path, tmp_path: Path) -> None:
     everything = Selection()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("of the user")
@@ -156,11 +144,11 @@ def test_a_folder_with_something_else_is_left_alone(whole: Path, tmp_path: Path)
     before = tree(other)
     for out in (tmp_path / "mine", other):
         with pytest.raises(DatasetError, match=r"holds (something else|another dataset)"):
-            subset(whole, out, everything)
+            subset(pristine, out, everything)
     assert tree(other) == before
 
 
-def test_a_damaged_chunk_is_not_copied(whole: Path, tmp_path: Path) -> None:
+def test_a_damaged_chunk_is_not_copied(pristine: Path, tmp_path: Path) -> None:
     source = small_build(tmp_path / "source", "bea")
     flip(source / "train/normal/c.0.0.0.0", 30)
     with pytest.raises(CorruptDatasetError, match="array normal, shard 0, sample 0"):
@@ -178,23 +166,23 @@ def test_a_damaged_chunk_is_not_copied(whole: Path, tmp_path: Path) -> None:
         ("subject=zoe", "no subject of the dataset fits 'zoe'"),
     ],
 )
-def test_conditions_that_cannot_be_met_are_refused(whole: Path, tmp_path: Path, text: str, words: str) -> None:
+def test_conditions_that_cannot_be_met_are_refused(pristine: Path, tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        subset(whole, tmp_path / "part", Selection.parse([text]))
+        subset(pristine, tmp_path / "part", Selection.parse([text]))
     with pytest.raises(InputError, match="no sample is chosen"):
-        subset(whole, tmp_path / "part", Selection.parse(["frame=100:"]))
+        subset(pristine, tmp_path / "part", Selection.parse(["frame=100:"]))
 
 
-def test_tars_hold_the_samples_as_pictures_and_numbers(whole: Path, tmp_path: Path) -> None:
+def test_tars_hold_the_samples_as_pictures_and_numbers(pristine: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    content = export_webdataset(whole, tmp_path / "tars", samples_per_tar=40)
+    content = export_webdataset(pristine, tmp_path / "tars", samples_per_tar=40)
     assert {name: tar["samples"] for name, tar in content["tars"].items()} == {
         "train-000000.tar": 40,
         "train-000001.tar": 32,
         "val-000000.tar": 24,
     }
-    dataset = open_dataset(whole)
+    dataset = open_dataset(pristine)
     with tarfile.open(tmp_path / "tars" / "train-000001.tar") as tar:
         members = {m.name: tar.extractfile(m).read() for m in tar.getmembers()}
     assert len(members) == 32 * 7
@@ -211,28 +199,28 @@ def test_tars_hold_the_samples_as_pictures_and_numbers(whole: Path, tmp_path: Pa
     assert np.array_equal(maps["intrinsics"], sample.intrinsics)
 
 
-def test_an_interrupted_export_goes_on_with_the_same_bytes(whole: Path, tmp_path: Path) -> None:
-    export_webdataset(whole, tmp_path / "whole", samples_per_tar=40)
+def test_an_interrupted_export_goes_on_with_the_same_bytes(pristine: Path, tmp_path: Path) -> None:
+    export_webdataset(pristine, tmp_path / "whole", samples_per_tar=40)
 
     def stop(_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export_webdataset(whole, tmp_path / "broken", samples_per_tar=40, on_tar=stop)
+        export_webdataset(pristine, tmp_path / "broken", samples_per_tar=40, on_tar=stop)
     assert json.loads((tmp_path / "broken" / "export.json").read_text())["finished"] is False
-    export_webdataset(whole, tmp_path / "broken", samples_per_tar=40)
+    export_webdataset(pristine, tmp_path / "broken", samples_per_tar=40)
     assert tree(tmp_path / "broken") == tree(tmp_path / "whole")
     with pytest.raises(DatasetError, match="another size of tars"):
-        export_webdataset(whole, tmp_path / "whole", samples_per_tar=41)
+        export_webdataset(pristine, tmp_path / "whole", samples_per_tar=41)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("of the user")
     with pytest.raises(DatasetError, match=r"notes\.txt, which is no export"):
-        export_webdataset(whole, tmp_path / "mine")
+        export_webdataset(pristine, tmp_path / "mine")
 
 
-def test_the_webdataset_package_reads_the_tars(whole: Path, tmp_path: Path) -> None:
+def test_the_webdataset_package_reads_the_tars(pristine: Path, tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset", reason="read with the webdataset package where it is installed")
-    export_webdataset(whole, tmp_path / "tars", samples_per_tar=40)
+    export_webdataset(pristine, tmp_path / "tars", samples_per_tar=40)
     urls = [str(tmp_path / "tars" / name) for name in ("train-000000.tar", "train-000001.tar")]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
     assert len(samples) == sum(len(SUBJECTS["train"]) * n for n in (24,))

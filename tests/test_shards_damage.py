@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 import zarr
 from independent_reader import IndependentReader
 from numcodecs import Blosc
-from shard_samples import build, flip, make_plan, make_sample, sample_keys, unit_samples
+from shard_samples import flip, make_plan, make_sample, sample_keys, unit_samples
 
 from datagen.errors import CorruptDatasetError, DatasetError, StorageError
 from datagen.shards import (
@@ -30,23 +29,7 @@ from datagen.shards import (
     write_unit,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_fsync() -> Iterator[None]:
-    """Skip fsync: it guards against power cuts, which no test can make, and takes most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def pristine(without_fsync: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("pristine") / "dataset.zarr")
-
-
-@pytest.fixture
-def copy(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "dataset.zarr"))
+pytestmark = pytest.mark.usefixtures("without_fsync")
 
 
 def test_what_is_no_dataset_is_refused_in_words(copy: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,22 +31,7 @@ from datagen.shards import (
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_fsync() -> Iterator[None]:
-    """Skip fsync: it guards against power cuts, which no test can make, and takes most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def pristine(without_fsync: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("pristine") / "dataset.zarr")
-
-
-@pytest.fixture
-def copy(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "dataset.zarr"))
+pytestmark = pytest.mark.usefixtures("without_fsync")
 
 
 def test_the_same_plan_gives_the_same_bytes(pristine: Path, tmp_path: Path) -> None:

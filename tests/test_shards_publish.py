@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,7 @@ from datagen.shards.store import ObjectStore, open_store
 PLAN = {"counts": {"train": 9}, "samples_per_shard": 4}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_fsync() -> Iterator[None]:
-    """Skip fsync: it guards against power cuts, which no test can make, and takes most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
+pytestmark = pytest.mark.usefixtures("without_fsync")
 
 
 @pytest.fixture(scope="module")
