@@ -42,7 +42,8 @@ def joint_loss(
     canonical coordinate (confidence 0) still has exact depth, which counts by ``config.unmapped``.
 
     Depth errors count in units of the training set's spread of depth, so that neither the rig's distance nor the
-    choice of unit decides the balance with the canonical term. With ``config.depth_scale`` "clip" each clip's depth is
+    choice of unit decides the balance with the canonical term; a confidence of 1, the least there is, stands for an
+    error of λ or more, so depth has a λ of its own. With ``config.depth_scale`` "clip" each clip's depth is
     first aligned by the median ratio, as the evaluation does, and divided by the mean norm of its true points (as
     Depth Anything 3 divides its truth); the scale itself is then a term of its own.
 
@@ -64,14 +65,14 @@ def joint_loss(
     on_surface = (depth > 0).to(depth.dtype)
     depth_weight = torch.where(weight > 0, weight, config.unmapped * on_surface)
     relief = surface_relief(depth, intrinsics)
-    lam, scales = config.confidence_lambda, config.gradient_scales
+    scales = config.gradient_scales
 
     depth_error = _depth_error(prediction.depth_m, batch, depth_weight, unit, config).unsqueeze(-3)
     canonical_error = prediction.canonical - batch["canonical"]
     terms = {
-        "depth": confidence_l1(depth_error, prediction.depth_confidence, depth_weight, lam),
+        "depth": confidence_l1(depth_error, prediction.depth_confidence, depth_weight, config.depth_lambda),
         "depth_gradient": gradient_l1(depth_error, depth_weight, scales, relief),
-        "canonical": confidence_l1(canonical_error, prediction.canonical_confidence, weight, lam),
+        "canonical": confidence_l1(canonical_error, prediction.canonical_confidence, weight, config.confidence_lambda),
         "canonical_gradient": gradient_l1(canonical_error, weight, scales, relief),
         "surface": F.binary_cross_entropy_with_logits(prediction.surface_logit, on_surface),
     }
