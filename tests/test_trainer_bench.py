@@ -1,9 +1,10 @@
-"""`trainer bench` by its command: figures that agree with each other, memory, its peer, and bad input."""
+"""`trainer bench` by its command: figures that agree with each other, waiting, memory, its peer, and bad input."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import resource
 import sys
@@ -107,6 +108,26 @@ def test_without_a_dataset_there_is_no_stall_and_more_pixels_take_longer(bench: 
     assert not {"stall_share_n1", "stream_frames_per_s_n1", "ratio_stream_n1"} & small.keys()
     assert sum(small[f"{s}_share_n1"] for s in SHARES) == pytest.approx(1, abs=1e-3)
     assert large["step_frames_per_s_n1"] < small["step_frames_per_s_n1"]
+
+
+def test_a_slow_disk_shows_as_waiting(scene: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ("--frames", 1, "--steps", 1, "--set", "data.frames_per_batch=2")
+    free = bench(scene, *few)["figures"]
+    read = os.pread
+    # Two samples of four maps each: a batch takes three steps or more, however slow this machine is.
+    pause = max(0.02, 3 * free["step_ms_n1"] / 1000 / 8)
+
+    def slow(descriptor: int, length: int, offset: int) -> bytes:
+        time.sleep(pause)
+        return read(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", slow)
+    # A reader is two batches ahead: a single step must not live on what was read before.
+    for workers in (0, 1):
+        waiting = bench(scene, *few, "--set", f"data.workers={workers}")["figures"]
+        assert waiting["stall_share_n1"] > max(0.3, free["stall_share_n1"])
+        assert waiting["stream_frames_per_s_n1"] < free["stream_frames_per_s_n1"]
+        assert waiting["ratio_stream_n1"] < 1
 
 
 def test_lengths_that_memory_does_not_suffice_for_are_a_line_and_null(call: Call, bench: Bench) -> None:
