@@ -1,0 +1,139 @@
+"""Fit the same network with one thing changed at a time, measure each on people it has not seen, print a table.
+
+.venv/bin/datagen build manifests/proof.yaml --out runs/proof
+.venv/bin/python benchmarks/ablation.py runs/proof --out runs/ablation
+
+Every run takes the same steps over the same frames. The reference is fitted twice, from two seeds: what differs between
+these two is what chance makes of one run. A killed call goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datagen.shards.atomic import atomic_write_bytes
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to fit the network.
+
+    Attributes
+    ----------
+    name, title : str
+        Of its folder, and in the table.
+    overrides : tuple of str
+        What it changes of the configuration.
+    frames : int
+        Frames predicted together when it is measured.
+    canonical, confidence : bool
+        Whether it learns canonical coordinates, and confidences of its own; figures of what it does not learn say
+        nothing.
+    """
+
+    name: str
+    title: str
+    overrides: tuple[str, ...] = ()
+    frames: int = 4
+    canonical: bool = True
+    confidence: bool = True
+
+
+VARIANTS = (
+    Variant("reference", "reference: 1, 2 and 4 frames, DPT"),
+    Variant("seed", "reference, another seed", ("seed=1",)),
+    Variant("no-canonical", "without canonical coordinates", ("loss.canonical=0",), canonical=False),
+    Variant(
+        "no-confidence",
+        "without predicted confidence",
+        ("loss.confidence_lambda=0", "loss.depth_lambda=0"),
+        confidence=False,
+    ),
+    Variant("clip-depth", "depth aligned clip by clip", ("loss.depth_scale=clip",)),
+    Variant("large-kernel", "large-kernel decoder", ("decoder.kind=large_kernel",)),
+    Variant("one-frame", "learns and sees one frame", ("data.clip_lengths=[1]",), frames=1),
+    Variant("four-frames", "learns four frames only", ("data.clip_lengths=[4]",)),
+)
+# Figure, heading, digits, and what a variant must learn for it to mean anything.
+COLUMNS = (
+    ("canonical_mean_mm", "canonical, mean mm", 2, "canonical"),
+    ("correspondence_median_px", "frames, median px", 3, "canonical"),
+    ("posed_correspondence_median_px", "posed, median px", 2, ""),
+    ("subject_correspondence_median_px", "subjects, median px", 2, "canonical"),
+    ("depth_mean_mm", "depth, mean mm", 2, ""),
+    ("depth_aligned_mean_mm", "aligned, mean mm", 2, ""),
+    ("normal_mean_deg", "normals, mean °", 2, ""),
+    ("canonical_confidence_rank_correlation", "rank correlation of confidence", 2, "canonical confidence"),
+)
+
+
+def measure(variant: Variant, dataset: Path, out: Path, config: str, options: list[str], split: str) -> dict[str, Any]:
+    """Fit a variant unless that is done, evaluate it unless that is done, return its figures."""
+    folder = out / variant.name
+    stored = folder / f"{split}.json"
+    fit = ["fit", str(dataset), "--out", str(folder), "--config", config]
+    for override in (*options, *variant.overrides):
+        fit += ["--set", override]
+    _trainer(*fit)  # a finished run of another configuration is refused here
+    if not stored.is_file():
+        answer = _trainer("evaluate", str(folder), str(dataset), *f"--split {split} --json".split(), *_frames(variant))
+        atomic_write_bytes(stored, answer.encode())
+    return dict(json.loads(stored.read_text())["figures"])
+
+
+def table(figures: dict[str, dict[str, Any]]) -> str:
+    """Return the figures as Markdown, one row for each variant."""
+    rows = [["", *(heading for _, heading, _, _ in COLUMNS)], ["---"] * (len(COLUMNS) + 1)]
+    for variant in VARIANTS:
+        if variant.name in figures:
+            found = figures[variant.name]
+            rows.append([variant.title, *(_cell(variant, found, *column) for column in COLUMNS)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _cell(variant: Variant, figures: dict[str, Any], name: str, _heading: str, digits: int, needs: str) -> str:
+    value = figures.get(name)
+    learnt = all(getattr(variant, need) for need in needs.split())
+    return f"{value:.{digits}f}" if learnt and value is not None and math.isfinite(value) else "–"
+
+
+def _frames(variant: Variant) -> list[str]:
+    return ["--frames", str(variant.frames)]
+
+
+def _trainer(*command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.cli", *command], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why
+    return done.stdout
+
+
+def main() -> None:
+    """Read the command line, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--config", default="proof")
+    parser.add_argument("--set", dest="options", action="append", default=[], help="for every variant: fit.steps=400")
+    parser.add_argument("--split", default="test", choices=("val", "test"))
+    parser.add_argument("--only", nargs="+", choices=[v.name for v in VARIANTS], help="leave the others out")
+    given = parser.parse_args()
+    figures = {
+        variant.name: measure(variant, given.dataset, given.out, given.config, given.options, given.split)
+        for variant in VARIANTS
+        if given.only is None or variant.name in given.only
+    }
+    print(table(figures))
+
+
+if __name__ == "__main__":
+    main()
