@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datagen.flows.planning import BuildPlan
 
 SHOWN_REASONS = 10
+_NAMED_SUBJECTS = 16
 
 OutOption = Annotated[Path, typer.Option("--out", help="Build folder; made if missing, continued if not.")]
 RunnerOption = Annotated[
@@ -126,12 +128,19 @@ def plan_command(manifest: ManifestArgument, overrides: SetOption = None, json_o
             ("canonical head", recipe.canonical.head),
             ("sequences", len(plan.sequences)),
             ("frames", plan.frames),
-            *((f"{split} subjects", ", ".join(subjects) or "none") for split, subjects in plan.splits.items()),
+            *((f"{split} subjects", _named(subjects)) for split, subjects in plan.splits.items()),
             *((f"{split} views", views[split]) for split in plan.splits),
             ("resolution", f"{recipe.render.resolution} px"),
             ("shards", f"{len(units)} of up to {max((u.samples for u in units), default=0)} samples"),
         ]
     )
+
+
+def _named(subjects: Sequence[str]) -> str:
+    """Return the names if a line holds them, else the first, the last and how many; --json has them all."""
+    if len(subjects) <= _NAMED_SUBJECTS:
+        return ", ".join(subjects) or "none"
+    return f"{', '.join(subjects[:3])}, … {subjects[-1]} ({len(subjects)})"
 
 
 def _plan_json(plan: BuildPlan) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,8 @@ def _read_file(path: Path) -> dict[str, torch.Tensor]:
             content: Any = load_file(path)
         else:
             # Training scripts keep their arguments beside the weights: a plain container, harmless to read.
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickles it may not read: then it raises
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file ends in many kinds of error; all mean the same
         raise CheckpointError(
