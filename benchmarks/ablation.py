@@ -57,6 +57,9 @@ VARIANTS = (
         confidence=False,
     ),
     Variant("clip-depth", "depth aligned clip by clip", ("loss.depth_scale=clip",)),
+    Variant("depth-lambda", "depth's λ 1", ("loss.depth_lambda=1",)),
+    Variant("depth-lambda-half", "depth's λ 1, depth counts half", ("loss.depth_lambda=1", "loss.depth=0.5")),
+    Variant("clip-lambda", "depth's λ 1, aligned clip by clip", ("loss.depth_lambda=1", "loss.depth_scale=clip")),
     Variant("large-kernel", "large-kernel decoder", ("decoder.kind=large_kernel",)),
     Variant("one-frame", "learns and sees one frame", ("data.clip_lengths=[1]",), frames=1),
     Variant("four-frames", "learns four frames only", ("data.clip_lengths=[4]",)),
@@ -70,7 +73,8 @@ COLUMNS = (
     ("depth_mean_mm", "depth, mean mm", 2, ""),
     ("depth_aligned_mean_mm", "aligned, mean mm", 2, ""),
     ("normal_mean_deg", "normals, mean °", 2, ""),
-    ("canonical_confidence_rank_correlation", "rank correlation of confidence", 2, "canonical confidence"),
+    ("canonical_confidence_rank_correlation", "canonical confidence, rank corr.", 2, "canonical confidence"),
+    ("depth_confidence_rank_correlation", "depth confidence, rank corr.", 2, "confidence"),
 )
 
 
