@@ -76,7 +76,9 @@ class LossConfig(Section):
     confidence_lambda: float = Field(
         0.1, ge=0, description="λ of c·|e| − λ log c, of canonical coordinates and rays; 0 leaves their confidence out"
     )
-    depth_lambda: float = Field(1.0, ge=0, description="the same of depth, whose errors count in its spread")
+    depth_lambda: float = Field(
+        0.1, ge=0, description="the same of depth, whose errors count in its spread; 1 for a confidence that says more"
+    )
     gradient_scales: int = Field(3, ge=1, le=6, description="scales of the gradient terms, each half the last")
 
 
