@@ -80,7 +80,7 @@ def open_peer(config: TrainConfig, device: torch.device) -> Peer | str:
             warnings.simplefilter("ignore")
             modules = [importlib.import_module(f"depth_anything_3.model.{name}") for name in _MODULES]
     except ImportError as error:
-        return f"no ratio to depth-anything-3: {error.name} is not importable (docs/trainer.md, Proof, says how)"
+        return f"no ratio to depth-anything-3: {error.name} is not importable (docs/trainer.md, Parity, says how)"
     theirs = SimpleNamespace(**{name.rpartition(".")[2]: m for name, m in zip(_MODULES, modules, strict=True)})
     with memory_permitting():
         return Peer(theirs, size, config, device)
