@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen.shards.atomic import atomic_write_bytes
+from datagen.common.files import atomic_write_bytes
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 .venv/bin/python benchmarks/calibrate_confidence.py
 
-Other people than those of `datagen bench warp` (another seed), so that the benchmark's reliability is held out.
+Other people than those of `python -m benchmarks warp` (another seed), so that the benchmark's reliability is held out.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import argparse
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-from datagen.bench.cases import Case, CasePlan, subject_cases
+from benchmarks.warp.cases import Case, CasePlan, subject_cases
+from datagen.common.arrays import F64
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.registry import load_head
@@ -22,8 +22,6 @@ from datagen.warp.confidence import FEATURES, WITHIN_M, confidence_features
 from datagen.warp.engine import register_frame
 from datagen.warp.surface import Surface
 from datagen.warp.transport import transport
-
-F64 = npt.NDArray[np.float64]
 
 GIVEN = (("registration",), ("landmarks",), ("registration", "landmarks"))
 RIDGE = 10.0

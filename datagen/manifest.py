@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from datagen.errors import ManifestError
+from datagen.common.errors import ManifestError
 
 PATCH = 14  # the trainer's ViT reads patches of 14 pixels
 

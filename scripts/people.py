@@ -16,7 +16,7 @@ from PIL import Image
 
 from datagen.heads.registry import load_head
 from datagen.manifest import SimulatedSource
-from datagen.sources.simulation.capture import SimulatedCapture
+from datagen.simulation.capture import SimulatedCapture
 
 COLUMNS, ROWS, TILE = 6, 4, 264
 CLOSE_PIXELS, CLOSE_SHARE = 1400, 0.56

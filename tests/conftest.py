@@ -47,7 +47,7 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_build(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """A finished build on threads through Prefect. Tests must not change it: they copy it."""
     from datagen.flows.build import build
-    from datagen.flows.runners import RunnerConfig
+    from datagen.flows.runners.serial import RunnerConfig
     from datagen.manifest import load_manifest
 
     os.environ.pop("PREFECT_API_URL", None)
@@ -85,7 +85,7 @@ def talk_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def talk_build(talk_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """A finished build on threads whose frames share a person. Tests must not change it: they copy it."""
     from datagen.flows.build import build
-    from datagen.flows.runners import RunnerConfig
+    from datagen.flows.runners.serial import RunnerConfig
     from datagen.manifest import load_manifest
 
     os.environ.pop("PREFECT_API_URL", None)
@@ -96,7 +96,7 @@ def talk_build(talk_manifest: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """A server process that speaks S3; its address is in the environment for as long as the session lasts."""
-    import s3_server
+    from tests.support import s3_server
 
     missing = s3_server.missing_packages()
     if missing:
@@ -112,7 +112,7 @@ def s3_url(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
     """URL of an empty folder in a bucket of its own."""
     import hashlib
 
-    import s3_server
+    from tests.support import s3_server
 
     bucket = "t" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
     s3_server.make_bucket(s3_endpoint, bucket)
@@ -122,7 +122,7 @@ def s3_url(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def learnt_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint of a small model that has learnt the ellipsoids of trainer_scene."""
-    import predict_scene
+    from tests.support import predict_scene
 
     path = tmp_path_factory.mktemp("model") / "best.pt"
     predict_scene.write_learnt_checkpoint(path)
@@ -140,7 +140,7 @@ def without_fsync() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def pristine(without_fsync: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset that nobody changes."""
-    from shard_samples import build
+    from tests.support.shard_samples import build
 
     return build(tmp_path_factory.mktemp("pristine") / "dataset.zarr")
 

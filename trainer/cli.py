@@ -14,7 +14,7 @@ import typer
 from datagen.shards import CanonfaceError, InputError, open_dataset
 from trainer.config import load_config
 from trainer.plain import plain
-from trainer.run_state import RunState, check_same_run, read_state
+from trainer.run.state import RunState, check_same_run, read_state
 
 app = typer.Typer(
     name="trainer",
@@ -82,7 +82,7 @@ def evaluate(
     Example: `trainer evaluate runs/model runs/mine --split val --report runs/model/report`
     """
     from trainer.evaluate import evaluate as run_evaluate
-    from trainer.evaluation.plan import EvaluationOptions
+    from trainer.evaluation.frames import EvaluationOptions
     from trainer.evaluation.tables import result_text
 
     options = EvaluationOptions(frames=frames, limit=limit, starts=starts, seed=seed)
@@ -201,7 +201,7 @@ def export(
 
     Example: `trainer export runs/model --out model.onnx --format onnx`
     """
-    from trainer.export import TOLERANCE, export_model
+    from trainer.weights.export import TOLERANCE, export_model
 
     _leave_nothing_when_stopped()
     result = export_model(checkpoint, out, kind, frames=frames, size=size)
@@ -229,59 +229,11 @@ def convert(
 
     Example: `trainer convert downloads/faceanything/checkpoint.pt --out faceanything.pt`
     """
-    from trainer.convert import convert_weights
+    from trainer.weights.convert import convert_weights
 
     _leave_nothing_when_stopped()
     print(convert_weights(source, out, config, size=size).text())
     print(f"{out} is ready for `trainer predict` and `trainer export`")
-
-
-@app.command()
-def bench(
-    dataset: Annotated[
-        Path | None,
-        typer.Argument(help="A dataset.zarr folder, or a build folder that holds one; without: random numbers."),
-    ] = None,
-    config: Annotated[
-        str, typer.Option("--config", "-c", help="A YAML file, or: tiny, demo, small, base, large, giant.")
-    ] = "small",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration.")
-    ] = None,
-    frames: Annotated[
-        str | None, typer.Option("--frames", help="Lengths of clips, such as 1,2,4,8; default: the configuration's.")
-    ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps that are timed at each length.")] = 10,
-    seconds: Annotated[
-        float, typer.Option("--seconds", min=0.0, help="About what each thing measured may take at each length.")
-    ] = 30.0,
-    size: Annotated[
-        int | None, typer.Option("--size", min=14, help="Pixels a side, without a dataset; default: 504.")
-    ] = None,
-    against: Annotated[
-        Literal["depth-anything-3"] | None,
-        typer.Option("--against", help="Also time the network of this package, if it is importable."),
-    ] = None,
-    device: _Device = "auto",
-    as_json: _Json = False,
-) -> None:
-    """Measure training: frames per second, memory, and whether the data keeps up, by length of clip.
-
-    Example: `trainer bench runs/mine --config small --frames 1,4,8,16 --set data.workers=8`
-    """
-    settings = load_config(config, overrides or ())
-    lengths = _lengths(frames)
-    from trainer.bench.report import as_json as content
-    from trainer.bench.report import as_text
-    from trainer.bench.run import BenchPlan, run_bench
-
-    _leave_nothing_when_stopped()
-    plan = BenchPlan(dataset, lengths, steps, seconds, _device(device), size, against is not None)
-    result = run_bench(plan, settings)
-    if as_json:
-        _print_json(content(result))
-    else:
-        print("\n".join(as_text(result)))
 
 
 def _leave_nothing_when_stopped() -> None:
@@ -330,13 +282,6 @@ def _report_run(out: Path, state: RunState, as_json: bool) -> None:
         print(f"{out} is finished: {state.step} steps, best at step {state.best_step}{best}")
     else:
         print(f"{out} stands at step {state.step} of {state.steps}; the same command goes on")
-
-
-def _lengths(text: str | None) -> tuple[int, ...]:
-    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise typer.BadParameter(f"--frames {text}: numbers of 1 or more, separated by commas")
-    return tuple(int(part) for part in parts)
 
 
 def _device(name: str) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from datagen.common.arrays import I64
 from datagen.shards import Dataset, ShardStream, Split, StreamConfig
 from datagen.shards.cache import cached
-from trainer.data_config import DataConfig
-from trainer.order import Indices
+from trainer.config import DataConfig
 from trainer.upload import Uploader, decode
 
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
@@ -44,7 +44,7 @@ class ClipReader:
         if 0 < stored_bytes <= cache_mb * 2**20:
             self._cache = self.split.read(ARRAYS, slice(None), decode=False)
 
-    def clip(self, indices: Indices) -> Maps:
+    def clip(self, indices: I64) -> Maps:
         """Return the maps of a clip: image uint8, depth in metres, canonical, confidence, intrinsics (float32)."""
         if self._cache is None:
             return self.split.read(ARRAYS, indices)

@@ -13,27 +13,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.arrays import F64
 from datagen.shards import CheckpointError, Dataset, InputError, Split, atomic_write_bytes, open_dataset
 from trainer.baseline import MeanMap, mean_map
-from trainer.checkpoint import build_model, pick_device, read_checkpoint
-from trainer.evaluation.alignment import key_points
-from trainer.evaluation.cameras import Array
-from trainer.evaluation.flow import flow_available
-from trainer.evaluation.frames import TRUTH_ARRAYS, Truth, View
-from trainer.evaluation.gather import Evaluation, Run
-from trainer.evaluation.plan import (
+from trainer.evaluation.canonical import region_labels
+from trainer.evaluation.frames import (
+    TRUTH_ARRAYS,
     EvaluationOptions,
     SampleTable,
+    Truth,
+    View,
     instants_of_views,
     pairs_of_subjects,
     runs_of_frames,
 )
-from trainer.evaluation.regions import region_labels
+from trainer.evaluation.gather import Evaluation, Run
+from trainer.evaluation.optical_flow import flow_available
+from trainer.evaluation.shape import key_points
 from trainer.evaluation.showcase import Showcase
 from trainer.evaluation.speed import measure_speed, speed_figures
 from trainer.inference import PredictedMaps, predict_frames
 from trainer.plain import plain
 from trainer.progress import Progress
+from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -278,7 +280,7 @@ class _Session:
     def _mean_in_metres(self, mean: MeanMap) -> MeanMap:
         return MeanMap(mean.depth_m, mean.canonical * np.float32(self._half_extent_m))
 
-    def _key_points(self, split: Split, labels: Mapping[str, int]) -> Array | None:
+    def _key_points(self, split: Split, labels: Mapping[str, int]) -> F64 | None:
         count = min(len(split), _KEY_POINT_SAMPLES)
         chosen = np.unique(np.linspace(0, len(split) - 1, count).round().astype(int))
         maps = split.read(("canonical", "confidence", "region"), chosen)

@@ -14,23 +14,22 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from datagen.shards import Dataset, InputError, atomic_write_bytes, open_dataset
-from trainer.checkpoint import model_content, pick_device, read_last, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.data import ClipReader, TrainingLoader
 from trainer.depth_unit import DepthUnit
 from trainer.distributed import Team, full_state, restore_state, spread, team
-from trainer.ema import MovingAverage
-from trainer.guard import not_finite, stop_on_signals
 from trainer.inference import predict_split, split_clips
-from trainer.journal import Journal
 from trainer.losses import arrays_of
-from trainer.meter import Meter
 from trainer.metrics import MapMetrics
 from trainer.model.joint import JointModel
-from trainer.optimiser import learning_rate, make_optimiser, set_rates
+from trainer.optimiser import MovingAverage, learning_rate, make_optimiser, set_rates
 from trainer.progress import Progress
-from trainer.run_folder import own_folder
-from trainer.run_state import BEST, CONFIG, LAST, RunState, check_same_run
+from trainer.run.checkpoint import model_content, pick_device, read_last, save_checkpoint
+from trainer.run.folder import own_folder
+from trainer.run.log import Journal
+from trainer.run.signals import not_finite, stop_on_signals
+from trainer.run.state import BEST, CONFIG, LAST, RunState, check_same_run
+from trainer.run.throughput import Meter
 from trainer.step import Gradients
 from trainer.weights.load import load_weights
 

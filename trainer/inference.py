@@ -1,4 +1,4 @@
-"""Running a model over a split, clip by clip."""
+"""Running a network on clips: cutting a split into them, and predicting each."""
 
 from __future__ import annotations
 
@@ -9,14 +9,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.arrays import I64
 from datagen.shards import Split
-from trainer.order import Indices, evaluation_clips
 
 if TYPE_CHECKING:
     import torch
 
     from trainer.data import ClipReader
     from trainer.model.joint import JointModel
+
+
+def evaluation_clips(runs: npt.NDArray[np.integer], length: int) -> list[I64]:
+    """Cut a split into clips that hold every sample once.
+
+    Parameters
+    ----------
+    runs : (N, K) integers
+        What a clip must share (subject, sequence, camera), for each sample in stored order.
+    length : int
+        The longest clip; a run's last one may be shorter.
+
+    Returns
+    -------
+    list of (S,) int64
+    """
+    if len(runs) == 0:
+        return []
+    breaks = np.flatnonzero(np.any(np.diff(np.asarray(runs), axis=0) != 0, axis=1)) + 1
+    return [
+        run[start : start + length].astype(np.int64)
+        for run in np.split(np.arange(len(runs)), breaks)
+        for start in range(0, len(run), length)
+    ]
 
 
 @dataclass(frozen=True)
@@ -76,7 +100,7 @@ def predict_frames(
     return PredictedMaps(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(PredictedMaps)))
 
 
-def split_clips(split: Split, length: int, limit: int | None = None) -> list[Indices]:
+def split_clips(split: Split, length: int, limit: int | None = None) -> list[I64]:
     """Cut a split into clips of one camera over time, every sample once; with ``limit``, evenly spread ones."""
     index = split.index
     clips = evaluation_clips(np.stack([index.subject, index.sequence, index.camera], -1), length)
@@ -87,8 +111,8 @@ def split_clips(split: Split, length: int, limit: int | None = None) -> list[Ind
 
 
 def predict_split(
-    model: JointModel, reader: ClipReader, clips: Sequence[Indices], device: torch.device
-) -> Iterator[tuple[Indices, dict[str, npt.NDArray[Any]], PredictedMaps]]:
+    model: JointModel, reader: ClipReader, clips: Sequence[I64], device: torch.device
+) -> Iterator[tuple[I64, dict[str, npt.NDArray[Any]], PredictedMaps]]:
     """Yield (indices, true maps, predicted maps) of each clip."""
     for indices in clips:
         truth = reader.clip(indices)

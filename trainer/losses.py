@@ -7,18 +7,22 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from trainer.camera_terms import camera_l1, camera_to_reference, point_l1, ray_points, true_rays
 from trainer.config import LossConfig, TrainConfig
 from trainer.data import ARRAYS
 from trainer.depth_unit import DepthUnit
 from trainer.loss_terms import (
+    camera_l1,
+    camera_to_reference,
     confidence_l1,
     consistency_l1,
     gradient_l1,
     mean_norm,
     median_scale,
     normal_angle,
+    point_l1,
+    ray_points,
     surface_relief,
+    true_rays,
     unproject,
 )
 from trainer.model.joint import Prediction

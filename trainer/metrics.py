@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.evaluation.canonical import CanonicalMetrics
-from trainer.evaluation.depth import MM_PER_M, DepthMetrics
-from trainer.evaluation.histogram import ErrorHistogram
+from trainer.evaluation.depth import MM_PER_M, DepthMetrics, ErrorHistogram
 
 __all__ = ["MM_PER_M", "ErrorHistogram", "MapMetrics"]
 

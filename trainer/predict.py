@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.shards import InputError
-from trainer.checkpoint import build_model, pick_device, read_checkpoint
 from trainer.prediction.cameras import (
     FieldOfView,
     FrameCamera,
@@ -24,16 +23,16 @@ from trainer.prediction.cameras import (
 from trainer.prediction.crop import make_crop
 from trainer.prediction.foreground import Foreground, MaskFolder
 from trainer.prediction.frames import Crop, FrameSource, ImageFiles, SourceFrame, image_files
-from trainer.prediction.geometry import normals_from_depth
 from trainer.prediction.network import WindowModel
 from trainer.prediction.options import PARTS, PredictOptions
 from trainer.prediction.output import MARKER, check_target, staged_folder
 from trainer.prediction.show import ShowConfig, write_shown
-from trainer.prediction.store import FrameStore, PredictedFrame
+from trainer.prediction.store import FrameStore, PredictedFrame, normals_from_depth
 from trainer.prediction.video import VIDEO_SUFFIXES, VideoFile, have_video
 from trainer.prediction.windows import Drift, FrameMaps, cut_windows, stitch_windows
 from trainer.prediction.writers import write_marker
 from trainer.progress import Progress
+from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
 
 _DEFAULT_RATE = 12.0
 

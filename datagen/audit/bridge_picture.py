@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from datagen.audit import pictures
 from datagen.audit.pictures import Picture
+from datagen.common.arrays import F64
 from datagen.geometry.space import MM_PER_M
 from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadTemplate
@@ -16,7 +17,6 @@ from datagen.warp.bridge import Bridge
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import Surface
 
-Floats = npt.NDArray[np.float64]
 TILE_PX = 340
 DISTANCE_LIMIT_MM = 3.0
 
@@ -85,13 +85,13 @@ def _at(corner: npt.NDArray[np.int64], labels: npt.NDArray[np.uint8]) -> npt.NDA
     return np.where(corner >= 0, labels[corner], 0).astype(np.uint8)
 
 
-def _smooth(template: HeadTemplate, vertices: Floats) -> Floats:
+def _smooth(template: HeadTemplate, vertices: F64) -> F64:
     """Return where template vertices (V, 3) come to lie on the surface that is subdivided from them."""
     n = len(vertices)
     return np.asarray(loop_subdivision(template.faces, n).matrix[:n] @ vertices)
 
 
-def _distance_mm(bridge: Bridge, laid: Floats, topology: Topology) -> Floats:
+def _distance_mm(bridge: Bridge, laid: F64, topology: Topology) -> F64:
     """Distance of the laid template's vertices to the source's surface, (V,) mm; NaN without a counterpart."""
     closest = Surface(topology.vertices, topology.faces).closest(laid)
     distance = np.linalg.norm(closest.position - laid, axis=1) * MM_PER_M

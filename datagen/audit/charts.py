@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.audit.truth import CORRECT_WITHIN_MM, Calibration
-from datagen.shards.atomic import atomic_write_bytes
+from datagen.common.files import atomic_write_bytes
 
 BLUE = "#4a7fd4"
 AMBER = "#d98a2b"

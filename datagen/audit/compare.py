@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from datagen.audit.results import SEVERITY, FrameResult, read_results, verdict_counts
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 
 LISTED_CHANGES = 20
 

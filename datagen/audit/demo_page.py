@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen import __version__
-from datagen.shards.atomic import atomic_write_bytes
+from datagen.common.files import atomic_write_bytes
 
 Figure = float | None
 MEASURED = {"canonical": "canonical error", "depth": "depth error", "depth_aligned": "depth error, scale aligned"}

@@ -9,7 +9,7 @@ import numpy as np
 from datagen.audit.results import FrameResult, find_result, measure_frame, read_results, truth_reader
 from datagen.audit.truth import by_region
 from datagen.heads.regions import FACE_REGIONS
-from datagen.warp.personal_store import PERSON_FILE, PERSON_FOLDER, read_prior
+from datagen.warp.storage import PERSON_FILE, PERSON_FOLDER, read_prior
 
 WORST_REGIONS = 4
 # Figures in which more is better; of all others, less is.

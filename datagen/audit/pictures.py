@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
+from datagen.common.files import atomic_write_bytes
 from datagen.geometry.camera import Camera, look_at
 from datagen.geometry.mesh import vertex_normals
-from datagen.render.protocol import NO_FACE, Renderer
-from datagen.shards.atomic import atomic_write_bytes
+from datagen.render.contract import NO_FACE, Renderer
 
 Picture = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating]
@@ -263,7 +263,7 @@ def write_png(path: Path, picture: Picture) -> Path:
 
     Raises
     ------
-    datagen.errors.StorageError
+    datagen.common.errors.StorageError
         If the disk refuses.
     """
     from PIL import Image
@@ -276,7 +276,7 @@ def write_png(path: Path, picture: Picture) -> Path:
 
 @cache
 def _rasteriser() -> Renderer:
-    from datagen.render.backends import make_renderer
+    from datagen.render.registry import make_renderer
 
     return make_renderer("numba")
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from datagen import __version__
 from datagen.audit import charts, pictures
-from datagen.audit.figures import build_figures
 from datagen.audit.results import (
     FrameMeasure,
     FrameResult,
+    build_figures,
     measure_frame,
     read_results,
     truth_reader,
@@ -28,11 +28,11 @@ from datagen.audit.results import (
 from datagen.audit.samples import samples_picture
 from datagen.audit.truth import Calibration, by_region, calibration
 from datagen.audit.warp_pictures import write_warp_pictures
-from datagen.errors import CanonfaceError
+from datagen.common.errors import CanonfaceError
+from datagen.common.files import atomic_write_bytes, storage_errors
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
-from datagen.shards.atomic import atomic_write_bytes, storage_errors
-from datagen.warp.store import read_verdict, read_warp
+from datagen.warp.storage import read_verdict, read_warp
 
 WORST_PICTURED = 4
 RANDOM_PICTURED = 4

@@ -1,10 +1,10 @@
-"""The numbers behind a report: every verdict of a build, and what is measured on its frames."""
+"""What a build came to, gathered from its folder for the report."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,38 @@ import numpy.typing as npt
 
 from datagen.audit.truth import error_figures, true_error_mm
 from datagen.audit.warp_pictures import scan_distance_mm
-from datagen.errors import InputError
+from datagen.common.errors import InputError
+from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.sources.frame import SequenceKey
 from datagen.sources.truth import read_truth, truth_path
 from datagen.warp.result import Verdict, Warp
-from datagen.warp.store import read_verdict, read_warp
+from datagen.warp.storage import read_verdict, read_warp
+
+
+def build_figures(results: Sequence[FrameResult], measures: Mapping[str, FrameMeasure]) -> dict[str, float]:
+    """Return flat figures over all frames, as stored in ``report/summary.json``.
+
+    Correspondence errors are pooled over the face's measured scan vertices whose truth is known, and left out where
+    none is; the residual is the median over frames of each frame's median.
+
+    Parameters
+    ----------
+    results : sequence of FrameResult
+    measures : mapping of frame name to FrameMeasure
+    """
+    figures: dict[str, float] = {f"frames_{status}": float(n) for status, n in verdict_counts(results).items()}
+    figures["frames"] = float(len(results))
+    residual = np.array([result.figure("residual_median_mm") for result in results])
+    if np.isfinite(residual).any():
+        figures["residual_median_mm"] = float(np.nanmedian(residual))
+    errors = [m.error_mm[mask_of(m.region, FACE_REGIONS) & np.isfinite(m.error_mm)] for m in measures.values()]
+    known = np.concatenate(errors) if errors else np.zeros(0)
+    if len(known):
+        figures["true_error_median_mm"] = float(np.median(known))
+        figures["true_error_p95_mm"] = float(np.percentile(known, 95))
+        figures["true_error_points"] = float(len(known))
+    return figures
+
 
 SEVERITY = {"fail": 0, "review": 1, "pass": 2}
 # Enough points for every percentile a report shows; all of them would cost seconds a frame.

@@ -1,4 +1,4 @@
-"""Contact sheets of dataset samples."""
+"""Pictures of stored samples: one in large, many on a sheet."""
 
 from __future__ import annotations
 
@@ -9,13 +9,85 @@ import numpy.typing as npt
 
 from datagen.audit import pictures
 from datagen.audit.pictures import Picture
+from datagen.audit.results import find_result, read_results, truth_reader
+from datagen.common.errors import InputError
+from datagen.geometry.camera import Camera
 from datagen.shards import open_dataset
 from datagen.shards.schema import Sample
+from datagen.warp.storage import read_warp
 
-TILE_PX = 180
+TILE_PX = 320
+COLUMNS = 4
+ERROR_RANGE_MM = 2.0
+_EDGE_COLOUR = (255, 64, 32)
 
 
-def sample_row(sample: Sample, tile: int = TILE_PX) -> Picture:
+def sample_sheet(sample: Sample, build: Path | None = None, tile: int = TILE_PX) -> Picture:
+    """Draw a sample; errors too, if ``build`` is the folder of its build and has the truth of its frame.
+
+    Parameters
+    ----------
+    sample : Sample
+    build : Path, optional
+    tile : int
+        Pixels a side of each picture.
+    """
+    image = np.moveaxis(sample.image, 0, -1)
+    titles = ("image", "depth", "canonical", "normal", "region", "confidence")
+    items = [(title, resize(picture, tile)) for title, picture in zip(titles, map_pictures(sample), strict=True)]
+    items.append((f"edges ({int(sample.edge.sum())} px)", resize(_marked(image, sample.edge), tile)))
+    error = None if build is None else sample_error_mm(sample, build)
+    if error is None:
+        return pictures.contact_sheet(items, COLUMNS)
+    known = error[np.isfinite(error)]
+    median = f"median {np.median(known):.2f} mm" if known.size else "nothing to compare"
+    items.append((f"error against truth ({median})", resize(_overlaid(image, error), tile)))
+    bar = pictures.colour_bar("YlOrRd", 0, ERROR_RANGE_MM, "true correspondence error, mm", tile)
+    return pictures.stack(pictures.contact_sheet(items, COLUMNS), bar)
+
+
+def sample_error_mm(sample: Sample, build: Path) -> npt.NDArray[np.float32] | None:
+    """Return the true correspondence error in mm at every pixel with a canonical coordinate, NaN elsewhere.
+
+    None if the build keeps no truth that can be compared: real captures, or another canonical head than was simulated.
+    """
+    try:
+        result = find_result(read_results(build), sample.subject, sample.sequence, sample.frame)
+        warp = read_warp(result.folder)
+        errors = truth_reader(build)(result, warp)
+    except InputError:
+        return None
+    if errors is None:
+        return None
+    height, width = sample.depth.shape
+    K, pose = sample.intrinsics.astype(np.float64), sample.world_to_camera.astype(np.float64)
+    camera = Camera(sample.camera, K, pose, width, height)
+    fine = pictures.render_values(warp.scan_vertices, warp.scan_faces, errors, camera).values[..., 0]
+    # The finer grid holds each pixel as 2 x 2, some of which may miss the surface.
+    blocks = fine.reshape(height, 2, width, 2).transpose(0, 2, 1, 3).reshape(height, width, 4)
+    hits = np.isfinite(blocks)
+    mean = np.where(hits, blocks, 0).sum(axis=-1) / np.maximum(hits.sum(axis=-1), 1)
+    return np.where(hits.any(axis=-1) & (sample.confidence > 0), mean, np.nan).astype(np.float32)
+
+
+def _marked(image: Picture, edge: npt.NDArray[np.bool_]) -> Picture:
+    marked = (image * 0.5).astype(np.uint8)
+    marked[edge] = _EDGE_COLOUR
+    return marked
+
+
+def _overlaid(image: Picture, error_mm: npt.NDArray[np.float32]) -> Picture:
+    grey = np.repeat(image.mean(axis=-1, keepdims=True) * 0.5, 3, axis=-1)
+    colours = pictures.colour_map(error_mm, 0, ERROR_RANGE_MM) * 255
+    known = np.isfinite(error_mm)
+    grey[known] = 0.2 * grey[known] + 0.8 * colours[known]
+    return np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
+
+
+ROW_TILE_PX = 180
+
+
+def sample_row(sample: Sample, tile: int = ROW_TILE_PX) -> Picture:
     """Show a sample's image, depth, canonical, normal, region and confidence side by side."""
     return np.concatenate([resize(column, tile) for column in map_pictures(sample)], axis=1)
 
@@ -43,7 +115,7 @@ def samples_picture(dataset_path: Path, per_split: int = 4) -> Picture | None:
 
     Raises
     ------
-    datagen.errors.DatasetError
+    datagen.common.errors.DatasetError
         If it is no dataset, of another version, or corrupted.
     """
     dataset = open_dataset(dataset_path)

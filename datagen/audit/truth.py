@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 from datagen.heads.regions import FACE_REGIONS, REGION_NAMES, mask_of
 from datagen.warp.result import Warp
 

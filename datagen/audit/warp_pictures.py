@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from datagen.audit import pictures
 from datagen.audit.pictures import Picture, Rendering
+from datagen.common.arrays import F64
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -18,8 +19,6 @@ VIEW_NAMES = {"front": "front", "left": "left three-quarter", "right": "right th
 TILE_PX = 340
 RESIDUAL_LIMIT_MM = 2.0
 ERROR_LIMIT_MM = 4.0
-
-Floats = npt.NDArray[np.float64]
 
 
 def write_warp_pictures(
@@ -42,7 +41,7 @@ def write_warp_pictures(
 
     Raises
     ------
-    datagen.errors.StorageError
+    datagen.common.errors.StorageError
         If the disk refuses.
     """
     columns = [scan_distance_mm(warp), _known_confidence(warp)]
@@ -60,7 +59,7 @@ def write_warp_pictures(
     return [pictures.write_png(folder / name, sheet) for name, sheet in sheets.items()]
 
 
-def scan_distance_mm(warp: Warp, index: npt.NDArray[np.integer] | None = None) -> Floats:
+def scan_distance_mm(warp: Warp, index: npt.NDArray[np.integer] | None = None) -> F64:
     """Distance of scan vertices (all, or those of ``index`` (Q,)) to the registered template, (Q,) float64 mm."""
     from datagen.warp.surface import Surface
 
@@ -112,12 +111,12 @@ def canonical_picture(warp: Warp, template: HeadTemplate) -> Picture:
     return pictures.contact_sheet(rows, columns=4)
 
 
-def _known_confidence(warp: Warp) -> Floats:
+def _known_confidence(warp: Warp) -> F64:
     """Confidence, NaN where there is no counterpart to be sure of."""
     return np.where(np.isfinite(warp.canonical).all(axis=1), warp.confidence, np.nan).astype(np.float64)
 
 
-def _scan_views(warp: Warp, template: HeadTemplate, values: Floats) -> list[tuple[str, Rendering]]:
+def _scan_views(warp: Warp, template: HeadTemplate, values: F64) -> list[tuple[str, Rendering]]:
     """Render values (N, C) on the scan in every view, with titles: once for all pictures that show it."""
     scan, focus = _in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
     return [
@@ -154,17 +153,17 @@ def _residual_sheet(warp: Warp, template: HeadTemplate, views: list[tuple[str, R
     return pictures.stack(pictures.contact_sheet(items, columns=4), bar)
 
 
-def _in_head_axes(warp: Warp, points: npt.NDArray[np.floating]) -> Floats:
+def _in_head_axes(warp: Warp, points: npt.NDArray[np.floating]) -> F64:
     """Undo the head's pose, so that every picture shows the face upright and from the same side."""
     R, t = warp.head_to_world[:3, :3], warp.head_to_world[:3, 3]
     return np.asarray((np.asarray(points, np.float64) - t) @ R)
 
 
-def _face_of(vertices: Floats, template: HeadTemplate) -> Floats:
+def _face_of(vertices: F64, template: HeadTemplate) -> F64:
     return vertices[mask_of(template.regions, FACE_REGIONS)]
 
 
-def _focus(warp: Warp, template: HeadTemplate) -> Floats:
+def _focus(warp: Warp, template: HeadTemplate) -> F64:
     """What the pictures frame: the registered face where its vertices are known, else all of the mesh."""
     coarse = _template_vertices(warp, template)
     return (
@@ -174,13 +173,13 @@ def _focus(warp: Warp, template: HeadTemplate) -> Floats:
     )
 
 
-def _landmarks(warp: Warp, template: HeadTemplate) -> Floats:
+def _landmarks(warp: Warp, template: HeadTemplate) -> F64:
     """The template's landmarks on the registered mesh, in the scan's frame; none if its topology is another."""
     coarse = _template_vertices(warp, template)
     return np.zeros((0, 3)) if coarse is None else template.landmarks(coarse)
 
 
-def _template_vertices(warp: Warp, template: HeadTemplate) -> Floats | None:
+def _template_vertices(warp: Warp, template: HeadTemplate) -> F64 | None:
     """The registered place of the template's own vertices, None if the registered mesh has another topology.
 
     A subdivided mesh (four times the faces at each level) keeps the coarse vertices in front.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datagen.commands.options import BuildArgument, JsonOption, ManifestArgument, SetOption, print_json, table
-from datagen.errors import ManifestError
+from datagen.commands.options import BuildArgument, JsonOption, ManifestArgument, SetOption
+from datagen.common.console import print_json, table
+from datagen.common.errors import ManifestError
 from datagen.manifest import SimulatedSource, load_manifest
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def build_command(
     """
     recipe = load_manifest(manifest, overrides or ())
     from datagen.flows.build import build
-    from datagen.flows.runners import RunnerConfig
+    from datagen.flows.runners.serial import RunnerConfig
 
     config = RunnerConfig("dask" if dask_address else runner, workers, dask_address)
     result = build(recipe, out, config, replace=replace)
@@ -172,12 +173,12 @@ def simulate_command(
         raise ManifestError(
             f"the source of {manifest} is {recipe.source.kind}", "simulated", "See manifests/demo.yaml for one that is"
         )
-    from datagen.flows.claim import check_folder
-    from datagen.flows.layout import BuildLayout
-    from datagen.flows.lock import build_lock
+    from datagen.common.files import build_lock
+    from datagen.common.progress import StageProgress
+    from datagen.flows.build_folder import check_folder
     from datagen.flows.planning import plan_build
-    from datagen.flows.progress import StageProgress
-    from datagen.flows.simulate_stage import SimulateTask, simulate
+    from datagen.flows.stages.simulate import SimulateTask, simulate
+    from datagen.layout import BuildLayout
 
     simulations = plan_build(recipe).simulations
     layout = BuildLayout(out.resolve())
@@ -195,8 +196,7 @@ def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
     Example: datagen status runs/demo
     """
     from datagen.commands.options import manifest_of_build
-    from datagen.flows.stage_status import StageStatus
-    from datagen.flows.status import build_status
+    from datagen.flows.status import StageStatus, build_status
 
     status = build_status(manifest_of_build(out), out)
     if json_output:

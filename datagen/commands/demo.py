@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from datagen.commands.options import JsonOption, SetOption, print_json, table
-from datagen.errors import ManifestError
+from datagen.commands.options import JsonOption, SetOption
+from datagen.common.console import print_json, table
+from datagen.common.errors import ManifestError
 from datagen.manifest import SimulatedSource, load_manifest
 
 

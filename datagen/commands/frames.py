@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from datagen.commands.options import BuildArgument, JsonOption, manifest_of_build, print_json
-from datagen.errors import InputError
+from datagen.commands.options import BuildArgument, JsonOption, manifest_of_build
+from datagen.common.console import print_json
+from datagen.common.errors import InputError
 
 if TYPE_CHECKING:
-    from datagen.flows.layout import BuildLayout
     from datagen.flows.planning import BuildPlan
+    from datagen.layout import BuildLayout
     from datagen.sources.frame import SequenceKey
 
 FramesArgument = Annotated[
@@ -30,8 +31,8 @@ def check_command(
 
     Example: datagen check captures/
     """
+    from datagen.common.progress import StageProgress
     from datagen.flows.check import check_captures
-    from datagen.flows.progress import StageProgress
 
     with StageProgress("check", 0, "frames") as progress:
         found = check_captures(captures, progress)
@@ -80,7 +81,7 @@ def requeue_command(
 
     Example: datagen requeue runs/demo --failed
     """
-    from datagen.flows.lock import build_lock
+    from datagen.common.files import build_lock
     from datagen.flows.status import requeue
 
     layout, plan, frames = _choose(out, names, failed, review)
@@ -97,9 +98,9 @@ def requeue_command(
 def _choose(
     out: Path, names: list[str] | None, failed: bool, review: bool
 ) -> tuple[BuildLayout, BuildPlan, list[tuple[SequenceKey, int]]]:
-    from datagen.flows.layout import BuildLayout
     from datagen.flows.planning import plan_build
     from datagen.flows.status import FrameName, chosen_frames
+    from datagen.layout import BuildLayout
 
     if not names and not failed and not review:
         raise InputError("no frame is named", "names, --failed or --review", "For example: s003/performance/000002")

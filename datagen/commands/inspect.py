@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datagen.commands.options import JsonOption, print_json, table
-from datagen.errors import InputError
+from datagen.commands.options import JsonOption
+from datagen.common.console import print_json, table
+from datagen.common.errors import InputError
 
 if TYPE_CHECKING:
     from datagen.flows.rerender import RenderedAgain
@@ -36,7 +37,7 @@ def verify_command(
     Example: datagen verify runs/demo --deep --rerender 4
     """
     from datagen.shards import verify_dataset
-    from datagen.shards.verify import LEVELS, Level
+    from datagen.shards.tools.verify import LEVELS, Level
 
     if quick and deep:
         raise InputError("--quick and --deep exclude each other", "one of them", "")
@@ -128,7 +129,7 @@ def inspect_command(
     Example: datagen inspect runs/demo --split val --sample 3 --out sample.png
     """
     from datagen.audit.pictures import write_png
-    from datagen.audit.sample_sheet import sample_sheet
+    from datagen.audit.samples import sample_sheet
     from datagen.shards import open_dataset, sample_provenance
 
     opened = open_dataset(dataset)

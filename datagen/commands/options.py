@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 from datagen.manifest import Manifest, parse_manifest
 
 ManifestArgument = Annotated[Path, typer.Argument(help="Manifest (YAML); see manifests/ and `datagen schema`.")]
@@ -19,19 +17,6 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a manifest key; may be repeated.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
-
-def print_json(content: Any) -> None:
-    """Print data for another program."""
-    print(json.dumps(content, indent=1, sort_keys=True, default=str))
-
-
-def plain_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return figures as JSON can hold them: null for what could not be measured."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in figures.items()
-    }
 
 
 def manifest_of_build(root: Path) -> Manifest:
@@ -54,10 +39,3 @@ def manifest_of_build(root: Path) -> Manifest:
             "Check the path",
         ) from None
     return parse_manifest(content, str(path))
-
-
-def table(rows: list[tuple[str, Any]]) -> None:
-    """Print names and values in two aligned columns."""
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, value in rows:
-        print(f"{name:<{width}}  {value}")

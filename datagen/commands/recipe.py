@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from datagen.commands.options import JsonOption, print_json
+from datagen.commands.options import JsonOption
+from datagen.common.console import print_json
 from datagen.manifest import FolderSource, Manifest, SimulatedSource
 
 

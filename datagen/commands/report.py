@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from datagen.commands.options import BuildArgument, JsonOption, print_json
+from datagen.commands.options import BuildArgument, JsonOption
+from datagen.common.console import print_json
 
 
 def report_command(

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from datagen.commands.inspect import DatasetArgument
-from datagen.commands.options import JsonOption, print_json, table
-from datagen.errors import InputError
+from datagen.commands.options import JsonOption
+from datagen.common.console import print_json, table
+from datagen.common.errors import InputError
 
 OutOption = Annotated[Path, typer.Option("--out", help="The dataset.zarr folder to make; continued if unfinished.")]
 PerShardOption = Annotated[
@@ -30,9 +31,9 @@ def push_command(
 
     Example: datagen push runs/demo s3://bucket/demo
     """
-    from datagen.flows.progress import StageProgress
+    from datagen.common.progress import StageProgress
     from datagen.shards import open_dataset
-    from datagen.shards.publish import publish
+    from datagen.shards.tools.publish import publish
 
     units = len(open_dataset(dataset).plan.units)
     with StageProgress("push", units, "shards") as progress:
@@ -65,7 +66,7 @@ def merge_command(
 
     Example: datagen merge runs/a runs/b --out runs/both/dataset.zarr --labels a,b
     """
-    from datagen.shards.combine import merge
+    from datagen.shards.tools.combine import merge
 
     if len(datasets) < 2:
         raise InputError("only one dataset is given", "two or more", "For a part of one use `datagen subset`")
@@ -90,8 +91,8 @@ def subset_command(
 
     Example: datagen subset runs/demo --where camera=cam0* --where frame=0:100:2 --out runs/half/dataset.zarr
     """
-    from datagen.shards.combine import subset
-    from datagen.shards.selection import Selection
+    from datagen.shards.tools.combine import subset
+    from datagen.shards.tools.selection import Selection
 
     _tell(subset(dataset, out, Selection.parse(where), samples_per_shard=samples_per_shard), json_output)
 

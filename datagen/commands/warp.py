@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from datagen.commands.options import JsonOption, print_json, table
-from datagen.errors import InputError
+from datagen.commands.options import JsonOption
+from datagen.common.console import print_json, table
+from datagen.common.errors import InputError
 from datagen.manifest import WarpConfig
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def warp_command(
 
     Example: datagen warp scan.obj --unit mm --landmarks landmarks.json --head anny --out runs/scan
     """
-    from datagen.flows.single import RegistrationFile, warp_scan
+    from datagen.flows.one_scan import RegistrationFile, warp_scan
 
     named = (registration_head, registration_head_root, topology, topology_landmarks)
     if registration is None and any(option is not None for option in named):
@@ -110,7 +111,7 @@ def _plain(value: float) -> str:
 def _print_backends(asked: bool) -> None:
     if not asked:
         return
-    from datagen.render.backends import backend_notes
+    from datagen.render.registry import backend_notes
 
     table(list(backend_notes().items()))
     raise typer.Exit
@@ -134,7 +135,7 @@ def render_command(
     Example: datagen render runs/demo/warps/s000/performance/000000 --cameras
     runs/demo/captures/s000/performance --out maps
     """
-    from datagen.flows.single import render_warp
+    from datagen.flows.one_scan import render_warp
 
     written = render_warp(warp_folder, cameras, out, names=camera, backend=backend)
     if json_output:

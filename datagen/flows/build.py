@@ -9,27 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from datagen.flows.bridge_stage import bridge_of, bridged_topologies, make_bridge, plan_bridges, remove_stale_bridges
-from datagen.flows.claim import check_folder, check_room
-from datagen.flows.finish_stage import finish_dataset, refresh_report, remove_stale_warps
-from datagen.flows.heads import prepared_head
-from datagen.flows.layout import BuildLayout
-from datagen.flows.lock import build_lock
-from datagen.flows.person_stage import learn_person, learns_person, plan_persons
+from datagen.common.files import atomic_write_bytes, build_lock
+from datagen.common.progress import StageProgress
+from datagen.flows.build_folder import check_folder, check_room
 from datagen.flows.planning import BuildPlan, chunks, head_root, plan_build
-from datagen.flows.prefect_runner import prefect_session, require_api_for_dask, run_as_flow
-from datagen.flows.progress import StageProgress
-from datagen.flows.render_stage import render_shard
-from datagen.flows.runners import Result, RunnerConfig, SerialRunner, StageRunner, Task
-from datagen.flows.shard_stage import ShardPlan, plan_shards
-from datagen.flows.simulate_stage import SimulateTask, simulate
+from datagen.flows.runners.prefect import prefect_session, require_api_for_dask, run_as_flow
+from datagen.flows.runners.serial import Result, RunnerConfig, SerialRunner, StageRunner, Task
+from datagen.flows.stages.bridge import bridge_of, bridged_topologies, make_bridge, plan_bridges, remove_stale_bridges
+from datagen.flows.stages.finish import finish_dataset, refresh_report, remove_stale_warps
+from datagen.flows.stages.person import learn_person, learns_person, plan_persons
+from datagen.flows.stages.render import render_shard
+from datagen.flows.stages.shards import ShardPlan, plan_shards
+from datagen.flows.stages.simulate import SimulateTask, simulate
+from datagen.flows.stages.warp import WarpTask, warp_sequence
 from datagen.flows.survey import is_warped
-from datagen.flows.warp_stage import WarpTask, warp_sequence
+from datagen.flows.worker import prepared_head
 from datagen.heads.base import HeadModel
+from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
-from datagen.render.backends import make_renderer
+from datagen.render.registry import make_renderer
 from datagen.shards import VerifyReport, unit_is_complete
-from datagen.shards.atomic import atomic_write_bytes
 
 # Seconds to a minute: long enough to pay for a task, short enough to show progress.
 FRAMES_PER_TASK = 4
@@ -88,7 +87,7 @@ def build(
 
     Raises
     ------
-    datagen.errors.CanonfaceError
+    datagen.common.errors.CanonfaceError
         If the manifest does not fit the captures, no frame can be stored, the disk refuses, another build is at work
         in ``out``, ``out`` holds other files or the build of another dataset, or a service the runner needs is missing.
     """

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datagen.errors import CanonfaceError
-from datagen.flows.progress import StageProgress
+from datagen.common.errors import CanonfaceError
+from datagen.common.progress import StageProgress
 from datagen.sources.frame import CaptureSource, SequenceKey
 
 

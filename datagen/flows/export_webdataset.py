@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import DatasetError
-from datagen.flows.guard import disk_refusals
+from datagen.common.errors import DatasetError
+from datagen.common.files import disk_refusals
 from datagen.shards import SPLITS, Dataset, atomic_write_bytes, open_dataset
 from datagen.shards.plan import canonical_json
 from datagen.shards.schema import CANONICAL_LEVELS, CONFIDENCE_LEVELS, NORMAL_LEVELS, VERDICTS

@@ -9,18 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
+from datagen.common.files import atomic_write_bytes, disk_refusals
 from datagen.flows.framing import framing_points
-from datagen.flows.guard import disk_refusals
-from datagen.flows.heads import shared_head
-from datagen.flows.render_stage import surface_of
-from datagen.flows.single import PICTURE_PX, chosen_cameras, staged_folder
+from datagen.flows.one_scan import PICTURE_PX, chosen_cameras, staged_folder
+from datagen.flows.stages.render import surface_of
+from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.manifest import RenderConfig
-from datagen.render.flow import Flow
-from datagen.shards.atomic import atomic_write_bytes
+from datagen.render.motion import Flow
 from datagen.warp.result import Warp
-from datagen.warp.store import read_warp
+from datagen.warp.storage import read_warp
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,14 @@ def flow_of_pair(
 
     Raises
     ------
-    datagen.errors.InputError
+    datagen.common.errors.InputError
         If a file is missing or broken, the warps are of different canonical spaces, or there is no camera of that
         name.
     """
-    from datagen.audit.flow_pictures import flow_row
+    from datagen.audit.motion_pictures import flow_row
     from datagen.audit.pictures import write_png
-    from datagen.render.backends import make_renderer
-    from datagen.render.flow import view_flow
+    from datagen.render.motion import view_flow
+    from datagen.render.registry import make_renderer
 
     warps = read_warp(first), read_warp(second)
     if warps[0].space != warps[1].space:

@@ -1,15 +1,20 @@
-"""The record that says a frame's warp, a bridge or a person is finished, what it was made of, and with which bytes."""
+"""The record that says a result is finished, of what it was made, and with which bytes; and results read late."""
 
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, ClassVar, Generic, TypeVar
 
-from datagen.flows.layout import RECORD
-from datagen.shards.atomic import atomic_write_bytes
+from datagen.common.errors import InputError
+from datagen.common.files import atomic_write_bytes
+from datagen.heads.base import HeadTemplate
+from datagen.layout import RECORD
 from datagen.shards.ledger import FileDigest, digest_file
 from datagen.shards.plan import canonical_json, sha256_text
 
@@ -59,7 +64,7 @@ def write_frame_record(folder: Path, record: FrameRecord) -> None:
 
     Raises
     ------
-    datagen.errors.StorageError
+    datagen.common.errors.StorageError
         If the disk refuses.
     """
     atomic_write_bytes(folder / RECORD, (canonical_json(record.to_json()) + "\n").encode())
@@ -104,3 +109,55 @@ def clear_folder(folder: Path) -> None:
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileDigest]:
     """Digest the named files of a folder."""
     return {name: digest_file(folder / name) for name in names}
+
+
+T = TypeVar("T")
+_LOCK = Lock()
+
+
+@dataclass(frozen=True)
+class Stored(Generic[T]):
+    """Something by where it lies and what it was made of; small, so that it travels to any worker.
+
+    Attributes
+    ----------
+    folder : Path
+    key : str
+        Content key.
+    """
+
+    folder: Path
+    key: str
+
+    what: ClassVar[str]
+
+    @staticmethod
+    @abstractmethod
+    def read(folder: Path, template: HeadTemplate) -> Any:
+        """Read it from its folder."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it lies whole on disk."""
+        return finished_record(self.folder, self.key) is not None
+
+    def open(self, template: HeadTemplate) -> T:
+        """Read it, once per process.
+
+        Raises
+        ------
+        datagen.common.errors.InputError
+            If it is missing or broken.
+        """
+        with _LOCK:
+            opened: T = _opened(self, template)
+        return opened
+
+
+@lru_cache(maxsize=24)
+def _opened(stored: Stored[Any], template: HeadTemplate) -> Any:
+    if not stored.finished:
+        raise InputError(
+            f"the {stored.what} {stored.folder} is not whole", "its record and files", "Run the same command again"
+        )
+    return stored.read(stored.folder, template)

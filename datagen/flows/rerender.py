@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from datagen.errors import InputError
-from datagen.flows.blas import use_one_blas_thread
-from datagen.flows.heads import prepared_head
-from datagen.flows.layout import BuildLayout
+from datagen.common.blas import use_one_blas_thread
+from datagen.common.errors import InputError
 from datagen.flows.planning import head_root, plan_build
-from datagen.flows.render_stage import ShardSamples
-from datagen.flows.shard_stage import ShardTask, plan_shards
+from datagen.flows.stages.render import ShardSamples
+from datagen.flows.stages.shards import ShardTask, plan_shards
+from datagen.flows.worker import prepared_head
+from datagen.layout import BuildLayout
 from datagen.manifest import parse_manifest
-from datagen.render.backends import make_renderer
+from datagen.render.registry import make_renderer
 from datagen.shards import Dataset, open_dataset
 from datagen.shards.encode import Row, encode_samples
 from datagen.shards.ledger import read_record

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from datagen.errors import InputError
-from datagen.flows.bridge_stage import bridge_of, plan_bridges
-from datagen.flows.layout import BuildLayout
-from datagen.flows.person_stage import StoredPerson, finished_person, plan_persons
+from datagen.common.errors import InputError
 from datagen.flows.planning import BuildPlan, open_captures
-from datagen.flows.warp_stage import FrameKeys, frame_state
+from datagen.flows.stages.bridge import bridge_of, plan_bridges
+from datagen.flows.stages.person import StoredPerson, finished_person, plan_persons
+from datagen.flows.stages.warp import FrameKeys, frame_state
 from datagen.heads.base import HeadModel
+from datagen.layout import BuildLayout
 from datagen.sources.frame import SequenceKey
 
 

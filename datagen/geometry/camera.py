@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import CameraError
+from datagen.common.errors import CameraError
 
 ROTATION_TOLERANCE = 1e-4
 

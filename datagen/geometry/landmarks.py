@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import LandmarkError
+from datagen.common.errors import LandmarkError
 from datagen.geometry.units import metres_per
 
 SCHEME_SIZES = {"ibug68": 68}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import MeshError
+from datagen.common.errors import MeshError
 
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.integer]

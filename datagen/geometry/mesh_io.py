@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import MeshError
+from datagen.common.errors import MeshError
 from datagen.geometry.mesh import Mesh, validate_mesh
 from datagen.geometry.units import metres_per
 
@@ -85,10 +85,10 @@ def write_ply(
     ------
     MeshError
         If the colours do not belong to the vertices.
-    datagen.errors.StorageError
+    datagen.common.errors.StorageError
         If the disk refuses.
     """
-    from datagen.shards.atomic import atomic_write_bytes
+    from datagen.common.files import atomic_write_bytes
 
     atomic_write_bytes(path, ply_bytes(mesh, colours, precision=precision))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 
 METRES_PER_UNIT = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "in": 0.0254}
 

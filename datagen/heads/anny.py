@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import DependencyError
+from datagen.common.errors import DependencyError
 from datagen.heads.base import HeadTemplate
 from datagen.heads.labelling import label_regions
 from datagen.heads.linear import checked_vector

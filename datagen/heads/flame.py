@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import DependencyError, InputError
+from datagen.common.errors import DependencyError, InputError
 from datagen.heads.base import HeadTemplate
 from datagen.heads.labelling import label_regions
 from datagen.heads.linear import checked_vector

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 from datagen.heads.base import HeadTemplate
 from datagen.heads.labelling import label_regions
 from datagen.heads.linear import LinearHead

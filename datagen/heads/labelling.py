@@ -8,11 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.arrays import F64, Bools
 from datagen.heads.regions import REGIONS
 
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
-Pair = tuple[BoolArray, BoolArray]
+Pair = tuple[Bools, Bools]
 
 # Shares of the distance between the outer eye corners (about 90 mm).
 EYE_MARGIN = 0.13
@@ -25,7 +24,7 @@ HAIRLINE = 0.85  # of the distance between brows and nose base, above the brows
 JAW_RIGHT, JAW_LEFT = 0, 16
 
 
-def inside_polygon(points: FloatArray, polygon: FloatArray) -> BoolArray:
+def inside_polygon(points: F64, polygon: F64) -> Bools:
     """Return whether each of ``points`` (N, 2) lies inside the simple ``polygon`` (K, 2): even-odd rule."""
     x, y = points[:, 0, None], points[:, 1, None]
     a, b = polygon, np.roll(polygon, -1, axis=0)
@@ -35,7 +34,7 @@ def inside_polygon(points: FloatArray, polygon: FloatArray) -> BoolArray:
     return np.asarray((crosses & (x < at)).sum(axis=1) % 2 == 1)
 
 
-def distance_to_line(points: FloatArray, line: FloatArray, closed: bool = False) -> tuple[FloatArray, FloatArray]:
+def distance_to_line(points: F64, line: F64, closed: bool = False) -> tuple[F64, F64]:
     """Return the distance of ``points`` (N, D) to the polyline ``line`` (K, D), (N,), and the nearest points (N, D)."""
     a = line if closed else line[:-1]
     b = np.roll(line, -1, axis=0) if closed else line[1:]
@@ -48,7 +47,7 @@ def distance_to_line(points: FloatArray, line: FloatArray, closed: bool = False)
     return gap[rows, best], nearest[rows, best]
 
 
-def ears_from_landmarks(vertices: FloatArray, landmarks: FloatArray) -> Pair:
+def ears_from_landmarks(vertices: F64, landmarks: F64) -> Pair:
     """Return the right and left ear (V,) bool: what stands out beside the head behind the jaw's upper end."""
     unit = np.linalg.norm(landmarks[36] - landmarks[45])
     masks = []
@@ -64,13 +63,13 @@ def ears_from_landmarks(vertices: FloatArray, landmarks: FloatArray) -> Pair:
 
 
 def label_regions(
-    vertices: FloatArray,
-    landmarks: FloatArray,
+    vertices: F64,
+    landmarks: F64,
     *,
-    opening: FloatArray,
+    opening: F64,
     faces: npt.NDArray[np.integer],
     eyeballs: Pair,
-    interior: BoolArray,
+    interior: Bools,
     ears: Pair | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Label every vertex of a template.
@@ -147,19 +146,19 @@ def label_regions(
     return labels
 
 
-def _brow_line(p: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _brow_line(p: F64) -> tuple[F64, F64]:
     x = np.abs(np.concatenate([p[17:22], p[22:27]])[:, 0])
     order = np.argsort(x)
     return x[order], np.concatenate([p[17:22], p[22:27]])[order, 1]
 
 
-def _below_jaw(vertices: FloatArray, p: FloatArray, margin: float) -> BoolArray:
+def _below_jaw(vertices: F64, p: F64, margin: float) -> Bools:
     """Whether a vertex lies under or behind the jaw's contour."""
     _, nearest = distance_to_line(vertices, p[:17])
     return np.asarray((vertices - nearest) @ np.array([0.0, -0.78, -0.62]) > margin)
 
 
-def _nose_outline(p: FloatArray, unit: float) -> FloatArray:
+def _nose_outline(p: F64, unit: float) -> F64:
     """Polygon (K, 2) around the nose in the frontal plane: bridge, wings, base."""
     ala = ALA_MARGIN * unit
     half = 0.5 * np.abs(p[[39, 42], 0] - p[27, 0]).mean()
@@ -175,9 +174,9 @@ def _nose_outline(p: FloatArray, unit: float) -> FloatArray:
 
 def _label_lips(
     labels: npt.NDArray[np.uint8],
-    vertices: FloatArray,
-    p: FloatArray,
-    opening: FloatArray,
+    vertices: F64,
+    p: F64,
+    opening: F64,
     faces: npt.NDArray[np.integer],
     unit: float,
 ) -> None:
@@ -198,6 +197,6 @@ def _label_lips(
     labels[np.unique(faces[mixed])] = REGIONS["cheeks"]
 
 
-def opening_at(vertices: FloatArray, opening: FloatArray, point: FloatArray) -> float:
+def opening_at(vertices: F64, opening: F64, point: F64) -> float:
     """Return how far the vertex nearest to ``point`` moves down with the jaw."""
     return float(opening[np.linalg.norm(vertices - point, axis=1).argmin()])

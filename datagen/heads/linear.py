@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 from datagen.heads.base import HeadTemplate
 
 

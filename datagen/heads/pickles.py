@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 
 SAFE_GLOBALS = {
     "builtins": {"object", "dict", "list", "set", "tuple", "str", "bytes", "int", "float", "bool"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datagen.errors import InputError, ManifestError
+from datagen.common.errors import InputError, ManifestError
 from datagen.heads.base import HeadModel
 
 HEAD_NAMES = ("anny", "ict", "flame")

@@ -1,1 +1,1 @@
-"""Ground-truth maps from meshes, and shading of simulated images (floor 3)."""
+"""Ground-truth maps of surfaces that carry canonical coordinates: one contract, four backends (floor 4)."""

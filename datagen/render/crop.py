@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from datagen.errors import CameraError
+from datagen.common.errors import CameraError
 from datagen.geometry.camera import Camera, check_image_size
-from datagen.render.backends.inputs import NEAR_M
+from datagen.render.inputs import NEAR_M
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def head_crop(
 
     Raises
     ------
-    datagen.errors.CameraError
+    datagen.common.errors.CameraError
         If a point lies behind the camera or is not finite, there are no points, they all project to one place, or
         resolution or margin is not positive.
     """
@@ -151,7 +151,7 @@ def crop_image(image: npt.NDArray[np.uint8], box: CropBox, resolution: int) -> n
 
     Raises
     ------
-    datagen.errors.CameraError
+    datagen.common.errors.CameraError
         If the resolution contradicts the box, the image is not (H, W, 3) uint8, or the box misses it altogether.
     """
     check_image_size(box.camera, (resolution, resolution), "the crop")

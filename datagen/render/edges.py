@@ -15,11 +15,86 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.arrays import I32
 from datagen.geometry.camera import Camera
-from datagen.render.backends.inputs import NEAR_M
-from datagen.render.backends.numba_kernels import facing, project
-from datagen.render.edges_kernel import STEP_M, contours, mark_edges
-from datagen.render.edges_topology import mesh_edges
+from datagen.render.inputs import NEAR_M
+from datagen.render.numba.edges_kernel import STEP_M, contours, mark_edges
+from datagen.render.numba.raster_kernel import facing, jit, project
+
+# Up to here insertion sort is the quickest.
+FEW = 64
+
+
+@jit
+def mesh_edges(faces: I32, n_vertices: int) -> tuple[I32, I32]:
+    """Return the edges of a mesh and what lies on either side.
+
+    An edge of more than two triangles is returned once for every two of them that follow each other.
+
+    Parameters
+    ----------
+    faces : (F, 3) int32
+    n_vertices : int
+
+    Returns
+    -------
+    ends : (E, 2) int32
+        Vertices, lower index first.
+    sides : (E, 2) int32
+        Twice the triangle's index, plus 1 where it runs along the edge from the lower vertex to the higher; -1 in
+        the second column where there is no second triangle.
+    """
+    start = np.zeros(n_vertices + 1, np.int64)
+    for f in range(len(faces)):
+        for k in range(3):
+            a, b = faces[f, k], faces[f, (k + 1) % 3]
+            if a != b:
+                start[min(a, b) + 1] += 1
+    for i in range(n_vertices):
+        start[i + 1] += start[i]
+    total = start[n_vertices]
+    # Per lower vertex: the higher one in the upper bits, triangle and direction in the lower.
+    codes, cursor = np.empty(total, np.int64), start[:-1].copy()
+    for f in range(len(faces)):
+        for k in range(3):
+            a, b = faces[f, k], faces[f, (k + 1) % 3]
+            if a != b:
+                low, high = min(a, b), max(a, b)
+                codes[cursor[low]] = (np.int64(high) << 32) | (2 * f + (1 if a < b else 0))
+                cursor[low] += 1
+    ends, sides = np.empty((total, 2), np.int32), np.empty((total, 2), np.int32)
+    count = 0
+    for low in range(n_vertices):
+        first, last = start[low], start[low + 1]
+        _sort(codes[first:last])
+        i = first
+        while i < last:
+            high = codes[i] >> 32
+            j = i + 1
+            while j < last and codes[j] >> 32 == high:
+                j += 1
+            for k in range(i, max(i + 1, j - 1)):
+                ends[count, 0], ends[count, 1] = low, high
+                sides[count, 0] = codes[k] & 0xFFFFFFFF
+                sides[count, 1] = codes[k + 1] & 0xFFFFFFFF if k + 1 < j else -1
+                count += 1
+            i = j
+    return ends[:count].copy(), sides[:count].copy()
+
+
+@jit
+def _sort(codes):  # type: ignore[no-untyped-def]
+    # A vertex has a handful of edges, but the hub of a fan may have any number.
+    if len(codes) > FEW:
+        codes[:] = np.sort(codes)
+        return
+    for i in range(1, len(codes)):
+        code, j = codes[i], i - 1
+        while j >= 0 and codes[j] > code:
+            codes[j + 1] = codes[j]
+            j -= 1
+        codes[j + 1] = code
+
 
 __all__ = ["STEP_M", "MeshEdges", "Projection", "edge_maps"]
 
@@ -33,7 +108,7 @@ class MeshEdges:
     ends : (E, 2) int32
         Vertices.
     sides : (E, 2) int32
-        Triangles with their direction along the edge; see :func:`datagen.render.edges_topology.mesh_edges`.
+        Triangles with their direction along the edge; see :func:`datagen.render.edges.mesh_edges`.
     """
 
     ends: npt.NDArray[np.int32]
@@ -73,7 +148,7 @@ class Projection:
     homogeneous : (N, 3) float64
         Pixels times z, and z in metres.
     screen : (N, 2) int32
-        Snapped pixels; see :func:`datagen.render.backends.numba_kernels.project`.
+        Snapped pixels; see :func:`datagen.render.numba.raster_kernel.project`.
     inverse_z : (N,) float64
     front : (F,) uint8
         1 where a triangle's corners run counter-clockwise to the viewer.
@@ -152,7 +227,7 @@ def padded_edge_map(
 
 
 def view_contours(edges: MeshEdges, projection: Projection) -> npt.NDArray[np.float64]:
-    """Return the contours and borders of one view; see :func:`datagen.render.edges_kernel.contours`."""
+    """Return the contours and borders of one view; see :func:`datagen.render.numba.edges_kernel.contours`."""
     return contours(
         edges.ends,
         edges.sides,

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import MeshError
+from datagen.common.errors import MeshError
 from datagen.geometry.camera import Camera
+from datagen.render.contract import Fragments, Renderer, SurfaceAttributes, ViewMaps
 from datagen.render.edges import MeshEdges, Projection, padded_edge_map
-from datagen.render.maps_kernel import interpolate_view, pack_surface
-from datagen.render.protocol import Fragments, Renderer, SurfaceAttributes, ViewMaps
+from datagen.render.numba.maps_kernel import interpolate_view, pack_surface
 
 # Maps and datasets hold regions as 8 bits.
 LAST_REGION = 255
@@ -32,7 +32,7 @@ def render_views(
     surface : SurfaceAttributes
     cameras : sequence of Camera
     renderer : Renderer
-        From :func:`datagen.render.backends.make_renderer`.
+        From :func:`datagen.render.registry.make_renderer`.
     hide_back_faces : bool
         Where the nearest surface shows its back, the pixel holds no surface. Right for scans: there the camera looks
         through a hole at the inside of the head, while the image shows skin.
@@ -44,9 +44,9 @@ def render_views(
 
     Raises
     ------
-    datagen.errors.MeshError
+    datagen.common.errors.MeshError
         If the mesh is empty, not finite or inconsistent, or an attribute does not have one value per vertex.
-    datagen.errors.CameraError
+    datagen.common.errors.CameraError
         If a camera is not valid.
     """
     check_attributes(surface)
@@ -99,7 +99,7 @@ def maps_from_fragments(
 
 
 def packed_surface(surface: SurfaceAttributes) -> tuple[npt.NDArray[Any], ...]:
-    """Return the tables of a surface that all its views share; see :func:`datagen.render.maps_kernel.resolve_view`."""
+    """Return the tables of a surface that all its views share, as ``maps_kernel.resolve_view`` takes them."""
     tables = pack_surface(
         np.ascontiguousarray(surface.vertices, np.float64),
         np.ascontiguousarray(surface.faces, np.int32),
@@ -132,7 +132,7 @@ def check_attributes(surface: SurfaceAttributes) -> None:
 
     Raises
     ------
-    datagen.errors.MeshError
+    datagen.common.errors.MeshError
     """
     n = len(surface.vertices)
     expected = {"canonical": ((n, 3), "fiu"), "confidence": ((n,), "fiu"), "region": ((n,), "iu")}

@@ -3,7 +3,7 @@
 The errors are re-exported for the trainer, which imports nothing else of ``datagen``.
 """
 
-from datagen.errors import (
+from datagen.common.errors import (
     CanonfaceError,
     CheckpointError,
     CorruptDatasetError,
@@ -13,20 +13,19 @@ from datagen.errors import (
     ManifestError,
     StorageError,
 )
-from datagen.shards.atomic import atomic_write_bytes
+from datagen.common.files import atomic_write_bytes
+from datagen.shards.dataset import Dataset, Split, open_dataset
 from datagen.shards.finish import finalise
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import ShardRecord, list_records, read_record, unit_is_complete
 from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units
-from datagen.shards.provenance import sample_provenance
-from datagen.shards.reader import Dataset, open_dataset
 from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, SPLITS, Sample
-from datagen.shards.split import Split
-from datagen.shards.statistics import stats
-from datagen.shards.stream import ShardStream, StreamBatch
-from datagen.shards.stream_config import StreamConfig
-from datagen.shards.stream_mix import StreamMix, check_same_space
-from datagen.shards.verify import Problem, VerifyReport, verify_dataset
+from datagen.shards.stream.config import StreamConfig
+from datagen.shards.stream.mix import StreamMix, check_same_space
+from datagen.shards.stream.stream import ShardStream, StreamBatch
+from datagen.shards.tools.provenance import sample_provenance
+from datagen.shards.tools.statistics import stats
+from datagen.shards.tools.verify import Problem, VerifyReport, verify_dataset
 from datagen.shards.writer import write_unit
 
 __all__ = [

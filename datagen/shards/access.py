@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import MissingObjectError, StorageError
+from datagen.common.errors import MissingObjectError, StorageError
 from datagen.shards.chunks import ChunkError, ShardIndex, check_crc, decode_into, index_bytes, parse_index
 from datagen.shards.chunks import plain_array as _plain_array
 from datagen.shards.store import LocalStore, Store

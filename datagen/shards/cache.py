@@ -11,9 +11,9 @@ from pathlib import Path
 
 import google_crc32c
 
-from datagen.errors import InputError
-from datagen.shards.atomic import storage_errors
-from datagen.shards.reader import Dataset
+from datagen.common.errors import InputError
+from datagen.common.files import storage_errors
+from datagen.shards.dataset import Dataset
 from datagen.shards.store import LocalStore, Store
 
 _CRC_BYTES = 4

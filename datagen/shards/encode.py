@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import (
     ARRAYS,

@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from datagen.errors import StorageError
+from datagen.common.errors import StorageError
+from datagen.common.files import atomic_write_bytes, fsync_folder, is_temporary, make_folders, storage_errors
 from datagen.shards.access import ChunkReader
-from datagen.shards.atomic import atomic_write_bytes, fsync_folder, is_temporary, make_folders, storage_errors
+from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.index import IndexTables, index_problems
 from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, record_key, unit_files
 from datagen.shards.metadata import ROOT_METADATA, group_metadata, metadata_bytes, plan_documents, root_attributes
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
-from datagen.shards.reader import Dataset, open_dataset
 from datagen.shards.schema import SPLITS
 from datagen.shards.store import LocalStore
 from datagen.shards.writer import STAGING

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import CorruptDatasetError
+from datagen.common.errors import CorruptDatasetError
 from datagen.shards.access import ChunkReader
 from datagen.shards.chunks import ChunkError
 from datagen.shards.metadata import chunk_path

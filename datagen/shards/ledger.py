@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen.errors import CorruptDatasetError, MissingObjectError, StorageError
-from datagen.shards.atomic import is_temporary
+from datagen.common.errors import CorruptDatasetError, MissingObjectError, StorageError
+from datagen.common.files import is_temporary
 from datagen.shards.metadata import chunk_path, metadata_bytes
 from datagen.shards.plan import ENCODING_VERSION, ShardUnit
 from datagen.shards.schema import ARRAYS

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import Blosc, blosc
 
-from datagen.errors import StorageError
+from datagen.common.errors import StorageError
 from datagen.shards.chunks import EMPTY, ChunkError, check_crc, decode_into
 from datagen.shards.metadata import is_map
 from datagen.shards.plan import DatasetPlan, ShardUnit

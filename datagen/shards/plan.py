@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 from datagen.shards.schema import DEFAULT_DEPTH_SCALE, DEFAULT_IMAGE_ERROR, MAX_IMAGE_ERROR, SPLITS
 
 # Raise it whenever the same samples would be stored as other bytes; shards of another version are rewritten.

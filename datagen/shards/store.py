@@ -10,8 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from datagen.errors import DependencyError, InputError, MissingObjectError, StorageError
-from datagen.shards.atomic import atomic_write_bytes, fsync_folder, storage_errors
+from datagen.common.errors import DependencyError, InputError, MissingObjectError, StorageError
+from datagen.common.files import atomic_write_bytes, fsync_folder, storage_errors
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _TIMEOUT_S = 30

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 from datagen.geometry.camera import Camera, validate_camera
 from datagen.geometry.units import metres_per
 from datagen.sources.topology import checked_topology_name

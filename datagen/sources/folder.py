@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import InputError, MeshError
+from datagen.common.errors import InputError, MeshError
 from datagen.geometry.camera import Camera, check_image_size
 from datagen.geometry.landmarks import Landmarks, read_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale

@@ -14,12 +14,12 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
+from datagen.common.files import fsync_folder, make_folders, storage_errors
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks, write_landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.geometry.mesh_io import ply_bytes
-from datagen.shards.atomic import fsync_folder, make_folders, storage_errors
 from datagen.sources.capture_file import (
     CAPTURE_FILE,
     CAPTURE_FORMAT,
@@ -99,7 +99,7 @@ class SequenceWriter:
         ------
         InputError
             If the frames are out of order or a registration comes without its head model's name.
-        datagen.errors.StorageError
+        datagen.common.errors.StorageError
             If the disk refuses.
         """
         if self._frames and frame <= self._frames[-1]:

@@ -114,7 +114,7 @@ class CaptureSource(Protocol):
 
         Raises
         ------
-        datagen.errors.InputError
+        datagen.common.errors.InputError
             If anything the frame needs is missing or broken.
         """
         ...
@@ -128,7 +128,7 @@ class CaptureSource(Protocol):
 
         Raises
         ------
-        datagen.errors.InputError
+        datagen.common.errors.InputError
             If there is none of that name, or it is broken.
         """
         ...

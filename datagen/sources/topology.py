@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import InputError, LandmarkError
+from datagen.common.errors import InputError, LandmarkError
+from datagen.common.files import atomic_write_bytes
 from datagen.geometry.landmarks import Landmarks, declared_unit, landmark_bytes, read_landmarks, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh
 from datagen.geometry.mesh_io import ply_bytes, read_mesh
 from datagen.heads.base import HeadTemplate
 from datagen.heads.registry import HEAD_NAMES
-from datagen.shards.atomic import atomic_write_bytes
 
 FOLDER = "topologies"
 MESH_SUFFIXES = (".ply", ".obj", ".npz")
@@ -138,7 +138,7 @@ def write_topology(root: Path, topology: Topology) -> None:
 
     Raises
     ------
-    datagen.errors.StorageError
+    datagen.common.errors.StorageError
         If the disk refuses.
     """
     folder = root / FOLDER

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 from datagen.sources.frame import SequenceKey
 
 

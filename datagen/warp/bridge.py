@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import MeshError, WarpError
+from datagen.common.arrays import F64, Bools
+from datagen.common.errors import MeshError, WarpError
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, compact, vertex_normals
 from datagen.geometry.space import MM_PER_M
@@ -25,9 +26,6 @@ from datagen.warp.personal import SequencePrior
 from datagen.warp.result import Verdict, Warp
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import Surface
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 # Part of every bridge's key, with the engine's own version: a change here makes stored bridges stale.
 BRIDGE_VERSION = 2
@@ -79,11 +77,11 @@ class Bridge:
     template: HeadTemplate
     source: str
     source_digest: str
-    neutral: FloatArray
+    neutral: F64
     corners: npt.NDArray[np.int32]
-    barycentric: FloatArray
-    offset: FloatArray
-    valid: BoolArray
+    barycentric: F64
+    offset: F64
+    valid: Bools
     canonical: npt.NDArray[np.float32]
     confidence: npt.NDArray[np.float32]
     region: npt.NDArray[np.uint8]
@@ -98,7 +96,7 @@ class Bridge:
     def _extension(self) -> SmoothExtension:
         return SmoothExtension(self.neutral, self.template.faces, self.valid)
 
-    def carry(self, source_vertices: npt.NDArray[np.floating]) -> FloatArray:
+    def carry(self, source_vertices: npt.NDArray[np.floating]) -> F64:
         """Return the template's vertices (V, 3) float64 for a face in the source topology, in that face's frame.
 
         Vertices with a counterpart follow their triangle. The others follow the best similarity of those, plus the
@@ -248,7 +246,7 @@ def bridge_key(topology: Topology, template: HeadTemplate) -> dict[str, object]:
     }
 
 
-def _figures(topology: Topology, template: HeadTemplate, on_surface: FloatArray, valid: BoolArray) -> dict[str, float]:
+def _figures(topology: Topology, template: HeadTemplate, on_surface: F64, valid: Bools) -> dict[str, float]:
     marks = topology.landmarks
     apart = np.linalg.norm(template.landmarks(on_surface)[marks.indices] - marks.points, axis=1) * MM_PER_M
     return {
@@ -276,7 +274,7 @@ def _skin_of(topology: Topology) -> tuple[Mesh, npt.NDArray[np.int64]]:
     return compact(topology.vertices, faces)
 
 
-def _control_vertices(template: HeadTemplate, warp: Warp) -> tuple[FloatArray, FloatArray]:
+def _control_vertices(template: HeadTemplate, warp: Warp) -> tuple[F64, F64]:
     """Return template vertices (V, 3) that subdivide to the registered surface, and where they lie on it (V, 3).
 
     The warp gives the fine template; a registration gives the coarse one, from which the fine one is subdivided.
@@ -292,7 +290,7 @@ def _control_vertices(template: HeadTemplate, warp: Warp) -> tuple[FloatArray, F
     return np.asarray(controls, np.float64), registered[:n]
 
 
-def _feet(surface: Surface, points: FloatArray, normals: FloatArray) -> tuple[npt.NDArray[np.int64], FloatArray]:
+def _feet(surface: Surface, points: F64, normals: F64) -> tuple[npt.NDArray[np.int64], F64]:
     """Return triangle (V,) and weights (V, 3) of the closest surface point that faces the same way, if one is near."""
     from scipy.spatial import cKDTree
 
@@ -314,13 +312,13 @@ def _feet(surface: Surface, points: FloatArray, normals: FloatArray) -> tuple[np
     return face, barycentric
 
 
-def _at_border(surface: Surface, face: npt.NDArray[np.int64], barycentric: FloatArray) -> BoolArray:
+def _at_border(surface: Surface, face: npt.NDArray[np.int64], barycentric: F64) -> Bools:
     """Whether points (V,) lie on the surface's very edge: nearest for want of surface, not because it is there."""
     on_edge = np.einsum("vc,vc->v", barycentric, surface.border[surface.faces[face]].astype(np.float64))
     return np.asarray(on_edge > 1 - EDGE_TOLERANCE)
 
 
-def _triangle_frames(corners: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _triangle_frames(corners: F64) -> tuple[F64, F64]:
     """Return orthonormal frames (V, 3, 3), axes in columns, and the square root of the area (V,) of triangles."""
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     normal = np.cross(first, second)

@@ -11,10 +11,9 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.sparse.csgraph import dijkstra
 
+from datagen.common.arrays import F64
 from datagen.geometry.mesh import normalised, unique_edges
 from datagen.heads.regions import mask_of
-
-FloatArray = npt.NDArray[np.float64]
 
 # Rays start this far off the surface, so that they do not hit the triangle they leave.
 LIFT_M = 0.0002
@@ -30,7 +29,7 @@ def distance_ahead(
     vertices: npt.NDArray[np.floating],
     faces: npt.NDArray[np.integer],
     directions: npt.NDArray[np.floating],
-) -> FloatArray:
+) -> F64:
     """Return how far each vertex sees along its direction before it meets the surface itself.
 
     Along the outward normal this is the air in a nostril or between lips; along the inward one the thickness, the
@@ -58,7 +57,7 @@ def distance_ahead(
 
 
 def inside_nostrils(
-    vertices: FloatArray, faces: npt.NDArray[np.integer], normals: FloatArray, regions: npt.NDArray[np.uint8]
+    vertices: F64, faces: npt.NDArray[np.integer], normals: F64, regions: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.bool_]:
     """Return (N,) bool: skin of the nose that faces other skin across less air than a nostril is wide.
 
@@ -75,9 +74,7 @@ def inside_nostrils(
     return mask_of(regions, ("nose",)) & (distance_ahead(vertices, faces, normals) < NOSTRIL_AIR_M)
 
 
-def local_feature_size(
-    vertices: FloatArray, faces: npt.NDArray[np.integer], normals: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def local_feature_size(vertices: F64, faces: npt.NDArray[np.integer], normals: F64) -> tuple[F64, F64]:
     """Return how far a point may be raised from each vertex before it is nearer to another part of the surface.
 
     The radius of the largest ball that touches the vertex from one side, and nothing else: from rays in a cone round
@@ -113,7 +110,7 @@ def local_feature_size(
     return sizes[0], sizes[1]
 
 
-def _cone(axis: FloatArray) -> Iterator[tuple[FloatArray, float]]:
+def _cone(axis: F64) -> Iterator[tuple[F64, float]]:
     """Yield directions (N, 3) round ``axis`` (N, 3), with the cosine of their angle to it."""
     yield axis, 1.0
     helper = np.where(np.abs(axis[:, :1]) < 0.6, [[1.0, 0, 0]], [[0, 1.0, 0]])
@@ -124,7 +121,7 @@ def _cone(axis: FloatArray) -> Iterator[tuple[FloatArray, float]]:
         yield CONE_COSINE * axis + np.sqrt(1 - CONE_COSINE**2) * sideways, CONE_COSINE
 
 
-def _grown(size: FloatArray, edges: npt.NDArray[np.integer], length: FloatArray) -> FloatArray:
+def _grown(size: F64, edges: npt.NDArray[np.integer], length: F64) -> F64:
     """Return the largest field (N,) below ``size`` that grows no faster than one metre a metre along the edges."""
     n = len(size)
     # One more node, at distance size[i] from vertex i: the field is the shortest way from there.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.arrays import F64
 from datagen.heads.regions import FACE_REGIONS, INTERIOR_REGIONS, mask_of
 from datagen.warp.transport import Transported
-
-FloatArray = npt.NDArray[np.float64]
 
 WITHIN_M = 1e-3
 COSINE_RANGE = (0.3, 0.9)
@@ -45,10 +44,10 @@ WEIGHTS = np.array(
 
 def confidence_features(
     transported: Transported,
-    anchored: FloatArray,
-    spread_m: FloatArray,
+    anchored: F64,
+    spread_m: F64,
     template_faces: npt.NDArray[np.int32],
-) -> FloatArray:
+) -> F64:
     """Return what confidence is made of, (N, F) float64, columns as in :data:`FEATURES`.
 
     How far the point may have slid (the posterior spread of the template there, and the chance that a plane normal
@@ -91,7 +90,7 @@ def confidence_features(
     )
 
 
-def point_confidence(transported: Transported, features: FloatArray) -> npt.NDArray[np.float32]:
+def point_confidence(transported: Transported, features: F64) -> npt.NDArray[np.float32]:
     """Return the confidence (N,) float32 in [0, 1] of every scan vertex; 0 exactly where there is no counterpart.
 
     A stated confidence is the chance that the canonical coordinate is within a millimetre of the truth, as calibrated

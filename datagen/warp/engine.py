@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.arrays import F64
+from datagen.common.blas import one_blas_thread
 from datagen.geometry.landmarks import Landmarks, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh, weld
 from datagen.geometry.space import MM_PER_M
@@ -14,20 +16,17 @@ from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
-from datagen.warp.blas import one_blas_thread
 from datagen.warp.confidence import confidence_features, point_confidence
 from datagen.warp.deform import Start, deform
-from datagen.warp.injectivity import RepairReport, repair
+from datagen.warp.fold_repair import RepairReport, repair
 from datagen.warp.personal import SequencePrior
-from datagen.warp.quality import judge, measure, registration_shift_mm
 from datagen.warp.result import Warp
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.start import begin
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate, prepare_template
 from datagen.warp.transport import transport
-
-FloatArray = npt.NDArray[np.float64]
+from datagen.warp.verdict import judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
 ALGORITHM_VERSION = 5
@@ -136,10 +135,10 @@ class Registered:
     where: npt.NDArray[np.int64]
     turned: bool
     start: Start
-    vertices: FloatArray
-    anchored: FloatArray
+    vertices: F64
+    anchored: F64
     repaired: RepairReport
-    spread_m: FloatArray
+    spread_m: F64
 
 
 @one_blas_thread()
@@ -169,7 +168,7 @@ def register_frame(
     return Registered(template, surface, where, turned, start, registered, anchored, repaired, spread_m)
 
 
-def _landmark_rms_mm(template: HeadTemplate, registered: FloatArray, landmarks: Landmarks | None) -> float | None:
+def _landmark_rms_mm(template: HeadTemplate, registered: F64, landmarks: Landmarks | None) -> float | None:
     if landmarks is None:
         return None
     carried = template.landmarks(registered[: len(template.vertices)])[landmarks.indices]
@@ -177,6 +176,6 @@ def _landmark_rms_mm(template: HeadTemplate, registered: FloatArray, landmarks: 
     return float(np.sqrt(squared.mean())) * MM_PER_M
 
 
-def _head_pose(template: WarpTemplate, registered: FloatArray) -> FloatArray:
+def _head_pose(template: WarpTemplate, registered: F64) -> F64:
     rigid = mask_of(template.regions, RIGID_REGIONS)
     return fit_similarity(template.canonical_m[rigid], registered[rigid]).rigid_matrix()

@@ -9,13 +9,13 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
+from datagen.common.arrays import F64
 from datagen.geometry.mesh import unique_edges
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import INTERIOR_REGIONS, mask_of
-from datagen.warp.operators import cotangent_laplacian
 from datagen.warp.similarity import fit_similarity
+from datagen.warp.template import cotangent_laplacian
 
-FloatArray = npt.NDArray[np.float64]
 # A displacement dies out over about a sixth of this: over centimetres, not over the head.
 WAVELENGTH_M = 0.4
 NEIGHBOURS = 60
@@ -34,7 +34,7 @@ class SmoothExtension:
     known : (V,) bool
     """
 
-    def __init__(self, vertices: FloatArray, faces: npt.NDArray[np.integer], known: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, vertices: F64, faces: npt.NDArray[np.integer], known: npt.NDArray[np.bool_]) -> None:
         laplacian, areas = cotangent_laplacian(vertices, faces)
         mean = float(areas[areas > 0].mean())
         bending = (laplacian.T @ sp.diags(1 / (mean * np.maximum(areas, 0.05 * mean))) @ laplacian).tocsr()
@@ -50,7 +50,7 @@ class SmoothExtension:
             else None
         )
 
-    def __call__(self, displacement: FloatArray) -> FloatArray:
+    def __call__(self, displacement: F64) -> F64:
         """Return displacements (V, 3), those of known vertices unchanged."""
         extended = displacement.copy()
         if self._factor is not None:
@@ -58,7 +58,7 @@ class SmoothExtension:
         return extended
 
 
-def rides_with_skin(template: HeadTemplate, rest: FloatArray, moved: FloatArray) -> FloatArray:
+def rides_with_skin(template: HeadTemplate, rest: F64, moved: F64) -> F64:
     """Return ``moved`` with the separate parts (eyeballs, tongue) carried rigidly by the skin around them.
 
     Parameters

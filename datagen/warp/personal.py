@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import lsq_linear
 
+from datagen.common.arrays import F64
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
-from datagen.warp.morphable import EXPRESSION_SIGMA, MorphableShape, error_modes, linearise, observed_vertices
+from datagen.warp.shape_model import EXPRESSION_SIGMA, MorphableShape, error_modes, linearise, observed_vertices
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.template import WarpTemplate
-
-FloatArray = npt.NDArray[np.float64]
 
 ROUNDS = 12
 # What a registered vertex differs by from the person's shape under the model's expressions.
@@ -41,7 +40,7 @@ class SequencePrior:
     """
 
     head: str
-    neutral: FloatArray
+    neutral: F64
     frames: tuple[int, ...]
 
 
@@ -60,7 +59,7 @@ class Keyframe:
     """
 
     index: int
-    vertices: FloatArray
+    vertices: F64
     anchored: npt.NDArray[np.float64]
 
 
@@ -117,7 +116,7 @@ def learn_neutral(head: HeadModel, template: WarpTemplate, keyframes: Sequence[K
     return SequencePrior(head.template.name, control, tuple(k.index for k in keyframes))
 
 
-def _expression(blend: FloatArray, displacement: FloatArray, weight: FloatArray) -> FloatArray:
+def _expression(blend: F64, displacement: F64, weight: F64) -> F64:
     """Return the bounded ridge solution (E,) for expression weights."""
     root = np.repeat(np.sqrt(weight), 3) / RESIDUAL_SIGMA_M / np.sqrt(3 * weight.size / 300)
     rows = blend.reshape(-1, blend.shape[2]) * root[:, None]

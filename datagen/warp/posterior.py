@@ -12,16 +12,14 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from datagen.common.arrays import F64
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import normalised, vertex_normals
 from datagen.warp.correspond import BackCheck, Gate, Targets, find_targets
-from datagen.warp.modes import farthest_points
-from datagen.warp.morphable import MorphableShape, observed_vertices
+from datagen.warp.shape_model import MorphableShape, farthest_points, observed_vertices
 from datagen.warp.similarity import Similarity
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate
-
-FloatArray = npt.NDArray[np.float64]
 
 # Landmarks differ from the template's by noise and by definition: their own residual says by how much.
 LANDMARK_SIGMA_M = (0.7e-3, 4e-3)
@@ -63,7 +61,7 @@ class PointEvidence:
     """
 
     operator: sp.csr_matrix
-    position: FloatArray
+    position: F64
     sigma_m: tuple[float, float] = LANDMARK_SIGMA_M
 
 
@@ -84,10 +82,10 @@ class ShapeFit:
     """
 
     similarity: Similarity
-    parameters: FloatArray
-    coefficients: FloatArray
-    vertices: FloatArray
-    spread_m: FloatArray
+    parameters: F64
+    coefficients: F64
+    vertices: F64
+    spread_m: F64
 
 
 def landmark_evidence(template: WarpTemplate, landmarks: Landmarks) -> PointEvidence:
@@ -104,7 +102,7 @@ def fit_shape(
     surface: Surface | None,
     evidence: Sequence[PointEvidence] = (),
     *,
-    parameters: FloatArray | None = None,
+    parameters: F64 | None = None,
 ) -> ShapeFit:
     """Return the maximum a posteriori shape and pose, and its uncertainty.
 
@@ -139,9 +137,7 @@ def fit_shape(
 class _System:
     """State and normal equations of the fit. Unknowns: parameters, coefficients (K, 3), turn, shift, log scale."""
 
-    def __init__(
-        self, template: WarpTemplate, shape: MorphableShape, pose: Similarity, parameters: FloatArray | None
-    ) -> None:
+    def __init__(self, template: WarpTemplate, shape: MorphableShape, pose: Similarity, parameters: F64 | None) -> None:
         self.template, self.shape, self.pose, self.first_pose = template, shape, pose, pose
         self.observed = observed_vertices(template)
         rows = template.subdivide[template.coarse_skin[self.observed]]
@@ -164,17 +160,17 @@ class _System:
         self.A = np.diag(self.precision)
         self.b = -self.precision * np.concatenate([self.p, self.q.ravel(), moved])
 
-    def _pose_change(self) -> FloatArray:
+    def _pose_change(self) -> F64:
         """Return turn (rad), shift (m) and log scale from the first pose to this one, about the shape's centre."""
         turn = Rotation.from_matrix(self.first_pose.rotation.T @ self.pose.rotation).as_rotvec()
         centre = self.shape.base.mean(axis=0)[None]
         shift = (self.pose.apply(centre) - self.first_pose.apply(centre))[0] @ self.pose.rotation / self.pose.scale
         return np.concatenate([turn, shift, [self.log_scale]])
 
-    def _to_local(self, points: FloatArray) -> FloatArray:
+    def _to_local(self, points: F64) -> F64:
         return (points - self.pose.translation) @ self.pose.rotation / self.pose.scale
 
-    def _pose_columns(self, points: FloatArray, directions: FloatArray) -> FloatArray:
+    def _pose_columns(self, points: F64, directions: F64) -> F64:
         """Return d(direction · point)/d(turn, shift, log scale), (n, 7)."""
         arm = points - self.centre
         along = np.einsum("nd,nd->n", arm, directions)[:, None]
@@ -220,7 +216,7 @@ class _System:
         rows[:, P + 3 * K :] = self._pose_columns(position, normal)
         self._accumulate(rows, residual, targets.weight[used] / sigma**2)
 
-    def _targets(self, surface: Surface, gate: Gate) -> tuple[Targets, FloatArray, FloatArray]:
+    def _targets(self, surface: Surface, gate: Gate) -> tuple[Targets, F64, F64]:
         template, level = self.template, self.template.coarse
         current = self.pose.apply(template.subdivide @ self.local)
         skin = current[template.coarse_skin]
@@ -232,7 +228,7 @@ class _System:
         )
         return targets, skin[seen], normals
 
-    def _accumulate(self, rows: npt.NDArray[np.floating], residual: FloatArray, weight: FloatArray) -> None:
+    def _accumulate(self, rows: npt.NDArray[np.floating], residual: F64, weight: F64) -> None:
         scaled = rows * np.sqrt(weight)[:, None].astype(rows.dtype)
         self.A += scaled.T @ scaled
         self.b += rows.T @ (weight * residual)
@@ -255,7 +251,7 @@ class _System:
         self.q = self.q + step[P:-7].reshape(self.q.shape)
         self._move(step[-7:-4], step[-4:-1], float(np.clip(step[-1], -MAX_STRETCH_STEP, MAX_STRETCH_STEP)))
 
-    def _move(self, turn: FloatArray, shift: FloatArray, stretch: float) -> None:
+    def _move(self, turn: F64, shift: F64, stretch: float) -> None:
         """Compose the pose with a similarity about the centre, in local axes."""
         pose, c = self.pose, self.centre
         scale, rotation = float(np.exp(stretch)), Rotation.from_rotvec(turn).as_matrix()
@@ -269,7 +265,7 @@ class _System:
         vertices = self.pose.apply(self.shape.vertices(self.p, self.q))
         return ShapeFit(self.pose, self.p, self.q, vertices, self._spread_m())
 
-    def _spread_m(self) -> FloatArray:
+    def _spread_m(self) -> F64:
         """Posterior standard deviation at some vertices, spread to all fine ones by inverse distance."""
         level = self.template.coarse
         chosen = farthest_points(level.rest[self.observed], UNCERTAINTY_POINTS)

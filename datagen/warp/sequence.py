@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from datagen.errors import InputError
+from datagen.common.blas import one_blas_thread
+from datagen.common.errors import InputError
 from datagen.heads.base import HeadModel
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Frame
-from datagen.warp.blas import one_blas_thread
 from datagen.warp.engine import register_frame
 from datagen.warp.personal import Keyframe, SequencePrior, learn_neutral
 from datagen.warp.template import prepare_template
@@ -35,7 +35,7 @@ def fit_sequence(
     frames : sequence of int
         Frame numbers in order of time.
     read : function of a frame number
-        Raises :class:`datagen.errors.InputError` for a broken frame, which is passed over.
+        Raises :class:`datagen.common.errors.InputError` for a broken frame, which is passed over.
     config : WarpConfig
 
     Returns

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from datagen.errors import WarpError
+from datagen.common.arrays import F64
+from datagen.common.errors import WarpError
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, face_cross, unique_edges, vertex_normals
 from datagen.geometry.space import MM_PER_M
@@ -14,15 +14,13 @@ from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.sources.frame import Registration
 from datagen.warp.correspond import Gate
 from datagen.warp.deform import FROM_LANDMARKS, FROM_REGISTRATION, Start
-from datagen.warp.initial import find_face
-from datagen.warp.morphable import model_shape, observed_vertices, tracked_shape
+from datagen.warp.face_search import find_face
 from datagen.warp.personal import SequencePrior, personal_shape
 from datagen.warp.posterior import PointEvidence, Round, fit_shape, landmark_evidence
+from datagen.warp.shape_model import model_shape, observed_vertices, tracked_shape
 from datagen.warp.similarity import Similarity, fit_similarity_robust
 from datagen.warp.surface import PointSurface, Surface
 from datagen.warp.template import WarpTemplate
-
-FloatArray = npt.NDArray[np.float64]
 
 # A person's head differs from the mean template's size by less than this; more is a unit or landmark mistake.
 SCALE_RANGE = (0.7, 1.45)
@@ -88,7 +86,7 @@ def begin(
     return surface, _known(head, template, surface, registration, landmarks, prior), True
 
 
-def _surface_of(scan: Mesh, known: FloatArray) -> Surface:
+def _surface_of(scan: Mesh, known: F64) -> Surface:
     if len(scan.faces):
         return Surface(scan.vertices, scan.faces)
     # Landmarks lie on the face and the cloud's middle behind it: halfway between is inside the head.
@@ -117,7 +115,7 @@ def _known(
     return _from_landmarks(head, template, surface, landmarks)
 
 
-def _tracked(template: WarpTemplate, vertices: FloatArray, surface: Surface, landmarks: Landmarks | None) -> Start:
+def _tracked(template: WarpTemplate, vertices: F64, surface: Surface, landmarks: Landmarks | None) -> Start:
     """Take a tracker's smooth error off, as far as the scan and the landmarks show it."""
     evidence = [landmark_evidence(template, landmarks)] if landmarks is not None else []
     amplitude = _visible_error_m(template, vertices, surface)
@@ -125,7 +123,7 @@ def _tracked(template: WarpTemplate, vertices: FloatArray, surface: Surface, lan
     return Start(fit.vertices, FROM_REGISTRATION, False, fit.spread_m)
 
 
-def _visible_error_m(template: WarpTemplate, vertices: FloatArray, surface: Surface) -> float:
+def _visible_error_m(template: WarpTemplate, vertices: F64, surface: Surface) -> float:
     """Standard deviation of a tracker's error per coordinate, as seen along the scan's normals."""
     seen = template.coarse_skin[observed_vertices(template)]
     points = template.subdivide[seen] @ vertices
@@ -157,8 +155,8 @@ def _personal(
     template: WarpTemplate,
     prior: SequencePrior,
     surface: Surface,
-    tracked: FloatArray | None,
-    trust: FloatArray | None,
+    tracked: F64 | None,
+    trust: F64 | None,
     landmarks: Landmarks | None,
 ) -> Start:
     shape = personal_shape(head, template, prior)
@@ -182,7 +180,7 @@ def _personal(
     return Start(fit.vertices, FROM_REGISTRATION, False, fit.spread_m)
 
 
-def _checked_registration(template: HeadTemplate, registration: Registration, surface: Surface) -> FloatArray:
+def _checked_registration(template: HeadTemplate, registration: Registration, surface: Surface) -> F64:
     if registration.head != template.name or registration.vertices.shape != template.vertices.shape:
         raise WarpError(
             f"the registration has the topology of {registration.head!r} ({len(registration.vertices)} vertices)",
@@ -208,11 +206,11 @@ def _checked_registration(template: HeadTemplate, registration: Registration, su
     return vertices
 
 
-def _check_shape(template: HeadTemplate, vertices: FloatArray) -> None:
+def _check_shape(template: HeadTemplate, vertices: F64) -> None:
     """Refuse a registration that is no head in the template's topology: disordered, mirrored, or of impossible size."""
     edges, _ = unique_edges(template.faces)
 
-    def lengths(v: FloatArray) -> FloatArray:
+    def lengths(v: F64) -> F64:
         return np.asarray(np.linalg.norm(v[edges[:, 0]] - v[edges[:, 1]], axis=1))
 
     ratio = lengths(vertices) / np.maximum(lengths(template.vertices), 1e-9)
@@ -240,7 +238,7 @@ def _check_shape(template: HeadTemplate, vertices: FloatArray) -> None:
         )
 
 
-def _check_agreement(template: HeadTemplate, tracked: FloatArray, landmarks: Landmarks) -> None:
+def _check_agreement(template: HeadTemplate, tracked: F64, landmarks: Landmarks) -> None:
     own = template.landmarks(tracked)[landmarks.indices]
     apart_mm = float(np.median(np.linalg.norm(own - landmarks.points, axis=1))) * MM_PER_M
     if apart_mm > MAX_DISAGREEMENT_MM:

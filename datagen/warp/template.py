@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,78 @@ from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import INTERIOR_REGIONS, mask_of
 from datagen.warp.clearance import inside_nostrils
-from datagen.warp.operators import cotangent_laplacian
+
+# Cotangents of near-degenerate template triangles would dominate every other weight.
+MAX_COTANGENT = 4.0
+MIN_COTANGENT = 0.05
+
+
+def cotangent_laplacian(
+    vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer]
+) -> tuple[sp.csr_matrix, npt.NDArray[np.float64]]:
+    """Return the positive semi-definite cotangent Laplacian and lumped vertex areas.
+
+    Pinkall & Polthier, "Computing discrete minimal surfaces and their conjugates", 1993. Edge weights are clamped to
+    stay positive, which keeps the operator well-conditioned on hand-made topologies.
+
+    Parameters
+    ----------
+    vertices : (N, 3) float, metres
+    faces : (F, 3) integer
+
+    Returns
+    -------
+    laplacian : (N, N) float64 CSR
+        Rows sum to 0.
+    areas : (N,) float64
+        A third of the area of the adjacent triangles, square metres.
+    """
+    v, n = np.asarray(vertices, np.float64), len(vertices)
+    rows, cols, values = [], [], []
+    double_area = np.linalg.norm(np.cross(v[faces[:, 1]] - v[faces[:, 0]], v[faces[:, 2]] - v[faces[:, 0]]), axis=1)
+    for corner in range(3):
+        i, j, k = faces[:, corner], faces[:, (corner + 1) % 3], faces[:, (corner + 2) % 3]
+        dot = np.einsum("ij,ij->i", v[j] - v[i], v[k] - v[i])
+        cotangent = np.clip(dot / np.maximum(double_area, 1e-16), MIN_COTANGENT, MAX_COTANGENT) / 2
+        rows += [j, k]
+        cols += [k, j]
+        values += [cotangent, cotangent]
+    shape = (n, n)
+    weights = sp.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(cols))), shape=shape)
+    laplacian = sp.diags(np.asarray(weights.sum(axis=1)).ravel()) - weights
+    areas = np.bincount(np.asarray(faces).T.ravel(), weights=np.tile(double_area / 6, 3), minlength=n)
+    return laplacian.tocsr(), areas.astype(np.float64)
+
+
+def vertex_rotations(
+    edges: npt.NDArray[np.integer],
+    edge_weights: npt.NDArray[np.floating],
+    rest: npt.NDArray[np.floating],
+    current: npt.NDArray[np.floating],
+) -> npt.NDArray[np.float64]:
+    """Return the best-fitting rotation of each vertex's one-ring from rest to current shape, (N, 3, 3) float64.
+
+    The local step of O. Sorkine & M. Alexa, "As-rigid-as-possible surface modeling", 2007, equation 5.
+
+    Parameters
+    ----------
+    edges : (E, 2) integer, each undirected edge once
+    edge_weights : (E,) float
+    rest, current : (N, 3) float, metres
+    """
+    n = len(rest)
+    i, j = edges.T
+    e_rest, e_current = rest[j] - rest[i], current[j] - current[i]
+    outer = (edge_weights[:, None] * e_rest)[:, :, None] * e_current[:, None, :]
+    flat = outer.reshape(-1, 9)
+    covariance = np.empty((n, 9))
+    for k in range(9):
+        covariance[:, k] = np.bincount(i, flat[:, k], n) + np.bincount(j, flat[:, k], n)
+    U, _, Vt = np.linalg.svd(covariance.reshape(n, 3, 3))
+    V, Ut = Vt.transpose(0, 2, 1), U.transpose(0, 2, 1)
+    V[:, :, 2] *= np.sign(np.linalg.det(V @ Ut))[:, None]
+    return V @ Ut
+
 
 # Data weight a factorised system is built for; the conjugate gradient makes up for the difference.
 REFERENCE_DATA_WEIGHT = 0.4
@@ -206,3 +279,33 @@ def prepare_template(template: HeadTemplate, subdivisions: int | None = None) ->
         coarse_to_fine=fine.matrix[skin][:, coarse_skin].tocsr(),
         satellites=tuple(satellites),
     )
+
+
+T = TypeVar("T")
+
+
+class _ByIdentity:
+    """A template as a cache key: prepared templates are made once per process."""
+
+    def __init__(self, template: WarpTemplate) -> None:
+        self.template = template
+
+    def __hash__(self) -> int:
+        return id(self.template)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and other.template is self.template
+
+
+def once_per_template(make: Callable[[WarpTemplate], T]) -> Callable[[WarpTemplate], T]:
+    """Decorate a function of a prepared template, so that it is computed once for each of the last few templates."""
+
+    @lru_cache(maxsize=4)
+    def cached(key: _ByIdentity) -> T:
+        return make(key.template)
+
+    @wraps(make)
+    def wrapped(template: WarpTemplate) -> T:
+        return cached(_ByIdentity(template))
+
+    return wrapped

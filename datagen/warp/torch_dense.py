@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from datagen.errors import DependencyError
+from datagen.common.arrays import F64
+from datagen.common.errors import DependencyError
 from datagen.geometry.landmarks import Landmarks
 from datagen.heads.regions import INTERIOR_REGIONS, REGIONS, mask_of
 from datagen.warp.correspond import MAX_REST_DISTANCE_M
-from datagen.warp.deform import Stage, Start
-from datagen.warp.dense import CG_ITERATIONS, CG_TOLERANCE
+from datagen.warp.deform import CG_ITERATIONS, CG_TOLERANCE, Stage, Start
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate, stiffness_of
 from datagen.warp.torch_closest import TorchSurface, nearest_points
@@ -27,8 +27,6 @@ from datagen.warp.torch_level import TorchLevel, spread, to_device
 if TYPE_CHECKING:
     import torch
 
-FloatArray = npt.NDArray[np.float64]
-
 
 def deform_batch(
     template: WarpTemplate,
@@ -36,7 +34,7 @@ def deform_batch(
     starts: Sequence[Start],
     landmarks: Sequence[Landmarks | None],
     device: str = "cuda",
-) -> list[tuple[FloatArray, FloatArray]]:
+) -> list[tuple[F64, F64]]:
     """Do for each of many frames what :func:`datagen.warp.deform.deform` does for one, all at once.
 
     Frames do not influence one another. Systems are preconditioned with the same operator as on the CPU, so the
@@ -72,7 +70,7 @@ def deform_batch(
     groups: dict[tuple[tuple[Stage, ...], bool], list[int]] = {}
     for frame, start in enumerate(starts):
         groups.setdefault((start.schedule, start.rotate), []).append(frame)
-    results: dict[int, tuple[FloatArray, FloatArray]] = {}
+    results: dict[int, tuple[F64, F64]] = {}
     with torch.no_grad():
         for (schedule, rotate), frames in groups.items():
             registered, anchored = stage.deform(
@@ -146,11 +144,11 @@ class DenseStage:
     def deform(
         self,
         surfaces: Sequence[Surface],
-        starts: FloatArray,
+        starts: F64,
         landmarks: Sequence[Landmarks | None],
         schedule: tuple[Stage, ...],
         rotate: bool,
-    ) -> tuple[FloatArray, FloatArray]:
+    ) -> tuple[F64, F64]:
         """Bend the template onto B scans, from long wavelengths to short ones.
 
         Parameters
@@ -238,7 +236,7 @@ class LandmarkTargets:
 
         place = np.full(len(template.head.vertices), -1)
         place[template.coarse_skin] = np.arange(len(template.coarse_skin))
-        rows: list[list[FloatArray]] = [[], [], [], []]
+        rows: list[list[F64]] = [[], [], [], []]
         for frame, given in enumerate(landmarks):
             if given is None:
                 continue
@@ -282,7 +280,7 @@ def _refine(
     *,
     rotate: bool,
 ) -> torch.Tensor:
-    """Return vertices (n, B, 3): the solve of :func:`datagen.warp.dense.refine` for all frames at once."""
+    """Return vertices (n, B, 3): the solve of :func:`datagen.warp.deform.refine` for all frames at once."""
     import torch
 
     stiffness, hold, w = stiffness_of(stage.wavelength_m), stage.hold, weight[:, :, None]

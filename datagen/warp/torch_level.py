@@ -87,7 +87,7 @@ class TorchLevel:
     def vertex_rotations(self, rest: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
         """Return the best rotation of each one-ring from rest to current (n, B, 3), as (n, B, 3, 3).
 
-        See :func:`datagen.warp.operators.vertex_rotations`.
+        See :func:`datagen.warp.template.vertex_rotations`.
         """
         import torch
 

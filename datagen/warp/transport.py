@@ -8,14 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from datagen.common.arrays import F64
 from datagen.geometry.mesh import face_cross, normalised
 from datagen.warp.clearance import local_feature_size
-from datagen.warp.keyed import once_per_template
-from datagen.warp.phong import face_neighbours, phong_feet
+from datagen.warp.normal_projection import face_neighbours, phong_feet
 from datagen.warp.surface import Surface, SurfacePoints
-from datagen.warp.template import WarpTemplate
-
-FloatArray = npt.NDArray[np.float64]
+from datagen.warp.template import WarpTemplate, once_per_template
 
 MIN_COSINE = 0.3
 # Where the normals of point and closest triangle are further apart, another part of the template may be meant.
@@ -49,12 +47,12 @@ class Transported:
     matched : (N,) bool
     """
 
-    canonical_m: FloatArray
+    canonical_m: F64
     region: npt.NDArray[np.uint8]
     foot: SurfacePoints
-    offset_m: FloatArray
-    sideways_m: FloatArray
-    cosine: FloatArray
+    offset_m: F64
+    sideways_m: F64
+    cosine: F64
     matched: npt.NDArray[np.bool_]
 
 
@@ -72,9 +70,9 @@ class _Static:
     """
 
     neighbours: npt.NDArray[np.int64]
-    area: FloatArray
-    outward: FloatArray
-    inward: FloatArray
+    area: F64
+    outward: F64
+    inward: F64
 
 
 @once_per_template
@@ -84,8 +82,8 @@ def _static(template: WarpTemplate) -> _Static:
 
 
 def transport(
-    points: FloatArray,
-    normals: FloatArray,
+    points: F64,
+    normals: F64,
     registered: Surface,
     template: WarpTemplate,
     max_distance_m: float,
@@ -117,7 +115,7 @@ def transport(
 
     corners = template.faces[foot.face]
 
-    def at_feet(per_vertex: FloatArray) -> FloatArray:
+    def at_feet(per_vertex: F64) -> F64:
         return np.asarray(np.einsum("nc,nc...->n...", foot.barycentric, per_vertex[corners]))
 
     normal = normalised(at_feet(template.canonical_normals))
@@ -140,9 +138,7 @@ def transport(
     )
 
 
-def _feet(
-    points: FloatArray, normals: FloatArray, registered: Surface, neighbours: npt.NDArray[np.int64]
-) -> SurfacePoints:
+def _feet(points: F64, normals: F64, registered: Surface, neighbours: npt.NDArray[np.int64]) -> SurfacePoints:
     closest = registered.closest(points)
     face, barycentric = closest.face.copy(), closest.barycentric.copy()
     doubtful = np.flatnonzero(np.einsum("ij,ij->i", normals, closest.normal) < DOUBTFUL_COSINE)
@@ -162,13 +158,13 @@ def _feet(
 
 
 def _reconsider(
-    points: FloatArray,
-    normals: FloatArray,
+    points: F64,
+    normals: F64,
     registered: Surface,
     closest: SurfacePoints,
     which: npt.NDArray[np.int64],
     face: npt.NDArray[np.int64],
-    barycentric: FloatArray,
+    barycentric: F64,
 ) -> None:
     """Replace, in place, feet of which another vertex is nearer in place and normal together."""
     tree = cKDTree(np.concatenate([registered.vertices, NORMAL_PRICE_M * registered.normals], axis=1))
@@ -187,15 +183,15 @@ def _reconsider(
 
 
 def _turned(
-    vectors: FloatArray,
-    triangles: FloatArray,
-    normals: FloatArray,
-    other_triangles: FloatArray,
-    other_normals: FloatArray,
-) -> FloatArray:
+    vectors: F64,
+    triangles: F64,
+    normals: F64,
+    other_triangles: F64,
+    other_normals: F64,
+) -> F64:
     """Return tangent vectors (N, 3) turned from triangles (N, 3, 3) with normals (N, 3) to others."""
 
-    def frames(corners: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def frames(corners: F64, normal: F64) -> tuple[F64, F64]:
         edge = corners[:, 1] - corners[:, 0]
         first = normalised(edge - np.einsum("nd,nd->n", edge, normal)[:, None] * normal)
         return first, np.cross(normal, first)
@@ -207,7 +203,7 @@ def _turned(
     return along * other_one + across * other_two
 
 
-def _vertex_area(vertices: FloatArray, faces: npt.NDArray[np.integer]) -> FloatArray:
+def _vertex_area(vertices: F64, faces: npt.NDArray[np.integer]) -> F64:
     """Twice the area of the triangles round each vertex, (N,) float64."""
     area = np.linalg.norm(face_cross(vertices, faces), axis=1)
     return np.bincount(faces.T.ravel(), weights=np.tile(area, 3), minlength=len(vertices)).astype(np.float64)

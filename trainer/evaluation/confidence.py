@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from trainer.evaluation.cameras import Array
+from datagen.common.arrays import F64
 
 _BINS = 10
 _CURVE = 50
 
 
-def risk_coverage(errors: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> Array:
+def risk_coverage(errors: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> F64:
     """Return the mean error of the k most confident pixels, for k = 1 … N; among equals, their mean error counts.
 
     Parameters
@@ -33,7 +33,7 @@ def area_under_risk_coverage(errors: npt.NDArray[Any], confidence: npt.NDArray[A
     return float(risk_coverage(errors, confidence).mean())
 
 
-def calibration(errors: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> tuple[float, Array]:
+def calibration(errors: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> tuple[float, F64]:
     """Compare errors with those their confidence implies.
 
     The loss c·|e| − λ log c is least at c = λ / |e|: a confidence implies an error in proportion to 1 / c. The one
@@ -55,7 +55,7 @@ def calibration(errors: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> tuple
     return float((weights * np.abs(pairs[:, 0] - pairs[:, 1])).sum() / max(e.mean(), 1e-12)), pairs
 
 
-def _correlation(a: Array, b: Array) -> float:
+def _correlation(a: F64, b: F64) -> float:
     a, b = a - a.mean(), b - b.mean()
     size = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / size if size > 0 else float("nan")
@@ -86,7 +86,7 @@ class ConfidenceMetrics:
         self._errors.append(np.asarray(errors_mm, np.float32))
         self._confidence.append(np.asarray(confidence, np.float32))
 
-    def _all(self) -> tuple[Array, Array]:
+    def _all(self) -> tuple[F64, F64]:
         if not self._errors:
             return np.zeros(0), np.zeros(0)
         return np.concatenate(self._errors).astype(np.float64), np.concatenate(self._confidence).astype(np.float64)
@@ -118,7 +118,7 @@ class ConfidenceMetrics:
             return {}
         places = np.unique(np.linspace(0, len(errors) - 1, _CURVE).round().astype(int))
 
-        def points(by: Array) -> list[list[float]]:
+        def points(by: F64) -> list[list[float]]:
             risk = risk_coverage(errors, by)
             return [[(k + 1) / len(errors), float(risk[k])] for k in places.tolist()]
 

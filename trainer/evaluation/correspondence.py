@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluation.cameras import Array
+from datagen.common.arrays import F64
+from trainer.evaluation.canonical import in_region
 from trainer.evaluation.depth import MM_PER_M
 from trainer.evaluation.frames import Truth, View
-from trainer.evaluation.regions import in_region
 from trainer.evaluation.surface import MapSurface, Places
 
 # The canonical surfaces of two frames were measured apart and differ by a fraction of a millimetre where both see the
@@ -48,7 +48,7 @@ class Queries:
         return picked.T if values.ndim == 3 else picked
 
     @property
-    def pixels(self) -> Array:
+    def pixels(self) -> F64:
         """Their centres, (N, 2) x, y."""
         return np.column_stack([self.columns, self.rows]).astype(np.float64) + 0.5
 
@@ -100,7 +100,7 @@ class TrueSurface:
 class Matcher(Protocol):
     """A method that says where queries of one view are in another."""
 
-    def find(self, a: View, queries: Queries, b: View) -> tuple[Array, Array]:
+    def find(self, a: View, queries: Queries, b: View) -> tuple[F64, F64]:
         """Return pixels (N, 2) and camera-axes points (N, 3) metres in ``b``; NaN where there is no answer."""
 
 
@@ -121,7 +121,7 @@ class NearestNeighbour:
         self._searched: tuple[View, MapSurface] | None = None
         self._asked: dict[int, tuple[Queries, npt.NDArray[Any]]] = {}
 
-    def find(self, a: View, queries: Queries, b: View) -> tuple[Array, Array]:
+    def find(self, a: View, queries: Queries, b: View) -> tuple[F64, F64]:
         """Return pixels and points in ``b``; see :class:`Matcher`."""
         places = self._surface(b).closest(self._query(a, queries))
         return places.pixels, places.points
@@ -151,11 +151,11 @@ class PairErrors:
         NaN where the true place is hidden; infinite where the method has no answer.
     """
 
-    pixels_px: Array
-    points_mm: Array
+    pixels_px: F64
+    points_mm: F64
 
 
-def end_point_errors(found: tuple[Array, Array], places: Places, visible: npt.NDArray[np.bool_]) -> PairErrors:
+def end_point_errors(found: tuple[F64, F64], places: Places, visible: npt.NDArray[np.bool_]) -> PairErrors:
     """Compare a method's answer with the true places, (N,) each; 3-D in the camera axes of the second view."""
     pixels, points = found
     px = np.linalg.norm(pixels - places.pixels, axis=1)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluation.boundary import BoundaryMetrics
-from trainer.evaluation.cameras import Array
-from trainer.evaluation.canonical import CanonicalMetrics, canonical_errors_mm
+from datagen.common.arrays import F64
+from trainer.evaluation.canonical import CanonicalMetrics, canonical_errors_mm, in_region
 from trainer.evaluation.confidence import ConfidenceMetrics
 from trainer.evaluation.correspondence import (
     CorrespondenceErrors,
@@ -23,13 +22,11 @@ from trainer.evaluation.correspondence import (
     draw_queries,
     end_point_errors,
 )
-from trainer.evaluation.depth import MM_PER_M, DepthMetrics
-from trainer.evaluation.flow import FlowChain
-from trainer.evaluation.frames import Truth, View
-from trainer.evaluation.geometry import GeometryMetrics
+from trainer.evaluation.depth import MM_PER_M, BoundaryMetrics, DepthMetrics
+from trainer.evaluation.frames import EvaluationOptions, Truth, View
 from trainer.evaluation.normals import NormalMetrics
-from trainer.evaluation.plan import EvaluationOptions
-from trainer.evaluation.regions import in_region
+from trainer.evaluation.optical_flow import FlowChain
+from trainer.evaluation.shape import GeometryMetrics
 from trainer.evaluation.surface import Places
 from trainer.evaluation.tracking import MAX_WINDOW, MotionErrors, TrackingErrors
 
@@ -41,7 +38,7 @@ FLOW = "flow_"
 class MapFigures:
     """What is measured of every view by itself, of one method that gives depth and canonical maps."""
 
-    def __init__(self, regions: Mapping[str, npt.NDArray[np.int64]], key_points_m: Array | None) -> None:
+    def __init__(self, regions: Mapping[str, npt.NDArray[np.int64]], key_points_m: F64 | None) -> None:
         self.canonical = CanonicalMetrics(regions)
         self.depth = DepthMetrics()
         self.boundary = BoundaryMetrics()
@@ -116,7 +113,7 @@ class Run:
     indices: npt.NDArray[np.int64]
     views: list[View]
     mean_views: list[View]
-    tracks: dict[str, Array] = field(default_factory=dict)
+    tracks: dict[str, F64] = field(default_factory=dict)
     visible: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
     score_px: float = float("nan")
 
@@ -131,14 +128,14 @@ class _Tracks:
         self._visible = [np.ones(len(queries.rows), bool)]
         self._said = [queries.of(run.views[0].canonical_m).astype(np.float64)]
         self._found = {name: [queries.pixels] for name in methods}
-        self._errors_mm: dict[str, list[Array]] = {name: [] for name in methods}
+        self._errors_mm: dict[str, list[F64]] = {name: [] for name in methods}
 
     def add(
         self,
         view: View,
         true: Places,
         visible: npt.NDArray[np.bool_],
-        found: Mapping[str, tuple[Array, Array]],
+        found: Mapping[str, tuple[F64, F64]],
         errors: Mapping[str, PairErrors],
     ) -> None:
         """Add the next frame."""
@@ -149,7 +146,7 @@ class _Tracks:
             self._found[name].append(pixels)
             self._errors_mm[name].append(errors[name].points_mm)
 
-    def finish(self, matches: Mapping[str, MatchFigures]) -> Array:
+    def finish(self, matches: Mapping[str, MatchFigures]) -> F64:
         """Hand the tracks to the figures and to the run; return the changes of the canonical coordinate, mm (M,)."""
         run, uniform = self._run, self._queries.uniform
         true, visible = np.stack(self._true)[:, uniform], np.stack(self._visible)[:, uniform]
@@ -183,7 +180,7 @@ class Evaluation:
         self,
         options: EvaluationOptions,
         regions: Mapping[str, npt.NDArray[np.int64]],
-        key_points_m: Array | None,
+        key_points_m: F64 | None,
         side_px: int,
         with_flow: bool,
     ) -> None:
@@ -201,7 +198,7 @@ class Evaluation:
         }
         names = [*self._nearest, *([FLOW] if with_flow else [])]
         self.matches = {name: MatchFigures(tuple(regions), side_px) for name in names}
-        self.canonical_jitter: list[Array] = []
+        self.canonical_jitter: list[F64] = []
 
     def add_run(self, run: Run, geometry: npt.NDArray[np.bool_]) -> None:
         """Measure every view of a run, and follow points through it; ``geometry`` (T,) chooses views for surfaces."""
@@ -301,7 +298,7 @@ class Evaluation:
         }
 
 
-def _interpolate(canonical_m: npt.NDArray[Any], places: Places) -> Array:
+def _interpolate(canonical_m: npt.NDArray[Any], places: Places) -> F64:
     """Read a map (3, H, W) at places on the stored surface, (N, 3)."""
     flat = canonical_m.reshape(3, -1)
     corners = places.corners.clip(0, flat.shape[1] - 1)

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluation.cameras import Array, unproject
-from trainer.evaluation.histogram import ErrorHistogram
+from datagen.common.arrays import F64
+from trainer.evaluation.cameras import unproject
+from trainer.evaluation.depth import ErrorHistogram
 
 _WITHIN_DEG = (11.25, 22.5, 30.0)
 
 
-def depth_normals(depth_m: npt.NDArray[Any], intrinsics: npt.NDArray[Any]) -> Array:
+def depth_normals(depth_m: npt.NDArray[Any], intrinsics: npt.NDArray[Any]) -> F64:
     """Return unit normals (3, H, W) towards the camera, by central differences of the unprojected depth (H, W).
 
     The outermost rows and columns, and pixels beside a depth of 0, have no meaningful normal.
@@ -34,7 +35,7 @@ def smooth_interior(surface: npt.NDArray[np.bool_], edge: npt.NDArray[np.bool_])
     return np.logical_and.reduce([good[i : i + h, j : j + w] for i in range(3) for j in range(3)])
 
 
-def angles_rad(a: npt.NDArray[Any], b: npt.NDArray[Any], axis: int = 0) -> Array:
+def angles_rad(a: npt.NDArray[Any], b: npt.NDArray[Any], axis: int = 0) -> F64:
     """Return the angle between vectors along an axis, 0 to π; exact for nearly equal ones too."""
     cross = np.linalg.norm(np.cross(a, b, axis=axis), axis=axis)
     return np.arctan2(cross, (np.asarray(a, np.float64) * b).sum(axis))

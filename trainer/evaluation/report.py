@@ -13,7 +13,7 @@ from datagen.shards import StorageError, atomic_write_bytes
 from trainer.evaluation import charts, tables
 from trainer.evaluation.showcase import Showcase
 from trainer.pictures import write_grid, write_learning_curve
-from trainer.run_state import read_log
+from trainer.run.state import read_log
 
 if TYPE_CHECKING:
     from trainer.evaluate import Result

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from trainer.evaluation.cameras import Array, project
+from datagen.common.arrays import F64
+from trainer.evaluation.cameras import project
 
 # Rows and columns of the corners of the six triangles around a pixel; quads are cut from top right to bottom left.
 _AROUND = np.array(
@@ -42,11 +43,11 @@ class Places:
         Barycentric.
     """
 
-    pixels: Array
-    points: Array
-    distance_m: Array
+    pixels: F64
+    points: F64
+    distance_m: F64
     corners: npt.NDArray[np.int64]
-    weights: Array
+    weights: F64
 
 
 class MapSurface:
@@ -121,7 +122,7 @@ class MapSurface:
             project(points, self._intrinsics), points, distance, (row - 1) * self._width + column - 1, weights
         )
 
-    def normals(self, places: Places) -> Array:
+    def normals(self, places: Places) -> F64:
         """Return unit normals (N, 3) of the triangles that places lie on, camera axes, towards the camera.
 
         0 where there is no triangle.
@@ -142,7 +143,7 @@ class MapSurface:
         return self._mask[corners].all(-1) & (longest <= _LONGEST_EDGE * pixel_m)
 
 
-def closest_on_triangles(queries: Array, triangles: Array) -> tuple[Array, Array]:
+def closest_on_triangles(queries: F64, triangles: F64) -> tuple[F64, F64]:
     """Return barycentric weights (..., 3) and distance (...) of the nearest point of triangles.
 
     Parameters
@@ -184,11 +185,11 @@ def closest_on_triangles(queries: Array, triangles: Array) -> tuple[Array, Array
     return weights, np.sqrt(np.take_along_axis(squared, best, axis=-1)[..., 0])
 
 
-def _dot(a: Array, b: Array) -> Array:
+def _dot(a: F64, b: F64) -> F64:
     return np.einsum("...i,...i->...", a, b)
 
 
-def _padded(values: npt.NDArray[Any]) -> Array:
+def _padded(values: npt.NDArray[Any]) -> F64:
     """Return a map (3, H, W) as rows ((H+2)(W+2), 3), with a border that no mask takes in."""
     border = np.pad(np.asarray(values, np.float64), ((0, 0), (1, 1), (1, 1)))
     return np.ascontiguousarray(border.reshape(3, -1).T)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.evaluation.regions import REGION_NAMES
+from trainer.evaluation.canonical import REGION_NAMES
 
 PREFIXES = {
     "": "model",

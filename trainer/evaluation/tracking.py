@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluation.cameras import Array
+from datagen.common.arrays import F64
 
 MAX_WINDOW = 30
 LOST_SHARE = 0.05
@@ -36,7 +36,7 @@ def track_errors(errors_px: npt.NDArray[Any], lost_px: float) -> tuple[float, fl
     return float(errors[visible].mean()), float((kept[seen > 0] / seen[seen > 0]).mean())
 
 
-def jitter(found_px: npt.NDArray[Any], true_px: npt.NDArray[Any], visible: npt.NDArray[np.bool_]) -> Array:
+def jitter(found_px: npt.NDArray[Any], true_px: npt.NDArray[Any], visible: npt.NDArray[np.bool_]) -> F64:
     """Return how far second differences over time differ from the true ones, in pixels a frame².
 
     Parameters
@@ -70,12 +70,12 @@ class TrackingErrors:
         self._px: list[float] = []
         self._survival: list[float] = []
         self._mm: list[float] = []
-        self._jitter: list[Array] = []
+        self._jitter: list[F64] = []
 
     def add(
         self,
-        found_px: Array,
-        true_px: Array,
+        found_px: F64,
+        true_px: F64,
         visible: npt.NDArray[np.bool_],
         errors_mm: npt.NDArray[Any],
     ) -> None:
@@ -119,7 +119,7 @@ class MotionErrors:
     """
 
     def __init__(self, regions: Sequence[str]) -> None:
-        self._sums: dict[str, Array] = {name: np.zeros((2, MAX_WINDOW + 1)) for name in regions}
+        self._sums: dict[str, F64] = {name: np.zeros((2, MAX_WINDOW + 1)) for name in regions}
 
     def add(self, window: int, errors_px: npt.NDArray[Any], inside: Mapping[str, npt.NDArray[np.bool_]]) -> None:
         """Add one pair of frames ``window`` apart: errors (N,), NaN where hidden; which queries lie in each region."""
@@ -131,7 +131,7 @@ class MotionErrors:
             if name in self._sums and len(errors) >= _FEWEST:
                 self._sums[name][:, window] += errors.mean(), 1
 
-    def curve(self, region: str) -> Array:
+    def curve(self, region: str) -> F64:
         """Return SSME(h) of h = 1 … ``MAX_WINDOW``, NaN where no two frames are that far apart."""
         total, count = self._sums[region][:, 1:]
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)

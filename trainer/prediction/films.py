@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer.prediction.panels import NAMES, Ranges, panel
-from trainer.prediction.shown import Shown
-from trainer.prediction.splat import Orbit
+from trainer.prediction.ply import Orbit
+from trainer.prediction.shown import NAMES, Ranges, Shown, panel
 from trainer.prediction.video import VideoWriter
 
 Pixels = npt.NDArray[np.uint8]

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from trainer.pictures import Panel, masked, write_grid
 from trainer.prediction.cameras import FrameCamera
 from trainer.prediction.films import Films
-from trainer.prediction.panels import Ranges, normal_colours, panel
-from trainer.prediction.shown import Shown
+from trainer.prediction.shown import Ranges, Shown, normal_colours, panel
 from trainer.prediction.store import FrameStore
 from trainer.prediction.tracks import TrackConfig, Tracker, vivid_colours
 from trainer.prediction.viewer import Viewer

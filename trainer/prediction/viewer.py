@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.prediction.panels import Ranges, normal_colours
-from trainer.prediction.shown import Shown
+from trainer.prediction.shown import Ranges, Shown, normal_colours
 
 MOST_FRAMES = 120
 _MOST_BYTES = 24 * 2**20

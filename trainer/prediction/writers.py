@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.pictures import write_image
-from trainer.prediction.panels import NAMES, Ranges, depth_16bit, panel
 from trainer.prediction.ply import write_points
-from trainer.prediction.shown import Shown
+from trainer.prediction.shown import NAMES, Ranges, Shown, depth_16bit, panel
 from trainer.prediction.store import ArraySpool
 from trainer.prediction.tracks import Tracker
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from datagen.shards import CheckpointError
+from trainer.model.backbone import resize_positions
 from trainer.model.config import WeightsConfig
-from trainer.model.embeddings import resize_positions
 from trainer.model.joint import JointModel
 from trainer.weights.layouts import Layout, Place, Translation, guess_layout, shorten, unused
 from trainer.weights.read import read_tensors

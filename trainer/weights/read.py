@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from datagen.shards import CheckpointError
-from trainer.checkpoint import why_unreadable
+from trainer.run.checkpoint import why_unreadable
 
 # In the order they are looked for in a folder or on the hub.
 USUAL_NAMES = (

@@ -1,0 +1,1 @@
+"""What the product reaches, beside its peers, in one run: `python -m benchmarks`."""

@@ -1,0 +1,35 @@
+"""``python -m benchmarks``: what the product reaches, beside its peers, in one run."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import typer
+
+from benchmarks import write_command
+from benchmarks.read import command as read_command
+from benchmarks.render import command as render_command
+from benchmarks.train import command as train_command
+from benchmarks.warp import command as warp_command
+from datagen.common.console import run
+
+app = typer.Typer(
+    name="python -m benchmarks",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Measure parts of the path, beside their peers and where the truth is known.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+for command in (warp_command, render_command, read_command, write_command, train_command):
+    command.register(app)
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How fast the stream is, beside its peers and beside decompression alone."""

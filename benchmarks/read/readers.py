@@ -1,0 +1,232 @@
+"""Our readers of a dataset: the stream, other implementations of Zarr, and decompression by itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.read.codecs import MAPS
+from datagen.common.errors import InputError
+from datagen.shards import ARRAYS, ShardStream, Split, StreamConfig, open_dataset
+from datagen.shards.chunks import check_crc, decode_into, index_bytes
+from datagen.shards.metadata import chunk_path
+from datagen.shards.schema import restore_rows
+from datagen.shards.store import LocalStore
+
+if TYPE_CHECKING:
+    from benchmarks.read.case import ReadCase
+
+Batch = Mapping[str, Any]
+Resumed = tuple[Batch, float, Batch]
+
+
+class Reader(Protocol):
+    """What a case measures."""
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield batches without end."""
+        ...
+
+    def resume(self) -> Resumed:
+        """Return the batch after half an epoch, the seconds until a new reader gives it, and what that gave."""
+        ...
+
+
+def open_reader(case: ReadCase) -> Reader:
+    """Return the reader of a case; what it needs is imported now."""
+    if case.reader == "canonface":
+        return StreamReader(case)
+    if case.reader in {"zarr", "zarrs", "tensorstore"}:
+        return ZarrReader(case)
+    from benchmarks.read.peers import LitDataReader, WebDatasetReader
+
+    return WebDatasetReader(case) if case.reader == "webdataset" else LitDataReader(case)
+
+
+def config_of(case: ReadCase) -> StreamConfig:
+    """Return the order of a case."""
+    return StreamConfig(
+        lengths=(case.clip,) if case.access == "clips" else (1,),
+        frames_per_batch=case.frames_per_batch,
+        shuffle=case.access != "sequential",
+    )
+
+
+class StreamReader:
+    """``ShardStream``."""
+
+    def __init__(self, case: ReadCase) -> None:
+        self._case = case
+
+    def _stream(self, workers: int) -> ShardStream:
+        dataset = open_dataset(self._case.folder)
+        return ShardStream(dataset, "train", config_of(self._case), arrays=MAPS, workers=workers)
+
+    def batches(self) -> Iterator[Batch]:
+        """See :class:`Reader`."""
+        for batch in self._stream(self._case.workers).forever():
+            yield batch.arrays
+
+    def resume(self) -> Resumed:
+        """See :class:`Reader`; the new stream has another number of workers."""
+        stream = self._stream(self._case.workers)
+        batches = stream.forever()
+        half = len(stream.order(0)) // 2
+        for _ in islice(batches, half):
+            pass
+        state = stream.state_dict()
+        want = {name: value.copy() for name, value in next(batches).arrays.items()}
+        batches.close()
+        stream.close()
+        began = time.perf_counter()
+        again = self._stream(self._case.workers + 1)
+        again.load_state_dict(state)
+        got = next(again.forever()).arrays
+        return want, time.perf_counter() - began, got
+
+
+class ZarrReader:
+    """The same files, order and row sums, with the chunks read by another implementation of Zarr."""
+
+    def __init__(self, case: ReadCase) -> None:
+        self._case = case
+        self._split = open_dataset(case.folder)["train"]
+        opener = {"zarr": _open_zarr, "zarrs": _open_zarrs, "tensorstore": _open_tensorstore}[case.reader]
+        self._open = opener
+
+    def batches(self) -> Iterator[Batch]:
+        """See :class:`Reader`."""
+        read = self._open(self._split, self._case.workers)
+        orders = ShardStream(self._split.dataset, "train", config_of(self._case), arrays=MAPS)
+
+        def load(samples: npt.NDArray[np.int64]) -> Batch:
+            batch = {}
+            for name in MAPS:
+                values = read(name, samples.ravel())
+                if ARRAYS[name].differenced:
+                    restore_rows(values)
+                batch[name] = values.reshape(*samples.shape, *values.shape[1:])
+            return batch
+
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(self._case.workers) as pool:
+            for epoch in range(10**9):
+                order = orders.order(epoch)
+                for number in range(len(order)):
+                    waiting.append(pool.submit(load, order.batch(number)))
+                    if len(waiting) > 2 * self._case.workers:
+                        yield waiting.popleft().result()
+
+    def resume(self) -> Resumed:
+        """Not measured: these have no order of their own."""
+        raise InputError(f"{self._case.reader} has no order to resume", "canonface, webdataset or litdata", "")
+
+
+Read = Callable[[str, npt.NDArray[np.int64]], npt.NDArray[Any]]
+
+
+def _open_zarr(split: Split, _workers: int) -> Read:
+    import zarr
+
+    group = zarr.open_group(str(split.dataset.path), mode="r")
+    arrays = {name: group[f"{split.name}/{name}"] for name in MAPS}
+    return lambda name, samples: np.stack([arrays[name][int(i)] for i in samples])
+
+
+def _open_zarrs(split: Split, workers: int) -> Read:
+    import zarr
+    import zarrs  # noqa: F401 - registers itself
+
+    zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": workers})
+    return _open_zarr(split, workers)
+
+
+def _open_tensorstore(split: Split, workers: int) -> Read:
+    import tensorstore
+
+    context = tensorstore.Context({"data_copy_concurrency": {"limit": workers}})
+    arrays = {
+        name: tensorstore.open(
+            {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{split.dataset.path}/{split.name}/{name}"}},
+            context=context,
+            read=True,
+        ).result()
+        for name in MAPS
+    }
+    return lambda name, samples: arrays[name][samples.tolist()].read().result()
+
+
+def decompression_rates(case: ReadCase) -> dict[str, float]:
+    """Return samples a second of decompression by itself, from memory into memory, by as many threads as workers.
+
+    Returns
+    -------
+    dict
+        ``decompression``: from the bytes of chunks to the numbers they stand for. ``blosc``: without the row sums.
+        With ``_cpu_ms`` after the name: processor time a sample, in milliseconds.
+    """
+    split = open_dataset(case.folder)["train"]
+    stored = _chunks(split)
+    frames = case.frames_per_batch
+    rates = {}
+    for what, sums in (("decompression", True), ("blosc", False)):
+        counts = [0] * case.workers
+        until = time.perf_counter() + case.seconds
+
+        def work(worker: int, sums: bool = sums, counts: list[int] = counts, until: float = until) -> None:
+            out = {
+                n: np.zeros((frames, *ARRAYS[n].sample_shape(split.dataset.resolution)), ARRAYS[n].dtype) for n in MAPS
+            }
+            place = worker * 7
+            while time.perf_counter() < until:
+                for row in range(frames):
+                    for name in MAPS:
+                        decode_into(stored[name][(place + row) % len(split)], out[name][row])
+                place += frames
+                for name in MAPS:
+                    if sums and ARRAYS[name].differenced:
+                        restore_rows(out[name])
+                counts[worker] += frames
+
+        began, spent = time.perf_counter(), time.process_time()
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(case.workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rates[what] = sum(counts) / (time.perf_counter() - began)
+        rates[f"{what}_cpu_ms"] = (time.process_time() - spent) / max(sum(counts), 1) * 1e3
+    return rates
+
+
+def _chunks(split: Split) -> dict[str, list[memoryview]]:
+    """Return the compressed bytes of every sample."""
+    store, per_shard = split.dataset.store, split.dataset.plan.samples_per_shard
+    assert isinstance(store, LocalStore)
+    found: dict[str, list[memoryview]] = {}
+    for name in MAPS:
+        found[name] = []
+        for i in range(len(split)):
+            key = chunk_path(split.name, name, i // per_shard)
+            offset, length = split.dataset.reader.index(key, per_shard).of(i % per_shard)
+            found[name].append(check_crc(store.read(key, offset, length), "sample"))
+    return found
+
+
+def stored_bytes(split: Split, samples: Sequence[int]) -> float:
+    """Return the mean bytes that samples take on disk in the measured arrays, their part of the index included."""
+    per_shard = split.dataset.plan.samples_per_shard
+    total = 0
+    for name in MAPS:
+        for i in samples:
+            index = split.dataset.reader.index(chunk_path(split.name, name, i // per_shard), per_shard)
+            total += index.of(i % per_shard)[1] + index_bytes(per_shard) // per_shard
+    return total / len(samples)

@@ -1,0 +1,1 @@
+"""Frames a second, memory and waiting for data of training steps."""

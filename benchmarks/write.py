@@ -1,0 +1,159 @@
+"""How fast whole shards are written, beside compressing the same values alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numcodecs import Blosc, blosc
+
+from benchmarks.read.material import MaterialPlan, MaterialSamples, material_plan
+from datagen.heads.base import HeadModel
+from datagen.shards import DatasetPlan, Sample, write_unit
+from datagen.shards.encode import Row, encode_samples
+from datagen.shards.metadata import is_map
+from datagen.shards.pack import ShardPacker
+from datagen.shards.schema import ARRAYS, COMPRESSION_LEVEL, difference_rows
+
+
+@dataclass(frozen=True)
+class WritePlan:
+    """What is measured.
+
+    Attributes
+    ----------
+    resolution, samples : int
+        Pixels a side, and samples of the one shard that is written.
+    repeats : int
+        Rounds; all measures take turns within each, and the median counts.
+    folder : Path or None
+        Where the shard goes; the system's temporary folder by default.
+    image_error : int
+        As ``shards.image_error``.
+    seed : int
+    """
+
+    resolution: int = 504
+    samples: int = 32
+    repeats: int = 5
+    folder: Path | None = None
+    image_error: int = 1
+    seed: int = 3
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What came out.
+
+    Attributes
+    ----------
+    figures : dict of str to float
+        ``samples_per_s``, ``mb_per_s`` (of decoded values), ``bytes_per_sample``, ``compression_samples_per_s``,
+        ``ratio_compression`` and ``ratio_compression_cpu``.
+    parts_ms : dict of str to float
+        Milliseconds a sample: ``encode`` (checks and quantising), ``pack`` (differences, compression and its check),
+        ``compress`` (compression alone), ``write`` (the whole shard, files and fsyncs included).
+    cpu_ms : dict of str to float
+        The same in processor time of all threads, the least of all rounds: what a busy machine leaves unchanged.
+    array_bytes : dict of array name to float
+        Compressed bytes a sample.
+    cpus : int
+    plan : WritePlan
+    """
+
+    figures: dict[str, float]
+    parts_ms: dict[str, float]
+    cpu_ms: dict[str, float]
+    array_bytes: dict[str, float]
+    cpus: int
+    plan: WritePlan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        content = asdict(self)
+        content["plan"]["folder"] = str(self.plan.folder) if self.plan.folder else None
+        return content
+
+
+def run_write_bench(plan: WritePlan, head: HeadModel, say: Callable[[str], None]) -> WriteResult:
+    """Simulate samples once, then write them as a shard again and again, in turns with compression alone.
+
+    Raises
+    ------
+    datagen.common.errors.StorageError
+        If the disk refuses.
+    """
+    frames = max(1, -(-plan.samples // 4))
+    material = MaterialPlan(plan.resolution, 1, frames, 4, seed=plan.seed, samples_per_shard=frames * 4)
+    dataset = material_plan(material, head, image_error=plan.image_error)
+    say(f"simulating {material.samples} samples of {plan.resolution} px")
+    samples = list(MaterialSamples(material, head, dataset, lambda _number, _sample: None).between(0, material.samples))
+    rows = list(encode_samples(dataset, dataset.units[0], samples))
+    stored = [_stored(row) for row in rows]
+    measures: dict[str, Callable[[], Any]] = {
+        "compress": lambda: _compress(stored),
+        "encode": lambda: list(encode_samples(dataset, dataset.units[0], samples)),
+        "pack": lambda: _pack(dataset, rows),
+        "write": lambda: _write(dataset, samples, plan.folder),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in measures}
+    cpu: dict[str, list[float]] = {name: [] for name in measures}
+    for number in range(plan.repeats):
+        for name, measure in measures.items():
+            started, busy = time.perf_counter(), time.process_time()
+            measure()
+            seconds[name].append(time.perf_counter() - started)
+            cpu[name].append(time.process_time() - busy)
+        say(f"round {number + 1} of {plan.repeats}: {seconds['write'][-1]:.2f} s a shard")
+    cpu_ms = {name: 1000 * min(values) / len(samples) for name, values in cpu.items()}
+    parts = {name: 1000 * median(values) / len(samples) for name, values in seconds.items()}
+    packed = {name: len(_pack(dataset, rows).file(name)) / len(samples) for name in ARRAYS}
+    decoded = sum(values.nbytes for values in stored[0].values())
+    figures = {
+        "samples_per_s": 1000 / parts["write"],
+        "mb_per_s": decoded / 1000 / parts["write"],
+        "bytes_per_sample": sum(packed.values()),
+        "compression_samples_per_s": 1000 / parts["compress"],
+        "ratio_compression": parts["compress"] / parts["write"],
+        "ratio_compression_cpu": cpu_ms["compress"] / cpu_ms["write"],
+    }
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return WriteResult(figures, parts, cpu_ms, packed, cpus, plan)
+
+
+def _stored(row: Row) -> dict[str, np.ndarray[Any, Any]]:
+    values = {name: np.ascontiguousarray(row[name], spec.dtype) for name, spec in ARRAYS.items() if is_map(spec)}
+    return {name: difference_rows(array) if ARRAYS[name].differenced else array for name, array in values.items()}
+
+
+def _compress(stored: Sequence[dict[str, np.ndarray[Any, Any]]]) -> int:
+    blosc.use_threads = False
+    total = 0
+    for arrays in stored:
+        for values in arrays.values():
+            shuffle = Blosc.SHUFFLE if values.itemsize > 1 else Blosc.NOSHUFFLE
+            total += len(Blosc("zstd", COMPRESSION_LEVEL, shuffle).encode(values))
+    return total
+
+
+def _pack(dataset: DatasetPlan, rows: Sequence[Row]) -> ShardPacker:
+    packer = ShardPacker(dataset, dataset.units[0])
+    for row in rows:
+        packer.add(row)
+    return packer
+
+
+def _write(dataset: DatasetPlan, samples: Sequence[Sample], folder: Path | None) -> None:
+    root = Path(tempfile.mkdtemp(prefix="canonface-bench-", dir=folder))
+    try:
+        write_unit(root / "dataset.zarr", dataset, dataset.units[0], "bench", samples)
+    finally:
+        shutil.rmtree(root)

@@ -1,1 +1,0 @@
-"""Benchmarks against simulated truth (floor 5)."""

@@ -1,0 +1,130 @@
+"""Whether a folder may be built in: one that is empty, or this build's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from datagen.common.errors import StorageError
+from datagen.common.files import is_temporary, make_folders, storage_errors
+from datagen.layout import BuildLayout
+from datagen.manifest import Manifest
+
+# A Prefect server, logs and records need some room before the first result does.
+ROOM_BYTES = 8 * 2**20
+_SHOWN = 3
+
+
+def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = False) -> None:
+    """Refuse a folder with other people's files, or with the build of another dataset.
+
+    Two manifests are of one dataset if they agree in name, in the captures they start from (kind, folder or head, seed
+    of a simulation) and in the canonical head. All else may change between runs: what no longer fits is made again.
+
+    Parameters
+    ----------
+    layout : BuildLayout
+    manifest : Manifest
+    replace : bool
+        Whether the build of another dataset may be replaced.
+
+    Raises
+    ------
+    StorageError
+    """
+    root = layout.root
+    if not root.is_dir():
+        return
+    if not layout.manifest.is_file():
+        _refuse_foreign(layout)
+        return
+    if replace:
+        return
+    before, now = _identity(_content(layout.manifest)), _identity(json.loads(manifest.text()))
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        shown = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in changed[:_SHOWN])
+        raise StorageError(
+            f"{root} holds the build of another dataset ({shown})",
+            "an empty folder, or one that an earlier run of this manifest made",
+            "Choose another --out, or pass --replace to have that dataset replaced",
+        )
+
+
+def check_room(root: Path) -> None:
+    """Refuse a disk that has no room even for what is written before the first result.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full, read-only or refuses.
+    """
+    with storage_errors(f"writing to {root}"):
+        make_folders(root)
+        probe = root / f".probe.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        try:
+            with open(probe, "wb") as file:
+                file.write(b"\0" * ROOM_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def _refuse_foreign(layout: BuildLayout) -> None:
+    known = {path.name for path in _own_paths(layout)}
+    strange = sorted(p.name for p in layout.root.iterdir() if p.name not in known and not is_temporary(p.name))
+    if strange:
+        more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
+        raise StorageError(
+            f"{layout.root} is no build folder and is not empty: it holds {', '.join(strange[:_SHOWN])}{more}",
+            "an empty or new folder, or one that an earlier run made",
+            "Choose another --out",
+        )
+
+
+def _own_paths(layout: BuildLayout) -> list[Path]:
+    return [
+        layout.manifest,
+        layout.captures,
+        layout.truth,
+        layout.bridges,
+        layout.warps,
+        layout.dataset,
+        layout.report,
+        layout.lock,
+        layout.prefect_home,
+    ]
+
+
+def _content(path: Path) -> dict[str, Any]:
+    with storage_errors(f"reading {path}"):
+        text = path.read_text(errors="replace")
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise StorageError(
+            f"{path} is no manifest of a build",
+            "what `datagen build` wrote",
+            "Choose another --out, or remove the file",
+        )
+    return content
+
+
+def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes two manifests recipes of one dataset."""
+    source = manifest.get("source") or {}
+    identity = {
+        "name": manifest.get("name"),
+        "source.kind": source.get("kind"),
+        "source.root": source.get("root"),
+        "canonical.head": (manifest.get("canonical") or {}).get("head"),
+    }
+    if source.get("kind") == "simulated":
+        identity.update({"source.head": source.get("head"), "seed": manifest.get("seed")})
+    return identity

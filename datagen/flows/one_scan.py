@@ -1,0 +1,247 @@
+"""One scan warped, one warp rendered, outside any build."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datagen.common.errors import InputError
+from datagen.common.files import atomic_write_bytes, disk_refusals, make_folders, storage_errors
+from datagen.flows.stages.bridge import store_bridge, stored_bridge
+from datagen.flows.stages.render import surface_of
+from datagen.flows.worker import shared_head
+from datagen.geometry.camera import Camera
+from datagen.geometry.landmarks import declared_unit, read_landmarks
+from datagen.geometry.mesh_io import read_mesh
+from datagen.manifest import WarpConfig
+from datagen.render.contract import ViewMaps
+from datagen.shards.schema import Sample
+from datagen.sources.frame import Registration
+from datagen.sources.topology import Topology, read_topology, topology_of
+from datagen.warp.bridge import build_bridge, warp_bridged
+from datagen.warp.result import Warp
+from datagen.warp.storage import read_warp, write_warp
+
+PICTURE_PX = 360
+EMPTY_GREY = 40
+MAPS = ("depth", "canonical", "normal", "region", "confidence", "mask", "edge")
+
+
+@dataclass(frozen=True)
+class RegistrationFile:
+    """A registration on disk, and what topology it is in: the canonical head's unless something else is named.
+
+    Attributes
+    ----------
+    path : Path
+    head : str or None
+        Head model of its topology.
+    head_root : Path or None
+        Folder with that model's files.
+    neutral, neutral_landmarks : Path or None
+        Neutral mesh of its topology and landmarks on it, where that is no head model's.
+    """
+
+    path: Path
+    head: str | None = None
+    head_root: Path | None = None
+    neutral: Path | None = None
+    neutral_landmarks: Path | None = None
+
+    def topology(self, canonical: str) -> Topology | None:
+        """Return its topology, None if it is that of the head model ``canonical``.
+
+        Raises
+        ------
+        InputError
+            If what is named does not say which topology it is, or a file is missing or broken.
+        """
+        if self.neutral is None and self.neutral_landmarks is None:
+            if self.head in (None, canonical):
+                return None
+            return topology_of(shared_head(str(self.head), self.head_root).template)
+        if self.neutral is None or self.neutral_landmarks is None or self.head is not None:
+            raise InputError(
+                "the registration's topology is not named clearly",
+                "a head model, or a neutral mesh together with landmarks on it",
+                "Pass --registration-head, or --topology and --topology-landmarks",
+            )
+        return read_topology(self.neutral.stem, self.neutral, self.neutral_landmarks)
+
+
+def warp_scan(
+    scan: Path,
+    out: Path,
+    *,
+    head: str,
+    head_root: Path | None,
+    unit: str | None,
+    landmarks: Path | None,
+    registration: RegistrationFile | None,
+    config: WarpConfig,
+) -> Warp:
+    """Warp a scan file and write ``warp.npz``, ``verdict.json`` and pictures; nothing is written if it cannot be done.
+
+    Parameters
+    ----------
+    scan : Path
+    out : Path
+        Folder; files of an earlier warp in it are replaced.
+    head : str
+    head_root : Path or None
+    unit : str or None
+        Of scan and registration; by default what the landmark file declares, or else metres.
+    landmarks : Path or None
+    registration : RegistrationFile or None
+        One in another topology than the head's passes a bridge, which is kept in ``out/bridges`` and used again.
+    config : WarpConfig
+
+    Raises
+    ------
+    datagen.common.errors.InputError
+        If a file is missing or broken, or the warp cannot start.
+    datagen.common.errors.StorageError
+        If the disk refuses.
+    """
+    from datagen.audit.warp_pictures import write_warp_pictures
+
+    # Landmarks are marked on the scan, so the unit they declare is the scan's unless something else is said.
+    unit = unit or (declared_unit(landmarks) if landmarks else "m")
+    mesh = read_mesh(scan, unit, need_faces=False)
+    marks = read_landmarks(landmarks) if landmarks else None
+    model = shared_head(head, head_root)
+    start, topology, bridge, stored = None, None, None, None
+    if registration is not None:
+        topology = registration.topology(head)
+        name = topology.name if topology else head
+        start = Registration(name, read_mesh(registration.path, unit, need_faces=False).vertices)
+    if topology is not None:
+        stored = stored_bridge(out / "bridges", topology, model.template)
+        bridge = stored.open(model.template) if stored.finished else build_bridge(topology, model)
+    warp = warp_bridged(mesh, model, config, bridge=bridge, registration=start, landmarks=marks)
+    with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
+        write_warp(folder, warp)
+        write_warp_pictures(folder, warp, model.template)
+    if topology is not None and bridge is not None and stored is not None and not stored.finished:
+        store_bridge(stored, topology, bridge)
+    return warp
+
+
+def render_warp(
+    warp_folder: Path, cameras: Path, out: Path, *, names: Sequence[str] | None, backend: str
+) -> list[Path]:
+    """Render a warp into the images of cameras: for each camera its maps (npz) and a picture of them (png).
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    datagen.common.errors.InputError
+        If a file is missing or broken, a camera is not valid, or there is no camera of that name.
+    """
+    from datagen.audit.pictures import write_png
+    from datagen.audit.samples import sample_row
+    from datagen.render.maps import render_views
+    from datagen.render.registry import make_renderer
+
+    warp = read_warp(warp_folder)
+    chosen = chosen_cameras(cameras, names)
+    maps = render_views(surface_of(warp), chosen, make_renderer(backend), hide_back_faces=True)
+    with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
+        for camera, view in zip(chosen, maps, strict=True):
+            atomic_write_bytes(folder / f"{camera.name}.npz", _maps_bytes(view, camera))
+            write_png(folder / f"{camera.name}.png", sample_row(_as_sample(view, camera), tile=PICTURE_PX))
+    return [out / f"{camera.name}{suffix}" for camera in chosen for suffix in (".npz", ".png")]
+
+
+def chosen_cameras(sequence: Path, names: Sequence[str] | None) -> list[Camera]:
+    """Return the cameras of a sequence folder's capture file, all or those named.
+
+    Raises
+    ------
+    datagen.common.errors.InputError
+        If the file is missing or broken, a camera is not valid, or there is none of that name.
+    """
+    from datagen.sources.capture_file import read_capture_file
+
+    rig = {camera.name: camera for camera in read_capture_file(sequence).rig(str(sequence))}
+    unknown = sorted(set(names or ()) - set(rig))
+    if unknown:
+        raise InputError(f"{sequence} has no camera {', '.join(unknown)}", f"one of {', '.join(rig)}")
+    return [rig[name] for name in (names or rig)]
+
+
+def _maps_bytes(view: ViewMaps, camera: Camera) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        allow_pickle=False,
+        intrinsics=camera.K,
+        world_to_camera=camera.world_to_camera,
+        **{
+            name: getattr(view, name)
+            for name in ("depth", "canonical", "normal", "region", "confidence", "mask", "edge")
+        },
+    )
+    return buffer.getvalue()
+
+
+def _as_sample(view: ViewMaps, camera: Camera) -> Sample:
+    """Dress maps as a sample without an image, so that they are drawn as every sample is."""
+    grey = np.full((3, camera.height, camera.width), EMPTY_GREY, np.uint8)
+    pose = camera.world_to_camera.astype(np.float32)
+    return Sample(
+        image=grey,
+        depth=view.depth,
+        canonical=view.canonical,
+        normal=view.normal,
+        confidence=view.confidence,
+        region=view.region,
+        edge=view.edge,
+        intrinsics=camera.K.astype(np.float32),
+        world_to_camera=pose,
+        head_to_world=np.eye(4, dtype=np.float32),
+        subject="",
+        sequence="",
+        camera=camera.name,
+        frame=0,
+        time=0.0,
+    )
+
+
+@contextmanager
+def staged_folder(out: Path) -> Iterator[Path]:
+    """Collect files in a hidden folder beside ``out`` and move them in when the block ends well.
+
+    Raises
+    ------
+    InputError
+        If ``out`` is a file.
+    StorageError
+        If no folder can be made there.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file", "a folder or a new name", "Choose another --out")
+    out = out.resolve()
+    staging = out.parent / f".{out.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    # Whatever stands in the way here (a file among the parents, a folder nobody can write) is the caller's choice.
+    with storage_errors(f"making the folder {out}"):
+        make_folders(out.parent)
+        staging.mkdir()
+    try:
+        yield staging
+        make_folders(out)
+        for path in sorted(staging.iterdir()):
+            os.replace(path, out / path.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""What carries the tasks of a stage: a plain loop, or Prefect on threads or Dask."""

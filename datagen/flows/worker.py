@@ -1,0 +1,42 @@
+"""Head models of a build, loaded once per process even when many threads ask at once."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+from datagen.common.blas import use_one_blas_thread
+from datagen.heads.base import HeadModel
+from datagen.heads.registry import load_head
+from datagen.warp.template import prepare_template
+
+_LOCK = Lock()
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, root: Path | None) -> HeadModel:
+    return load_head(name, root)
+
+
+def shared_head(name: str, root: Path | None) -> HeadModel:
+    """Load a head model, or return the one this process has loaded already.
+
+    Raises
+    ------
+    datagen.common.errors.CanonfaceError
+        As :func:`datagen.heads.registry.load_head`.
+    """
+    use_one_blas_thread()
+    with _LOCK:
+        return _load(name, root)
+
+
+def prepared_head(name: str, root: Path | None, subdivisions: int | None) -> HeadModel:
+    """As :func:`shared_head`, with the template's regularisers factorised once for all threads."""
+    # Before the template is factorised, which is as much a part of every result as the task itself.
+    use_one_blas_thread()
+    with _LOCK:
+        head = _load(name, root)
+        prepare_template(head.template, subdivisions)
+    return head

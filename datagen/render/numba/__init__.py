@@ -1,0 +1,1 @@
+"""The CPU default: exact coverage, edges and maps compiled by numba."""

@@ -1,0 +1,1 @@
+"""Streaming a split: one order, whoever reads, resumable at a sample."""

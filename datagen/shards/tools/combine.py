@@ -1,0 +1,272 @@
+"""New datasets out of finished ones: merged, or cut down, without rendering or compressing anything again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from datagen.common.errors import CorruptDatasetError, DatasetError, InputError
+from datagen.shards.chunks import ChunkError, check_crc
+from datagen.shards.dataset import Dataset, open_dataset
+from datagen.shards.finish import finalise
+from datagen.shards.index import damaged
+from datagen.shards.ledger import list_records, unit_is_complete
+from datagen.shards.metadata import ROOT_METADATA, chunk_path, is_map
+from datagen.shards.pack import ShardPacker
+from datagen.shards.plan import DatasetPlan, ShardUnit, canonical_json, sha256_text
+from datagen.shards.schema import ARRAYS, SPLITS
+from datagen.shards.tools.selection import Selection
+from datagen.shards.writer import write_packed
+
+COMBINE_VERSION = 1
+_ALIKE = ("space", "resolution", "depth_scale", "regions")
+_TABLES = ("subject", "sequence", "camera")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one dataset contributes.
+
+    Attributes
+    ----------
+    dataset : Dataset
+    label : str
+        Put before the names of its subjects, with a "-"; empty to leave them.
+    selection : Selection
+    """
+
+    dataset: Dataset
+    label: str = ""
+    selection: Selection = field(default_factory=Selection)
+
+    def subject(self, name: str) -> str:
+        """Return a subject's name in the new dataset."""
+        return f"{self.label}-{name}" if self.label else name
+
+
+@dataclass(frozen=True, order=True)
+class _Sample:
+    """A sample in the order of the new dataset, and where it is now."""
+
+    subject: str
+    sequence: str
+    camera: str
+    frame: int
+    part: int
+    number: int
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        return self.subject, self.sequence, self.camera, self.frame
+
+
+def combine(
+    parts: Sequence[Part],
+    out: Path,
+    *,
+    samples_per_shard: int | None = None,
+    on_shard: Callable[[ShardUnit], None] | None = None,
+) -> Dataset:
+    """Write the chosen samples of several datasets as one; run again after an interruption, it goes on.
+
+    Compressed chunks are copied byte for byte, each after its checksum; tables and index arrays are made anew.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+    out : Path
+        The ``dataset.zarr`` folder to make.
+    samples_per_shard : int, optional
+        By default that of the first part.
+    on_shard : callable, optional
+        Called after each shard, for progress.
+
+    Raises
+    ------
+    DatasetError
+        If the parts differ in canonical space, resolution, depth scale or regions, if a subject would be in two
+        splits, a sample there twice, or ``out`` holds something else.
+    CorruptDatasetError
+        If a chunk is damaged.
+    InputError
+        If nothing is chosen.
+    StorageError
+        If the disk refuses.
+    """
+    _check_alike(parts)
+    samples = {split: _samples(parts, split) for split in SPLITS}
+    if not any(samples.values()):
+        raise InputError("no sample is chosen", "at least one", "Loosen --where; `datagen stats` lists names")
+    plan = _plan(parts, samples, samples_per_shard)
+    _check_out(out, plan)
+    for unit in plan.units:
+        chosen = samples[unit.split][unit.start : unit.stop]
+        key = _content_key(parts, plan, unit, chosen)
+        if not unit_is_complete(out, unit, key):
+            write_packed(out, plan, unit, key, _packed(parts, plan, unit, chosen))
+        if on_shard is not None:
+            on_shard(unit)
+    return finalise(out, plan, list_records(out))
+
+
+def merge(sources: Sequence[str | Path], out: Path, labels: Sequence[str] = (), **options: Any) -> Dataset:
+    """Write all samples of several datasets as one; see :func:`combine`."""
+    if labels and len(labels) != len(sources):
+        raise InputError(f"{len(labels)} labels for {len(sources)} datasets", "one label each", "")
+    names = labels or [""] * len(sources)
+    return combine([Part(open_dataset(s), label) for s, label in zip(sources, names, strict=True)], out, **options)
+
+
+def subset(source: str | Path, out: Path, selection: Selection, **options: Any) -> Dataset:
+    """Write the chosen samples of a dataset as another; see :func:`combine`."""
+    return combine([Part(open_dataset(source), selection=selection)], out, **options)
+
+
+def _check_alike(parts: Sequence[Part]) -> None:
+    first = parts[0].dataset
+    for part in parts[1:]:
+        for name in _ALIKE:
+            mine, theirs = getattr(first.plan, name), getattr(part.dataset.plan, name)
+            if mine != theirs:
+                raise DatasetError(
+                    f"{first.url} and {part.dataset.url} differ in {name}: {_shown(mine, theirs)}",
+                    f"datasets with the same {name}",
+                    "Build them from one manifest's canonical, render and shards sections",
+                )
+
+
+def _shown(mine: Any, theirs: Any) -> str:
+    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+        keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+        return ", ".join(f"{key} {mine.get(key)!r} and {theirs.get(key)!r}" for key in keys[:3])
+    return f"{mine!r} and {theirs!r}"
+
+
+def _samples(parts: Sequence[Part], split: str) -> list[_Sample]:
+    found: list[_Sample] = []
+    for number, part in enumerate(parts):
+        plan, index = part.dataset.plan, part.dataset[split].index
+        for i in part.selection.chosen(part.dataset, split):
+            names = (plan.subjects[index.subject[i]], plan.sequences[index.sequence[i]], plan.cameras[index.camera[i]])
+            found.append(_Sample(part.subject(names[0]), *names[1:], int(index.frame[i]), number, int(i)))
+    found.sort()
+    for before, after in pairwise(found):
+        if before.key == after.key:
+            urls = " and ".join(parts[s.part].dataset.url for s in (before, after))
+            raise DatasetError(
+                f"the sample {'/'.join(map(str, after.key))} is in {urls}",
+                "each sample once",
+                "If they show different people, tell their subjects apart with --labels",
+            )
+    return found
+
+
+def _plan(parts: Sequence[Part], samples: Mapping[str, list[_Sample]], per_shard: int | None) -> DatasetPlan:
+    first = parts[0].dataset.plan
+    subjects = {split: sorted({sample.subject for sample in chosen}) for split, chosen in samples.items()}
+    owner: dict[str, str] = {}
+    for split, names in subjects.items():
+        for name in names:
+            if name in owner:
+                raise DatasetError(
+                    f"subject {name} would be in {owner[name]} and in {split}",
+                    "each subject in one split, so that test subjects are new to the model",
+                    "Leave one of them out with `datagen subset --where`, or tell them apart with --labels",
+                )
+            owner[name] = split
+    everything = [sample for chosen in samples.values() for sample in chosen]
+    recipe = canonical_json(
+        {
+            "combined": [
+                {
+                    "label": part.label,
+                    "manifest": part.dataset.plan.manifest,
+                    "uuid": part.dataset.uuid,
+                    "where": part.selection.to_json(),
+                }
+                for part in parts
+            ]
+        }
+    )
+    sources = {canonical_json(source): source for part in parts for source in part.dataset.plan.sources}
+    return DatasetPlan(
+        resolution=first.resolution,
+        counts={split: len(chosen) for split, chosen in samples.items()},
+        splits=subjects,
+        subjects=sorted(owner),
+        sequences=sorted({sample.sequence for sample in everything}),
+        cameras=sorted({sample.camera for sample in everything}),
+        space=first.space,
+        manifest=recipe,
+        manifest_digest=sha256_text(recipe),
+        sources=[sources[text] for text in sorted(sources)],
+        regions=first.regions,
+        samples_per_shard=per_shard or first.samples_per_shard,
+        clip=first.clip,
+        depth_scale=first.depth_scale,
+        image_error=max(part.dataset.plan.image_error for part in parts),
+    )
+
+
+def _check_out(out: Path, plan: DatasetPlan) -> None:
+    if not out.exists() or not any(out.iterdir()):
+        return
+    fix = "Choose another --out, or remove the folder first"
+    if (out / ROOT_METADATA).exists():
+        if open_dataset(out).plan.manifest_digest != plan.manifest_digest:
+            raise DatasetError(f"{out} holds another dataset", "an empty folder, or the same one unfinished", fix)
+        return
+    strange = [path.name for path in out.iterdir() if path.name not in {*SPLITS, "records", ".staging"}]
+    try:
+        records = [] if strange else list_records(out)
+    except CorruptDatasetError:
+        records = []
+    if strange or any(record.encoding_digest != plan.encoding_digest for record in records):
+        raise DatasetError(f"{out} holds something else", "an empty folder, or the same dataset unfinished", fix)
+
+
+def _content_key(parts: Sequence[Part], plan: DatasetPlan, unit: ShardUnit, chosen: Sequence[_Sample]) -> str:
+    content = {
+        "combine_version": COMBINE_VERSION,
+        "encoding": plan.encoding_digest,
+        "samples": [[parts[sample.part].dataset.uuid, unit.split, sample.number] for sample in chosen],
+    }
+    return sha256_text(canonical_json(content))
+
+
+def _packed(parts: Sequence[Part], plan: DatasetPlan, unit: ShardUnit, chosen: Sequence[_Sample]) -> ShardPacker:
+    packer = ShardPacker(plan, unit)
+    numbers = {
+        "subject": {name: i for i, name in enumerate(plan.subjects)},
+        "sequence": {name: i for i, name in enumerate(plan.sequences)},
+        "camera": {name: i for i, name in enumerate(plan.cameras)},
+    }
+    for sample in chosen:
+        dataset = parts[sample.part].dataset
+        small = [name for name, spec in ARRAYS.items() if not is_map(spec) and name not in _TABLES]
+        row: dict[str, Any] = {
+            name: values[0] for name, values in dataset[unit.split].read(small, [sample.number], decode=False).items()
+        }
+        row.update({name: numbers[name][getattr(sample, name)] for name in _TABLES})
+        packer.add_packed(row, dict(_chunks(dataset, unit.split, sample.number)))
+    return packer
+
+
+def _chunks(dataset: Dataset, split: str, number: int) -> Iterator[tuple[str, bytes]]:
+    """Yield the chunk of every map array of a sample as it is stored, after its checksum."""
+    per_shard = dataset.plan.samples_per_shard
+    shard, position = divmod(number, per_shard)
+    for name, spec in ARRAYS.items():
+        if not is_map(spec):
+            continue
+        key = chunk_path(split, name, shard)
+        try:
+            offset, length = dataset.reader.index(key, per_shard).of(position)
+            data = dataset.store.read(key, offset, length)
+            check_crc(data, "sample")
+        except ChunkError as error:
+            raise damaged(dataset.url, split, name, shard, number, str(error)) from None
+        yield name, data

@@ -1,0 +1,339 @@
+"""Checking a dataset against its records, its attributes and the invariants of the format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.common.errors import CorruptDatasetError, StorageError
+from datagen.shards.dataset import Dataset, open_dataset
+from datagen.shards.index import IndexTables, index_problems, load_small_chunk
+from datagen.shards.ledger import ShardRecord, file_problem, read_record, record_key, unit_files
+from datagen.shards.metadata import ROOT_METADATA, content_digest, is_map, plan_documents, uuid_of
+from datagen.shards.plan import ENCODING_VERSION, DatasetPlan, ShardUnit
+from datagen.shards.schema import ARRAYS, CANONICAL_LEVELS, NORMAL_LEVELS, SPLITS, VERDICTS
+
+UNKNOWN_CANONICAL = CANONICAL_LEVELS // 2  # stored where nothing is known; decodes to 0 exactly
+_UNIT_LOW, _UNIT_HIGH = 0.9, 1.1  # a unit normal after rounding to 1/127, with room for float error
+
+Stored = Mapping[str, npt.NDArray[Any]]
+
+
+def sample_problems(stored: Stored, plan: DatasetPlan) -> Iterator[str]:
+    """Yield a message for each invariant that a stored sample breaks.
+
+    Parameters
+    ----------
+    stored : mapping of array name to the stored values of one sample
+        Arrays that could not be read may be absent; checks that need them are skipped.
+    plan : DatasetPlan
+    """
+    for needed, check in (
+        (("confidence", "canonical"), _check_canonical),
+        (("depth", "confidence"), _check_confidence),
+        (("depth", "region"), _check_region),
+        (("depth", "normal"), _check_normal),
+        (("edge",), _check_edge),
+        (("intrinsics",), _check_intrinsics),
+        (("world_to_camera",), _check_world_to_camera),
+        (("head_to_world",), _check_head_to_world),
+    ):
+        if all(name in stored for name in needed):
+            message = check(stored)
+            if message:
+                yield message
+    if "region" in stored and plan.regions:
+        unknown = np.setdiff1d(stored["region"], [0, *plan.regions.values()])
+        if unknown.size:
+            yield f"region label {int(unknown[0])} is not in the table"
+    if "frame" in stored and stored["frame"] < 0:
+        yield f"frame {int(stored['frame'])} is negative"
+    if "verdict" in stored and stored["verdict"] >= len(VERDICTS):
+        yield f"verdict {int(stored['verdict'])} is none of {len(VERDICTS)}"
+    if "time" in stored and not np.isfinite(stored["time"]):
+        yield "time is not finite"
+
+
+def _pixels(wrong: npt.NDArray[np.bool_], message: str) -> str | None:
+    if not wrong.any():
+        return None
+    row, column = (int(i) for i in np.argwhere(wrong)[0])
+    return f"{message} in {int(wrong.sum())} pixels, the first at row {row}, column {column}"
+
+
+def _check_canonical(stored: Stored) -> str | None:
+    known = stored["confidence"] > 0
+    outside = (stored["canonical"] > CANONICAL_LEVELS).any(axis=0)
+    unknown = (stored["canonical"] != UNKNOWN_CANONICAL).any(axis=0)
+    return _pixels(np.where(known, outside, unknown), "canonical leaves [-1, 1], or is not 0 where confidence is 0,")
+
+
+def _check_confidence(stored: Stored) -> str | None:
+    return _pixels((stored["confidence"] > 0) & (stored["depth"] == 0), "confidence above 0 without a surface")
+
+
+def _check_region(stored: Stored) -> str | None:
+    return _pixels((stored["region"] > 0) & (stored["depth"] == 0), "a region without a surface")
+
+
+def _check_edge(stored: Stored) -> str | None:
+    return _pixels(stored["edge"] > 1, "edge is neither 0 nor 1")
+
+
+def _check_normal(stored: Stored) -> str | None:
+    normal = stored["normal"].astype(np.float32) / NORMAL_LEVELS
+    length = np.sqrt((normal**2).sum(axis=0))
+    surface = stored["depth"] > 0
+    # A sliver triangle has no normal: 0 is allowed on a surface, anything else must be unit.
+    odd = np.where(surface, (length > 0) & ((length < _UNIT_LOW) | (length > _UNIT_HIGH)), length > 0)
+    return _pixels(odd, "a normal is not unit on a surface, or not 0 off it,")
+
+
+def _check_intrinsics(stored: Stored) -> str | None:
+    k = stored["intrinsics"]
+    well = np.isfinite(k).all() and k[0, 0] > 0 and k[1, 1] > 0 and np.array_equal(k[2], (0, 0, 1))
+    return None if well else "intrinsics are no pinhole matrix"
+
+
+def _check_transform(stored: Stored, name: str) -> str | None:
+    m = stored[name]
+    return None if np.isfinite(m).all() and np.array_equal(m[3], (0, 0, 0, 1)) else f"{name} is no rigid transform"
+
+
+def _check_world_to_camera(stored: Stored) -> str | None:
+    return _check_transform(stored, "world_to_camera")
+
+
+def _check_head_to_world(stored: Stored) -> str | None:
+    return _check_transform(stored, "head_to_world")
+
+
+Level = Literal["quick", "digests", "deep"]
+# What each level looks at, in the words of the report.
+LEVELS: dict[Level, str] = {
+    "quick": "structure, records, file lengths, index tables and splits; no maps were read",
+    "digests": "structure, records, index tables, splits and the digest of every byte; no maps were decoded",
+    "deep": "structure, records, index tables, splits, the digest of every byte and every value of every map",
+}
+_NAMED = 10  # strays and index faults named one by one; more of the same kind tell nothing new
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes
+    ----------
+    split : str or None
+        None where the whole dataset is concerned.
+    shard : int or None
+    sample : int or None
+        Number of the sample in its split, where one sample is concerned.
+    message : str
+    """
+
+    split: str | None
+    shard: int | None
+    sample: int | None
+    message: str
+
+    def __str__(self) -> str:
+        parts = [self.split or "dataset"]
+        parts += [f"shard {self.shard}"] if self.shard is not None else []
+        parts += [f"sample {self.sample}"] if self.sample is not None else []
+        return f"{', '.join(parts)}: {self.message}"
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a verification looked at and found.
+
+    Attributes
+    ----------
+    path, uuid : str
+    level : ``quick``, ``digests`` or ``deep``
+    counts : dict
+        ``shards``, ``samples``, ``files`` and ``bytes`` of the dataset.
+    problems : tuple of Problem
+        Empty if all is well.
+    """
+
+    path: str
+    uuid: str
+    level: Level
+    counts: dict[str, int]
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON data."""
+        problems = [vars(problem) for problem in self.problems]
+        return {**vars(self), "checked": LEVELS[self.level], "ok": self.ok, "problems": problems}
+
+
+def verify_dataset(
+    path: str | Path, level: Level = "deep", on_shard: Callable[[ShardUnit], None] | None = None
+) -> VerifyReport:
+    """Check structure, records, bytes, values and index tables of a dataset.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder or the URL of an object store.
+    level : ``quick``, ``digests`` or ``deep``
+        How much is read; :data:`LEVELS` says what each covers.
+    on_shard : callable, optional
+        Called after each shard, for progress.
+
+    Returns
+    -------
+    VerifyReport
+        Damage is reported, never raised.
+
+    Raises
+    ------
+    DatasetError
+        If there is no finished dataset of a known version at ``path``.
+    """
+    try:
+        dataset = open_dataset(path)
+    except CorruptDatasetError as error:
+        counts = dict.fromkeys(("shards", "samples", "files", "bytes"), 0)
+        return VerifyReport(str(path), "", level, counts, (Problem(None, None, None, error.found),))
+    records: dict[ShardUnit, ShardRecord | None] = {}
+    problems: list[Problem] = []
+    for unit in dataset.plan.units:
+        records[unit], found = _check_record(dataset, unit)
+        problems += found
+    problems += _check_attributes(dataset, records)
+    problems += _check_metadata(dataset)
+    problems += _check_strays(dataset)
+    for split in SPLITS:
+        problems += _check_index(dataset, split)
+    for unit, record in records.items():
+        problems += _check_shard(dataset, unit, record, level)
+        if on_shard is not None:
+            on_shard(unit)
+    digests = [digest for record in records.values() if record for digest in record.files.values()]
+    counts = {
+        "shards": len(records),
+        "samples": sum(dataset.plan.counts.values()),
+        "files": len(digests),
+        "bytes": sum(digest.bytes for digest in digests),
+    }
+    return VerifyReport(dataset.url, dataset.uuid, level, counts, tuple(problems))
+
+
+def _check_record(dataset: Dataset, unit: ShardUnit) -> tuple[ShardRecord | None, list[Problem]]:
+    try:
+        record = read_record(dataset.store, unit)
+    except (CorruptDatasetError, StorageError) as error:
+        return None, [Problem(unit.split, unit.index, None, error.found)]
+    expected = {
+        "split": unit.split,
+        "index": unit.index,
+        "samples": unit.samples,
+        "encoding_digest": dataset.plan.encoding_digest,
+        "algorithm": ENCODING_VERSION,
+    }
+    found = {key: getattr(record, key) for key in expected}
+    wrong = [f"{key} {found[key]!r} instead of {value!r}" for key, value in expected.items() if found[key] != value]
+    if set(record.files) != set(unit_files(unit)):
+        wrong.append("another list of files")
+    return record, [Problem(unit.split, unit.index, None, f"its record has {text}") for text in wrong]
+
+
+def _check_attributes(dataset: Dataset, records: dict[ShardUnit, ShardRecord | None]) -> Iterator[Problem]:
+    if any(record is None for record in records.values()):
+        return
+    files = {path: digest.sha256 for record in records.values() if record for path, digest in record.files.items()}
+    digest = content_digest(dataset.plan, files)
+    if dataset.attrs.get("content_digest") != digest or dataset.uuid != uuid_of(digest):
+        yield Problem(None, None, None, "the uuid does not follow from the plan and the records")
+
+
+def _check_metadata(dataset: Dataset) -> Iterator[Problem]:
+    for key, expected in plan_documents(dataset.plan).items():
+        split = key.partition("/")[0]
+        try:
+            found = json.loads(dataset.store.read(key))
+        except (StorageError, ValueError) as error:
+            reason = error.found if isinstance(error, StorageError) else str(error)
+            yield Problem(split, None, None, f"{key} cannot be read: {reason}")
+            continue
+        if found != json.loads(expected):
+            yield Problem(split, None, None, f"{key} is not what the attributes call for")
+
+
+def _check_strays(dataset: Dataset) -> list[Problem]:
+    units = dataset.plan.units
+    known = {ROOT_METADATA, *plan_documents(dataset.plan), *(record_key(unit) for unit in units)}
+    known |= {key for unit in units for key in unit_files(unit)}
+    strays = [key for key in dataset.store.list() if key not in known]
+    problems = [Problem(None, None, None, f"stray file {name}") for name in strays[:_NAMED]]
+    if len(strays) > _NAMED:
+        problems.append(Problem(None, None, None, f"{len(strays) - _NAMED} more stray files"))
+    return problems
+
+
+def _check_index(dataset: Dataset, split: str) -> list[Problem]:
+    plan = dataset.plan
+    try:
+        tables = IndexTables.load(dataset.reader, split, plan)
+    except CorruptDatasetError:
+        return []  # the shard's own check names the damaged file
+    found = index_problems(split, tables, plan)
+    shard_of = [None if sample is None else sample // plan.samples_per_shard for sample, _ in found]
+    problems = [Problem(split, s, i, text) for s, (i, text) in zip(shard_of, found[:_NAMED], strict=False)]
+    if len(found) > _NAMED:
+        problems.append(Problem(split, None, None, f"{len(found) - _NAMED} more faults in the index tables"))
+    return problems
+
+
+def _check_shard(dataset: Dataset, unit: ShardUnit, record: ShardRecord | None, level: Level) -> Iterator[Problem]:
+    damaged = False
+    if record is not None:
+        for key, expected in record.files.items():
+            problem = file_problem(dataset.store, key, expected, digest=level != "quick")
+            if problem:
+                damaged = True
+                yield Problem(unit.split, unit.index, None, problem)
+    else:
+        for key in unit_files(unit):
+            if not dataset.store.exists(key):
+                yield Problem(unit.split, unit.index, None, f"{key} is missing")
+    # Where a digest disagrees, decoding says which samples are hit.
+    if level == "deep" or (damaged and level == "digests"):
+        yield from _check_samples(dataset, unit)
+
+
+def _check_samples(dataset: Dataset, unit: ShardUnit) -> Iterator[Problem]:
+    split = dataset[unit.split]
+    maps = [name for name, spec in ARRAYS.items() if is_map(spec)]
+    small: dict[str, np.ndarray[Any, Any]] = {}
+    for name in ARRAYS:
+        if name in maps:
+            continue
+        try:
+            small[name] = load_small_chunk(dataset.reader, unit, name, dataset.plan)
+        except CorruptDatasetError as error:
+            yield Problem(unit.split, unit.index, None, error.found)
+    for i in range(unit.start, unit.stop):
+        stored = {name: values[i - unit.start] for name, values in small.items()}
+        for name in maps:
+            try:
+                stored[name] = split.raw(name, i, i + 1)[0]
+            except CorruptDatasetError as error:
+                yield Problem(unit.split, unit.index, i, error.found)
+        for message in sample_problems(stored, dataset.plan):
+            yield Problem(unit.split, unit.index, i, message)

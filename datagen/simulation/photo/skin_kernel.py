@@ -1,0 +1,276 @@
+"""Compiled appearance of skin, lips, hair and stubble at a point of the canonical surface."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from datagen.simulation.photo.face_fields import COLUMN
+from datagen.simulation.photo.noise import cell_noise, smooth_noise
+
+# What the appearance functions write for a point.
+ALBEDO, GRADIENT, ROUGHNESS, SPECULAR, COVER, COAT, SOFT = 0, 3, 6, 7, 8, 9, 10
+SURFACE_SIZE = 11
+LIP, BROW_ALONG, BROW_ACROSS = COLUMN["lip"], COLUMN["brow_along"], COLUMN["brow_across"]
+UPPER_LID, LOWER_LID, HAIR, BEARD = COLUMN["upper_lid"], COLUMN["lower_lid"], COLUMN["hair"], COLUMN["beard"]
+BLOOD, OIL, PORES, SHADOW = COLUMN["blood"], COLUMN["oil"], COLUMN["pores"], COLUMN["shadow"]
+FLOW = COLUMN["flow_x"]
+# Linear RGB of the palest skin, and log absorption per unit of melanin and of blood.
+PALE = (0.80, 0.585, 0.46)
+MELANIN = (2.15, 2.78, 3.20)
+HAEMOGLOBIN = (0.09, 0.50, 0.47)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def fade(wavelength, footprint):  # type: ignore[no-untyped-def]
+    """Return how much of a pattern survives a pixel: 1 if it is four pixels wide or more, 0 below one and a half."""
+    return min(1.0, max(0.0, (wavelength / footprint - 1.5) / 2.5))
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def ramp(low, high, x):  # type: ignore[no-untyped-def]
+    """Return the smooth step from 0 at ``low`` to 1 at ``high``."""
+    t = min(1.0, max(0.0, (x - low) / (high - low)))
+    return t * t * (3 - 2 * t)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def strands(q, f, wavelength, seed):  # type: ignore[no-untyped-def]
+    """Return noise drawn out along the hair's direction, of about unit variance: strokes five wavelengths long."""
+    total = 0.0
+    # Turned off the axes, so that the noise's lattice does not show as a weave.
+    x = (0.742 * q[0] - 0.531 * q[1] + 0.409 * q[2]) / wavelength
+    y = (0.630 * q[0] + 0.769 * q[1] - 0.108 * q[2]) / wavelength
+    z = (-0.229 * q[0] + 0.356 * q[1] + 0.906 * q[2]) / wavelength
+    u = 0.742 * f[FLOW] - 0.531 * f[FLOW + 1] + 0.409 * f[FLOW + 2]
+    v = 0.630 * f[FLOW] + 0.769 * f[FLOW + 1] - 0.108 * f[FLOW + 2]
+    w = -0.229 * f[FLOW] + 0.356 * f[FLOW + 1] + 0.906 * f[FLOW + 2]
+    for k in range(5):
+        t = (k - 2) * 0.85
+        total += smooth_noise(x + t * u, y + t * v, z + t * w, seed)[0]
+    return total / 3.0
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _relief(q, scale, amplitude, seed, out):  # type: ignore[no-untyped-def]
+    """Add the slope of a noise of a wavelength (mm) and slope amplitude to ``out``; return the noise."""
+    value, dx, dy, dz = smooth_noise(q[0] / scale, q[1] / scale, q[2] / scale, seed)
+    gain = amplitude * 0.33
+    out[GRADIENT] += gain * dx
+    out[GRADIENT + 1] += gain * dy
+    out[GRADIENT + 2] += gain * dz
+    return value
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _marks(x, y, z, broad, footprint, look):  # type: ignore[no-untyped-def]
+    """Return the melanin of freckles, where the sun shines, and of a few moles anywhere."""
+    melanin = 0.0
+    if look.freckles > 0.02 and z > 40 and y > -70:
+        d, _, _, _, value = cell_noise(x / 3.4, y / 3.4, z / 3.4, look.seed + 5)
+        size = 0.10 + 0.16 * value
+        if value < look.freckles + 0.1 * broad:
+            melanin += 0.13 * fade(2.4, footprint) * (1 - ramp(0.5 * size, size + 0.12, d))
+    d, _, _, _, value = cell_noise(x / 26, y / 26, z / 26, look.seed + 6)
+    if value < 0.3 * look.moles and d < 0.09:
+        size = 0.016 + 0.1 * value
+        melanin += 0.5 * (1 - ramp(0.6 * size, size + 0.012 + 0.02 * footprint, d))
+    return melanin
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _pores(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
+    """Add the slopes of pores and the net of fine lines; return the melanin and the roughness they bring."""
+    seed, relief = look.seed, look.relief
+    x, y, z = q[0], q[1], q[2]
+    melanin = 0.0
+    keep = fade(0.9, footprint)
+    if keep > 0:
+        spacing = 1.05
+        d, px, py, pz, value = cell_noise(x / spacing, y / spacing, z / spacing, seed + 9)
+        depth = f[PORES] * (0.4 + 0.8 * value) * relief * keep
+        inside = 1 - ramp(0.12, 0.42, d)
+        slope = depth * 0.9 * inside * (1 - inside) * 4 / max(d, 0.05) * 0.35
+        out[GRADIENT] += slope * px
+        out[GRADIENT + 1] += slope * py
+        out[GRADIENT + 2] += slope * pz
+        melanin += 0.10 * depth * inside
+        _relief(q, 0.75, 0.10 * relief * keep, seed + 10, out)
+    return melanin, 0.05 * (1 - keep)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _lip_creases(q, lip, footprint, look, out):  # type: ignore[no-untyped-def]
+    """Add the slopes of the lips' upright creases; return them, deep below 0."""
+    keep = fade(1.3, footprint)
+    if keep == 0:
+        return 0.0
+    crease, dx, dy, dz = smooth_noise(q[0] / 1.1, q[1] / 6, q[2] / 6, look.seed + 11)
+    gain = 0.055 * keep * lip * look.relief
+    out[GRADIENT] += gain * dx
+    out[GRADIENT + 1] += gain * dy / 5
+    out[GRADIENT + 2] += gain * dz / 5
+    return keep * crease
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def skin_at(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
+    """Write the appearance of skin at canonical point ``q`` (3,) mm with fields ``f``, seen by a pixel that wide."""
+    seed = look.seed
+    for k in range(SURFACE_SIZE):
+        out[k] = 0.0
+    x, y, z = q[0], q[1], q[2]
+    broad = smooth_noise(x / 32, y / 32, z / 32, seed)[0]
+    patch = smooth_noise(x / 11, y / 11, z / 11, seed + 1)[0]
+    spot = _relief(q, 4.5, 0.020 * look.relief, seed + 2, out)
+    fine, grain = 0.0, 0.0
+    keep = fade(2.1, footprint)
+    if keep > 0.1:
+        fine = keep * _relief(q, 2.1, 0.04 * look.relief * keep, seed + 3, out)
+    rough = 0.06 * (1 - keep)
+    keep = fade(0.6, footprint)
+    if keep > 0:
+        grain = keep * smooth_noise(x / 0.6, y / 0.6, z / 0.6, seed + 4)[0]
+    melanin = look.melanin * (1 + 0.030 * broad + 0.014 * patch + 0.010 * spot + 0.012 * fine)
+    melanin += 0.003 * (patch + spot) + 0.006 * fine + 0.006 * grain
+    melanin += f[SHADOW] * (0.05 + 0.12 * look.melanin) + _marks(x, y, z, broad, footprint, look)
+    blood = look.blood * (1 + 0.06 * broad) + look.blood_contrast * f[BLOOD] * (1 + 0.10 * patch + 0.07 * spot)
+    blood += look.mottle * (0.016 * patch + 0.020 * spot + 0.022 * fine + 0.016 * grain) + 0.22 * f[SHADOW]
+    # Under much melanin, blood hardly shows.
+    blood *= 1 - 0.55 * look.melanin
+    extra, finer = _pores(q, f, footprint, look, out)
+    melanin += extra
+    rough += finer
+    edge = f[LIP] + 0.45 * spot
+    lip = ramp(-1.1, 1.3, edge)
+    if lip > 0:
+        crease = _lip_creases(q, lip, footprint, look, out)
+        blood += lip * (0.62 + 0.5 * look.lip_tint + 0.03 * patch - 0.05 * crease)
+        melanin += lip * (0.05 + 0.10 * look.melanin + 0.035 * look.lip_tint)
+        # The white roll: a pale rim just outside.
+        blood -= 0.15 * ramp(-2.6, -0.9, edge) * (1 - ramp(-0.9, 0.3, edge))
+    for k in range(3):
+        out[ALBEDO + k] = PALE[k] * np.exp(-max(melanin, 0.0) * MELANIN[k] - max(blood, 0.0) * HAEMOGLOBIN[k])
+    oil = look.oil * (0.35 + 0.65 * f[OIL]) * (1 + 0.2 * spot)
+    out[ROUGHNESS] = 0.54 - 0.17 * oil - 0.16 * lip * (1 - oil) + rough
+    out[SPECULAR] = 0.75 + 0.5 * oil + 0.35 * lip
+    out[SOFT] = 1.0
+    hair_at(q, f, footprint, look, patch, spot, out)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def hair_at(q, f, footprint, look, patch, spot, out):  # type: ignore[no-untyped-def]
+    """Lay brows, lashes, scalp hair and beard over what ``out`` holds."""
+    seed = look.seed
+    along, across = f[BROW_ALONG], f[BROW_ACROSS]
+    if -0.2 < along < 1.25 and -9 < across < 9:
+        half = look.brow_thickness * np.interp(along, BROW_PLACES, BROW_HALF_MM)
+        stroke, keep = 0.0, fade(0.9, footprint)
+        if keep > 0:
+            stroke = keep * strands(q, f, 0.55, seed + 20)
+        density = 1 - ramp(half - 1.6, half + 1.3, abs(across) + 0.35 * spot + 0.3 * stroke)
+        density *= ramp(-0.10, 0.12, along) * (1 - ramp(0.88, 1.1, along)) * (0.72 + 0.28 * ramp(0.0, 0.4, along))
+        cover = min(0.96, look.brow_density * density * max(0.0, 1 + 0.55 * stroke))
+        _lay(look.brow, cover, 1 + 0.25 * stroke, out)
+        out[COVER] *= 0.4
+    upper, lower = f[UPPER_LID], f[LOWER_LID]
+    if upper < 3 or lower < 3:
+        wide = 0.5 * footprint
+        dark = (0.45 + 0.5 * look.lashes) * (1 - ramp(0.5, 1.7 + wide, upper))
+        dark = max(dark, (0.2 + 0.35 * look.lashes) * (1 - ramp(0.2, 0.9 + wide, lower)))
+        _lay(look.brow, dark, 0.3, out)
+        out[COVER] = 0.0
+    edge = f[HAIR] - look.hairline_mm
+    azimuth = abs(np.arctan2(q[0], q[2]))
+    edge -= look.temples_mm * ramp(0.25, 0.6, azimuth) * (1 - ramp(0.75, 1.1, azimuth))
+    if edge > -14:
+        if look.cap > 0:
+            _cap(q, f, footprint, look, out)
+        else:
+            _scalp(q, f, footprint, look, edge + 1.3 * patch + 0.7 * spot, out)
+    if look.beard > 0.02 and f[BEARD] > 0.02:
+        _beard(q, f, footprint, look, patch, out)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _lay(colour, cover, shade, out):  # type: ignore[no-untyped-def]
+    for k in range(3):
+        out[ALBEDO + k] = out[ALBEDO + k] * (1 - cover) + max(0.0, colour[k] * shade) * cover
+    out[COVER] = max(out[COVER], cover)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _scalp(q, f, footprint, look, edge, out):  # type: ignore[no-untyped-def]
+    seed = look.seed
+    clump = strands(q, f, 3.2, seed + 21)
+    keep, hair = fade(1.1, footprint), 0.0
+    if keep > 0:
+        hair = keep * strands(q, f, 0.65, seed + 22)
+    long = min(1.0, look.hair_length_mm / 9)
+    border = ramp(-8.0, 9.0, edge + 2.2 * hair + 1.2 * clump)
+    cover = look.hair_cover * border * (0.90 + 0.09 * long) * (1 + (0.22 - 0.16 * long) * hair + 0.05 * clump)
+    cover = min(0.985, max(0.0, cover))
+    shade = np.exp(0.34 * hair + (0.04 + 0.10 * long) * clump)
+    _lay(look.hair, cover, shade, out)
+    out[SOFT] = 1 - cover
+    out[ROUGHNESS] = out[ROUGHNESS] * (1 - cover) + 0.62 * cover
+    out[SPECULAR] *= 1 - 0.9 * cover
+    # Hairs turn the light: break the surface up across their direction.
+    tilt = cover * (0.03 + 0.07 * long)
+    _value, dx, dy, dz = smooth_noise(q[0] / 2.4, q[1] / 2.4, q[2] / 2.4, seed + 23)
+    along = dx * f[FLOW] + dy * f[FLOW + 1] + dz * f[FLOW + 2]
+    out[GRADIENT] += tilt * 0.4 * (dx - along * f[FLOW])
+    out[GRADIENT + 1] += tilt * 0.4 * (dy - along * f[FLOW + 1])
+    out[GRADIENT + 2] += tilt * 0.4 * (dz - along * f[FLOW + 2])
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _cap(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
+    """A knitted cap: everything above a line over brows and ears."""
+    line = f[HAIR] + 3.0
+    cover = ramp(-0.4, 0.4, line)
+    keep = fade(2.0, footprint)
+    knit = np.sin(q[1] * 2.6 + 0.4 * np.sin(4 * q[0])) * keep
+    rim = 1 - 0.25 * ramp(0.0, 1.0, line) * (1 - ramp(6.0, 7.5, line))
+    _lay(look.cap_colour, cover, rim * (1 + 0.15 * knit), out)
+    out[COVER] = 0.0
+    out[SOFT] *= 1 - cover
+    out[ROUGHNESS] = out[ROUGHNESS] * (1 - cover) + 0.85 * cover
+    out[SPECULAR] *= 1 - 0.6 * cover
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _beard(q, f, footprint, look, patch, out):  # type: ignore[no-untyped-def]
+    free = 1 - ramp(-1.5, 0.3, f[LIP])
+    amount = f[BEARD] * free * (1 + 0.15 * patch)
+    if amount <= 0.01:
+        return
+    seed, beard = look.seed, look.beard
+    if beard < 0.7:
+        # Hair cut to dots: seen one by one up close, as a bluish shadow from afar.
+        keep, dots = fade(0.8, footprint), 0.0
+        mean = beard * 0.62
+        cover = mean * (1 - keep)
+        if keep > 0:
+            d, _, _, _, value = cell_noise(q[0] / 0.62, q[1] / 0.62, q[2] / 0.62, seed + 30)
+            dots = 1 - ramp(0.16, 0.40, d) if value < 0.25 + beard else 0.0
+            cover += keep * min(1.0, 1.7 * dots + 0.1) * min(1.0, 1.3 * beard)
+        cover *= amount
+        _lay(look.brow, min(0.85, cover), 1.1, out)
+        out[ALBEDO + 2] *= 1 + 0.05 * amount
+        out[COVER] = 0.0
+    else:
+        keep, hair = fade(1.0, footprint), 0.0
+        if keep > 0:
+            hair = keep * strands(q, f, 0.6, seed + 31)
+        clump = strands(q, f, 2.6, seed + 32)
+        border = ramp(0.05, 1.0, amount + 0.13 * hair + 0.05 * clump)
+        cover = min(0.97, border * (0.45 + 0.45 * beard) * (1 + 0.14 * hair + 0.05 * clump))
+        _lay(look.brow, cover, 1.15 * np.exp(0.35 * hair + 0.12 * clump), out)
+        out[SOFT] *= 1 - 0.9 * cover
+        out[ROUGHNESS] = out[ROUGHNESS] * (1 - cover) + 0.6 * cover
+        out[SPECULAR] *= 1 - 0.7 * cover
+
+
+BROW_PLACES = np.array([0.0, 0.25, 0.6, 0.85, 1.05])
+BROW_HALF_MM = np.array([3.3, 3.9, 3.3, 2.2, 1.0])

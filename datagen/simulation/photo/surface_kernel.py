@@ -1,0 +1,309 @@
+"""Compiled shading of one view: appearance and light evaluated per pixel, averaged over subsamples at edges."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numba
+import numpy as np
+
+from datagen.simulation.photo import inner_kernel, noise, reflection_kernel, skin_kernel
+from datagen.simulation.photo.face_fields import FIELDS, LEFT_EYE, MOUTH, RIGHT_EYE, SKIN, TEETH
+from datagen.simulation.photo.inner_kernel import cloth_at, eye_at, mouth_at, tooth_at
+from datagen.simulation.photo.reflection_kernel import add_reflections, hair_shine
+from datagen.simulation.photo.skin_kernel import ALBEDO, COVER, GRADIENT, SOFT, SURFACE_SIZE, skin_at
+
+# Columns of what is interpolated: made anew for each frame, and fixed to the skin.
+POSITION, NORMAL, SMOOTH, IRRADIANCE, VECTOR, OPEN, LAMPS = 0, 3, 6, 9, 12, 15, 16
+MOVING_SIZE = 19
+PLACE, VALUES = 0, 3
+FIXED_SIZE = 3 + len(FIELDS)
+# Subsamples of one pixel that lie within this many pixel widths in depth are one piece of surface.
+ONE_SURFACE_PIXELS = 6.0
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _add(face, w, share, faces, moving, fixed, at, fix):  # type: ignore[no-untyped-def]
+    """Add a fragment's interpolated attributes, times ``share``."""
+    a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+    part = np.float32(share)
+    wa, wb, wc = w[0] * part, w[1] * part, w[2] * part
+    first, second, third = moving[a], moving[b], moving[c]
+    for k in range(MOVING_SIZE):
+        at[k] += wa * first[k] + wb * second[k] + wc * third[k]
+    first, second, third = fixed[a], fixed[b], fixed[c]
+    for k in range(FIXED_SIZE):
+        fix[k] += wa * first[k] + wb * second[k] + wc * third[k]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _add_both(f, w, g, v, faces, moving, fixed, at, fix, middle):  # type: ignore[no-untyped-def]
+    """Add the mean of two fragments' attributes."""
+    if f == g:
+        for k in range(3):
+            middle[k] = np.float32(0.5) * (w[k] + v[k])
+        _add(f, middle, 1.0, faces, moving, fixed, at, fix)
+    else:
+        _add(f, w, 0.5, faces, moving, fixed, at, fix)
+        _add(g, v, 0.5, faces, moving, fixed, at, fix)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyped-def]
+    """Write two edges of a triangle in canonical (rows 0, 1) and world millimetres (rows 2, 3)."""
+    a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+    scale = 1000.0 / unit_mm
+    for k in range(3):
+        edges[0, k] = fixed[b, k] - fixed[a, k]
+        edges[1, k] = fixed[c, k] - fixed[a, k]
+        edges[2, k] = (moving[b, k] - moving[a, k]) * scale
+        edges[3, k] = (moving[c, k] - moving[a, k]) * scale
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _world_slope(gx, gy, gz, edges, n, slope):  # type: ignore[no-untyped-def]
+    """Carry a gradient over canonical space to the posed surface with normal ``n`` (Mikkelsen 2010, eq. 4)."""
+    h1 = gx * edges[0, 0] + gy * edges[0, 1] + gz * edges[0, 2]
+    h2 = gx * edges[1, 0] + gy * edges[1, 1] + gz * edges[1, 2]
+    ax, ay, az = edges[2]
+    bx, by, bz = edges[3]
+    # r1 = e2 × n, r2 = n × e1
+    r1x, r1y, r1z = by * n[2] - bz * n[1], bz * n[0] - bx * n[2], bx * n[1] - by * n[0]
+    r2x, r2y, r2z = n[1] * az - n[2] * ay, n[2] * ax - n[0] * az, n[0] * ay - n[1] * ax
+    det = ax * r1x + ay * r1y + az * r1z
+    if abs(det) < 1e-9:
+        slope[:] = 0.0
+        return
+    slope[0], slope[1], slope[2] = (
+        (h1 * r1x + h2 * r2x) / det, (h1 * r1y + h2 * r2y) / det, (h1 * r1z + h2 * r2z) / det,
+    )  # fmt: skip
+    steep = np.sqrt(slope[0] ** 2 + slope[1] ** 2 + slope[2] ** 2)
+    if steep > 0.8:
+        for k in range(3):
+            slope[k] *= 0.8 / steep
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _unit(x, y, z):  # type: ignore[no-untyped-def]
+    inverse = 1.0 / np.sqrt(x * x + y * y + z * z + 1e-18)
+    return x * inverse, y * inverse, z * inverse
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, work, out):  # type: ignore[no-untyped-def]
+    """Write the radiance (3,) of one piece of surface to ``out``."""
+    n, slope, tilted, surface = work[0], work[1], work[2], work[3]
+    vx, vy, vz = _unit(centre[0] - at[0], centre[1] - at[1], centre[2] - at[2])
+    x, y, z = _unit(at[NORMAL], at[NORMAL + 1], at[NORMAL + 2])
+    facing = x * vx + y * vy + z * vz
+    footprint = pixel_mm / np.sqrt(max(abs(facing), 0.2))
+    values = fix[VALUES:]
+    if material == SKIN:
+        skin_at(fix, values, footprint, look, surface)
+    elif material in (RIGHT_EYE, LEFT_EYE):
+        eye_at(fix, eyes[material - RIGHT_EYE], footprint, look, surface)
+    elif material == MOUTH:
+        mouth_at(fix, footprint, look, surface)
+    elif material == TEETH:
+        tooth_at(fix, footprint, look, surface)
+    else:
+        cloth_at(fix, footprint, look, surface)
+    cover = surface[COVER]
+    if cover > 0.02:
+        # Hair hides the relief under it.
+        sx, sy, sz = _unit(at[SMOOTH], at[SMOOTH + 1], at[SMOOTH + 2])
+        x, y, z = _unit(x + cover * (sx - x), y + cover * (sy - y), z + cover * (sz - z))
+        facing = x * vx + y * vy + z * vz
+    if facing < 0.02:
+        # Interpolated normals may point away at a silhouette: turn them just enough.
+        lift = 0.02 - facing
+        x, y, z = _unit(x + lift * vx, y + lift * vy, z + lift * vz)
+    n[0], n[1], n[2] = x, y, z
+    _world_slope(surface[GRADIENT], surface[GRADIENT + 1], surface[GRADIENT + 2], edges, n, slope)
+    # Seen at a glance, bumps hide their own far sides.
+    flat = min(1.0, 0.25 + 1.2 * max(facing, 0.0))
+    for k in range(3):
+        slope[k] *= flat
+    # Light that went through skin blurs the relief, in red most.
+    mean = (at[IRRADIANCE] + at[IRRADIANCE + 1] + at[IRRADIANCE + 2]) / 3 + 1e-6
+    turn = -(at[VECTOR] * slope[0] + at[VECTOR + 1] * slope[1] + at[VECTOR + 2] * slope[2]) / mean
+    for k in range(3):
+        keep = 1 - surface[SOFT] * (0.55 - 0.2 * k)
+        out[k] = surface[ALBEDO + k] * at[IRRADIANCE + k] * min(1.8, max(0.25, 1 + keep * turn))
+    tilted[0], tilted[1], tilted[2] = _unit(x - slope[0], y - slope[1], z - slope[2])
+    add_reflections(at, tilted, vx, vy, vz, surface, lamps, sky, out)
+    if cover > 0.05:
+        hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _depth(camera_row, at):  # type: ignore[no-untyped-def]
+    return camera_row[0] * at[0] + camera_row[1] * at[1] + camera_row[2] * at[2] + camera_row[3]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _empty(head, rest, y, x, factor):  # type: ignore[no-untyped-def]
+    for sy in range(factor):
+        for sx in range(factor):
+            if head[y + sy, x + sx] >= 0:
+                return False
+    return rest[y // factor, x // factor] < 0
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # type: ignore[no-untyped-def]
+    """Look at one pixel's subsamples.
+
+    Returns
+    -------
+    hits : int
+        How many are on the subject.
+    kind : int
+        The material if one piece of surface holds them all, else -1.
+    depth : float
+        Of the nearest on the subject.
+    """
+    hits, others, near, far, kind, one = 0, 0, 1e9, 0.0, -1, True
+    for sy in range(y, y + factor):
+        for sx in range(x, x + factor):
+            f = head[sy, sx]
+            if f >= 0:
+                hits += 1
+                near, far = min(near, head_depth[sy, sx]), max(far, head_depth[sy, sx])
+            else:
+                f = rest[sy // factor, sx // factor]
+                others += f >= 0
+            if f >= 0:
+                one = one and (kind < 0 or materials[f] == kind)
+                kind = materials[f]
+    full = factor * factor
+    if not one or full not in (hits, others) or far - near > ONE_SURFACE_PIXELS * near / focal_px:
+        kind = -1
+    return hits, kind, near
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _subsamples(  # type: ignore[no-untyped-def]
+    head, head_weights, rest, rest_weights, y, x, factor, materials, faces, moving, fixed, camera_row, focal_px,
+    centre, unit_mm, eyes, look, lamps, sky, at, fix, edges, work, radiance, total,
+):  # fmt: skip
+    """Shade the subsamples of a pixel one by one, add their mean to ``total``; return how many there are."""
+    done = 0
+    for sy in range(y, y + factor):
+        for sx in range(x, x + factor):
+            f, weight = head[sy, sx], head_weights[sy, sx]
+            if f < 0:
+                f, weight = rest[sy // factor, sx // factor], rest_weights[sy // factor, sx // factor]
+            if f < 0:
+                continue
+            at[:], fix[:] = 0.0, 0.0
+            _add(f, weight, 1.0, faces, moving, fixed, at, fix)
+            _frame(f, faces, moving, fixed, unit_mm, edges)
+            pixel_mm = _depth(camera_row, at) / focal_px * 1000 / unit_mm
+            _shade(at, fix, materials[f], edges, pixel_mm, centre, eyes, look, lamps, sky, work, radiance)
+            done += 1
+            for k in range(3):
+                total[k] += radiance[k] / (factor * factor)
+    return done
+
+
+def _compiled(stamp):  # type: ignore[no-untyped-def]
+    """Compile the outer loop; only it is cached, under what its closure holds: a change in what it calls counts."""
+
+    @numba.njit(nogil=True, cache=True, error_model="numpy")
+    def shade_view(  # type: ignore[no-untyped-def]
+        head, head_weights, head_depth, rest, rest_weights, faces, materials, moving, fixed, camera_row, focal_px,
+        centre, unit_mm, eyes, look, lamps, sky, background, factor,
+    ):  # fmt: skip
+        """Shade supersampled fragments and average them.
+
+        Parameters
+        ----------
+        head : (factor·H, factor·W) int32
+            Triangles of the subject; -1 for none.
+        head_weights : (factor·H, factor·W, 3) float32
+        head_depth : (factor·H, factor·W) float32
+        rest : (H, W) int32
+            What is seen only where the subject is not, once a pixel: out of focus, it needs no subsamples.
+        rest_weights : (H, W, 3) float32
+        faces : (F, 3) int32
+        materials : (F,) int8
+        moving, fixed : (N, MOVING_SIZE) and (N, FIXED_SIZE) float32
+        camera_row : (4,) float64
+            Third row of world_to_camera: depth of a point.
+        focal_px : float
+            Of the final image.
+        centre : (3,) float64
+        unit_mm : float
+            Millimetres per standard millimetre, see :class:`~datagen.simulation.photo.face_fields.FaceFields`.
+        eyes : (2, 4) float64
+        look : Look
+        lamps : (L, 17) float64
+            See :func:`datagen.simulation.photo.shading.lamp_rows`.
+        sky : (9, 3) float64
+        background : (H, W, 3) float32
+        factor : int
+
+        Returns
+        -------
+        image : (H, W, 3) float32
+            Linear RGB.
+        coverage : (H, W) float32
+            Share of subsamples on the subject.
+        """
+        _ = stamp
+        height, width = background.shape[:2]
+        image, coverage = np.empty((height, width, 3), np.float32), np.zeros((height, width), np.float32)
+        share = 1.0 / (factor * factor)
+        at, fix = np.empty(MOVING_SIZE, np.float32), np.empty(FIXED_SIZE, np.float32)
+        edges, work = np.empty((4, 3)), np.zeros((4, SURFACE_SIZE))
+        radiance, total, middle = np.empty(3), np.empty(3), np.empty(3, np.float32)
+        last = factor - 1
+        for y in range(height):
+            for x in range(width):
+                total[:] = 0.0
+                if _empty(head, rest, y * factor, x * factor, factor):
+                    for k in range(3):
+                        image[y, x, k] = background[y, x, k]
+                    continue
+                hits, kind, depth = _one_piece(
+                    head, rest, head_depth, materials, y * factor, x * factor, factor, focal_px
+                )
+                coverage[y, x] = hits * share
+                done = 0
+                if kind >= 0:
+                    at[:], fix[:] = 0.0, 0.0
+                    if hits > 0:
+                        # One piece of surface fills the pixel: two opposite subsamples give its middle.
+                        a, b = (y * factor, x * factor), (y * factor + last, x * factor + last)
+                        f = head[a]
+                        _add_both(f, head_weights[a], head[b], head_weights[b], faces, moving, fixed, at, fix, middle)
+                    else:
+                        f = rest[y, x]
+                        _add(f, rest_weights[y, x], 1.0, faces, moving, fixed, at, fix)
+                        depth = _depth(camera_row, at)
+                    _frame(f, faces, moving, fixed, unit_mm, edges)
+                    pixel_mm = depth / focal_px * 1000 / unit_mm
+                    _shade(at, fix, kind, edges, pixel_mm, centre, eyes, look, lamps, sky, work, total)
+                    done = factor * factor
+                else:
+                    done = _subsamples(
+                        head, head_weights, rest, rest_weights, y * factor, x * factor, factor, materials, faces,
+                        moving, fixed, camera_row, focal_px, centre, unit_mm, eyes, look, lamps, sky, at, fix, edges,
+                        work, radiance, total,
+                    )  # fmt: skip
+                for k in range(3):
+                    image[y, x, k] = total[k] + background[y, x, k] * (1 - done * share)
+        return image, coverage
+
+    return shade_view
+
+
+def source_digest() -> int:
+    """Return a checksum of the sources that the compiled code is made of."""
+    sources = (inner_kernel, noise, reflection_kernel, skin_kernel)
+    return zlib.crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in sources))
+
+
+shade_view = _compiled(source_digest())  # type: ignore[no-untyped-call]

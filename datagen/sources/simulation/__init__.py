@@ -1,1 +1,0 @@
-"""The parts of a simulated capture: surface, motion, cameras, scanner, registration error."""

@@ -1,0 +1,262 @@
+"""A head that can change its shape: a base, a few meaningful directions, and the smooth modes of a Gaussian process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+
+from datagen.common.arrays import F64
+from datagen.heads.base import HeadModel
+from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.warp.template import WarpTemplate, once_per_template
+
+# Below this share of the largest eigenvalue a mode is rounding error.
+SMALLEST_EIGENVALUE = 1e-6
+
+
+@dataclass(frozen=True)
+class Component:
+    """One squared-exponential part of a covariance: fields of this size that vary over this length.
+
+    Attributes
+    ----------
+    length_m : float
+    amplitude_m : float
+        Standard deviation of each coordinate of the displacement.
+    """
+
+    length_m: float
+    amplitude_m: float
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothModes:
+    """A low-rank Gaussian process on displacements.
+
+    Displacements are ``modes(points) @ q`` with ``q`` (K, 3) drawn from ``N(0, 1)``. Nyström approximation of the
+    covariance, as in M. Lüthi et al., "Gaussian process morphable models", PAMI 2018, section 3.
+
+    Attributes
+    ----------
+    nodes : (m, 3) float64
+        Where the covariance is known exactly, metres.
+    components : tuple of Component
+    loadings : (m, K) float64
+        From covariances with the nodes to modes.
+    """
+
+    nodes: F64
+    components: tuple[Component, ...]
+    loadings: F64
+
+    @property
+    def count(self) -> int:
+        """Number of modes K."""
+        return self.loadings.shape[1]
+
+    def at(self, points: npt.NDArray[np.floating]) -> F64:
+        """Return the modes at points (N, 3) metres in the axes of the nodes, (N, K) float64 metres."""
+        return _covariance(np.asarray(points, np.float64), self.nodes, self.components) @ self.loadings
+
+
+def smooth_modes(points: F64, components: Sequence[Component], *, nodes: int, rank: int) -> SmoothModes:
+    """Return the leading modes of a Gaussian process over the neighbourhood of ``points``.
+
+    Parameters
+    ----------
+    points : (N, 3) float64
+        Neutral positions, metres; the nodes are a subset of them.
+    components : sequence of Component
+        Their covariances add up.
+    nodes, rank : int
+        At most this many nodes and modes.
+    """
+    at_nodes = points[farthest_points(points, nodes)]
+    eigenvalues, vectors = np.linalg.eigh(_covariance(at_nodes, at_nodes, components))
+    order = np.argsort(eigenvalues)[::-1][:rank]
+    order = order[eigenvalues[order] > SMALLEST_EIGENVALUE * eigenvalues[order[0]]]
+    # The sign of an eigenvector is arbitrary: fix it, so that every machine agrees on the coefficients.
+    kept = vectors[:, order]
+    kept = kept * np.where(kept[np.abs(kept).argmax(axis=0), np.arange(len(order))] < 0, -1.0, 1.0)
+    return SmoothModes(at_nodes, tuple(components), kept / np.sqrt(eigenvalues[order]))
+
+
+def farthest_points(points: F64, count: int) -> npt.NDArray[np.int64]:
+    """Return the indices of at most ``count`` points spread evenly: each the farthest from those before it."""
+    distance = np.full(len(points), np.inf)
+    chosen = np.empty(min(count, len(points)), np.int64)
+    nearest = int(points[:, 2].argmax())
+    for k in range(len(chosen)):
+        chosen[k] = nearest
+        distance = np.minimum(distance, ((points - points[nearest]) ** 2).sum(axis=1))
+        nearest = int(distance.argmax())
+    return chosen
+
+
+def _covariance(a: F64, b: F64, components: Sequence[Component]) -> F64:
+    squared = cdist(a, b, "sqeuclidean")
+    total = np.zeros_like(squared)
+    for part in components:
+        total += part.amplitude_m**2 * np.exp(-0.5 * squared / part.length_m**2)
+    return total
+
+
+# Model parameters are drawn from N(0, 1) (identity) and live in [0, 1] (expression).
+IDENTITY_LIMIT = 3.0
+EXPRESSION_SIGMA = 0.35
+DERIVATIVE_STEP = 0.25
+NODES = 700
+RANK = 208
+# What a tracker gets wrong varies over some centimetres; shared with what a head model lacks of a person, it is
+# the amplitude that differs.
+SMOOTH = (Component(0.035, 1.0),)
+PERSONAL = (Component(0.03, 0.4), Component(0.06, 1.0))
+# Observed template vertices: more of them say nothing new about fields this smooth.
+FACE_OBSERVATIONS = 1800
+OTHER_OBSERVATIONS = 700
+
+
+@dataclass(frozen=True, eq=False)
+class MorphableShape:
+    """Control vertices ``base + Σ p·blend + modes @ q`` in the axes of the base.
+
+    Attributes
+    ----------
+    base : (V, 3) float64
+        Metres.
+    blend : (P, V, 3) float64
+        Metres per unit of each parameter.
+    sigma, lower, upper : (P,) float64
+        Prior standard deviation and bounds of each parameter.
+    modes : (V, K) float64
+        Metres per unit of each coefficient; ``q`` (K, 3) has unit prior variance.
+    turn_rad, shift_m, stretch : float
+        Prior standard deviations of the change of pose from where the fit begins.
+    n_identity : int
+        The first so many parameters are a person's, the others are an instant's.
+    """
+
+    base: F64
+    blend: F64
+    sigma: F64
+    lower: F64
+    upper: F64
+    modes: F64
+    turn_rad: float
+    shift_m: float
+    stretch: float
+    n_identity: int = 0
+
+    def vertices(self, parameters: F64, coefficients: F64) -> F64:
+        """Return the control vertices (V, 3) float64 of parameters (P,) and coefficients (K, 3)."""
+        return self.base + np.tensordot(parameters, self.blend, 1) + self.modes @ coefficients
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """A head model's first-order behaviour around its template.
+
+    Attributes
+    ----------
+    mean : (V, 3) float64
+        Metres.
+    basis : (P, V, 3) float64
+        Metres per unit of each parameter, identity first.
+    n_identity : int
+    sigma, lower, upper : (P,) float64
+    """
+
+    mean: F64
+    basis: F64
+    n_identity: int
+    sigma: F64 = field(init=False)
+    lower: F64 = field(init=False)
+    upper: F64 = field(init=False)
+
+    def __post_init__(self) -> None:
+        expressions = len(self.basis) - self.n_identity
+
+        def both(identity: float, expression: float) -> F64:
+            return np.concatenate([np.full(self.n_identity, identity), np.full(expressions, expression)])
+
+        object.__setattr__(self, "sigma", both(1.0, EXPRESSION_SIGMA))
+        # A negative expression weight pulls skin through the teeth.
+        object.__setattr__(self, "lower", both(-IDENTITY_LIMIT, 0.0))
+        object.__setattr__(self, "upper", both(IDENTITY_LIMIT, 1.0))
+
+
+@lru_cache(maxsize=4)
+def linearise(head: HeadModel) -> LinearModel:
+    """Return the linear model of a head by finite differences: exact for ICT, first order for the others."""
+    n_identity, n_expression = head.identity_size, len(head.expression_names)
+    zero_i, zero_e = np.zeros(n_identity), np.zeros(n_expression)
+    mean = head.template.vertices
+    basis = np.zeros((n_identity + n_expression, *mean.shape))
+    for k in range(n_identity):
+        step = zero_i.copy()
+        step[k] = DERIVATIVE_STEP
+        basis[k] = (head.vertices(step, zero_e) - head.vertices(-step, zero_e)) / (2 * DERIVATIVE_STEP)
+    for k in range(n_expression):
+        step = zero_e.copy()
+        step[k] = 1.0
+        basis[n_identity + k] = head.vertices(zero_i, step) - mean
+    return LinearModel(mean, basis, n_identity)
+
+
+@once_per_template
+def error_modes(template: WarpTemplate) -> F64:
+    """Return the modes (V, K) float64 of a tracker's smooth error, of unit amplitude per coordinate."""
+    rest = template.canonical_m[: len(template.head.vertices)]
+    return smooth_modes(rest[template.coarse_skin], SMOOTH, nodes=NODES, rank=RANK).at(rest)
+
+
+@once_per_template
+def personal_modes(template: WarpTemplate) -> F64:
+    """Return the modes (V, K) float64 of what a head model lacks of a person, of unit amplitude per coordinate."""
+    rest = template.canonical_m[: len(template.head.vertices)]
+    return smooth_modes(rest[template.coarse_skin], PERSONAL, nodes=NODES, rank=RANK).at(rest)
+
+
+@once_per_template
+def observed_vertices(template: WarpTemplate) -> npt.NDArray[np.int64]:
+    """Return coarse skin vertices (n,) int64 spread evenly, more densely over the face: those the fit looks at."""
+    level = template.coarse
+    face = mask_of(level.regions, FACE_REGIONS) & level.attract
+    others = np.flatnonzero(level.attract & ~face)
+    inside = np.flatnonzero(face)
+    chosen = [
+        where[farthest_points(level.rest[where], count)]
+        for where, count in ((inside, FACE_OBSERVATIONS), (others, OTHER_OBSERVATIONS))
+        if len(where)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def model_shape(head: HeadModel, template: WarpTemplate, amplitude_m: float) -> MorphableShape:
+    """Return a head model's own shape space plus smooth personal displacements of an amplitude."""
+    model = linearise(head)
+    modes = amplitude_m * personal_modes(template)
+    return MorphableShape(
+        model.mean, model.basis, model.sigma, model.lower, model.upper, modes, 1.0, 1.0, 0.08, model.n_identity
+    )
+
+
+def tracked_shape(template: WarpTemplate, registration: F64, amplitude_m: float) -> MorphableShape:
+    """Return a registration (V, 3) metres that is wrong by a smooth field of an amplitude and a small motion."""
+    none = np.zeros(0)
+    return MorphableShape(
+        registration,
+        np.zeros((0, *registration.shape)),
+        none,
+        none,
+        none,
+        amplitude_m * error_modes(template),
+        amplitude_m / 0.08,
+        amplitude_m,
+        3 * amplitude_m / 0.08,
+    )

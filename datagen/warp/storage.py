@@ -1,0 +1,200 @@
+"""Warps, persons and bridges on disk: the same bytes for the same result."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.common.errors import InputError
+from datagen.common.files import atomic_write_bytes
+from datagen.geometry.space import CanonicalSpace
+from datagen.heads.base import HeadTemplate
+from datagen.sources.folder_writer import npz_bytes
+from datagen.warp.bridge import Bridge
+from datagen.warp.personal import SequencePrior
+from datagen.warp.result import Verdict, Warp
+
+ARRAYS = (
+    "scan_vertices",
+    "scan_faces",
+    "canonical",
+    "confidence",
+    "region",
+    "registered_vertices",
+    "registered_faces",
+    "head_to_world",
+)
+
+
+def warp_bytes(warp: Warp) -> bytes:
+    """Return the content of ``warp.npz``: every array of :class:`Warp`, the space's ``centre`` and ``half_extent``."""
+    arrays = {name: getattr(warp, name) for name in ARRAYS}
+    arrays["centre"] = np.array(warp.space.centre)
+    arrays["half_extent"] = np.array(warp.space.half_extent)
+    arrays["space"] = np.frombuffer(json.dumps(warp.space.to_attrs(), sort_keys=True).encode(), np.uint8)
+    buffer = io.BytesIO()
+    # numpy.savez stamps no time today, but does not promise so: the archive is written by hand to keep its bytes fixed.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def verdict_bytes(verdict: Verdict) -> bytes:
+    """Return the content of ``verdict.json``: ``verdict``, ``reasons`` and ``figures``."""
+    figures = {name: round(float(value), 6) for name, value in sorted(verdict.figures.items())}
+    content = {"verdict": verdict.status, "reasons": list(verdict.reasons), "figures": figures}
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def write_warp(folder: Path, warp: Warp) -> None:
+    """Write ``warp.npz`` and then ``verdict.json`` into ``folder``, each atomically.
+
+    Raises
+    ------
+    datagen.common.errors.StorageError
+        If the disk refuses.
+    """
+    atomic_write_bytes(folder / "warp.npz", warp_bytes(warp))
+    atomic_write_bytes(folder / "verdict.json", verdict_bytes(warp.verdict))
+
+
+def read_verdict(folder: Path) -> Verdict:
+    """Read ``verdict.json``.
+
+    Raises
+    ------
+    InputError
+        If it is missing or broken.
+    """
+    path = folder / "verdict.json"
+    try:
+        content = json.loads(path.read_text())
+        return Verdict(content["verdict"], tuple(content["reasons"]), dict(content["figures"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error})", "a verdict", "Warp the frame again") from None
+
+
+def read_warp(folder: Path) -> Warp:
+    """Read what :func:`write_warp` wrote.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or broken.
+    """
+    path = folder / "warp.npz"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays: dict[str, npt.NDArray[np.generic]] = {name: archive[name] for name in (*ARRAYS, "space")}
+        space = CanonicalSpace.from_attrs(json.loads(arrays.pop("space").tobytes()))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read ({error})", "a warp", "Warp the frame again") from None
+    return Warp(**arrays, space=space, verdict=read_verdict(folder))  # type: ignore[arg-type]
+
+
+PERSON_FILE = "person.npz"
+# Beside the frames of its sequence.
+PERSON_FOLDER = "person"
+
+
+def write_prior(folder: Path, prior: SequencePrior) -> None:
+    """Write ``person.npz`` into ``folder`` atomically: the neutral, the frames it was learnt from, the head's name.
+
+    Raises
+    ------
+    datagen.common.errors.StorageError
+        If the disk refuses.
+    """
+    content = npz_bytes(
+        {
+            "neutral": prior.neutral,
+            "frames": np.array(prior.frames, np.int64),
+            "head": np.frombuffer(prior.head.encode(), np.uint8),
+        }
+    )
+    atomic_write_bytes(folder / PERSON_FILE, content)
+
+
+def read_prior(folder: Path, template: HeadTemplate | None = None) -> SequencePrior:
+    """Read what :func:`write_prior` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+    template : HeadTemplate, optional
+        That the person must be in the topology of.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or broken, or the person is in another topology.
+    """
+    path = folder / PERSON_FILE
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            neutral, frames, head = (archive[name] for name in ("neutral", "frames", "head"))
+        prior = SequencePrior(head.tobytes().decode(), neutral, tuple(int(frame) for frame in frames))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read ({error})", "a person", "Remove its folder and build again") from None
+    if template is not None and (prior.head, neutral.shape) != (template.name, template.vertices.shape):
+        raise InputError(
+            f"the person {path} is in the topology of {prior.head!r} ({len(neutral)} vertices)",
+            f"{template.name!r} with {len(template.vertices)} vertices",
+            "Remove its folder and build again",
+        )
+    return prior
+
+
+BRIDGE_FILE = "bridge.npz"
+VERDICT_FILE = "verdict.json"
+BRIDGE_ARRAYS = ("neutral", "corners", "barycentric", "offset", "valid", "canonical", "confidence", "region")
+_TEXTS = ("source", "source_digest", "template_digest")
+
+
+def bridge_bytes(bridge: Bridge) -> bytes:
+    """Return the content of ``bridge.npz``: the arrays of :class:`Bridge`, and what it connects."""
+    arrays = {name: getattr(bridge, name) for name in BRIDGE_ARRAYS}
+    texts = (bridge.source, bridge.source_digest, bridge.template.digest)
+    arrays |= {name: np.frombuffer(text.encode(), np.uint8) for name, text in zip(_TEXTS, texts, strict=True)}
+    return npz_bytes(arrays)
+
+
+def write_bridge(folder: Path, bridge: Bridge) -> None:
+    """Write ``bridge.npz`` and then ``verdict.json`` into ``folder``, each atomically.
+
+    Raises
+    ------
+    datagen.common.errors.StorageError
+        If the disk refuses.
+    """
+    atomic_write_bytes(folder / BRIDGE_FILE, bridge_bytes(bridge))
+    atomic_write_bytes(folder / VERDICT_FILE, verdict_bytes(bridge.verdict))
+
+
+def read_bridge(folder: Path, template: HeadTemplate) -> Bridge:
+    """Read what :func:`write_bridge` wrote.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or broken, or the bridge leads to another template.
+    """
+    path = folder / BRIDGE_FILE
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in (*BRIDGE_ARRAYS, *_TEXTS)}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read ({error})", "a bridge", "Remove its folder and build again") from None
+    source, source_digest, template_digest = (arrays.pop(name).tobytes().decode() for name in _TEXTS)
+    if template_digest != template.digest:
+        raise InputError(
+            f"the bridge {path} leads to another template", f"{template.name!r}", "Remove its folder and build again"
+        )
+    return Bridge(template=template, source=source, source_digest=source_digest, verdict=read_verdict(folder), **arrays)

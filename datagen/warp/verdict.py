@@ -1,0 +1,160 @@
+"""Figures of one warp, and the verdict that follows from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.geometry.mesh import face_cross
+from datagen.geometry.space import MM_PER_M
+from datagen.heads.regions import FACE_REGIONS, REGIONS, mask_of
+from datagen.manifest import WarpConfig
+from datagen.warp.fold_repair import flipped_triangles
+from datagen.warp.result import Status, Verdict
+from datagen.warp.template import WarpTemplate
+from datagen.warp.transport import Transported
+
+ANCHORED_WEIGHT = 0.1
+MIN_FACE_COVERAGE_PASS = 0.7
+MIN_FACE_COVERAGE_FAIL = 0.35
+# Lids and lips hide half of themselves in folds: 0.2 and 0.5 are usual there, 0.8 and more elsewhere.
+MIN_REGION_COVERAGE = 0.05
+MAX_LANDMARK_RMS_PASS_MM = 4.0
+MAX_LANDMARK_RMS_FAIL_MM = 12.0
+MAX_FLIPPED_FRACTION_PASS = 0.002
+MAX_FLIPPED_FRACTION_FAIL = 0.02
+MAX_CROSSING_FRACTION_PASS = 0.002
+MAX_CROSSING_FRACTION_FAIL = 0.02
+# Simulated faces have 0.6 mm, two real ones 1.9 mm at most; a face on its head has 6.
+MAX_RESIDUAL_P95_PASS_MM = 3.0
+MAX_RESIDUAL_P95_FAIL_MM = 6.0
+# Measured where a tracker errs by 2 mm RMS: 1.7. Another person's head in the right place: 4.3.
+MAX_SHIFT_PASS_MM = 4.0
+MAX_SHIFT_FAIL_MM = 25.0
+# True lips of a head model overlap by up to 1.6 mm where it presses them together.
+MAX_LIP_OVERLAP_MM = 2.0
+
+
+def registration_shift_mm(
+    template: WarpTemplate, registered: npt.NDArray[np.float64], registration: npt.NDArray[np.floating]
+) -> float:
+    """Return how far the face (median) ended from the registration (V, 3) metres that it began at."""
+    face = mask_of(template.regions, FACE_REGIONS)
+    begun = template.subdivide @ np.asarray(registration, np.float64)
+    return float(np.median(np.linalg.norm(registered - begun, axis=1)[face])) * MM_PER_M
+
+
+def measure(
+    template: WarpTemplate,
+    registered: npt.NDArray[np.float64],
+    anchored: npt.NDArray[np.float64],
+    transported: Transported,
+    landmark_rms_mm: float | None,
+) -> dict[str, float]:
+    """Return the flat figures of one warp.
+
+    Parameters
+    ----------
+    template : WarpTemplate
+    registered : (M, 3) float64
+        Deformed fine template, metres.
+    anchored : (M,) float64
+        Weight of each fine vertex's last target.
+    transported : Transported
+        Of all scan vertices.
+    landmark_rms_mm : float or None
+        Distance of the given landmarks from those of the registered template.
+    """
+    on_face = transported.matched & mask_of(transported.region, FACE_REGIONS)
+    residual_mm = np.abs(transported.offset_m[on_face]) * 1000
+    face_vertices = mask_of(template.regions, FACE_REGIONS)
+    face_triangles = face_vertices[template.faces].all(axis=1)
+    # By area: a hand-made topology spends most of its vertices on the folds of lids and nostrils.
+    area = np.linalg.norm(face_cross(template.canonical_m, template.faces[face_triangles]), axis=1)
+    held = (anchored[template.faces[face_triangles]] > ANCHORED_WEIGHT).mean(axis=1)
+    left = template.canonical_m[template.faces[face_triangles]].mean(axis=1)[:, 0] > 0
+    labels = np.sort(template.regions[template.faces[face_triangles]], axis=1)[:, 1]
+    parts = {name: labels == REGIONS[name] for name in FACE_REGIONS if name != "cheeks"}
+    parts |= {f"{side}_cheek": (labels == REGIONS["cheeks"]) & (left == (side == "left")) for side in ("right", "left")}
+    flips = flipped_triangles(registered, template.faces, template.canonical_m) & face_triangles
+    figures = {
+        "scan_vertices": float(len(transported.matched)),
+        "matched_fraction": float(transported.matched.mean()),
+        "face_vertices": float(on_face.sum()),
+        "face_coverage": float(area @ held / area.sum()),
+        "residual_median_mm": float(np.median(residual_mm)) if len(residual_mm) else float("inf"),
+        "residual_p95_mm": float(np.percentile(residual_mm, 95)) if len(residual_mm) else float("inf"),
+        "flipped_triangles": float(flips.sum()),
+        "flipped_fraction": float(flips.sum() / max(face_triangles.sum(), 1)),
+    }
+    for name, part in parts.items():
+        if area[part].sum() > 0:
+            figures[f"coverage_{name}"] = float(area[part] @ held[part] / area[part].sum())
+    if landmark_rms_mm is not None:
+        figures["landmark_rms_mm"] = landmark_rms_mm
+    return figures
+
+
+def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
+    """Return the verdict: the worst of what each figure says, with a sentence for each that is not a pass.
+
+    A small residual alone proves no correspondence, so coverage, flips and landmarks are asked too. What was done to
+    the scan before the warp is noted, whatever the status.
+    """
+    limits = [
+        ("residual_median_mm", "median surface residual", "mm", config.pass_residual_mm, config.fail_residual_mm, 1),
+        (
+            "residual_p95_mm",
+            "surface residual of the worst twentieth of the face",
+            "mm",
+            MAX_RESIDUAL_P95_PASS_MM,
+            MAX_RESIDUAL_P95_FAIL_MM,
+            1,
+        ),
+        ("face_coverage", "share of the face with scan data", "", MIN_FACE_COVERAGE_PASS, MIN_FACE_COVERAGE_FAIL, -1),
+        ("flipped_fraction", "share of flipped triangles", "", MAX_FLIPPED_FRACTION_PASS, MAX_FLIPPED_FRACTION_FAIL, 1),
+        (
+            "crossing_fraction",
+            "share of triangles that pass through others",
+            "",
+            MAX_CROSSING_FRACTION_PASS,
+            MAX_CROSSING_FRACTION_FAIL,
+            1,
+        ),
+        ("lip_overlap_mm", "depth of one lip in the other", "mm", MAX_LIP_OVERLAP_MM, np.inf, 1),
+        (
+            "registration_shift_mm",
+            "distance of the face from the registration (median)",
+            "mm",
+            MAX_SHIFT_PASS_MM,
+            MAX_SHIFT_FAIL_MM,
+            1,
+        ),
+        ("landmark_rms_mm", "landmark distance RMS", "mm", MAX_LANDMARK_RMS_PASS_MM, MAX_LANDMARK_RMS_FAIL_MM, 1),
+    ]
+    order: tuple[Status, ...] = ("pass", "review", "fail")
+    worst, reasons = 0, []
+    for name, label, unit, pass_limit, fail_limit, sign in limits:
+        if name not in figures:
+            continue
+        value = figures[name]
+        level = 2 if sign * value > sign * fail_limit else 1 if sign * value > sign * pass_limit else 0
+        if level:
+            limit = fail_limit if level == 2 else pass_limit
+            relation = "above" if sign > 0 else "below"
+            reasons.append(
+                f"{label} is {value:.3g} {unit}".rstrip() + f", {relation} the {order[level]} limit of {limit:g}"
+            )
+        worst = max(worst, level)
+    bare = [
+        name.removeprefix("coverage_").replace("_", " ")
+        for name, value in figures.items()
+        if name.startswith("coverage_") and value < MIN_REGION_COVERAGE
+    ]
+    if bare:
+        reasons.append(f"there is no scan data at: {', '.join(bare)}")
+        worst = max(worst, 1)
+    if figures.get("faces_turned"):
+        # No fault of the warp: a whole export can be so, and turned over it is as good as any.
+        reasons.append("note: the scan's faces point inwards; they were turned over before the warp")
+    return Verdict(order[worst], tuple(reasons), figures)

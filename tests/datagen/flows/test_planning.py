@@ -1,0 +1,109 @@
+"""Splits, plans, progress, locks and disk errors: everything of a build that computes nothing."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datagen.common.errors import ManifestError, StorageError
+from datagen.common.files import build_lock, disk_refusals
+from datagen.common.progress import StageProgress
+from datagen.flows.planning import PlannedSequence, assign_splits, chunks, plan_build, samples_per_shard
+from datagen.flows.records import content_key
+from datagen.manifest import SplitConfig, parse_manifest
+from datagen.sources.frame import SequenceKey
+
+
+@given(st.integers(1, 30), st.integers(0, 5), st.integers(0, 5))
+def test_every_subject_is_in_one_split_and_the_last_are_held_out(n: int, val: int, test: int) -> None:
+    subjects = [f"s{i:03d}" for i in range(n)]
+    config = SplitConfig(val=val, test=test)
+    if val + test >= n:
+        with pytest.raises(ManifestError, match="no subject is left for training"):
+            assign_splits(subjects, config)
+        return
+    splits = assign_splits(reversed(subjects), config)  # type: ignore[arg-type]
+    assert [*splits["train"], *splits["val"], *splits["test"]] == subjects
+    assert (len(splits["val"]), len(splits["test"])) == (val, test)
+
+
+def test_named_subjects_are_held_out_before_counted_ones() -> None:
+    splits = assign_splits(["d", "c", "b", "a"], SplitConfig(val=("d",), test=1))
+    assert splits == {"train": ("a", "b"), "val": ("d",), "test": ("c",)}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (SplitConfig(val=("x",), test=0), "splits.val names x"),
+        (SplitConfig(val=("a",), test=("a",)), "are in splits.test too"),
+        (SplitConfig(val=-1, test=0), "splits.val is -1"),
+        (SplitConfig(val=("a", "b"), test=0), "no subject is left for training"),
+    ],
+)
+def test_splits_that_do_not_fit_are_refused(config: SplitConfig, message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        assign_splits(["a", "b"], config)
+
+
+def test_a_plan_counts_views_and_shards_without_computing_anything() -> None:
+    source = {"kind": "simulated", "subjects": 4, "frames": 5, "cameras": 3}
+    manifest = parse_manifest({"name": "x", "source": source, "shards": {"clip": 4, "samples_per_shard": 6}})
+    plan = plan_build(manifest)
+    assert plan.views() == {"train": 30, "val": 15, "test": 15}
+    assert samples_per_shard(manifest) == 8
+    assert [unit.samples for unit in plan.units()] == [8, 8, 8, 6, 8, 7, 8, 7]
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    manifest = parse_manifest({"name": "x", "source": {"kind": "folder", "root": str(tmp_path / "nowhere")}})
+    with pytest.raises(ManifestError, match="nowhere is not a folder"):
+        plan_build(manifest)
+
+
+def test_chunks_cover_a_sequence_in_order() -> None:
+    sequence = PlannedSequence(SequenceKey("a", "b"), tuple(range(0, 70, 2)), 3)
+    parts = chunks([sequence], 16)
+    assert [len(part.frames) for part in parts] == [16, 16, 3]
+    assert tuple(frame for part in parts for frame in part.frames) == sequence.frames
+
+
+def test_a_content_key_depends_on_values_not_on_their_order() -> None:
+    assert content_key({"a": 1, "b": [2, 3]}) == content_key({"b": [2, 3], "a": 1})
+    assert content_key({"a": 1, "b": [2, 3]}) != content_key({"a": 1, "b": [3, 2]})
+
+
+def test_a_second_build_in_one_folder_is_refused_and_names_the_first(tmp_path: Path) -> None:
+    message = f"another build is working .*process {os.getpid()}"
+    with (
+        build_lock(tmp_path / ".lock"),
+        pytest.raises(StorageError, match=message),
+        build_lock(tmp_path / ".lock"),
+    ):
+        pass
+    with build_lock(tmp_path / ".lock"):
+        pass
+
+
+def test_a_full_disk_is_a_storage_error_and_a_program_error_is_not() -> None:
+    with pytest.raises(StorageError, match="warping a/b failed: the disk is full"), disk_refusals("warping a/b"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(FileNotFoundError), disk_refusals("warping a/b"):
+        raise FileNotFoundError(errno.ENOENT, "No such file")
+
+
+def test_progress_in_a_log_is_plain_lines() -> None:
+    stream = io.StringIO()
+    with StageProgress("2/5 warp", 4, "frames", stream) as progress:
+        progress.advance(3)
+        progress.advance(1)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[2/5 warp] started"
+    assert lines[-1].startswith("[2/5 warp] 4/4 frames")
+    assert "\x1b" not in stream.getvalue()

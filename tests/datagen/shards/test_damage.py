@@ -1,0 +1,240 @@
+"""Damage of every kind is noticed and named; the bytes are as docs/dataset-format.md says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+import zarr
+from numcodecs import Blosc
+
+from datagen.common.errors import CorruptDatasetError, DatasetError, StorageError
+from datagen.shards import (
+    ARRAYS,
+    DatasetPlan,
+    ShardUnit,
+    finalise,
+    list_records,
+    open_dataset,
+    verify_dataset,
+    write_unit,
+)
+from tests.support.independent_reader import IndependentReader
+from tests.support.shard_samples import flip, make_plan, make_sample, sample_keys, unit_samples
+
+pytestmark = pytest.mark.usefixtures("without_fsync")
+
+
+def test_what_is_no_dataset_is_refused_in_words(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="does not exist"):
+        open_dataset(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="is no dataset"):
+        open_dataset(tmp_path / "empty")
+    zarr.create_group(store=str(tmp_path / "foreign.zarr"), attributes={"format": "other"})
+    with pytest.raises(DatasetError, match="another kind"):
+        verify_dataset(tmp_path / "foreign.zarr")
+    (copy / "zarr.json").unlink()
+    with pytest.raises(DatasetError, match="not finished"):
+        open_dataset(copy)
+
+
+def test_a_newer_version_asks_for_an_upgrade(copy: Path) -> None:
+    document = json.loads((copy / "zarr.json").read_text())
+    document["attributes"]["format_version"] = 7
+    (copy / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(DatasetError, match=r"version 7.*at most 1.*upgrade canonface"):
+        open_dataset(copy)
+
+
+def test_a_changed_attribute_is_noticed(copy: Path) -> None:
+    document = json.loads((copy / "zarr.json").read_text())
+    document["attributes"]["depth_scale"] = 3e-5
+    (copy / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(CorruptDatasetError, match="attributes_digest"):
+        open_dataset(copy)
+    assert not verify_dataset(copy).ok
+
+
+def test_an_undamaged_dataset_verifies(pristine: Path) -> None:
+    report = verify_dataset(pristine)
+    assert report.ok, report.problems
+    assert report.counts["samples"] == 96
+    assert report.counts["shards"] == 7
+    assert report.counts["files"] == 7 * len(ARRAYS)
+    assert json.loads(json.dumps(report.to_json()))["ok"] is True
+
+
+@pytest.mark.parametrize("name", ["image", "depth", "canonical", "normal", "confidence", "region", "edge"])
+def test_a_flipped_bit_names_shard_and_sample(copy: Path, name: str) -> None:
+    (path,) = (copy / f"train/{name}").glob("c.1*")
+    # The index at the end says where the chunk of the shard's sixth sample lies.
+    offset, length = np.frombuffer(path.read_bytes()[-(16 * 16 + 4) : -4], "<u8").reshape(16, 2)[5]
+    flip(path, int(offset + length // 2))
+    with pytest.raises(CorruptDatasetError, match=rf"split train, array {name}, shard 1, sample 21"):
+        open_dataset(copy)["train"].sample(21)
+    open_dataset(copy)["train"].sample(20)
+    found = {(p.split, p.shard, p.sample) for p in verify_dataset(copy).problems}
+    assert found == {("train", 1, None), ("train", 1, 21)}
+
+
+@pytest.mark.parametrize("name", list(ARRAYS))
+def test_a_flipped_last_byte_names_the_shard(copy: Path, name: str) -> None:
+    path = next(p for p in sorted((copy / f"val/{name}/c.1").parent.rglob("*")) if p.is_file())
+    flip(path, -1)
+    problems = verify_dataset(copy).problems
+    assert problems
+    assert {(p.split, p.shard) for p in problems} == {("val", 0)}
+
+
+@pytest.mark.parametrize("path", ["train/canonical/c.3.0.0.0", "train/frame/c.3"])
+@pytest.mark.parametrize("keep", [0, 10, 0.5])
+def test_a_truncated_file_is_noticed(copy: Path, path: str, keep: float) -> None:
+    size = (copy / path).stat().st_size
+    os.truncate(copy / path, int(size * keep) if keep < 1 else int(keep))
+    with pytest.raises(CorruptDatasetError, match="shard 3"):
+        open_dataset(copy)["train"].sample(50)
+    assert {(p.split, p.shard) for p in verify_dataset(copy, level="quick").problems} == {("train", 3)}
+
+
+@pytest.mark.parametrize("path", ["train/depth/c.4.0.0", "train/valid/c.4"])
+def test_a_missing_file_is_never_read_as_zeros(copy: Path, path: str) -> None:
+    (copy / path).unlink()
+    with pytest.raises(CorruptDatasetError, match="shard 4"):
+        open_dataset(copy)["train"].sample(70)
+    assert not verify_dataset(copy, level="quick").ok
+
+
+@pytest.mark.parametrize("path", ["records/val-00001.json", "val/zarr.json", "train/time/zarr.json", "zarr.json"])
+def test_any_flipped_bit_of_metadata_is_noticed(copy: Path, path: str) -> None:
+    original = (copy / path).read_bytes()
+    for position in np.linspace(0, len(original) - 2, 12).astype(int):
+        flip(copy / path, int(position))
+        if _same_json(original, (copy / path).read_bytes()):
+            continue  # white space
+        try:
+            assert not verify_dataset(copy, level="quick").ok, position
+        except DatasetError:
+            assert path == "zarr.json"
+        (copy / path).write_bytes(original)
+
+
+def _same_json(a: bytes, b: bytes) -> bool:
+    try:
+        return bool(json.loads(a) == json.loads(b))
+    except ValueError:
+        return False
+
+
+def test_stray_files_are_named(copy: Path) -> None:
+    (copy / "train/depth/more").mkdir()
+    (copy / "train/depth/more/extra").write_text("x")
+    (problem,) = verify_dataset(copy, level="quick").problems
+    assert "train/depth/more/extra" in str(problem)
+
+
+def _forge(root: Path, plan: DatasetPlan, lie: dict[str, object]) -> None:
+    """Write shards by one plan and finish them under another, as a faulty builder would."""
+    for unit in plan.units:
+        write_unit(root, plan, unit, f"key-{unit.name}", unit_samples(unit))
+    claimed = make_plan(**lie)
+    for path in sorted((root / "records").iterdir()):
+        record = json.loads(path.read_text())
+        record["encoding_digest"] = claimed.encoding_digest
+        path.write_text(json.dumps(record))
+
+
+def test_a_subject_in_two_splits_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "dataset.zarr"
+    lie = {"splits": {"train": ("ada", "ben"), "val": ("cleo", "dan"), "test": ()}}
+    _forge(root, make_plan(), lie)
+    with pytest.raises(StorageError, match="holds cleo, a subject of val"):
+        finalise(root, make_plan(**lie), list_records(root))
+    monkeypatch.setattr("datagen.shards.finish._check_order", lambda *_: None)
+    finalise(root, make_plan(**lie), list_records(root))
+    report = verify_dataset(root, level="quick")
+    (problem,) = report.problems
+    assert (problem.split, problem.sample) == ("train", sample_keys("train").index(("cleo", "neutral", "cam00", 0)))
+    assert "cleo" in problem.message
+
+
+def test_broken_invariants_of_a_sample_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, plan = tmp_path / "dataset.zarr", make_plan(counts={"train": 8})
+    from datagen.shards import writer
+
+    encode = writer.encode_samples
+
+    def careless(*args: object) -> Iterator[dict[str, object]]:
+        rows = list(encode(*args))
+        rows[1]["edge"] = 2 * rows[1]["edge"].astype(np.uint8)
+        rows[2]["depth"][14, 14] = 0
+        rows[3]["canonical"][0, 14, 14] = 65535
+        rows[4]["region"][14, 14] = 200
+        rows[5]["valid"] = 0
+        rows[6]["verdict"] = 3
+        rows[7]["frame"] = rows[6]["frame"] - 1
+        yield from rows
+
+    monkeypatch.setattr(writer, "encode_samples", careless)
+    monkeypatch.setattr("datagen.shards.finish._check_order", lambda *_: None)
+    write_unit(root, plan, plan.units[0], "k", unit_samples(ShardUnit("train", 0, 0, 8)))
+    finalise(root, plan, list_records(root))
+    found = {problem.sample for problem in verify_dataset(root).problems}
+    assert found == {1, 2, 3, 4, 5, 6, 7}
+    with pytest.raises(CorruptDatasetError, match="sample 5"):
+        open_dataset(root)["train"].sample(0)
+
+
+def test_the_uuid_follows_from_the_files_as_documented(pristine: Path) -> None:
+    attrs = json.loads((pristine / "zarr.json").read_text())["attributes"]
+    files = {
+        path.relative_to(pristine).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in pristine.glob("*/*/c.*")
+    }
+    # All attributes but those that identify, are the same for every dataset, or do not belong to the content.
+    apart = {"format", "format_version", "uuid", "content_digest", "pixel_center", "software", "attributes_digest"}
+    keys = set(attrs) - apart
+    assert len(keys) == 15
+    content = {"files": files, "format_version": 1, "plan": {key: attrs[key] for key in keys}}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, indent=1).encode()).hexdigest()
+    assert attrs["content_digest"] == digest
+    assert uuid.UUID(attrs["uuid"]).version == 8
+    assert uuid.UUID(attrs["uuid"]).int >> 80 == int(digest[:12], 16)
+
+
+def test_a_shard_file_is_laid_out_as_documented(pristine: Path) -> None:
+    data = (pristine / "train/depth/c.4.0.0").read_bytes()  # the last shard: samples 64 to 71 of 16
+    table = np.frombuffer(data[-260:-4], "<u8").reshape(16, 2)
+    assert int.from_bytes(data[-4:], "little") == google_crc32c.value(data[-260:-4])
+    assert (table[8:] == 2**64 - 1).all()
+    for i, (offset, length) in enumerate(table[:8].astype(int)):
+        chunk = data[offset : offset + length]
+        assert int.from_bytes(chunk[-4:], "little") == google_crc32c.value(chunk[:-4])
+        differences = np.frombuffer(Blosc().decode(chunk[:-4]), "<u2").reshape(28, 28)
+        depth = np.cumsum(differences, axis=0, dtype=np.uint16)
+        expected = make_sample(*sample_keys("train")[64 + i]).depth
+        assert np.abs(depth * 2e-5 - expected).max() <= 1.01e-5
+
+
+def test_a_reader_written_from_the_document_reads_every_value(pristine: Path) -> None:
+    reader, dataset = IndependentReader(pristine), open_dataset(pristine)
+    for split, samples in (("train", (0, 15, 16, 71)), ("val", (3, 23))):
+        for i in samples:
+            sample = dataset[split].sample(i)
+            for name in ARRAYS:
+                value = reader.value(split, name, i)
+                if name == "valid":
+                    assert value == 1
+                elif name == "verdict":
+                    assert ("", "pass", "review")[value] == sample.verdict
+                elif name in ("subject", "sequence", "camera"):
+                    assert value == getattr(sample, name)
+                else:
+                    np.testing.assert_allclose(value, getattr(sample, name), atol=1e-6)

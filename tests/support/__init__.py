@@ -1,0 +1,1 @@
+"""What several files of tests share: scenes, stand-ins, servers, ways to kill."""

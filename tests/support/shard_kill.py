@@ -1,0 +1,79 @@
+"""Builds a small dataset in forked children that are killed, or meet a full disk, at every durable step in turn.
+
+Run as a script by test_shards_durable.py: a process without threads, so that a fork is safe. After each fault a second
+child runs the same build to its end, and its tree is compared with the undisturbed one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from datagen.common.errors import StorageError
+from datagen.shards import finalise, list_records, unit_is_complete, write_unit
+from tests.support.fault_hooks import Steps, in_child
+from tests.support.shard_samples import make_plan, make_sample, sample_keys, tree
+
+# One shard that is not full; small images, as nothing here depends on them.
+PLAN = {"counts": {"train": 2}, "samples_per_shard": 3, "clip": 1, "resolution": 8}
+
+
+def make(root: Path) -> None:
+    """Build what is missing of the dataset."""
+    plan = make_plan(**PLAN)
+    for unit in plan.units:
+        if not unit_is_complete(root, unit, "k"):
+            samples = [make_sample(*key, resolution=8) for key in sample_keys("train")[: unit.samples]]
+            write_unit(root, plan, unit, "k", samples)
+    finalise(root, plan, list_records(root))
+
+
+def faulted(root: Path, step: int, action: str) -> None:
+    """Build with a fault at one step; AssertionError if it does not end as it should."""
+    Steps(root, step, action)
+    found = None
+    try:
+        make(root)
+    except StorageError as error:
+        found = str(error)
+    assert action == "full", "the kill did not come"
+    assert found is not None, f"nothing happened at step {step}"
+    assert "disk is full" in found, found
+    # A full disk, unlike a kill, leaves nothing half-made behind.
+    left = [path for path in root.rglob("*") if ".tmp-" in path.name or path.parent.parent.name == ".staging"]
+    assert not left, left
+
+
+def main(folder: Path, action: str, every: int) -> None:
+    """Build undisturbed into ``whole``, then with ``action`` at its steps; print how many there were and were tried."""
+    os.fsync = lambda _: None  # type: ignore[assignment]  # only a power cut would tell
+    whole, root, counter = folder / "whole", folder / "faulted", folder / "steps"
+
+    def undisturbed() -> None:
+        steps = Steps(whole)
+        make(whole)
+        counter.write_text(str(steps.count))
+
+    if in_child(undisturbed) != 0:
+        sys.exit("the undisturbed build failed")
+    total, expected = int(counter.read_text()), tree(whole)
+    chosen = sorted({*range(1, total + 1, every), total})
+    for k in chosen:
+        shutil.rmtree(root, ignore_errors=True)
+        status = in_child(lambda k=k: faulted(root, k, action))
+        if status != (signal.SIGKILL if action == "kill" else 0):
+            sys.exit(f"step {k}: the child ended with status {status}")
+        # Only the fsync of the root document's folder comes after its rename: until then nothing opens.
+        if (root / "zarr.json").exists() and k < total:
+            sys.exit(f"the dataset opens after a fault at step {k} of {total}")
+        make(root)
+        if tree(root) != expected:
+            sys.exit(f"other bytes after a fault at step {k}")
+    print(total, len(chosen))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,230 @@
+"""All figures together: of a method that is always right, of the baselines beside it, in tables and in a report."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
+from tests.support.places import ROOT
+from tests.support.trainer_scene import build_scene
+from trainer.config import load_config
+from trainer.evaluate import evaluate
+from trainer.evaluation.canonical import region_labels
+from trainer.evaluation.charts import motion_chart, pck_chart
+from trainer.evaluation.frames import EvaluationOptions, View
+from trainer.evaluation.gather import Evaluation, Run
+from trainer.evaluation.optical_flow import flow_available
+from trainer.evaluation.shape import key_points
+from trainer.evaluation.speed import SpeedPoint, measure_speed, speed_figures
+from trainer.evaluation.tables import MATCHING, figure_tables, method_table, result_text
+from trainer.fit import fit
+from trainer.plain import plain
+
+DOCS = (ROOT / "docs" / "metrics.md").read_text()
+SIZE = 56
+OPTIONS = EvaluationOptions(queries=120, region_queries=6, starts=2, seed=3)
+FRAMES = [Ellipsoid(size=SIZE, pose=head_pose(turn(1, 6 * k), (0.004 * k, 0, 0))) for k in range(4)]
+OTHER_VIEW = Ellipsoid(size=SIZE, camera=world_camera() @ head_pose(turn(1, 20)))
+OTHER_PERSON = Ellipsoid(size=SIZE, radii=(0.082, 0.1, 0.085), pose=head_pose(turn(1, -8)))
+
+
+def mean_view(view: View) -> View:
+    """A training mean: the first frame's maps, whatever is shown."""
+    first = FRAMES[0].truth()
+    return View(view.truth, np.where(first.depth_m > 0, first.depth_m, 0.8), first.canonical_m)
+
+
+def evaluation_of(change=lambda view: view, seed: int = 3) -> Evaluation:
+    truth = FRAMES[0].truth()
+    keys = key_points(truth.canonical_m.reshape(3, -1).T, truth.region.ravel(), LABELS)
+    options = EvaluationOptions(queries=120, region_queries=6, starts=2, seed=seed)
+    found = Evaluation(options, region_labels(LABELS), keys, SIZE, flow_available())
+    views = [change(scene.perfect()) for scene in FRAMES]
+    run = Run(np.arange(4), views, [mean_view(v) for v in views])
+    found.add_run(run, np.array([True, False, False, True]))
+    other, person = change(OTHER_VIEW.perfect()), change(OTHER_PERSON.perfect())
+    found.add_views([views[0], other], [mean_view(views[0]), mean_view(other)])
+    found.add_subjects(views[0], person, mean_view(views[0]), mean_view(person))
+    return found
+
+
+@pytest.fixture(scope="module")
+def perfect() -> dict[str, float]:
+    return evaluation_of().figures()
+
+
+def test_a_method_that_is_always_right_has_no_errors(perfect: dict[str, float]) -> None:
+    f = perfect
+    for kind in ("", "view_", "subject_"):
+        assert f[f"{kind}correspondence_median_px"] < 0.02, kind
+        assert f[f"{kind}correspondence_median_mm"] < 0.1, kind
+        assert f[f"{kind}correspondence_pck2"] > 0.98, kind
+        assert 0.5 < f[f"{kind}correspondence_visible"] <= 1, kind
+    for region in ("face", "mouth", "nose", "eyes", "ears"):
+        assert f[f"ssme_{region}_px"] < 0.05, region
+    assert f["tracking_mean_px"] < 0.1
+    assert f["tracking_survival"] > 0.99
+    assert f["tracking_jitter_px"] < 0.2
+    assert f["canonical_jitter_mm"] < 0.2
+    assert f["canonical_p95_mm"] < 0.02
+    assert f["depth_absrel"] == f["depth_affine_rmse_mm"] * 0
+    assert f["normal_mean_deg"] == f["normal_floor_mean_deg"]
+    assert f["surface_iou"] == f["silhouette_f1"] == 1
+    assert f["scan_to_mesh_mm"] < 0.01
+    assert f["ssme_windows"] == 3
+
+
+def test_baselines_are_wrong_by_what_they_do_not_see(perfect: dict[str, float]) -> None:
+    f = perfect
+    # The head turns and moves; matching in world space sees the turn of an ellipsoid hardly at all.
+    assert f["posed_correspondence_median_px"] > 20 * f["correspondence_median_px"]
+    assert f["posed_head_correspondence_median_px"] < 0.05  # rigid motion is all there is, and the pose is given
+    # The cameras are known: at one instant, the same place in the world is the same point.
+    assert f["posed_view_correspondence_median_px"] < 0.05
+    assert f["mean_map_correspondence_median_px"] > 0.5
+    assert f["mean_map_canonical_median_mm"] > 1
+    assert "flow_view_correspondence_median_px" not in f
+
+
+def test_a_map_that_never_changes_misses_the_whole_motion() -> None:
+    # 2 pixels a frame at the middle of the surface's depths, 0.71 to 0.8 m: 2, 4 and 6 pixels for h = 1, 2, 3.
+    shift = 2 * 0.755 / (2.6 * SIZE)
+    scenes = [Ellipsoid(size=SIZE, pose=head_pose(shift=(k * shift, 0, 0))) for k in range(4)]
+    found = Evaluation(OPTIONS, region_labels(LABELS), None, SIZE, False)
+    views = [scene.perfect() for scene in scenes]
+    found.add_run(Run(np.arange(4), views, [mean_view(v) for v in views]), np.zeros(4, bool))
+    np.testing.assert_allclose(found.matches["mean_map_"].motion.curve("nose")[:3], [2, 4, 6], rtol=0.08)
+    assert found.figures()["mean_map_ssme_nose_px"] == pytest.approx(4, rel=0.08)
+    assert found.figures()["ssme_nose_px"] < 0.05
+
+
+def test_figures_follow_the_seed() -> None:
+    noisy = np.random.default_rng(0).normal(0, 0.003, (3, SIZE, SIZE)).astype(np.float32)
+
+    def shake(view: View) -> View:
+        return View(view.truth, view.depth_m, view.canonical_m + noisy, view.depth_confidence)
+
+    one, same, other = (evaluation_of(shake, seed).figures() for seed in (3, 3, 4))
+    assert json.dumps(one) == json.dumps(same)
+    assert one["correspondence_median_px"] != other["correspondence_median_px"]
+    assert one["canonical_mean_mm"] == other["canonical_mean_mm"]  # nothing is drawn for it
+    # A constant canonical shift per pixel: 3 mm on each axis have a median length of 1.54 × 3 mm.
+    assert one["canonical_median_mm"] == pytest.approx(4.6, abs=0.2)
+
+
+def test_an_undefined_prediction_is_neither_fatal_nor_passed_over() -> None:
+    def broken(view: View) -> View:
+        nothing = np.full_like(view.depth_m, np.nan)
+        return View(view.truth, nothing, np.stack([nothing] * 3), nothing + 1, nothing + 1, nothing)
+
+    found = evaluation_of(broken)
+    figures = found.figures()
+    assert math.isnan(figures["canonical_mean_mm"])
+    assert math.isnan(figures["depth_absrel"])
+    assert figures["correspondence_mean_px"] == math.inf
+    assert figures["correspondence_pck5"] == figures["tracking_survival"] == 0
+    assert figures["geometry_skipped"] == 2
+    assert figures["mean_map_correspondence_median_px"] < 10  # the baseline beside it is whole
+    curves = found.curves()
+    assert motion_chart(curves["ssme"])
+    assert pck_chart(curves["pck"], curves["pck_shares"])
+    json.dumps(plain(figures | {"curves": curves}), allow_nan=False)
+
+
+def test_one_frame_is_no_run() -> None:
+    found = Evaluation(OPTIONS, region_labels(LABELS), None, SIZE, False)
+    view = FRAMES[0].perfect()
+    found.add_run(Run(np.arange(1), [view], [mean_view(view)]), np.array([False]))
+    figures = found.figures()
+    assert figures["canonical_median_mm"] < 0.02
+    assert math.isnan(figures["correspondence_median_px"])
+    assert math.isnan(figures["ssme_face_px"])
+    assert math.isnan(figures["scan_to_mesh_mm"])
+    assert "–" not in result_text(figures).splitlines()[0]
+
+
+def test_tables_set_the_best_in_bold() -> None:
+    figures = {
+        "correspondence_median_px": 1.0, "posed_correspondence_median_px": 2.0,
+        "correspondence_pck2": 0.5, "posed_correspondence_pck2": 0.9, "flow_correspondence_pck2": float("nan"),
+    }  # fmt: skip
+    table = method_table("t", "", MATCHING, figures, ("", "posed_", "flow_"))
+    assert table.header == ["", "frames, median px", "within 2 %"]
+    assert table.rows == [["model", "1.00", "50.0 %"], ["nearest in world space", "2.00", "90.0 %"]]
+    assert table.best == {(0, 1), (1, 2)}
+
+
+def test_speed_stops_in_time() -> None:
+    import torch
+
+    asked: list[int] = []
+    points = measure_speed(asked.append, (4, 1, 2), torch.device("cpu"), 60)
+    assert asked == [1, 1, 2, 2, 4, 4]
+    assert [p.frames for p in points] == [1, 2, 4]
+    assert all(p.frames_per_s > 0 and p.memory_mib > 1 for p in points)
+    assert len(measure_speed(asked.append, (1, 2), torch.device("cpu"), 0)) == 1
+    assert speed_figures([SpeedPoint(2, 10.0, 5.0)]) == {"speed_frames_per_s_n2": 10.0, "memory_mib_n2": 5.0}
+
+
+def documented(name: str) -> bool:
+    """Whether docs/metrics.md has a name, with its prefixes, regions and numbers."""
+    for prefix in ("posed_head_", "posed_", "flow_", "mean_map_"):
+        name = name.removeprefix(prefix)
+    return any(re.fullmatch(pattern, name) for pattern in PATTERNS)
+
+
+PATTERNS = [
+    re.escape(name)
+    .replace("<region>", "(face|mouth|nose|eyes|ears)")
+    .replace("<pairs>", "(|view_|subject_)")
+    .replace("<align>", "(|aligned_|affine_)")
+    .replace("<map>", "(canonical|depth)")
+    .replace("<n>", r"\d+")
+    for name in re.findall(r"`([a-z<][a-z0-9_<>]*)`", DOCS)
+]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    """From a dataset to figures and a report, of a model that has hardly learnt."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    build_scene(folder / "dataset.zarr", subjects={"train": 2, "val": 2}, frames=3, cameras=2)
+    changes = ["fit.steps=1", "fit.val_every=1", "fit.val_samples=2", "fit.device=cpu", "fit.threads=1"]
+    assert fit(folder, folder / "run", load_config("tiny", changes)).finished
+    options = EvaluationOptions(queries=60, region_queries=6, geometry_views=2, instants=2, subject_pairs=2)
+    evaluate(folder / "run", folder, options=options, report=folder / "report", device_name="cpu", speed_seconds=0.2)
+    return json.loads((folder / "report" / "evaluation.json").read_text()), folder / "report"
+
+
+def test_every_figure_is_defined_in_the_documentation(evaluated, perfect: dict[str, float]) -> None:
+    names = {*evaluated[0]["figures"], *perfect}
+    assert len(names) > 150
+    assert sorted(name for name in names if not documented(name)) == []
+    assert not documented("canonical_median_px")
+
+
+def test_the_report_holds_everything_in_one_page(evaluated) -> None:
+    stored, folder = evaluated
+    page = (folder / "index.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert len(sources) > 5
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    for title in ("Correspondence", "Over time", "Shape", "Motion over time", "Best tracks", "Worst tracks"):
+        assert title in page, title
+    assert f"{stored['figures']['canonical_median_mm']:.2f}" in page
+    assert stored["samples"] == 12
+    for table in figure_tables(stored["figures"]):
+        assert table.title in page
+
+
+def test_printed_tables_name_every_method(evaluated) -> None:
+    text = result_text(evaluated[0]["figures"])
+    for name in ("model", "nearest in world space", "training mean", "SSME face px", "AbsRel", "frames/s"):
+        assert name in text
+    assert ("optical flow" in text) == flow_available()

@@ -1,0 +1,253 @@
+"""What `trainer predict` refuses: each time a clear error, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datagen.shards import InputError, StorageError
+from tests.support.predict_scene import SIDE, clip, write_photos, write_video
+from trainer.predict import predict
+from trainer.prediction.cameras import GivenCameras
+from trainer.prediction.crop import FixedCrop
+from trainer.prediction.frames import open_image
+from trainer.prediction.options import PredictOptions
+from trainer.prediction.video import VideoFile
+
+av = pytest.importorskip("av")
+QUICK = ("ply", "videos", "viewer", "tracks")  # left out where they are not what is tested
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "talk.mp4"
+    write_video(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    write_photos(tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+def leaves_nothing(folder: Path, *known: str) -> bool:
+    return {path.name for path in folder.iterdir()} == set(known)
+
+
+@pytest.fixture(scope="module")
+def bad_videos(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    content = video.read_bytes()
+    (folder / "cut.mp4").write_bytes(content[: len(content) * 7 // 10])
+    (folder / "text.mp4").write_bytes(b"no video " * 99)
+    (folder / "empty.mp4").write_bytes(b"")
+    with av.open(str(folder / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux([*stream.encode(frame), *stream.encode()])
+    with av.open(str(folder / "whole.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = 56
+        for view in clip(0, 12, 56):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(view["image"].transpose(1, 2, 0)), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    content = (folder / "whole.mkv").read_bytes()
+    (folder / "cut.mkv").write_bytes(content[: len(content) * 3 // 4])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cut.mp4", r"cut\.mp4 is damaged or cut off after \d+ frames"),
+        ("cut.mkv", r"cut off after \d+ frames: it should hold 12"),
+        ("text.mp4", "cannot be opened"),
+        ("empty.mp4", "cannot be opened"),
+        ("sound.mp4", "no video stream"),
+    ],
+)
+def test_damaged_videos_are_named_and_leave_nothing(
+    bad_videos: Path, learnt_model: Path, tmp_path: Path, name: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        predict(learnt_model, bad_videos / name, tmp_path / "out", PredictOptions(without=QUICK), device_name="cpu")
+    assert leaves_nothing(tmp_path)
+
+
+def test_the_good_part_of_a_damaged_video_can_be_had(bad_videos: Path, learnt_model: Path, tmp_path: Path) -> None:
+    options = PredictOptions(start=0, stop=3, step=2, without=QUICK)
+    assert predict(learnt_model, bad_videos / "cut.mp4", tmp_path / "out", options, device_name="cpu")["frames"] == 2
+    assert len(list(VideoFile(bad_videos / "whole.mkv", SIDE))) == 12
+
+
+def damaged_input(kind: str, photos: Path) -> PredictOptions:
+    masks = photos.parent / "masks"
+    masks.mkdir()
+    for k in range(8, 11):
+        size = (30, 30) if kind == "mask of another size" and k == 9 else (SIDE, SIDE)
+        Image.new("L", size, 0 if kind == "empty masks" else 255).save(masks / f"f{k}.png")
+    if kind == "unreadable":
+        (photos / "f9.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    elif kind == "cut off":
+        (photos / "f9.png").write_bytes((photos / "f9.png").read_bytes()[:-400])
+    elif kind == "one pixel":
+        Image.new("RGB", (1, 1)).save(photos / "f9.png")
+    elif kind == "missing mask":
+        (masks / "f10.png").unlink()
+    elif kind == "foreign":
+        (photos.parent / "out").mkdir()
+        (photos.parent / "out" / "thesis.tex").write_text("years")
+    elif kind == "file":
+        (photos.parent / "out").write_text("years")
+    extra = {"size": {"size": 30}, "overlap": {"overlap": 4}, "part": {"without": ("strips",)}, "none": {"start": 9}}
+    options: dict = {"without": QUICK, "masks": masks if "mask" in kind else None} | extra.get(kind, {})
+    return PredictOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("unreadable", r"f9\.png cannot be read as an image"),
+        ("cut off", r"f9\.png cannot be read as an image"),
+        ("one pixel", r"f9\.png is 1 × 1 pixels"),
+        ("empty masks", "all masks in .* are empty"),
+        ("mask of another size", r"f9\.png is 30 × 30 pixels\. Expected 28 × 28"),
+        ("missing mask", "no mask for f10"),
+        ("foreign", "holds files and is no prediction"),
+        ("file", "is a file"),
+        ("size", "multiple of the model's patch, 14"),
+        ("overlap", "shorter than the window"),
+        ("part", "--without strips"),
+        ("none", "leave no frame"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing(
+    kind: str, message: str, photos: Path, learnt_model: Path, tmp_path: Path
+) -> None:
+    options = damaged_input(kind, photos)
+    before = sorted(str(p) for p in tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=message):
+        predict(learnt_model, photos, tmp_path / "out", options, device_name="cpu")
+    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
+
+
+CAMERA = {
+    "width": SIDE,
+    "height": SIDE,
+    "intrinsics": [[70, 0, 14], [0, 70, 14], [0, 0, 1]],
+    "world_to_camera": np.eye(4).tolist(),
+}
+
+
+def pose(**changes: float) -> list[list[float]]:
+    rows = np.eye(4)
+    for place, value in changes.items():
+        rows[int(place[1]), int(place[2])] = value
+    return rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"world_to_camera": pose(_03=np.nan)}, "no 4 × 4 rigid motion"),
+        ({"world_to_camera": pose(_03=1e300)}, "no 4 × 4 rigid motion"),
+        ({"world_to_camera": pose(_00=2, _11=0.5)}, "no 4 × 4 rigid motion"),
+        ({"world_to_camera": pose(_32=5)}, "no 4 × 4 rigid motion"),
+        ({"world_to_camera": pose(_00=np.nan, _11=np.nan)}, "no 4 × 4 rigid motion"),
+        ({"intrinsics": [[70, 0, 14], [0, 70, 14], [0, 0, 0]]}, "no 3 × 3 intrinsics"),
+        ({"intrinsics": [[10**400, 0, 14], [0, 70, 14], [0, 0, 1]]}, "cannot be used"),
+        ({"height": np.nan}, "or no size"),
+        ({"width": np.inf}, "or no size"),
+    ],
+)
+def test_cameras_that_are_none_are_refused(change: dict, message: str, tmp_path: Path) -> None:
+    (tmp_path / "cameras.json").write_text(json.dumps({"frames": [CAMERA]}))
+    GivenCameras(tmp_path / "cameras.json")
+    (tmp_path / "cameras.json").write_text(json.dumps({"frames": [CAMERA | change]}))
+    with pytest.raises(InputError, match=message):
+        GivenCameras(tmp_path / "cameras.json")
+
+
+def test_a_file_without_end_is_no_cameras(tmp_path: Path) -> None:
+    (tmp_path / "cameras.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="cannot be used"):
+        GivenCameras(tmp_path / "cameras.json")
+
+
+@pytest.mark.parametrize("text", ["0,0,inf,inf", "nan,0,28,28", "-inf,-inf,28,28"])
+def test_crops_without_end_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--crop"):
+        FixedCrop(text)
+
+
+def test_videos_have_a_rate(photos: Path, learnt_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--rate inf"):
+        predict(learnt_model, photos, tmp_path / "out", PredictOptions(rate=float("inf")), device_name="cpu")
+
+
+def test_masks_in_order_of_another_number_are_pointed_out(
+    photos: Path, learnt_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "masks").mkdir()
+    for k in range(5):
+        Image.new("L", (SIDE, SIDE), 255).save(tmp_path / "masks" / f"m{k}.png")
+    options = PredictOptions(masks=tmp_path / "masks", without=(*QUICK, "maps", "raw"))
+    predict(learnt_model, photos, tmp_path / "out", options, device_name="cpu")
+    assert "5 masks for 3 frames were taken in order" in capsys.readouterr().err
+
+
+def test_names_of_any_length_and_alphabet_fit_the_file_system(photos: Path, learnt_model: Path, tmp_path: Path) -> None:
+    (photos / "f8.png").rename(photos / f"{'長' * 83}.png")
+    os.rename(os.fsencode(photos / "f9.png"), os.fsencode(photos) + b"/\xff\xfe.png")
+    (photos / "f10.png").rename(photos / "</script> \n.png".replace("/", "∕"))
+    summary = predict(
+        learnt_model, photos, tmp_path / "out", PredictOptions(without=("videos", "ply", "tracks")), device_name="cpu"
+    )
+    assert summary["frames"] == 3
+
+
+def test_deep_greys_keep_their_scale(tmp_path: Path) -> None:
+    grey = np.full((SIDE, SIDE), 60, np.uint8)
+    for name, values in {"dark": grey.astype(np.uint16), "bright": grey.astype(np.uint16) * 257}.items():
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    undefined = grey.astype(np.float32) / 255
+    undefined[0] = np.nan
+    Image.fromarray(undefined).save(tmp_path / "undefined.tif")
+    shown = {p.stem: np.asarray(open_image(p)) for p in tmp_path.iterdir()}
+    assert shown["dark"].max() == 0
+    assert (shown["bright"] == 60).all()
+    assert (shown["undefined"][1:] == 60).all()
+    assert (shown["undefined"][0] == 0).all()
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 20 kB: the nearest to a full disk that a test may make."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, old[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+@pytest.mark.parametrize("without", [QUICK, ("maps", "raw", "viewer", "tracks", "ply")])
+def test_a_disk_that_refuses_leaves_the_earlier_prediction(
+    small_files: None, without: tuple[str, ...], photos: Path, learnt_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "prediction.json").write_text("{}")
+    size = 56 if "raw" in without else 112
+    with pytest.raises(StorageError, match="cannot be written"):
+        predict(learnt_model, photos, tmp_path / "out", PredictOptions(size=size, without=without), device_name="cpu")
+    assert leaves_nothing(tmp_path, "photos", "out")
+    assert leaves_nothing(tmp_path / "out", "prediction.json")

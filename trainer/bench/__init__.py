@@ -1,1 +1,0 @@
-"""What training takes: speed, memory, and whether the data keeps up."""

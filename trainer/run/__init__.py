@@ -1,0 +1,1 @@
+"""One run on disk and on screen: its folder, state, log, checkpoints, throughput, signals."""

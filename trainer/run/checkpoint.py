@@ -1,0 +1,253 @@
+"""Checkpoints: everything a run needs to go on, and a model needs to be used elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+from datagen.shards import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
+from trainer.config import TrainConfig, parse_config
+from trainer.depth_unit import DepthUnit
+from trainer.run.state import BEST, LAST, STATE, RunState
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.model.joint import JointModel
+
+FORMAT = "canonface-checkpoint"
+FORMAT_VERSION = 2
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint: under a temporary name, fsynced, then renamed, so a reader finds the old or the new one.
+
+    Parameters
+    ----------
+    path : Path
+    content : dict
+        See :func:`model_content`; other keys (optimiser, step, ...) as the caller likes. Tensors and plain data only.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full or refuses; the old checkpoint is untouched.
+    """
+    import torch
+
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its file writer
+        raise StorageError(
+            f"checkpoint {path} cannot be written: {error}", "a writable folder with space", "Free space, then resume"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; no code in it is run.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, truncated, damaged, no checkpoint of ours, or of another version.
+    """
+    import torch
+
+    path = checkpoint_file(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist", "the best.pt or last.pt of a run", "Check the path")
+    try:
+        # torch does not look at the checksums that it wrote: damage in the weights would pass for weights.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged zip or pickle ends in many kinds of error; all mean the same
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read ({why_unreadable(error)})",
+            "a complete file written by `trainer fit`",
+            "Take another checkpoint of the run, or fit again",
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is no canonface checkpoint", "a file written by `trainer fit`", "Give its best.pt or last.pt"
+        )
+    if content.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"checkpoint {path} is of version {content.get('format_version')}",
+            f"version {FORMAT_VERSION}",
+            "Use the version of canonface that wrote it, or fit again",
+        )
+    return content
+
+
+def checkpoint_file(path: Path) -> Path:
+    """Return the checkpoint that is meant: ``best.pt`` of a run folder, else the file itself."""
+    return path / BEST if path.is_dir() else path
+
+
+def why_unreadable(error: Exception) -> str:
+    """Say in a line why a file of tensors cannot be read."""
+    if isinstance(error, UnpicklingError):
+        return "it is damaged, or holds more than tensors and plain data, which could be code"
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+
+
+def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
+    """Return how far the run in a folder is, and its ``last.pt``; None twice if no run was begun there.
+
+    ``last.pt`` is what counts: a kill may have come before the state file was written, or someone removed it.
+
+    Raises
+    ------
+    CheckpointError
+        If ``last.pt`` cannot be gone on from, or is missing beside other files of a run.
+    """
+    left = [name for name in (STATE, BEST) if (run / name).exists()]
+    if not (run / LAST).exists():
+        if left:
+            raise CheckpointError(
+                f"{run} holds {' and '.join(left)}, but no {LAST} to go on from",
+                "the whole folder of a run, or a new one",
+                f"Put {LAST} back, or choose another --out; nothing was changed",
+            )
+        return None, None
+    content = read_checkpoint(run / LAST)
+    try:
+        config = parse_config(json.loads(content["config"]), f"the configuration in {run / LAST}")
+        state = RunState(
+            step=content["step"],
+            steps=config.fit.steps,
+            config_digest=config.digest,
+            dataset_uuid=content["dataset"]["uuid"],
+            best_step=content["best_step"],
+            best_figures=content["best_figures"],
+        )
+    except (KeyError, TypeError, ValueError, ManifestError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0][:200]
+        raise CheckpointError(
+            f"{run / LAST} cannot be gone on from ({reason})",
+            f"the {LAST} this run wrote",
+            "Put that back, use the version of canonface that began the run, or choose another --out",
+        ) from None
+    return state, content
+
+
+def check_output_file(out: Path, source: Path, kept: Iterable[str] = (BEST, LAST)) -> None:
+    """Refuse to write a file where there is a folder, or over what it is made from.
+
+    Parameters
+    ----------
+    out : Path
+    source : Path
+        A file, or a folder.
+    kept : iterable of str
+        Names in the source's folder that are not written over either.
+
+    Raises
+    ------
+    InputError
+    """
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder", "a file", "Give a file name")
+    folder = source if source.is_dir() else source.parent
+    if out.exists() and any(path.exists() and out.samefile(path) for path in (source, *(folder / n for n in kept))):
+        raise InputError(f"--out {out} is what it would be made from", "another file", "Choose another --out")
+
+
+def model_content(model: JointModel, config: TrainConfig, dataset: dict[str, Any]) -> dict[str, Any]:
+    """Return what rebuilds a model: weights, configuration, sizes, depth unit and what it learnt from."""
+    return {
+        "config": config.text(),
+        "depth_unit": model.depth_unit.to_dict(),
+        "dataset": dataset,
+        "model": model.state_dict(),
+    }
+
+
+def build_model(content: dict[str, Any], device: torch.device) -> tuple[JointModel, TrainConfig]:
+    """Rebuild the model of a checkpoint, in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If parts are missing, the weights do not fit the configuration, or numbers are not finite.
+    """
+    from trainer.model.joint import JointModel
+
+    try:
+        config = parse_config(json.loads(content["config"]), "the checkpoint's configuration")
+        unit = DepthUnit(**content["depth_unit"])
+        _check_learnt_from(unit, content["dataset"])
+        model = JointModel(config, content["dataset"]["resolution"], unit)
+        model.load_state_dict(content["model"])
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, CanonfaceError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0][:200]
+        raise CheckpointError(
+            f"the checkpoint does not fit this version of the model ({reason})",
+            "weights and configuration that belong together",
+            "Use the version of canonface that wrote it, or fit again",
+        ) from None
+    undefined = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if undefined:
+        raise CheckpointError(
+            f"the checkpoint holds weights that are not finite: {', '.join(undefined[:3])}"
+            f"{f' and {len(undefined) - 3} more' if len(undefined) > 3 else ''}",
+            "finite weights",
+            "Take another checkpoint of the run",
+        )
+    return model.to(device).eval(), config
+
+
+def _check_learnt_from(unit: DepthUnit, dataset: dict[str, Any]) -> None:
+    """Raise ValueError where a number could not have come from a dataset."""
+    numbers = {
+        "depth unit": unit.unit,
+        "its spread": unit.spread,
+        "its focal length": unit.focal_over_width,
+        "resolution": dataset["resolution"],
+        "half_extent_m": dataset["half_extent_m"],
+    }
+    for name, value in numbers.items():
+        if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value!r}")
+    if not isinstance(dataset["space"], dict):
+        raise ValueError(f"the canonical space is {dataset['space']!r}")
+
+
+def pick_device(wish: str) -> torch.device:
+    """Return the device of a wish: "auto", "cpu" or "cuda".
+
+    Raises
+    ------
+    CheckpointError
+        If CUDA is asked for and there is none.
+    """
+    import torch
+
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError(
+            "there is no CUDA device", "an NVIDIA GPU and its driver", "Choose the device cpu or auto"
+        )
+    return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
