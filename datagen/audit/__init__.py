@@ -1,1 +1,1 @@
-"""What a person looks at: pictures, the report, explanations and comparisons (floor 4)."""
+"""What a person looks at: pictures, the report, explanations and comparisons."""

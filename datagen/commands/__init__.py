@@ -1,1 +1,1 @@
-"""The commands of ``datagen``, one module per group (floor 6)."""
+"""The commands of ``datagen``, one module per group."""

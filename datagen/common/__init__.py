@@ -1,1 +1,1 @@
-"""The ground that every package stands on: errors, files, progress, threads (floor 1)."""
+"""The ground that every package stands on: errors, files, progress, threads."""

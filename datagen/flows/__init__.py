@@ -1,1 +1,1 @@
-"""From a manifest to a verified dataset: planning, units of work, resume, and the runners that carry them (floor 5)."""
+"""From a manifest to a verified dataset: planning, units of work, resume, and the runners that carry them."""

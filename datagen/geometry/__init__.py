@@ -1,1 +1,1 @@
-"""Plain geometry on arrays: meshes, cameras, canonical space, landmarks (floor 1)."""
+"""Plain geometry on arrays: meshes, cameras, canonical space, landmarks."""

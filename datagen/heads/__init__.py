@@ -1,1 +1,1 @@
-"""Head models: a template topology with semantics, and its parameters where it has them (floor 2)."""
+"""Head models: a template topology with semantics, and its parameters where it has them."""

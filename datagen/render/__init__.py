@@ -1,1 +1,1 @@
-"""Ground-truth maps of surfaces that carry canonical coordinates: one contract, four backends (floor 4)."""
+"""Ground-truth maps of surfaces that carry canonical coordinates: one contract, four backends."""

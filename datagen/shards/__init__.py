@@ -1,4 +1,4 @@
-"""The dataset format: Zarr v3 shards with records. Reading needs numpy and zarr only (floor 1).
+"""The dataset format: Zarr v3 shards with records. Reading needs numpy and zarr only.
 
 The errors are re-exported for the trainer, which imports nothing else of ``datagen``.
 """

@@ -1,1 +1,1 @@
-"""Simulated captures with known truth: people, their motion, a studio, scans, a tracker (floor 5)."""
+"""Simulated captures with known truth: people, their motion, a studio, scans, a tracker."""

@@ -1,1 +1,1 @@
-"""Capture readers: every layout on disk becomes one ``Frame`` type (floor 3)."""
+"""Capture readers: every layout on disk becomes one ``Frame`` type."""

@@ -1,1 +1,1 @@
-"""The registration engine and the transport of scan points into canonical space (floor 3)."""
+"""The registration engine and the transport of scan points into canonical space."""
