@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from trainer.section import Section
+from datagen.common.settings import Section
 
 # How batches are read, not what is in them: these may change from one call of a run to the next.
 FREE_DATA_KEYS = tuple(f"data.{key}" for key in ("workers", "reader", "cache_mb", "cache_dir", "cache_gb"))

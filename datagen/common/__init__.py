@@ -1,0 +1,1 @@
+"""The ground: errors, files, settings, progress (floor 1)."""
