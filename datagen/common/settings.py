@@ -363,8 +363,9 @@ def _first_line(section: type[BaseModel]) -> str:
 
 
 def _fixed_keys(section: type[BaseModel]) -> str:
-    fixed = [f"{name}: {values[0]}" for name, values in _literals(section).items() if len(values) == 1]
-    return ", ".join(fixed) or section.__name__
+    """Return what the keys of a union's member must be for it to be that member."""
+    fixed = {name: values for name, values in _literals(section).items() if section.model_fields[name].is_required()}
+    return ", ".join(f"{name}: {' | '.join(map(str, values))}" for name, values in fixed.items()) or section.__name__
 
 
 def _key_line(name: str, info: FieldInfo) -> str:
