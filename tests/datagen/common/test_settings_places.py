@@ -44,6 +44,7 @@ class Drawing(Section):
     pair: tuple[int, Corner] | None = None
     named: dict[str, list[Corner]] = Field({})
     inner: Drawing | None = None
+    sizes: int | tuple[int, ...] = 1
     title: str | None = Field(None, pattern="^[a-z]+$")
     dashes: list[int] = Field(default_factory=lambda: [1, 2])
 
@@ -66,6 +67,8 @@ class Drawing(Section):
         ({"pair": [1, {"roundness": "x"}]}, "pair.1.roundness: Input should be a valid integer"),
         ({"named": {"a": [{}, {"rondness": 1}]}}, "unknown key named.a.1.rondness (did you mean roundness?)"),
         ({"inner": {"outline": {"shape": "square", "sid": 1}}}, "unknown key inner.outline.sid (did you mean side?)"),
+        ({"sizes": [1, "x"]}, "sizes.1: Input should be a valid integer"),
+        ({"corners": [{"radus": 1}]}, "unknown key corners.0.radus (did you mean radius?)"),
         ({"dashs": 1}, "unknown key dashs (did you mean dashes?)"),
         ({"a\nb": 1}, r"unknown key 'a\nb'"),
     ],
@@ -81,7 +84,7 @@ def test_places_in_unions_lists_and_mappings_are_keys_of_the_file(content: dict[
 def test_known_keys_are_those_of_all_sections_inside() -> None:
     assert known_keys(Drawing) == sorted(
         [
-            *("outline", "plain", "corners", "pair", "named", "inner", "title", "dashes"),
+            *("outline", "plain", "corners", "pair", "named", "inner", "title", "dashes", "sizes"),
             *("shape", "radius", "side", "roundness"),
         ]
     )
