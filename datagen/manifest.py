@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
-import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from datagen.common.errors import ManifestError
+from datagen.common.settings import Section, parse, read_yaml, with_overrides
 
 PATCH = 14  # the trainer's ViT reads patches of 14 pixels
-
-
-class Section(BaseModel):
-    """A part of the manifest: unknown keys are errors, values are finite and never change after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_KEYS = "`datagen schema` prints every key with its type, range and meaning"
 
 
 class SimulatedSource(Section):
@@ -140,33 +130,6 @@ class Manifest(Section):
     shards: ShardConfig = ShardConfig()
     splits: SplitConfig = SplitConfig()
 
-    def text(self) -> str:
-        """The manifest as canonical JSON: sorted keys, every default spelt out."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of :meth:`text`."""
-        return hashlib.sha256(self.text().encode()).hexdigest()
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping; ConstructorError on a key given twice."""
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice; keep one of them", key_node.start_mark
-                )
-            seen.add(key if isinstance(key, str) else None)
-        return super().construct_mapping(node, deep)
-
 
 def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
     """Read a YAML manifest and apply ``key.path=value`` overrides (values are YAML).
@@ -174,30 +137,11 @@ def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
     Raises
     ------
     ManifestError
-        If the file is missing or no YAML, a key is unknown (with the nearest valid one), or a value has the wrong
-        type or range.
+        If the file is missing or no YAML, a key is unknown (with the nearest valid one) or given twice, or a value has
+        the wrong type or range.
     """
-    try:
-        content = yaml.load(path.read_text(), Loader=_StrictLoader)
-    except FileNotFoundError:
-        raise ManifestError(
-            f"manifest {path} does not exist", "a YAML file", "See manifests/ for recipes to start from"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ManifestError(
-            f"manifest {path} cannot be read: {error}",
-            "a YAML file",
-            "See manifests/ for recipes to start from",
-        ) from None
-    if not isinstance(content, dict):
-        raise ManifestError(
-            f"manifest {path} " + ("is empty" if content is None else f"holds a {type(content).__name__}"),
-            "a mapping of sections",
-            "See manifests/ for recipes to start from",
-        )
-    for override in overrides:
-        _apply_override(content, override)
-    return parse_manifest(content, str(path))
+    content = read_yaml(path, "manifest", "See manifests/ for recipes to start from")
+    return parse_manifest(with_overrides(content, overrides, "source.subjects=3", _KEYS), str(path))
 
 
 def parse_manifest(content: dict[str, Any], name: str = "manifest") -> Manifest:
@@ -208,67 +152,4 @@ def parse_manifest(content: dict[str, Any], name: str = "manifest") -> Manifest:
     ManifestError
         As :func:`load_manifest`.
     """
-    try:
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        raise ManifestError(
-            f"{name} is not valid: {_describe(error)}",
-            fix="`datagen schema` prints every key with its type, range and meaning",
-        ) from None
-
-
-def _apply_override(content: dict[str, Any], override: str) -> None:
-    path, separator, value = override.partition("=")
-    if not separator or not path:
-        raise ManifestError(
-            f"--set {override!r} is no override", "key.path=value", "For example: --set source.subjects=3"
-        )
-    *parents, last = path.split(".")
-    section = content
-    for key in parents:
-        section = section.setdefault(key, {})
-        if not isinstance(section, dict):
-            raise ManifestError(
-                f"--set {override!r}: {key} is a value, not a section",
-                "key.path=value",
-                "See `datagen schema` for the keys",
-            )
-    try:
-        section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ManifestError(
-            f"--set {override!r}: the value is no YAML ({error})", "key.path=value", "Quote the value"
-        ) from None
-
-
-def _describe(error: ValidationError) -> str:
-    sentences = []
-    for item in error.errors():
-        location = [str(part) for part in item["loc"]]
-        # pydantic puts the chosen member of a union into the location; it is no key of the file.
-        if len(location) > 1 and location[0] == "source":
-            location = [location[0], *location[2:]] if location[1] in {"simulated", "folder"} else location
-        where = ".".join(location) or "the top level"
-        if item["type"] == "extra_forbidden":
-            # A key that is known elsewhere is in the wrong place; its own name is no advice.
-            known = [key for key in _known_keys() if key != location[-1]]
-            near = difflib.get_close_matches(location[-1], known, n=1)
-            sentences.append(f"unknown key {where}" + (f" (did you mean {near[0]}?)" if near else ""))
-        else:
-            sentences.append(f"{where}: {item['msg']}, found {reprlib.repr(item.get('input'))}")
-    return "; ".join(sentences)
-
-
-def _known_keys() -> list[str]:
-    sections: list[type[BaseModel]] = [
-        Manifest,
-        SimulatedSource,
-        FolderSource,
-        CanonicalConfig,
-        WarpConfig,
-        CropJitter,
-        RenderConfig,
-        ShardConfig,
-        SplitConfig,
-    ]
-    return sorted({key for section in sections for key in section.model_fields})
+    return parse(Manifest, content, name, _KEYS)

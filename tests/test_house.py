@@ -24,10 +24,17 @@ def floor_table(page: str) -> dict[str, int]:
 
 FLOORS = floor_table((ROOT / "docs" / "architecture.md").read_text())
 TOP_FLOOR = max(FLOORS.values())
+# What those may import of datagen that are to stay light, or apart from it.
+MAY_IMPORT = {
+    "trainer": ("datagen.shards", "datagen.common"),
+    "datagen.shards": ("datagen.shards", "datagen.common"),
+    "datagen.common": ("datagen.common",),
+}
 # A local dataset must be readable with numpy and zarr alone, and what zarr itself needs; obstore is for s3:// only.
 SHARDS_MAY_IMPORT = {"numpy", "zarr", "numcodecs", "google_crc32c", "obstore"} | sys.stdlib_module_names
-# What the trainer may import of datagen.
-LENT = ("datagen.shards.", "datagen.common.")
+# Both programs read their settings with it, before anything heavy is loaded.
+SETTINGS = "datagen.common.settings"
+SETTINGS_MAY_IMPORT = {"yaml", "pydantic"} | sys.stdlib_module_names
 # What a training machine must not need, and what makes importing slow.
 HEAVY = ("open3d", "prefect", "dask", "smplx")
 # Installed and pinned by a package that is declared: its other half, or its server.
@@ -74,6 +81,11 @@ def floor_of(module: str) -> int | None:
     return 0 if len(parts) == 1 else FLOORS.get(parts[1])
 
 
+def lies_in(name: str, packages: tuple[str, ...]) -> bool:
+    """Tell whether a dotted name is one of the packages or inside one."""
+    return any(f"{name}.".startswith(f"{package}.") for package in packages)
+
+
 def violations(source: str, module: str, is_package: bool = False) -> list[str]:
     """Return what ``source`` imports against the rules, one sentence each."""
     found = []
@@ -82,18 +94,19 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
     for line, name in imports:
         top = name.partition(".")[0]
         where = f"{module}:{line} imports {name}"
-        if module.startswith("trainer") and top == "datagen":
+        for package, allowed in MAY_IMPORT.items():
+            if not lies_in(module, (package,)) or top != "datagen" or lies_in(name, allowed):
+                continue
             # `from datagen import shards` also yields the bare package; what it takes from there is judged by itself.
-            via_package = name == "datagen" and any(base.startswith(LENT) for base in bases)
-            if not via_package and not f"{name}.".startswith(LENT):
-                found.append(f"{where}; the trainer may import datagen.shards and datagen.common only")
-        if module.startswith("datagen.shards"):
-            if top == "datagen" and name.count("."):
-                if not f"{name}.".startswith(LENT):
-                    found.append(f"{where}; shards may import datagen.common only")
-            elif top not in SHARDS_MAY_IMPORT and top != "datagen":
-                found.append(f"{where}; shards may import numpy and zarr only")
-        if module.startswith("datagen"):
+            # Within datagen the bare package (datagen.__version__) is nobody's business.
+            if name == "datagen" and (package != "trainer" or any(lies_in(base, allowed) for base in bases)):
+                continue
+            found.append(f"{where}; {package} may import {' and '.join(allowed)} only")
+        if lies_in(module, ("datagen.shards",)) and top not in SHARDS_MAY_IMPORT | {"datagen"}:
+            found.append(f"{where}; shards may import numpy and zarr only")
+        if module == SETTINGS and top not in SETTINGS_MAY_IMPORT | {"datagen"}:
+            found.append(f"{where}; settings may import yaml and pydantic only")
+        if lies_in(module, ("datagen",)):
             own = floor_of(module)
             if own is None:
                 found.append(f"{module} has no floor; give it one in docs/architecture.md")
@@ -147,6 +160,13 @@ def test_every_import_stays_on_its_floor():
         ("trainer.model.heads", "from datagen import layout"),
         ("datagen.common.files", "from datagen.shards.schema import ARRAYS"),
         ("datagen.attic.things", "import numpy"),
+        ("trainer.config", "from datagen import common, manifest"),
+        ("trainer.config", "import datagen.commonplace"),
+        ("datagen.common.settings", "from datagen.manifest import Manifest"),
+        ("datagen.common.settings", "from datagen.common.files import atomic_write_bytes"),
+        ("datagen.common.settings", "from .. import geometry"),
+        ("datagen.common.settings", "import numpy"),
+        ("datagen.common", "import trainer"),
     ],
 )
 def test_the_checker_sees_a_bad_import(module: str, source: str):
@@ -165,6 +185,14 @@ def test_the_checker_sees_a_bad_import(module: str, source: str):
         ("datagen.shards.writer", "import datagen\nfrom datagen.shards.schema import ARRAYS"),
         ("datagen.cli", "from trainer.fit import fit"),
         ("trainer.data", "from datagen.common.errors import InputError"),
+        ("datagen.manifest", "from datagen.common.settings import Section"),
+        ("datagen.shards.dataset", "from datagen.common import errors"),
+        (
+            "datagen.common.settings",
+            "import yaml\nfrom pydantic.fields import FieldInfo\nfrom datagen.common.errors import ManifestError",
+        ),
+        ("trainer.config", "from datagen.common.settings import Section"),
+        ("trainer.config", "from datagen import common, shards"),
         ("trainer.data", "from datagen.shards.schema import ARRAYS\nfrom datagen import shards\nimport torch"),
     ],
 )

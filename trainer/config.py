@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
-import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from datagen.shards import ManifestError
+from datagen.common.settings import Section, digest, flatten, parse, read_yaml, with_overrides
 from trainer.model.config import BackboneConfig, DecoderConfig, HeadsConfig, WeightsConfig
-from trainer.section import Section
 
 # How batches are read, not what is in them: these may change from one call of a run to the next.
 FREE_DATA_KEYS = tuple(f"data.{key}" for key in ("workers", "reader", "cache_mb", "cache_dir", "cache_gb"))
@@ -61,8 +56,7 @@ class DataConfig(Section):
 
 
 CONFIGS = Path(__file__).parent / "configs"
-# A date that is none is a ValueError, and nesting without end a RecursionError.
-_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
+_KEYS = "docs/trainer.md lists every key with its meaning"
 # Where and how long a run may take; they may change from one call to the next.
 FREE_KEYS = (
     *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "fit.profile_steps", "fit.wandb"),
@@ -178,15 +172,11 @@ class TrainConfig(Section):
     loss: LossConfig = LossConfig()
     fit: FitConfig
 
-    def text(self) -> str:
-        """The configuration as canonical JSON: sorted keys, every default spelt out."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1)
-
     @property
     def digest(self) -> str:
         """SHA-256 of what decides the weights: all but where and how long the run may take."""
-        content = {key: value for key, value in _flat(self.model_dump(mode="json")).items() if key not in FREE_KEYS}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        content = {key: value for key, value in flatten(self.model_dump(mode="json")).items() if key not in FREE_KEYS}
+        return digest(json.dumps(content, sort_keys=True))
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> TrainConfig:
@@ -202,27 +192,14 @@ def load_config(path: Path | str, overrides: Iterable[str] = ()) -> TrainConfig:
     Raises
     ------
     ManifestError
-        If the file is missing or no YAML, a key is unknown (with the nearest valid one), or a value has the wrong
-        type or range.
+        If the file is missing or no YAML, a key is unknown (with the nearest valid one) or given twice, or a value has
+        the wrong type or range.
     """
     ours = {p.stem: p for p in sorted(CONFIGS.glob("*.yaml"))}
-    shipped = ", ".join(ours)
-    file = Path(path)
-    try:
-        file = ours.get(str(path), file) if not file.exists() else file
-        content = yaml.safe_load(file.read_text())
-    except (OSError, *_NO_YAML) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise ManifestError(
-            f"configuration {path} {reason}", f"a YAML file, or one of {shipped}", "Give --config PATH"
-        ) from None
-    if not isinstance(content, dict):
-        raise ManifestError(
-            f"configuration {path} holds a {type(content).__name__}", "a mapping of sections", f"Start from {shipped}"
-        )
-    for override in overrides:
-        _apply_override(content, override)
-    return parse_config(content, str(path))
+    shipped = ours.get(str(path))
+    file = shipped if shipped and not Path(path).exists() else Path(path)
+    content = read_yaml(file, "configuration", f"Give --config a file, or one of {', '.join(ours)}")
+    return parse_config(with_overrides(content, overrides, "fit.steps=100", _KEYS), str(path))
 
 
 def parse_config(content: dict[str, Any], name: str = "configuration") -> TrainConfig:
@@ -233,70 +210,14 @@ def parse_config(content: dict[str, Any], name: str = "configuration") -> TrainC
     ManifestError
         As :func:`load_config`.
     """
-    try:
-        return TrainConfig.model_validate(content)
-    except ValidationError as error:
-        raise ManifestError(
-            f"{name} is not valid: {_describe(error)}", fix="docs/trainer.md lists every key with its meaning"
-        ) from None
+    return parse(TrainConfig, content, name, _KEYS)
 
 
 def changed_keys(one: TrainConfig, other: TrainConfig) -> list[str]:
     """Return the dotted keys that decide weights and in which two configurations differ, with both values."""
-    left, right = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    left, right = flatten(one.model_dump(mode="json")), flatten(other.model_dump(mode="json"))
     return [
         f"{key} ({left.get(key)} → {right.get(key)})"
         for key in left
         if key not in FREE_KEYS and left.get(key) != right.get(key)
     ]
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def _apply_override(content: dict[str, Any], override: str) -> None:
-    path, separator, value = override.partition("=")
-    if not separator or not path:
-        raise ManifestError(f"--set {override!r} is no override", "key.path=value", "For example: --set fit.steps=100")
-    *parents, last = path.split(".")
-    section = content
-    for key in parents:
-        section = section.setdefault(key, {})
-        if not isinstance(section, dict):
-            raise ManifestError(
-                f"--set {override!r}: {key} is a value, not a section", "key.path=value", "See docs/trainer.md"
-            )
-    try:
-        section[last] = yaml.safe_load(value)
-    except _NO_YAML as error:
-        raise ManifestError(
-            f"--set {override!r}: the value is no YAML ({error})", "key.path=value", "Quote the value"
-        ) from None
-
-
-def _describe(error: ValidationError) -> str:
-    sentences = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "the top level"
-        if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(where.rpartition(".")[2], _known_keys(TrainConfig), n=1)
-            sentences.append(f"unknown key {where}" + (f" (did you mean {near[0]}?)" if near else ""))
-        elif item["type"] == "missing":
-            sentences.append(f"{where} is missing")
-        else:
-            sentences.append(f"{where}: {item['msg']}, found {item.get('input')!r}")
-    return "; ".join(sentences)
-
-
-def _known_keys(section: type[BaseModel]) -> list[str]:
-    keys = []
-    for key, field in section.model_fields.items():
-        keys.append(key)
-        kind = field.annotation
-        if isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel):
-            keys += _known_keys(kind)
-    return keys

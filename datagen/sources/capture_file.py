@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from datagen.common.errors import InputError
+from datagen.common.settings import Section, parse
 from datagen.geometry.camera import Camera, validate_camera
 from datagen.geometry.units import metres_per
 from datagen.sources.topology import checked_topology_name
@@ -57,11 +57,7 @@ TopologyName = Annotated[str, AfterValidator(checked_topology_name)]
 CameraPattern = Annotated[str, AfterValidator(_camera_pattern)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CameraEntry(_Section):
+class CameraEntry(Section):
     """One calibrated, undistorted camera."""
 
     K: list[list[float]]
@@ -70,7 +66,7 @@ class CameraEntry(_Section):
     height: int
 
 
-class RegistrationEntry(_Section):
+class RegistrationEntry(Section):
     """Vertices of each frame in the topology of a head model, or in one the captures bring with them."""
 
     head: str | None = Field(None, description="head model whose topology the files have")
@@ -92,13 +88,13 @@ class RegistrationEntry(_Section):
         return str(self.head or self.topology)
 
 
-class CaptureFile(_Section):
+class CaptureFile(Section):
     """The content of ``capture.json``; unknown keys are errors."""
 
     format: Literal["canonface-capture"]
     version: Literal[1]
     unit: str = Field(description="unit of scans, registrations and camera translations")
-    fps: float = Field(gt=0, allow_inf_nan=False)
+    fps: float = Field(gt=0)
     frames: list[int] = Field(min_length=1)
     pixel_center: PixelCentre = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
     cameras: dict[str, CameraEntry] = Field(min_length=1)
@@ -139,19 +135,14 @@ def read_capture_file(folder: Path) -> CaptureFile:
     """
     path = folder / CAPTURE_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except FileNotFoundError:
         raise InputError(
             f"{folder} has no {CAPTURE_FILE}", f"a {CAPTURE_FILE} in every sequence folder", _SEE
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a JSON file", _SEE) from None
-    try:
-        capture = CaptureFile.model_validate(content)
-    except ValidationError as error:
-        raise InputError(
-            f"{path} is not valid: {_describe(error)}", "the keys of docs/capture-format.md", _SEE
-        ) from None
+    capture = parse(CaptureFile, content, str(path), _SEE, "the keys of docs/capture-format.md", InputError)
     if sorted(set(capture.frames)) != capture.frames or capture.frames[0] < 0:
         raise InputError(
             f"{path}: `frames` is not an increasing list of numbers from 0 on", "each frame once, in order", _SEE
@@ -167,16 +158,11 @@ def capture_file_bytes(capture: CaptureFile) -> bytes:
     return (json.dumps(capture.model_dump(mode="json", exclude_none=True), indent=1) + "\n").encode()
 
 
-def _describe(error: ValidationError) -> str:
-    known = sorted({key for section in (CaptureFile, CameraEntry, RegistrationEntry) for key in section.model_fields})
-    sentences = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "the top level"
-        if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-            sentences.append(f"unknown key {where}" + (f" (did you mean {near[0]}?)" if near else ""))
-        elif item["type"] == "missing":
-            sentences.append(f"key {where} is missing")
-        else:
-            sentences.append(f"{where}: {item['msg']}, found {str(item.get('input'))[:60]!r}")
-    return "; ".join(sentences)
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object, refusing a key that stands twice, of which Python would silently keep the last."""
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"the key {key!r} is given twice")
+        content[key] = value
+    return content

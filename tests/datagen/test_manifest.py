@@ -53,10 +53,10 @@ def test_the_digest_sees_values_and_not_the_order_of_keys():
         ({**MINIMAL, "render": {"resolution": 500}}, ("render.resolution", "multiple of 14", "500")),
         ({**MINIMAL, "render": {"backend": "opengl"}}, ("render.backend", "numba", "'opengl'")),
         ({"name": "t", "source": {"kind": "simulated", "subjects": 0}}, ("source.subjects", "0")),
-        ({"name": "t", "source": {"kind": "folder"}}, ("source.root", "required")),
+        ({"name": "t", "source": {"kind": "folder"}}, ("source.root is missing",)),
         ({"name": "t", "source": {"kind": "video"}}, ("source", "video")),
         ({"name": "a/b", "source": {"kind": "simulated"}}, ("name", "a/b")),
-        ({"source": {"kind": "simulated"}}, ("name", "required")),
+        ({"source": {"kind": "simulated"}}, ("name is missing",)),
         # Counts that no machine can hold would otherwise be planned until memory or patience runs out.
         ({"name": "t", "source": {"kind": "simulated", "subjects": 10**12}}, ("source.subjects", "100000")),
         ({"name": "t", "source": {"kind": "simulated", "image_size": 10**8}}, ("source.image_size", "8192")),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from trainer.section import Section
+from datagen.common.settings import Section
 
 SCALED_BLOCKS = 4  # the decoder reassembles the tokens of four blocks
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
-from datagen.common.errors import ManifestError, StorageError
+from datagen.common.errors import StorageError
 from datagen.flows.build import build
 from datagen.flows.rerender import render_again
 from datagen.flows.runners.serial import RunnerConfig
@@ -154,17 +153,6 @@ def test_another_dataset_is_replaced_on_request_only(copy: Path, tiny_manifest: 
     (copy / "manifest.json").write_text("[]")
     with pytest.raises(StorageError, match="no manifest of a build"):
         build(other, copy, SERIAL)
-
-
-def test_a_key_given_twice_is_refused(tiny_manifest: Path, tmp_path: Path) -> None:
-    twice = tmp_path / "twice.yaml"
-    twice.write_text(tiny_manifest.read_text() + "render: {resolution: 28}\n")
-    with pytest.raises(ManifestError, match="the key 'render' is given twice"):
-        load_manifest(twice)
-    nested = tmp_path / "nested.yaml"
-    nested.write_text(yaml.safe_dump({"name": "x"}) + "source:\n  kind: simulated\n  frames: 1\n  frames: 2\n")
-    with pytest.raises(ManifestError, match="the key 'frames' is given twice"):
-        load_manifest(nested)
 
 
 def test_a_full_disk_is_named_before_a_server_is_started(tiny_manifest: Path, tmp_path: Path) -> None:

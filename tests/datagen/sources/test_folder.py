@@ -211,11 +211,16 @@ def test_bad_capture_files(root: Path, change: dict[str, Any], error: type[Input
 
 def test_capture_file_that_is_no_json_or_lacks_a_key(root: Path) -> None:
     edit(root, lambda content: content.pop("unit"))
-    with pytest.raises(InputError, match="key unit is missing"):
+    with pytest.raises(InputError, match="not valid: unit is missing"):
         FolderCaptures(root).sequences()
-    (root / "anna/speech/capture.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
-        FolderCaptures(root).sequences()
+    for text, reason in (
+        ("{", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ('{"fps": 1, "fps": 2}', "'fps' is given"),
+    ):
+        (root / "anna/speech/capture.json").write_text(text)
+        with pytest.raises(InputError, match=reason):
+            FolderCaptures(root).sequences()
 
 
 def test_bad_cameras(root: Path) -> None:

@@ -1,0 +1,400 @@
+"""Typed settings: strict YAML, ``--set`` overrides, mistakes named with their place, and the listing of all keys.
+
+Recipes of datasets and configurations of training runs are both made of :class:`Section`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import reprlib
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from datagen.common.errors import CanonfaceError, ManifestError
+
+_MERGE = "tag:yaml.org,2002:merge"
+_SHOWN = 20  # mistakes named at once
+_LONGEST = 120  # characters of a quoted key or value
+# A date that is none is a ValueError, a character beyond Unicode an OverflowError, endless nesting a RecursionError.
+_UNREADABLE = (yaml.YAMLError, ValueError, ArithmeticError, RecursionError)
+# `!!bool maybe` is a KeyError in PyYAML, `!!int ""` an IndexError, `!!timestamp x` an AttributeError.
+_NO_SCALAR = (ValueError, ArithmeticError, LookupError, AttributeError)
+_NO_SECTION = {"model_type", "model_attributes_type", "dataclass_type"}
+_WORDS = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "Path": "path"}
+
+
+class Section(BaseModel):
+    """A part of the settings: unknown keys are errors, numbers are finite, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def text(self) -> str:
+        """Return the section as canonical JSON: sorted keys, every default spelt out."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of :meth:`text`."""
+        return digest(self.text())
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text, as hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML would silently keep the last."""
+
+    # While nodes are composed: later, merge keys (`<<`) have put keys of other mappings beside a mapping's own.
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # no mapping or list can be a key; the constructor says so
+            key = _MERGE if key_node.tag == _MERGE else self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"the key {_quoted(key_node.value)} is given twice; keep one of them",
+                    key_node.start_mark,
+                )
+            seen.add(key)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # a ValueError if Python would not write so long a number
+        except _NO_SCALAR as error:
+            what = _quoted(node.value) if isinstance(node, yaml.ScalarNode) else "this value"
+            reason = f"{what} is no {node.tag.rpartition(':')[2]}" + (
+                f", {error}" if isinstance(error, ValueError) else ""
+            )
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
+        return value
+
+
+def read_yaml(path: Path, what: str, fix: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What the file is to the reader, such as "manifest".
+    fix : str
+        What to do if it cannot be read.
+
+    Raises
+    ------
+    ManifestError
+        If it is missing, cannot be read, is no YAML or no mapping, or gives a key twice in one mapping.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError:
+        raise ManifestError(f"{what} {path} does not exist", "a YAML file", fix) from None
+    except (OSError, *_UNREADABLE) as error:
+        raise ManifestError(f"{what} {path} cannot be read: {_reason(error)}", "a YAML file", fix) from None
+    if not isinstance(content, dict):
+        held = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise ManifestError(f"{what} {path} {held}", "a mapping of sections", fix)
+    return content
+
+
+def with_overrides(content: dict[str, Any], overrides: Iterable[str], example: str, fix: str) -> dict[str, Any]:
+    """Return a copy of ``content`` with ``key.path=value`` overrides applied in order; values are YAML.
+
+    Parameters
+    ----------
+    content : dict
+        Stays as it is, and so do mappings that YAML aliases put in several places of it.
+    overrides : iterable of str
+    example : str
+        An override to show to whom it was none.
+    fix : str
+        What to do about a key that is no section.
+
+    Raises
+    ------
+    ManifestError
+        If an override has no ``=``, its value is no YAML, or its path leads through a value.
+    """
+    for override in overrides:
+        path, separator, text = override.partition("=")
+        *parents, last = path.split(".")
+        if not separator or not all((*parents, last)):
+            raise ManifestError(
+                f"--set {_quoted(override)} is no override", "key.path=value", f"For example: --set {example}"
+            )
+        try:
+            value = yaml.load(text, Loader=_StrictLoader)
+        except _UNREADABLE as error:
+            raise ManifestError(
+                f"--set {_quoted(override)}: the value is no YAML ({_reason(error)})",
+                "key.path=value",
+                "Quote the value",
+            ) from None
+        section = content = dict(content)
+        for key in parents:
+            inner = section.get(key, {})
+            if not isinstance(inner, dict):
+                raise ManifestError(
+                    f"--set {_quoted(override)}: {key} is a value, not a section", "key.path=value", fix
+                )
+            section[key] = section = dict(inner)
+        section[last] = value
+    return content
+
+
+def parse(
+    section: type[SectionT],
+    content: object,
+    name: str,
+    fix: str,
+    expected: str = "",
+    error: type[CanonfaceError] = ManifestError,
+) -> SectionT:
+    """Validate plain data as a section.
+
+    Parameters
+    ----------
+    section : type
+    content : object
+        What YAML or JSON gave.
+    name : str
+        Where it is from, for messages.
+    fix, expected : str
+        Parts of the message.
+    error : type
+        What to raise.
+
+    Raises
+    ------
+    ManifestError
+        Or ``error``: with every mistake, its place, and for an unknown key the nearest known one.
+    """
+    try:
+        return section.model_validate(content)
+    except ValidationError as mistakes:
+        reason = describe(mistakes, section)
+    except RecursionError as mistake:
+        reason = _reason(mistake)
+    except ArithmeticError as mistake:
+        reason = f"a number is too large to calculate with ({mistake})"
+    raise error(f"{name} is not valid: {reason}", expected, fix)
+
+
+def describe(error: ValidationError, section: type[BaseModel]) -> str:
+    """Say what pydantic found wrong with a section: each mistake with its dotted key."""
+    items = error.errors(include_url=False)
+    sentences = list(dict.fromkeys(_sentence(item, section) for item in items[:_SHOWN]))
+    more = [f"and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
+    return "; ".join(sentences + more)
+
+
+def known_keys(*kinds: Any) -> list[str]:
+    """Return the keys of sections and of all sections in them, also of those in unions, lists and mappings."""
+    return sorted({key for kind in kinds for section in _sections(kind) for key in section.model_fields})
+
+
+def schema_lines(section: type[BaseModel], heading: str = "") -> list[str]:
+    """Return a readable listing of a section's keys: type, default, range and meaning, one line each.
+
+    Sections inside follow, each under its dotted name; the members of a union under their fixed keys as well.
+    """
+    indent = "  " if heading else ""
+    lines, inner = [], []
+    for name, info in section.model_fields.items():
+        members = [kind for kind in _members(info.annotation) if _is_section(kind)]
+        if not members:
+            lines.append(indent + _key_line(name, info))
+        for member in members:
+            dotted = f"{heading}.{name}" if heading else name
+            choice = f" ({_fixed_keys(member)})" if len(members) > 1 else ""
+            inner += ["", f"{dotted}{choice} — {_first_line(member)}", *schema_lines(member, dotted)]
+    return lines + inner
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        return f"{error.problem or error.context}" + (
+            f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        )
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.reason} (character {error.position + 1})"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error)
+
+
+def _quoted(value: object) -> str:
+    try:
+        text = reprlib.repr(value) if not isinstance(value, str) else repr(value)
+    except ValueError:  # of a number longer than Python writes
+        text = f"a very long {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 4 :]}"
+
+
+def _sentence(item: Any, section: type[BaseModel]) -> str:
+    kind, context, value = item["type"], item.get("ctx", {}), item.get("input")
+    keys, holder = _place(item["loc"], section)
+    where = ".".join(key if key.isprintable() and len(key) <= _LONGEST else _quoted(key) for key in keys)
+    if kind in {"extra_forbidden", "invalid_key"}:
+        near = _nearest(keys[-1], holder, section)
+        return f"unknown key {where}" + (f" (did you mean {near}?)" if near else "")
+    if kind == "missing":
+        return f"{where} is missing"
+    if kind.startswith("union_tag"):
+        where = f"{where}.{context['discriminator'].strip(chr(39))}"
+        if kind == "union_tag_not_found":
+            return f"{where} is missing"
+        return f"{where}: Input should be one of {context['expected_tags']}, found {_quoted(context['tag'])}"
+    where = where or "the top level"
+    if kind in _NO_SECTION:
+        return f"{where}: Input should be a section with keys of its own, found {_quoted(value)}"
+    message = item["msg"].removeprefix("Value error, ")
+    # What is wrong with a section as a whole, its own check says; quoting all of it would hide that.
+    return f"{where}: {message}" + (
+        "" if kind == "value_error" and isinstance(value, dict) else f", found {_quoted(value)}"
+    )
+
+
+def _place(location: Iterable[Any], section: Any) -> tuple[list[str], Any]:
+    """Return the keys of the file that lead to a mistake, and the type of what holds the last of them."""
+    keys: list[str] = []
+    kind = holder = section
+    for part in location:
+        members = _members(kind)
+        if len(members) > 1:
+            # Pydantic puts the chosen member of a union into the location; it is no key of the file.
+            kind = next((member for member in members if _is_called(member, part)), Any)
+            continue
+        keys.append(str(part))
+        holder, kind = kind, _inside(members[0], part)
+    return keys, holder
+
+
+def _nearest(key: str, holder: Any, section: type[BaseModel]) -> str:
+    # A key of the section that it stands in is the better guess. A key that is known elsewhere is in the wrong place;
+    # its own name is no advice.
+    own = list(holder.model_fields) if _is_section(holder) else []
+    for known in (own, known_keys(section)):
+        near = difflib.get_close_matches(key, [name for name in known if name != key], n=1)
+        if near:
+            return near[0]
+    return ""
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel)
+
+
+def _members(kind: Any) -> list[Any]:
+    """Return what a value of a type may be, None aside: the members of a union, or the type itself."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return [member for part in get_args(kind) if part is not type(None) for member in _members(part)]
+    return [kind]
+
+
+def _is_called(member: Any, label: Any) -> bool:
+    if not _is_section(member):
+        return False
+    return label == member.__name__ or any(label in values for values in _literals(member).values())
+
+
+def _literals(section: type[BaseModel]) -> dict[str, tuple[Any, ...]]:
+    kinds = {name: info.annotation for name, info in section.model_fields.items()}
+    return {name: get_args(kind) for name, kind in kinds.items() if get_origin(kind) is Literal}
+
+
+def _inside(kind: Any, part: Any) -> Any:
+    """Return the type of the value under a key or index."""
+    if _is_section(kind):
+        info = kind.model_fields.get(part)
+        return info.annotation if info else Any
+    arguments = [argument for argument in get_args(kind) if argument is not Ellipsis]
+    if get_origin(kind) is tuple and isinstance(part, int) and part < len(arguments):
+        return arguments[part]
+    return arguments[-1] if arguments else Any
+
+
+def _sections(kind: Any, seen: tuple[Any, ...] = ()) -> Iterator[type[BaseModel]]:
+    """Yield every section that a type names, those inside them included."""
+    if not _is_section(kind):
+        for part in get_args(kind):
+            yield from _sections(part, seen)
+    elif kind not in seen:
+        yield kind
+        for info in kind.model_fields.values():
+            yield from _sections(info.annotation, (*seen, kind))
+
+
+def _first_line(section: type[BaseModel]) -> str:
+    return (section.__doc__ or "").strip().partition("\n")[0]
+
+
+def _fixed_keys(section: type[BaseModel]) -> str:
+    """Return what the keys of a union's member must be for it to be that member."""
+    fixed = {name: values for name, values in _literals(section).items() if section.model_fields[name].is_required()}
+    return ", ".join(f"{name}: {' | '.join(map(str, values))}" for name, values in fixed.items()) or section.__name__
+
+
+def _key_line(name: str, info: FieldInfo) -> str:
+    limits = [_limit(item) for item in info.metadata if _limit(item)]
+    default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)!r}"
+    notes = [default, *limits, *([info.description] if info.description else [])]
+    return f"{name}: {type_name(info.annotation)}  ({'; '.join(notes)})"
+
+
+def _limit(item: Any) -> str:
+    for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
+        if getattr(item, attribute, None) is not None:
+            return f"{sign} {getattr(item, attribute)}"
+    if getattr(item, "multiple_of", None) is not None:
+        return f"multiple of {item.multiple_of}"
+    return f"matches {item.pattern}" if getattr(item, "pattern", None) else ""
+
+
+def type_name(kind: Any) -> str:
+    """Return a type as a user writes it."""
+    members, arguments = _members(kind), get_args(kind)
+    if len(members) > 1 or members[0] is not kind:
+        return " or ".join(type_name(member) for member in members)
+    if get_origin(kind) is Literal:
+        return " | ".join(str(value) for value in arguments)
+    if get_origin(kind) is dict:
+        return f"mapping of {type_name(arguments[0])} to {type_name(arguments[1])}"
+    if get_origin(kind) in (list, tuple):
+        many = "" if get_origin(kind) is list or Ellipsis in arguments else f"{len(arguments)} × "
+        return f"list of {many}{type_name(arguments[0])}"
+    name = getattr(kind, "__name__", str(kind))
+    return _WORDS.get(name, name)
