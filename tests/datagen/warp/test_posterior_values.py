@@ -244,6 +244,7 @@ def test_evidence_of_a_tracker_has_limits_of_its_own(template: WarpTemplate) -> 
     good = marks(template, shape, 1e-3)
     tracked = PointEvidence(good.operator[::5], good.position[::5], (6e-3, 12e-3))
     fit = check(template, shape, [Round(None)], None, [tracked])
+    assert good.sigma_m == (0.7e-3, 4e-3)
     strict = check(template, shape, [Round(None)], None, [PointEvidence(tracked.operator, tracked.position)])
     assert (fit.spread_m > 1.3 * strict.spread_m).all()
     check(template, shape, [Round(None)] * 2, None, [tracked, good])
