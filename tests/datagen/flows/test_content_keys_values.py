@@ -230,13 +230,13 @@ def record_of(frame: int, status: str = "pass", **changes: Any) -> FrameRecord:
 
 def write_records(plan: BuildPlan, root: Path, **changes: Any) -> None:
     """Records of every frame; the changes are those of the first frame of the first subject."""
-    layout = BuildLayout(root)
     for sequence in plan.sequences:
         for frame in sequence.frames:
-            first = sequence.key.subject == "s000" and frame == 0
-            folder = layout.frame_warp(sequence.key, frame)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_frame_record(folder, record_of(frame, **(changes if first else {})))
+            first = sequence.key == KEY and frame == 0
+            folder = BuildLayout(root).frame_warp(sequence.key, frame)
+            if first or not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+                write_frame_record(folder, record_of(frame, **(changes if first else {})))
 
 
 def test_the_key_of_a_shard_knows_all_that_enters(
