@@ -69,7 +69,7 @@ def scan_points() -> tuple[Transported, np.ndarray]:
     offset = rng.normal(-0.4e-3, 0.3e-3, 400)
     offset[~on_face] = -0.004
     offset[~matched] = 0.007
-    return transported(offset, np.where(matched, region, 0).astype(np.uint8), matched), offset[on_face & matched]
+    return transported(offset, region, matched), offset[on_face & matched]
 
 
 def test_residuals_count_on_both_sides_of_the_surface_and_on_the_matched_face_alone(template: WarpTemplate) -> None:
