@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,16 @@ import pytest
 from datagen.errors import InputError
 from datagen.flows import person_stage, shard_stage, warp_stage
 from datagen.flows.bridge_stage import StoredBridge, stored_bridge
-from datagen.flows.layout import RECORD, VERDICT, WARP, BuildLayout
+from datagen.flows.layout import VERDICT, WARP, BuildLayout
 from datagen.flows.person_stage import PersonTask, StoredPerson
 from datagen.flows.planning import BuildPlan, PlannedSequence, plan_build
-from datagen.flows.records import FrameRecord, clear_folder, content_key, finished_record, write_frame_record
+from datagen.flows.records import FrameRecord, content_key, write_frame_record
 from datagen.flows.shard_stage import ShardTask, plan_shards
-from datagen.flows.warp_stage import FrameKeys, frame_state
+from datagen.flows.warp_stage import FrameKeys
 from datagen.geometry.landmarks import Landmarks
 from datagen.heads.base import HeadTemplate
 from datagen.manifest import CropJitter, Manifest, RenderConfig, ShardConfig, WarpConfig, parse_manifest
-from datagen.shards.ledger import FileDigest, digest_file
+from datagen.shards.ledger import FileDigest
 from datagen.sources.frame import SequenceKey
 from datagen.sources.topology import Topology
 from datagen.warp import bridge as bridge_module
@@ -320,97 +319,6 @@ def test_a_digest_of_a_template_is_of_its_vertices_to_a_tenth_of_a_micrometre_an
     assert dataclasses.replace(rounded, vertices=rounded.vertices + 2e-7).digest != rounded.digest
     assert dataclasses.replace(rounded, faces=rounded.faces[:, [1, 2, 0]]).digest != rounded.digest
     assert rounded.space.template_digest == rounded.digest
-
-
-def finished(folder: Path) -> FrameRecord:
-    folder.mkdir()
-    (folder / WARP).write_bytes(b"warp")
-    (folder / VERDICT).write_bytes(b"verdict")
-    record = record_of(1, files={name: digest_file(folder / name) for name in (WARP, VERDICT)})
-    write_frame_record(folder, record)
-    return record
-
-
-@pytest.mark.parametrize(
-    ("damage", "whole"),
-    [
-        (lambda _: None, True),
-        (lambda folder: (folder / "notes.txt").write_text("no part of it"), True),
-        (lambda folder: (folder / WARP).write_bytes(b"warq"), False),
-        (lambda folder: (folder / VERDICT).write_bytes(b"verdict "), False),
-        (lambda folder: (folder / VERDICT).unlink(), False),
-        (lambda folder: (folder / RECORD).unlink(), False),
-        (lambda folder: (folder / RECORD).write_bytes((folder / RECORD).read_bytes()[:-20]), False),
-    ],
-)
-def test_a_result_is_finished_only_if_every_file_is_whole(
-    tmp_path: Path, damage: Callable[[Path], object], whole: bool
-) -> None:
-    record = finished(tmp_path / "frame")
-    damage(tmp_path / "frame")
-    assert finished_record(tmp_path / "frame", record.content_key) == (record if whole else None)
-    assert finished_record(tmp_path / "frame", "another key") is None
-
-
-def test_a_folder_is_cleared_record_first(tmp_path: Path) -> None:
-    finished(tmp_path / "frame")
-    (tmp_path / "frame" / "a folder").mkdir()  # comes first by name, and cannot be removed like a file
-    with pytest.raises(OSError, match="a folder"):
-        clear_folder(tmp_path / "frame")
-    assert not (tmp_path / "frame" / RECORD).exists()
-    (tmp_path / "frame" / "a folder").rmdir()
-    clear_folder(tmp_path / "frame")
-    assert list((tmp_path / "frame").iterdir()) == []
-    clear_folder(tmp_path / "nowhere")
-
-
-def test_a_frames_folder_is_empty_before_it_is_warped_anew(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A build killed in the middle of it must not leave a new warp beside an old verdict."""
-    folder = tmp_path / "frame"
-    record = finished(folder)
-    met: list[list[Path]] = []
-
-    class Source(Captures):
-        def frame(self, _key: SequenceKey, _index: int) -> object:
-            met.append(sorted(folder.iterdir()))
-            raise KeyboardInterrupt
-
-    keys = FrameKeys(manifest, "t")
-    found, compute = frame_state(folder, Source(), KEY, 1, keys)  # type: ignore[arg-type]
-    assert found is None
-    with pytest.raises(KeyboardInterrupt):
-        compute(None)  # type: ignore[arg-type]
-    assert met == [[]]
-    assert finished_record(folder, record.content_key) is None
-
-
-def test_a_frame_is_finished_for_its_own_input_and_settings_alone(manifest: Manifest, tmp_path: Path) -> None:
-    folder, keys, source = tmp_path / "frame", FrameKeys(manifest, "t"), Captures()
-    record = dataclasses.replace(finished(folder), content_key=keys.of("digest of 1"))
-    write_frame_record(folder, record)
-
-    def state(keys: FrameKeys = keys, source: Captures = source, frame: int = 1) -> FrameRecord | None:
-        return frame_state(folder, source, KEY, frame, keys)[0]  # type: ignore[arg-type]
-
-    assert state() == record
-    assert state(frame=2) is None
-    assert state(source=Captures(f1="other")) is None
-    assert state(FrameKeys(manifest, "u")) is None
-    assert state(FrameKeys(with_warp(manifest, max_distance_mm=9.0), "t")) is None
-
-
-def test_a_broken_input_is_a_failed_frame_with_its_reason_once(manifest: Manifest, tmp_path: Path) -> None:
-    folder, keys, source = tmp_path / "frame", FrameKeys(manifest, "t"), Captures(f1="broken")
-    finished(folder)
-    found, compute = frame_state(folder, source, KEY, 1, keys)  # type: ignore[arg-type]
-    assert found is None
-    record = compute(None)  # type: ignore[arg-type]
-    assert (record.status, record.input_digest, record.cameras, list(record.files)) == ("fail", "", (), [VERDICT])
-    assert sorted(path.name for path in folder.iterdir()) == [RECORD, VERDICT]
-    assert "InputError: broken" in (folder / VERDICT).read_text()
-    assert frame_state(folder, source, KEY, 1, keys)[0] == record  # type: ignore[arg-type]
 
 
 def test_content_keys_are_those_of_values() -> None:
