@@ -57,6 +57,23 @@ def test_a_weight_is_geman_mcclure_of_the_height_times_the_squared_cosine(height
     np.testing.assert_allclose(found.normal, [[0, 0, 1]], atol=1e-7)
 
 
+def test_the_height_is_along_the_scans_interpolated_normal_not_the_way_to_the_target() -> None:
+    """Over a coarse bump the two differ."""
+    bumpy = FLAT.copy()
+    bumpy[220, 2] = 0.004
+    scan = Surface(bumpy, FACES)
+    vertex = bumpy[220] + np.array([[0.0021, 0.0013, 0.003]])
+    hit = scan.closest(vertex)
+    way = hit.position - vertex
+    height = float((way * hit.normal).sum())
+    assert abs(height) < 0.95 * np.linalg.norm(way)
+    back = BackCheck(cKDTree(vertex), np.array([1], np.uint8), vertex)
+    found = find_targets(
+        scan, vertex, hit.normal, np.array([1], np.uint8), vertex, np.array([True]), back, Gate(0.01, 0.5, 0.002)
+    )
+    assert found.weight[0] == pytest.approx(1 / (1 + (height / 0.002) ** 2) ** 2)
+
+
 def test_beyond_its_distance_or_inclination_a_target_does_not_count() -> None:
     heights = np.array([0.00999, 0.01001, -0.00999, -0.01001])
     assert (ask(MIDDLE + heights[:, None] * [0, 0, 1.0]).weight > 0).tolist()[0] is True
