@@ -163,7 +163,7 @@ def test_every_import_stays_on_its_floor():
         ("trainer.config", "from datagen import common, manifest"),
         ("trainer.config", "import datagen.commonplace"),
         ("datagen.common.settings", "from datagen.manifest import Manifest"),
-        ("datagen.common.settings", "from datagen.common.files import atomic_write_bytes"),
+        ("datagen.common.settings", "from datagen.shards.plan import DatasetPlan"),
         ("datagen.common.settings", "from .. import geometry"),
         ("datagen.common.settings", "import numpy"),
         ("datagen.common", "import trainer"),
