@@ -46,8 +46,8 @@ def train_command(
     """
     settings = load_config(config, overrides or ())
     lengths = _lengths(frames)
-    from benchmarks.train.report import as_json as content
-    from benchmarks.train.report import as_text
+    from benchmarks.train.result import as_json as content
+    from benchmarks.train.result import as_text
     from benchmarks.train.run import BenchPlan, run_bench
 
     plan = BenchPlan(dataset, lengths, steps, seconds, device, size, against is not None)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from benchmarks.read import peers as read_peers
-from benchmarks.read.case import ReadCase, ReadResult, drop_from_cache
-from benchmarks.read.codecs import MAPS, SETTINGS, decode, encode
+from benchmarks.read.case import MAPS, ReadCase, ReadResult
 from benchmarks.read.command import as_json, as_text
+from benchmarks.read.measure import drop_from_cache
+from benchmarks.read.peers import SETTINGS, decode, encode
 from benchmarks.read.readers import open_reader, stored_bytes
 from benchmarks.read.run import Measured, ReadBench, ReadPlan, better
 from datagen.common.errors import DependencyError
