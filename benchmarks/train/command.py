@@ -42,7 +42,7 @@ def train_command(
 ) -> None:
     """Measure training: frames per second, memory, and whether the data keeps up, by length of clip.
 
-    Example: `python -m benchmarks train runs/mine --config small --frames 1,4,8,16 --set data.workers=8`
+    Example: python -m benchmarks train runs/mine --config small --frames 1,4,8,16 --set data.workers=8
     """
     settings = load_config(config, overrides or ())
     lengths = _lengths(frames)
