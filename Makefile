@@ -1,7 +1,7 @@
 # Everything a new user needs: `make demo`, `make test`. `make help` lists the rest.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test install dev check-libraries lint format types unit lock clean
+.PHONY: help demo test bench install dev check-libraries lint format types unit lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,6 +15,9 @@ demo: check-libraries install ## Install what is missing, then run the whole pat
 
 test: check-libraries dev ## Install what is missing, then run ruff, mypy and pytest
 	@$(MAKE) --no-print-directory lint types unit
+
+bench: check-libraries install ## Run all benchmarks briefly, in about six minutes
+	@$(BIN)/python -m benchmarks.short
 
 install: ## Create .venv with the pinned runtime dependencies
 	@scripts/install.sh

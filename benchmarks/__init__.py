@@ -1,1 +1,1 @@
-"""What the product reaches, beside its peers, in one run: `python -m benchmarks`."""
+"""What the product reaches, beside its peers; run from the checkout, and in no wheel."""

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from benchmarks import write_command
+from benchmarks import ablation, write
 from benchmarks.read import command as read_command
 from benchmarks.render import command as render_command
 from benchmarks.train import command as train_command
@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Measure parts of the path, beside their peers and where the truth is known.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for command in (warp_command, render_command, read_command, write_command, train_command):
+for command in (warp_command, render_command, read_command, write, train_command, ablation):
     command.register(app)
 
 

@@ -1,23 +1,18 @@
-"""Fit the same network with one thing changed at a time, measure each on people it has not seen, print a table.
-
-.venv/bin/datagen build manifests/proof.yaml --out runs/proof
-.venv/bin/python benchmarks/ablation.py runs/proof --out runs/ablation
-
-Every run takes the same steps over the same frames. The reference is fitted twice, from two seeds: what differs between
-these two is what chance makes of one run. A killed call goes on where it was.
-"""
+"""``ablation``: fit the same network with one thing changed at a time, measure each, print a table."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import typer
+
+from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes
 
 
@@ -78,6 +73,43 @@ COLUMNS = (
 )
 
 
+def ablation_command(
+    dataset: Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs, one in each variant's name.")],
+    config: Annotated[str, typer.Option(help="A YAML file, or a configuration of the trainer.")] = "proof",
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="For every variant, such as fit.steps=400; may be repeated."),
+    ] = None,
+    split: Annotated[Literal["val", "test"], typer.Option(help="The people that each is measured on.")] = "test",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help=f"Leave the others out; may be repeated: {', '.join(v.name for v in VARIANTS)}."
+        ),
+    ] = None,
+) -> None:
+    """Fit the same network with one thing changed at a time, measure each on people it has not seen, print a table.
+
+    Every run takes the same steps over the same frames. The reference is fitted twice, from two seeds: what differs
+    between these two is what chance makes of one run. A killed call goes on where it was. The dataset is meant to be
+    that of `datagen build manifests/proof.yaml --out runs/proof`: the example then fits eleven networks, in some 100
+    minutes of one core.
+
+    Example: python -m benchmarks ablation runs/proof --out runs/ablation --set fit.steps=800 --set fit.val_every=400
+    """
+    names = [variant.name for variant in VARIANTS]
+    for name in only or ():
+        if name not in names:
+            raise InputError(f"--only {name}", f"one of {', '.join(names)}", "")
+    figures = {
+        variant.name: measure(variant, dataset, out, config, options or [], split)
+        for variant in VARIANTS
+        if not only or variant.name in only
+    }
+    print(table(figures))
+
+
 def measure(variant: Variant, dataset: Path, out: Path, config: str, options: list[str], split: str) -> dict[str, Any]:
     """Fit a variant unless that is done, evaluate it unless that is done, return its figures."""
     folder = out / variant.name
@@ -121,23 +153,6 @@ def _trainer(*command: str) -> str:
     return done.stdout
 
 
-def main() -> None:
-    """Read the command line, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--config", default="proof")
-    parser.add_argument("--set", dest="options", action="append", default=[], help="for every variant: fit.steps=400")
-    parser.add_argument("--split", default="test", choices=("val", "test"))
-    parser.add_argument("--only", nargs="+", choices=[v.name for v in VARIANTS], help="leave the others out")
-    given = parser.parse_args()
-    figures = {
-        variant.name: measure(variant, given.dataset, given.out, given.config, given.options, given.split)
-        for variant in VARIANTS
-        if given.only is None or variant.name in given.only
-    }
-    print(table(figures))
-
-
-if __name__ == "__main__":
-    main()
+def register(group: typer.Typer) -> None:
+    """Add this command."""
+    group.command("ablation")(ablation_command)

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.warp.cases import TRACKS, Track
-
 
 @dataclass(frozen=True)
 class Goal:
@@ -53,31 +51,3 @@ def verdict(entry: Mapping[str, Any] | None) -> str:
     if entry is None or entry["met"] is None:
         return ""
     return f"{entry['goal']:<8} {'met' if entry['met'] else 'MISSED'}"
-
-
-@dataclass(frozen=True)
-class TrackGoal(Goal):
-    """A limit for one figure of some tracks."""
-
-    tracks: tuple[Track, ...] = TRACKS
-
-
-GOALS = (
-    TrackGoal("median_mm", 0.4, tracks=("registration",)),
-    TrackGoal("p95_mm", 1.2, tracks=("registration",)),
-    TrackGoal("median_mm", 0.8, tracks=("landmarks",)),
-    TrackGoal("p95_mm", 2.5, tracks=("landmarks",)),
-    TrackGoal("error_over_better_peer", 0.5, tracks=("landmarks",)),
-    TrackGoal("flips", 0, tracks=("registration", "landmarks")),
-    TrackGoal("dispersion_median_mm", 0.25, tracks=("sequence",)),
-    TrackGoal("residual_median_mm", 0.08),
-    TrackGoal("residual_p95_mm", 0.3),
-    TrackGoal("calibration_error", 0.05),
-    TrackGoal("seconds_per_frame", 1.5, tracks=("sequence",)),
-    TrackGoal("speedup_amberg", 10, at_least=True),
-)
-
-
-def goals_of(track: Track, figures: Mapping[str, float]) -> dict[str, TrackGoal]:
-    """Return the goals of a track by figure, of the figures that were measured."""
-    return {goal.figure: goal for goal in GOALS if track in goal.tracks and goal.figure in figures}

@@ -12,6 +12,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 ROOT = Path(__file__).parents[1]
 MAX_LINES = 600
@@ -43,6 +44,8 @@ COMPANIONS = {"distributed": "dask", "pydantic-core": "pydantic", "uvicorn": "pr
 OPTIONAL_PACKAGES = {"av", "cv2", "onnx", "onnxruntime", "nvdiffrast", "pytorch3d", "obstore", "warp"}
 OPTIONAL_PACKAGES |= {"wandb", "litdata", "tensorstore", "webdataset", "zarrs"}  # compared with
 CODE_FOLDERS = ("datagen", "trainer", "tests", "benchmarks", "scripts")
+# Beside the packages in the checkout, in no wheel.
+CHECKOUT_ONLY = ("benchmarks", "tests")
 # Split, so that this file does not name them itself.
 REGISTRY_HOSTS = (
     "pypi" + ".org",
@@ -94,6 +97,8 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
     for line, name in imports:
         top = name.partition(".")[0]
         where = f"{module}:{line} imports {name}"
+        if lies_in(module, ("datagen", "trainer")) and top in CHECKOUT_ONLY:
+            found.append(f"{where}, which is in no wheel")
         for package, allowed in MAY_IMPORT.items():
             if not lies_in(module, (package,)) or top != "datagen" or lies_in(name, allowed):
                 continue
@@ -167,6 +172,9 @@ def test_every_import_stays_on_its_floor():
         ("datagen.common.settings", "from .. import geometry"),
         ("datagen.common.settings", "import numpy"),
         ("datagen.common", "import trainer"),
+        ("datagen.commands.warp", "def f():\n    from benchmarks.warp.run import run_bench"),
+        ("trainer.step", "from benchmarks import goal"),
+        ("trainer.data", "import tests.support.trainer_scene"),
     ],
 )
 def test_the_checker_sees_a_bad_import(module: str, source: str):
@@ -198,6 +206,16 @@ def test_the_checker_sees_a_bad_import(module: str, source: str):
 )
 def test_the_checker_lets_a_good_import_pass(module: str, source: str):
     assert not violations(source, module)
+
+
+def test_benchmarks_are_checked_like_the_packages_and_are_in_no_wheel():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert "benchmarks" in tools["mypy"]["packages"]
+    assert not {"exclude", "extend-exclude", "include"} & tools["ruff"].keys()
+    assert "benchmarks" in CODE_FOLDERS
+    find = tools["setuptools"]["packages"]["find"]
+    packed = {name.partition(".")[0] for name in find_packages(str(ROOT), include=find["include"])}
+    assert packed == {"datagen", "trainer"}
 
 
 def test_no_file_is_too_long():

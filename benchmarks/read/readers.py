@@ -8,21 +8,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.read.codecs import MAPS
+from benchmarks.read.case import MAPS, ReadCase
 from datagen.common.errors import InputError
 from datagen.shards import ARRAYS, ShardStream, Split, StreamConfig, open_dataset
 from datagen.shards.chunks import check_crc, decode_into, index_bytes
 from datagen.shards.metadata import chunk_path
 from datagen.shards.schema import restore_rows
 from datagen.shards.store import LocalStore
-
-if TYPE_CHECKING:
-    from benchmarks.read.case import ReadCase
 
 Batch = Mapping[str, Any]
 Resumed = tuple[Batch, float, Batch]

@@ -15,18 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.read.case import ReadCase, ReadResult
-from benchmarks.read.codecs import MAPS, SETTINGS, encode
-from benchmarks.read.material import CLIP, MaterialPlan, build_material
+from benchmarks.material import CLIP, MaterialPlan, build_material
+from benchmarks.read.case import ACCESSES, CACHES, MAPS, ReadCase, ReadResult
+from benchmarks.read.peers import (
+    SETTINGS,
+    check_installed,
+    clip_item,
+    encode,
+    write_litdata,
+    write_webdataset,
+)
 from benchmarks.read.readers import stored_bytes
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.shards import Dataset, Sample, Split, open_dataset
 from datagen.shards.schema import encode_confidence, encode_depth
 
-PEERS = ("webdataset", "litdata")
+# What `python -m` finds this package in: a child need not run where this process was started.
+CHECKOUT = Path(__file__).resolve().parents[2]
 OTHER_READERS = ("zarr", "zarrs", "tensorstore")
-ACCESSES = ("sequential", "shuffled", "clips")
-CACHES = ("warm", "cold")
 # What the figures are about.
 JUDGED = ("clips", "warm", 2)
 FRAMES_PER_BATCH = 8
@@ -53,7 +59,7 @@ class ReadPlan:
     material : MaterialPlan
         Of the dataset that is made.
     against : tuple of str
-        Of :data:`PEERS`.
+        Of :data:`benchmarks.read.case.PEERS`.
     workers, accesses, caches
         The cases; every reader is measured in all of them.
     seconds : float
@@ -172,11 +178,8 @@ def run_read_bench(plan: ReadPlan, work: Path, progress: Progress = lambda _line
     BenchError
         If a case fails.
     """
-    if plan.against:
-        from benchmarks.read.peers import check_installed
-
-        for peer in plan.against:
-            check_installed(peer)
+    for peer in plan.against:
+        check_installed(peer)
     source: list[Sample] = []
     dataset = _material(plan, work, source, progress)
     split = dataset["train"]
@@ -282,8 +285,6 @@ def _write_peers(
     folders: dict[tuple[str, str], dict[str, Path]] = {}
     if not bench.plan.against:
         return folders
-    from benchmarks.read.peers import clip_item, write_litdata, write_webdataset
-
     writers = {"webdataset": write_webdataset, "litdata": write_litdata}
     for setting in SETTINGS:
         progress(f"encoding for the peers, {setting}")
@@ -309,7 +310,8 @@ def _measure(case: ReadCase, setting: str, work: Path, progress: Progress) -> Me
     # LitData empties folders of the temporary directory and caches below the home: both are ours alone here.
     environment = {**os.environ, "TMPDIR": str(scratch), "LITDATA_CACHE_DIR": str(scratch / "litdata")}
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmarks.read.case", json.dumps(asdict(case))]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "benchmarks.read.measure", json.dumps(asdict(case))]
     name = f"{case.reader} {setting} {case.access} {'cold' if case.cold else 'warm'} {case.workers} workers"
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""``bench render``: how fast and how exact the rendering backends are."""
+"""``render``: how fast and how exact the rendering backends are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOALS = (
 )
 
 
-def bench_render_command(
+def render_command(
     backend: Annotated[
         Literal["auto", "numba", "nvwarp", "nvdiffrast", "open3d"], typer.Option(help="The backend to measure.")
     ] = "auto",
@@ -99,5 +99,5 @@ def as_text(result: RenderResult) -> list[str]:
 
 
 def register(group: typer.Typer) -> None:
-    """Add this command to the group ``bench``."""
-    group.command("render")(bench_render_command)
+    """Add this command."""
+    group.command("render")(render_command)

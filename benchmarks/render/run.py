@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.render.bounds import cold_write_s, map_bytes, stage_shares, warm_write_s
 from benchmarks.render.device import DeviceRenderer, device_figures
 from benchmarks.render.heads import arc_of_cameras, random_heads
 from benchmarks.render.parity import ParityFigures, compare_maps
-from benchmarks.render.stages import stage_shares
-from benchmarks.render.writes import cold_write_s, map_bytes, warm_write_s
 from datagen.geometry.camera import Camera
 from datagen.heads.base import HeadModel
 from datagen.render.contract import Renderer, SurfaceAttributes

@@ -42,12 +42,12 @@ def train_command(
 ) -> None:
     """Measure training: frames per second, memory, and whether the data keeps up, by length of clip.
 
-    Example: `python -m benchmarks train runs/mine --config small --frames 1,4,8,16 --set data.workers=8`
+    Example: python -m benchmarks train runs/mine --config small --frames 1,4,8,16 --set data.workers=8
     """
     settings = load_config(config, overrides or ())
     lengths = _lengths(frames)
-    from benchmarks.train.report import as_json as content
-    from benchmarks.train.report import as_text
+    from benchmarks.train.result import as_json as content
+    from benchmarks.train.result import as_text
     from benchmarks.train.run import BenchPlan, run_bench
 
     plan = BenchPlan(dataset, lengths, steps, seconds, device, size, against is not None)

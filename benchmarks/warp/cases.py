@@ -18,7 +18,6 @@ from datagen.simulation.capture import SimulatedCapture
 from datagen.sources.frame import Registration
 
 Track = Literal["registration", "landmarks", "sequence"]
-TRACKS: tuple[Track, ...] = ("registration", "landmarks", "sequence")
 
 NOISES_MM = (0.2, 0.5)
 SEQUENCE_FPS = 24.0

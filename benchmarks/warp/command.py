@@ -1,13 +1,17 @@
-"""``bench warp``: what the engine reaches where truth is known."""
+"""``warp``, ``bridge`` and ``calibrate``: what the engine reaches where truth is known."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from benchmarks.goal import Goal
 from datagen.commands.options import JsonOption
 from datagen.common.console import json_ready, print_json
 from datagen.common.errors import InputError
@@ -20,7 +24,35 @@ SIZES = {"registration": (4, 4, 25_000), "landmarks": (4, 4, 25_000), "sequence"
 FIGURE_ORDER = ("median_mm", "p95_mm", "p99_mm", "sliding_median_mm", "sliding_p95_mm")
 
 
-def bench_warp_command(
+@dataclass(frozen=True)
+class TrackGoal(Goal):
+    """A limit for one figure of some tracks."""
+
+    tracks: tuple[str, ...] = tuple(SIZES)
+
+
+GOALS = (
+    TrackGoal("median_mm", 0.4, tracks=("registration",)),
+    TrackGoal("p95_mm", 1.2, tracks=("registration",)),
+    TrackGoal("median_mm", 0.8, tracks=("landmarks",)),
+    TrackGoal("p95_mm", 2.5, tracks=("landmarks",)),
+    TrackGoal("error_over_better_peer", 0.5, tracks=("landmarks",)),
+    TrackGoal("flips", 0, tracks=("registration", "landmarks")),
+    TrackGoal("dispersion_median_mm", 0.25, tracks=("sequence",)),
+    TrackGoal("residual_median_mm", 0.08),
+    TrackGoal("residual_p95_mm", 0.3),
+    TrackGoal("calibration_error", 0.05),
+    TrackGoal("seconds_per_frame", 1.5, tracks=("sequence",)),
+    TrackGoal("speedup_amberg", 10, at_least=True),
+)
+
+
+def goals_of(track: str, figures: Mapping[str, float]) -> dict[str, TrackGoal]:
+    """Return the goals of a track by figure, of the figures that were measured."""
+    return {goal.figure: goal for goal in GOALS if track in goal.tracks and goal.figure in figures}
+
+
+def warp_command(
     track: Annotated[
         Literal["registration", "landmarks", "sequence"],
         typer.Option(
@@ -108,12 +140,65 @@ def bench_warp_command(
         print("\n".join(as_text(result)))
 
 
+def bridge_command(
+    topologies: Annotated[int, typer.Option(min=1, help="Topologies, drawn at random.")] = 4,
+    people: Annotated[int, typer.Option(min=1, help="People with an expression, in each.")] = 8,
+    ict: Annotated[
+        Path | None, typer.Option(help="The folder that contains ict_facekit/: also measure ICT's topology.")
+    ] = None,
+    family: Annotated[int, typer.Option(min=1, help="People of ICT's.")] = 10,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")
+    ] = None,
+) -> None:
+    """Bridge foreign topologies of Anny's head, where the truth is known, and compare every vertex of the face.
+
+    Each topology once with all skin and once as a mask of the face; 12,000 vertices, landmarks with 0.5 mm of noise.
+    With ``--ict`` also how far the canonical coordinates of one vertex of ICT's topology differ between people: with
+    the bridge, without it, and where scan and registration are one. Prints JSON.
+
+    Example: python -m benchmarks bridge --topologies 1 --people 4
+    """
+    from benchmarks.warp.bridge import family_figures, foreign_figures
+    from datagen.heads.regions import FACE_REGIONS
+    from datagen.heads.registry import load_head
+
+    head = load_head("anny")
+    figures: dict[str, Any] = {
+        "whole_head": foreign_figures(head, topologies, people, None),
+        "face_mask": foreign_figures(head, topologies, people, FACE_REGIONS),
+    }
+    if ict is not None:
+        figures["ict"] = family_figures(head, load_head("ict", ict), family)
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if json_file is not None:
+        json_file.write_text(f"{text}\n")
+
+
+def calibrate_command(
+    subjects: Annotated[int, typer.Option(min=1, max=1000, help="People.")] = 6,
+    frames: Annotated[int, typer.Option(min=1, max=10_000, help="Frames of each.")] = 3,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Other people than those of `warp`, so that its reliability is held out.")
+    ] = 2024,
+) -> None:
+    """Fit the weights of the warp's confidence to simulated truth, and print them for datagen/warp/confidence.py.
+
+    Every frame is warped with a registration, with landmarks, and with both.
+
+    Example: python -m benchmarks calibrate --subjects 1 --frames 1
+    """
+    from benchmarks.warp.calibrate import fitted_weights
+    from datagen.heads.registry import load_head
+
+    weights = fitted_weights(load_head("anny"), subjects, frames, seed, lambda line: print(line, flush=True))
+    for name, value in weights.items():
+        print(f"    {value:.4f},  # {name}")
+
+
 def as_json(result: BenchResult) -> dict[str, Any]:
     """Return a result as plain data; what could not be measured is null."""
-    from dataclasses import asdict
-
-    from benchmarks.goal import goals_of
-
     goals = goals_of(result.plan.track, result.figures)
     return {
         "setup": asdict(result.plan),
@@ -133,8 +218,6 @@ def as_json(result: BenchResult) -> dict[str, Any]:
 
 def as_text(result: BenchResult) -> list[str]:
     """Return a result as lines: figures of the face beside their goals, then regions and the reliability curve."""
-    from benchmarks.goal import goals_of
-
     goals = goals_of(result.plan.track, result.figures)
     width = max(len(name) for name in result.figures)
     lines = [f"{'face':<{width}}  {'value':>9}  goal"]
@@ -161,5 +244,7 @@ def _number(value: float) -> str:
 
 
 def register(group: typer.Typer) -> None:
-    """Add this command to the group ``bench``."""
-    group.command("warp")(bench_warp_command)
+    """Add these commands."""
+    group.command("warp")(warp_command)
+    group.command("bridge")(bridge_command)
+    group.command("calibrate")(calibrate_command)

@@ -27,7 +27,7 @@ FEATURES = (
     "leaning",
     "not_held",
 )
-# Logistic weights fitted by benchmarks/calibrate_confidence.py to simulated truth of other people than the benchmark's.
+# Logistic weights fitted by `python -m benchmarks calibrate` to simulated truth of other people than the benchmark's.
 WEIGHTS = np.array(
     [
         1.2990,  # one
@@ -94,7 +94,7 @@ def point_confidence(transported: Transported, features: F64) -> npt.NDArray[np.
     """Return the confidence (N,) float32 in [0, 1] of every scan vertex; 0 exactly where there is no counterpart.
 
     A stated confidence is the chance that the canonical coordinate is within a millimetre of the truth, as calibrated
-    on simulated people; ``datagen bench warp`` measures how well that holds.
+    on simulated people; ``python -m benchmarks warp`` measures how well that holds.
 
     Parameters
     ----------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -13,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.read import peers as read_peers
-from benchmarks.read.case import ReadCase, ReadResult, drop_from_cache
-from benchmarks.read.codecs import MAPS, SETTINGS, decode, encode
+from benchmarks.read.case import MAPS, ReadCase, ReadResult
 from benchmarks.read.command import as_json, as_text
+from benchmarks.read.measure import drop_from_cache
+from benchmarks.read.peers import SETTINGS, decode, encode
 from benchmarks.read.readers import open_reader, stored_bytes
 from benchmarks.read.run import Measured, ReadBench, ReadPlan, better
 from datagen.common.errors import DependencyError
@@ -154,12 +155,20 @@ def test_bytes_are_those_on_disk(root: Path) -> None:
     assert open_dataset(root)["train"].sample(0).depth.any()
 
 
-def test_bench_read_command(root: Path, tmp_path: Path) -> None:
-    arguments = ["read", "--dataset", str(root), "--work", str(tmp_path / "work"), "--json"]
+def test_the_command_measures_from_any_folder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its child processes find the checkout, and the dataset where the command was told it is."""
+    arguments = ["read", "--dataset", root.name, "--work", str(tmp_path / "work"), "--json"]
     arguments += ["--workers", "2", "--access", "clips", "--cache", "warm", "--seconds", "0.2"]
-    done = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    content = json.loads(done.stdout)
+    monkeypatch.chdir(root.parent)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    told = capsys.readouterr()
+    assert caught.value.code == 0, told.err
+    content = json.loads(told.out)
     figures = content["figures"]
     assert figures["samples_per_s"] > 0
     assert 0 < figures["ratio_decompression"] < 2

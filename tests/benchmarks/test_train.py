@@ -1,4 +1,4 @@
-"""`trainer bench` by its command: figures that agree with each other, waiting, memory, its peer, and bad input."""
+"""The command ``train``: figures that agree with each other, waiting, memory, its peer, and bad input."""
 
 from __future__ import annotations
 

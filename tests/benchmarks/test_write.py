@@ -1,4 +1,4 @@
-"""``bench write`` measures what it says, on the samples it says."""
+"""The benchmark of writing measures what it says, on the samples it says."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from benchmarks.__main__ import main
 from datagen.shards import ARRAYS
 
 
-def test_bench_write_measures_a_whole_shard_beside_compression(
+def test_it_measures_a_whole_shard_beside_compression(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["write", "--resolution", "56", "--samples", "4", "--repeats", "2", "--json"]
     monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments, "--folder", str(tmp_path)])
     with pytest.raises(SystemExit) as caught:
         main()
-    content = json.loads(capsys.readouterr().out)
-    assert caught.value.code == 0
+    told = capsys.readouterr()
+    assert caught.value.code == 0, told.err
+    content = json.loads(told.out)
     figures, parts = content["figures"], content["parts_ms"]
     assert figures["ratio_compression"] == pytest.approx(parts["compress"] / parts["write"])
     assert figures["samples_per_s"] == pytest.approx(1000 / parts["write"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from benchmarks.warp.foreign import ForeignPeople
+from benchmarks.warp.bridge import ForeignPeople
 from datagen.common.errors import InputError, LandmarkError, MeshError, WarpError
 from datagen.flows.build import build
 from datagen.flows.one_scan import RegistrationFile, warp_scan

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.goal import GOALS, goals_of
 from benchmarks.warp.cases import Case, CasePlan, picked_frames, subject_cases
+from benchmarks.warp.command import GOALS, goals_of
 from benchmarks.warp.figures import (
     Points,
     dispersion_mm,

