@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
+from datagen.common.files import json_ready
 from datagen.shards import CheckpointError, Dataset, InputError, Split, atomic_write_bytes, open_dataset
 from trainer.baseline import MeanMap, mean_map
 from trainer.evaluation.canonical import region_labels
@@ -33,7 +34,6 @@ from trainer.evaluation.shape import key_points
 from trainer.evaluation.showcase import Showcase
 from trainer.evaluation.speed import measure_speed, speed_figures
 from trainer.inference import PredictedMaps, predict_frames
-from trainer.plain import plain
 from trainer.progress import Progress
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
 
@@ -69,7 +69,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the curves, with null for figures nothing was measured for."""
-        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": plain(self.figures)}
+        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": json_ready(self.figures)}
 
 
 def evaluate(
@@ -124,7 +124,7 @@ def evaluate(
 
         run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         write_report(report, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
-        stored = result.to_json() | {"curves": plain(result.curves)}
+        stored = result.to_json() | {"curves": json_ready(result.curves)}
         atomic_write_bytes(report / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
     return result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from benchmarks.goal import Goal, judged, verdict
 from datagen.commands.options import JsonOption
 from datagen.common.console import print_json
 from datagen.common.errors import InputError
+from datagen.common.files import json_ready
 
 if TYPE_CHECKING:
     from benchmarks.read.run import ReadBench
@@ -105,7 +105,7 @@ def as_json(bench: ReadBench) -> dict[str, Any]:
             "seconds": bench.plan.seconds,
             "rounds": bench.plan.rounds,
         },
-        "figures": {name: _plain(value) for name, value in figures.items()},
+        "figures": {name: json_ready(round(value, 4)) for name, value in figures.items()},
         "goals": judged(GOALS, figures),
         "bytes_per_sample": {name: round(size) for name, size in bench.bytes_per_sample.items()},
         "decompression": {
@@ -169,10 +169,6 @@ def as_text(bench: ReadBench) -> list[str]:
         exact = "exact" if resumed["exact"] else "other samples"
         lines.append(f"{resumed['reader']} {resumed['setting']}: goes on in {resumed['seconds']:.2f} s, {exact}")
     return lines
-
-
-def _plain(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None
 
 
 def register(group: typer.Typer) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from benchmarks.train.result import TrainBench
+from datagen.common.files import json_ready
 
 _SIGNIFICANT = 5
 _GIB = 1024  # MiB
@@ -29,7 +30,7 @@ _COLUMNS = (
 
 def as_json(bench: TrainBench) -> dict[str, Any]:
     """Return a benchmark as plain data; what could not be measured is null."""
-    figures = {name: _plain(value) for name, value in bench.figures().items()}
+    figures = json_ready({name: _rounded(value) for name, value in bench.figures().items()})
     return {"machine": bench.machine, "setup": bench.setup, "figures": figures, "notes": bench.notes}
 
 
@@ -68,7 +69,5 @@ def _cell(value: float, how: str) -> str:
     return f"{value / _GIB:.2f}" if how == "gib" else how.format(value)
 
 
-def _plain(value: float) -> float | None:
-    if not math.isfinite(value):
-        return None
+def _rounded(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.{_SIGNIFICANT}g}")

@@ -169,7 +169,7 @@ def test_writing_is_deterministic_and_atomic(tmp_path: Path) -> None:
         _write_out_of_order(tmp_path / "c")
     assert list((tmp_path / "c" / "anna").iterdir()) == []
     # What a killed run left is cleared away by the next, and an older sequence is replaced.
-    (tmp_path / "a/anna/.speech.staging-1").mkdir()
+    (tmp_path / "a/anna/.speech.tmp-1").mkdir()
     write_sequence(tmp_path / "a", content_key="k2")
     assert [path.name for path in (tmp_path / "a/anna").iterdir()] == ["speech"]
     assert is_complete(tmp_path / "a", KEY, "k2")
