@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.files import json_ready
-from datagen.shards import CanonfaceError, InputError, open_dataset
+from datagen.shards import open_dataset
 from trainer.config import load_config
 from trainer.run.state import RunState, check_same_run, read_state
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from datagen.shards import ManifestError
+from datagen.common.errors import ManifestError
 from trainer.model.config import BackboneConfig, DecoderConfig, HeadsConfig, WeightsConfig
 from trainer.section import Section
 

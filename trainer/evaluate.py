@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
-from datagen.common.files import json_ready
-from datagen.shards import CheckpointError, Dataset, InputError, Split, atomic_write_bytes, open_dataset
+from datagen.common.errors import CheckpointError, InputError
+from datagen.common.files import atomic_write_bytes, json_ready
+from datagen.shards import Dataset, Split, open_dataset
 from trainer.baseline import MeanMap, mean_map
 from trainer.evaluation.canonical import region_labels
 from trainer.evaluation.frames import (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import InputError
+from datagen.common.errors import InputError
 from trainer.prediction.cameras import (
     FieldOfView,
     FrameCamera,

@@ -1,19 +1,5 @@
-"""The dataset format: Zarr v3 shards with records. Reading needs numpy and zarr only (floor 1).
+"""The dataset format: Zarr v3 shards with records. Reading needs numpy and zarr only (floor 1)."""
 
-The errors are re-exported for the trainer, which imports nothing else of ``datagen``.
-"""
-
-from datagen.common.errors import (
-    CanonfaceError,
-    CheckpointError,
-    CorruptDatasetError,
-    DatasetError,
-    DependencyError,
-    InputError,
-    ManifestError,
-    StorageError,
-)
-from datagen.common.files import atomic_write_bytes
 from datagen.shards.dataset import Dataset, Split, open_dataset
 from datagen.shards.finish import finalise
 from datagen.shards.index import IndexTables
@@ -33,28 +19,19 @@ __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "SPLITS",
-    "CanonfaceError",
-    "CheckpointError",
-    "CorruptDatasetError",
     "Dataset",
-    "DatasetError",
     "DatasetPlan",
-    "DependencyError",
     "IndexTables",
-    "InputError",
-    "ManifestError",
     "Problem",
     "Sample",
     "ShardRecord",
     "ShardStream",
     "ShardUnit",
     "Split",
-    "StorageError",
     "StreamBatch",
     "StreamConfig",
     "StreamMix",
     "VerifyReport",
-    "atomic_write_bytes",
     "check_same_space",
     "finalise",
     "list_records",

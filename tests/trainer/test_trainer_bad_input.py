@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from datagen.shards import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
+from datagen.common.errors import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
 from tests.support import trainer_scene
 from tests.support.trainer_scene import build_scene, render
 from trainer.cli import main

@@ -10,8 +10,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from datagen.common.errors import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
 from datagen.common.files import atomic_write
-from datagen.shards import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
 from trainer.config import TrainConfig, parse_config
 from trainer.depth_unit import DepthUnit
 from trainer.run.state import BEST, LAST, STATE, RunState

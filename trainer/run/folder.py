@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 
+from datagen.common.errors import InputError
 from datagen.common.files import folder_lock, is_temporary, make_folders, storage_errors
-from datagen.shards import InputError
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from datagen.common.files import json_ready
-from datagen.shards import CheckpointError, ManifestError, StorageError, atomic_write_bytes
+from datagen.common.errors import CheckpointError, ManifestError, StorageError
+from datagen.common.files import atomic_write_bytes, json_ready
 from trainer.config import TrainConfig, changed_keys, parse_config
 
 LAST, BEST, STATE, LOG, CONFIG = "last.pt", "best.pt", "state.json", "log.jsonl", "config.json"

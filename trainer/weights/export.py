@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.errors import CheckpointError, DependencyError, InputError, StorageError
 from datagen.common.files import staged_folder, storage_errors
-from datagen.shards import CheckpointError, DependencyError, InputError, StorageError
 from trainer.run.checkpoint import build_model, check_output_file, checkpoint_file, read_checkpoint
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datagen.shards import InputError, StorageError
+from datagen.common.errors import InputError, StorageError
 from tests.support.predict_scene import SIDE, clip, write_photos, write_video
 from trainer.predict import predict
 from trainer.prediction.cameras import GivenCameras

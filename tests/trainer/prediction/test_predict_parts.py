@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from datagen.shards import InputError, StorageError
+from datagen.common.errors import InputError, StorageError
 from tests.support.predict_scene import clip, truth
 from tests.support.trainer_scene import HALF_EXTENT_M
 from trainer.config import load_config

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from datagen.shards import CheckpointError, DependencyError, InputError, StorageError
+from datagen.common.errors import CheckpointError, DependencyError, InputError, StorageError
 from tests.support.trainer_scene import HALF_EXTENT_M, SPACE
 from trainer.cli import main
 from trainer.config import load_config
