@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from datagen.common.errors import MeshError
 from datagen.geometry.mesh import Mesh, validate_mesh
-from datagen.geometry.units import metres_per
+from datagen.geometry.space import metres_per
 
 SUFFIXES = (".ply", ".obj", ".npz")
 
@@ -25,7 +25,7 @@ def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
         ``.ply`` (ASCII or binary), ``.obj``, or ``.npz`` with ``vertices`` (N, 3) and ``faces`` (F, 3).
         Quads and larger polygons are split into fans.
     unit : str
-        Unit of the file's coordinates, one of :data:`datagen.geometry.units.METRES_PER_UNIT`.
+        Unit of the file's coordinates, one of :data:`datagen.geometry.space.METRES_PER_UNIT`.
     need_faces : bool
         Refuse a file without triangles; otherwise it is read as a point cloud.
 

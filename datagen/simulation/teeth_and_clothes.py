@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
-from datagen.geometry.mesh import normalised, unique_edges, vertex_normals
+from datagen.geometry.edges import unique_edges
+from datagen.geometry.mesh import normalised, vertex_normals
 from datagen.heads.base import HeadTemplate
 from datagen.heads.parts import components, rigid_align
 from datagen.heads.regions import REGIONS

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from datagen.common.errors import InputError
 from datagen.geometry.camera import Camera, validate_camera
-from datagen.geometry.units import metres_per
+from datagen.geometry.space import metres_per
 from datagen.sources.topology import checked_topology_name
 
 CAPTURE_FILE = "capture.json"
