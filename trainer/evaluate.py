@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ from trainer.evaluation.frames import (
     pairs_of_subjects,
     runs_of_frames,
 )
-from trainer.evaluation.gather import Evaluation, Run
+from trainer.evaluation.gather import Evaluation, Result, Run
 from trainer.evaluation.optical_flow import flow_available
 from trainer.evaluation.shape import key_points
 from trainer.evaluation.showcase import Showcase
@@ -46,31 +45,6 @@ if TYPE_CHECKING:
 EVALUATION_FILE = "evaluation.json"
 _KEY_POINT_SAMPLES = 64
 _SPEED_LENGTHS = (1, 2, 4, 8, 16, 32, 64)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an evaluation found.
-
-    Attributes
-    ----------
-    split : str
-    samples, step : int
-    figures : dict
-        One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
-    curves : dict
-        SSME over windows, PCK, risk–coverage and calibration.
-    """
-
-    split: str
-    samples: int
-    step: int | None
-    figures: dict[str, Any]
-    curves: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the curves, with null for figures nothing was measured for."""
-        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": json_ready(self.figures)}
 
 
 def evaluate(

@@ -177,9 +177,8 @@ def chosen_cameras(sequence: Path, names: Sequence[str] | None) -> list[Camera]:
 
 
 def _maps_bytes(view: ViewMaps, camera: Camera) -> bytes:
-    names = ("depth", "canonical", "normal", "region", "confidence", "mask", "edge")
     cameras = {"intrinsics": camera.K, "world_to_camera": camera.world_to_camera}
-    return npz_bytes(cameras | {name: getattr(view, name) for name in names})
+    return npz_bytes(cameras | {name: getattr(view, name) for name in MAPS})
 
 
 def _as_sample(view: ViewMaps, camera: Camera) -> Sample:

@@ -17,7 +17,7 @@ from trainer.pictures import write_grid, write_learning_curve
 from trainer.run.state import read_log
 
 if TYPE_CHECKING:
-    from trainer.evaluate import Result
+    from trainer.evaluation.gather import Result
 
 PAGE = "index.html"
 
