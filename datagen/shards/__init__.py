@@ -9,8 +9,7 @@ from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, SPLITS, Sample
 from datagen.shards.stream.config import StreamConfig
 from datagen.shards.stream.mix import StreamMix, check_same_space
 from datagen.shards.stream.stream import ShardStream, StreamBatch
-from datagen.shards.tools.provenance import sample_provenance
-from datagen.shards.tools.statistics import stats
+from datagen.shards.tools.statistics import sample_provenance, stats
 from datagen.shards.tools.verify import Problem, VerifyReport, verify_dataset
 from datagen.shards.writer import write_unit
 
