@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -19,8 +18,10 @@ from numcodecs import Blosc, blosc
 
 from benchmarks.goal import Goal, judged, verdict
 from datagen.commands.options import JsonOption
-from datagen.common.console import json_ready, print_json, table
+from datagen.common.blas import available_cpus
+from datagen.common.console import print_json, table
 from datagen.common.errors import InputError
+from datagen.common.files import json_ready
 from datagen.heads.base import HeadModel
 from datagen.shards import DatasetPlan, Sample, write_unit
 from datagen.shards.encode import Row, encode_samples
@@ -134,7 +135,7 @@ def run_write_bench(plan: WritePlan, head: HeadModel, say: Callable[[str], None]
         "ratio_compression": parts["compress"] / parts["write"],
         "ratio_compression_cpu": cpu_ms["compress"] / cpu_ms["write"],
     }
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = available_cpus()
     return WriteResult(figures, parts, cpu_ms, packed, cpus, plan)
 
 

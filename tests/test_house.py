@@ -1,4 +1,4 @@
-"""The rules of the house: floors, file length, what light imports load, no registry named."""
+"""The rules of the house: floors, no circles, file length, what light imports load, no registry named."""
 
 from __future__ import annotations
 
@@ -62,20 +62,25 @@ def imported_modules(source: str, module: str, is_package: bool) -> Iterator[tup
 
     ``from a import b`` yields both ``a`` and ``a.b``, because b may be a module.
     """
+    for line, base, full in imported_names(source, module, is_package):
+        yield from {(line, base): None, (line, full): None}
+
+
+def imported_names(source: str, module: str, is_package: bool) -> Iterator[tuple[int, str, str]]:
+    """Yield line, module and full name of everything imported: ``a`` and ``a.b`` for ``from a import b``."""
     package = module if is_package else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield node.lineno, alias.name
+                yield node.lineno, alias.name, alias.name
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parts = package.split(".")
                 anchor = ".".join(parts[: len(parts) - node.level + 1])
                 base = f"{anchor}.{base}".rstrip(".")
-            yield node.lineno, base
             for alias in node.names:
-                yield node.lineno, f"{base}.{alias.name}"
+                yield node.lineno, base, f"{base}.{alias.name}"
 
 
 def floor_of(module: str) -> int | None:
@@ -216,6 +221,69 @@ def test_benchmarks_are_checked_like_the_packages_and_are_in_no_wheel():
     find = tools["setuptools"]["packages"]["find"]
     packed = {name.partition(".")[0] for name in find_packages(str(ROOT), include=find["include"])}
     assert packed == {"datagen", "trainer"}
+
+
+def circles(sources: dict[str, str]) -> list[list[str]]:
+    """Return the groups of modules that import each other in a circle, however long, nested and type-only ones too.
+
+    Parameters
+    ----------
+    sources : dict of str to str
+        Source by dotted module name. A name ending in ``.__init__`` is a package.
+    """
+    names = {name.removesuffix(".__init__"): name for name in sources}
+    reached: dict[str, set[str]] = {}
+    for module, name in names.items():
+        targets = imported_names(sources[name], module, name != module)
+        # `from a.b import c` means the file a.b.c if there is one, else a name of a.b.
+        files = {full if full in names else base for _, base, full in targets}
+        reached[module] = {target for target in files if target in names} - {module}
+    changed = True
+    while changed:
+        changed = False
+        for module, targets in reached.items():
+            more = set().union(*(reached[target] for target in targets)) - targets
+            changed |= bool(more)
+            reached[module] = targets | more
+    groups = {
+        tuple(sorted(other for other in reached[module] if module in reached[other]))
+        for module in reached
+        if module in reached[module]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def test_no_files_import_each_other_in_a_circle():
+    files = python_files("datagen", "trainer")
+    sources = {
+        module_name(path) + (".__init__" if path.name == "__init__.py" else ""): path.read_text() for path in files
+    }
+    assert len(sources) > 200
+    found = circles(sources)
+    assert not found, "\n".join(" ⇄ ".join(group) for group in found)
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ({"p.a": "import p.b", "p.b": "from p import a"}, [["p.a", "p.b"]]),
+        (
+            {"p.a": "from p.b import x", "p.b": "def f():\n    from p.c import y", "p.c": "from .a import z"},
+            [["p.a", "p.b", "p.c"]],
+        ),
+        (
+            {"p.a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.b import B", "p.b": "import p.a"},
+            [["p.a", "p.b"]],
+        ),
+        ({"p.__init__": "from p.a import x", "p.a": "from p import VERSION"}, [["p", "p.a"]]),
+        ({"p.a": "from p.b import x\nimport p.c", "p.b": "import p.c", "p.c": "import json"}, []),
+        # A file that its package offers may import its neighbours, but nothing that the package itself says.
+        ({"p.__init__": "from p.a import x", "p.a": "from p import b", "p.b": ""}, []),
+        ({"p.a": "import p.a_b", "p.a_b": ""}, []),
+    ],
+)
+def test_the_checker_sees_circles_and_only_those(sources: dict[str, str], expected: list[list[str]]):
+    assert circles(sources) == expected
 
 
 def test_no_file_is_too_long():

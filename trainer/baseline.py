@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import InputError, Split
+from datagen.common.errors import InputError
+from datagen.shards import Split
 
 _CHUNK = 32
 _SAMPLES = 2000  # the mean of more is the same to a fraction of a millimetre

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from datagen.shards import CanonfaceError, InputError, open_dataset
+from datagen.common.errors import CanonfaceError, InputError
+from datagen.common.files import json_ready
+from datagen.shards import open_dataset
 from trainer.config import load_config
-from trainer.plain import plain
 from trainer.run.state import RunState, check_same_run, read_state
 
 app = typer.Typer(
@@ -291,7 +292,7 @@ def _device(name: str) -> str:
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(plain(content), indent=1))
+    print(json.dumps(json_ready(content), indent=1))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import distributed, nn
 
-from datagen.shards import CheckpointError, InputError
+from datagen.common.errors import CheckpointError, InputError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
-from datagen.shards import CheckpointError, Dataset, InputError, Split, atomic_write_bytes, open_dataset
+from datagen.common.errors import CheckpointError, InputError
+from datagen.common.files import atomic_write_bytes, json_ready
+from datagen.shards import Dataset, Split, open_dataset
 from trainer.baseline import MeanMap, mean_map
 from trainer.evaluation.canonical import region_labels
 from trainer.evaluation.frames import (
@@ -27,13 +28,12 @@ from trainer.evaluation.frames import (
     pairs_of_subjects,
     runs_of_frames,
 )
-from trainer.evaluation.gather import Evaluation, Run
+from trainer.evaluation.gather import Evaluation, Result, Run
 from trainer.evaluation.optical_flow import flow_available
 from trainer.evaluation.shape import key_points
 from trainer.evaluation.showcase import Showcase
 from trainer.evaluation.speed import measure_speed, speed_figures
 from trainer.inference import PredictedMaps, predict_frames
-from trainer.plain import plain
 from trainer.progress import Progress
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
 
@@ -45,31 +45,6 @@ if TYPE_CHECKING:
 EVALUATION_FILE = "evaluation.json"
 _KEY_POINT_SAMPLES = 64
 _SPEED_LENGTHS = (1, 2, 4, 8, 16, 32, 64)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an evaluation found.
-
-    Attributes
-    ----------
-    split : str
-    samples, step : int
-    figures : dict
-        One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
-    curves : dict
-        SSME over windows, PCK, risk–coverage and calibration.
-    """
-
-    split: str
-    samples: int
-    step: int | None
-    figures: dict[str, Any]
-    curves: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the curves, with null for figures nothing was measured for."""
-        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": plain(self.figures)}
 
 
 def evaluate(
@@ -124,7 +99,7 @@ def evaluate(
 
         run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         write_report(report, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
-        stored = result.to_json() | {"curves": plain(result.curves)}
+        stored = result.to_json() | {"curves": json_ready(result.curves)}
         atomic_write_bytes(report / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
     return result
 

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from datagen.shards import Dataset, InputError, atomic_write_bytes, open_dataset
+from datagen.common.errors import InputError
+from datagen.common.files import atomic_write_bytes
+from datagen.shards import Dataset, open_dataset
 from trainer.config import TrainConfig
 from trainer.data import ClipReader, TrainingLoader
 from trainer.depth_unit import DepthUnit

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import StorageError
+from datagen.common.errors import StorageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import InputError
+from datagen.common.errors import InputError
 from trainer.prediction.cameras import (
     FieldOfView,
     FrameCamera,
@@ -25,7 +25,7 @@ from trainer.prediction.foreground import Foreground, MaskFolder
 from trainer.prediction.frames import Crop, FrameSource, ImageFiles, SourceFrame, image_files
 from trainer.prediction.network import WindowModel
 from trainer.prediction.options import PARTS, PredictOptions
-from trainer.prediction.output import MARKER, check_target, staged_folder
+from trainer.prediction.output import MARKER, check_target, prediction_folder
 from trainer.prediction.show import ShowConfig, write_shown
 from trainer.prediction.store import FrameStore, PredictedFrame, normals_from_depth
 from trainer.prediction.video import VIDEO_SUFFIXES, VideoFile, have_video
@@ -82,7 +82,7 @@ def predict(
     drift: Drift = options.drift or ("chain" if content.get("depth_up_to_scale") else "fade")
     without = _left_out(options)
     half_extent_m = float(content["dataset"]["half_extent_m"])
-    with staged_folder(out) as staging:
+    with prediction_folder(out) as staging:
         hidden = staging / ".frames"
         store = FrameStore(hidden if "maps" in without else staging / "maps" / "raw")
         first_pass = _FirstPass(network, options, masks, store)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datagen.shards import ARRAYS, InputError
+from datagen.common.errors import InputError
+from datagen.shards import ARRAYS
 from datagen.shards.schema import CANONICAL_LEVELS, CONFIDENCE_LEVELS, NORMAL_LEVELS
 
 Arrays = Mapping[str, npt.NDArray[Any]]

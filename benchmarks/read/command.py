@@ -12,8 +12,9 @@ import typer
 from benchmarks.goal import Goal, judged, verdict
 from benchmarks.read.case import ACCESSES, CACHES, PEERS
 from datagen.commands.options import JsonOption
-from datagen.common.console import json_ready, print_json
+from datagen.common.console import print_json
 from datagen.common.errors import InputError
+from datagen.common.files import json_ready
 
 if TYPE_CHECKING:
     from benchmarks.read.run import ReadBench

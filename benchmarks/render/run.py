@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from benchmarks.render.bounds import cold_write_s, map_bytes, stage_shares, warm
 from benchmarks.render.device import DeviceRenderer, device_figures
 from benchmarks.render.heads import arc_of_cameras, random_heads
 from benchmarks.render.parity import ParityFigures, compare_maps
+from datagen.common.blas import available_cpus
 from datagen.geometry.camera import Camera
 from datagen.heads.base import HeadModel
 from datagen.render.contract import Renderer, SurfaceAttributes
@@ -103,11 +103,6 @@ class _Clock:
         return median(median(times) for times in self.seconds[name] if times)
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_render_bench(
     plan: RenderPlan, head: HeadModel, progress: Callable[[str], None] = lambda _line: None
 ) -> RenderResult:
@@ -128,7 +123,7 @@ def run_render_bench(
     datagen.common.errors.DependencyError
         If a backend or peer is missing; before anything is measured.
     """
-    threads = plan.threads or available_cores()
+    threads = plan.threads or available_cpus()
     own = make_renderer(plan.backend, threads=threads)
     renderers: dict[str, Renderer] = {own.name: own}
     for name in plan.against:
@@ -225,7 +220,7 @@ def _parity(
 
 def _scaling(surface: SurfaceAttributes, cameras: Sequence[Camera], repeats: int) -> dict[int, float]:
     """Return views per second of the numba backend by number of threads."""
-    counts = sorted({1, *(2**k for k in range(1, 10) if 2**k <= available_cores()), available_cores()})
+    counts = sorted({1, *(2**k for k in range(1, 10) if 2**k <= available_cpus()), available_cpus()})
     renderers = {count: make_renderer("numba", threads=count) for count in counts}
     clock = _Clock()
     for _ in range(repeats):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from datagen.common.console import json_ready
+from datagen.common.files import json_ready
 from trainer.evaluation.speed import SpeedPoint
 
 DATA, OPTIMISER = "data", "optimiser"

@@ -19,7 +19,8 @@ from benchmarks.train.clock import Clock
 from benchmarks.train.material import random_batch, random_clip
 from benchmarks.train.peer import measure_ratio, open_peer
 from benchmarks.train.result import DATA, OPTIMISER, LengthResult, StepSpeed, TrainBench
-from datagen.shards import Dataset, InputError, open_dataset
+from datagen.common.errors import InputError
+from datagen.shards import Dataset, open_dataset
 from trainer.config import TrainConfig
 from trainer.data import Loaded, TrainingLoader
 from trainer.depth_unit import DepthUnit

@@ -13,8 +13,9 @@ import typer
 
 from benchmarks.goal import Goal
 from datagen.commands.options import JsonOption
-from datagen.common.console import json_ready, print_json
+from datagen.common.console import print_json
 from datagen.common.errors import InputError
+from datagen.common.files import json_ready
 
 if TYPE_CHECKING:
     from benchmarks.warp.run import BenchResult

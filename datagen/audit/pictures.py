@@ -143,25 +143,6 @@ def paint(
     return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
 
 
-def shaded_mesh(
-    vertices: Floats,
-    faces: npt.NDArray[np.integer],
-    colours: Floats | None = None,
-    view: str | Camera = "front",
-    size: int = 384,
-    *,
-    focus: Floats | None = None,
-) -> Picture:
-    """Draw a mesh or points (vertices (N, 3) metres in template axes) with vertex colours (N, 3) in [0, 1].
-
-    Without colours it is a light grey; ``focus`` (M, 3) says what to frame, by default the vertices.
-    """
-    camera = view if isinstance(view, Camera) else view_camera(view, vertices if focus is None else focus, size)
-    given = np.full((len(vertices), 3), 0.82) if colours is None else colours
-    rendering = render_values(vertices, faces, given, camera)
-    return paint(rendering, rendering.values)
-
-
 def colour_map(values: Floats, low: float, high: float, name: str = "YlOrRd") -> npt.NDArray[np.float32]:
     """Colour values (...) with one of Matplotlib's maps, (..., 3) float32 in [0, 1]; NaN stays NaN."""
     from matplotlib import colormaps

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from datagen.audit.samples import samples_picture
 from datagen.audit.truth import Calibration, by_region, calibration
 from datagen.audit.warp_pictures import write_warp_pictures
 from datagen.common.errors import CanonfaceError
-from datagen.common.files import atomic_write_bytes, storage_errors
+from datagen.common.files import atomic_write_bytes, staged_folder
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.warp.storage import read_verdict, read_warp
@@ -86,11 +84,7 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
     measures = {measurable[i].name: measure_frame(measurable[i], read_error) for i in picked}
     ranked = worst_first(results, measures)
 
-    folder = build / f"report.tmp-{os.getpid()}"
-    with storage_errors(f"writing the report of {build}"):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    try:
+    with staged_folder(build / "report", replace=True) as folder:
         shown = _frames_to_picture(ranked, worst, random, rng)
         content = {
             "title": _title(build),
@@ -108,9 +102,6 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
         figures = json.dumps(build_figures(results, measures), indent=1, sort_keys=True)
         atomic_write_bytes(folder / "summary.json", f"{figures}\n".encode())
         atomic_write_bytes(folder / "index.html", _page(content).encode())
-        _swap(folder, build / "report")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return build / "report" / "index.html"
 
 
@@ -307,13 +298,3 @@ def _page(content: dict[str, Any]) -> str:
     loader = PackageLoader("datagen.audit", "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("report.html").render(**content)
-
-
-def _swap(fresh: Path, place: Path) -> None:
-    """Put the complete folder ``fresh`` where ``place`` is; the name is missing only between two renames."""
-    with storage_errors(f"replacing {place}"):
-        old = place.with_name(f"report.old-{os.getpid()}")
-        if place.exists():
-            place.rename(old)
-        fresh.rename(place)
-        shutil.rmtree(old, ignore_errors=True)

@@ -68,11 +68,6 @@ def scan_distance_mm(warp: Warp, index: npt.NDArray[np.integer] | None = None) -
     return np.linalg.norm(points - closest.position, axis=1) * MM_PER_M
 
 
-def residual_picture(warp: Warp, template: HeadTemplate) -> Picture:
-    """Scan coloured by its distance to the registered template, beside that template and its wires."""
-    return _residual_sheet(warp, template, _scan_views(warp, template, scan_distance_mm(warp)[:, None]))
-
-
 def canonical_picture(warp: Warp, template: HeadTemplate) -> Picture:
     """Scan and template coloured alike by canonical coordinate: position, a 10 mm grid, and regions.
 

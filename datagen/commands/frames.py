@@ -81,11 +81,11 @@ def requeue_command(
 
     Example: datagen requeue runs/demo --failed
     """
-    from datagen.common.files import build_lock
+    from datagen.flows.build_folder import build_lock
     from datagen.flows.status import requeue
 
     layout, plan, frames = _choose(out, names, failed, review)
-    with build_lock(layout.lock):
+    with build_lock(layout):
         persons = requeue(plan, layout, frames)
     listed = [f"{key}/{frame:06d}" for key, frame in frames]
     if json_output:

@@ -91,8 +91,7 @@ def subset_command(
 
     Example: datagen subset runs/demo --where camera=cam0* --where frame=0:100:2 --out runs/half/dataset.zarr
     """
-    from datagen.shards.tools.combine import subset
-    from datagen.shards.tools.selection import Selection
+    from datagen.shards.tools.combine import Selection, subset
 
     _tell(subset(dataset, out, Selection.parse(where), samples_per_shard=samples_per_shard), json_output)
 

@@ -1,40 +1,44 @@
-"""One thread for linear algebra: for a block of work, or for a whole worker."""
+"""The processors we may use, and linear algebra that keeps to one of them.
+
+Two reasons for one BLAS thread. The last bits of a sum depend on how many threads share it, and what is computed once
+per process (the modes of a template) would carry them into every frame: the same input must give the same bytes on
+every machine and runner. And tasks are the unit of parallelism: threads that wait for each other inside one small
+system cost several times what the system does.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from typing import Any
+
+
+def available_cpus() -> int:
+    """Return how many processors this process may use."""
+    # Only Linux can tell that a container or a batch system leaves fewer than there are.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold every BLAS of this process to one thread.
-
-    The last bits of a sum depend on how many threads share it, and what is computed once per process (the modes of a
-    template) would carry them into every frame: the same input must give the same bytes in any process. Threads that
-    wait for each other inside a small system also cost several times what the system does.
-    """
-    # scipy loads its library only when its linear algebra is first used.
-    import scipy.linalg
-    from threadpoolctl import threadpool_limits
-
-    del scipy
-    with threadpool_limits(limits=1, user_api="blas"):
+    """Hold every BLAS of this process to one thread for a block of work."""
+    with _limit():
         yield
 
 
 @cache
 def use_one_blas_thread() -> None:
-    """Make every BLAS of this process use one thread from now on.
+    """Make every BLAS of this process use one thread from now on, as a worker does."""
+    _limit()
 
-    Tasks are the unit of parallelism, and threads that wait for each other inside one small linear system cost several
-    times what the system does. And the last bits of a sum depend on how many threads share it: with one, the same
-    input gives the same bytes on every runner.
-    """
-    # scipy loads its library only when its linear algebra is first used.
+
+def _limit() -> AbstractContextManager[Any]:
+    # scipy loads its library only when its linear algebra is first used, and only a loaded one can be limited.
     import scipy.linalg
     from threadpoolctl import threadpool_limits
 
     del scipy
-    threadpool_limits(limits=1, user_api="blas")
+    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return limits

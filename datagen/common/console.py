@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 from datagen.common.errors import CanonfaceError, InputError, StorageError
+from datagen.common.files import json_ready
 
 INTERRUPTED = 130
 
@@ -63,19 +63,6 @@ def from_the_system(error: Exception) -> CanonfaceError | None:
             "Lower the size, the frames of a clip or of a batch, or the workers",
         )
     return None
-
-
-def json_ready(content: Any) -> Any:
-    """Return data as JSON has it: NaN and infinities become null, tuples lists, NumPy numbers plain ones."""
-    if isinstance(content, Mapping):
-        return {str(key): json_ready(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [json_ready(value) for value in content]
-    if hasattr(content, "tolist"):
-        return json_ready(content.tolist())
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    return content
 
 
 def print_json(content: Any) -> None:

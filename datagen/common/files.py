@@ -1,19 +1,32 @@
-"""Files that are whole or not there: atomic writes, staged folders, locks, and a disk that refuses in plain words."""
+"""Files that are whole or not there: atomic writes, staged folders, locks, npz and JSON with one form for one content.
+
+Everything durable follows one order: the bytes are written, the file is fsynced, it gets its name, and the folder that
+holds the name is fsynced. A kill or a refusing disk between any two of these steps leaves the old content or the new.
+"""
 
 from __future__ import annotations
 
 import errno
+import io
+import math
 import os
+import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from datagen.common.errors import StorageError
+from datagen.common.errors import CanonfaceError, InputError, StorageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _TEMPORARY = ".tmp-"
 _FSYNCS_AT_ONCE = 8
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 _REMEDIES = {
     errno.ENOSPC: ("the disk is full", "Free some space and run the same command again; finished work is kept"),
@@ -22,20 +35,27 @@ _REMEDIES = {
     errno.EEXIST: ("a file is in the way", "Choose another output path"),
     errno.ENOTDIR: ("one of its parents is a file", "Choose another output path"),
     errno.EISDIR: ("a folder is in the way", "Choose another output path"),
+    errno.ENOTEMPTY: ("a folder is in the way", "Choose another output path"),
     errno.EROFS: ("the file system is read-only", "Choose an output folder that can be written"),
     errno.EACCES: ("permission denied", "Change the folder's owner or mode, or choose another output folder"),
     errno.EPERM: ("operation not permitted", "Change the folder's owner or mode, or choose another output folder"),
 }
+# Not "no such file" and its like: those are mistakes of this program, whose traceback must survive.
+DISK_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE}
+)
 
 
 @contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
-    """Turn every ``OSError`` inside the block into a ``StorageError`` that says what to do.
+def storage_errors(doing: str, *, only: Collection[int] | None = None) -> Iterator[None]:
+    """Turn an ``OSError`` inside the block into a ``StorageError`` that says what to do.
 
     Parameters
     ----------
     doing : str
         What the block does, as in "writing shard train-00003".
+    only : collection of int, optional
+        The ``errno`` values that are the disk's, such as ``DISK_ERRORS``; every other error passes. All by default.
 
     Raises
     ------
@@ -44,6 +64,8 @@ def storage_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if only is not None and error.errno not in only:
+            raise
         reason, fix = _REMEDIES.get(
             error.errno or 0, (str(error), "Check the disk and run the same command again; finished work is kept")
         )
@@ -83,15 +105,19 @@ def make_folders(folder: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is one that :func:`atomic_write_bytes` leaves behind when it is killed."""
+    """Whether a name is one that :func:`atomic_write` or :func:`staged_folder` leaves behind when it is killed."""
     return name.startswith(".") and _TEMPORARY in name
 
 
-def atomic_write_bytes(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that readers see either the old content or the whole new one, also after a power cut.
 
-    The bytes go to a temporary name in the same folder, are fsynced and renamed; then the folder is fsynced.
-    Missing parent folders are made.
+    Parameters
+    ----------
+    path : Path
+        Missing parent folders are made.
+    write : function of a binary file
+        Writes the content; it goes to a temporary name in the same folder.
 
     Raises
     ------
@@ -100,10 +126,10 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     """
     with storage_errors(f"writing {path}"):
         make_folders(path.parent)
-        temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        temporary = path.with_name(f".{path.name}{_suffix()}")
         try:
             with open(temporary, "wb") as file:
-                file.write(data)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -114,72 +140,202 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
         fsync_folder(path.parent)
 
 
-# Not "no such file" and its like: those are mistakes of this program, whose traceback must survive.
-DISK_ERRORS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE}
-)
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, as :func:`atomic_write`."""
+    atomic_write(path, lambda file: file.write(data))
+
+
+def _suffix() -> str:
+    return f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 @contextmanager
-def disk_refusals(doing: str) -> Iterator[None]:
-    """Turn an ``OSError`` that says the disk refused into a ``StorageError``; let every other exception pass.
+def staged_folder(out: Path, *, replace: bool) -> Iterator[Path]:
+    """Yield an empty hidden folder that becomes ``out`` when the block ends well: whole or not at all, and durably.
+
+    After an exception nothing remains of it and ``out`` is as it was. What a killed process left is removed, or put
+    back where the kill came between the two renames of a replacement, when the same folder is staged again.
 
     Parameters
     ----------
-    doing : str
-        What the block does, as in "warping s01/talk".
+    out : Path
+    replace : bool
+        Whether a folder ``out`` that exists is replaced as a whole; it keeps its name until the new one is complete.
+        Otherwise it stays, with all that it holds besides: the new entries are moved in one after another, each whole,
+        in falling order of their names, so that "warp.npz" is there before the "verdict.json" that tells of it.
 
     Raises
     ------
+    InputError
+        If ``out`` is a file.
     StorageError
+        If no folder can be made there, or a file is in the way of a folder or a folder in the way of a file.
     """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        refusal = error
-    else:
-        return
-    with storage_errors(doing):
-        raise refusal
-    raise StorageError(f"{doing} failed: {refusal}")  # unreachable; tells the type checker so
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file", "a folder or a new name", "Choose another --out")
+    out = out.resolve()
+    stays = out.is_dir() and not replace
+    room = out if stays else out.parent
+    former = room / f".{out.name}{_TEMPORARY}former"
+    staging = room / f".{out.name}{_suffix()}"
+    with ExitStack() as stack:
+        # Whatever stands in the way here (a file among the parents, a folder nobody can write) is the caller's choice.
+        with storage_errors(f"making the folder {out}"):
+            make_folders(room)
+            _put_back(former, out)
+            _remove_left_overs(room, f".{out.name}{_TEMPORARY}")
+            staging.mkdir()
+            stack.callback(_clear, staging, former, out)
+            stack.enter_context(_held(staging))
+        yield staging
+        with storage_errors(f"writing {out}"):
+            fsync_all(Path(folder) / name for folder, _, names in os.walk(staging) for name in (*names, "."))
+            if stays:
+                _move_in(staging, out)
+            else:
+                if replace and out.exists():
+                    # A folder cannot be replaced in one step: the old one first gets a name that readers pass over.
+                    os.replace(out, former)
+                os.replace(staging, out)
+            fsync_folder(room)
+
+
+def _put_back(former: Path, out: Path) -> None:
+    if former.exists() and not out.exists():
+        os.replace(former, out)
+
+
+def _clear(staging: Path, former: Path, out: Path) -> None:
+    _put_back(former, out)
+    for folder in (staging, former):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left_overs(room: Path, prefix: str) -> None:
+    """Remove the hidden folders of processes that are dead; a living one holds a lock on its own."""
+    for path in list(room.iterdir()):
+        if path.name.startswith(prefix) and path.is_dir():
+            with suppress(FileNotFoundError), _held(path) as ours:
+                if ours:
+                    shutil.rmtree(path)
+
+
+def _move_in(staging: Path, out: Path) -> None:
+    entries = sorted(staging.iterdir(), reverse=True)
+    for place in (out / path.name for path in entries):
+        if place.is_dir() or (place.exists() and (staging / place.name).is_dir()):
+            code = errno.EISDIR if place.is_dir() else errno.EEXIST
+            raise OSError(code, os.strerror(code), str(place))
+    for path in entries:
+        os.replace(path, out / path.name)
 
 
 @contextmanager
-def build_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a build folder.
+def folder_lock(path: Path, busy: Callable[[str], CanonfaceError]) -> Iterator[None]:
+    """Keep other processes out of a folder.
 
-    The kernel drops the lock when the process ends, however it ends, so a killed build never blocks the next.
+    The kernel drops the lock when the process ends, however it ends, so a killed one never blocks the next.
 
     Parameters
     ----------
     path : Path
-        The lock file; made if missing, left in place afterwards.
+        The folder itself; or a file in it, made if missing and left in place, that says which process holds the lock.
+    busy : function of str
+        Returns the error to raise if another process holds the lock, given its process id, "unknown" for a folder.
 
     Raises
     ------
+    CanonfaceError
+        What ``busy`` returns.
     StorageError
-        If another process holds it (its process id is in the message), or the folder cannot be written.
+        If the folder cannot be opened or written.
     """
-    import fcntl
-
-    with storage_errors(f"locking {path.parent}"):
-        make_folders(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with storage_errors(f"locking {path}"):
+        if path.is_dir():
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        else:
+            make_folders(path.parent)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise StorageError(
-                f"another build is working in {path.parent} (process {holder})",
-                "one build at a time in one folder",
-                "Wait until it ends, stop it, or choose another --out",
-            ) from None
-        with storage_errors(f"locking {path.parent}"):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        if _lock(descriptor) is False:
+            holder = "" if path.is_dir() else os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            raise busy(holder or "unknown")
+        if not path.is_dir():
+            with storage_errors(f"locking {path}"):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a lock on a folder, if there is nobody else who does; yield whether it is ours now."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield _lock(descriptor) is True
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Take the lock on an open file or folder; False if another process has it, None if nobody can."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have no locks of folders
+        return None
+    return True
+
+
+def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]], *, compress: bool = True) -> bytes:
+    """Return an ``.npz`` whose bytes depend on the arrays only (fixed dates, order as given)."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    # numpy.savez stamps no time today, but does not promise so: the archive is written by hand to keep its bytes fixed.
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", _ZIP_EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+            info.file_size = content.tell()
+            # Stored members have always had the long header, as numpy writes it; digests of warps hold it fixed.
+            with archive.open(info, "w", force_zip64=not compress) as member:
+                member.write(content.getbuffer())
+    return buffer.getvalue()
+
+
+def read_npz(path: Path, names: Iterable[str] | None = None, *, expected: str, fix: str) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays of an ``.npz`` file, all or those named; nothing in it is unpickled.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or broken, or lacks one of the arrays.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in (archive.files if names is None else names)}
+    except Exception as error:  # numpy and zipfile raise many kinds on broken or other files
+        raise InputError(f"{path} cannot be read ({error})", expected, fix) from None
+
+
+def json_ready(content: Any) -> Any:
+    """Return data as JSON has it: NaN and infinities become null, tuples lists, NumPy numbers plain ones."""
+    if isinstance(content, Mapping):
+        return {str(key): json_ready(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [json_ready(value) for value in content]
+    if hasattr(content, "tolist"):
+        return json_ready(content.tolist())
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content

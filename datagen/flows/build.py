@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from datagen.common.files import atomic_write_bytes, build_lock
+from datagen.common.files import atomic_write_bytes
 from datagen.common.progress import StageProgress
-from datagen.flows.build_folder import check_folder, check_room
+from datagen.flows.build_folder import build_lock, check_folder, check_room
 from datagen.flows.planning import BuildPlan, chunks, head_root, plan_build
 from datagen.flows.runners.prefect import prefect_session, require_api_for_dask, run_as_flow
 from datagen.flows.runners.serial import Result, RunnerConfig, SerialRunner, StageRunner, Task
@@ -97,7 +97,7 @@ def build(
     plan = plan_build(manifest)
     layout = BuildLayout(out.resolve())
     check_folder(layout, manifest, replace=replace)
-    with build_lock(layout.lock):
+    with build_lock(layout):
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
         if not same_recipe:

@@ -1,15 +1,16 @@
-"""Whether a folder may be built in: one that is empty, or this build's own."""
+"""Whether a folder may be built in: one that is empty, or this build's own, and by one process at a time."""
 
 from __future__ import annotations
 
 import json
 import os
 import uuid
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from datagen.common.errors import StorageError
-from datagen.common.files import is_temporary, make_folders, storage_errors
+from datagen.common.files import folder_lock, is_temporary, make_folders, storage_errors
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 
@@ -72,6 +73,25 @@ def check_room(root: Path) -> None:
                 os.fsync(file.fileno())
         finally:
             probe.unlink(missing_ok=True)
+
+
+def build_lock(layout: BuildLayout) -> AbstractContextManager[None]:
+    """Hold a build folder against other builds; its lock file says which process does.
+
+    Raises
+    ------
+    StorageError
+        If another process holds it (its process id is in the message), or the folder cannot be written.
+    """
+
+    def busy(holder: str) -> StorageError:
+        return StorageError(
+            f"another build is working in {layout.root} (process {holder})",
+            "one build at a time in one folder",
+            "Wait until it ends, stop it, or choose another --out",
+        )
+
+    return folder_lock(layout.lock, busy)
 
 
 def _refuse_foreign(layout: BuildLayout) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import DatasetError
-from datagen.common.files import disk_refusals
-from datagen.shards import SPLITS, Dataset, atomic_write_bytes, open_dataset
+from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, storage_errors
+from datagen.shards import SPLITS, Dataset, open_dataset
 from datagen.shards.plan import canonical_json
 from datagen.shards.schema import CANONICAL_LEVELS, CONFIDENCE_LEVELS, NORMAL_LEVELS, VERDICTS
 
@@ -72,7 +72,7 @@ def export_webdataset(
     head = {"dataset": dataset.uuid, "export_version": EXPORT_VERSION, "samples_per_tar": samples_per_tar}
     plans = list(_plans(dataset, samples_per_tar))
     tars = {}
-    with disk_refusals(f"exporting to {out}"):
+    with storage_errors(f"exporting to {out}", only=DISK_ERRORS):
         _claim(out, head)
         for plan in plans:
             path = out / plan.name
@@ -151,7 +151,7 @@ def _members(dataset: Dataset, split: str, i: int) -> tuple[str, dict[str, bytes
         "verdict": VERDICTS[int(part.raw("verdict", i, i + 1)[0])],
     }
     members = {f"{name}.png": _png(stored[name]) for name in _PNG}
-    members["maps.npz"] = _npz({name: stored[name] for name in _NPZ})
+    members["maps.npz"] = npz_bytes({name: stored[name] for name in _NPZ})
     members["meta.json"] = _json(meta)
     # The number alone: names of subjects may hold dots, which end a key.
     return f"{split}-{i:08d}", members
@@ -163,12 +163,6 @@ def _png(values: npt.NDArray[Any]) -> bytes:
     picture = np.moveaxis(values, 0, -1) if values.ndim == 3 else values
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=PNG_LEVEL)
-    return buffer.getvalue()
-
-
-def _npz(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from datagen.common.errors import InputError
-from datagen.common.files import atomic_write_bytes, disk_refusals
+from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, staged_folder, storage_errors
 from datagen.flows.framing import framing_points
-from datagen.flows.one_scan import PICTURE_PX, chosen_cameras, staged_folder
+from datagen.flows.one_scan import PICTURE_PX, chosen_cameras
 from datagen.flows.stages.render import surface_of
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
@@ -101,7 +100,7 @@ def flow_of_pair(
     renderer = make_renderer(backend)
     surfaces = surface_of(warps[0]), surface_of(warps[1])
     chosen = chosen_cameras(cameras, names)
-    with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
+    with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
         for camera in chosen:
             pair = (camera, camera) if crop is None else crop.cameras(camera, warps)
             flow = view_flow(*surfaces, pair, warps[0].space.half_extent, renderer)
@@ -111,15 +110,13 @@ def flow_of_pair(
 
 
 def _flow_bytes(flow: Flow, cameras: tuple[Camera, Camera]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        allow_pickle=False,
-        scene_flow=flow.scene,
-        optical_flow=flow.optical,
-        matched=flow.matched,
-        visible=flow.visible,
-        intrinsics=np.stack([camera.K for camera in cameras]),
-        world_to_camera=np.stack([camera.world_to_camera for camera in cameras]),
+    return npz_bytes(
+        {
+            "scene_flow": flow.scene,
+            "optical_flow": flow.optical,
+            "matched": flow.matched,
+            "visible": flow.visible,
+            "intrinsics": np.stack([camera.K for camera in cameras]),
+            "world_to_camera": np.stack([camera.world_to_camera for camera in cameras]),
+        }
     )
-    return buffer.getvalue()

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from datagen.common.errors import InputError
-from datagen.common.files import atomic_write_bytes, disk_refusals, make_folders, storage_errors
+from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, staged_folder, storage_errors
 from datagen.flows.stages.bridge import store_bridge, stored_bridge
 from datagen.flows.stages.render import surface_of
 from datagen.flows.worker import shared_head
@@ -127,7 +122,7 @@ def warp_scan(
         stored = stored_bridge(out / "bridges", topology, model.template)
         bridge = stored.open(model.template) if stored.finished else build_bridge(topology, model)
     warp = warp_bridged(mesh, model, config, bridge=bridge, registration=start, landmarks=marks)
-    with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
+    with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
         write_warp(folder, warp)
         write_warp_pictures(folder, warp, model.template)
     if topology is not None and bridge is not None and stored is not None and not stored.finished:
@@ -157,7 +152,7 @@ def render_warp(
     warp = read_warp(warp_folder)
     chosen = chosen_cameras(cameras, names)
     maps = render_views(surface_of(warp), chosen, make_renderer(backend), hide_back_faces=True)
-    with disk_refusals(f"writing {out}"), staged_folder(out) as folder:
+    with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
         for camera, view in zip(chosen, maps, strict=True):
             atomic_write_bytes(folder / f"{camera.name}.npz", _maps_bytes(view, camera))
             write_png(folder / f"{camera.name}.png", sample_row(_as_sample(view, camera), tile=PICTURE_PX))
@@ -182,18 +177,8 @@ def chosen_cameras(sequence: Path, names: Sequence[str] | None) -> list[Camera]:
 
 
 def _maps_bytes(view: ViewMaps, camera: Camera) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        allow_pickle=False,
-        intrinsics=camera.K,
-        world_to_camera=camera.world_to_camera,
-        **{
-            name: getattr(view, name)
-            for name in ("depth", "canonical", "normal", "region", "confidence", "mask", "edge")
-        },
-    )
-    return buffer.getvalue()
+    cameras = {"intrinsics": camera.K, "world_to_camera": camera.world_to_camera}
+    return npz_bytes(cameras | {name: getattr(view, name) for name in MAPS})
 
 
 def _as_sample(view: ViewMaps, camera: Camera) -> Sample:
@@ -217,31 +202,3 @@ def _as_sample(view: ViewMaps, camera: Camera) -> Sample:
         frame=0,
         time=0.0,
     )
-
-
-@contextmanager
-def staged_folder(out: Path) -> Iterator[Path]:
-    """Collect files in a hidden folder beside ``out`` and move them in when the block ends well.
-
-    Raises
-    ------
-    InputError
-        If ``out`` is a file.
-    StorageError
-        If no folder can be made there.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file", "a folder or a new name", "Choose another --out")
-    out = out.resolve()
-    staging = out.parent / f".{out.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    # Whatever stands in the way here (a file among the parents, a folder nobody can write) is the caller's choice.
-    with storage_errors(f"making the folder {out}"):
-        make_folders(out.parent)
-        staging.mkdir()
-    try:
-        yield staging
-        make_folders(out)
-        for path in sorted(staging.iterdir()):
-            os.replace(path, out / path.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

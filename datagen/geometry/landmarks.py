@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import LandmarkError
-from datagen.geometry.units import metres_per
+from datagen.geometry.space import metres_per
 
 SCHEME_SIZES = {"ibug68": 68}
 MINIMUM_POINTS = 3

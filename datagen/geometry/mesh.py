@@ -81,24 +81,6 @@ def vertex_normals(vertices: FloatArray, faces: IntArray) -> npt.NDArray[np.floa
     return normalised(normals)
 
 
-def unique_edges(faces: IntArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return undirected edges (E, 2) int64, lower index first, and how many triangles use each, (E,) int64."""
-    f = np.asarray(faces, np.int64)
-    edges = np.sort(np.concatenate([f[:, [0, 1]], f[:, [1, 2]], f[:, [2, 0]]]), axis=1)
-    # One integer per edge sorts many times faster than rows do, and in the same order.
-    n = int(f.max(initial=0)) + 1
-    codes, counts = np.unique(edges[:, 0] * n + edges[:, 1], return_counts=True)
-    return np.stack(np.divmod(codes, n), axis=1), counts
-
-
-def boundary_vertices(faces: IntArray, n_vertices: int) -> npt.NDArray[np.bool_]:
-    """Return (N,) bool, true where a vertex touches an edge used by only one triangle."""
-    mask = np.zeros(n_vertices, bool)
-    edges, counts = unique_edges(faces)
-    mask[edges[counts == 1].ravel()] = True
-    return mask
-
-
 def compact(vertices: FloatArray, faces: IntArray) -> tuple[Mesh, npt.NDArray[np.int64]]:
     """Drop vertices that no face uses; return the mesh and the kept old indices, (M,) int64."""
     kept, inverse = np.unique(np.asarray(faces).ravel(), return_inverse=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from datagen.common.errors import MeshError
 from datagen.geometry.mesh import Mesh, validate_mesh
-from datagen.geometry.units import metres_per
+from datagen.geometry.space import metres_per
 
 SUFFIXES = (".ply", ".obj", ".npz")
 
@@ -25,7 +25,7 @@ def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
         ``.ply`` (ASCII or binary), ``.obj``, or ``.npz`` with ``vertices`` (N, 3) and ``faces`` (F, 3).
         Quads and larger polygons are split into fans.
     unit : str
-        Unit of the file's coordinates, one of :data:`datagen.geometry.units.METRES_PER_UNIT`.
+        Unit of the file's coordinates, one of :data:`datagen.geometry.space.METRES_PER_UNIT`.
     need_faces : bool
         Refuse a file without triangles; otherwise it is read as a point cloud.
 
@@ -62,19 +62,16 @@ def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
     return validate_mesh(Mesh.of(vertices * scale, faces), str(path), need_faces=need_faces)
 
 
-def write_ply(
-    path: Path,
+def ply_bytes(
     mesh: Mesh,
     colours: npt.NDArray[np.uint8] | None = None,
     *,
     precision: Literal["float32", "float64"] = "float64",
-) -> None:
-    """Write a binary little-endian PLY in metres; the same mesh always gives the same bytes.
+) -> bytes:
+    """Return a binary little-endian PLY in metres; the same mesh always gives the same bytes.
 
     Parameters
     ----------
-    path : Path
-        Written to a temporary name in the same folder, then renamed.
     mesh : Mesh
     colours : (N, 3) uint8, optional
         sRGB of each vertex.
@@ -85,21 +82,7 @@ def write_ply(
     ------
     MeshError
         If the colours do not belong to the vertices.
-    datagen.common.errors.StorageError
-        If the disk refuses.
     """
-    from datagen.common.files import atomic_write_bytes
-
-    atomic_write_bytes(path, ply_bytes(mesh, colours, precision=precision))
-
-
-def ply_bytes(
-    mesh: Mesh,
-    colours: npt.NDArray[np.uint8] | None = None,
-    *,
-    precision: Literal["float32", "float64"] = "float64",
-) -> bytes:
-    """Return the file :func:`write_ply` writes."""
     code, name = ("<f4", "float") if precision == "float32" else ("<f8", "double")
     fields: list[Any] = [("xyz", code, 3)]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(mesh.vertices)}"]

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from datagen.geometry.edges import edge_table
+
 
 @dataclass(frozen=True)
 class Subdivision:
@@ -49,15 +51,11 @@ def loop_subdivision(faces: npt.NDArray[np.integer], n_vertices: int, levels: in
 
 
 def _loop_step(faces: npt.NDArray[np.int64], n: int) -> tuple[sp.csr_matrix, npt.NDArray[np.int64]]:
-    # Corner k of a face is opposite to its edge k = (corner k+1, corner k+2).
-    starts, ends, opposite = faces[:, [1, 2, 0]].ravel(), faces[:, [2, 0, 1]].ravel(), faces.ravel()
-    edges, inverse, counts = np.unique(
-        np.sort(np.stack([starts, ends], axis=1), axis=1), axis=0, return_inverse=True, return_counts=True
-    )
-    inverse = inverse.ravel()
+    table = edge_table(faces)
+    edges, inverse, opposite = table.edges, table.sides.ravel(), faces.ravel()
     n_edges = len(edges)
     # A rule for two neighbours does not fit an edge of three: non-manifold edges are treated as creases too.
-    crease = counts != 2
+    crease = table.counts != 2
 
     edge_rows = np.arange(n_edges)
     end_weight = np.where(crease, 0.5, 0.375)

@@ -7,7 +7,6 @@ import io
 import os
 import pickle
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import DependencyError, InputError
+from datagen.common.files import read_npz
 from datagen.heads.base import HeadTemplate
 from datagen.heads.labelling import label_regions
 from datagen.heads.linear import checked_vector
@@ -143,15 +143,14 @@ def read_model(path: Path) -> dict[str, npt.NDArray[Any]]:
     InputError
         If it cannot be read, or an array is missing or of the wrong shape.
     """
-    try:
-        if path.suffix == ".npz":
-            with np.load(path) as archive:
-                content: dict[str, Any] = {key: archive[key] for key in archive.files}
-        else:
+    if path.suffix == ".npz":
+        content: dict[str, Any] = read_npz(path, expected="a FLAME model file", fix="Download it again")
+    else:
+        try:
             with path.open("rb") as stream:
                 content = load_inert(stream, str(path))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({error})", "a FLAME model file", "Download it again") from None
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path} cannot be read ({error})", "a FLAME model file", "Download it again") from None
     missing = [k for k in MODEL_KEYS if not isinstance(content, dict) or k not in content]
     if missing:
         raise InputError(
@@ -202,11 +201,7 @@ def read_landmark_embedding(
                 loaded = load_npy(beside)
                 content = loaded if isinstance(loaded, dict) else {}
             else:
-                try:
-                    with np.load(beside) as archive:
-                        content = {key: archive[key] for key in archive.files}
-                except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                    raise InputError(f"{beside} cannot be read ({error})", "an .npz archive", "Copy it again") from None
+                content = read_npz(beside, expected="an .npz archive", fix="Copy it again")
             break
     for face_key, weight_key in LANDMARK_KEYS:
         if face_key in content and weight_key in content:

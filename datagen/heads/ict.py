@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
+from datagen.common.files import read_npz
 from datagen.heads.base import HeadTemplate
 from datagen.heads.labelling import label_regions
 from datagen.heads.linear import LinearHead
@@ -125,14 +125,8 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
             "the ICT-FaceKit shapes packed in one file",
             f"Put the file at {FILE} under the head's root; docs/heads.md says where it comes from",
         )
-    try:
-        with np.load(path) as archive:
-            missing = [key for key in KEYS if key not in archive.files]
-            data = {key: archive[key] for key in KEYS if key not in missing}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} cannot be read ({error})", "a NumPy .npz archive", "Copy the file again; it seems truncated"
-        ) from None
+    data = read_npz(path, expected="a NumPy .npz archive", fix="Copy the file again; it seems truncated")
+    missing = [key for key in KEYS if key not in data]
     if missing:
         raise InputError(
             f"{path} lacks the arrays {', '.join(missing)}", f"the arrays {', '.join(KEYS)}", "See docs/heads.md"

@@ -1,19 +1,5 @@
-"""The dataset format: Zarr v3 shards with records. Reading needs numpy and zarr only.
+"""The dataset format: Zarr v3 shards with records. Reading needs numpy and zarr only."""
 
-The errors are re-exported for the trainer, which imports nothing else of ``datagen``.
-"""
-
-from datagen.common.errors import (
-    CanonfaceError,
-    CheckpointError,
-    CorruptDatasetError,
-    DatasetError,
-    DependencyError,
-    InputError,
-    ManifestError,
-    StorageError,
-)
-from datagen.common.files import atomic_write_bytes
 from datagen.shards.dataset import Dataset, Split, open_dataset
 from datagen.shards.finish import finalise
 from datagen.shards.index import IndexTables
@@ -23,8 +9,7 @@ from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, SPLITS, Sample
 from datagen.shards.stream.config import StreamConfig
 from datagen.shards.stream.mix import StreamMix, check_same_space
 from datagen.shards.stream.stream import ShardStream, StreamBatch
-from datagen.shards.tools.provenance import sample_provenance
-from datagen.shards.tools.statistics import stats
+from datagen.shards.tools.statistics import sample_provenance, stats
 from datagen.shards.tools.verify import Problem, VerifyReport, verify_dataset
 from datagen.shards.writer import write_unit
 
@@ -33,28 +18,19 @@ __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "SPLITS",
-    "CanonfaceError",
-    "CheckpointError",
-    "CorruptDatasetError",
     "Dataset",
-    "DatasetError",
     "DatasetPlan",
-    "DependencyError",
     "IndexTables",
-    "InputError",
-    "ManifestError",
     "Problem",
     "Sample",
     "ShardRecord",
     "ShardStream",
     "ShardUnit",
     "Split",
-    "StorageError",
     "StreamBatch",
     "StreamConfig",
     "StreamMix",
     "VerifyReport",
-    "atomic_write_bytes",
     "check_same_space",
     "finalise",
     "list_records",

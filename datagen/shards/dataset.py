@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from datagen.common.errors import CanonfaceError, CorruptDatasetError, DatasetError, MissingObjectError
 from datagen.shards import index as _index
-from datagen.shards.access import ChunkReader
-from datagen.shards.chunks import ChunkError
+from datagen.shards.chunks import ChunkError, ChunkReader
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import RECORDS
 from datagen.shards.metadata import ROOT_METADATA, attributes_digest, chunk_path, is_map

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datagen.common.errors import StorageError
 from datagen.common.files import atomic_write_bytes, fsync_folder, is_temporary, make_folders, storage_errors
-from datagen.shards.access import ChunkReader
+from datagen.shards.chunks import ChunkReader
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.index import IndexTables, index_problems
 from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, record_key, unit_files

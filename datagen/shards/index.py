@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import CorruptDatasetError
-from datagen.shards.access import ChunkReader
-from datagen.shards.chunks import ChunkError
+from datagen.shards.chunks import ChunkError, ChunkReader
 from datagen.shards.metadata import chunk_path
 from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units
 from datagen.shards.schema import ARRAYS

@@ -10,6 +10,7 @@ import numpy as np
 
 from datagen.common.arrays import F64
 from datagen.common.errors import InputError
+from datagen.common.files import read_npz
 
 # Groups of ARKit actions that go together; a name without side stands for both sides. Heads lacking a name pass
 # over it. Mouth and brow groups follow one another on two tracks, so that no face smiles and puckers at once.
@@ -118,6 +119,7 @@ def _rotations(vectors: F64) -> F64:
 
 
 MOTION_FILE = Path("arkit_motion") / "motion.npz"
+MOTION_ARRAYS = ("weights", "to_ict", "frame_numbers", "fps", "ict_expression_names")
 # Golden-ratio steps spread the subjects' start times evenly, however many there are.
 START_STEP = 0.6180339887498949
 
@@ -145,19 +147,19 @@ def arkit_curves(root: Path, names: Sequence[str], times_s: F64, subject: int) -
         If the file is missing or is no such recording.
     """
     path = Path(root) / MOTION_FILE
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            weights = archive["weights"] @ archive["to_ict"]
-            recorded = (archive["frame_numbers"] - archive["frame_numbers"][0]) / float(archive["fps"])
-            columns = [plain_name(str(name)) for name in archive["ict_expression_names"]]
-    except FileNotFoundError:
+    if not path.exists():
         raise InputError(
             f"{path} does not exist",
             "the recorded motion",
             "Set source.root to the folder with arkit_motion/, or source.motion to procedural",
-        ) from None
-    except Exception as error:  # numpy and zipfile raise many kinds on broken or other files
-        raise InputError(f"{path} cannot be read ({error!r})", "a recorded ARKit motion", "Copy it again") from None
+        )
+    archive = read_npz(path, MOTION_ARRAYS, expected="a recorded ARKit motion", fix="Copy it again")
+    try:
+        weights = archive["weights"] @ archive["to_ict"]
+        recorded = (archive["frame_numbers"] - archive["frame_numbers"][0]) / float(archive["fps"])
+        columns = [plain_name(str(name)) for name in archive["ict_expression_names"]]
+    except (ValueError, TypeError, IndexError) as error:  # arrays of other shapes or types
+        raise InputError(f"{path} cannot be read ({error})", "a recorded ARKit motion", "Copy it again") from None
     span = float(recorded[-1])
     phase = (np.asarray(times_s) + START_STEP * span * subject * 2) % (2 * span)
     at = np.where(phase <= span, phase, 2 * span - phase)

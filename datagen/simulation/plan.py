@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.common.errors import InputError
-from datagen.common.files import storage_errors
+from datagen.common.files import npz_bytes, staged_folder, storage_errors
 from datagen.manifest import SimulatedSource
 from datagen.simulation.motion import MOTION_FILE
-from datagen.sources.folder_writer import SequenceWriter, is_complete, npz_bytes, open_staging, publish_folder
+from datagen.sources.folder_writer import SequenceWriter, is_complete
 from datagen.sources.frame import SequenceKey
 from datagen.sources.truth import truth_path
 
@@ -98,34 +97,32 @@ def simulate_sequence(plan: SequencePlan, captures_root: Path, truth_root: Path)
     from datagen.simulation.capture import SimulatedCapture
 
     capture = SimulatedCapture(plan.config, plan.seed, plan.subject, head)
-    with storage_errors(f"writing {truth_folder}"):
-        staging = open_staging(truth_folder)
-    try:
-        with SequenceWriter(
+    # The inner folder appears first: a capture that is there has its truth.
+    with (
+        SequenceWriter(
             captures_root,
             plan.key,
             capture.cameras,
             plan.config.fps,
             registration_head=plan.config.head,
             generator={"name": "canonface simulation", "version": SIMULATOR_VERSION, "key": key},
-        ) as writer:
-            for index, frame in enumerate(capture):
-                writer.add(
-                    index,
-                    frame.scan,
-                    registration=frame.registration,
-                    landmarks=frame.landmarks,
-                    images=frame.images,
-                    masks=frame.masks,
-                )
-                with storage_errors(f"writing {truth_folder}"):
-                    name = truth_path(truth_root, plan.key, index).name
-                    (staging / name).write_bytes(npz_bytes({"canonical": frame.truth}))
+        ) as writer,
+        staged_folder(truth_folder, replace=True) as staging,
+    ):
+        for index, frame in enumerate(capture):
+            writer.add(
+                index,
+                frame.scan,
+                registration=frame.registration,
+                landmarks=frame.landmarks,
+                images=frame.images,
+                masks=frame.masks,
+            )
             with storage_errors(f"writing {truth_folder}"):
-                (staging / _KEY_FILE).write_text(key + "\n")
-                publish_folder(staging, truth_folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+                name = truth_path(truth_root, plan.key, index).name
+                (staging / name).write_bytes(npz_bytes({"canonical": frame.truth}))
+        with storage_errors(f"writing {truth_folder}"):
+            (staging / _KEY_FILE).write_text(key + "\n")
 
 
 def _content_key(plan: SequencePlan, template_digest: str) -> str:

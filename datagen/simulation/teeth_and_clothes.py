@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
-from datagen.geometry.mesh import normalised, unique_edges, vertex_normals
+from datagen.geometry.edges import unique_edges
+from datagen.geometry.mesh import normalised, vertex_normals
 from datagen.heads.base import HeadTemplate
 from datagen.heads.parts import components, rigid_align
 from datagen.heads.regions import REGIONS
@@ -16,7 +17,7 @@ from datagen.simulation.photo.shading import Part
 # Mesiodistal widths and crown heights from the middle outwards, millimetres (Wheeler's dental anatomy, rounded).
 UPPER_WIDTHS, UPPER_HEIGHTS = (8.5, 6.7, 7.6, 7.0, 6.8, 10.0), (10.3, 9.0, 9.8, 8.5, 7.6, 7.0)
 LOWER_WIDTHS, LOWER_HEIGHTS = (5.3, 5.8, 6.9, 7.0, 7.1, 11.0), (8.8, 9.2, 10.0, 8.6, 8.0, 7.2)
-STEP_MM, GUM_MM = 0.6, 9.0
+STEP_MM = 0.6
 ARCH_HALF_WIDTH_MM, ARCH_DEPTH_MM = 28.0, 40.0
 # From the line where the lips meet: how far behind, and where the edges of the front teeth lie at rest.
 BEHIND_LIPS_MM, UPPER_EDGE_MM, LOWER_EDGE_MM, OVERJET_MM = 7.5, -2.0, -1.2, 2.4

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from datagen.common.arrays import F64, I32
+from datagen.geometry.edges import edge_table, unique_edges
 
 # A saturated random packing of points at least r apart, thrown along the surface, has about this many points
 # per area r² (measured here).
@@ -49,7 +50,8 @@ def refine(vertices: F64, faces: npt.NDArray[np.integer], longest_m: float, max_
     matrix = sp.identity(len(vertices), format="csr")
     current, v = np.asarray(faces, np.int64), vertices
     for _ in range(max_rounds):
-        edges, inverse, _ = _edges(current, len(v))
+        table = edge_table(current)
+        edges = table.edges
         long = np.linalg.norm(v[edges[:, 0]] - v[edges[:, 1]], axis=1) > longest_m
         if not long.any():
             break
@@ -59,22 +61,11 @@ def refine(vertices: F64, faces: npt.NDArray[np.integer], longest_m: float, max_
         half = sp.csr_matrix((np.full(len(rows), 0.5), (rows, edges[long].ravel())), shape=(int(long.sum()), len(v)))
         matrix = sp.vstack([matrix, half @ matrix]).tocsr()
         v = np.concatenate([v, half @ v])
-        current = _split(current, new_index[inverse].reshape(-1, 3))
-    edges, _, _ = _edges(current, len(v))
+        current = _split(current, new_index[table.sides[:, [2, 0, 1]]])
+    edges, _ = unique_edges(current)
     graph = sp.csr_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(len(v), len(v)))
     graph = (graph + graph.T).tocsr()
     return Refinement(matrix, current.astype(np.int32), graph.indptr.astype(np.int32), graph.indices.astype(np.int32))
-
-
-def _edges(
-    faces: npt.NDArray[np.int64], n_vertices: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return undirected edges (E, 2), the edge of each face side 01, 12, 20 (3 F,), and faces per edge (E,)."""
-    ends = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    # One integer per edge sorts many times faster than rows do.
-    codes = np.minimum(ends[:, 0], ends[:, 1]) * n_vertices + np.maximum(ends[:, 0], ends[:, 1])
-    unique, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
-    return np.stack(np.divmod(unique, n_vertices), axis=1), inverse.ravel(), counts
 
 
 def _split(faces: npt.NDArray[np.int64], middle: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -197,8 +188,8 @@ def _clean(triangles: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     t[flipped] = t[flipped][:, [0, 2, 1]]
     t = t[net != 0]
     for _ in range(10):
-        _, inverse, counts = _edges(t, n)
-        crowded = (counts[inverse] > 2).reshape(-1, 3).any(axis=1)
+        table = edge_table(t)
+        crowded = (table.counts[table.sides] > 2).any(axis=1)
         if not crowded.any():
             break
         t = np.delete(t, np.flatnonzero(crowded)[::2], axis=0)

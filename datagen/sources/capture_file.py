@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from datagen.common.errors import InputError
 from datagen.common.settings import Section, parse
 from datagen.geometry.camera import Camera, validate_camera
-from datagen.geometry.units import metres_per
+from datagen.geometry.space import metres_per
 from datagen.sources.topology import checked_topology_name
 
 CAPTURE_FILE = "capture.json"

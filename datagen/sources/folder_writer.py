@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
-import zipfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
-from datagen.common.files import fsync_folder, make_folders, storage_errors
+from datagen.common.files import npz_bytes, staged_folder, storage_errors
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks, write_landmarks
 from datagen.geometry.mesh import Mesh
@@ -37,7 +35,6 @@ REGISTRATION = "registrations/{frame:06d}.npz"
 LANDMARKS = "landmarks/{frame:06d}.json"
 IMAGES = "images/{camera}/{frame:06d}.png"
 MASKS = "masks/{camera}/{frame:06d}.png"
-ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class SequenceWriter:
@@ -70,7 +67,8 @@ class SequenceWriter:
         generator: Mapping[str, str] | None = None,
     ) -> None:
         self._final = Path(root) / key.subject / key.sequence
-        self._staging = staging_name(self._final)
+        self._exit = ExitStack()
+        self._staging = self._final
         self._cameras, self._fps = cameras, fps
         self._head, self._topology = registration_head, registration_topology
         self._generator = None if generator is None else dict(generator)
@@ -79,8 +77,9 @@ class SequenceWriter:
 
     def __enter__(self) -> Self:
         """Make the staging folder, removing those that killed runs left behind."""
-        with storage_errors(f"writing {self._final}"):
-            open_staging(self._final)
+        self._staging = self._exit.enter_context(staged_folder(self._final, replace=True))
+        # Runs before the folder gets its name.
+        self._exit.push(self._describe)
         return self
 
     def add(
@@ -132,8 +131,10 @@ class SequenceWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Publish the sequence, or remove the staging folder if an error is on its way."""
+        self._exit.__exit__(kind, error, trace)
+
+    def _describe(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            shutil.rmtree(self._staging, ignore_errors=True)
             return
         registration = None
         if "registration" in self._kinds:
@@ -163,40 +164,6 @@ class SequenceWriter:
         )
         with storage_errors(f"writing {self._final}"):
             (self._staging / CAPTURE_FILE).write_bytes(capture_file_bytes(capture))
-            publish_folder(self._staging, self._final)
-
-
-def staging_name(final: Path) -> Path:
-    """Return the hidden folder beside ``final`` in which this process prepares it."""
-    return final.with_name(f".{final.name}.staging-{os.getpid()}")
-
-
-def open_staging(final: Path) -> Path:
-    """Make the staging folder of ``final``, removing those that killed runs left behind."""
-    make_folders(final.parent)
-    for left_over in list(final.parent.iterdir()):
-        if left_over.name.startswith(f".{final.name}.staging-"):
-            shutil.rmtree(left_over)
-    staging = staging_name(final)
-    staging.mkdir()
-    return staging
-
-
-def publish_folder(staging: Path, final: Path) -> None:
-    """Make a staged folder durable and give it its real name, replacing an older one there."""
-    for folder, _, names in os.walk(staging):
-        for name in names:
-            fsync_folder(Path(folder) / name)
-        fsync_folder(Path(folder))
-    if final.exists():
-        # A folder cannot be replaced in one step: the old one first gets a name that readers pass over.
-        old = final.with_name(f".{final.name}.staging-old")
-        os.replace(final, old)
-        os.replace(staging, final)
-        shutil.rmtree(old)
-    else:
-        os.replace(staging, final)
-    fsync_folder(final.parent)
 
 
 def is_complete(root: Path, key: SequenceKey, content_key: str) -> bool:
@@ -206,19 +173,6 @@ def is_complete(root: Path, key: SequenceKey, content_key: str) -> bool:
     except InputError:
         return False
     return (capture.generator or {}).get("key") == content_key
-
-
-def npz_bytes(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
-    """Return a compressed ``.npz`` whose bytes depend on the arrays only (fixed dates, order as given)."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, array in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
-            info = zipfile.ZipInfo(f"{name}.npy", ZIP_EPOCH)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, content.getvalue())
-    return buffer.getvalue()
 
 
 def png_bytes(picture: npt.NDArray[np.uint8] | npt.NDArray[np.bool_]) -> bytes:

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError, LandmarkError
-from datagen.common.files import atomic_write_bytes
-from datagen.geometry.landmarks import Landmarks, declared_unit, landmark_bytes, read_landmarks, validate_landmarks
+from datagen.geometry.landmarks import Landmarks, declared_unit, read_landmarks, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh
-from datagen.geometry.mesh_io import ply_bytes, read_mesh
+from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.base import HeadTemplate
 from datagen.heads.registry import HEAD_NAMES
 
@@ -131,20 +130,6 @@ def read_topology(name: str, mesh: Path, landmarks: Path) -> Topology:
             "Mark them on this very mesh; the landmark file's unit is taken for the mesh too",
         )
     return Topology(name, neutral.vertices, neutral.faces, marks)
-
-
-def write_topology(root: Path, topology: Topology) -> None:
-    """Write a topology where captures under ``root`` find it, in metres: neutral mesh and landmarks, each atomically.
-
-    Raises
-    ------
-    datagen.common.errors.StorageError
-        If the disk refuses.
-    """
-    folder = root / FOLDER
-    mesh = Mesh.of(topology.vertices, topology.faces)
-    atomic_write_bytes(folder / f"{topology.name}.ply", ply_bytes(mesh, precision="float64"))
-    atomic_write_bytes(folder / f"{topology.name}.json", landmark_bytes(topology.landmarks))
 
 
 def _surface_samples(mesh: Mesh) -> npt.NDArray[np.float64]:

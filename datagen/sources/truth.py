@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
+from datagen.common.files import read_npz
 from datagen.sources.frame import SequenceKey
 
 
@@ -36,9 +37,5 @@ def read_truth(truth_root: Path, key: SequenceKey, frame: int) -> npt.NDArray[np
             "a simulated capture with its truth folder",
             "Only simulated captures have truth; check truth_root",
         )
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            canonical = np.asarray(archive["canonical"], np.float32)
-    except Exception as error:  # zip and numpy raise many kinds on broken bytes
-        raise InputError(f"truth file {path} cannot be read ({error})", "a complete npz", "Simulate it again") from None
-    return canonical
+    arrays = read_npz(path, ("canonical",), expected="a complete npz", fix="Simulate it again")
+    return np.asarray(arrays["canonical"], np.float32)

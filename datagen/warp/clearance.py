@@ -12,7 +12,8 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import dijkstra
 
 from datagen.common.arrays import F64
-from datagen.geometry.mesh import normalised, unique_edges
+from datagen.geometry.edges import unique_edges
+from datagen.geometry.mesh import normalised
 from datagen.heads.regions import mask_of
 
 # Rays start this far off the surface, so that they do not hit the triangle they leave.

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from datagen.common.arrays import F64
-from datagen.geometry.mesh import unique_edges
+from datagen.geometry.edges import unique_edges
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import INTERIOR_REGIONS, mask_of
 from datagen.warp.similarity import fit_similarity

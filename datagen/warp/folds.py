@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 from datagen.common.arrays import F64, Bools
-from datagen.geometry.mesh import unique_edges
+from datagen.geometry.edges import unique_edges
 from datagen.heads.regions import REGIONS, mask_of
 from datagen.warp.surface import Surface
 

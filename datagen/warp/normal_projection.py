@@ -34,19 +34,6 @@ class Feet:
     exact: npt.NDArray[np.bool_]
 
 
-def face_neighbours(faces: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Return (F, 3) the face across the edge opposite to each corner; -1 unless exactly two faces share it."""
-    f = np.asarray(faces, np.int64)
-    edges = np.sort(np.stack([f[:, [1, 2]], f[:, [2, 0]], f[:, [0, 1]]], axis=1).reshape(-1, 2), axis=1)
-    key = edges[:, 0] * (int(f.max()) + 1) + edges[:, 1]
-    order = np.argsort(key, kind="stable")
-    _, first, counts = np.unique(key[order], return_index=True, return_counts=True)
-    one, other = order[first[counts == 2]], order[first[counts == 2] + 1]
-    across = np.full(len(key), -1, np.int64)
-    across[one], across[other] = other // 3, one // 3
-    return across.reshape(-1, 3)
-
-
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _newton(point, v, n, bary, height):  # type: ignore[no-untyped-def]
     """Solve ``Σ bᵢ (vᵢ + h nᵢ) = point`` in one triangle's extension; return (b₀, b₁, b₂, h, solved)."""
@@ -192,7 +179,7 @@ def phong_feet(
     vertices, normals : (N, 3) float64
     faces : (F, 3) integer
     neighbours : (F, 3) int64
-        From :func:`face_neighbours`.
+        From :func:`datagen.geometry.edges.face_neighbours`.
     """
     found = _walk(
         np.ascontiguousarray(points, np.float64),

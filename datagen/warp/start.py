@@ -6,8 +6,9 @@ import numpy as np
 
 from datagen.common.arrays import F64
 from datagen.common.errors import WarpError
+from datagen.geometry.edges import unique_edges
 from datagen.geometry.landmarks import Landmarks
-from datagen.geometry.mesh import Mesh, face_cross, unique_edges, vertex_normals
+from datagen.geometry.mesh import Mesh, face_cross, vertex_normals
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from datagen.common.errors import InputError
-from datagen.common.files import atomic_write_bytes
+from datagen.common.files import atomic_write_bytes, npz_bytes, read_npz
 from datagen.geometry.space import CanonicalSpace
 from datagen.heads.base import HeadTemplate
-from datagen.sources.folder_writer import npz_bytes
 from datagen.warp.bridge import Bridge
 from datagen.warp.personal import SequencePrior
 from datagen.warp.result import Verdict, Warp
@@ -37,13 +33,7 @@ def warp_bytes(warp: Warp) -> bytes:
     arrays["centre"] = np.array(warp.space.centre)
     arrays["half_extent"] = np.array(warp.space.half_extent)
     arrays["space"] = np.frombuffer(json.dumps(warp.space.to_attrs(), sort_keys=True).encode(), np.uint8)
-    buffer = io.BytesIO()
-    # numpy.savez stamps no time today, but does not promise so: the archive is written by hand to keep its bytes fixed.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
+    return npz_bytes(arrays, compress=False)
 
 
 def verdict_bytes(verdict: Verdict) -> bytes:
@@ -90,13 +80,12 @@ def read_warp(folder: Path) -> Warp:
         If a file is missing or broken.
     """
     path = folder / "warp.npz"
+    arrays = read_npz(path, (*ARRAYS, "space"), expected="a warp", fix="Warp the frame again")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays: dict[str, npt.NDArray[np.generic]] = {name: archive[name] for name in (*ARRAYS, "space")}
         space = CanonicalSpace.from_attrs(json.loads(arrays.pop("space").tobytes()))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a warp", "Warp the frame again") from None
-    return Warp(**arrays, space=space, verdict=read_verdict(folder))  # type: ignore[arg-type]
+    return Warp(**arrays, space=space, verdict=read_verdict(folder))
 
 
 PERSON_FILE = "person.npz"
@@ -137,17 +126,17 @@ def read_prior(folder: Path, template: HeadTemplate | None = None) -> SequencePr
         If the file is missing or broken, or the person is in another topology.
     """
     path = folder / PERSON_FILE
+    fix = "Remove its folder and build again"
+    neutral, frames, head = read_npz(path, ("neutral", "frames", "head"), expected="a person", fix=fix).values()
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            neutral, frames, head = (archive[name] for name in ("neutral", "frames", "head"))
         prior = SequencePrior(head.tobytes().decode(), neutral, tuple(int(frame) for frame in frames))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({error})", "a person", "Remove its folder and build again") from None
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read ({error})", "a person", fix) from None
     if template is not None and (prior.head, neutral.shape) != (template.name, template.vertices.shape):
         raise InputError(
             f"the person {path} is in the topology of {prior.head!r} ({len(neutral)} vertices)",
             f"{template.name!r} with {len(template.vertices)} vertices",
-            "Remove its folder and build again",
+            fix,
         )
     return prior
 
@@ -187,14 +176,9 @@ def read_bridge(folder: Path, template: HeadTemplate) -> Bridge:
         If a file is missing or broken, or the bridge leads to another template.
     """
     path = folder / BRIDGE_FILE
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in (*BRIDGE_ARRAYS, *_TEXTS)}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({error})", "a bridge", "Remove its folder and build again") from None
+    fix = "Remove its folder and build again"
+    arrays = read_npz(path, (*BRIDGE_ARRAYS, *_TEXTS), expected="a bridge", fix=fix)
     source, source_digest, template_digest = (arrays.pop(name).tobytes().decode() for name in _TEXTS)
     if template_digest != template.digest:
-        raise InputError(
-            f"the bridge {path} leads to another template", f"{template.name!r}", "Remove its folder and build again"
-        )
+        raise InputError(f"the bridge {path} leads to another template", f"{template.name!r}", fix)
     return Bridge(template=template, source=source, source_digest=source_digest, verdict=read_verdict(folder), **arrays)

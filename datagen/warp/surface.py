@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.geometry.mesh import boundary_vertices, vertex_normals
+from datagen.geometry.edges import boundary_vertices
+from datagen.geometry.mesh import vertex_normals
 
 
 @dataclass(frozen=True)

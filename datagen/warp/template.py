@@ -15,7 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import SuperLU, splu
 from scipy.spatial import cKDTree
 
-from datagen.geometry.mesh import boundary_vertices, unique_edges, vertex_normals
+from datagen.geometry.edges import boundary_vertices, unique_edges
+from datagen.geometry.mesh import vertex_normals
 from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import INTERIOR_REGIONS, mask_of

@@ -9,9 +9,10 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from datagen.common.arrays import F64
+from datagen.geometry.edges import face_neighbours
 from datagen.geometry.mesh import face_cross, normalised
 from datagen.warp.clearance import local_feature_size
-from datagen.warp.normal_projection import face_neighbours, phong_feet
+from datagen.warp.normal_projection import phong_feet
 from datagen.warp.surface import Surface, SurfacePoints
 from datagen.warp.template import WarpTemplate, once_per_template
 

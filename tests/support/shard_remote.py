@@ -8,7 +8,6 @@ from pathlib import Path
 
 from datagen.common.errors import StorageError
 from datagen.shards import Dataset, open_dataset
-from datagen.shards.access import Patience
 from datagen.shards.store import LocalStore
 
 
@@ -57,7 +56,6 @@ def remote(root: Path, **trouble: float) -> tuple[Dataset, Remote]:
     """A dataset in a store that misbehaves from now on."""
     store = Remote(root)
     opened = Dataset(store, open_dataset(root).attrs)
-    opened.reader.patience = Patience(retries=2, wait_s=0.001)
     for name, value in trouble.items():
         setattr(store, name, value)
     return opened, store

@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datagen.shards import ARRAYS, Dataset, InputError
+from datagen.common.errors import InputError
+from datagen.shards import ARRAYS, Dataset
 from datagen.shards.store import LocalStore
 from tests.support.trainer_scene import build_scene, render
 from trainer.config import DataConfig

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datagen.shards import CheckpointError, InputError
+from datagen.common.errors import CheckpointError, InputError
 from tests.support.trainer_scene import build_scene
 from trainer.cli import main
 from trainer.config import load_config

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from datagen.shards import DependencyError, InputError
+from datagen.common.errors import DependencyError, InputError
 from tests.support.trainer_scene import build_scene
 from trainer.config import FitConfig, load_config
 from trainer.depth_unit import DepthUnit

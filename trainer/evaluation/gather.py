@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
+from datagen.common.files import json_ready
 from trainer.evaluation.canonical import CanonicalMetrics, canonical_errors_mm, in_region
 from trainer.evaluation.confidence import ConfidenceMetrics
 from trainer.evaluation.correspondence import (
@@ -33,6 +34,31 @@ from trainer.evaluation.tracking import MAX_WINDOW, MotionErrors, TrackingErrors
 _SURFACE = 0.5
 MEAN_MAP = "mean_map_"
 FLOW = "flow_"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation found.
+
+    Attributes
+    ----------
+    split : str
+    samples, step : int
+    figures : dict
+        One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
+    curves : dict
+        SSME over windows, PCK, risk–coverage and calibration.
+    """
+
+    split: str
+    samples: int
+    step: int | None
+    figures: dict[str, Any]
+    curves: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the curves, with null for figures nothing was measured for."""
+        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": json_ready(self.figures)}
 
 
 class MapFigures:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datagen.shards import StorageError, atomic_write_bytes
+from datagen.common.errors import StorageError
+from datagen.common.files import atomic_write_bytes
 from trainer.evaluation import charts, tables
 from trainer.evaluation.showcase import Showcase
 from trainer.pictures import write_grid, write_learning_curve
 from trainer.run.state import read_log
 
 if TYPE_CHECKING:
-    from trainer.evaluate import Result
+    from trainer.evaluation.gather import Result
 
 PAGE = "index.html"
 

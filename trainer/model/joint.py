@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from datagen.shards import InputError
+from datagen.common.errors import InputError
 from trainer.config import TrainConfig
 from trainer.depth_unit import DepthUnit
 from trainer.model.backbone import ClipBackbone

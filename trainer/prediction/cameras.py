@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import InputError
+from datagen.common.errors import InputError
 from trainer.prediction.frames import Box, Region, SourceFrame, into_square, out_of_square
 
 FORMAT = "canonface-cameras"

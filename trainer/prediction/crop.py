@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from datagen.shards import InputError
+from datagen.common.errors import InputError
 from trainer.prediction.foreground import MaskFolder
 from trainer.prediction.frames import Region
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datagen.shards import InputError, open_dataset
+from datagen.common.errors import InputError
+from datagen.shards import open_dataset
 from trainer.evaluate import check_fit
 from trainer.inference import split_clips
 from trainer.prediction.frames import SourceFrame

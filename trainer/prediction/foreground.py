@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import InputError
+from datagen.common.errors import InputError
 from trainer.prediction.frames import IMAGE_SUFFIXES, Region, SourceFrame, natural_key, open_mask, read_mask
 from trainer.prediction.windows import FrameMaps
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import InputError
+from datagen.common.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import CheckpointError
+from datagen.common.errors import CheckpointError
 from trainer.prediction.frames import SourceFrame
 from trainer.prediction.windows import FrameMaps
 

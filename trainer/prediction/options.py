@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datagen.shards import InputError
+from datagen.common.errors import InputError
 from trainer.prediction.foreground import Rule
 from trainer.prediction.tracks import TrackConfig
 from trainer.prediction.windows import Drift

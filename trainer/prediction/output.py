@@ -1,15 +1,13 @@
-"""A folder that appears whole or not at all."""
+"""Where a prediction goes: a folder of its own that appears whole or not at all."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from datagen.shards import CanonfaceError, InputError, StorageError
+from datagen.common.errors import InputError
+from datagen.common.files import staged_folder, storage_errors
 
 MARKER = "prediction.json"
 _FORMER = {"strip.png", "raw_predictions.npz"}  # what predictions held before they had a marker
@@ -36,8 +34,8 @@ def check_target(out: Path) -> None:
 
 
 @contextmanager
-def staged_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``out`` that takes its place at the end; nothing remains of it after an error.
+def prediction_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``out`` at the end; nothing remains of it after an error.
 
     Raises
     ------
@@ -46,27 +44,7 @@ def staged_folder(out: Path) -> Iterator[Path]:
     StorageError
         If the disk is full or refuses.
     """
-    out = out.absolute()
     check_target(out)
-    name = f".{out.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    staging, old = out.with_name(name), out.with_name(f"{name}.old")
-    try:
-        staging.mkdir(parents=True)
+    with storage_errors(f"writing {out}"), staged_folder(out, replace=True) as staging:
         yield staging
         check_target(out)  # hours may have passed
-        if out.exists():
-            os.replace(out, old)
-        os.replace(staging, out)
-    except CanonfaceError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{out} cannot be written: {error.strerror or error}",
-            "a writable folder with space",
-            "Free space, or choose another --out",
-        ) from None
-    finally:
-        if not out.exists() and old.exists():
-            os.replace(old, out)
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

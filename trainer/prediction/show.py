@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer.evaluation.depth import MM_PER_M
 from trainer.pictures import Panel, masked, write_grid
 from trainer.prediction.cameras import FrameCamera
 from trainer.prediction.films import Films
@@ -22,7 +23,6 @@ from trainer.prediction.writers import MapPictures, PointClouds, TrackArrays, Wr
 from trainer.progress import Progress
 
 _STRIP_ROWS = 12
-_MM_PER_M = 1000.0
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _strip_row(shown: Shown) -> list[Panel]:
     unused = Ranges((0.0, 1.0), (0.0, 1.0))
     return [
         Panel(panel(frame, "image", unused)[box], "image"),
-        Panel(masked(frame.depth[box] * _MM_PER_M, valid), "depth", "mm", None, "viridis_r"),
+        Panel(masked(frame.depth[box] * MM_PER_M, valid), "depth", "mm", None, "viridis_r"),
         Panel(normal_colours(frame.normal[(slice(None), *box)]), "normal"),
         Panel(panel(frame, "canonical", unused)[box], "canonical"),
         Panel(masked(confidence, valid), "confidence", "log c", None, "magma"),

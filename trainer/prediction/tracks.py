@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.evaluation.cameras import unproject
+from trainer.evaluation.depth import MM_PER_M
 from trainer.prediction.store import PredictedFrame
 
 NEIGHBOURS = 25
@@ -143,7 +144,7 @@ class Tracker:
         self, first: PredictedFrame, half_extent_m: float, confidence_lambda: float, config: TrackConfig
     ) -> None:
         self._config = config
-        self._mm = half_extent_m * 1000
+        self._mm = half_extent_m * MM_PER_M
         self._lambda = confidence_lambda
         self._first = _Pixels.of(first)
         chosen = _spread(self._first, config.count, np.random.default_rng(config.seed))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import DependencyError, InputError, StorageError
+from datagen.common.errors import DependencyError, InputError, StorageError
 from trainer.prediction.frames import Crop, SourceFrame, fit_square
 
 if TYPE_CHECKING:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from datagen.shards import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
+from datagen.common.errors import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
+from datagen.common.files import atomic_write
 from trainer.config import TrainConfig, parse_config
 from trainer.depth_unit import DepthUnit
 from trainer.run.state import BEST, LAST, STATE, RunState
@@ -42,25 +41,13 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """
     import torch
 
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its file writer
+        atomic_write(path, lambda file: torch.save(whole, file))
+    except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its file writer
         raise StorageError(
-            f"checkpoint {path} cannot be written: {error}", "a writable folder with space", "Free space, then resume"
+            f"writing {path} failed: {error}", "a writable folder with space", "Free space, then resume"
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 
-from datagen.common.files import is_temporary, make_folders, storage_errors
-from datagen.shards import InputError
+from datagen.common.errors import InputError
+from datagen.common.files import folder_lock, is_temporary, make_folders, storage_errors
 
 
 @contextmanager
@@ -41,27 +39,20 @@ def own_folder(run: Path, *, leads: bool = True) -> Iterator[None]:
     with storage_errors(f"opening the run's folder {run}"):
         made = list(takewhile(lambda folder: not folder.exists(), (run, *run.parents)))
         make_folders(run)
-        folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _lock(folder, run)
-        with storage_errors(f"clearing the run's folder {run}"):
-            for path in run.iterdir():
-                if is_temporary(path.name):
-                    path.unlink(missing_ok=True)
-        yield
-    finally:
-        with suppress(OSError):  # not empty: something was written
-            for empty in made:
-                empty.rmdir()
-        os.close(folder)
+    with folder_lock(run, lambda _: _busy(run)):
+        try:
+            with storage_errors(f"clearing the run's folder {run}"):
+                for path in run.iterdir():
+                    if is_temporary(path.name) and path.is_file():
+                        path.unlink(missing_ok=True)
+            yield
+        finally:
+            with suppress(OSError):  # not empty: something was written
+                for empty in made:
+                    empty.rmdir()
 
 
-def _lock(folder: int, run: Path) -> None:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"another process is fitting in {run}", "one at a time", "Wait until it ends, or choose another --out"
-        ) from None
-    except OSError:
-        return  # some network file systems have no locks of folders
+def _busy(run: Path) -> InputError:
+    return InputError(
+        f"another process is fitting in {run}", "one at a time", "Wait until it ends, or choose another --out"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from datagen.shards import DependencyError
+from datagen.common.errors import DependencyError
 from trainer.config import TrainConfig
 from trainer.run.state import RunLog
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
-from datagen.shards import InputError, Split
+from datagen.common.errors import InputError
+from datagen.shards import Split
 from trainer.data import Batch, describe_sample
 from trainer.model.joint import Prediction
 

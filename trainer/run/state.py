@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from datagen.shards import CheckpointError, ManifestError, StorageError, atomic_write_bytes
+from datagen.common.errors import CheckpointError, ManifestError, StorageError
+from datagen.common.files import atomic_write_bytes, json_ready
 from trainer.config import TrainConfig, changed_keys, parse_config
-from trainer.plain import plain
 
 LAST, BEST, STATE, LOG, CONFIG = "last.pt", "best.pt", "state.json", "log.jsonl", "config.json"
 
@@ -45,7 +45,9 @@ class RunState:
 
     def write(self, run: Path) -> None:
         """Replace the state file of a run folder atomically."""
-        atomic_write_bytes(run / STATE, (json.dumps(plain(asdict(self)), indent=1, sort_keys=True) + "\n").encode())
+        atomic_write_bytes(
+            run / STATE, (json.dumps(json_ready(asdict(self)), indent=1, sort_keys=True) + "\n").encode()
+        )
 
 
 def read_state(run: Path) -> RunState | None:
@@ -119,7 +121,7 @@ class RunLog:
     def write(self, kind: str, step: int, figures: dict[str, Any]) -> None:
         """Append a record."""
         try:
-            self._file.write(json.dumps(plain({"kind": kind, "step": step, **figures})) + "\n")
+            self._file.write(json.dumps(json_ready({"kind": kind, "step": step, **figures})) + "\n")
             self._file.flush()
         except OSError as error:
             raise StorageError(f"{self._file.name} cannot be written: {error}", "space", "Free some, resume") from None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from datagen.shards import StorageError
+from datagen.common.errors import StorageError
 
 TRACE = "trace.json"
 _WARM_STEPS = 5

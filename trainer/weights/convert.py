@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datagen.shards import CheckpointError
+from datagen.common.errors import CheckpointError
 from trainer.config import load_config
 from trainer.run.checkpoint import check_output_file, model_content, save_checkpoint
 from trainer.weights.report import WeightsReport

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import CheckpointError, DependencyError, InputError, StorageError
+from datagen.common.errors import CheckpointError, DependencyError, InputError, StorageError
+from datagen.common.files import staged_folder, storage_errors
 from trainer.run.checkpoint import build_model, check_output_file, checkpoint_file, read_checkpoint
 
 if TYPE_CHECKING:
@@ -115,7 +114,8 @@ def export_model(
     names = _output_names(model, side)
     program = _program(model, names, frames, fewest, side)
     about = _description(content, model, side, names)
-    with _staged_file(out) as staged:
+    with _disk_errors(out), staged_folder(out.parent, replace=False) as folder:
+        staged = folder / out.name
         if kind == "torch":
             # Through memory: torch's own file writer ends the process where the disk is full.
             buffer = io.BytesIO()
@@ -133,11 +133,11 @@ def export_model(
             outputs=names,
             differences=differences,
             seconds=time.monotonic() - started,
-            mib=sum(p.stat().st_size for p in staged.parent.iterdir()) / 2**20,
+            mib=sum(path.stat().st_size for path in folder.iterdir()) / 2**20,
         )
-        if result.passed:
-            for path in sorted(staged.parent.iterdir(), reverse=True):  # the data before the file that names it
-                path.replace(out.with_name(path.name))
+        if not result.passed:
+            for path in list(folder.iterdir()):
+                path.unlink()
     return result
 
 
@@ -287,20 +287,16 @@ def _check_onnx() -> None:
 
 
 @contextmanager
-def _staged_file(out: Path) -> Iterator[Path]:
-    """Yield a path of the same name in a temporary folder beside it; errors of the disk become ours."""
-    folder: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        yield folder / out.name
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its file writer
-        raise StorageError(
-            f"{out} cannot be written: {error}", "a writable folder with space", "Free space, or choose another --out"
-        ) from None
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+def _disk_errors(out: Path) -> Iterator[None]:
+    with storage_errors(f"writing {out}"):
+        try:
+            yield
+        except RuntimeError as error:  # how torch reports a full disk
+            raise StorageError(
+                f"writing {out} failed: {error}",
+                "a writable folder with space",
+                "Free space, or choose another --out",
+            ) from None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from datagen.shards import CheckpointError
+from datagen.common.errors import CheckpointError
 from trainer.model.backbone import resize_positions
 from trainer.model.config import WeightsConfig
 from trainer.model.joint import JointModel

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from datagen.shards import CheckpointError
+from datagen.common.errors import CheckpointError
 from trainer.run.checkpoint import why_unreadable
 
 # In the order they are looked for in a folder or on the hub.

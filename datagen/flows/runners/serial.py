@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
+
+from datagen.common.blas import available_cpus
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 RunnerName = Literal["threads", "dask", "serial"]
-RUNNERS: tuple[RunnerName, ...] = ("threads", "dask", "serial")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RunnerConfig:
         """Tasks at a time."""
         if self.workers is not None:
             return self.workers
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return available_cpus()
 
 
 class StageRunner(Protocol):

@@ -11,7 +11,7 @@ from datagen.audit.bridge_picture import bridge_picture
 from datagen.audit.pictures import write_png
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
-from datagen.common.files import disk_refusals
+from datagen.common.files import DISK_ERRORS, storage_errors
 from datagen.flows.planning import BuildPlan, captures_of, head_root, registration_root
 from datagen.flows.records import FrameRecord, Stored, content_key, digest_files, write_frame_record
 from datagen.flows.worker import prepared_head, shared_head
@@ -128,7 +128,7 @@ def store_bridge(stored: StoredBridge, topology: Topology, bridge: Bridge) -> No
     StorageError
         If the disk refuses.
     """
-    with disk_refusals(f"writing {stored.folder}"):
+    with storage_errors(f"writing {stored.folder}", only=DISK_ERRORS):
         if stored.folder.is_dir():
             (stored.folder / RECORD).unlink(missing_ok=True)
         write_bridge(stored.folder, bridge)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from datagen.common.files import atomic_write_bytes, disk_refusals
+from datagen.common.files import DISK_ERRORS, atomic_write_bytes, storage_errors
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import content_key, read_frame_record
 from datagen.flows.stages.person import learns_person
@@ -26,7 +26,7 @@ def finish_dataset(layout: BuildLayout, shards: ShardPlan) -> VerifyReport:
     StorageError
         If a shard is missing, or the disk refuses.
     """
-    with disk_refusals("finishing the dataset"):
+    with storage_errors("finishing the dataset", only=DISK_ERRORS):
         records = [read_record(LocalStore(layout.dataset), unit) for unit in shards.dataset.units]
         finalise(layout.dataset, shards.dataset, records)
         return verify_dataset(layout.dataset)
@@ -56,9 +56,7 @@ def refresh_report(layout: BuildLayout, plan: BuildPlan) -> Path:
     key = _report_key(layout, plan)
     if index.is_file() and key_file.is_file() and key_file.read_text().strip() == key:
         return index
-    with disk_refusals("writing the report"):
-        for leftover in layout.root.glob("report.tmp-*"):
-            shutil.rmtree(leftover)
+    with storage_errors("writing the report", only=DISK_ERRORS):
         index = write_report(layout.root)
         atomic_write_bytes(key_file, f"{key}\n".encode())
     return index

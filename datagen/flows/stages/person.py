@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError, WarpError
-from datagen.common.files import disk_refusals
+from datagen.common.files import DISK_ERRORS, storage_errors
 from datagen.flows.planning import BuildPlan, PlannedSequence, head_root, open_captures
 from datagen.flows.records import (
     FrameRecord,
@@ -130,7 +130,7 @@ def learn_person(task: PersonTask) -> StoredPerson | None:
         If the disk refuses.
     """
     use_one_blas_thread()
-    with disk_refusals(f"learning the person of {task.name}"):
+    with storage_errors(f"learning the person of {task.name}", only=DISK_ERRORS):
         manifest = task.manifest
         head = prepared_head(manifest.canonical.head, head_root(manifest), manifest.warp.subdivisions)
         source = open_captures(manifest, task.root)

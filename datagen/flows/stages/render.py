@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.blas import use_one_blas_thread
-from datagen.common.files import disk_refusals
+from datagen.common.files import DISK_ERRORS, storage_errors
 from datagen.flows.framing import framing_points
 from datagen.flows.planning import head_root, open_captures
 from datagen.flows.stages.shards import ShardTask, View
@@ -44,7 +44,7 @@ def render_shard(task: ShardTask) -> int:
         If captures or warps changed since the shard was planned.
     """
     use_one_blas_thread()
-    with disk_refusals(f"rendering shard {task.name}"):
+    with storage_errors(f"rendering shard {task.name}", only=DISK_ERRORS):
         root = BuildLayout(task.root).dataset
         if unit_is_complete(root, task.unit, task.content_key):
             return 0

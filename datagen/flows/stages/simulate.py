@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.common.blas import use_one_blas_thread
-from datagen.common.files import disk_refusals
+from datagen.common.files import DISK_ERRORS, storage_errors
 from datagen.flows.worker import shared_head
 from datagen.layout import BuildLayout
 from datagen.simulation.plan import SequencePlan, simulate_sequence
@@ -42,6 +42,6 @@ def simulate(task: SimulateTask) -> None:
     """
     layout = BuildLayout(task.root)
     use_one_blas_thread()
-    with disk_refusals(f"simulating {task.name}"):
+    with storage_errors(f"simulating {task.name}", only=DISK_ERRORS):
         shared_head(task.plan.config.head, task.plan.config.root)
         simulate_sequence(task.plan, layout.captures, layout.truth)

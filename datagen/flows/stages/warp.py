@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
-from datagen.common.files import atomic_write_bytes, disk_refusals
+from datagen.common.files import DISK_ERRORS, atomic_write_bytes, storage_errors
 from datagen.flows.framing import cameras_in_view
 from datagen.flows.planning import PlannedSequence, head_root, open_captures
 from datagen.flows.records import (
@@ -129,7 +129,7 @@ def warp_sequence(task: WarpTask) -> WarpTally:
         If the disk refuses.
     """
     use_one_blas_thread()
-    with disk_refusals(f"warping {task.name}"):
+    with storage_errors(f"warping {task.name}", only=DISK_ERRORS):
         head = prepared_head(task.manifest.canonical.head, head_root(task.manifest), task.manifest.warp.subdivisions)
         layout, source = BuildLayout(task.root), open_captures(task.manifest, task.root)
         keys = FrameKeys(task.manifest, head.template.digest, task.bridge, task.person)

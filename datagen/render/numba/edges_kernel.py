@@ -14,7 +14,6 @@ BEYOND_PX = 1.0 / 64.0
 TILE_BITS = 2
 # Segments of a contour shorter than this share of it are rounding.
 LEAST_SHARE = 1e-9
-# What lies beyond a contour.
 
 
 @jit

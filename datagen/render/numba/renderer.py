@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.blas import available_cpus
 from datagen.geometry.camera import Camera
 from datagen.render.contract import Fragments, SurfaceAttributes, ViewMaps
 from datagen.render.edges import MeshEdges, Projection, pixel_matrix, view_contours
@@ -83,7 +83,7 @@ class NumbaRenderer:
     name = "numba"
 
     def __init__(self, threads: int | None = None) -> None:
-        self._threads = threads or _available_cores()
+        self._threads = threads or available_cpus()
 
     def rasterise(
         self, vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer], cameras: Sequence[Camera]
@@ -280,10 +280,3 @@ def _room(camera: Camera) -> ViewMaps:
 def _padded(size: int) -> int:
     """Round up, so that every map begins at the start of a cache line."""
     return -(-size // CACHE_LINE) * CACHE_LINE
-
-
-def _available_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows
-        return os.cpu_count() or 1

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
-from datagen.common.files import atomic_write_bytes
+from datagen.common.files import atomic_write_bytes, npz_bytes, read_npz
 from datagen.shards.dataset import Split
 from datagen.shards.schema import CONFIDENCE_LEVELS, VERDICTS
 from datagen.shards.stream.config import StreamConfig
@@ -75,17 +74,15 @@ def sample_statistics(split: Split, folder: Path | None = None) -> SampleStatist
         np.array([r[2] for r in rows], np.float32).reshape(len(rows), _LABELS),
     )
     if kept is not None:
-        content = BytesIO()
-        np.savez(content, confidence=result.confidence, coverage=result.coverage, regions=result.regions)
-        atomic_write_bytes(kept, content.getvalue())
+        atomic_write_bytes(kept, npz_bytes(vars(result), compress=False))
     return result
 
 
 def _load(path: Path, samples: int) -> SampleStatistics | None:
+    names = [field.name for field in fields(SampleStatistics)]
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = SampleStatistics(archive["confidence"], archive["coverage"], archive["regions"])
-    except Exception:  # missing, or left damaged: it is made again
+        found = SampleStatistics(**read_npz(path, names, expected="statistics of samples", fix="Remove it"))
+    except InputError:  # missing, or left damaged: it is made again
         return None
     return found if found.regions.shape == (samples, _LABELS) else None
 

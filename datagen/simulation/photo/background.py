@@ -63,11 +63,6 @@ def random_backdrop(rng: np.random.Generator) -> Backdrop:
     )
 
 
-def random_background(height: int, width: int, rng: np.random.Generator) -> F32:
-    """Draw a place and what one camera sees of it, (H, W, 3) float32 linear RGB."""
-    return random_backdrop(rng).view(height, width)
-
-
 @dataclass(frozen=True)
 class _Scene:
     base: F64

@@ -11,7 +11,8 @@ import scipy.sparse as sp
 
 from datagen.common.arrays import F32, F64
 from datagen.geometry.camera import Camera
-from datagen.geometry.mesh import normalised, unique_edges
+from datagen.geometry.edges import unique_edges
+from datagen.geometry.mesh import normalised
 from datagen.render.contract import Renderer
 from datagen.simulation.photo.light import Light, harmonics
 

@@ -12,7 +12,6 @@ FRESNEL_SKIN, FRESNEL_TEARS = 0.028, 0.022
 IRRADIANCE, OPEN, LAMPS = 9, 15, 16
 # Columns of a lamp: right, up, direction, colour, half width, half height.
 RIGHT, UP, TOWARD, COLOUR, HALF = 0, 3, 6, 9, 12
-HALF_SIZE = 14
 # The sharper of skin's two lobes, and its share (Weyrich et al. 2006 fit two microfacet lobes to faces).
 SECOND_ROUGHNESS, SECOND_SHARE = 0.55, 0.22
 

@@ -123,11 +123,6 @@ def expose(linear: F32, sensor: Sensor, rng: np.random.Generator) -> npt.NDArray
     return _jpeg(picture, sensor.jpeg_quality) if sensor.jpeg_quality else picture
 
 
-def encode_srgb(linear: F32) -> npt.NDArray[np.uint8]:
-    """Encode linear RGB in [0, 1] (clipped) as 8-bit sRGB (IEC 61966-2-1)."""
-    return np.rint(_srgb(np.clip(np.asarray(linear, np.float64), 0, 1)) * 255).astype(np.uint8)
-
-
 def _srgb(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055)
 

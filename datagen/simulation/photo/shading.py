@@ -221,7 +221,7 @@ def shade_image(
         raise CameraError(
             f"the background has shape {background.shape}",
             f"{(camera.height, camera.width, 3)}, the size of camera {camera.name}",
-            "Make it with random_background(camera.height, camera.width, rng)",
+            "Make it with random_backdrop(rng).view(camera.height, camera.width)",
         )
     fine = _enlarged(camera, SUPERSAMPLING)
     head = renderer.rasterise(scene.vertices, scene.head_faces, [fine])[0]

@@ -77,7 +77,7 @@ def test_a_killed_demo_takes_its_trainer_with_it(demo: Path, tmp_path: Path) -> 
     out = tmp_path / "killed"
     shutil.copytree(demo, out)
     shutil.rmtree(out / "train")
-    (out / "report.tmp-1").mkdir()
+    (out / ".report.tmp-1").mkdir()
     program = (
         "import sys\nfrom pathlib import Path\n"
         "from datagen.flows.demo import run_demo\nfrom tests.datagen.flows.test_demo import MANIFEST\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 from pathlib import Path
@@ -12,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.common.errors import ManifestError, StorageError
-from datagen.common.files import build_lock, disk_refusals
 from datagen.common.progress import StageProgress
+from datagen.flows.build_folder import build_lock
 from datagen.flows.planning import PlannedSequence, assign_splits, chunks, plan_build, samples_per_shard
 from datagen.flows.records import content_key
+from datagen.layout import BuildLayout
 from datagen.manifest import SplitConfig, parse_manifest
 from datagen.sources.frame import SequenceKey
 
@@ -82,20 +82,13 @@ def test_a_content_key_depends_on_values_not_on_their_order() -> None:
 def test_a_second_build_in_one_folder_is_refused_and_names_the_first(tmp_path: Path) -> None:
     message = f"another build is working .*process {os.getpid()}"
     with (
-        build_lock(tmp_path / ".lock"),
+        build_lock(BuildLayout(tmp_path)),
         pytest.raises(StorageError, match=message),
-        build_lock(tmp_path / ".lock"),
+        build_lock(BuildLayout(tmp_path)),
     ):
         pass
-    with build_lock(tmp_path / ".lock"):
+    with build_lock(BuildLayout(tmp_path)):
         pass
-
-
-def test_a_full_disk_is_a_storage_error_and_a_program_error_is_not() -> None:
-    with pytest.raises(StorageError, match="warping a/b failed: the disk is full"), disk_refusals("warping a/b"):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(FileNotFoundError), disk_refusals("warping a/b"):
-        raise FileNotFoundError(errno.ENOENT, "No such file")
 
 
 def test_progress_in_a_log_is_plain_lines() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from datagen.common.errors import InputError, MeshError
 from datagen.geometry import mesh as m
-from datagen.geometry.units import METRES_PER_UNIT, metres_per
+from datagen.geometry.edges import boundary_vertices
+from datagen.geometry.space import METRES_PER_UNIT, metres_per
 
 
 def octahedron() -> m.Mesh:
@@ -34,17 +35,6 @@ def test_degenerate_triangles_and_unused_vertices_have_zero_normals():
     v = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [5, 5, 5]], float)
     assert not m.face_normals(v, np.array([[0, 1, 2]])).any()
     assert not m.vertex_normals(v, np.array([[0, 1, 2]])).any()
-
-
-def test_edges_and_boundary():
-    o = octahedron()
-    edges, counts = m.unique_edges(o.faces)
-    assert len(edges) == 12
-    assert (counts == 2).all()  # closed
-    assert (edges[:, 0] < edges[:, 1]).all()
-    assert not m.boundary_vertices(o.faces, 6).any()
-    opened = m.boundary_vertices(o.faces[1:], 7)
-    assert opened.nonzero()[0].tolist() == [0, 2, 4]
 
 
 def test_compact_keeps_geometry_and_tells_the_old_indices():
@@ -115,12 +105,12 @@ def test_weld_joins_split_vertices_and_drops_flat_faces() -> None:
     corners = ball.faces.ravel()
     flat = [[0, 0, 1], [5, 6, 6]]
     soup = m.Mesh.of(ball.vertices[corners], np.concatenate([np.arange(len(corners)).reshape(-1, 3), flat]))
-    assert m.boundary_vertices(soup.faces, len(soup.vertices)).all()
+    assert boundary_vertices(soup.faces, len(soup.vertices)).all()
     welded, where = m.weld(soup)
     np.testing.assert_array_equal(welded.vertices[where], soup.vertices)
     assert len(welded.vertices) == len(ball.vertices)
     assert len(welded.faces) == len(ball.faces)
-    assert not m.boundary_vertices(welded.faces, len(welded.vertices)).any()
+    assert not boundary_vertices(welded.faces, len(welded.vertices)).any()
     again, same = m.weld(welded)
     np.testing.assert_array_equal(again.vertices, welded.vertices)
     np.testing.assert_array_equal(same, np.arange(len(welded.vertices)))

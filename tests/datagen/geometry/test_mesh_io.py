@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datagen.common.errors import InputError, MeshError
 from datagen.geometry.mesh import Mesh
-from datagen.geometry.mesh_io import ply_bytes, read_mesh, write_ply
+from datagen.geometry.mesh_io import ply_bytes, read_mesh
 
 VERTICES = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.25], [5, 5, 5], [0, 0, 0]], float)
 FACES = np.array([[0, 1, 2], [2, 1, 3]], np.int32)
@@ -29,7 +29,7 @@ def test_ply_round_trip_is_exact_and_keeps_order(tmp_path_factory: pytest.TempPa
     vertices[n // 2] = vertices[0]  # a duplicate that a merging reader would drop
     faces = np.array(corners[: len(corners) // 3 * 3]).reshape(-1, 3)
     path = tmp_path_factory.mktemp("ply") / "m.ply"
-    write_ply(path, Mesh.of(vertices, faces))
+    path.write_bytes(ply_bytes(Mesh.of(vertices, faces)))
     back = read_mesh(path)
     np.testing.assert_array_equal(back.vertices, vertices)
     np.testing.assert_array_equal(back.faces, faces)
@@ -40,8 +40,8 @@ def test_ply_round_trip_is_exact_and_keeps_order(tmp_path_factory: pytest.TempPa
 def test_ply_bytes_are_the_same_each_time_with_colours_and_float32(tmp_path: Path) -> None:
     mesh = Mesh.of(VERTICES, FACES)
     colours = np.arange(18, dtype=np.uint8).reshape(6, 3)
-    write_ply(tmp_path / "a.ply", mesh, colours, precision="float32")
-    write_ply(tmp_path / "b.ply", mesh, colours, precision="float32")
+    (tmp_path / "a.ply").write_bytes(ply_bytes(mesh, colours, precision="float32"))
+    (tmp_path / "b.ply").write_bytes(ply_bytes(mesh, colours, precision="float32"))
     assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
     back = read_mesh(tmp_path / "a.ply")
     np.testing.assert_array_equal(back.vertices, VERTICES)
@@ -82,7 +82,7 @@ def test_units(tmp_path: Path, unit: str, factor: float) -> None:
 
 
 def test_point_cloud_only_where_allowed(tmp_path: Path) -> None:
-    write_ply(tmp_path / "p.ply", Mesh.of(VERTICES))
+    (tmp_path / "p.ply").write_bytes(ply_bytes(Mesh.of(VERTICES)))
     assert len(read_mesh(tmp_path / "p.ply", need_faces=False).faces) == 0
     with pytest.raises(MeshError, match="0 faces"):
         read_mesh(tmp_path / "p.ply")
@@ -118,10 +118,10 @@ def test_bad_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", points=VERTICES)
     with pytest.raises(MeshError, match="holds points"):
         read_mesh(tmp_path / "other.npz")
-    write_ply(tmp_path / "nan.ply", Mesh.of(np.where(VERTICES == 5, np.nan, VERTICES), FACES))
+    (tmp_path / "nan.ply").write_bytes(ply_bytes(Mesh.of(np.where(VERTICES == 5, np.nan, VERTICES), FACES)))
     with pytest.raises(MeshError, match="index 4"):
         read_mesh(tmp_path / "nan.ply")
-    write_ply(tmp_path / "out.ply", Mesh.of(VERTICES, FACES + 4))
+    (tmp_path / "out.ply").write_bytes(ply_bytes(Mesh.of(VERTICES, FACES + 4)))
     with pytest.raises(MeshError, match="indices from"):
         read_mesh(tmp_path / "out.ply")
     with pytest.raises(InputError, match="furlong"):

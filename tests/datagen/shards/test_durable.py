@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from datagen.common.errors import DatasetError, StorageError
+from datagen.common.files import atomic_write_bytes
 from datagen.shards import (
     ARRAYS,
     ShardUnit,
-    atomic_write_bytes,
     finalise,
     list_records,
     open_dataset,

@@ -85,6 +85,7 @@ class _Failing(BaseHTTPRequestHandler):
     """Answers with errors of the server, a few times or always."""
 
     failures = 0
+    cuts = 0
     delay_s = 0.0
     asked = 0
 
@@ -92,14 +93,19 @@ class _Failing(BaseHTTPRequestHandler):
         type(self).asked += 1
         time.sleep(type(self).delay_s)
         failed = type(self).asked <= type(self).failures
-        body = b"" if failed else DATA
-        self.send_response(503 if failed else 200)
+        wanted = self.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
+        body = b"" if failed else DATA[start:]
+        self.send_response(503 if failed else 206 if wanted else 200)
         self.send_header("Content-Length", str(len(body)))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
         self.send_header("ETag", '"x"')
         self.send_header("Last-Modified", "Sat, 21 Nov 2026 09:00:00 GMT")
         self.end_headers()
         with suppress(BrokenPipeError):  # the client that gave up does not listen any more
-            self.wfile.write(body)
+            # The length that was promised is not kept: the connection ends in the middle.
+            self.wfile.write(body[: len(body) // 2] if type(self).asked <= type(self).cuts else body)
 
     def log_message(self, *args: object) -> None:
         pass
@@ -121,6 +127,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Failing]]:
 
 def test_a_store_that_fails_now_and_then_is_asked_again(failing: type[_Failing]) -> None:
     failing.failures = 2
+    assert ObjectStore("s3://bucket").read("k") == DATA
+    assert failing.asked == 3
+
+
+def test_an_answer_that_is_cut_off_is_taken_up_where_it_ended(failing: type[_Failing]) -> None:
+    failing.cuts = 2
     assert ObjectStore("s3://bucket").read("k") == DATA
     assert failing.asked == 3
 

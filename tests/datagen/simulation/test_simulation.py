@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from datagen.common.errors import InputError
-from datagen.geometry.mesh import unique_edges
+from datagen.geometry.edges import unique_edges
 from datagen.heads.regions import INTERIOR_REGIONS, mask_of
 from datagen.heads.registry import load_head
 from datagen.manifest import SimulatedSource

@@ -15,7 +15,7 @@ from datagen.common.errors import CameraError, InputError, LandmarkError, MeshEr
 from datagen.geometry.camera import look_at
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
-from datagen.geometry.mesh_io import write_ply
+from datagen.geometry.mesh_io import ply_bytes
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter, is_complete
 from datagen.sources.frame import SequenceKey
@@ -108,7 +108,7 @@ def test_millimetres_equal_metres(root: Path, tmp_path: Path) -> None:
     folder = other / "anna" / "speech"
     source = FolderCaptures(root)
     expected = source.frame(KEY, 3)
-    write_ply(folder / "scans/000003.ply", Mesh.of(expected.scan.vertices * 1000, expected.scan.faces))
+    (folder / "scans/000003.ply").write_bytes(ply_bytes(Mesh.of(expected.scan.vertices * 1000, expected.scan.faces)))
     assert expected.registration is not None
     np.savez(folder / "registrations/000003.npz", vertices=expected.registration.vertices * 1000)
 
@@ -133,7 +133,7 @@ def test_integer_pixel_centres_are_shifted(root: Path) -> None:
 
 
 def test_a_point_cloud_is_a_scan(root: Path) -> None:
-    write_ply(root / "anna/speech/scans/000003.ply", Mesh.of(_ball(3).vertices))
+    (root / "anna/speech/scans/000003.ply").write_bytes(ply_bytes(Mesh.of(_ball(3).vertices)))
     assert FolderCaptures(root).frame(KEY, 3).scan.faces.shape == (0, 3)
 
 
@@ -169,7 +169,7 @@ def test_writing_is_deterministic_and_atomic(tmp_path: Path) -> None:
         _write_out_of_order(tmp_path / "c")
     assert list((tmp_path / "c" / "anna").iterdir()) == []
     # What a killed run left is cleared away by the next, and an older sequence is replaced.
-    (tmp_path / "a/anna/.speech.staging-1").mkdir()
+    (tmp_path / "a/anna/.speech.tmp-1").mkdir()
     write_sequence(tmp_path / "a", content_key="k2")
     assert [path.name for path in (tmp_path / "a/anna").iterdir()] == ["speech"]
     assert is_complete(tmp_path / "a", KEY, "k2")

@@ -24,7 +24,7 @@ from datagen.flows.survey import is_warped
 from datagen.geometry.camera import look_at
 from datagen.geometry.landmarks import Landmarks, write_landmarks
 from datagen.geometry.mesh import Mesh, compact
-from datagen.geometry.mesh_io import write_ply
+from datagen.geometry.mesh_io import ply_bytes
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, INTERIOR_REGIONS, mask_of
 from datagen.heads.registry import load_head
@@ -33,7 +33,7 @@ from datagen.manifest import Manifest, WarpConfig, parse_manifest
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter
 from datagen.sources.frame import Registration, SequenceKey
-from datagen.sources.topology import read_topology, topology_of, write_topology
+from datagen.sources.topology import FOLDER, Topology, read_topology, topology_of
 from datagen.warp.bridge import Bridge, build_bridge, warp_bridged
 from datagen.warp.engine import warp_frame
 from datagen.warp.extend import WAVELENGTH_M, SmoothExtension
@@ -47,6 +47,14 @@ QUICK = WarpConfig(subdivisions=0)
 def people(foreign: ForeignPeople, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Other people with strong expressions: true template vertices, and vertices in the foreign topology."""
     return foreign.people(count, np.random.default_rng(7))
+
+
+def write_topology(root: Path, topology: Topology) -> None:
+    """Put a topology where captures under ``root`` find it."""
+    folder = root / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{topology.name}.ply").write_bytes(ply_bytes(Mesh.of(topology.vertices, topology.faces)))
+    write_landmarks(topology.landmarks, folder / f"{topology.name}.json")
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +328,7 @@ def test_what_a_capture_says_of_its_topology_is_checked(head: HeadModel, foreign
 
 def test_one_scan_passes_a_bridge_that_is_kept(head: HeadModel, foreign: ForeignPeople, tmp_path: Path):
     true, vertices = people(foreign, 1)[0]
-    write_ply(tmp_path / "scan.ply", Mesh.of(vertices, foreign.topology.faces))
+    (tmp_path / "scan.ply").write_bytes(ply_bytes(Mesh.of(vertices, foreign.topology.faces)))
     write_topology(tmp_path, foreign.topology)
     mesh, marks = tmp_path / "topologies/foreign.ply", tmp_path / "topologies/foreign.json"
     named = RegistrationFile(tmp_path / "scan.ply", neutral=mesh, neutral_landmarks=marks)

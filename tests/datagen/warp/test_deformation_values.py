@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import trimesh
-from tests.support.round_head import AXES_M, EYE_M, EYE_RADIUS_M, prepared
 from scipy.spatial.transform import Rotation
 
 from datagen.geometry.landmarks import Landmarks
@@ -20,6 +19,7 @@ from datagen.warp.deform import FROM_LANDMARKS, FROM_REGISTRATION, PointTargets,
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import Surface
 from datagen.warp.template import Level, WarpTemplate, cotangent_laplacian, stiffness_of, vertex_rotations
+from tests.support.round_head import AXES_M, EYE_M, EYE_RADIUS_M, prepared
 
 F64 = np.ndarray
 

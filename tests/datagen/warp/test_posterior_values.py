@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.sparse as sp
-from tests.support.round_head import AXES_M, prepared
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -18,6 +17,7 @@ from datagen.warp.shape_model import MorphableShape, observed_vertices
 from datagen.warp.similarity import Similarity
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate
+from tests.support.round_head import AXES_M, prepared
 
 F64 = np.ndarray
 POSE = Similarity(1.07, Rotation.from_rotvec([0.2, -0.4, 0.1]).as_matrix(), np.array([0.3, -0.2, 1.1]))

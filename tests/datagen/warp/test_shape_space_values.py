@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.optimize
-from tests.support.round_head import prepared
 from scipy.spatial.transform import Rotation
 
 from datagen.heads.base import HeadTemplate
@@ -28,6 +27,7 @@ from datagen.warp.shape_model import (
 )
 from datagen.warp.similarity import Similarity, fit_similarity, fit_similarity_robust
 from datagen.warp.template import WarpTemplate, prepare_template
+from tests.support.round_head import prepared
 
 F64 = np.ndarray
 

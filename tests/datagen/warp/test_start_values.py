@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import trimesh
-from tests.support.round_head import prepared
 from scipy.spatial.transform import Rotation
 
 from datagen.common.errors import WarpError
@@ -29,6 +28,7 @@ from datagen.warp.posterior import Round, ShapeFit
 from datagen.warp.similarity import Similarity
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate
+from tests.support.round_head import prepared
 
 F64 = np.ndarray
 

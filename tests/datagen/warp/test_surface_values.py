@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import trimesh
-from tests.support.round_head import EYE_M, round_template
 
 from datagen.geometry.mesh import normalised, vertex_normals
 from datagen.heads.regions import REGIONS
@@ -16,6 +15,7 @@ from datagen.warp.folds import lid_skin, lip_overlap_m, mouth_skin
 from datagen.warp.normal_projection import face_neighbours, phong_feet
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import PointSurface, Surface
+from tests.support.round_head import EYE_M, round_template
 
 F64 = np.ndarray
 

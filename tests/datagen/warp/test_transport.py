@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from datagen.geometry.edges import face_neighbours
 from datagen.geometry.mesh import compact, face_cross, normalised, vertex_normals
 from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadModel
@@ -23,7 +24,7 @@ from datagen.simulation.person import WaveField
 from datagen.sources.frame import Registration
 from datagen.warp.clearance import LARGEST_M, local_feature_size
 from datagen.warp.engine import warp_frame
-from datagen.warp.normal_projection import face_neighbours, phong_feet
+from datagen.warp.normal_projection import phong_feet
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate, prepare_template
 from datagen.warp.transport import transport
@@ -115,11 +116,6 @@ def test_feet_on_a_ball_are_those_the_points_were_raised_from(seed: int, height:
 def faces_near(faces: F64, vertices: F64, points: F64) -> F64:
     """A triangle a little off: the second nearest by its middle."""
     return np.asarray(cKDTree(vertices[faces].mean(axis=1)).query(normalised(points), 2)[1])[:, 1]
-
-
-def test_neighbours_lie_across_the_opposite_edge_and_borders_have_none() -> None:
-    faces = np.array([[0, 1, 2], [2, 1, 3], [4, 5, 6]])
-    np.testing.assert_array_equal(face_neighbours(faces), [[1, -1, -1], [-1, -1, 0], [-1, -1, -1]])
 
 
 @pytest.mark.parametrize("expression", [{}, STRONG])

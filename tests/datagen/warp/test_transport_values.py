@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import trimesh
-from tests.support.round_head import prepared
 from scipy.spatial.transform import Rotation
 
 from datagen.geometry.mesh import vertex_normals
@@ -15,6 +14,7 @@ from datagen.heads.regions import REGIONS
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate
 from datagen.warp.transport import transport
+from tests.support.round_head import prepared
 
 F64 = np.ndarray
 TURN = Rotation.from_euler("xyz", [20, -35, 10], degrees=True).as_matrix()

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.support.round_head import prepared
 
 from datagen.heads.regions import FACE_REGIONS, REGIONS
 from datagen.manifest import WarpConfig
@@ -14,6 +13,7 @@ from datagen.warp.surface import SurfacePoints
 from datagen.warp.template import WarpTemplate
 from datagen.warp.transport import Transported
 from datagen.warp.verdict import judge, measure, registration_shift_mm
+from tests.support.round_head import prepared
 
 CONFIG = WarpConfig(pass_residual_mm=0.8, fail_residual_mm=2.5)
 # What a figure may be for a pass and for more than a fail, and which side of that is worse.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from datagen.shards import InputError
+from datagen.common.errors import InputError
 from trainer.baseline import mean_of
 from trainer.evaluation.canonical import CanonicalMetrics, in_region, region_labels
 from trainer.evaluation.confidence import (

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datagen.common.files import json_ready
 from tests.support.evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
 from tests.support.places import ROOT
 from tests.support.trainer_scene import build_scene
@@ -24,7 +25,6 @@ from trainer.evaluation.shape import key_points
 from trainer.evaluation.speed import SpeedPoint, measure_speed, speed_figures
 from trainer.evaluation.tables import MATCHING, figure_tables, method_table, result_text
 from trainer.fit import fit
-from trainer.plain import plain
 
 DOCS = (ROOT / "docs" / "metrics.md").read_text()
 SIZE = 56
@@ -134,7 +134,7 @@ def test_an_undefined_prediction_is_neither_fatal_nor_passed_over() -> None:
     curves = found.curves()
     assert motion_chart(curves["ssme"])
     assert pck_chart(curves["pck"], curves["pck_shares"])
-    json.dumps(plain(figures | {"curves": curves}), allow_nan=False)
+    json.dumps(json_ready(figures | {"curves": curves}), allow_nan=False)
 
 
 def test_one_frame_is_no_run() -> None:

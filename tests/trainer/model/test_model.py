@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from datagen.shards import InputError, ManifestError
+from datagen.common.errors import InputError, ManifestError
 from tests.support.trainer_scene import DISTANCE_M, render
 from trainer.config import CONFIGS, TrainConfig, load_config, parse_config
 from trainer.data import ARRAYS, normalise

@@ -14,7 +14,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from datagen.shards import CanonfaceError, DependencyError, InputError
+from datagen.common.errors import CanonfaceError, DependencyError, InputError
 from tests.support.predict_scene import SIDE, clip, write_photos, write_video
 from tests.support.trainer_scene import HALF_EXTENT_M, build_scene
 from trainer.cli import main

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from datagen.shards import InputError, StorageError
+from datagen.common.errors import InputError, StorageError
 from tests.support.predict_scene import clip, truth
 from tests.support.trainer_scene import HALF_EXTENT_M
 from trainer.config import load_config
@@ -26,7 +26,7 @@ from trainer.prediction.cameras import FrameCamera, GivenCameras, assumed_intrin
 from trainer.prediction.foreground import Foreground, otsu
 from trainer.prediction.frames import SourceFrame, fit_square, into_square, natural_key, out_of_square, place_in_square
 from trainer.prediction.network import WindowModel
-from trainer.prediction.output import MARKER, staged_folder
+from trainer.prediction.output import MARKER, prediction_folder
 from trainer.prediction.ply import Orbit, write_points
 from trainer.prediction.store import ArraySpool, FrameStore, normals_from_depth
 from trainer.prediction.tracks import TrackConfig, Tracker
@@ -347,7 +347,7 @@ def test_a_cloud_is_seen_as_its_first_camera_saw_it() -> None:
 
 
 def write_staged(out: Path, names: list[str], error: Exception | None = None) -> None:
-    with staged_folder(out) as staging:
+    with prediction_folder(out) as staging:
         for name in names:
             (staging / name).write_text(name)
         if error is not None:
@@ -360,7 +360,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         write_staged(out, ["half"], RuntimeError())
     assert list(tmp_path.iterdir()) == []
     write_staged(out, [MARKER, "first"])
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match="the disk is full"):
         write_staged(out, ["second"], OSError(28, "No space left on device"))
     assert {p.name for p in out.iterdir()} == {MARKER, "first"}
     write_staged(out, [MARKER])

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from datagen.shards import CheckpointError, InputError
+from datagen.common.errors import CheckpointError, InputError
 from tests.support.predict_scene import write_photos
 from trainer.config import CONFIGS, load_config
 from trainer.data import normalise_image

@@ -18,7 +18,7 @@ from transformers import (
     DINOv3ViTModel,
 )
 
-from datagen.shards import CheckpointError
+from datagen.common.errors import CheckpointError
 from tests.support.trainer_scene import build_scene
 from trainer.config import load_config
 from trainer.depth_unit import DepthUnit

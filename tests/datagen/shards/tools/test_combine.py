@@ -14,8 +14,7 @@ import pytest
 from datagen.common.errors import CorruptDatasetError, DatasetError, InputError
 from datagen.flows.export_webdataset import export_webdataset
 from datagen.shards import Dataset, finalise, list_records, open_dataset, verify_dataset, write_unit
-from datagen.shards.tools.combine import merge, subset
-from datagen.shards.tools.selection import Selection
+from datagen.shards.tools.combine import Selection, merge, subset
 from tests.support.shard_samples import SUBJECTS, flip, make_plan, make_sample, tree
 
 pytestmark = pytest.mark.usefixtures("without_fsync")
