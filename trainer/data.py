@@ -180,25 +180,16 @@ def clip_seed(seed: int, epoch: int, number: int, row: int) -> int:
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Turn (..., 3, H, W) float32 in [0, 1] into the network's ImageNet-normalised float32."""
+    """Turn (..., 3, H, W) uint8, or float32 in [0, 1], into the network's ImageNet-normalised float32.
+
+    On the device they are on: bytes travel to a GPU, a quarter of what floats would.
+    """
+    scaled = images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
     mean, std = (torch.from_numpy(value).to(images.device) for value in (IMAGE_MEAN, IMAGE_STD))
-    return (images - mean) / std
-
-
-def normalise_image(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Turn (..., 3, H, W) uint8, or float32 in [0, 1], into the network's ImageNet-normalised float32."""
-    scaled = to_unit(images) if images.dtype == np.uint8 else images
-    return ((scaled - IMAGE_MEAN) / IMAGE_STD).astype(np.float32)
+    return (scaled - mean) / std
 
 
 def describe_sample(split: Split, index: int) -> str:
     """Name a sample the way a person finds it again."""
     s = split.sample(index)
     return f"#{index} ({s.subject}/{s.sequence}/{s.camera} frame {s.frame})"
-
-
-def to_unit(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Turn uint8 into float32 in [0, 1]."""
-    scaled: npt.NDArray[np.float32] = images.astype(np.float32)
-    scaled /= 255
-    return scaled

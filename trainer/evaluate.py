@@ -32,7 +32,7 @@ from trainer.evaluation.optical_flow import flow_available
 from trainer.evaluation.shape import key_points
 from trainer.evaluation.showcase import Showcase
 from trainer.evaluation.speed import measure_speed, speed_figures
-from trainer.inference import PredictedMaps, predict_frames
+from trainer.inference import Maps, predict_maps
 from trainer.plain import plain
 from trainer.progress import Progress
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
@@ -249,9 +249,9 @@ class _Session:
         """Return frames per second and memory against the number of frames predicted together."""
         one = self._split.read(("image", "intrinsics"), [0])
 
-        def predict(frames: int) -> PredictedMaps:
+        def predict(frames: int) -> Maps:
             images, intrinsics = (np.repeat(one[name], frames, axis=0) for name in ("image", "intrinsics"))
-            return predict_frames(self._model, images, intrinsics, frames, self._device)
+            return predict_maps(self._model, images, intrinsics)
 
         return speed_figures(measure_speed(predict, _SPEED_LENGTHS, self._device, seconds))
 
@@ -259,7 +259,7 @@ class _Session:
         """Read samples and predict them, ``frames`` together; the model's views and the mean map's."""
         maps = self._split.read(TRUTH_ARRAYS, indices)
         start = time.perf_counter()
-        p = predict_frames(self._model, maps["image"], maps["intrinsics"], frames, self._device)
+        p = predict_maps(self._model, maps["image"], maps["intrinsics"], frames)
         self._predicting_s += time.perf_counter() - start
         self._predicted += len(indices)
         unit = np.float32(self._half_extent_m)
@@ -271,7 +271,7 @@ class _Session:
                 p.canonical[k] * unit,
                 p.depth_confidence[k],
                 p.canonical_confidence[k],
-                p.surface[k],
+                None if p.surface is None else p.surface[k],
             )
             for k, truth in enumerate(truths)
         ]

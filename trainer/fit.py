@@ -183,7 +183,7 @@ def _fit(dataset_path: Path | str, run: Path, config: TrainConfig, group: Team) 
             # process validates the same samples, so that none waits for another's part of the model.
             if validation is not None and (step % settings.val_every == 0 or last_step):
                 with average.applied(model) if average else nullcontext():
-                    val = _validate(model, validation, eval_length, settings.val_samples, dataset.half_extent_m, device)
+                    val = _validate(model, validation, eval_length, settings.val_samples, dataset.half_extent_m)
                 record("val", val)
                 progress.say(
                     f"step {step}: canonical {val['canonical_mean_mm']:.1f} mm, depth {val['depth_mean_mm']:.1f} mm "
@@ -243,11 +243,11 @@ def _measure_depth_unit(dataset: Dataset, config: TrainConfig) -> DepthUnit:
 
 
 def _validate(
-    model: JointModel, reader: ClipReader, length: int, samples: int, half_extent_m: float, device: torch.device
+    model: JointModel, reader: ClipReader, length: int, samples: int, half_extent_m: float
 ) -> dict[str, float]:
     metrics = MapMetrics(half_extent_m)
     model.eval()
-    for _, truth, maps in predict_split(model, reader, split_clips(reader.split, length, samples), device):
+    for _, truth, maps in predict_split(model, reader, split_clips(reader.split, length, samples)):
         for k in range(len(maps.depth_m)):
             metrics.add(
                 maps.depth_m[k], maps.canonical[k], truth["depth"][k], truth["canonical"][k], truth["confidence"][k]

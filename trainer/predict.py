@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.shards import InputError
+from trainer.inference import Maps
 from trainer.prediction.cameras import (
     FieldOfView,
     FrameCamera,
@@ -23,13 +24,12 @@ from trainer.prediction.cameras import (
 from trainer.prediction.crop import make_crop
 from trainer.prediction.foreground import Foreground, MaskFolder
 from trainer.prediction.frames import Crop, FrameSource, ImageFiles, SourceFrame, image_files
-from trainer.prediction.network import WindowModel
 from trainer.prediction.options import PARTS, PredictOptions
 from trainer.prediction.output import MARKER, check_target, staged_folder
 from trainer.prediction.show import ShowConfig, write_shown
 from trainer.prediction.store import FrameStore, PredictedFrame, normals_from_depth
 from trainer.prediction.video import VIDEO_SUFFIXES, VideoFile, have_video
-from trainer.prediction.windows import Drift, FrameMaps, cut_windows, stitch_windows
+from trainer.prediction.windows import Drift, WindowModel, cut_windows, stitch_windows
 from trainer.prediction.writers import write_marker
 from trainer.progress import Progress
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
@@ -78,7 +78,7 @@ def predict(
     masks = None if options.masks is None else MaskFolder(options.masks)
     frames = _frames_of(source, resolution, content, options, patch, make_crop(options.crop, masks))
     usual = assumed_intrinsics(model.depth_unit.focal_over_width, resolution)
-    network = WindowModel(model, device, usual, knows_surface="surface" not in content.get("untrained", ()))
+    network = WindowModel(model, usual, knows_surface="surface" not in content.get("untrained", ()))
     drift: Drift = options.drift or ("chain" if content.get("depth_up_to_scale") else "fade")
     without = _left_out(options)
     half_extent_m = float(content["dataset"]["half_extent_m"])
@@ -226,7 +226,7 @@ def _expected(count: int | None, options: PredictOptions) -> int:
     return 0 if count is None else len(range(count)[options.start : options.stop : options.step])
 
 
-def _camera(frame: SourceFrame, maps: FrameMaps, usual: npt.NDArray[np.float32]) -> FrameCamera:
+def _camera(frame: SourceFrame, maps: Maps, usual: npt.NDArray[np.float32]) -> FrameCamera:
     K_from: Origin = "assumed"
     pose_from: Origin = "assumed"
     K, pose = usual, np.eye(4, dtype=np.float32)
@@ -243,9 +243,7 @@ def _camera(frame: SourceFrame, maps: FrameMaps, usual: npt.NDArray[np.float32])
     )
 
 
-def _predicted(
-    frame: SourceFrame, maps: FrameMaps, camera: FrameCamera, valid: npt.NDArray[np.bool_]
-) -> PredictedFrame:
+def _predicted(frame: SourceFrame, maps: Maps, camera: FrameCamera, valid: npt.NDArray[np.bool_]) -> PredictedFrame:
     return PredictedFrame(
         image=frame.image,
         depth=maps.depth_m,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.shards import InputError
+from trainer.inference import Maps
 from trainer.prediction.frames import IMAGE_SUFFIXES, Region, SourceFrame, natural_key, open_mask, read_mask
-from trainer.prediction.windows import FrameMaps
 
 Rule = Literal["auto", "surface", "confidence", "all"]
 _SURFACE = 0.5
@@ -116,7 +116,7 @@ class Foreground:
         self._rule = rule
         self.threshold: float | None = None
 
-    def __call__(self, frame: SourceFrame, maps: FrameMaps) -> npt.NDArray[np.bool_]:
+    def __call__(self, frame: SourceFrame, maps: Maps) -> npt.NDArray[np.bool_]:
         """Return (R, R) bool, false in the padding.
 
         Raises

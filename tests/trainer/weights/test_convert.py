@@ -12,7 +12,7 @@ import yaml
 from datagen.shards import CheckpointError, InputError
 from tests.support.predict_scene import write_photos
 from trainer.config import CONFIGS, load_config
-from trainer.data import normalise_image
+from trainer.data import normalise
 from trainer.depth_unit import DepthUnit
 from trainer.model.joint import JointModel
 from trainer.predict import predict
@@ -55,7 +55,7 @@ def test_published_weights_predict_without_fitting(config: Path, tmp_path: Path)
     assert summary["drift"] == "chain"
     assert summary["pose_from"] == ["model"]
     with np.load(tmp_path / "out" / "raw_predictions.npz") as raw:
-        images = torch.from_numpy(normalise_image(raw["image"]))[None]
+        images = normalise(torch.from_numpy(raw["image"]))[None]
         with torch.no_grad():
             wanted = theirs(images, torch.eye(3).expand(1, 3, 3, 3))
         np.testing.assert_allclose(raw["depth"], wanted.depth_m[0].numpy(), rtol=1e-5)
