@@ -137,8 +137,8 @@ class TrainingLoader:
         """Where the stream stands."""
         return self.stream.state_dict()
 
-    def go_on(self, state: dict[str, Any]) -> None:
-        """Go on where a run stood; InputError if the state is of another order."""
+    def resume(self, state: dict[str, Any]) -> None:
+        """Resume where a run stood; InputError if the state is of another order."""
         self.stream.load_state_dict(state)
 
     def close(self) -> None:

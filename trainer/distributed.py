@@ -30,7 +30,7 @@ class Team:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes the run's files."""
         return self.rank == 0
 
@@ -97,7 +97,7 @@ def _from_environment(name: str, default: int | None) -> int:
         ) from None
 
 
-def spread(model: nn.Module, group: Team, sharding: Literal["none", "full"], *, compiled: bool) -> nn.Module:
+def parallelise(model: nn.Module, group: Team, sharding: Literal["none", "full"], *, compiled: bool) -> nn.Module:
     """Return what to call instead of the model so that gradients are shared by all processes.
 
     ``none`` wraps it for data parallelism; ``full`` shards its parameters in place (FSDP2), block by block.
@@ -117,11 +117,11 @@ def spread(model: nn.Module, group: Team, sharding: Literal["none", "full"], *, 
         for block in model.get_submodule("backbone.blocks").children():
             fully_shard(block)
         fully_shard(model)
-    called: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+    wrapped: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
     if group.ranks > 1 and sharding == "none":
         devices = [group.device.index] if group.device.type == "cuda" else None
-        called = nn.parallel.DistributedDataParallel(called, device_ids=devices)
-    return called
+        wrapped = nn.parallel.DistributedDataParallel(wrapped, device_ids=devices)
+    return wrapped
 
 
 def full_state(
@@ -129,7 +129,7 @@ def full_state(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the states of model and optimiser as one process would have them; all processes must call it.
 
-    Parameters are named, not numbered, so that any number of processes can go on from it.
+    Parameters are named, not numbered, so that any number of processes can resume from it.
     """
     from torch.distributed.checkpoint import state_dict as states
 

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
+from datagen.common.console import json_ready
+from datagen.common.progress import Progress
 from datagen.shards import CheckpointError, Dataset, InputError, Split, atomic_write_bytes, open_dataset
 from trainer.baseline import MeanMap, mean_map
 from trainer.evaluation.canonical import region_labels
@@ -31,10 +33,8 @@ from trainer.evaluation.gather import Evaluation, Run
 from trainer.evaluation.optical_flow import flow_available
 from trainer.evaluation.shape import key_points
 from trainer.evaluation.showcase import Showcase
-from trainer.evaluation.speed import measure_speed, speed_figures
+from trainer.evaluation.speed import measure_speed, speed_metrics
 from trainer.inference import Maps, predict_maps
-from trainer.plain import plain
-from trainer.progress import Progress
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Result:
     ----------
     split : str
     samples, step : int
-    figures : dict
+    metrics : dict
         One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
     curves : dict
         SSME over windows, PCK, risk–coverage and calibration.
@@ -64,12 +64,12 @@ class Result:
     split: str
     samples: int
     step: int | None
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     curves: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the curves, with null for figures nothing was measured for."""
-        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": plain(self.figures)}
+        """Return everything but the curves, with null for metrics nothing was measured for."""
+        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": json_ready(self.metrics)}
 
 
 def evaluate(
@@ -115,16 +115,16 @@ def evaluate(
     session = _Session(model, device, dataset, split, options, options.frames or max(config.data.clip_lengths))
     showcase = Showcase(dataset, split) if report is not None else None
     session.walk(showcase)
-    figures = session.figures()
+    metrics = session.metrics()
     if speed_seconds > 0:
-        figures |= session.speed(speed_seconds)
-    result = Result(split, session.samples, content.get("step"), figures, session.evaluation.curves())
+        metrics |= session.speed(speed_seconds)
+    result = Result(split, session.samples, content.get("step"), metrics, session.evaluation.curves())
     if report is not None and showcase is not None:
         from trainer.evaluation.report import write_report
 
         run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         write_report(report, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
-        stored = result.to_json() | {"curves": plain(result.curves)}
+        stored = result.to_json() | {"curves": json_ready(result.curves)}
         atomic_write_bytes(report / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
     return result
 
@@ -222,7 +222,7 @@ class _Session:
         surfaces[np.unique(np.linspace(0, total - 1, min(options.geometry_views, total)).round().astype(int))] = True
         steps = total + sum(len(group) for group in instants) + 2 * len(pairs)
         done = 0
-        with Progress(f"evaluate {self._name}", steps) as progress:
+        with Progress(f"evaluate {self._name}", steps, "samples") as progress:
             for indices in runs:
                 run = Run(indices, *self._views(indices, self._frames))
                 self.evaluation.add_run(run, surfaces[self.samples : self.samples + len(indices)])
@@ -241,9 +241,9 @@ class _Session:
                 done += 2
                 progress.update(done)
 
-    def figures(self) -> dict[str, Any]:
-        """Return every figure, the pace of the walk among them."""
-        return self.evaluation.figures() | {"speed_frames_per_s": self._predicted / max(self._predicting_s, 1e-9)}
+    def metrics(self) -> dict[str, Any]:
+        """Return every metric, the pace of the walk among them."""
+        return self.evaluation.metrics() | {"speed_frames_per_s": self._predicted / max(self._predicting_s, 1e-9)}
 
     def speed(self, seconds: float) -> dict[str, float]:
         """Return frames per second and memory against the number of frames predicted together."""
@@ -253,7 +253,7 @@ class _Session:
             images, intrinsics = (np.repeat(one[name], frames, axis=0) for name in ("image", "intrinsics"))
             return predict_maps(self._model, images, intrinsics)
 
-        return speed_figures(measure_speed(predict, _SPEED_LENGTHS, self._device, seconds))
+        return speed_metrics(measure_speed(predict, _SPEED_LENGTHS, self._device, seconds))
 
     def _views(self, indices: npt.NDArray[np.int64], frames: int) -> tuple[list[View], list[View]]:
         """Read samples and predict them, ``frames`` together; the model's views and the mean map's."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.progress import Progress
 from datagen.shards import InputError
 from trainer.inference import Maps
 from trainer.prediction.cameras import (
@@ -31,7 +32,6 @@ from trainer.prediction.store import FrameStore, PredictedFrame, normals_from_de
 from trainer.prediction.video import VIDEO_SUFFIXES, VideoFile, have_video
 from trainer.prediction.windows import Drift, WindowModel, cut_windows, stitch_windows
 from trainer.prediction.writers import write_marker
-from trainer.progress import Progress
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
 
 _DEFAULT_RATE = 12.0
@@ -145,7 +145,7 @@ class _FirstPass:
         cameras: list[FrameCamera] = []
         options, store = self._options, self._store
         windows = cut_windows(self._prepared(frames), options.frames, overlap)
-        with Progress("predict", _expected(frames.count, options)) as progress:
+        with Progress("predict", _expected(frames.count, options), "frames") as progress:
             for frame, maps in stitch_windows(windows, self._network, overlap, drift):
                 camera = _camera(frame, maps, self._network.usual_intrinsics)
                 valid = self._foreground(frame, maps)

@@ -174,7 +174,7 @@ def simulate_command(
             f"the source of {manifest} is {recipe.source.kind}", "simulated", "See manifests/demo.yaml for one that is"
         )
     from datagen.common.files import build_lock
-    from datagen.common.progress import StageProgress
+    from datagen.common.progress import Progress
     from datagen.flows.build_folder import check_folder
     from datagen.flows.planning import plan_build
     from datagen.flows.stages.simulate import SimulateTask, simulate
@@ -183,7 +183,7 @@ def simulate_command(
     simulations = plan_build(recipe).simulations
     layout = BuildLayout(out.resolve())
     check_folder(layout, recipe)
-    with build_lock(layout.lock), StageProgress("simulate", len(simulations), "sequences") as progress:
+    with build_lock(layout.lock), Progress("simulate", len(simulations), "sequences") as progress:
         for simulation in simulations:
             simulate(SimulateTask(layout.root, simulation))
             progress.advance(1)

@@ -13,7 +13,7 @@ from datagen.shards import StorageError, atomic_write_bytes
 from trainer.evaluation import charts, tables
 from trainer.evaluation.showcase import Showcase
 from trainer.pictures import write_grid, write_learning_curve
-from trainer.run.state import read_log
+from trainer.run.log import read_log
 
 if TYPE_CHECKING:
     from trainer.evaluate import Result
@@ -44,13 +44,13 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
         raise StorageError(
             f"{folder} cannot be made: {error}", "a writable folder", "Choose another --report"
         ) from None
-    figures = result.figures
+    metrics = result.metrics
     sheet = folder / "contact_sheet.png"
     rows = [charts.sheet_row(shown, showcase.half_extent_m) for shown in showcase.views]
     if rows:
         write_grid(sheet, rows, _heading(result))
     records = read_log(run_folder)
-    base = {name.removeprefix("mean_map_"): v for name, v in figures.items() if name.startswith("mean_map_")}
+    base = {name.removeprefix("mean_map_"): v for name, v in metrics.items() if name.startswith("mean_map_")}
     curve = folder / "learning_curve.png"
     if records:
         write_learning_curve(curve, records, base)
@@ -68,16 +68,16 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
     page = environment.get_template("report.html.j2").render(
         result=result,
         facts=facts,
-        summary=_summary(figures),
-        tables=tables.figure_tables(figures),
+        summary=_summary(metrics),
+        tables=tables.metric_tables(metrics),
         pictures=[p for p in pictures if p is not None],
-        figures=sorted((name, _plain(value)) for name, value in figures.items()),
+        metrics=sorted((name, _plain(value)) for name, value in metrics.items()),
     )
     atomic_write_bytes(folder / PAGE, page.encode())
     return folder / PAGE
 
 
-def _summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the claims a reader looks for first, each with the ratio measured."""
     rows = []
     for label, one, other in (
@@ -90,7 +90,7 @@ def _summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("depth error (AbsRel), training mean / model", "mean_map_depth_absrel", "depth_absrel"),
     ):
-        a, b = figures.get(one), figures.get(other)
+        a, b = metrics.get(one), metrics.get(other)
         if a and b and math.isfinite(a) and math.isfinite(b):
             rows.append((label, f"{a:.3g} / {b:.3g} = {a / b:.2f}×"))
     return rows
@@ -110,7 +110,7 @@ def _confidence(result: Result) -> dict[str, Any]:
 
 
 def _heading(result: Result) -> str:
-    f = result.figures
+    f = result.metrics
     return (
         f"{result.split}: canonical {f['canonical_mean_mm']:.1f} mm (mean map {f['mean_map_canonical_mean_mm']:.1f}), "
         f"depth {f['depth_mean_mm']:.1f} mm ({f['mean_map_depth_mean_mm']:.1f})"

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, and a model needs to be used elsewhere."""
+"""Checkpoints: everything a run needs to resume, and a model needs to be used elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from datagen.shards import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
 from trainer.config import TrainConfig, parse_config
 from trainer.depth_unit import DepthUnit
-from trainer.run.state import BEST, LAST, STATE, RunState
+from trainer.run.folder import BEST, LAST, STATE, RunState
 
 if TYPE_CHECKING:
     import torch
@@ -122,13 +122,13 @@ def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
     Raises
     ------
     CheckpointError
-        If ``last.pt`` cannot be gone on from, or is missing beside other files of a run.
+        If ``last.pt`` cannot be resumed from, or is missing beside other files of a run.
     """
     left = [name for name in (STATE, BEST) if (run / name).exists()]
     if not (run / LAST).exists():
         if left:
             raise CheckpointError(
-                f"{run} holds {' and '.join(left)}, but no {LAST} to go on from",
+                f"{run} holds {' and '.join(left)}, but no {LAST} to resume from",
                 "the whole folder of a run, or a new one",
                 f"Put {LAST} back, or choose another --out; nothing was changed",
             )
@@ -142,12 +142,12 @@ def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
             config_digest=config.digest,
             dataset_uuid=content["dataset"]["uuid"],
             best_step=content["best_step"],
-            best_figures=content["best_figures"],
+            best_metrics=content["best_figures"],
         )
     except (KeyError, TypeError, ValueError, ManifestError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0][:200]
         raise CheckpointError(
-            f"{run / LAST} cannot be gone on from ({reason})",
+            f"{run / LAST} cannot be resumed from ({reason})",
             f"the {LAST} this run wrote",
             "Put that back, use the version of canonface that began the run, or choose another --out",
         ) from None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from datagen.common.errors import ManifestError, StorageError
 from datagen.common.files import build_lock, disk_refusals
-from datagen.common.progress import StageProgress
+from datagen.common.progress import Progress
 from datagen.flows.planning import PlannedSequence, assign_splits, chunks, plan_build, samples_per_shard
 from datagen.flows.records import content_key
 from datagen.manifest import SplitConfig, parse_manifest
@@ -100,7 +100,7 @@ def test_a_full_disk_is_a_storage_error_and_a_program_error_is_not() -> None:
 
 def test_progress_in_a_log_is_plain_lines() -> None:
     stream = io.StringIO()
-    with StageProgress("2/5 warp", 4, "frames", stream) as progress:
+    with Progress("2/5 warp", 4, "frames", stream) as progress:
         progress.advance(3)
         progress.advance(1)
     lines = stream.getvalue().splitlines()
