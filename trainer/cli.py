@@ -149,8 +149,8 @@ def predict(
 
     Example: `trainer predict runs/model talk.mp4 --out predictions --frames 8`
     """
+    from trainer.predict import PredictOptions
     from trainer.predict import predict as run_predict
-    from trainer.prediction.options import PredictOptions
     from trainer.prediction.tracks import TrackConfig
 
     options = PredictOptions(

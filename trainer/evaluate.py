@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,9 @@ from datagen.common.arrays import F64
 from datagen.common.console import json_ready
 from datagen.common.progress import Progress
 from datagen.shards import CheckpointError, Dataset, InputError, Split, atomic_write_bytes, open_dataset
-from trainer.baseline import MeanMap, mean_map
+from trainer.evaluation.baselines import MeanMap, flow_available, mean_map
 from trainer.evaluation.canonical import region_labels
+from trainer.evaluation.charts import Showcase
 from trainer.evaluation.frames import (
     TRUTH_ARRAYS,
     EvaluationOptions,
@@ -30,9 +30,8 @@ from trainer.evaluation.frames import (
     runs_of_frames,
 )
 from trainer.evaluation.gather import Evaluation, Run
-from trainer.evaluation.optical_flow import flow_available
+from trainer.evaluation.report import Result, write_report
 from trainer.evaluation.shape import key_points
-from trainer.evaluation.showcase import Showcase
 from trainer.evaluation.speed import measure_speed, speed_metrics
 from trainer.inference import Maps, predict_maps
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
@@ -45,31 +44,6 @@ if TYPE_CHECKING:
 EVALUATION_FILE = "evaluation.json"
 _KEY_POINT_SAMPLES = 64
 _SPEED_LENGTHS = (1, 2, 4, 8, 16, 32, 64)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an evaluation found.
-
-    Attributes
-    ----------
-    split : str
-    samples, step : int
-    metrics : dict
-        One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
-    curves : dict
-        SSME over windows, PCK, risk–coverage and calibration.
-    """
-
-    split: str
-    samples: int
-    step: int | None
-    metrics: dict[str, Any]
-    curves: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the curves, with null for metrics nothing was measured for."""
-        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": json_ready(self.metrics)}
 
 
 def evaluate(
@@ -120,8 +94,6 @@ def evaluate(
         metrics |= session.speed(speed_seconds)
     result = Result(split, session.samples, content.get("step"), metrics, session.evaluation.curves())
     if report is not None and showcase is not None:
-        from trainer.evaluation.report import write_report
-
         run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         write_report(report, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
         stored = result.to_json() | {"curves": json_ready(result.curves)}

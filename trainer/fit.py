@@ -18,12 +18,11 @@ from datagen.common.progress import Progress
 from datagen.shards import Dataset, InputError, atomic_write_bytes, open_dataset
 from trainer.config import TrainConfig
 from trainer.data import ClipReader, TrainingLoader
-from trainer.depth_unit import DepthUnit
 from trainer.distributed import Team, full_state, parallelise, restore_state, team
 from trainer.evaluation.canonical import MapMetrics
 from trainer.inference import predict_split, split_clips
 from trainer.losses import arrays_of
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.optimiser import MovingAverage, learning_rate, make_optimiser, set_rates
 from trainer.run.checkpoint import model_content, pick_device, read_last, save_checkpoint
 from trainer.run.folder import BEST, CONFIG, LAST, RunState, check_same_run, locked_run_folder

@@ -9,7 +9,6 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from trainer.config import LossConfig, TrainConfig
 from trainer.data import ARRAYS
-from trainer.depth_unit import DepthUnit
 from trainer.loss_terms import (
     camera_l1,
     camera_to_reference,
@@ -25,7 +24,7 @@ from trainer.loss_terms import (
     true_rays,
     unproject,
 )
-from trainer.model.joint import Prediction
+from trainer.model.joint import DepthUnit, Prediction
 
 # Pixels of a frame that are looked up in the clip's other frames, and how near their true points must be.
 CONSISTENCY_POINTS = 512

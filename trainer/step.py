@@ -11,9 +11,8 @@ from datagen.shards import InputError, Split
 from trainer.augmentation import augment
 from trainer.config import TrainConfig
 from trainer.data import Batch, Loaded, describe_sample, normalise
-from trainer.depth_unit import DepthUnit
 from trainer.losses import joint_loss
-from trainer.model.joint import Prediction
+from trainer.model.joint import DepthUnit, Prediction
 
 _NAMED = 8  # samples, where the loss is not finite
 

@@ -23,11 +23,10 @@ from datagen.common.progress import Progress
 from datagen.shards import Dataset, InputError, open_dataset
 from trainer.config import TrainConfig
 from trainer.data import Loaded, TrainingLoader
-from trainer.depth_unit import DepthUnit
 from trainer.distributed import Team, parallelise
 from trainer.evaluation.speed import measure_speed, memory_permitting, peak_mib, reset_peak, wait_for
 from trainer.losses import arrays_of
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.optimiser import MovingAverage, learning_rate, make_optimiser, set_rates
 from trainer.run.checkpoint import pick_device
 from trainer.step import Gradients

@@ -12,8 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from tests.support.trainer_scene import DISTANCE_M, HALF_EXTENT_M, SPACE, render
 from trainer.config import load_config
 from trainer.data import normalise
-from trainer.depth_unit import DepthUnit
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.prediction.store import PredictedFrame
 from trainer.prediction.video import VideoWriter
 from trainer.run.checkpoint import model_content, save_checkpoint

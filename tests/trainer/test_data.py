@@ -17,9 +17,8 @@ from datagen.shards import ARRAYS, Dataset, InputError
 from datagen.shards.store import LocalStore
 from tests.support.trainer_scene import build_scene, render
 from trainer.config import DataConfig
-from trainer.data import ClipReader, Loaded, TrainingLoader, normalise
+from trainer.data import ClipReader, Loaded, TrainingLoader, decode, normalise
 from trainer.inference import evaluation_clips
-from trainer.upload import decode
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,8 @@ from torch import nn
 from datagen.shards import DependencyError, InputError
 from tests.support.trainer_scene import build_scene
 from trainer.config import FitConfig, load_config
-from trainer.depth_unit import DepthUnit
 from trainer.fit import fit
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.optimiser import MovingAverage, make_optimiser, rate_share, set_rates
 from trainer.run.checkpoint import read_checkpoint
 from trainer.run.folder import BEST, LAST

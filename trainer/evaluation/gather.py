@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
+from trainer.evaluation.baselines import FlowChain
 from trainer.evaluation.canonical import CanonicalMetrics, canonical_errors_mm, in_region
 from trainer.evaluation.confidence import ConfidenceMetrics
 from trainer.evaluation.correspondence import (
@@ -25,7 +26,6 @@ from trainer.evaluation.correspondence import (
 from trainer.evaluation.depth import MM_PER_M, BoundaryMetrics, DepthMetrics
 from trainer.evaluation.frames import EvaluationOptions, Truth, View
 from trainer.evaluation.normals import NormalMetrics
-from trainer.evaluation.optical_flow import FlowChain
 from trainer.evaluation.shape import GeometryMetrics
 from trainer.evaluation.surface import Places
 from trainer.evaluation.tracking import MAX_WINDOW, MotionErrors, TrackingErrors

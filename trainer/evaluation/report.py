@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML page that holds its pictures, and those pictures beside it."""
+"""What an evaluation found, and its report: one HTML page that holds its pictures, and those pictures beside it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,41 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from datagen.common.console import json_ready
 from datagen.shards import StorageError, atomic_write_bytes
 from trainer.evaluation import charts, tables
-from trainer.evaluation.showcase import Showcase
+from trainer.evaluation.charts import Showcase
 from trainer.pictures import write_grid, write_learning_curve
 from trainer.run.log import read_log
 
-if TYPE_CHECKING:
-    from trainer.evaluate import Result
-
 PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation found.
+
+    Attributes
+    ----------
+    split : str
+    samples, step : int
+    metrics : dict
+        One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
+    curves : dict
+        SSME over windows, PCK, risk–coverage and calibration.
+    """
+
+    split: str
+    samples: int
+    step: int | None
+    metrics: dict[str, Any]
+    curves: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the curves, with null for metrics nothing was measured for."""
+        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": json_ready(self.metrics)}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,11 @@
-"""Which pixels show the head: masks that are given, the model's own surface, or its confidence in depth."""
+"""Where the head is: its pixels, by given masks, the model's surface or its confidence; and the part looked at.
+
+A model that learnt head-centred crops wants the head in the middle: a crop is fixed, or lies about the masks.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +20,7 @@ from trainer.prediction.frames import IMAGE_SUFFIXES, Region, SourceFrame, natur
 Rule = Literal["auto", "surface", "confidence", "all"]
 _SURFACE = 0.5
 _BINS = 256
+_MARGIN = 1.15  # side of the crop over the mask's longer extent
 
 
 class MaskFolder:
@@ -158,3 +163,89 @@ def otsu(values: npt.NDArray[np.floating]) -> float:
         apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
     best = np.flatnonzero(apart == np.nanmax(apart))
     return float((edges[best[0] + 1] + edges[best[-1] + 1]) / 2)
+
+
+class MaskCrop:
+    """The surroundings of the masks.
+
+    Parameters
+    ----------
+    masks : MaskFolder
+    each : bool
+        Every frame about its own mask; else one crop about all masks together, which keeps still.
+    """
+
+    def __init__(self, masks: MaskFolder, each: bool) -> None:
+        self._masks = masks
+        self._common = None if each else masks.common_extent()
+        self._each = each
+
+    def __call__(self, name: str, number: int, size: tuple[int, int]) -> Region | None:  # noqa: ARG002 - a Crop's
+        """Return the crop of a frame; the whole image where its mask is empty."""
+        extent = self._masks.extent(name, number) if self._each else self._common
+        return None if extent is None else _widened(extent)
+
+
+class FixedCrop:
+    """The same rectangle of every image.
+
+    Parameters
+    ----------
+    text : str
+        "left,top,right,bottom", pixels.
+
+    Raises
+    ------
+    InputError
+        If it is no rectangle.
+    """
+
+    def __init__(self, text: str) -> None:
+        try:
+            left, top, right, bottom = (float(part) for part in text.split(","))
+        except ValueError:
+            left, top, right, bottom = 0.0, 0.0, 0.0, 0.0
+        if not (left < right and top < bottom and all(map(math.isfinite, (left, top, right, bottom)))):
+            raise InputError(f"--crop {text}", "each, all, or left,top,right,bottom in pixels", "Correct it")
+        self._region = (left, top, right, bottom)
+
+    def __call__(self, name: str, number: int, size: tuple[int, int]) -> Region | None:
+        """Return the rectangle.
+
+        Raises
+        ------
+        InputError
+            If it lies outside the image.
+        """
+        left, top, right, bottom = self._region
+        if left >= size[0] or top >= size[1] or right <= 0 or bottom <= 0:
+            raise InputError(
+                f"--crop lies outside {name or number}, which is {size[0]} × {size[1]} pixels",
+                "a rectangle within the images",
+                "Correct it",
+            )
+        return self._region
+
+
+def make_crop(text: str | None, masks: MaskFolder | None) -> MaskCrop | FixedCrop | None:
+    """Return the crop that ``--crop`` asks for.
+
+    Raises
+    ------
+    InputError
+        If it makes no sense, or needs masks and there are none.
+    """
+    if text is None:
+        return None
+    if text not in {"each", "all"}:
+        return FixedCrop(text)
+    if masks is None:
+        raise InputError(f"--crop {text} is about masks, and none are given", "--masks FOLDER", "Give them")
+    return MaskCrop(masks, text == "each")
+
+
+def _widened(extent: Region) -> Region:
+    left, top, right, bottom = extent
+    half = _MARGIN * max(right - left, bottom - top) / 2
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return x - half, y - half, x + half, y + half

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards import InputError
+from datagen.shards import Dataset, InputError
+from trainer.inference import split_clips
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -113,6 +114,52 @@ class ImageFiles:
             wanted = None if self._crop is None else self._crop(path.stem, number, original)
             square, box, region = fit_square(image, self._resolution, path.name, original, wanted)
             yield SourceFrame(path.stem, square, box, original, region)
+
+
+class DatasetClip:
+    """The clip of a dataset that holds one sample, with its cameras.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    split, index : str, int
+        The sample.
+    length : int
+        The most frames of a clip.
+
+    Raises
+    ------
+    InputError
+        If there is no such sample.
+    """
+
+    rate: float | None = None
+
+    def __init__(self, dataset: Dataset, split: str, index: int, length: int) -> None:
+        if split not in dataset or not 0 <= index < len(dataset[split]):
+            known = ", ".join(f"{name} (0 to {len(dataset[name]) - 1})" for name in dataset if len(dataset[name]))
+            raise InputError(f"{dataset.path} has no sample {index} in {split!r}", f"one of {known}", "Choose another")
+        self._split = dataset[split]
+        self._side = dataset.resolution
+        self._chosen = next(clip for clip in split_clips(self._split, length) if index in clip)
+        self.count = len(self._chosen)
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        plan, tables = self._split.dataset.plan, self._split.index
+        for index in self._chosen:
+            values = self._split.read(("image", "intrinsics", "world_to_camera"), [index])
+            subject, sequence = plan.subjects[tables.subject[index]], plan.sequences[tables.sequence[index]]
+            camera = plan.cameras[tables.camera[index]]
+            yield SourceFrame(
+                f"{subject}_{sequence}_{camera}_{tables.frame[index]:06d}",
+                values["image"][0],
+                (0, 0, self._side, self._side),
+                (self._side, self._side),
+                (0.0, 0.0, float(self._side), float(self._side)),
+                float(tables.time[index]),
+                values["intrinsics"][0],
+                values["world_to_camera"][0],
+            )
 
 
 def image_files(source: Path) -> list[Path]:

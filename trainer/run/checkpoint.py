@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from datagen.shards import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
 from trainer.config import TrainConfig, parse_config
-from trainer.depth_unit import DepthUnit
 from trainer.run.folder import BEST, LAST, STATE, RunState
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.model.joint import JointModel
+    from trainer.model.joint import DepthUnit, JointModel
 
 FORMAT = "canonface-checkpoint"
 FORMAT_VERSION = 2
@@ -194,7 +193,7 @@ def build_model(content: dict[str, Any], device: torch.device) -> tuple[JointMod
     CheckpointError
         If parts are missing, the weights do not fit the configuration, or numbers are not finite.
     """
-    from trainer.model.joint import JointModel
+    from trainer.model.joint import DepthUnit, JointModel
 
     try:
         config = parse_config(json.loads(content["config"]), "the checkpoint's configuration")

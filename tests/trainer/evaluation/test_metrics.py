@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from datagen.shards import InputError
-from trainer.baseline import mean_of
+from trainer.evaluation.baselines import mean_of
 from trainer.evaluation.canonical import CanonicalMetrics, MapMetrics, in_region, region_labels
 from trainer.evaluation.confidence import (
     ConfidenceMetrics,

@@ -16,11 +16,11 @@ from tests.support.places import ROOT
 from tests.support.trainer_scene import build_scene
 from trainer.config import load_config
 from trainer.evaluate import evaluate
+from trainer.evaluation.baselines import flow_available
 from trainer.evaluation.canonical import region_labels
 from trainer.evaluation.charts import motion_chart, pck_chart
 from trainer.evaluation.frames import EvaluationOptions, View
 from trainer.evaluation.gather import Evaluation, Run
-from trainer.evaluation.optical_flow import flow_available
 from trainer.evaluation.shape import key_points
 from trainer.evaluation.speed import SpeedPoint, measure_speed, speed_metrics
 from trainer.evaluation.tables import MATCHING, method_table, metric_tables, result_text

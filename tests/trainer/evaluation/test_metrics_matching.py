@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from datagen.shards import open_dataset
 from tests.support.evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
+from trainer.evaluation.baselines import FlowChain, follow, sample_map
 from trainer.evaluation.cameras import pixel_centres, project, rigid_inverse, transform, unproject
 from trainer.evaluation.canonical import in_region, region_labels
 from trainer.evaluation.correspondence import (
@@ -23,7 +24,6 @@ from trainer.evaluation.correspondence import (
     end_point_errors,
 )
 from trainer.evaluation.frames import TRUTH_ARRAYS, Truth
-from trainer.evaluation.optical_flow import FlowChain, follow, sample_map
 from trainer.evaluation.surface import MapSurface, closest_on_triangles
 
 REGIONS = region_labels(LABELS)

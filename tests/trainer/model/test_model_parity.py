@@ -23,11 +23,10 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from trainer.config import TrainConfig, load_config
-from trainer.depth_unit import DepthUnit
 from trainer.model.backbone import choose_reference
 from trainer.model.camera import decode_camera, encode_camera
 from trainer.model.config import WeightsConfig
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.weights.layouts import Translation, unused
 from trainer.weights.load import load_weights, to_depth_anything_3
 

@@ -20,17 +20,17 @@ from tests.support.predict_scene import clip, truth
 from tests.support.trainer_scene import HALF_EXTENT_M
 from trainer.config import load_config
 from trainer.data import normalise
-from trainer.depth_unit import DepthUnit
 from trainer.inference import Maps
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.prediction.cameras import FrameCamera, GivenCameras, assumed_intrinsics, write_cameras
+from trainer.prediction.films import Orbit
 from trainer.prediction.foreground import Foreground, otsu
 from trainer.prediction.frames import SourceFrame, fit_square, into_square, natural_key, out_of_square, place_in_square
 from trainer.prediction.output import MARKER, staged_folder
-from trainer.prediction.ply import Orbit, write_points
 from trainer.prediction.store import ArraySpool, FrameStore, normals_from_depth
 from trainer.prediction.tracks import TrackConfig, Tracker
 from trainer.prediction.windows import WindowModel, cut_windows, stitch_windows
+from trainer.prediction.writers import write_points
 
 
 def flat_maps(depth: float, value: float = 0.0, pose: np.ndarray | None = None) -> Maps:

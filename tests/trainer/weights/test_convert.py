@@ -13,10 +13,8 @@ from datagen.shards import CheckpointError, InputError
 from tests.support.predict_scene import write_photos
 from trainer.config import CONFIGS, load_config
 from trainer.data import normalise
-from trainer.depth_unit import DepthUnit
-from trainer.model.joint import JointModel
-from trainer.predict import predict
-from trainer.prediction.options import PredictOptions
+from trainer.model.joint import DepthUnit, JointModel
+from trainer.predict import PredictOptions, predict
 from trainer.weights.convert import HALF_EXTENT_M, convert_weights
 from trainer.weights.load import to_depth_anything_3
 

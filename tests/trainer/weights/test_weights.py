@@ -21,16 +21,14 @@ from transformers import (
 from datagen.shards import CheckpointError
 from tests.support.trainer_scene import build_scene
 from trainer.config import load_config
-from trainer.depth_unit import DepthUnit
 from trainer.fit import fit
 from trainer.model.backbone import resize_positions
 from trainer.model.config import WeightsConfig
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.run.checkpoint import read_checkpoint
 from trainer.weights.layouts import Translation
-from trainer.weights.load import load_weights, to_depth_anything_3
+from trainer.weights.load import WeightsReport, load_weights, to_depth_anything_3
 from trainer.weights.read import read_tensors
-from trainer.weights.report import WeightsReport
 
 UNIT = DepthUnit("dataset", 1.2, 1.0, 2.6)
 BACKBONE = ["backbone.dim=32", "backbone.blocks=4", "backbone.heads=2", "backbone.mlp_ratio=2"]
