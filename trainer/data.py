@@ -38,8 +38,6 @@ class ClipReader:
 
     Parameters
     ----------
-    dataset : Dataset
-    split : str
     cache_mb : int
         Megabytes the stored arrays may take in memory.
     """
@@ -87,19 +85,10 @@ class TrainingLoader:
 
     Parameters
     ----------
-    dataset : Dataset
-    config : DataConfig
-    seed : int
-    device : torch.device
     arrays : sequence of str
         Keys of ``datagen.shards.ARRAYS``.
-    split : str
     rank, ranks : int
         Which part of each batch is read here.
-    Raises
-    ------
-    InputError
-        If the split is empty or holds no clip of any configured length.
     """
 
     def __init__(
@@ -203,12 +192,7 @@ def describe_sample(split: Split, index: int) -> str:
 
 
 class Uploader:
-    """Copies batches to a device without waiting, from memory whose pages are locked.
-
-    Parameters
-    ----------
-    device : torch.device
-    """
+    """Copies batches to a device without waiting, from memory whose pages are locked."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -221,11 +205,6 @@ class Uploader:
         -------
         callable or None
             What unlocks them; None where there is no GPU.
-
-        Raises
-        ------
-        InputError
-            If the system refuses.
         """
         if self.device.type != "cuda":
             return None

@@ -22,7 +22,6 @@ class Team:
     ----------
     rank, ranks : int
         Number of this process, and how many there are.
-    device : torch.device
     """
 
     rank: int
@@ -64,11 +63,6 @@ def team(device: torch.device) -> Iterator[Team]:
     ----------
     device : torch.device
         With CUDA each process takes the device of its local rank.
-
-    Raises
-    ------
-    InputError
-        If torchrun's environment is incomplete.
     """
     ranks = _from_environment("WORLD_SIZE", 1)
     if ranks == 1:
@@ -106,8 +100,6 @@ def parallelise(model: nn.Module, group: Team, sharding: Literal["none", "full"]
     ----------
     model : nn.Module
         On the team's device, with the same weights everywhere.
-    group : Team
-    sharding : str
     compiled : bool
         Whether it goes through ``torch.compile``.
     """
@@ -141,13 +133,7 @@ def full_state(
 
 
 def restore_state(model: nn.Module, optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load what :func:`full_state` returned, kept as ``model`` and ``optimiser``, whatever the number of processes was.
-
-    Raises
-    ------
-    CheckpointError
-        If it is the state of another model.
-    """
+    """Load what :func:`full_state` returned, kept as ``model`` and ``optimiser``, whatever the number of processes was."""
     from torch.distributed.checkpoint import state_dict as states
 
     options = states.StateDictOptions(full_state_dict=True)

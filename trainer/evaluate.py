@@ -62,13 +62,9 @@ def evaluate(
     ----------
     checkpoint : Path
         A checkpoint, or a run folder (then its ``best.pt``).
-    dataset_path : Path
-    split : str
-    options : EvaluationOptions, optional
     report : Path, optional
         Folder for ``index.html``, ``evaluation.json``, ``contact_sheet.png`` and, if the run's log is beside the
         checkpoint, ``learning_curve.png``.
-    device_name : str
     speed_seconds : float
         Time spent on measuring speed and memory against the number of frames; 0 leaves it out.
 

@@ -43,11 +43,9 @@ def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
 
     Parameters
     ----------
-    dataset_path : Path or str
     run : Path
         Folder of the run: ``last.pt`` (to resume from), ``best.pt`` (lowest validation error), ``state.json``,
         ``config.json``, ``log.jsonl`` and TensorBoard events.
-    config : TrainConfig
 
     Returns
     -------
@@ -120,8 +118,6 @@ class RunProgress:
         Steps done.
     stream : dict
         Where the stream of batches stands.
-    average : MovingAverage or None
-    best_step : int or None
     best_score : float
         Its canonical and its aligned depth error together, millimetres.
     best_metrics : dict

@@ -52,12 +52,9 @@ def joint_loss(
 
     Parameters
     ----------
-    prediction : Prediction
     batch : mapping
         ``depth`` (B, S, H, W) metres, 0 = none; ``canonical`` (B, S, 3, H, W); ``confidence`` (B, S, H, W) in [0, 1];
         ``intrinsics`` (B, S, 3, 3); ``index`` (B, S); ``world_to_camera`` (B, S, 4, 4) for rays and cameras.
-    unit : DepthUnit
-    config : LossConfig
 
     Returns
     -------

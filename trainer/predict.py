@@ -60,7 +60,6 @@ class PredictOptions:
         Field of view along the longer side, where ``cameras`` is not given.
     without : tuple of str
         Of :data:`PARTS`: what is not written.
-    tracks : TrackConfig
     rate : float or None
         Frames per second of the videos; the source's by default.
     split, index : str, int
@@ -127,8 +126,6 @@ def predict(
         A dataset, an image, a folder of images (in the order of their names), or a video.
     out : Path
         A folder, which appears when all is written. An earlier prediction is replaced.
-    options : PredictOptions, optional
-    device_name : str
 
     Returns
     -------

@@ -30,7 +30,6 @@ class Gradients:
         The model, or what stands in for it: compiled, or shared by several processes.
     unit : DepthUnit
         Of the model.
-    config : TrainConfig
     mark : callable
         Called with ``augment``, ``forward`` (the loss included) and ``backward`` as each is done.
 

@@ -115,11 +115,6 @@ def mean_of(
     Parameters
     ----------
     chunks : iterable of (depth (N, H, W) metres, canonical (N, 3, H, W), confidence (N, H, W))
-
-    Raises
-    ------
-    InputError
-        If there is no sample or no surface at all.
     """
     depth_sum = depth_count = canonical_sum = canonical_weight = None
     for depth, canonical, confidence in chunks:

@@ -213,13 +213,7 @@ class ShownRun:
 
 
 class Showcase:
-    """Keeps a few views and runs as they pass.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    split : str
-    """
+    """Keeps a few views and runs as they pass."""
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         self._split = dataset[split]

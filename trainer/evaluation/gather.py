@@ -168,10 +168,8 @@ class Evaluation:
 
     Parameters
     ----------
-    options : EvaluationOptions
     regions : mapping of name to labels
     key_points_m : (7, 3) or None
-    side_px : int
     with_flow : bool
         Whether optical flow is one of the baselines.
     """

@@ -25,8 +25,6 @@ class Result:
 
     Attributes
     ----------
-    split : str
-    samples, step : int
     metrics : dict
         One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
     curves : dict
@@ -52,13 +50,7 @@ class _Picture:
 
 
 def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: Path, facts: Mapping[str, str]) -> Path:
-    """Write ``index.html``, ``contact_sheet.png`` and, if the run has a log, ``learning_curve.png``.
-
-    Raises
-    ------
-    StorageError
-        If the disk refuses.
-    """
+    """Write ``index.html``, ``contact_sheet.png`` and, if the run has a log, ``learning_curve.png``."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     try:

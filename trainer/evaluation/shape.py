@@ -24,8 +24,6 @@ from trainer.evaluation.frames import Truth, View
 from trainer.evaluation.normals import angles_rad
 from trainer.evaluation.surface import MapSurface
 
-# Outer and inner ends of both eyes, the corners of the mouth, the tip of the nose: those of the NoW benchmark.
-KEY_POINTS = 7
 _EYES = (("right_eye", "right_eyeball"), ("left_eye", "left_eyeball"))
 _LIPS = ("upper_lip", "lower_lip")
 _END_SHARE = 0.01  # a corner is the mean of the outermost hundredth of its region

@@ -26,8 +26,6 @@ class SpeedPoint:
 
     Attributes
     ----------
-    frames : int
-    frames_per_s : float
     memory_mib : float
         Peak: of the device's allocations on CUDA, resident memory of the process otherwise.
     """

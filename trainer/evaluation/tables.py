@@ -29,10 +29,6 @@ class Column:
     ----------
     name : str
         Of the metric, without a method's prefix.
-    title : str
-    digits : int
-    percent : bool
-    more_is_better : bool
     """
 
     name: str
@@ -48,8 +44,6 @@ class Table:
 
     Attributes
     ----------
-    title, note : str
-    header : list of str
     rows : list of list of str
     best : set of (row, column)
         Cells to set in bold.

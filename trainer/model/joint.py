@@ -125,15 +125,8 @@ class JointModel(nn.Module):
 
     Parameters
     ----------
-    config : TrainConfig
     image_size : int
-        Resolution of the training set.
-    depth_unit : DepthUnit
-
-    Raises
-    ------
-    InputError
-        If the resolution is no multiple of the patch.
+        Resolution of the training set, a multiple of the patch.
     """
 
     def __init__(self, config: TrainConfig, image_size: int, depth_unit: DepthUnit) -> None:
@@ -157,13 +150,8 @@ class JointModel(nn.Module):
 
         Parameters
         ----------
-        images : (B, S, 3, H, W) float32, ImageNet-normalised
+        images : (B, S, 3, H, W) float32, ImageNet-normalised; sides are multiples of the patch
         intrinsics : (B, S, 3, 3) float32, pixels; read only if depth is normalised by the focal length
-
-        Raises
-        ------
-        InputError
-            If the size is no multiple of the patch.
         """
         clips, frames, _, height, width = images.shape
         _check_sides(height, width, self.backbone.patch)

@@ -29,10 +29,8 @@ class Films:
 
     Parameters
     ----------
-    folder : Path
     rate : float
         Frames per second.
-    ranges : Ranges
     box : tuple of slice
         What of the square maps is shown, in every frame.
     still : bool

@@ -24,17 +24,7 @@ _MARGIN = 1.15  # side of the crop over the mask's longer extent
 
 
 class MaskFolder:
-    """Masks of the frames: files named as the images, or, where none is, in the order of their names.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Raises
-    ------
-    InputError
-        If the folder holds no images.
-    """
+    """Masks of the frames: files named as the images, or, where none is, in the order of their names."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -48,25 +38,13 @@ class MaskFolder:
         self._any = False
 
     def attach(self, frame: SourceFrame, number: int) -> SourceFrame:
-        """Return a frame with its mask.
-
-        Raises
-        ------
-        InputError
-            If there is none, it cannot be read, or it has another size.
-        """
+        """Return a frame with its mask."""
         mask = read_mask(self._path(frame.name, number), frame)
         self._any |= bool(mask.any())
         return replace(frame, mask=mask)
 
     def extent(self, name: str, number: int) -> Region | None:
-        """Return the rectangle a frame's mask takes, pixels; None if it is empty.
-
-        Raises
-        ------
-        InputError
-            If there is no mask, or it cannot be read.
-        """
+        """Return the rectangle a frame's mask takes, pixels; None if it is empty."""
         return open_mask(self._path(name, number)).getbbox()
 
     def common_extent(self) -> Region | None:
@@ -93,13 +71,7 @@ class MaskFolder:
         return path
 
     def check_any(self) -> None:
-        """Refuse masks that are all empty.
-
-        Raises
-        ------
-        InputError
-            If no mask that was attached has a pixel.
-        """
+        """Refuse masks that are all empty."""
         if not self._any:
             raise InputError(
                 f"all masks in {self._folder} are empty", "white where the head is, black elsewhere", "Give other masks"
@@ -122,13 +94,7 @@ class Foreground:
         self.threshold: float | None = None
 
     def __call__(self, frame: SourceFrame, maps: Maps) -> npt.NDArray[np.bool_]:
-        """Return (R, R) bool, false in the padding.
-
-        Raises
-        ------
-        InputError
-            If the rule needs a surface that the model does not give.
-        """
+        """Return (R, R) bool, false in the padding."""
         left, top, right, bottom = frame.content
         inside = np.zeros(maps.depth_m.shape, bool)
         box = (slice(top, bottom), slice(left, right))
@@ -170,7 +136,6 @@ class MaskCrop:
 
     Parameters
     ----------
-    masks : MaskFolder
     each : bool
         Every frame about its own mask; else one crop about all masks together, which keeps still.
     """
@@ -193,11 +158,6 @@ class FixedCrop:
     ----------
     text : str
         "left,top,right,bottom", pixels.
-
-    Raises
-    ------
-    InputError
-        If it is no rectangle.
     """
 
     def __init__(self, text: str) -> None:
@@ -210,13 +170,7 @@ class FixedCrop:
         self._region = (left, top, right, bottom)
 
     def __call__(self, name: str, number: int, size: tuple[int, int]) -> Region | None:
-        """Return the rectangle.
-
-        Raises
-        ------
-        InputError
-            If it lies outside the image.
-        """
+        """Return the rectangle."""
         left, top, right, bottom = self._region
         if left >= size[0] or top >= size[1] or right <= 0 or bottom <= 0:
             raise InputError(
@@ -228,13 +182,7 @@ class FixedCrop:
 
 
 def make_crop(text: str | None, masks: MaskFolder | None) -> MaskCrop | FixedCrop | None:
-    """Return the crop that ``--crop`` asks for.
-
-    Raises
-    ------
-    InputError
-        If it makes no sense, or needs masks and there are none.
-    """
+    """Return the crop that ``--crop`` asks for."""
     if text is None:
         return None
     if text not in {"each", "all"}:

@@ -88,10 +88,8 @@ class ImageFiles:
 
     Parameters
     ----------
-    paths : sequence of Path
     resolution : int
         Pixels a side of the square.
-    crop : Crop, optional
     """
 
     rate: float | None = None
@@ -121,16 +119,10 @@ class DatasetClip:
 
     Parameters
     ----------
-    dataset : Dataset
     split, index : str, int
         The sample.
     length : int
         The most frames of a clip.
-
-    Raises
-    ------
-    InputError
-        If there is no such sample.
     """
 
     rate: float | None = None
@@ -163,13 +155,7 @@ class DatasetClip:
 
 
 def image_files(source: Path) -> list[Path]:
-    """Return an image itself, or the images of a folder in the order of their names, numbers in them by value.
-
-    Raises
-    ------
-    InputError
-        If the folder holds none.
-    """
+    """Return an image itself, or the images of a folder in the order of their names, numbers in them by value."""
     if not source.is_dir():
         return [source]
     files = sorted((p for p in source.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
@@ -189,13 +175,7 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def open_image(path: Path, resolution: int | None = None) -> Image.Image:
-    """Open an image as RGB, turned as its EXIF says; with a resolution, large JPEGs are decoded at a fraction.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, naming it.
-    """
+    """Open an image as RGB, turned as its EXIF says; with a resolution, large JPEGs are decoded at a fraction."""
     from PIL import Image, ImageOps
 
     try:
@@ -236,7 +216,6 @@ def fit_square(
     ----------
     image : Image
         May be smaller than the original.
-    resolution : int
     name : str
         For messages.
     original : tuple of int
@@ -247,11 +226,6 @@ def fit_square(
     Returns
     -------
     (3, R, R) uint8, the box of the image in it, and the region of the original that the box shows
-
-    Raises
-    ------
-    InputError
-        If it is too small to show anything.
     """
     from PIL import Image
 
@@ -308,13 +282,7 @@ def out_of_square(intrinsics: npt.NDArray[np.floating], box: Box, region: Region
 
 
 def read_mask(path: Path, frame: SourceFrame) -> npt.NDArray[np.bool_]:
-    """Read a foreground mask and fit it into the square of its frame.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read or has another size than the image.
-    """
+    """Read a foreground mask and fit it into the square of its frame."""
     from PIL import Image
 
     mask = open_mask(path)
@@ -332,13 +300,7 @@ def read_mask(path: Path, frame: SourceFrame) -> npt.NDArray[np.bool_]:
 
 
 def open_mask(path: Path) -> Image.Image:
-    """Open a mask: 255 where the original is brighter than half, else 0.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
-    """
+    """Open a mask: 255 where the original is brighter than half, else 0."""
     from PIL import Image
 
     try:

@@ -35,10 +35,8 @@ class ShowConfig:
         Of the canonical space, metres.
     confidence_lambda : float
         See :class:`~trainer.prediction.tracks.Tracker`.
-    tracks : TrackConfig
     rate : float
         Frames per second.
-    title : str
     without : set of str
         Of maps, ply, tracks, videos, viewer: what is left out.
     """

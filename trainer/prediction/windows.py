@@ -34,7 +34,6 @@ class WindowModel:
 
     Parameters
     ----------
-    model : JointModel
     usual_intrinsics : (3, 3) float32
         For frames that come without.
     knows_surface : bool
@@ -70,8 +69,6 @@ def cut_windows(items: Iterable[Item], length: int, overlap: int) -> Iterator[tu
 
     Parameters
     ----------
-    items : iterable
-    length : int
     overlap : int
         Items two windows share; below ``length``.
     """

@@ -30,7 +30,6 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
     Parameters
     ----------
-    path : Path
     content : dict
         See :func:`model_content`; other keys (optimiser, step, ...) as the caller likes. Tensors and plain data only.
 
@@ -158,15 +157,10 @@ def check_output_file(out: Path, source: Path, kept: Iterable[str] = (BEST, LAST
 
     Parameters
     ----------
-    out : Path
     source : Path
         A file, or a folder.
     kept : iterable of str
         Names in the source's folder that are not written over either.
-
-    Raises
-    ------
-    InputError
     """
     if out.is_dir():
         raise InputError(f"--out {out} is a folder", "a file", "Give a file name")

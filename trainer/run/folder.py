@@ -30,7 +30,6 @@ class RunState:
     ----------
     step, steps : int
         Steps done and planned.
-    config_digest, dataset_uuid : str
     best_step : int or None
         The step ``best.pt`` was saved at.
     best_metrics : dict

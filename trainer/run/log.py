@@ -23,7 +23,6 @@ class Journal:
         Folder of the run.
     step : int
         Where the run resumes: what a killed run recorded beyond is dropped.
-    config : TrainConfig
 
     Raises
     ------

@@ -22,7 +22,6 @@ class Throughput:
 
     Parameters
     ----------
-    device : torch.device
     run : Path or None
         Folder the trace goes to; None traces nothing.
     profile_steps : int

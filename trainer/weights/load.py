@@ -27,7 +27,6 @@ class WeightsReport:
 
     Attributes
     ----------
-    source, layout : str
     matched : list of str
         Weights of the network that were filled as they were found.
     converted : list of str
@@ -101,13 +100,8 @@ def load_weights(model: JointModel, config: WeightsConfig, cache: Path | None = 
     ----------
     model : JointModel
         Changed only if everything that should fit does, or ``config.strict`` is off.
-    config : WeightsConfig
     cache : Path, optional
         Folder for downloads.
-
-    Returns
-    -------
-    WeightsReport
 
     Raises
     ------
@@ -145,22 +139,6 @@ def load_weights(model: JointModel, config: WeightsConfig, cache: Path | None = 
         )
     model.load_state_dict(placed, strict=False)
     return report
-
-
-def to_depth_anything_3(model: JointModel) -> dict[str, torch.Tensor]:
-    """Return the weights under the names Depth Anything 3 (and Face Anything) know them by, for use elsewhere.
-
-    What they have no name for (surface, image features) is left out. Depth is theirs times the unit, as in
-    :func:`load_weights`.
-    """
-    translation = Translation("depth_anything_3")
-    named: dict[str, torch.Tensor] = {}
-    for name, value in model.state_dict().items():
-        there = translation.name_there(name)
-        if there is not None:
-            exported = _rescaled(value, model.depth_unit.spread) if name.startswith(_DEPTH_OUT) else value
-            named[f"model.{there}"] = exported.clone()
-    return named
 
 
 def _place(

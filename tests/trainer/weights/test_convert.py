@@ -11,12 +11,12 @@ import yaml
 
 from datagen.shards import CheckpointError, InputError
 from tests.support.predict_scene import write_photos
+from tests.support.published_weights import to_depth_anything_3
 from trainer.config import CONFIGS, load_config
 from trainer.data import normalise
 from trainer.model.joint import DepthUnit, JointModel
 from trainer.predict import PredictOptions, predict
 from trainer.weights.convert import HALF_EXTENT_M, convert_weights
-from trainer.weights.load import to_depth_anything_3
 
 APART = {"shared": False, "image_skip": False, "norm": "geometry", "positions": "geometry"}
 QUICK = ("ply", "videos", "viewer", "tracks", "maps")

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from datagen.shards import CheckpointError
+from tests.support.published_weights import name_there, to_depth_anything_3
 from tests.support.trainer_scene import build_scene
 from trainer.config import load_config
 from trainer.fit import fit
@@ -27,7 +28,7 @@ from trainer.model.config import WeightsConfig
 from trainer.model.joint import DepthUnit, JointModel
 from trainer.run.checkpoint import read_checkpoint
 from trainer.weights.layouts import Translation
-from trainer.weights.load import WeightsReport, load_weights, to_depth_anything_3
+from trainer.weights.load import WeightsReport, load_weights
 from trainer.weights.read import read_tensors
 
 UNIT = DepthUnit("dataset", 1.2, 1.0, 2.6)
@@ -307,7 +308,7 @@ def test_names_are_translated_both_ways(theirs: str, ours: str) -> None:
     translation = Translation("depth_anything_3")
     place = translation.place(theirs)
     assert place is not None
-    assert (place.name, translation.name_there(ours)) == (ours, theirs)
+    assert (place.name, name_there(ours)) == (ours, theirs)
     assert translation.place("head.nothing.weight") is None
 
 
