@@ -133,7 +133,7 @@ def full_state(
 
 
 def restore_state(model: nn.Module, optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load what :func:`full_state` returned, kept as ``model`` and ``optimiser``, whatever the number of processes was."""
+    """Load what :func:`full_state` returned, kept as ``model`` and ``optimiser``; by any number of processes."""
     from torch.distributed.checkpoint import state_dict as states
 
     options = states.StateDictOptions(full_state_dict=True)

@@ -22,7 +22,8 @@ from trainer.config import TrainConfig, load_config
 from trainer.evaluate import evaluate
 from trainer.fit import fit
 from trainer.run.checkpoint import read_checkpoint
-from trainer.run.folder import BEST, CONFIG, LAST, LOG, STATE, locked_run_folder, read_log, read_state
+from trainer.run.folder import BEST, CONFIG, LAST, LOG, STATE, locked_run_folder, read_state
+from trainer.run.log import read_log
 from trainer.weights.convert import convert_weights
 from trainer.weights.export import export_model
 
