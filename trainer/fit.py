@@ -77,14 +77,15 @@ def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
         # A kill may have come between the checkpoint and the state file.
         state = job.write_state() if job.resumed else job.save()
         at_end.enter_context(job.throughput)
+        pace = ""
         job.model.train()
         while progress.step < settings.steps:
             terms, norm = job.train_step()
             last_step = progress.step == settings.steps
             if progress.step % _LOG_EVERY == 0 or last_step:
                 metrics = job.log_training(terms, norm)
-                text = f"loss {metrics['loss']:.3f}, {metrics['frames_per_second']:.1f} frames/s"
-                screen.update(progress.step, text)
+                pace = f"loss {metrics['loss']:.3f}, {metrics['frames_per_second']:.1f} frames/s"
+            screen.update(progress.step, pace)
             out_of_time = settings.max_minutes is not None and time.monotonic() - started > 60 * settings.max_minutes
             stopped, out_of_time = group.any(stopping.is_set()), group.any(out_of_time)
             # Validation is tied to steps, not to where a run was stopped: best.pt must not depend on that. Every

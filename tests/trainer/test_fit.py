@@ -221,6 +221,24 @@ def test_evaluate_command(run: Path, scene: Path, command: Command) -> None:
     assert "Traceback" not in empty.stderr
 
 
+def test_a_command_that_is_told_to_stop_unwinds(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned = []
+
+    def stopped(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr("trainer.weights.convert.convert_weights", stopped)
+    result = command("convert", tmp_path, "--out", tmp_path / "model.pt")
+    assert (result.code, cleaned) == (130, [True])
+    assert result.stderr.startswith("interrupted")
+
+
 def test_importing_the_trainer_loads_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "open3d", "prefect", "dask", "smplx", "matplotlib")
     code = f"import sys, trainer.cli; print([m for m in {heavy} if m in sys.modules])"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from datagen.common.errors import ManifestError, StorageError
 from datagen.common.files import build_lock, disk_refusals
-from datagen.common.progress import Progress
 from datagen.flows.planning import PlannedSequence, assign_splits, chunks, plan_build, samples_per_shard
 from datagen.flows.records import content_key
 from datagen.manifest import SplitConfig, parse_manifest
@@ -96,14 +94,3 @@ def test_a_full_disk_is_a_storage_error_and_a_program_error_is_not() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(FileNotFoundError), disk_refusals("warping a/b"):
         raise FileNotFoundError(errno.ENOENT, "No such file")
-
-
-def test_progress_in_a_log_is_plain_lines() -> None:
-    stream = io.StringIO()
-    with Progress("2/5 warp", 4, "frames", stream) as progress:
-        progress.advance(3)
-        progress.advance(1)
-    lines = stream.getvalue().splitlines()
-    assert lines[0] == "[2/5 warp] started"
-    assert lines[-1].startswith("[2/5 warp] 4/4 frames")
-    assert "\x1b" not in stream.getvalue()
