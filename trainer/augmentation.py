@@ -34,7 +34,6 @@ def augment(batch: Mapping[str, torch.Tensor], config: AugmentConfig, seeds: lis
         ``image`` (B, S, 3, H, W) float32 in [0, 1], ``depth`` (B, S, H, W), ``canonical`` (B, S, 3, H, W),
         ``confidence`` (B, S, H, W), ``intrinsics`` (B, S, 3, 3); maps of :data:`_MAPS` and ``world_to_camera``
         (B, S, 4, 4) where present. Other entries pass unchanged.
-    config : AugmentConfig
     seeds : list of int
         One for each clip.
     views : bool

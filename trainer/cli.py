@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from datagen.common.errors import CanonfaceError, InputError
-from datagen.common.files import json_ready
+from datagen.common.console import print_json, run
 from datagen.shards import open_dataset
 from trainer.config import load_config
-from trainer.run.state import RunState, check_same_run, read_state
+from trainer.run.folder import RunState, check_same_run, read_state
 
 app = typer.Typer(
     name="trainer",
@@ -34,7 +30,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on
 @app.command()
 def fit(
     dataset: Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an unfinished run there goes on.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an unfinished run there is resumed.")],
     config: Annotated[
         str, typer.Option("--config", "-c", help="A YAML file, or: tiny, demo, small, base, large, giant.")
     ] = "demo",
@@ -43,7 +39,7 @@ def fit(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Fit a model. The same command again goes on where it stopped.
+    """Fit a model. The same command again resumes where it stopped.
 
     Example: `trainer fit runs/mine --out runs/model --config demo --set fit.steps=500`
     """
@@ -78,7 +74,7 @@ def evaluate(
     device: _Device = "auto",
     as_json: _Json = False,
 ) -> None:
-    """Measure a model on a split, beside the baselines; docs/metrics.md defines every figure.
+    """Measure a model on a split, beside the baselines; docs/metrics.md defines every metric.
 
     Example: `trainer evaluate runs/model runs/mine --split val --report runs/model/report`
     """
@@ -89,10 +85,10 @@ def evaluate(
     options = EvaluationOptions(frames=frames, limit=limit, starts=starts, seed=seed)
     result = run_evaluate(checkpoint, dataset, split, options=options, report=report, device_name=_device(device))
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
         return
     print(f"{result.samples} samples of {split}, step {result.step}\n")
-    print(result_text(result.figures))
+    print(result_text(result.metrics))
     if report is not None:
         print(f"report in {report}/index.html")
 
@@ -116,7 +112,7 @@ def predict(
     ] = None,
     start: Annotated[int, typer.Option("--start", min=0, help="First frame of a folder or video.")] = 0,
     stop: Annotated[int | None, typer.Option("--stop", min=1, help="The frame to stop before.")] = None,
-    step: Annotated[int, typer.Option("--step", min=1, help="Take every so-manieth frame.")] = 1,
+    step: Annotated[int, typer.Option("--step", min=1, help="Take every STEP-th frame only.")] = 1,
     size: Annotated[
         int | None, typer.Option("--size", min=14, help="Pixels of the longer side; default: as trained.")
     ] = None,
@@ -153,11 +149,10 @@ def predict(
 
     Example: `trainer predict runs/model talk.mp4 --out predictions --frames 8`
     """
+    from trainer.predict import PredictOptions
     from trainer.predict import predict as run_predict
-    from trainer.prediction.options import PredictOptions
     from trainer.prediction.tracks import TrackConfig
 
-    _leave_nothing_when_stopped()
     options = PredictOptions(
         frames=frames,
         overlap=overlap,
@@ -179,7 +174,7 @@ def predict(
     )
     summary = run_predict(checkpoint, source, out, options, device_name=_device(device))
     if as_json:
-        _print_json({"out": str(out), **summary})
+        print_json({"out": str(out), **summary})
         return
     page = "open viewer.html" if "viewer" in summary["written"] else "strip.png shows the first"
     print(f"{summary['frames']} frames in {out}; {page}; docs/prediction.md says what every file holds")
@@ -204,12 +199,11 @@ def export(
     """
     from trainer.weights.export import TOLERANCE, export_model
 
-    _leave_nothing_when_stopped()
     result = export_model(checkpoint, out, kind, frames=frames, size=size)
     if as_json:
         differences = {str(count): value for count, value in result.differences.items()}
         what = {"out": str(out), "frames": result.frames, "size": result.size, "outputs": result.outputs}
-        _print_json({**what, "differences": differences, "passed": result.passed, "mib": result.mib})
+        print_json({**what, "differences": differences, "passed": result.passed, "mib": result.mib})
     else:
         for count, value in result.differences.items():
             print(f"{count} frames: largest relative difference {value:.1e}, at most {TOLERANCE:.0e} is allowed")
@@ -232,14 +226,8 @@ def convert(
     """
     from trainer.weights.convert import convert_weights
 
-    _leave_nothing_when_stopped()
     print(convert_weights(source, out, config, size=size).text())
     print(f"{out} is ready for `trainer predict` and `trainer export`")
-
-
-def _leave_nothing_when_stopped() -> None:
-    """Let SIGTERM end the command like Ctrl-C does, so that what is half written is removed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def main() -> None:
@@ -247,52 +235,25 @@ def main() -> None:
     # OpenMP threads that wait spin by default: on a machine with other work, two threads then take twice the
     # processor time for less than one thread's speed. Read when torch loads, so it must be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    try:
-        app()
-    except (CanonfaceError, OSError, MemoryError, RuntimeError) as error:
-        known = error if isinstance(error, CanonfaceError) else _from_the_system(error)
-        if known is None:
-            raise
-        print(f"error: {known}", file=sys.stderr)
-        sys.exit(known.exit_code)
-
-
-def _from_the_system(error: Exception) -> CanonfaceError | None:
-    """Return what the system refused as an error of ours; None if it is a fault of this program."""
-    if isinstance(error, OSError):
-        path = f"{error.filename}: " if error.filename else ""
-        return InputError(f"{path}{error.strerror or error}", "a path that can be read and written", "Check the path")
-    # torch says so in words only, and in its own class only on a GPU.
-    if isinstance(error, MemoryError) or "memory" in str(error):
-        reason = (str(error).strip().splitlines() or ["none is left"])[0][:160]
-        return InputError(
-            f"there is not enough memory ({reason})",
-            "memory for what was asked",
-            "Lower the size, the frames of a clip or of a batch, or the workers",
-        )
-    return None
+    run(app)
 
 
 def _report_run(out: Path, state: RunState, as_json: bool) -> None:
     if as_json:
-        _print_json({"run": str(out), "finished": state.finished, "step": state.step, "steps": state.steps})
+        print_json({"run": str(out), "finished": state.finished, "step": state.step, "steps": state.steps})
         return
-    figures = state.best_figures.items()
-    best = "".join(f", {name} {value:.2f}" for name, value in figures if name.endswith("mean_mm") and value is not None)
+    metrics = state.best_metrics.items()
+    best = "".join(f", {name} {value:.2f}" for name, value in metrics if name.endswith("mean_mm") and value is not None)
     if state.finished:
         print(f"{out} is finished: {state.step} steps, best at step {state.best_step}{best}")
     else:
-        print(f"{out} stands at step {state.step} of {state.steps}; the same command goes on")
+        print(f"{out} stands at step {state.step} of {state.steps}; the same command resumes it")
 
 
 def _device(name: str) -> str:
     if name not in {"auto", "cpu", "cuda"}:
         raise typer.BadParameter(f"--device {name}: choose auto, cpu or cuda")
     return name
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(json_ready(content), indent=1))
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ class FitConfig(Section):
     profile_steps: int = Field(
         0, ge=0, description="steps, after five, that are traced into the run folder's trace.json"
     )
-    wandb: str | None = Field(None, description="project of Weights & Biases that figures go to as well")
+    wandb: str | None = Field(None, description="project of Weights & Biases that metrics go to as well")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; empty: OMP_NUM_THREADS or all cores")
 
 

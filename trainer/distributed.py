@@ -22,7 +22,6 @@ class Team:
     ----------
     rank, ranks : int
         Number of this process, and how many there are.
-    device : torch.device
     """
 
     rank: int
@@ -30,7 +29,7 @@ class Team:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes the run's files."""
         return self.rank == 0
 
@@ -64,11 +63,6 @@ def team(device: torch.device) -> Iterator[Team]:
     ----------
     device : torch.device
         With CUDA each process takes the device of its local rank.
-
-    Raises
-    ------
-    InputError
-        If torchrun's environment is incomplete.
     """
     ranks = _from_environment("WORLD_SIZE", 1)
     if ranks == 1:
@@ -97,7 +91,7 @@ def _from_environment(name: str, default: int | None) -> int:
         ) from None
 
 
-def spread(model: nn.Module, group: Team, sharding: Literal["none", "full"], *, compiled: bool) -> nn.Module:
+def parallelise(model: nn.Module, group: Team, sharding: Literal["none", "full"], *, compiled: bool) -> nn.Module:
     """Return what to call instead of the model so that gradients are shared by all processes.
 
     ``none`` wraps it for data parallelism; ``full`` shards its parameters in place (FSDP2), block by block.
@@ -106,8 +100,6 @@ def spread(model: nn.Module, group: Team, sharding: Literal["none", "full"], *, 
     ----------
     model : nn.Module
         On the team's device, with the same weights everywhere.
-    group : Team
-    sharding : str
     compiled : bool
         Whether it goes through ``torch.compile``.
     """
@@ -117,11 +109,11 @@ def spread(model: nn.Module, group: Team, sharding: Literal["none", "full"], *, 
         for block in model.get_submodule("backbone.blocks").children():
             fully_shard(block)
         fully_shard(model)
-    called: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+    wrapped: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
     if group.ranks > 1 and sharding == "none":
         devices = [group.device.index] if group.device.type == "cuda" else None
-        called = nn.parallel.DistributedDataParallel(called, device_ids=devices)
-    return called
+        wrapped = nn.parallel.DistributedDataParallel(wrapped, device_ids=devices)
+    return wrapped
 
 
 def full_state(
@@ -129,7 +121,7 @@ def full_state(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the states of model and optimiser as one process would have them; all processes must call it.
 
-    Parameters are named, not numbered, so that any number of processes can go on from it.
+    Parameters are named, not numbered, so that any number of processes can resume from it.
     """
     from torch.distributed.checkpoint import state_dict as states
 
@@ -141,13 +133,7 @@ def full_state(
 
 
 def restore_state(model: nn.Module, optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load what :func:`full_state` returned, kept as ``model`` and ``optimiser``, whatever the number of processes was.
-
-    Raises
-    ------
-    CheckpointError
-        If it is the state of another model.
-    """
+    """Load what :func:`full_state` returned, kept as ``model`` and ``optimiser``; by any number of processes."""
     from torch.distributed.checkpoint import state_dict as states
 
     options = states.StateDictOptions(full_state_dict=True)

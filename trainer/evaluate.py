@@ -15,9 +15,11 @@ import numpy.typing as npt
 from datagen.common.arrays import F64
 from datagen.common.errors import CheckpointError, InputError
 from datagen.common.files import atomic_write_bytes, json_ready
+from datagen.common.progress import Progress
 from datagen.shards import Dataset, Split, open_dataset
-from trainer.baseline import MeanMap, mean_map
+from trainer.evaluation.baselines import MeanMap, flow_available, mean_map
 from trainer.evaluation.canonical import region_labels
+from trainer.evaluation.charts import Showcase
 from trainer.evaluation.frames import (
     TRUTH_ARRAYS,
     EvaluationOptions,
@@ -28,13 +30,11 @@ from trainer.evaluation.frames import (
     pairs_of_subjects,
     runs_of_frames,
 )
-from trainer.evaluation.gather import Evaluation, Result, Run
-from trainer.evaluation.optical_flow import flow_available
+from trainer.evaluation.gather import Evaluation, Run
+from trainer.evaluation.report import Result, write_report
 from trainer.evaluation.shape import key_points
-from trainer.evaluation.showcase import Showcase
-from trainer.evaluation.speed import measure_speed, speed_figures
-from trainer.inference import PredictedMaps, predict_frames
-from trainer.progress import Progress
+from trainer.evaluation.speed import measure_speed, speed_metrics
+from trainer.inference import Maps, predict_maps
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
 
 if TYPE_CHECKING:
@@ -63,13 +63,9 @@ def evaluate(
     ----------
     checkpoint : Path
         A checkpoint, or a run folder (then its ``best.pt``).
-    dataset_path : Path
-    split : str
-    options : EvaluationOptions, optional
     report : Path, optional
         Folder for ``index.html``, ``evaluation.json``, ``contact_sheet.png`` and, if the run's log is beside the
         checkpoint, ``learning_curve.png``.
-    device_name : str
     speed_seconds : float
         Time spent on measuring speed and memory against the number of frames; 0 leaves it out.
 
@@ -90,13 +86,11 @@ def evaluate(
     session = _Session(model, device, dataset, split, options, options.frames or max(config.data.clip_lengths))
     showcase = Showcase(dataset, split) if report is not None else None
     session.walk(showcase)
-    figures = session.figures()
+    metrics = session.metrics()
     if speed_seconds > 0:
-        figures |= session.speed(speed_seconds)
-    result = Result(split, session.samples, content.get("step"), figures, session.evaluation.curves())
+        metrics |= session.speed(speed_seconds)
+    result = Result(split, session.samples, content.get("step"), metrics, session.evaluation.curves())
     if report is not None and showcase is not None:
-        from trainer.evaluation.report import write_report
-
         run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         write_report(report, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
         stored = result.to_json() | {"curves": json_ready(result.curves)}
@@ -197,7 +191,7 @@ class _Session:
         surfaces[np.unique(np.linspace(0, total - 1, min(options.geometry_views, total)).round().astype(int))] = True
         steps = total + sum(len(group) for group in instants) + 2 * len(pairs)
         done = 0
-        with Progress(f"evaluate {self._name}", steps) as progress:
+        with Progress(f"evaluate {self._name}", steps, "samples") as progress:
             for indices in runs:
                 run = Run(indices, *self._views(indices, self._frames))
                 self.evaluation.add_run(run, surfaces[self.samples : self.samples + len(indices)])
@@ -216,25 +210,25 @@ class _Session:
                 done += 2
                 progress.update(done)
 
-    def figures(self) -> dict[str, Any]:
-        """Return every figure, the pace of the walk among them."""
-        return self.evaluation.figures() | {"speed_frames_per_s": self._predicted / max(self._predicting_s, 1e-9)}
+    def metrics(self) -> dict[str, Any]:
+        """Return every metric, the pace of the walk among them."""
+        return self.evaluation.metrics() | {"speed_frames_per_s": self._predicted / max(self._predicting_s, 1e-9)}
 
     def speed(self, seconds: float) -> dict[str, float]:
         """Return frames per second and memory against the number of frames predicted together."""
         one = self._split.read(("image", "intrinsics"), [0])
 
-        def predict(frames: int) -> PredictedMaps:
+        def predict(frames: int) -> Maps:
             images, intrinsics = (np.repeat(one[name], frames, axis=0) for name in ("image", "intrinsics"))
-            return predict_frames(self._model, images, intrinsics, frames, self._device)
+            return predict_maps(self._model, images, intrinsics)
 
-        return speed_figures(measure_speed(predict, _SPEED_LENGTHS, self._device, seconds))
+        return speed_metrics(measure_speed(predict, _SPEED_LENGTHS, self._device, seconds))
 
     def _views(self, indices: npt.NDArray[np.int64], frames: int) -> tuple[list[View], list[View]]:
         """Read samples and predict them, ``frames`` together; the model's views and the mean map's."""
         maps = self._split.read(TRUTH_ARRAYS, indices)
         start = time.perf_counter()
-        p = predict_frames(self._model, maps["image"], maps["intrinsics"], frames, self._device)
+        p = predict_maps(self._model, maps["image"], maps["intrinsics"], frames)
         self._predicting_s += time.perf_counter() - start
         self._predicted += len(indices)
         unit = np.float32(self._half_extent_m)
@@ -246,7 +240,7 @@ class _Session:
                 p.canonical[k] * unit,
                 p.depth_confidence[k],
                 p.canonical_confidence[k],
-                p.surface[k],
+                None if p.surface is None else p.surface[k],
             )
             for k, truth in enumerate(truths)
         ]

@@ -44,60 +44,110 @@ def evaluation_clips(runs: npt.NDArray[np.integer], length: int) -> list[I64]:
 
 
 @dataclass(frozen=True)
-class PredictedMaps:
-    """The maps of the S frames of one clip on the CPU, float32; see :class:`trainer.model.joint.Prediction`.
+class Maps:
+    """What a network says about S frames of H × W pixels, float32 on the CPU; of one frame by itself, without the S.
 
     Attributes
     ----------
-    depth_m, depth_confidence, canonical_confidence, surface : (S, H, W)
-        ``surface`` is the probability of showing the head.
+    depth_m, depth_confidence, canonical_confidence : (S, H, W)
     canonical : (S, 3, H, W)
+        Normalised coordinates.
+    surface : (S, H, W) or None
+        Probability of showing the head, from a network that has learnt it.
+    intrinsics : (S, 3, 3) or None
+        Pixels; from the network's camera head.
+    world_to_camera : (S, 4, 4) or None
+        Metres, from the camera head; the world is the reference camera of the frames predicted together, and after
+        stitching (:mod:`trainer.prediction.windows`) the clip's first.
     """
 
     depth_m: npt.NDArray[np.float32]
     canonical: npt.NDArray[np.float32]
     depth_confidence: npt.NDArray[np.float32]
     canonical_confidence: npt.NDArray[np.float32]
-    surface: npt.NDArray[np.float32]
+    surface: npt.NDArray[np.float32] | None = None
+    intrinsics: npt.NDArray[np.float32] | None = None
+    world_to_camera: npt.NDArray[np.float32] | None = None
+
+    def frames(self) -> list[Maps]:
+        """Return the maps of each frame by itself."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        given = {name: values for name, values in given.items() if values is not None}
+        return [Maps(**{name: values[k] for name, values in given.items()}) for k in range(len(self.depth_m))]
 
 
-def predict_clip(
-    model: JointModel, images: npt.NDArray[np.uint8], intrinsics: npt.NDArray[np.float32], device: torch.device
-) -> PredictedMaps:
-    """Predict the frames (S, 3, H, W) uint8 of one clip together; intrinsics (S, 3, 3) in pixels."""
+def predict_maps(
+    model: JointModel,
+    images: npt.NDArray[np.uint8],
+    intrinsics: npt.NDArray[np.float32],
+    together: int | None = None,
+    *,
+    knows_surface: bool = True,
+) -> Maps:
+    """Run a network on frames: the one way that validation, evaluation and prediction share.
+
+    Parameters
+    ----------
+    model : JointModel
+        The frames go to the device it is on, as bytes.
+    images : (S, 3, H, W) uint8
+    intrinsics : (S, 3, 3)
+        Pixels.
+    together : int, optional
+        How many frames the network sees at once, in order; all by default.
+    knows_surface : bool
+        Whether the surface was ever learnt; published weights have none.
+    """
+    step = together or len(images)
+    parts = [
+        _predict_clip(model, images[k : k + step], intrinsics[k : k + step], knows_surface)
+        for k in range(0, len(images), step)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    given = [f.name for f in fields(Maps) if getattr(parts[0], f.name) is not None]
+    return Maps(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in given})
+
+
+def _predict_clip(
+    model: JointModel, images: npt.NDArray[np.uint8], intrinsics: npt.NDArray[np.float32], knows_surface: bool
+) -> Maps:
     import torch
 
-    from trainer.data import normalise_image
+    from trainer.data import normalise
 
+    device = next(model.parameters()).device
     with torch.inference_mode():
         p = model(
-            torch.from_numpy(normalise_image(images))[None].to(device),
-            torch.from_numpy(np.asarray(intrinsics, np.float32))[None].to(device),
+            normalise(torch.from_numpy(np.ascontiguousarray(images)).to(device))[None],
+            torch.from_numpy(np.asarray(intrinsics, np.float32)).to(device)[None],
         )
 
-    def array(tensor: Any) -> npt.NDArray[np.float32]:
+    def array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
         return tensor[0].float().cpu().numpy()
 
-    return PredictedMaps(
+    K, world_to_camera = (None, None) if p.camera is None else _cameras(model, p.camera[0], images.shape[-2:])
+    return Maps(
         array(p.depth_m),
         array(p.canonical),
         array(p.depth_confidence),
         array(p.canonical_confidence),
-        array(p.surface_logit.sigmoid()),
+        array(p.surface_logit.sigmoid()) if knows_surface else None,
+        K,
+        world_to_camera,
     )
 
 
-def predict_frames(
-    model: JointModel,
-    images: npt.NDArray[np.uint8],
-    intrinsics: npt.NDArray[np.float32],
-    frames: int,
-    device: torch.device,
-) -> PredictedMaps:
-    """Predict any number of frames (T, 3, H, W) uint8, ``frames`` at a time, in order."""
-    starts = range(0, len(images), frames)
-    parts = [predict_clip(model, images[k : k + frames], intrinsics[k : k + frames], device) for k in starts]
-    return PredictedMaps(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(PredictedMaps)))
+def _cameras(
+    model: JointModel, encoded: torch.Tensor, size: tuple[int, ...]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return intrinsics (S, 3, 3) and world to camera (S, 4, 4), metres, of what the camera head said (S, 9)."""
+    from trainer.model.camera import decode_camera
+
+    camera_to_world, K = decode_camera(encoded.double().cpu(), (size[0], size[1]))
+    poses = camera_to_world.numpy()
+    poses[:, :3, 3] *= model.depth_unit.unit
+    return K.numpy().astype(np.float32), np.linalg.inv(poses).astype(np.float32)
 
 
 def split_clips(split: Split, length: int, limit: int | None = None) -> list[I64]:
@@ -111,9 +161,9 @@ def split_clips(split: Split, length: int, limit: int | None = None) -> list[I64
 
 
 def predict_split(
-    model: JointModel, reader: ClipReader, clips: Sequence[I64], device: torch.device
-) -> Iterator[tuple[I64, dict[str, npt.NDArray[Any]], PredictedMaps]]:
+    model: JointModel, reader: ClipReader, clips: Sequence[I64]
+) -> Iterator[tuple[I64, dict[str, npt.NDArray[Any]], Maps]]:
     """Yield (indices, true maps, predicted maps) of each clip."""
     for indices in clips:
         truth = reader.clip(indices)
-        yield indices, truth, predict_clip(model, truth["image"], truth["intrinsics"], device)
+        yield indices, truth, predict_maps(model, truth["image"], truth["intrinsics"])

@@ -9,7 +9,6 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from trainer.config import LossConfig, TrainConfig
 from trainer.data import ARRAYS
-from trainer.depth_unit import DepthUnit
 from trainer.loss_terms import (
     camera_l1,
     camera_to_reference,
@@ -25,7 +24,7 @@ from trainer.loss_terms import (
     true_rays,
     unproject,
 )
-from trainer.model.joint import Prediction
+from trainer.model.joint import DepthUnit, Prediction
 
 # Pixels of a frame that are looked up in the clip's other frames, and how near their true points must be.
 CONSISTENCY_POINTS = 512
@@ -53,12 +52,9 @@ def joint_loss(
 
     Parameters
     ----------
-    prediction : Prediction
     batch : mapping
         ``depth`` (B, S, H, W) metres, 0 = none; ``canonical`` (B, S, 3, H, W); ``confidence`` (B, S, H, W) in [0, 1];
         ``intrinsics`` (B, S, 3, 3); ``index`` (B, S); ``world_to_camera`` (B, S, 4, 4) for rays and cameras.
-    unit : DepthUnit
-    config : LossConfig
 
     Returns
     -------

@@ -46,7 +46,6 @@ def rate_share(name: str, blocks: int, config: FitConfig) -> float:
         As ``named_parameters`` gives it.
     blocks : int
         Of the backbone.
-    config : FitConfig
     """
     if not name.startswith("backbone."):
         return 1.0
@@ -86,7 +85,6 @@ class MovingAverage:
 
     Parameters
     ----------
-    model : nn.Module
     decay : float
         In [0, 1): what each update keeps of the average.
     """

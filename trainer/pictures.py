@@ -25,7 +25,6 @@ class Panel:
     Attributes
     ----------
     pixels : (H, W, 3) uint8, or (H, W) float with NaN where nothing is shown
-    title : str
     unit : str
         Label of the colour bar; empty for none.
     limits : tuple of float, optional
@@ -53,13 +52,7 @@ def masked(values: npt.NDArray[np.floating], shown: npt.NDArray[np.bool_]) -> np
 
 
 def write_grid(path: Path, rows: Sequence[Sequence[Panel]], heading: str = "") -> None:
-    """Write rows of panels as one PNG, each map with its colour bar.
-
-    Raises
-    ------
-    StorageError
-        If the file cannot be written.
-    """
+    """Write rows of panels as one PNG, each map with its colour bar."""
     from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows)
@@ -86,13 +79,7 @@ def write_grid(path: Path, rows: Sequence[Sequence[Panel]], heading: str = "") -
 
 
 def write_image(path: Path, pixels: npt.NDArray[np.uint8 | np.uint16]) -> None:
-    """Write (H, W, 3) uint8, or (H, W) uint8 or uint16, as a PNG.
-
-    Raises
-    ------
-    StorageError
-        If the file cannot be written.
-    """
+    """Write (H, W, 3) uint8, or (H, W) uint8 or uint16, as a PNG."""
     from PIL import Image
 
     try:
@@ -102,13 +89,7 @@ def write_image(path: Path, pixels: npt.NDArray[np.uint8 | np.uint16]) -> None:
 
 
 def write_learning_curve(path: Path, records: Sequence[dict[str, Any]], baseline: dict[str, float]) -> None:
-    """Draw the loss and the validation errors of a log over the steps, with the baseline's errors as lines.
-
-    Raises
-    ------
-    StorageError
-        If the file cannot be written.
-    """
+    """Draw the loss and the validation errors of a log over the steps, with the baseline's errors as lines."""
     from matplotlib.figure import Figure
 
     figure = Figure((9, 3.2), dpi=110, layout="constrained")

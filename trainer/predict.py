@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +14,102 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
-from trainer.prediction.cameras import (
-    FieldOfView,
-    FrameCamera,
-    GivenCameras,
-    Origin,
-    assumed_intrinsics,
-    write_cameras,
-)
-from trainer.prediction.crop import make_crop
-from trainer.prediction.foreground import Foreground, MaskFolder
-from trainer.prediction.frames import Crop, FrameSource, ImageFiles, SourceFrame, image_files
-from trainer.prediction.network import WindowModel
-from trainer.prediction.options import PARTS, PredictOptions
+from datagen.common.progress import Progress
+from datagen.shards import open_dataset
+from trainer.inference import Maps
+from trainer.prediction.cameras import FieldOfView, FrameCamera, GivenCameras, Origin, assumed_intrinsics, write_cameras
+from trainer.prediction.foreground import Foreground, MaskFolder, Rule, make_crop
+from trainer.prediction.frames import Crop, DatasetClip, FrameSource, ImageFiles, SourceFrame, image_files
 from trainer.prediction.output import MARKER, check_target, prediction_folder
 from trainer.prediction.show import ShowConfig, write_shown
 from trainer.prediction.store import FrameStore, PredictedFrame, normals_from_depth
+from trainer.prediction.tracks import TrackConfig
 from trainer.prediction.video import VIDEO_SUFFIXES, VideoFile, have_video
-from trainer.prediction.windows import Drift, FrameMaps, cut_windows, stitch_windows
+from trainer.prediction.windows import Drift, WindowModel, cut_windows, stitch_windows
 from trainer.prediction.writers import write_marker
-from trainer.progress import Progress
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
 
 _DEFAULT_RATE = 12.0
+PARTS = ("maps", "ply", "tracks", "raw", "videos", "viewer")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What is predicted of a source, and how.
+
+    Attributes
+    ----------
+    frames : int
+        A window: frames predicted together; 1 is frame by frame.
+    overlap : int or None
+        Frames two windows share; a quarter of the window by default.
+    drift : "fade" or "chain" or None
+        See :func:`trainer.prediction.windows.stitch_windows`; by default what suits the checkpoint's depth.
+    start, stop, step : int, int or None, int
+        Which frames of a folder or video, as in a Python slice.
+    size : int or None
+        Pixels of the longer side; the training resolution by default.
+    masks : Path or None
+        Folder of foreground masks.
+    crop : str or None
+        "each" or "all" (about the masks), or "left,top,right,bottom"; see :mod:`trainer.prediction.foreground`.
+    foreground : str
+        See :class:`trainer.prediction.foreground.Foreground`.
+    cameras : Path or None
+        A ``cameras.json``.
+    fov_deg : float or None
+        Field of view along the longer side, where ``cameras`` is not given.
+    without : tuple of str
+        Of :data:`PARTS`: what is not written.
+    rate : float or None
+        Frames per second of the videos; the source's by default.
+    split, index : str, int
+        Of a dataset: the clip that holds this sample.
+    """
+
+    frames: int = 4
+    overlap: int | None = None
+    drift: Drift | None = None
+    start: int = 0
+    stop: int | None = None
+    step: int = 1
+    size: int | None = None
+    masks: Path | None = None
+    crop: str | None = None
+    foreground: Rule = "auto"
+    cameras: Path | None = None
+    fov_deg: float | None = None
+    without: tuple[str, ...] = ()
+    tracks: TrackConfig = field(default_factory=TrackConfig)
+    rate: float | None = None
+    split: str = "val"
+    index: int = 0
+
+    def checked_overlap(self) -> int:
+        """Check what belongs together and return the overlap.
+
+        Raises
+        ------
+        InputError
+            If it does not belong together.
+        """
+        overlap = self.frames // 4 if self.overlap is None else self.overlap
+        if not 0 <= overlap < self.frames:
+            raise InputError(
+                f"--overlap {overlap} with --frames {self.frames}", "an overlap shorter than the window", "Lower it"
+            )
+        if self.step < 1 or self.start < 0 or (self.stop is not None and self.stop <= self.start):
+            raise InputError(
+                "--start, --stop and --step choose no frames", "start < stop, step 1 or more", "Change them"
+            )
+        if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
+            raise InputError(f"--rate {self.rate:g}", "frames per second, above 0", "Correct it")
+        unknown = sorted(set(self.without) - set(PARTS))
+        if unknown:
+            raise InputError(f"--without {unknown[0]}", f"one of {', '.join(PARTS)}", "Choose another")
+        if self.cameras is not None and self.fov_deg is not None:
+            raise InputError("both --cameras and --fov are given", "one of them", "Leave one out")
+        return overlap
 
 
 def predict(
@@ -52,8 +127,6 @@ def predict(
         A dataset, an image, a folder of images (in the order of their names), or a video.
     out : Path
         A folder, which appears when all is written. An earlier prediction is replaced.
-    options : PredictOptions, optional
-    device_name : str
 
     Returns
     -------
@@ -78,7 +151,7 @@ def predict(
     masks = None if options.masks is None else MaskFolder(options.masks)
     frames = _frames_of(source, resolution, content, options, patch, make_crop(options.crop, masks))
     usual = assumed_intrinsics(model.depth_unit.focal_over_width, resolution)
-    network = WindowModel(model, device, usual, knows_surface="surface" not in content.get("untrained", ()))
+    network = WindowModel(model, usual, knows_surface="surface" not in content.get("untrained", ()))
     drift: Drift = options.drift or ("chain" if content.get("depth_up_to_scale") else "fade")
     without = _left_out(options)
     half_extent_m = float(content["dataset"]["half_extent_m"])
@@ -145,7 +218,7 @@ class _FirstPass:
         cameras: list[FrameCamera] = []
         options, store = self._options, self._store
         windows = cut_windows(self._prepared(frames), options.frames, overlap)
-        with Progress("predict", _expected(frames.count, options)) as progress:
+        with Progress("predict", _expected(frames.count, options), "frames") as progress:
             for frame, maps in stitch_windows(windows, self._network, overlap, drift):
                 camera = _camera(frame, maps, self._network.usual_intrinsics)
                 valid = self._foreground(frame, maps)
@@ -195,9 +268,11 @@ def _frames_of(
     if (source / "zarr.json").exists() or (source / "dataset.zarr").is_dir():
         if options.size is not None or crop is not None:
             raise InputError("--size or --crop is given for a dataset", "its own images", "Leave it out")
-        from trainer.prediction.dataset import DatasetClip
+        from trainer.evaluate import check_fit
 
-        return DatasetClip(source, content, options, patch)
+        dataset = open_dataset(source)
+        check_fit(content, dataset, patch)
+        return DatasetClip(dataset, options.split, options.index, options.frames)
     if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
         return VideoFile(source, resolution, crop)
     return ImageFiles(image_files(source), resolution, crop)
@@ -226,7 +301,7 @@ def _expected(count: int | None, options: PredictOptions) -> int:
     return 0 if count is None else len(range(count)[options.start : options.stop : options.step])
 
 
-def _camera(frame: SourceFrame, maps: FrameMaps, usual: npt.NDArray[np.float32]) -> FrameCamera:
+def _camera(frame: SourceFrame, maps: Maps, usual: npt.NDArray[np.float32]) -> FrameCamera:
     K_from: Origin = "assumed"
     pose_from: Origin = "assumed"
     K, pose = usual, np.eye(4, dtype=np.float32)
@@ -243,9 +318,7 @@ def _camera(frame: SourceFrame, maps: FrameMaps, usual: npt.NDArray[np.float32])
     )
 
 
-def _predicted(
-    frame: SourceFrame, maps: FrameMaps, camera: FrameCamera, valid: npt.NDArray[np.bool_]
-) -> PredictedFrame:
+def _predicted(frame: SourceFrame, maps: Maps, camera: FrameCamera, valid: npt.NDArray[np.bool_]) -> PredictedFrame:
     return PredictedFrame(
         image=frame.image,
         depth=maps.depth_m,

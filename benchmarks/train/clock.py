@@ -30,9 +30,9 @@ class Clock:
         """Forget all laps and begin the first."""
         wait_for(self._device)
         self._marks = []
-        self.lap("")
+        self.mark("")
 
-    def lap(self, name: str) -> None:
+    def mark(self, name: str) -> None:
         """End a lap; laps of one name add up."""
         if self._device.type != "cuda":
             self._marks.append((name, time.perf_counter()))

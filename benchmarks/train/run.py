@@ -20,16 +20,15 @@ from benchmarks.train.material import random_batch, random_clip
 from benchmarks.train.peer import measure_ratio, open_peer
 from benchmarks.train.result import DATA, OPTIMISER, LengthResult, StepSpeed, TrainBench
 from datagen.common.errors import InputError
+from datagen.common.progress import Progress
 from datagen.shards import Dataset, open_dataset
 from trainer.config import TrainConfig
 from trainer.data import Loaded, TrainingLoader
-from trainer.depth_unit import DepthUnit
-from trainer.distributed import Team, spread
+from trainer.distributed import Team, parallelise
 from trainer.evaluation.speed import measure_speed, memory_permitting, peak_mib, reset_peak, wait_for
 from trainer.losses import arrays_of
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.optimiser import MovingAverage, learning_rate, make_optimiser, set_rates
-from trainer.progress import Progress
 from trainer.run.checkpoint import pick_device
 from trainer.step import Gradients
 
@@ -86,7 +85,7 @@ def run_bench(plan: BenchPlan, config: TrainConfig) -> TrainBench:
     bench = _Bench(plan, config, device, dataset, size, lengths)
     for missing in sorted(set(plan.lengths or config.data.clip_lengths) - set(lengths)):
         bench.result.notes.append(f"{missing} frames: the dataset has no such clips, and fitting leaves them out")
-    with Progress(f"bench {config.name}", 2 * len(lengths)) as progress:
+    with Progress(f"bench {config.name}", 2 * len(lengths), "measurements") as progress:
         bench.measure(progress)
     return bench.result
 
@@ -158,7 +157,7 @@ class _Bench:
     ) -> None:
         self._plan, self._config, self._device, self._dataset, self._size = plan, config, device, dataset, size
         self._model = _model(config, size, device)
-        self._called = spread(self._model, Team(0, 1, device), "none", compiled=config.fit.compile)
+        self._wrapped = parallelise(self._model, Team(0, 1, device), "none", compiled=config.fit.compile)
         per_batch = config.data.frames_per_batch
         precision = config.backbone.precision
         low = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
@@ -220,7 +219,7 @@ class _Bench:
 
     @torch.inference_mode()
     def _ours(self, images: torch.Tensor, intrinsics: torch.Tensor) -> object:
-        return self._called(images, intrinsics)
+        return self._wrapped(images, intrinsics)
 
     def _compare(self) -> None:
         peer = open_peer(self._config, self._device)
@@ -267,7 +266,7 @@ class _Bench:
     def _stepper(self, optimiser: torch.optim.Optimizer, batches: Iterator[Loaded], clock: Clock) -> Callable[[], int]:
         """Return what makes one step, as :func:`trainer.fit.fit` does, and gives its number of frames."""
         settings = self._config.fit
-        gradients = Gradients(self._called, self._model.depth_unit, self._config, clock.lap)
+        gradients = Gradients(self._wrapped, self._model.depth_unit, self._config, clock.mark)
         average = MovingAverage(self._model, settings.ema) if settings.ema else None
 
         def step() -> int:
@@ -275,7 +274,7 @@ class _Bench:
             set_rates(optimiser, learning_rate(0, settings))
             optimiser.zero_grad(set_to_none=True)
             for loaded in itertools.islice(batches, settings.accumulate):
-                clock.lap(DATA)
+                clock.mark(DATA)
                 loss = gradients.add(loaded)["loss"]
                 # Fitting looks at both the loss and the norm, which waits for the device.
                 bool(torch.isfinite(loss))
@@ -285,7 +284,7 @@ class _Bench:
             optimiser.step()
             if average is not None:
                 average.update(self._model)
-            clock.lap(OPTIMISER)
+            clock.mark(OPTIMISER)
             return frames
 
         return step

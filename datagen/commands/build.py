@@ -173,7 +173,7 @@ def simulate_command(
         raise ManifestError(
             f"the source of {manifest} is {recipe.source.kind}", "simulated", "See manifests/demo.yaml for one that is"
         )
-    from datagen.common.progress import StageProgress
+    from datagen.common.progress import Progress
     from datagen.flows.build_folder import build_lock, check_folder
     from datagen.flows.planning import plan_build
     from datagen.flows.stages.simulate import SimulateTask, simulate
@@ -182,7 +182,7 @@ def simulate_command(
     simulations = plan_build(recipe).simulations
     layout = BuildLayout(out.resolve())
     check_folder(layout, recipe)
-    with build_lock(layout), StageProgress("simulate", len(simulations), "sequences") as progress:
+    with build_lock(layout), Progress("simulate", len(simulations), "sequences") as progress:
         for simulation in simulations:
             simulate(SimulateTask(layout.root, simulation))
             progress.advance(1)

@@ -31,10 +31,10 @@ def check_command(
 
     Example: datagen check captures/
     """
-    from datagen.common.progress import StageProgress
+    from datagen.common.progress import Progress
     from datagen.flows.check import check_captures
 
-    with StageProgress("check", 0, "frames") as progress:
+    with Progress("check", 0, "frames") as progress:
         found = check_captures(captures, progress)
     if json_output:
         print_json({"frames": found.frames, "problems": found.problems, "sequences": found.sequences})

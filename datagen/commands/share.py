@@ -31,12 +31,12 @@ def push_command(
 
     Example: datagen push runs/demo s3://bucket/demo
     """
-    from datagen.common.progress import StageProgress
+    from datagen.common.progress import Progress
     from datagen.shards import open_dataset
     from datagen.shards.tools.publish import publish
 
     units = len(open_dataset(dataset).plan.units)
-    with StageProgress("push", units, "shards") as progress:
+    with Progress("push", units, "shards") as progress:
         report = publish(dataset, url, replace=replace, on_shard=lambda _: progress.advance(1))
     if json_output:
         print_json(vars(report))

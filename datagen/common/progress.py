@@ -1,4 +1,4 @@
-"""Progress of a build: a bar on a terminal, plain lines in a log."""
+"""Progress of long work: a bar on a terminal, a plain line about every ten seconds in a log."""
 
 from __future__ import annotations
 
@@ -8,49 +8,70 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
-# A log gets a line whenever this much more of a stage is done, but not more often than every two seconds.
-LOG_FRACTION = 0.1
-LOG_SECONDS = 2.0
+LOG_SECONDS = 10.0
 
 
-class StageProgress:
-    """Progress of one stage, as a context manager.
+class Progress:
+    """Progress of a stage or a command, as a context manager.
 
     Parameters
     ----------
     title : str
         As in "2/5 warp".
     total : int
-        Number of ``unit`` there are.
+        Number of ``unit`` there are; 0 if that is not known.
     unit : str
         What is counted, as in "frames".
     stream : text stream
         Standard error by default, because standard output is for data.
+    done : int
+        How many were done before, by an earlier call.
+    quiet : bool
+        Print nothing: another process speaks for this one.
     """
 
-    def __init__(self, title: str, total: int, unit: str, stream: TextIO | None = None) -> None:
-        self._title, self._total, self._unit = title, total, unit
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        unit: str,
+        stream: TextIO | None = None,
+        *,
+        done: int = 0,
+        quiet: bool = False,
+    ) -> None:
+        self._title, self._total, self._unit, self._quiet = title, total, unit, quiet
         self._stream = stream if stream is not None else sys.stderr
-        self._done = 0
-        self._bar: Progress | None = None
+        self._done = self._before = done
+        self._text = ""
+        self._bar: Bar | None = None
         self._bar_task: TaskID | None = None
         self._started = self._last_line = 0.0
-        self._last_done = 0
 
-    def __enter__(self) -> StageProgress:
+    def __enter__(self) -> Progress:
         self._started = self._last_line = time.monotonic()
-        if self._stream.isatty():
+        if self._stream.isatty() and not self._quiet:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn())
-            self._bar = Progress(
-                *columns, TextColumn(self._unit), TimeElapsedColumn(), console=Console(file=self._stream)
+            self._bar = Bar(
+                TextColumn("{task.description:<24}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(self._unit),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=Console(file=self._stream),
             )
             self._bar.start()
-            self._bar_task = self._bar.add_task(self._title, total=self._total)
+            self._bar_task = self._bar.add_task(
+                self._title, total=self._total or None, completed=self._done, text=self._text
+            )
         else:
             self._line("started")
         return self
@@ -63,15 +84,26 @@ class StageProgress:
 
     def advance(self, count: int) -> None:
         """Say that ``count`` more are done."""
-        self._done += count
+        self.update(self._done + count)
+
+    def update(self, done: int, text: str = "") -> None:
+        """Say how many are done, and what else there is to say of them."""
+        self._done, self._text = done, text
         if self._bar is not None and self._bar_task is not None:
-            self._bar.update(self._bar_task, completed=self._done)
+            self._bar.update(self._bar_task, completed=done, text=text)
             return
         now = time.monotonic()
-        enough = self._done - self._last_done >= LOG_FRACTION * self._total
-        if enough and now - self._last_line >= LOG_SECONDS and self._done < self._total:
-            self._last_line, self._last_done = now, self._done
-            self._line(self._figures(now))
+        # The last line is that of the end.
+        if now - self._last_line >= LOG_SECONDS and done != self._total:
+            self._last_line = now
+            self._line(self._so_far(now))
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        elif not self._quiet:
+            print(line, file=self._stream, flush=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -79,12 +111,16 @@ class StageProgress:
         if self._bar is not None:
             self._bar.stop()
         elif kind is None:
-            self._line(self._figures(time.monotonic()))
+            self._line(self._so_far(time.monotonic()))
 
-    def _figures(self, now: float) -> str:
+    def _so_far(self, now: float) -> str:
         seconds = now - self._started
-        rate = self._done / seconds if seconds > 0 else 0.0
-        return f"{self._done}/{self._total} {self._unit}, {seconds:.1f} s, {rate:.1f} {self._unit}/s"
+        rate = (self._done - self._before) / seconds if seconds > 0 else 0.0
+        count = f"{self._done}/{self._total}" if self._total else str(self._done)
+        parts = [f"{count} {self._unit}", f"{seconds:.1f} s", f"{rate:.1f} {self._unit}/s"]
+        if rate > 0 and self._done < self._total:
+            parts.append(f"{(self._total - self._done) / rate:.0f} s left")
+        return ", ".join([*parts, self._text] if self._text else parts)
 
     def _line(self, text: str) -> None:
-        print(f"[{self._title}] {text}", file=self._stream, flush=True)
+        self.say(f"[{self._title}] {text}")

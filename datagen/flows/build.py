@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from datagen.common.files import atomic_write_bytes
-from datagen.common.progress import StageProgress
+from datagen.common.progress import Progress
 from datagen.flows.build_folder import build_lock, check_folder, check_room
 from datagen.flows.planning import BuildPlan, chunks, head_root, plan_build
 from datagen.flows.runners.prefect import prefect_session, require_api_for_dask, run_as_flow
@@ -187,7 +187,7 @@ class _Stages:
         weight: Callable[[Task], int],
     ) -> list[Result]:
         started = time.monotonic()
-        with StageProgress(self._title(stage), sum(weight(t) for t in tasks), unit, self._stream) as progress:
+        with Progress(self._title(stage), sum(weight(t) for t in tasks), unit, self._stream) as progress:
             results = runner.run(stage, work, tasks, lambda task, _: progress.advance(weight(task)))
         self._seconds[stage] = time.monotonic() - started
         return results
@@ -195,7 +195,7 @@ class _Stages:
     @contextmanager
     def _alone(self, stage: str, unit: str) -> Iterator[None]:
         started = time.monotonic()
-        with StageProgress(self._title(stage), 1, unit, self._stream) as progress:
+        with Progress(self._title(stage), 1, unit, self._stream) as progress:
             yield
             progress.advance(1)
         self._seconds[stage] = time.monotonic() - started

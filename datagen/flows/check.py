@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.common.errors import CanonfaceError
-from datagen.common.progress import StageProgress
+from datagen.common.progress import Progress
 from datagen.sources.frame import CaptureSource, SequenceKey
 
 
@@ -38,13 +38,13 @@ class CheckResult:
             return None
 
 
-def check_captures(root: Path, progress: StageProgress) -> CheckResult:
+def check_captures(root: Path, progress: Progress) -> CheckResult:
     """Read everything under a capture root.
 
     Parameters
     ----------
     root : Path
-    progress : StageProgress
+    progress : Progress
         Advanced by one for each frame.
 
     Raises
@@ -68,7 +68,7 @@ def check_captures(root: Path, progress: StageProgress) -> CheckResult:
 
 
 def _check_sequence(
-    source: CaptureSource, key: SequenceKey, frames: tuple[int, ...], result: CheckResult, progress: StageProgress
+    source: CaptureSource, key: SequenceKey, frames: tuple[int, ...], result: CheckResult, progress: Progress
 ) -> None:
     progress.expect(len(frames))
     for index in frames:

@@ -11,9 +11,8 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from tests.support.trainer_scene import DISTANCE_M, HALF_EXTENT_M, SPACE, render
 from trainer.config import load_config
-from trainer.data import normalise_image
-from trainer.depth_unit import DepthUnit
-from trainer.model.joint import JointModel
+from trainer.data import normalise
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.prediction.store import PredictedFrame
 from trainer.prediction.video import VideoWriter
 from trainer.run.checkpoint import model_content, save_checkpoint
@@ -69,7 +68,7 @@ def write_learnt_checkpoint(path: Path, steps: int = 150) -> None:
     arrays = {
         name: torch.from_numpy(np.stack([v[name] for v in views])) for name in ("depth", "canonical", "intrinsics")
     }
-    images = torch.from_numpy(normalise_image(np.stack([v["image"] for v in views])))
+    images = normalise(torch.from_numpy(np.stack([v["image"] for v in views])))
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(1)
     for step in range(steps):

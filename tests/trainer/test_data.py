@@ -18,9 +18,8 @@ from datagen.shards import ARRAYS, Dataset
 from datagen.shards.store import LocalStore
 from tests.support.trainer_scene import build_scene, render
 from trainer.config import DataConfig
-from trainer.data import ClipReader, Loaded, TrainingLoader, normalise
+from trainer.data import ClipReader, Loaded, TrainingLoader, decode, normalise
 from trainer.inference import evaluation_clips
-from trainer.upload import decode
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def test_batches_go_on_exactly_whoever_reads_them(scene: Dataset, workers: int, 
         scene, config.model_copy(update={"workers": workers, "reader": reader}), 3, torch.device("cpu")
     )
     for place in (8, 2):
-        other.go_on(json.loads(json.dumps(straight[place].state)))
+        other.resume(json.loads(json.dumps(straight[place].state)))
         for got, want in zip(itertools.islice(other, 4), straight[place + 1 :], strict=False):
             assert_same(got, want)
     other.close()

@@ -25,7 +25,8 @@ from trainer.evaluate import evaluate
 from trainer.fit import fit
 from trainer.optimiser import learning_rate
 from trainer.run.checkpoint import read_checkpoint
-from trainer.run.state import BEST, LAST, read_log, read_state
+from trainer.run.folder import BEST, LAST, read_state
+from trainer.run.log import read_log
 
 TRAINER = [sys.executable, "-m", "trainer.cli"]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -77,7 +78,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 def test_learns_to_beat_the_mean_map_on_a_new_subject(run: Path, scene: Path, tmp_path: Path) -> None:
     result = evaluate(run, scene, "val", report=tmp_path / "report", device_name="cpu", speed_seconds=0)
-    figures = result.figures
+    figures = result.metrics
     assert result.samples == 16
     assert figures["canonical_mean_mm"] < 0.6 * figures["mean_map_canonical_mean_mm"]
     # At 28 pixels little depth is left to see beyond the average ellipsoid; the overfitting test is about depth.
@@ -218,6 +219,24 @@ def test_evaluate_command(run: Path, scene: Path, command: Command) -> None:
     assert empty.code == 2
     assert empty.stderr.startswith("error: split 'test'")
     assert "Traceback" not in empty.stderr
+
+
+def test_a_command_that_is_told_to_stop_unwinds(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned = []
+
+    def stopped(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr("trainer.weights.convert.convert_weights", stopped)
+    result = command("convert", tmp_path, "--out", tmp_path / "model.pt")
+    assert (result.code, cleaned) == (130, [True])
+    assert result.stderr.startswith("interrupted")
 
 
 def test_importing_the_trainer_loads_nothing_heavy() -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.trainer_scene import build_scene
 from trainer.config import load_config
 from trainer.fit import fit
-from trainer.run.state import read_log
+from trainer.run.log import read_log
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 OPTIONS = (

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from trainer.config import LossConfig
-from trainer.depth_unit import DepthUnit
 from trainer.loss_terms import confidence_l1, gradient_l1
 from trainer.losses import joint_loss
-from trainer.model.joint import Prediction
+from trainer.model.joint import DepthUnit, Prediction
 
 
 def test_confidence_l1_is_c_times_error_minus_lambda_log_c() -> None:

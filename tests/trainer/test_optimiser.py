@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import types
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,12 @@ from torch import nn
 from datagen.common.errors import DependencyError, InputError
 from tests.support.trainer_scene import build_scene
 from trainer.config import FitConfig, load_config
-from trainer.depth_unit import DepthUnit
 from trainer.fit import fit
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.optimiser import MovingAverage, make_optimiser, rate_share, set_rates
 from trainer.run.checkpoint import read_checkpoint
-from trainer.run.state import BEST, LAST, read_log
+from trainer.run.folder import BEST, LAST
+from trainer.run.log import read_log
 
 QUICK = ["fit.device=cpu", "fit.threads=1"]
 
@@ -132,15 +133,16 @@ def test_a_clip_for_each_process_is_asked_for(scene: Path, tmp_path: Path, monke
     from trainer.distributed import Team
 
     pair = Team(0, 2, torch.device("cpu"))
+    monkeypatch.setattr(module, "team", lambda _device: nullcontext(pair))
     with pytest.raises(InputError, match=r"drop_last=true"):
-        module._fit(scene, tmp_path / "run", load_config("tiny", QUICK), pair)
+        fit(scene, tmp_path / "run", load_config("tiny", QUICK))
     config = load_config("tiny", [*QUICK, "data.clip_lengths=[4]", "data.drop_last=true"])
     with pytest.raises(InputError, match=r"1 clips for 2 processes.*frames_per_batch to 8"):
-        module._fit(scene, tmp_path / "run", config, pair)
+        fit(scene, tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_and_biases_gets_the_same_figures_where_it_is_asked_for(
+def test_weights_and_biases_gets_the_same_metrics_where_it_is_asked_for(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Recorder:
@@ -150,8 +152,8 @@ def test_weights_and_biases_gets_the_same_figures_where_it_is_asked_for(
             self.logged: list[tuple[int, dict[str, float]]] = []
             self.finished = False
 
-        def log(self, figures: dict[str, float], step: int) -> None:
-            self.logged.append((step, figures))
+        def log(self, metrics: dict[str, float], step: int) -> None:
+            self.logged.append((step, metrics))
 
         def finish(self) -> None:
             self.finished = True

@@ -18,6 +18,6 @@ def test_one_batch_is_learnt_by_heart(tmp_path: Path) -> None:
     dataset = tmp_path / "dataset.zarr"
     build_scene(dataset, subjects={"train": 1}, frames=4, cameras=1)
     fit(dataset, tmp_path / "run", load_config("tiny", (*ONE_BATCH, *LONG, *ON_CPU)))
-    figures = evaluate(tmp_path / "run", dataset, "train", speed_seconds=0).figures
+    figures = evaluate(tmp_path / "run", dataset, "train", speed_seconds=0).metrics
     assert figures["canonical_mean_mm"] < 1
     assert figures["depth_mean_mm"] < 1

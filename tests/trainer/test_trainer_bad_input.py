@@ -22,8 +22,8 @@ from trainer.config import TrainConfig, load_config
 from trainer.evaluate import evaluate
 from trainer.fit import fit
 from trainer.run.checkpoint import read_checkpoint
-from trainer.run.folder import own_folder
-from trainer.run.state import BEST, CONFIG, LAST, LOG, STATE, read_log, read_state
+from trainer.run.folder import BEST, CONFIG, LAST, LOG, STATE, locked_run_folder, read_state
+from trainer.run.log import read_log
 from trainer.weights.convert import convert_weights
 from trainer.weights.export import export_model
 
@@ -104,7 +104,7 @@ def test_last_checkpoints_that_cannot_be_gone_on_from_are_left_alone(run: Path, 
         whole[:1]: "cannot be read",
         whole[: len(whole) // 2]: "cannot be read",
         whole[:-1]: "cannot be read",
-        best: r"last\.pt cannot be gone on from \(it lacks",
+        best: r"last\.pt cannot be resumed from \(it lacks",
         (tmp_path / "other" / LAST).read_bytes(): r"another configuration: .*fit\.learning_rate",
     }
     before = sorted(path.name for path in run.iterdir())
@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(run: Path, scene: Path, straight
 
 def test_a_folder_takes_one_run_at_a_time(run: Path, scene: Path) -> None:
     before = (run / LAST).read_bytes()
-    with own_folder(run), pytest.raises(InputError, match="another process is fitting in"):
+    with locked_run_folder(run), pytest.raises(InputError, match="another process is fitting in"):
         fit(scene, run, settings())
     assert (run / LAST).read_bytes() == before
 
@@ -306,7 +306,7 @@ def test_held_out_samples_without_a_valid_pixel_leave_the_last_weights_and_nulls
     monkeypatch.setattr(trainer_scene, "render", blank_render({2}))
     build_scene(tmp_path / "dataset.zarr", frames=2, cameras=1)
     state = fit(tmp_path / "dataset.zarr", tmp_path / "run", settings())
-    assert (state.best_step, state.best_figures) == (4, {})
+    assert (state.best_step, state.best_metrics) == (4, {})
     assert same_weights(tmp_path / "run" / BEST, tmp_path / "run" / LAST)
     text = (tmp_path / "run" / LOG).read_text()
     assert not [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines() if "NaN" in line]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluation.depth import MM_PER_M, ErrorHistogram
+from trainer.evaluation.depth import MM_PER_M, DepthMetrics, ErrorHistogram
 
 # The regions of FlowFace's benchmark (face, mouth, nose, eyes, ears), out of the label names datasets carry.
 _GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -71,17 +71,59 @@ class CanonicalMetrics:
             for name, histogram in self._of_region.items():
                 histogram.add(errors[in_region(labels, self._regions[name])])
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return median, mean and p95, and the same per region; NaN where nothing was measured."""
         named = {"canonical": self._all} | {f"canonical_{name}": h for name, h in self._of_region.items()}
-        figures = {}
+        metrics = {}
         for name, histogram in named.items():
-            figures[f"{name}_mean_mm"] = histogram.mean()
-            figures |= {f"{name}_{part}_mm": histogram.quantile(q) for part, q in _PARTS}
-        return figures
+            metrics[f"{name}_mean_mm"] = histogram.mean()
+            metrics |= {f"{name}_{part}_mm": histogram.quantile(q) for part, q in _PARTS}
+        return metrics
 
 
 def canonical_errors_mm(canonical_m: npt.NDArray[Any], true_canonical_m: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the error of every pixel (H, W), millimetres, of coordinates (3, H, W) in metres."""
     offset = np.asarray(canonical_m, np.float64) - true_canonical_m
     return np.sqrt((offset**2).sum(0)) * MM_PER_M
+
+
+class MapMetrics:
+    """Errors of depth and canonical coordinates over a set of samples: the few metrics a run looks at while it fits.
+
+    Parameters
+    ----------
+    half_extent_m : float
+        Metres per unit of canonical coordinate.
+    """
+
+    def __init__(self, half_extent_m: float) -> None:
+        self._half_extent_m = half_extent_m
+        self._canonical = CanonicalMetrics()
+        self._depth = DepthMetrics()
+        self.samples = 0
+
+    def add(
+        self,
+        depth_m: npt.NDArray[np.floating],
+        canonical: npt.NDArray[np.floating],
+        true_depth_m: npt.NDArray[np.floating],
+        true_canonical: npt.NDArray[np.floating],
+        confidence: npt.NDArray[np.floating],
+    ) -> None:
+        """Add one sample.
+
+        Parameters
+        ----------
+        depth_m, true_depth_m : (H, W) metres; pixels with a true depth of 0 are left out
+        canonical, true_canonical : (3, H, W) normalised
+        confidence : (H, W)
+            Ground-truth confidence; pixels with 0 have no canonical truth and are left out.
+        """
+        self.samples += 1
+        unit = self._half_extent_m
+        self._canonical.add(np.asarray(canonical) * unit, np.asarray(true_canonical) * unit, confidence > 0)
+        self._depth.add(depth_m, true_depth_m)
+
+    def metrics(self) -> dict[str, float]:
+        """Return all metrics; NaN where nothing was measured."""
+        return self._canonical.metrics() | self._depth.metrics()

@@ -67,7 +67,7 @@ class ConfidenceMetrics:
     Parameters
     ----------
     prefix : str
-        Of the figures' names.
+        Of the metrics' names.
     per_view : int
         Pixels drawn a view.
     """
@@ -91,7 +91,7 @@ class ConfidenceMetrics:
             return np.zeros(0), np.zeros(0)
         return np.concatenate(self._errors).astype(np.float64), np.concatenate(self._confidence).astype(np.float64)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return AURC, what is lost against ordering by the error itself, rank correlation and calibration."""
         errors, confidence = self._all()
         p = self._prefix

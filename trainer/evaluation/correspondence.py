@@ -170,7 +170,7 @@ class CorrespondenceErrors:
     Parameters
     ----------
     prefix : str
-        Of the figures' names.
+        Of the metrics' names.
     side_px : int
         Pixels a side: the thresholds of PCK are shares of it.
     """
@@ -201,23 +201,23 @@ class CorrespondenceErrors:
         """Whether nothing visible was compared."""
         return not any(len(part) for part in self._px)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return median, mean, PCK and the share of queries that were visible; NaN where nothing was measured."""
         px, mm = (np.concatenate(parts) if parts else np.zeros(0) for parts in (self._px, self._mm))
         p = self._prefix
         nan = float("nan")
-        figures = {
+        metrics = {
             f"{p}_median_px": float(np.median(px)) if px.size else nan,
             f"{p}_mean_px": float(px.mean(dtype=np.float64)) if px.size else nan,
             f"{p}_median_mm": float(np.median(mm)) if px.size else nan,
             f"{p}_mean_mm": float(mm.mean(dtype=np.float64)) if px.size else nan,
         }
         for share in self.SHARES:
-            figures[f"{p}_pck{100 * share:g}"] = float((px <= share * self._side).mean()) if px.size else nan
+            metrics[f"{p}_pck{100 * share:g}"] = float((px <= share * self._side).mean()) if px.size else nan
         for limit in self.MILLIMETRES:
-            figures[f"{p}_within_{limit:g}mm"] = float((mm <= limit).mean()) if px.size else nan
-        figures[f"{p}_visible"] = px.size / self._asked if self._asked else nan
-        return figures
+            metrics[f"{p}_within_{limit:g}mm"] = float((mm <= limit).mean()) if px.size else nan
+        metrics[f"{p}_visible"] = px.size / self._asked if self._asked else nan
+        return metrics
 
     def curve(self) -> list[float]:
         """Return PCK at the shares ``CURVE`` of the side."""

@@ -89,7 +89,7 @@ class DepthErrors:
     Parameters
     ----------
     prefix : str
-        Of the figures' names.
+        Of the metrics' names.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -106,8 +106,8 @@ class DepthErrors:
         ratio = np.maximum(d / t, t / np.maximum(d, _SMALLEST_M))
         self._within += int((ratio < _DELTA).sum())
 
-    def figures(self) -> dict[str, float]:
-        """Return the figures; NaN where nothing was added."""
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics; NaN where nothing was added."""
         pixels = self._errors.count
         p = self._prefix
         return {
@@ -137,9 +137,9 @@ class DepthMetrics:
         self._median.add(align_median(d, t), t)
         self._affine.add(align_affine(d, t), t)
 
-    def figures(self) -> dict[str, float]:
-        """Return all figures; NaN where nothing was measured."""
-        return self._raw.figures() | self._median.figures() | self._affine.figures()
+    def metrics(self) -> dict[str, float]:
+        """Return all metrics; NaN where nothing was measured."""
+        return self._raw.metrics() | self._median.metrics() | self._affine.metrics()
 
 
 THRESHOLDS = np.linspace(0.01, 0.03, 5)
@@ -171,18 +171,18 @@ class BoundaryMetrics:
         if surface is not None:
             self._overlap += (surface & on).sum(), (surface | on).sum()
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return F1 of depth steps and of the outline, and the overlap of surfaces; NaN where nothing was measured."""
         # As in Depth Pro, coarse steps weigh more: a method must meet them at every threshold.
         f1 = np.array([_f1(*self._hits[:, k].tolist()) for k in range(len(THRESHOLDS))])
         weights = np.where(np.isnan(f1), 0, THRESHOLDS)
-        figures = {
+        metrics = {
             "boundary_f1": float((np.nan_to_num(f1) * weights).sum() / weights.sum()) if weights.any() else np.nan
         }
         if self._overlap[1]:
-            figures["silhouette_f1"] = _f1(*self._outline.tolist())
-            figures["surface_iou"] = float(self._overlap[0] / self._overlap[1])
-        return figures
+            metrics["silhouette_f1"] = _f1(*self._outline.tolist())
+            metrics["surface_iou"] = float(self._overlap[0] / self._overlap[1])
+        return metrics
 
 
 def _f1(hits: int, predicted: int, true: int) -> float:

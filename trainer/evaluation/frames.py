@@ -81,7 +81,6 @@ class View:
 
     Attributes
     ----------
-    truth : Truth
     depth_m : (H, W)
         As predicted.
     canonical_m : (3, H, W)
@@ -144,7 +143,6 @@ class EvaluationOptions:
         Groups of cameras and pairs of people looked at.
     geometry_views : int
         Views aligned and compared as surfaces.
-    seed : int
     """
 
     frames: int | None = None

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
-from datagen.common.files import json_ready
+from trainer.evaluation.baselines import FlowChain
 from trainer.evaluation.canonical import CanonicalMetrics, canonical_errors_mm, in_region
 from trainer.evaluation.confidence import ConfidenceMetrics
 from trainer.evaluation.correspondence import (
@@ -26,7 +26,6 @@ from trainer.evaluation.correspondence import (
 from trainer.evaluation.depth import MM_PER_M, BoundaryMetrics, DepthMetrics
 from trainer.evaluation.frames import EvaluationOptions, Truth, View
 from trainer.evaluation.normals import NormalMetrics
-from trainer.evaluation.optical_flow import FlowChain
 from trainer.evaluation.shape import GeometryMetrics
 from trainer.evaluation.surface import Places
 from trainer.evaluation.tracking import MAX_WINDOW, MotionErrors, TrackingErrors
@@ -36,32 +35,7 @@ MEAN_MAP = "mean_map_"
 FLOW = "flow_"
 
 
-@dataclass(frozen=True)
-class Result:
-    """What an evaluation found.
-
-    Attributes
-    ----------
-    split : str
-    samples, step : int
-    figures : dict
-        One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
-    curves : dict
-        SSME over windows, PCK, risk–coverage and calibration.
-    """
-
-    split: str
-    samples: int
-    step: int | None
-    figures: dict[str, Any]
-    curves: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the curves, with null for figures nothing was measured for."""
-        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": json_ready(self.figures)}
-
-
-class MapFigures:
+class ViewMetrics:
     """What is measured of every view by itself, of one method that gives depth and canonical maps."""
 
     def __init__(self, regions: Mapping[str, npt.NDArray[np.int64]], key_points_m: F64 | None) -> None:
@@ -91,16 +65,16 @@ class MapFigures:
             errors = np.abs(view.scaled_depth_m - t.depth_m)[t.surface] * MM_PER_M
             self.depth_confidence.add(errors, view.depth_confidence[t.surface], rng)
 
-    def figures(self) -> dict[str, float]:
-        """Return all figures of this method's maps."""
-        figures = self.canonical.figures() | self.depth.figures() | self.boundary.figures()
-        figures |= self.normals.figures() | self.geometry.figures()
+    def metrics(self) -> dict[str, float]:
+        """Return all metrics of this method's maps."""
+        metrics = self.canonical.metrics() | self.depth.metrics() | self.boundary.metrics()
+        metrics |= self.normals.metrics() | self.geometry.metrics()
         if self.confident:
-            figures |= self.canonical_confidence.figures() | self.depth_confidence.figures()
-        return figures
+            metrics |= self.canonical_confidence.metrics() | self.depth_confidence.metrics()
+        return metrics
 
 
-class MatchFigures:
+class MatchMetrics:
     """What is measured of one method that finds points of one view in another."""
 
     def __init__(self, regions: Sequence[str], side_px: int) -> None:
@@ -110,13 +84,13 @@ class MatchFigures:
         self.tracking = TrackingErrors(side_px)
         self.motion = MotionErrors(regions)
 
-    def figures(self) -> dict[str, float]:
-        """Return the figures; those of pairs between views or subjects only where such pairs were compared."""
-        figures = self.frames.figures() | self.tracking.figures() | self.motion.figures()
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics; those of pairs between views or subjects only where such pairs were compared."""
+        metrics = self.frames.metrics() | self.tracking.metrics() | self.motion.metrics()
         for errors in (self.views, self.subjects):
             if not errors.empty:
-                figures |= errors.figures()
-        return figures
+                metrics |= errors.metrics()
+        return metrics
 
 
 @dataclass
@@ -172,8 +146,8 @@ class _Tracks:
             self._found[name].append(pixels)
             self._errors_mm[name].append(errors[name].points_mm)
 
-    def finish(self, matches: Mapping[str, MatchFigures]) -> F64:
-        """Hand the tracks to the figures and to the run; return the changes of the canonical coordinate, mm (M,)."""
+    def finish(self, matches: Mapping[str, MatchMetrics]) -> F64:
+        """Hand the tracks to the metrics and to the run; return the changes of the canonical coordinate, mm (M,)."""
         run, uniform = self._run, self._queries.uniform
         true, visible = np.stack(self._true)[:, uniform], np.stack(self._visible)[:, uniform]
         true[~visible] = np.nan
@@ -190,14 +164,12 @@ class _Tracks:
 
 
 class Evaluation:
-    """The figures of a model and of the baselines, over runs, instants and pairs of people.
+    """The metrics of a model and of the baselines, over runs, instants and pairs of people.
 
     Parameters
     ----------
-    options : EvaluationOptions
     regions : mapping of name to labels
     key_points_m : (7, 3) or None
-    side_px : int
     with_flow : bool
         Whether optical flow is one of the baselines.
     """
@@ -212,8 +184,8 @@ class Evaluation:
     ) -> None:
         self.options = options
         self.regions = dict(regions)
-        self.model = MapFigures(regions, key_points_m)
-        self.mean_map = MapFigures(regions, key_points_m)
+        self.model = ViewMetrics(regions, key_points_m)
+        self.mean_map = ViewMetrics(regions, key_points_m)
         self._with_flow = with_flow
         self._rng = np.random.default_rng([options.seed, 1])
         self._nearest = {
@@ -223,7 +195,7 @@ class Evaluation:
             MEAN_MAP: NearestNeighbour(lambda view: view.canonical_m),
         }
         names = [*self._nearest, *([FLOW] if with_flow else [])]
-        self.matches = {name: MatchFigures(tuple(regions), side_px) for name in names}
+        self.matches = {name: MatchMetrics(tuple(regions), side_px) for name in names}
         self.canonical_jitter: list[F64] = []
 
     def add_run(self, run: Run, geometry: npt.NDArray[np.bool_]) -> None:
@@ -296,16 +268,16 @@ class Evaluation:
         inside["face"] = inside["face"] & queries.uniform
         return inside
 
-    def figures(self) -> dict[str, Any]:
-        """Return every figure under its flat name, baselines prefixed by theirs."""
-        figures: dict[str, Any] = self.model.figures() | self.matches[""].figures()
+    def metrics(self) -> dict[str, Any]:
+        """Return every metric under its flat name, baselines prefixed by theirs."""
+        metrics: dict[str, Any] = self.model.metrics() | self.matches[""].metrics()
         jitter = np.concatenate(self.canonical_jitter) if self.canonical_jitter else np.zeros(0)
-        figures["canonical_jitter_mm"] = float(jitter.mean()) if jitter.size else float("nan")
+        metrics["canonical_jitter_mm"] = float(jitter.mean()) if jitter.size else float("nan")
         for name, match in self.matches.items():
             if name:
-                figures |= {f"{name}{key}": value for key, value in match.figures().items()}
-        figures |= {f"{MEAN_MAP}{key}": value for key, value in self.mean_map.figures().items()}
-        return figures
+                metrics |= {f"{name}{key}": value for key, value in match.metrics().items()}
+        metrics |= {f"{MEAN_MAP}{key}": value for key, value in self.mean_map.metrics().items()}
+        return metrics
 
     def curves(self) -> dict[str, Any]:
         """Return SSME(h) and PCK of each method, and risk–coverage and calibration of the model."""

@@ -66,8 +66,8 @@ class NormalMetrics:
         self._floor.add(np.degrees(angles_rad(depth_normals(true_depth_m, intrinsics), true_normal)[inside]))
         self._within += [(degrees < limit).sum() for limit in _WITHIN_DEG]
 
-    def figures(self) -> dict[str, float]:
-        """Return the figures; ``normal_floor_mean_deg`` is what the true depth itself would get."""
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics; ``normal_floor_mean_deg`` is what the true depth itself would get."""
         count = max(self._errors.count, 1)
         shares = {
             f"normal_within_{limit:g}_deg".replace(".", "p"): float(within / count) if self._errors.count else np.nan

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML page that holds its pictures, and those pictures beside it."""
+"""What an evaluation found, and its report: one HTML page that holds its pictures, and those pictures beside it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,39 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datagen.common.errors import StorageError
-from datagen.common.files import atomic_write_bytes
+from datagen.common.files import atomic_write_bytes, json_ready
 from trainer.evaluation import charts, tables
-from trainer.evaluation.showcase import Showcase
+from trainer.evaluation.charts import Showcase
 from trainer.pictures import write_grid, write_learning_curve
-from trainer.run.state import read_log
-
-if TYPE_CHECKING:
-    from trainer.evaluation.gather import Result
+from trainer.run.log import read_log
 
 PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation found.
+
+    Attributes
+    ----------
+    metrics : dict
+        One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
+    curves : dict
+        SSME over windows, PCK, risk–coverage and calibration.
+    """
+
+    split: str
+    samples: int
+    step: int | None
+    metrics: dict[str, Any]
+    curves: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the curves, with null for metrics nothing was measured for."""
+        return {"split": self.split, "samples": self.samples, "step": self.step, "figures": json_ready(self.metrics)}
 
 
 @dataclass(frozen=True)
@@ -30,13 +50,7 @@ class _Picture:
 
 
 def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: Path, facts: Mapping[str, str]) -> Path:
-    """Write ``index.html``, ``contact_sheet.png`` and, if the run has a log, ``learning_curve.png``.
-
-    Raises
-    ------
-    StorageError
-        If the disk refuses.
-    """
+    """Write ``index.html``, ``contact_sheet.png`` and, if the run has a log, ``learning_curve.png``."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     try:
@@ -45,13 +59,13 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
         raise StorageError(
             f"{folder} cannot be made: {error}", "a writable folder", "Choose another --report"
         ) from None
-    figures = result.figures
+    metrics = result.metrics
     sheet = folder / "contact_sheet.png"
     rows = [charts.sheet_row(shown, showcase.half_extent_m) for shown in showcase.views]
     if rows:
         write_grid(sheet, rows, _heading(result))
     records = read_log(run_folder)
-    base = {name.removeprefix("mean_map_"): v for name, v in figures.items() if name.startswith("mean_map_")}
+    base = {name.removeprefix("mean_map_"): v for name, v in metrics.items() if name.startswith("mean_map_")}
     curve = folder / "learning_curve.png"
     if records:
         write_learning_curve(curve, records, base)
@@ -69,16 +83,16 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
     page = environment.get_template("report.html.j2").render(
         result=result,
         facts=facts,
-        summary=_summary(figures),
-        tables=tables.figure_tables(figures),
+        summary=_summary(metrics),
+        tables=tables.metric_tables(metrics),
         pictures=[p for p in pictures if p is not None],
-        figures=sorted((name, _plain(value)) for name, value in figures.items()),
+        metrics=sorted((name, _plain(value)) for name, value in metrics.items()),
     )
     atomic_write_bytes(folder / PAGE, page.encode())
     return folder / PAGE
 
 
-def _summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the claims a reader looks for first, each with the ratio measured."""
     rows = []
     for label, one, other in (
@@ -91,7 +105,7 @@ def _summary(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("depth error (AbsRel), training mean / model", "mean_map_depth_absrel", "depth_absrel"),
     ):
-        a, b = figures.get(one), figures.get(other)
+        a, b = metrics.get(one), metrics.get(other)
         if a and b and math.isfinite(a) and math.isfinite(b):
             rows.append((label, f"{a:.3g} / {b:.3g} = {a / b:.2f}×"))
     return rows
@@ -111,7 +125,7 @@ def _confidence(result: Result) -> dict[str, Any]:
 
 
 def _heading(result: Result) -> str:
-    f = result.figures
+    f = result.metrics
     return (
         f"{result.split}: canonical {f['canonical_mean_mm']:.1f} mm (mean map {f['mean_map_canonical_mean_mm']:.1f}), "
         f"depth {f['depth_mean_mm']:.1f} mm ({f['mean_map_depth_mean_mm']:.1f})"

@@ -24,7 +24,6 @@ from trainer.evaluation.frames import Truth, View
 from trainer.evaluation.normals import angles_rad
 from trainer.evaluation.surface import MapSurface
 
-# Key points: outer and inner ends of both eyes, the corners of the mouth, the tip of the nose, as in the NoW benchmark.
 _EYES = (("right_eye", "right_eyeball"), ("left_eye", "left_eyeball"))
 _LIPS = ("upper_lip", "lower_lip")
 _END_SHARE = 0.01  # a corner is the mean of the outermost hundredth of its region
@@ -198,8 +197,8 @@ class GeometryMetrics:
         surface = MapSurface(truth.points, truth.points, truth.surface, truth.intrinsics)
         return surface.closest(moved).distance_m
 
-    def figures(self) -> dict[str, float]:
-        """Return the figures, each view counting once; NaN where nothing was measured."""
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics, each view counting once; NaN where nothing was measured."""
         scan = {
             ("scan_to_mesh_mm" if name == "face" else f"scan_to_mesh_{name}_mm"): _mean(values)
             for name, values in self._scan.items()
@@ -234,7 +233,7 @@ def facescape_normals(view: View, face: npt.NDArray[np.bool_]) -> tuple[float, f
     """Return the mean angle of normals in radians, the same as FaceScape encodes them, and the share compared.
 
     FaceScape's public code compares (n + 1) / ‖n + 1‖, the direction of a normal's colour, in head axes; published
-    figures are of that kind and as a rule well below true angles. ``face`` (H, W) chooses the true points.
+    metrics are of that kind and as a rule well below true angles. ``face`` (H, W) chooses the true points.
     """
     truth = view.truth
     on = truth.surface

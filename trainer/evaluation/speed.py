@@ -26,8 +26,6 @@ class SpeedPoint:
 
     Attributes
     ----------
-    frames : int
-    frames_per_s : float
     memory_mib : float
         Peak: of the device's allocations on CUDA, resident memory of the process otherwise.
     """
@@ -120,10 +118,10 @@ def peak_mib(device: torch.device) -> float:
     return peak / (_MIB if sys.platform == "darwin" else 1024)
 
 
-def speed_figures(points: Sequence[SpeedPoint]) -> dict[str, float]:
+def speed_metrics(points: Sequence[SpeedPoint]) -> dict[str, float]:
     """Return one name per length and quantity."""
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for p in points:
-        figures[f"speed_frames_per_s_n{p.frames}"] = p.frames_per_s
-        figures[f"memory_mib_n{p.frames}"] = p.memory_mib
-    return figures
+        metrics[f"speed_frames_per_s_n{p.frames}"] = p.frames_per_s
+        metrics[f"memory_mib_n{p.frames}"] = p.memory_mib
+    return metrics

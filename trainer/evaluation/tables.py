@@ -1,4 +1,4 @@
-"""The figures as tables: what stands in a row, in which unit, and whether more is better."""
+"""The metrics as tables: what stands in a row, in which unit, and whether more is better."""
 
 from __future__ import annotations
 
@@ -23,16 +23,12 @@ _MAPS = ("", "mean_map_")
 
 @dataclass(frozen=True)
 class Column:
-    """One figure that methods are compared by.
+    """One metric that methods are compared by.
 
     Attributes
     ----------
     name : str
-        Of the figure, without a method's prefix.
-    title : str
-    digits : int
-    percent : bool
-    more_is_better : bool
+        Of the metric, without a method's prefix.
     """
 
     name: str
@@ -48,8 +44,6 @@ class Table:
 
     Attributes
     ----------
-    title, note : str
-    header : list of str
     rows : list of list of str
     best : set of (row, column)
         Cells to set in bold.
@@ -118,24 +112,24 @@ CANONICAL = (
 
 
 def method_table(
-    title: str, note: str, columns: Sequence[Column], figures: Mapping[str, Any], prefixes: Sequence[str]
+    title: str, note: str, columns: Sequence[Column], metrics: Mapping[str, Any], prefixes: Sequence[str]
 ) -> Table:
-    """Lay out methods as rows, those that have any of the figures, and figures as columns, those that any has."""
-    rows_of = [p for p in prefixes if any(_number(figures, p + c.name) is not None for c in columns)]
-    shown = [c for c in columns if any(_number(figures, p + c.name) is not None for p in rows_of)]
+    """Lay out methods as rows, those that have any of the metrics, and metrics as columns, those that any has."""
+    rows_of = [p for p in prefixes if any(_number(metrics, p + c.name) is not None for c in columns)]
+    shown = [c for c in columns if any(_number(metrics, p + c.name) is not None for p in rows_of)]
     best: set[tuple[int, int]] = set()
     for j, column in enumerate(shown, start=1):
-        values = {i: v for i, p in enumerate(rows_of) if (v := _number(figures, p + column.name)) is not None}
+        values = {i: v for i, p in enumerate(rows_of) if (v := _number(metrics, p + column.name)) is not None}
         if len(values) > 1:
             winner = (max if column.more_is_better else min)(values.values())
             best |= {(i, j) for i, v in values.items() if v == winner}
-    rows = [[PREFIXES[p], *(_text(_number(figures, p + c.name), c) for c in shown)] for p in rows_of]
+    rows = [[PREFIXES[p], *(_text(_number(metrics, p + c.name), c) for c in shown)] for p in rows_of]
     return Table(title, note, ["", *(c.title for c in shown)], rows, best)
 
 
-def figure_tables(figures: Mapping[str, Any]) -> list[Table]:
+def metric_tables(metrics: Mapping[str, Any]) -> list[Table]:
     """Return all tables that have a row."""
-    floor = _number(figures, "normal_floor_mean_deg")
+    floor = _number(metrics, "normal_floor_mean_deg")
     found = [
         method_table(
             "Correspondence",
@@ -143,41 +137,41 @@ def figure_tables(figures: Mapping[str, Any]) -> list[Table]:
             "of one instant. Subjects: two people. 3-D errors hold the error of the predicted depth, aligned by its "
             "median.",
             MATCHING,
-            figures,
+            metrics,
             _MATCHERS,
         ),
         method_table(
             "Over time",
             "Tracks of the first frame's points through a run; motion error (SSME) over all windows.",
             TIME,
-            figures,
+            metrics,
             _MATCHERS,
         ),
-        method_table("Canonical coordinates", "Where the stored confidence is above 0.", CANONICAL, figures, _MAPS),
+        method_table("Canonical coordinates", "Where the stored confidence is above 0.", CANONICAL, metrics, _MAPS),
         method_table(
             "Depth and normals",
             "" if floor is None else f"The true depth itself would get {floor:.1f}° of mean normal error.",
             DEPTH,
-            figures,
+            metrics,
             _MAPS,
         ),
         method_table(
             "Shape",
             "After seven key points and iterated closest points; normals after FaceScape's protocol.",
             SHAPE,
-            figures,
+            metrics,
             _MAPS,
         ),
-        method_table("Confidence", "Pixels ordered by the model's own confidence.", CONFIDENCE, figures, ("",)),
-        speed_table(figures),
+        method_table("Confidence", "Pixels ordered by the model's own confidence.", CONFIDENCE, metrics, ("",)),
+        speed_table(metrics),
     ]
     return [table for table in found if table.rows]
 
 
-def result_text(figures: Mapping[str, Any]) -> str:
-    """Return all tables as text, methods side by side: a figure a line."""
+def result_text(metrics: Mapping[str, Any]) -> str:
+    """Return all tables as text, methods side by side: a metric a line."""
     lines: list[str] = []
-    for table in figure_tables(figures):
+    for table in metric_tables(metrics):
         names = [row[0] for row in table.rows]
         width = max(len(cell) for cell in table.header) + 2
         widths = [max(len(name), *(len(cell) for cell in row)) + 2 for name, row in zip(names, table.rows, strict=True)]
@@ -189,16 +183,16 @@ def result_text(figures: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def speed_table(figures: Mapping[str, Any]) -> Table:
+def speed_table(metrics: Mapping[str, Any]) -> Table:
     """Lay out frames per second and memory by the number of frames predicted together."""
     stem = "speed_frames_per_s_n"
-    lengths = sorted(int(name.removeprefix(stem)) for name in figures if name.startswith(stem))
-    rows = [[str(n), f"{figures[f'{stem}{n}']:.1f}", f"{figures[f'memory_mib_n{n}']:.0f}"] for n in lengths]
+    lengths = sorted(int(name.removeprefix(stem)) for name in metrics if name.startswith(stem))
+    rows = [[str(n), f"{metrics[f'{stem}{n}']:.1f}", f"{metrics[f'memory_mib_n{n}']:.0f}"] for n in lengths]
     return Table("Speed", "Frames predicted together.", ["frames", "frames/s", "peak MiB"], rows, set())
 
 
-def _number(figures: Mapping[str, Any], name: str) -> float | None:
-    value = figures.get(name)
+def _number(metrics: Mapping[str, Any], name: str) -> float | None:
+    value = metrics.get(name)
     return float(value) if value is not None and math.isfinite(value) else None
 
 

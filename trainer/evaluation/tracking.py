@@ -99,8 +99,8 @@ class TrackingErrors:
         self._mm.append(float(np.nanmean(errors_mm)))
         self._jitter.append(jitter(found_px, true_px, visible))
 
-    def figures(self) -> dict[str, float]:
-        """Return the figures, each run counting once; NaN where nothing was measured."""
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics, each run counting once; NaN where nothing was measured."""
         shakes = np.concatenate(self._jitter) if self._jitter else np.zeros(0)
         return {
             "tracking_mean_px": _mean(self._px),
@@ -136,14 +136,14 @@ class MotionErrors:
         total, count = self._sums[region][:, 1:]
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return SSME per region over the windows there are, and how many there are; NaN where there are none."""
         curves = {name: self.curve(name) for name in self._sums}
-        figures = {f"ssme_{name}_px": _mean(c[~np.isnan(c)].tolist()) for name, c in curves.items()}
+        metrics = {f"ssme_{name}_px": _mean(c[~np.isnan(c)].tolist()) for name, c in curves.items()}
         if "face" in curves:
-            figures["ssme_face_h1_px"] = float(curves["face"][0])
-            figures["ssme_windows"] = int((~np.isnan(curves["face"])).sum())
-        return figures
+            metrics["ssme_face_h1_px"] = float(curves["face"][0])
+            metrics["ssme_windows"] = int((~np.isnan(curves["face"])).sum())
+        return metrics
 
 
 def _mean(values: list[float]) -> float:

@@ -175,7 +175,6 @@ class Embeddings(nn.Module):
 
     Parameters
     ----------
-    config : BackboneConfig
     grid : int
         Tokens a side of the learnt positions; other sizes interpolate them.
     """
@@ -272,7 +271,6 @@ def choose_reference(class_tokens: torch.Tensor, how: Literal["balanced", "first
     Parameters
     ----------
     class_tokens : (B, S, D)
-    how : str
 
     Returns
     -------
@@ -296,7 +294,6 @@ def reference_first(reference: torch.Tensor, frames: int) -> tuple[torch.Tensor,
     Parameters
     ----------
     reference : (B,) int64
-    frames : int
 
     Returns
     -------
@@ -349,7 +346,6 @@ class ClipBackbone(nn.Module):
 
     Parameters
     ----------
-    config : BackboneConfig
     image_size : int
         Pixels a side the learnt positions are laid out for, unless ``config.position_grid`` says it.
     """

@@ -121,7 +121,7 @@ class HeadsConfig(Section):
 
 
 class WeightsConfig(Section):
-    """What a new run starts from; a run that goes on does not read it."""
+    """What a new run starts from; a resumed run does not read it."""
 
     source: str | None = Field(
         None, description="file, folder, or hub id (owner/name) of pretrained weights; empty: random"

@@ -267,7 +267,6 @@ class MapDecoder(nn.Module):
     ----------
     width : int
         Channels of the tokens.
-    config : DecoderConfig
     maps : names of :data:`CHANNELS`
     plain : bool
         Without what ``config.norm`` and ``config.positions`` give to "geometry" only.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from datagen.common.errors import InputError
 from trainer.config import TrainConfig
-from trainer.depth_unit import DepthUnit
 from trainer.model.backbone import ClipBackbone
 from trainer.model.camera import CameraDecoder
 from trainer.model.decoder import Geometry, ImageDetail, MapDecoder
@@ -54,24 +56,77 @@ class Prediction:
     reference: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class DepthUnit:
+    """Depth in metres is ``unit × exp(spread × x)``, times focal / width if ``kind`` is "focal".
+
+    One image does not tell how far away a head is: a larger head further away looks the same. The network therefore
+    predicts depth relative to a unit taken from the training set and kept in the checkpoint. ``dataset``: the unit is
+    the median depth, right for one rig. ``focal``: depth × width / focal length takes the place of depth (the
+    canonical camera of Metric3D, Yin et al., ICCV 2023), right for rigs of several focal lengths and distances;
+    intrinsics must then be known.
+
+    Attributes
+    ----------
+    kind : "dataset" or "focal"
+    unit : float
+        Median over the surface pixels looked at, metres.
+    spread : float
+        Robust standard deviation of log(depth / unit) there.
+    focal_over_width : float
+        Median of the training set; stands in where an image comes without intrinsics.
+    """
+
+    kind: Literal["dataset", "focal"]
+    unit: float
+    spread: float
+    focal_over_width: float
+
+    @classmethod
+    def measure(
+        cls,
+        kind: Literal["dataset", "focal"],
+        depth_m: npt.NDArray[np.float32],
+        intrinsics: npt.NDArray[np.float32],
+    ) -> DepthUnit:
+        """Measure the unit on training maps, (N, H, W) metres with 0 = none and (N, 3, 3) pixels."""
+        focal = intrinsics[:, 0, 0].astype(np.float64) / depth_m.shape[-1]
+        values = depth_m.astype(np.float64)
+        if kind == "focal":
+            values = values / focal[:, None, None]
+        values = values[depth_m > 0]
+        if not values.size:
+            return cls(kind, 1.0, 0.1, float(np.median(focal)))
+        unit = float(np.median(values))
+        # 1.4826 × the median absolute deviation is the standard deviation of a normal distribution.
+        spread = 1.4826 * float(np.median(np.abs(np.log(values / unit))))
+        return cls(kind, unit, max(spread, 1e-3), float(np.median(focal)))
+
+    def to_metres(self, x: torch.Tensor, intrinsics: torch.Tensor, width: int) -> torch.Tensor:
+        """Turn the head's numbers (B, S, H, W) into planar metres; intrinsics (B, S, 3, 3) in pixels."""
+        return (self.spread * x).clamp(-4, 4).exp() * self.scale(intrinsics, width)
+
+    def scale(self, intrinsics: torch.Tensor, width: int) -> torch.Tensor:
+        """Return the metres that x = 0 stands for, (B, S, 1, 1)."""
+        focal = intrinsics[..., 0, 0, None, None] / width
+        return self.unit * (focal if self.kind == "focal" else focal.new_ones(focal.shape))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers a checkpoint keeps."""
+        return asdict(self)
+
+
 class JointModel(nn.Module):
     """Backbone, decoders and activations.
 
     Depth is ``unit × exp(spread × x)`` with the network's number x; ``unit`` (metres) and ``spread`` come from the
-    training set (:class:`~trainer.depth_unit.DepthUnit`), so that x is of order one for any rig. The canonical and ray
+    training set (:class:`~trainer.model.joint.DepthUnit`), so that x is of order one for any rig. The canonical and ray
     heads are linear, confidences are ``1 + exp``. Decoders compute in float32 whatever the backbone's precision is.
 
     Parameters
     ----------
-    config : TrainConfig
     image_size : int
-        Resolution of the training set.
-    depth_unit : DepthUnit
-
-    Raises
-    ------
-    InputError
-        If the resolution is no multiple of the patch.
+        Resolution of the training set, a multiple of the patch.
     """
 
     def __init__(self, config: TrainConfig, image_size: int, depth_unit: DepthUnit) -> None:
@@ -95,13 +150,8 @@ class JointModel(nn.Module):
 
         Parameters
         ----------
-        images : (B, S, 3, H, W) float32, ImageNet-normalised
+        images : (B, S, 3, H, W) float32, ImageNet-normalised; sides are multiples of the patch
         intrinsics : (B, S, 3, 3) float32, pixels; read only if depth is normalised by the focal length
-
-        Raises
-        ------
-        InputError
-            If the size is no multiple of the patch.
         """
         clips, frames, _, height, width = images.shape
         _check_sides(height, width, self.backbone.patch)

@@ -25,7 +25,6 @@ class FrameCamera:
 
     Attributes
     ----------
-    name : str
     intrinsics : (3, 3) float32
         Of the square map, pixels.
     world_to_camera : (4, 4) float32
@@ -36,7 +35,6 @@ class FrameCamera:
         Width and height of the image.
     region : tuple of float
         The part of the image that the box shows.
-    time_s : float or None
     intrinsics_from, pose_from : {"given", "model", "assumed"}
     """
 
@@ -68,11 +66,6 @@ class GivenCameras:
     The file is ``{"frames": [{"name", "width", "height", "intrinsics", "world_to_camera"}, ...]}`` as this package
     writes it (``width`` and ``height`` of the image, ``world_to_camera`` optional); one frame stands for all. Frames
     are found by name, or, where the first name is not found, by number.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or a camera is none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,13 +83,7 @@ class GivenCameras:
         self._named: bool | None = None
 
     def attach(self, frame: SourceFrame, number: int) -> SourceFrame:
-        """Return a frame with its camera.
-
-        Raises
-        ------
-        InputError
-            If there is none, or it is for an image of other proportions.
-        """
+        """Return a frame with its camera."""
         if self._named is None:
             self._named = frame.name in self._by_name
         if len(self._cameras) == 1:
@@ -163,13 +150,7 @@ def assumed_intrinsics(focal_over_width: float, resolution: int) -> npt.NDArray[
 
 
 class FieldOfView:
-    """One angle for all frames, along the image's longer side; the principal point is the image's centre.
-
-    Raises
-    ------
-    InputError
-        If the angle is not between 1 and 179 degrees.
-    """
+    """One angle for all frames, along the image's longer side; the principal point is the image's centre."""
 
     def __init__(self, degrees: float) -> None:
         if not 1 <= degrees <= 179:

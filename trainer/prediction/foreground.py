@@ -1,7 +1,11 @@
-"""Which pixels show the head: masks that are given, the model's own surface, or its confidence in depth."""
+"""Where the head is: its pixels, by given masks, the model's surface or its confidence; and the part looked at.
+
+A model that learnt head-centred crops wants the head in the middle: a crop is fixed, or lies about the masks.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,26 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
+from trainer.inference import Maps
 from trainer.prediction.frames import IMAGE_SUFFIXES, Region, SourceFrame, natural_key, open_mask, read_mask
-from trainer.prediction.windows import FrameMaps
 
 Rule = Literal["auto", "surface", "confidence", "all"]
 _SURFACE = 0.5
 _BINS = 256
+_MARGIN = 1.15  # side of the crop over the mask's longer extent
 
 
 class MaskFolder:
-    """Masks of the frames: files named as the images, or, where none is, in the order of their names.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Raises
-    ------
-    InputError
-        If the folder holds no images.
-    """
+    """Masks of the frames: files named as the images, or, where none is, in the order of their names."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -43,25 +38,13 @@ class MaskFolder:
         self._any = False
 
     def attach(self, frame: SourceFrame, number: int) -> SourceFrame:
-        """Return a frame with its mask.
-
-        Raises
-        ------
-        InputError
-            If there is none, it cannot be read, or it has another size.
-        """
+        """Return a frame with its mask."""
         mask = read_mask(self._path(frame.name, number), frame)
         self._any |= bool(mask.any())
         return replace(frame, mask=mask)
 
     def extent(self, name: str, number: int) -> Region | None:
-        """Return the rectangle a frame's mask takes, pixels; None if it is empty.
-
-        Raises
-        ------
-        InputError
-            If there is no mask, or it cannot be read.
-        """
+        """Return the rectangle a frame's mask takes, pixels; None if it is empty."""
         return open_mask(self._path(name, number)).getbbox()
 
     def common_extent(self) -> Region | None:
@@ -88,13 +71,7 @@ class MaskFolder:
         return path
 
     def check_any(self) -> None:
-        """Refuse masks that are all empty.
-
-        Raises
-        ------
-        InputError
-            If no mask that was attached has a pixel.
-        """
+        """Refuse masks that are all empty."""
         if not self._any:
             raise InputError(
                 f"all masks in {self._folder} are empty", "white where the head is, black elsewhere", "Give other masks"
@@ -116,14 +93,8 @@ class Foreground:
         self._rule = rule
         self.threshold: float | None = None
 
-    def __call__(self, frame: SourceFrame, maps: FrameMaps) -> npt.NDArray[np.bool_]:
-        """Return (R, R) bool, false in the padding.
-
-        Raises
-        ------
-        InputError
-            If the rule needs a surface that the model does not give.
-        """
+    def __call__(self, frame: SourceFrame, maps: Maps) -> npt.NDArray[np.bool_]:
+        """Return (R, R) bool, false in the padding."""
         left, top, right, bottom = frame.content
         inside = np.zeros(maps.depth_m.shape, bool)
         box = (slice(top, bottom), slice(left, right))
@@ -158,3 +129,71 @@ def otsu(values: npt.NDArray[np.floating]) -> float:
         apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
     best = np.flatnonzero(apart == np.nanmax(apart))
     return float((edges[best[0] + 1] + edges[best[-1] + 1]) / 2)
+
+
+class MaskCrop:
+    """The surroundings of the masks.
+
+    Parameters
+    ----------
+    each : bool
+        Every frame about its own mask; else one crop about all masks together, which keeps still.
+    """
+
+    def __init__(self, masks: MaskFolder, each: bool) -> None:
+        self._masks = masks
+        self._common = None if each else masks.common_extent()
+        self._each = each
+
+    def __call__(self, name: str, number: int, size: tuple[int, int]) -> Region | None:  # noqa: ARG002 - a Crop's
+        """Return the crop of a frame; the whole image where its mask is empty."""
+        extent = self._masks.extent(name, number) if self._each else self._common
+        return None if extent is None else _widened(extent)
+
+
+class FixedCrop:
+    """The same rectangle of every image.
+
+    Parameters
+    ----------
+    text : str
+        "left,top,right,bottom", pixels.
+    """
+
+    def __init__(self, text: str) -> None:
+        try:
+            left, top, right, bottom = (float(part) for part in text.split(","))
+        except ValueError:
+            left, top, right, bottom = 0.0, 0.0, 0.0, 0.0
+        if not (left < right and top < bottom and all(map(math.isfinite, (left, top, right, bottom)))):
+            raise InputError(f"--crop {text}", "each, all, or left,top,right,bottom in pixels", "Correct it")
+        self._region = (left, top, right, bottom)
+
+    def __call__(self, name: str, number: int, size: tuple[int, int]) -> Region | None:
+        """Return the rectangle."""
+        left, top, right, bottom = self._region
+        if left >= size[0] or top >= size[1] or right <= 0 or bottom <= 0:
+            raise InputError(
+                f"--crop lies outside {name or number}, which is {size[0]} × {size[1]} pixels",
+                "a rectangle within the images",
+                "Correct it",
+            )
+        return self._region
+
+
+def make_crop(text: str | None, masks: MaskFolder | None) -> MaskCrop | FixedCrop | None:
+    """Return the crop that ``--crop`` asks for."""
+    if text is None:
+        return None
+    if text not in {"each", "all"}:
+        return FixedCrop(text)
+    if masks is None:
+        raise InputError(f"--crop {text} is about masks, and none are given", "--masks FOLDER", "Give them")
+    return MaskCrop(masks, text == "each")
+
+
+def _widened(extent: Region) -> Region:
+    left, top, right, bottom = extent
+    half = _MARGIN * max(right - left, bottom - top) / 2
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return x - half, y - half, x + half, y + half

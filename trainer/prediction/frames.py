@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
+from datagen.shards import Dataset
+from trainer.inference import split_clips
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -87,10 +89,8 @@ class ImageFiles:
 
     Parameters
     ----------
-    paths : sequence of Path
     resolution : int
         Pixels a side of the square.
-    crop : Crop, optional
     """
 
     rate: float | None = None
@@ -115,14 +115,48 @@ class ImageFiles:
             yield SourceFrame(path.stem, square, box, original, region)
 
 
-def image_files(source: Path) -> list[Path]:
-    """Return an image itself, or the images of a folder in the order of their names, numbers in them by value.
+class DatasetClip:
+    """The clip of a dataset that holds one sample, with its cameras.
 
-    Raises
-    ------
-    InputError
-        If the folder holds none.
+    Parameters
+    ----------
+    split, index : str, int
+        The sample.
+    length : int
+        The most frames of a clip.
     """
+
+    rate: float | None = None
+
+    def __init__(self, dataset: Dataset, split: str, index: int, length: int) -> None:
+        if split not in dataset or not 0 <= index < len(dataset[split]):
+            known = ", ".join(f"{name} (0 to {len(dataset[name]) - 1})" for name in dataset if len(dataset[name]))
+            raise InputError(f"{dataset.path} has no sample {index} in {split!r}", f"one of {known}", "Choose another")
+        self._split = dataset[split]
+        self._side = dataset.resolution
+        self._chosen = next(clip for clip in split_clips(self._split, length) if index in clip)
+        self.count = len(self._chosen)
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        plan, tables = self._split.dataset.plan, self._split.index
+        for index in self._chosen:
+            values = self._split.read(("image", "intrinsics", "world_to_camera"), [index])
+            subject, sequence = plan.subjects[tables.subject[index]], plan.sequences[tables.sequence[index]]
+            camera = plan.cameras[tables.camera[index]]
+            yield SourceFrame(
+                f"{subject}_{sequence}_{camera}_{tables.frame[index]:06d}",
+                values["image"][0],
+                (0, 0, self._side, self._side),
+                (self._side, self._side),
+                (0.0, 0.0, float(self._side), float(self._side)),
+                float(tables.time[index]),
+                values["intrinsics"][0],
+                values["world_to_camera"][0],
+            )
+
+
+def image_files(source: Path) -> list[Path]:
+    """Return an image itself, or the images of a folder in the order of their names, numbers in them by value."""
     if not source.is_dir():
         return [source]
     files = sorted((p for p in source.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
@@ -142,13 +176,7 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def open_image(path: Path, resolution: int | None = None) -> Image.Image:
-    """Open an image as RGB, turned as its EXIF says; with a resolution, large JPEGs are decoded at a fraction.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, naming it.
-    """
+    """Open an image as RGB, turned as its EXIF says; with a resolution, large JPEGs are decoded at a fraction."""
     from PIL import Image, ImageOps
 
     try:
@@ -189,7 +217,6 @@ def fit_square(
     ----------
     image : Image
         May be smaller than the original.
-    resolution : int
     name : str
         For messages.
     original : tuple of int
@@ -200,11 +227,6 @@ def fit_square(
     Returns
     -------
     (3, R, R) uint8, the box of the image in it, and the region of the original that the box shows
-
-    Raises
-    ------
-    InputError
-        If it is too small to show anything.
     """
     from PIL import Image
 
@@ -261,13 +283,7 @@ def out_of_square(intrinsics: npt.NDArray[np.floating], box: Box, region: Region
 
 
 def read_mask(path: Path, frame: SourceFrame) -> npt.NDArray[np.bool_]:
-    """Read a foreground mask and fit it into the square of its frame.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read or has another size than the image.
-    """
+    """Read a foreground mask and fit it into the square of its frame."""
     from PIL import Image
 
     mask = open_mask(path)
@@ -285,13 +301,7 @@ def read_mask(path: Path, frame: SourceFrame) -> npt.NDArray[np.bool_]:
 
 
 def open_mask(path: Path) -> Image.Image:
-    """Open a mask: 255 where the original is brighter than half, else 0.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
-    """
+    """Open a mask: 255 where the original is brighter than half, else 0."""
     from PIL import Image
 
     try:

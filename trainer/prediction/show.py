@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluation.depth import MM_PER_M
+from datagen.common.progress import Progress
 from trainer.pictures import Panel, masked, write_grid
 from trainer.prediction.cameras import FrameCamera
 from trainer.prediction.films import Films
@@ -20,9 +20,9 @@ from trainer.prediction.store import FrameStore
 from trainer.prediction.tracks import TrackConfig, Tracker, vivid_colours
 from trainer.prediction.viewer import Viewer
 from trainer.prediction.writers import MapPictures, PointClouds, TrackArrays, Writer
-from trainer.progress import Progress
 
 _STRIP_ROWS = 12
+_MM_PER_M = 1000.0
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,8 @@ class ShowConfig:
         Of the canonical space, metres.
     confidence_lambda : float
         See :class:`~trainer.prediction.tracks.Tracker`.
-    tracks : TrackConfig
     rate : float
         Frames per second.
-    title : str
     without : set of str
         Of maps, ply, tracks, videos, viewer: what is left out.
     """
@@ -58,7 +56,7 @@ def write_shown(folder: Path, store: FrameStore, cameras: list[FrameCamera], con
     Returns
     -------
     dict
-        Figures of the tracks: ``tracks`` (seeds), ``tracks_seed_frame``, ``tracks_visible_share`` (over frames and
+        Metrics of the tracks: ``tracks`` (seeds), ``tracks_seed_frame``, ``tracks_visible_share`` (over frames and
         seeds).
     """
     seed_frame, tracker = None, None
@@ -71,7 +69,7 @@ def write_shown(folder: Path, store: FrameStore, cameras: list[FrameCamera], con
     visible = 0
     try:
         # Compression and encoding leave Python's lock, so the writers of one frame run side by side.
-        with Progress("write", len(store)) as progress, ThreadPoolExecutor(max(len(writers), 1)) as pool:
+        with Progress("write", len(store), "frames") as progress, ThreadPoolExecutor(max(len(writers), 1)) as pool:
             for k, (frame, camera) in enumerate(zip(store, cameras, strict=True)):
                 found = None if tracker is None else tracker.find(frame)
                 visible += 0 if found is None else int(found.visible.sum())
@@ -144,7 +142,7 @@ def _strip_row(shown: Shown) -> list[Panel]:
     unused = Ranges((0.0, 1.0), (0.0, 1.0))
     return [
         Panel(panel(frame, "image", unused)[box], "image"),
-        Panel(masked(frame.depth[box] * MM_PER_M, valid), "depth", "mm", None, "viridis_r"),
+        Panel(masked(frame.depth[box] * _MM_PER_M, valid), "depth", "mm", None, "viridis_r"),
         Panel(normal_colours(frame.normal[(slice(None), *box)]), "normal"),
         Panel(panel(frame, "canonical", unused)[box], "canonical"),
         Panel(masked(confidence, valid), "confidence", "log c", None, "magma"),

@@ -21,12 +21,8 @@ class Shown:
 
     Attributes
     ----------
-    number : int
     stem : str
         Of its files.
-    frame : PredictedFrame
-    camera : FrameCamera
-    tracks : TrackRow or None
     """
 
     number: int

@@ -86,7 +86,6 @@ class FrameStore:
 
         Parameters
         ----------
-        path : Path
         others : dict
             Further arrays, written as they are.
         stacked : iterable of str

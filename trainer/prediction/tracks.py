@@ -130,7 +130,6 @@ class Tracker:
         Metres of a canonical unit.
     confidence_lambda : float
         λ of the loss the model was fitted with: λ / c is the error it expects where it says c.
-    config : TrackConfig
 
     Attributes
     ----------

@@ -26,13 +26,7 @@ _DEFAULT_RATE = 25.0
 
 
 def import_av() -> Any:
-    """Return PyAV.
-
-    Raises
-    ------
-    DependencyError
-        If it is not installed.
-    """
+    """Return PyAV."""
     try:
         import av
     except ImportError:
@@ -56,17 +50,8 @@ class VideoFile:
 
     Parameters
     ----------
-    path : Path
     resolution : int
         Pixels a side of the square.
-    crop : Crop, optional
-
-    Raises
-    ------
-    DependencyError
-        If PyAV is missing.
-    InputError
-        If the file is no video or has no video stream. Damage further in shows while iterating.
     """
 
     def __init__(self, path: Path, resolution: int, crop: Crop | None = None) -> None:
@@ -137,16 +122,8 @@ class VideoWriter:
 
     Parameters
     ----------
-    path : Path
     rate : float
         Frames per second.
-
-    Raises
-    ------
-    DependencyError
-        If PyAV is missing.
-    StorageError
-        If the disk refuses.
     """
 
     def __init__(self, path: Path, rate: float) -> None:

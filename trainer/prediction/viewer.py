@@ -31,9 +31,6 @@ class Viewer:
 
     Parameters
     ----------
-    path : Path
-    title : str
-    frame_count : int
     rate : float
         Frames per second of the clip.
     centre, half_extent_m : (3,) float64, float
@@ -41,7 +38,6 @@ class Viewer:
     track_colours : (N, 3) uint8
     track_canonical : (N, 3) float32
         Metres.
-    ranges : Ranges
     """
 
     path: Path

@@ -10,11 +10,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from datagen.common.errors import CheckpointError
+from trainer.inference import Maps, predict_maps
+from trainer.prediction.frames import SourceFrame
+
+if TYPE_CHECKING:
+    from trainer.model.joint import JointModel
 
 Item = TypeVar("Item")
 Drift = Literal["fade", "chain"]
@@ -22,30 +29,36 @@ _SURFACE = 0.5
 _FEWEST_PIXELS = 16
 
 
-@dataclass(frozen=True)
-class FrameMaps:
-    """What a model says about one frame of H × W pixels, float32.
+class WindowModel:
+    """Run a model on the frames of one window together.
 
-    Attributes
+    Parameters
     ----------
-    depth_m, depth_confidence, canonical_confidence : (H, W)
-    canonical : (3, H, W)
-        Normalised coordinates.
-    surface : (H, W) or None
-        Probability of showing the head, from a model that says so.
-    intrinsics : (3, 3) or None
-        Pixels; from the model's camera head.
-    world_to_camera : (4, 4) or None
-        From the camera head; the world is the window's first camera before stitching, the clip's first afterwards.
+    usual_intrinsics : (3, 3) float32
+        For frames that come without.
+    knows_surface : bool
+        Whether the surface was ever learnt; published weights have none.
     """
 
-    depth_m: npt.NDArray[np.float32]
-    canonical: npt.NDArray[np.float32]
-    depth_confidence: npt.NDArray[np.float32]
-    canonical_confidence: npt.NDArray[np.float32]
-    surface: npt.NDArray[np.float32] | None = None
-    intrinsics: npt.NDArray[np.float32] | None = None
-    world_to_camera: npt.NDArray[np.float32] | None = None
+    def __init__(
+        self, model: JointModel, usual_intrinsics: npt.NDArray[np.float32], *, knows_surface: bool = True
+    ) -> None:
+        self._model, self._knows_surface = model, knows_surface
+        self.usual_intrinsics = usual_intrinsics
+
+    def __call__(self, frames: Sequence[SourceFrame]) -> list[Maps]:
+        """Return the maps of each frame; CheckpointError if they are not finite."""
+        K = np.stack([self.usual_intrinsics if f.intrinsics is None else f.intrinsics for f in frames])
+        images = np.stack([frame.image for frame in frames])
+        maps = predict_maps(self._model, images, K, knows_surface=self._knows_surface)
+        named = {"depth": maps.depth_m, "canonical": maps.canonical}
+        named |= {"depth confidence": maps.depth_confidence, "canonical confidence": maps.canonical_confidence}
+        for name, values in named.items():
+            if not np.isfinite(values).all():
+                raise CheckpointError(
+                    f"the model's {name} is not finite at {frames[0].name}", "finite maps", "Take another checkpoint"
+                )
+        return maps.frames()
 
 
 def cut_windows(items: Iterable[Item], length: int, overlap: int) -> Iterator[tuple[list[Item], int]]:
@@ -56,8 +69,6 @@ def cut_windows(items: Iterable[Item], length: int, overlap: int) -> Iterator[tu
 
     Parameters
     ----------
-    items : iterable
-    length : int
     overlap : int
         Items two windows share; below ``length``.
     """
@@ -76,10 +87,10 @@ def cut_windows(items: Iterable[Item], length: int, overlap: int) -> Iterator[tu
 
 def stitch_windows(
     windows: Iterable[tuple[list[Item], int]],
-    predict: Callable[[Sequence[Item]], list[FrameMaps]],
+    predict: Callable[[Sequence[Item]], list[Maps]],
     overlap: int,
     drift: Drift = "fade",
-) -> Iterator[tuple[Item, FrameMaps]]:
+) -> Iterator[tuple[Item, Maps]]:
     """Predict windows and yield every item once, in order, with its stitched maps.
 
     Parameters
@@ -94,7 +105,7 @@ def stitch_windows(
         What becomes of a window's scale correction: "fade" for metric depth, "chain" keeps it, for a model that knows
         depth up to scale only.
     """
-    held: list[tuple[Item, FrameMaps]] = []
+    held: list[tuple[Item, Maps]] = []
     for window, seen in windows:
         maps = predict(window)
         shared = min(seen, len(held))
@@ -111,7 +122,7 @@ def stitch_windows(
     yield from held
 
 
-def scale_between(old: Sequence[FrameMaps], new: Sequence[FrameMaps]) -> float:
+def scale_between(old: Sequence[Maps], new: Sequence[Maps]) -> float:
     """Return the factor that brings new depth to old depth: the median ratio over pixels both take for surface."""
     ratios = []
     for a, b in zip(old, new, strict=True):
@@ -123,7 +134,7 @@ def scale_between(old: Sequence[FrameMaps], new: Sequence[FrameMaps]) -> float:
     return float(np.exp(np.median(values))) if values.size >= _FEWEST_PIXELS else 1.0
 
 
-def _join(old: list[FrameMaps], new: list[FrameMaps], first: int, shared: int, fade: int | None) -> list[FrameMaps]:
+def _join(old: list[Maps], new: list[Maps], first: int, shared: int, fade: int | None) -> list[Maps]:
     """Bring a window to the scale and the world of the frames held from the one before.
 
     The scale's correction is gone after ``fade`` frames; None keeps it.
@@ -145,7 +156,7 @@ def _join(old: list[FrameMaps], new: list[FrameMaps], first: int, shared: int, f
     return joined
 
 
-def _between_worlds(old: Sequence[FrameMaps], new: Sequence[FrameMaps], scale: float) -> npt.NDArray[np.float64]:
+def _between_worlds(old: Sequence[Maps], new: Sequence[Maps], scale: float) -> npt.NDArray[np.float64]:
     """Return the rigid motion from the old world to the (scaled) new one that suits the shared cameras best."""
     moves = []
     for a, b in zip(old, new, strict=True):
@@ -163,7 +174,7 @@ def _between_worlds(old: Sequence[FrameMaps], new: Sequence[FrameMaps], scale: f
     return motion
 
 
-def _blend(a: FrameMaps, b: FrameMaps, share: float) -> FrameMaps:
+def _blend(a: Maps, b: Maps, share: float) -> Maps:
     """Pass from ``a`` (share 0) to ``b`` (share 1), the more confident pixel counting more."""
 
     def mix(x: npt.NDArray[np.float32], y: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> npt.NDArray:  # type: ignore[type-arg]
@@ -179,7 +190,7 @@ def _blend(a: FrameMaps, b: FrameMaps, share: float) -> FrameMaps:
     K = a.intrinsics
     if K is not None and b.intrinsics is not None:
         K = mix(K, b.intrinsics, np.asarray(even))
-    return FrameMaps(
+    return Maps(
         depth_m=mix(a.depth_m, b.depth_m, of_depth),
         canonical=mix(a.canonical, b.canonical, of_canonical),
         depth_confidence=mix(a.depth_confidence, b.depth_confidence, of_depth),

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, and a model needs to be used elsewhere."""
+"""Checkpoints: everything a run needs to resume, and a model needs to be used elsewhere."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 from datagen.common.errors import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
 from datagen.common.files import atomic_write
 from trainer.config import TrainConfig, parse_config
-from trainer.depth_unit import DepthUnit
-from trainer.run.state import BEST, LAST, STATE, RunState
+from trainer.run.folder import BEST, LAST, STATE, RunState
 
 if TYPE_CHECKING:
     import torch
 
-    from trainer.model.joint import JointModel
+    from trainer.model.joint import DepthUnit, JointModel
 
 FORMAT = "canonface-checkpoint"
 FORMAT_VERSION = 2
@@ -30,7 +29,6 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
     Parameters
     ----------
-    path : Path
     content : dict
         See :func:`model_content`; other keys (optimiser, step, ...) as the caller likes. Tensors and plain data only.
 
@@ -109,13 +107,13 @@ def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
     Raises
     ------
     CheckpointError
-        If ``last.pt`` cannot be gone on from, or is missing beside other files of a run.
+        If ``last.pt`` cannot be resumed from, or is missing beside other files of a run.
     """
     left = [name for name in (STATE, BEST) if (run / name).exists()]
     if not (run / LAST).exists():
         if left:
             raise CheckpointError(
-                f"{run} holds {' and '.join(left)}, but no {LAST} to go on from",
+                f"{run} holds {' and '.join(left)}, but no {LAST} to resume from",
                 "the whole folder of a run, or a new one",
                 f"Put {LAST} back, or choose another --out; nothing was changed",
             )
@@ -129,12 +127,12 @@ def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
             config_digest=config.digest,
             dataset_uuid=content["dataset"]["uuid"],
             best_step=content["best_step"],
-            best_figures=content["best_figures"],
+            best_metrics=content["best_figures"],
         )
     except (KeyError, TypeError, ValueError, ManifestError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0][:200]
         raise CheckpointError(
-            f"{run / LAST} cannot be gone on from ({reason})",
+            f"{run / LAST} cannot be resumed from ({reason})",
             f"the {LAST} this run wrote",
             "Put that back, use the version of canonface that began the run, or choose another --out",
         ) from None
@@ -146,15 +144,10 @@ def check_output_file(out: Path, source: Path, kept: Iterable[str] = (BEST, LAST
 
     Parameters
     ----------
-    out : Path
     source : Path
         A file, or a folder.
     kept : iterable of str
         Names in the source's folder that are not written over either.
-
-    Raises
-    ------
-    InputError
     """
     if out.is_dir():
         raise InputError(f"--out {out} is a folder", "a file", "Give a file name")
@@ -181,7 +174,7 @@ def build_model(content: dict[str, Any], device: torch.device) -> tuple[JointMod
     CheckpointError
         If parts are missing, the weights do not fit the configuration, or numbers are not finite.
     """
-    from trainer.model.joint import JointModel
+    from trainer.model.joint import DepthUnit, JointModel
 
     try:
         config = parse_config(json.loads(content["config"]), "the checkpoint's configuration")

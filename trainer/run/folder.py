@@ -1,18 +1,106 @@
-"""A run's folder belongs to one process at a time."""
+"""A run's folder: its files, how far it is (readable without torch), and that it belongs to one process at a time."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Annotated
 
-from datagen.common.errors import InputError
-from datagen.common.files import folder_lock, is_temporary, make_folders, storage_errors
+from pydantic import Field, TypeAdapter
+
+from datagen.common.errors import CheckpointError, InputError, ManifestError
+from datagen.common.files import atomic_write_bytes, folder_lock, is_temporary, json_ready, make_folders, storage_errors
+from trainer.config import TrainConfig, changed_keys, parse_config
+
+LAST, BEST, STATE, LOG, CONFIG = "last.pt", "best.pt", "state.json", "log.jsonl", "config.json"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run has come.
+
+    Attributes
+    ----------
+    step, steps : int
+        Steps done and planned.
+    best_step : int or None
+        The step ``best.pt`` was saved at.
+    best_metrics : dict
+        Its validation metrics, None where nothing was measured; empty without a validation split.
+    """
+
+    step: int
+    steps: int
+    config_digest: str
+    dataset_uuid: str
+    best_step: int | None
+    # The name in the file is that of runs long since written.
+    best_metrics: Annotated[dict[str, float | None], Field(alias="best_figures")]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.steps
+
+    def write(self, run: Path) -> None:
+        """Replace the state file of a run folder atomically."""
+        content = json_ready(TypeAdapter(RunState).dump_python(self, by_alias=True))
+        atomic_write_bytes(run / STATE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_state(run: Path) -> RunState | None:
+    """Read the state of a run folder; None if no run was begun there.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged.
+    """
+    try:
+        return TypeAdapter(RunState).validate_json((run / STATE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is damaged"
+        raise CheckpointError(
+            f"{run / STATE} cannot be read: {reason}",
+            "the state of a run",
+            f"Remove this file: {LAST} beside it holds the same",
+        ) from None
+
+
+def check_same_run(run: Path, state: RunState, config: TrainConfig, dataset_uuid: str) -> None:
+    """Refuse to resume a run under another configuration or on another dataset.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the keys that differ.
+    """
+    if state.config_digest != config.digest:
+        try:
+            keys = changed_keys(parse_config(json.loads((run / CONFIG).read_text())), config)
+        except (OSError, ValueError, ManifestError):
+            keys = []
+        raise CheckpointError(
+            f"{run} was begun with another configuration: {'; '.join(keys) or 'its config.json does not say which'}",
+            "the configuration the run was begun with",
+            "Give that one, or another --out for a new run",
+        )
+    if state.dataset_uuid != dataset_uuid:
+        raise CheckpointError(
+            f"{run} was begun on dataset {state.dataset_uuid}, this one is {dataset_uuid}",
+            "the same dataset",
+            "Give that one, or another --out for a new run",
+        )
 
 
 @contextmanager
-def own_folder(run: Path, *, leads: bool = True) -> Iterator[None]:
+def locked_run_folder(run: Path, *, is_main: bool = True) -> Iterator[None]:
     """Keep other runs out of a folder, and remove what a killed one left half-written there.
 
     The lock is on the folder itself and goes with the process, however it ends. A folder made here in which nothing
@@ -22,7 +110,7 @@ def own_folder(run: Path, *, leads: bool = True) -> Iterator[None]:
     ----------
     run : Path
         Made if it does not exist.
-    leads : bool
+    is_main : bool
         Whether this process writes the run's files; the others leave the folder alone.
 
     Raises
@@ -32,7 +120,7 @@ def own_folder(run: Path, *, leads: bool = True) -> Iterator[None]:
     StorageError
         If the folder cannot be made or read.
     """
-    if not leads:
+    if not is_main:
         yield
         return
     run = run.absolute()

@@ -1,29 +1,28 @@
-"""Where a run's figures go: ``log.jsonl`` and TensorBoard always, Weights & Biases if asked to."""
+"""What a run logs by step: ``log.jsonl`` and TensorBoard always, Weights & Biases if asked to."""
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
-from datagen.common.errors import DependencyError
+from datagen.common.errors import DependencyError, StorageError
+from datagen.common.files import atomic_write_bytes, json_ready
 from trainer.config import TrainConfig
-from trainer.run.state import RunLog
+from trainer.run.folder import LOG
 
 
 class Journal:
-    """Records figures by step; a context manager.
+    """Records metrics by step; a context manager.
 
     Parameters
     ----------
     run : Path
         Folder of the run.
     step : int
-        Where the run goes on: what a killed run recorded beyond is dropped.
-    config : TrainConfig
+        Where the run resumes: what a killed run recorded beyond is dropped.
 
     Raises
     ------
@@ -32,6 +31,8 @@ class Journal:
     """
 
     def __init__(self, run: Path, step: int, config: TrainConfig) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
         project = config.fit.wandb
         if project is not None and find_spec("wandb") is None:
             raise DependencyError(
@@ -39,13 +40,21 @@ class Journal:
                 "wandb",
                 "Install it (pip install wandb), or leave fit.wandb empty: log.jsonl and TensorBoard hold the same",
             )
-        self._log = RunLog(run, step)
+        path = run / LOG
+        kept = [record for record in read_log(run) if record["step"] <= step] if step else []
+        atomic_write_bytes(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        try:
+            self._file = path.open("a")
+        except OSError as error:
+            raise StorageError(
+                f"{path} cannot be written: {error}", "a writable folder", "Choose another --out"
+            ) from None
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
         self._remote: Any = None
         if project is not None:
             import wandb
 
-            # The folder names the run, so that one that goes on is one curve.
+            # The folder names the run, so that one that is resumed is one curve.
             self._remote = wandb.init(
                 project=project,
                 id=f"{run.name}-{config.digest[:8]}",
@@ -59,16 +68,37 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._log.close()
+        self._file.close()
         self._board.close()
         if self._remote is not None:
             self._remote.finish()
 
-    def record(self, kind: str, step: int, figures: dict[str, float]) -> None:
-        """Write the figures of ``train`` or ``val`` at a step."""
-        self._log.write(kind, step, figures)
-        named = {f"{kind}/{name}": value for name, value in figures.items()}
+    def record(self, kind: str, step: int, metrics: dict[str, float]) -> None:
+        """Write the metrics of ``train`` or ``val`` at a step: a JSON object a line, flushed at once."""
+        try:
+            self._file.write(json.dumps(json_ready({"kind": kind, "step": step, **metrics})) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(f"{self._file.name} cannot be written: {error}", "space", "Free some, resume") from None
+        named = {f"{kind}/{name}": value for name, value in metrics.items()}
         for name, value in named.items():
             self._board.add_scalar(name, value, step)
         if self._remote is not None:
             self._remote.log(named, step=step)
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """Read the log of a run; lines that are no records, as a kill leaves one, are left out; a missing file is empty."""
+    try:
+        lines = (run / LOG).read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record:
+            records.append(record)
+    return records

@@ -17,12 +17,11 @@ _WARM_STEPS = 5
 _T = TypeVar("_T")
 
 
-class Meter:
-    """Counts frames and time between two calls of :meth:`figures`; traces some steps if asked to.
+class Throughput:
+    """Counts frames and time between two calls of :meth:`metrics`; traces some steps if asked to.
 
     Parameters
     ----------
-    device : torch.device
     run : Path or None
         Folder the trace goes to; None traces nothing.
     profile_steps : int
@@ -37,7 +36,8 @@ class Meter:
         self._done = 0
         self.pause()
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Throughput:
+        self.pause()
         return self
 
     def __exit__(
@@ -71,16 +71,16 @@ class Meter:
         elif self._profiler is not None and self._done == _WARM_STEPS + self._steps:
             self._write_trace()
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return frames a second, the share of time spent waiting for data, and peak memory; begin a new window."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         seconds = max(time.monotonic() - self._started, 1e-9)
-        figures = {"frames_per_second": self.frames / seconds, "stall_share": min(self._waited / seconds, 1.0)}
+        metrics = {"frames_per_second": self.frames / seconds, "stall_share": min(self._waited / seconds, 1.0)}
         if self._device.type == "cuda":
-            figures["memory_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
+            metrics["memory_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
         self.pause()
-        return figures
+        return metrics
 
     def pause(self) -> None:
         """Begin a new window: what went before (a validation) does not count."""

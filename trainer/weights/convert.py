@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datagen.common.errors import CheckpointError
 from trainer.config import load_config
 from trainer.run.checkpoint import check_output_file, model_content, save_checkpoint
-from trainer.weights.report import WeightsReport
+
+if TYPE_CHECKING:
+    from trainer.weights.load import WeightsReport
 
 # Theirs are metres about the template's origin; ours run from −1 to 1 over the head.
 HALF_EXTENT_M = 0.15
@@ -40,8 +43,7 @@ def convert_weights(source: str, out: Path, config_name: str, *, size: int = 504
     StorageError
         If the file cannot be written.
     """
-    from trainer.depth_unit import DepthUnit
-    from trainer.model.joint import JointModel
+    from trainer.model.joint import DepthUnit, JointModel
     from trainer.weights.load import load_weights
     from trainer.weights.read import USUAL_NAMES
 

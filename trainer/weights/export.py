@@ -39,7 +39,6 @@ class Exported:
 
     Attributes
     ----------
-    path : Path
     frames : str
         Numbers of frames it takes.
     size : int
@@ -48,7 +47,6 @@ class Exported:
         Names, as in :class:`trainer.model.joint.Prediction`.
     differences : dict
         For each number of frames tried: the largest difference to the model, relative to each output's largest value.
-    seconds, mib : float
     """
 
     path: Path

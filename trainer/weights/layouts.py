@@ -130,7 +130,7 @@ def _depth_anything_3_rules() -> list[_Rule]:
     ]
 
 
-_RULES: dict[Layout, list[_Rule]] = {
+RULES: dict[Layout, list[_Rule]] = {
     "dinov2": [*_transformers_rules("encoder.layer", "layernorm"), *_gated_rules("encoder.layer"), *_vit_rules("")],
     "dinov3": _transformers_rules("layer", "norm"),
     "depth_anything_3": _depth_anything_3_rules(),
@@ -171,29 +171,20 @@ def unused(name: str) -> bool:
 
 
 class Translation:
-    """Names of one layout to ours, and for whole weights back."""
+    """Names of one layout to ours."""
 
     def __init__(self, layout: Layout, *, gated: bool = False) -> None:
-        rules = list(_RULES[layout])
+        rules = list(RULES[layout])
         if layout == "dinov3":
             rules += _gated_rules("layer") if gated else _plain_rules("layer")
-        self._there = [(_pattern(rule[0]), _template(rule[1]), rule[2] if len(rule) == 3 else None) for rule in rules]
-        self._back = [(_pattern(rule[1]), _template(rule[0])) for rule in rules if len(rule) == 2]
+        self._rules = [(_pattern(rule[0]), _template(rule[1]), rule[2] if len(rule) == 3 else None) for rule in rules]
 
     def place(self, name: str) -> Place | None:
         """Return where a weight of theirs goes, by name alone; None if no rule covers it."""
-        for pattern, template, part in self._there:
+        for pattern, template, part in self._rules:
             match = pattern.fullmatch(name)
             if match:
                 return Place(match.expand(template), part)
-        return None
-
-    def name_there(self, name: str) -> str | None:
-        """Return what they call a weight of ours; None if they have none such."""
-        for pattern, template in self._back:
-            match = pattern.fullmatch(name)
-            if match:
-                return match.expand(template)
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,11 +14,80 @@ from trainer.model.config import WeightsConfig
 from trainer.model.joint import JointModel
 from trainer.weights.layouts import Layout, Place, Translation, guess_layout, shorten, unused
 from trainer.weights.read import read_tensors
-from trainer.weights.report import WeightsReport
 
 _POSITIONS = "backbone.embeddings.positions"
 _DEPTH_OUT = "decoders.geometry.heads.depth.out."
 _LAYOUTS = "DINOv2, DINOv3, Depth Anything 3, Face Anything, or a checkpoint of this trainer"
+_SHOWN = 6
+
+
+@dataclass
+class WeightsReport:
+    """Filled by :func:`trainer.weights.load.load_weights`.
+
+    Attributes
+    ----------
+    matched : list of str
+        Weights of the network that were filled as they were found.
+    converted : list of str
+        Weights that were filled after a change, which is named: interpolated positions, rescaled depth.
+    fresh : list of str
+        Weights of the network that this kind of checkpoint does not have; they keep their random start.
+    missing : list of str
+        Weights of the network that this kind of checkpoint should fill and does not.
+    mismatched : list of str
+        Weights of another shape, with both shapes.
+    left_over : list of str
+        Weights of the checkpoint without a place in the network as configured.
+    unused : list of str
+        Weights of the checkpoint that are known to have no place here.
+    """
+
+    source: str
+    layout: str
+    matched: list[str] = field(default_factory=list)
+    converted: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that should fit did."""
+        return not (self.missing or self.mismatched or self.left_over)
+
+    def text(self) -> str:
+        """One line for each kind that occurs."""
+        kinds = {
+            "matched": f"{len(self.matched)}",
+            "converted": _some(self.converted),
+            "kept at their random start": _some(_groups(self.fresh)),
+            "missing": _some(self.missing),
+            "of another shape": _some(self.mismatched),
+            "left over": _some(self.left_over),
+            "known and not used": _some(_groups(self.unused)),
+        }
+        lines = [f"  {kind}: {what}" for kind, what in kinds.items() if what]
+        return "\n".join([f"weights of {self.source} ({self.layout})", *lines])
+
+    def problems(self) -> str:
+        """What does not fit, in one sentence."""
+        kinds = {"missing": self.missing, "of another shape": self.mismatched, "left over": self.left_over}
+        return "; ".join(f"{kind}: {_some(names)}" for kind, names in kinds.items() if names)
+
+
+def _some(names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{len(names)} ({', '.join(names[:_SHOWN])}{more})"
+
+
+def _groups(names: list[str]) -> list[str]:
+    """The first two parts of the names, each once, in order."""
+    return list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
 
 
 def load_weights(model: JointModel, config: WeightsConfig, cache: Path | None = None) -> WeightsReport:
@@ -30,13 +100,8 @@ def load_weights(model: JointModel, config: WeightsConfig, cache: Path | None = 
     ----------
     model : JointModel
         Changed only if everything that should fit does, or ``config.strict`` is off.
-    config : WeightsConfig
     cache : Path, optional
         Folder for downloads.
-
-    Returns
-    -------
-    WeightsReport
 
     Raises
     ------
@@ -74,22 +139,6 @@ def load_weights(model: JointModel, config: WeightsConfig, cache: Path | None = 
         )
     model.load_state_dict(placed, strict=False)
     return report
-
-
-def to_depth_anything_3(model: JointModel) -> dict[str, torch.Tensor]:
-    """Return the weights under the names Depth Anything 3 (and Face Anything) know them by, for use elsewhere.
-
-    What they have no name for (surface, image features) is left out. Depth is theirs times the unit, as in
-    :func:`load_weights`.
-    """
-    translation = Translation("depth_anything_3")
-    named: dict[str, torch.Tensor] = {}
-    for name, value in model.state_dict().items():
-        there = translation.name_there(name)
-        if there is not None:
-            exported = _rescaled(value, model.depth_unit.spread) if name.startswith(_DEPTH_OUT) else value
-            named[f"model.{there}"] = exported.clone()
-    return named
 
 
 def _place(

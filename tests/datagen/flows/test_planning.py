@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.common.errors import ManifestError, StorageError
-from datagen.common.progress import StageProgress
 from datagen.flows.build_folder import build_lock
 from datagen.flows.planning import PlannedSequence, assign_splits, chunks, plan_build, samples_per_shard
 from datagen.flows.records import content_key
@@ -89,14 +87,3 @@ def test_a_second_build_in_one_folder_is_refused_and_names_the_first(tmp_path: P
         pass
     with build_lock(BuildLayout(tmp_path)):
         pass
-
-
-def test_progress_in_a_log_is_plain_lines() -> None:
-    stream = io.StringIO()
-    with StageProgress("2/5 warp", 4, "frames", stream) as progress:
-        progress.advance(3)
-        progress.advance(1)
-    lines = stream.getvalue().splitlines()
-    assert lines[0] == "[2/5 warp] started"
-    assert lines[-1].startswith("[2/5 warp] 4/4 frames")
-    assert "\x1b" not in stream.getvalue()

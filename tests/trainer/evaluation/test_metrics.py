@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from datagen.common.errors import InputError
-from trainer.baseline import mean_of
-from trainer.evaluation.canonical import CanonicalMetrics, in_region, region_labels
+from trainer.evaluation.baselines import mean_of
+from trainer.evaluation.canonical import CanonicalMetrics, MapMetrics, in_region, region_labels
 from trainer.evaluation.confidence import (
     ConfidenceMetrics,
     area_under_risk_coverage,
     calibration,
     risk_coverage,
 )
-from trainer.evaluation.depth import DepthMetrics, align_affine, align_median
-from trainer.metrics import ErrorHistogram, MapMetrics
+from trainer.evaluation.depth import DepthMetrics, ErrorHistogram, align_affine, align_median
 
 HALF_EXTENT_M = 0.1
 
@@ -61,7 +60,7 @@ def test_constant_offsets_in_millimetres() -> None:
     metrics = MapMetrics(HALF_EXTENT_M)
     predicted = canonical + np.array([0.03, 0.04, 0.0])[:, None, None]  # a length of 0.05, of 100 mm half extent
     metrics.add(depth + 0.004, predicted, depth, canonical, confidence)
-    figures = metrics.figures()
+    figures = metrics.metrics()
     for name in ("canonical_median_mm", "canonical_mean_mm", "canonical_p95_mm"):
         assert figures[name] == pytest.approx(5.0, abs=0.02), name
     assert figures["depth_mean_mm"] == pytest.approx(4.0, abs=1e-3)
@@ -74,7 +73,7 @@ def test_alignment_removes_scale_and_nothing_else() -> None:
     depth, canonical, confidence = _truth()
     metrics = MapMetrics(HALF_EXTENT_M)
     metrics.add(depth * 1.3, canonical, depth, canonical, confidence)
-    figures = metrics.figures()
+    figures = metrics.metrics()
     assert figures["depth_mean_mm"] == pytest.approx(300.0, rel=1e-3)
     assert figures["depth_aligned_mean_mm"] == pytest.approx(0.0, abs=1e-3)
     assert figures["depth_absrel"] == pytest.approx(0.3, rel=1e-4)
@@ -85,7 +84,7 @@ def test_root_mean_square_and_affine_alignment() -> None:
     depth, *_ = _truth()
     metrics = DepthMetrics()
     metrics.add(np.where(depth > 0, 0.5 * depth + 0.2, 0), depth)
-    figures = metrics.figures()
+    figures = metrics.metrics()
     on = depth[depth > 0].astype(np.float64)
     assert figures["depth_rmse_mm"] == pytest.approx(np.sqrt(((0.2 - 0.5 * on) ** 2).mean()) * 1000, rel=1e-5)
     assert figures["depth_aligned_mean_mm"] > 5  # scale alone does not mend a shift
@@ -110,7 +109,7 @@ def test_canonical_errors_of_each_region() -> None:
     said = np.zeros((3, 1, 4))
     said[0, 0] = [0.001, 0.002, 0.006, 0.1]
     metrics.add(said, np.zeros((3, 1, 4)), np.array([[True, True, True, True]]), region)
-    figures = metrics.figures()
+    figures = metrics.metrics()
     assert figures["canonical_mean_mm"] == pytest.approx(109 / 4)
     assert figures["canonical_face_mean_mm"] == pytest.approx(3)
     assert figures["canonical_mouth_mean_mm"] == pytest.approx(4)
@@ -147,18 +146,18 @@ def test_confidence_figures() -> None:
         knowing.add(part, 1 / part, rng)
         ignorant.add(part, rng.uniform(1, 2, len(part)), rng)
         lying.add(part, part, rng)
-    figures = knowing.figures()
+    figures = knowing.metrics()
     assert figures["c_aurc_mm"] == figures["c_aurc_best_mm"] == pytest.approx(2, rel=0.02)  # ∫ (1 + 2x) dx
     assert figures["c_aurc_excess"] == 0
     assert figures["c_rank_correlation"] == pytest.approx(1)
-    assert ignorant.figures()["c_aurc_excess"] == pytest.approx(1, abs=0.05)
-    assert abs(ignorant.figures()["c_rank_correlation"]) < 0.05
-    assert lying.figures()["c_aurc_excess"] == pytest.approx(2, abs=0.05)
-    assert lying.figures()["c_rank_correlation"] == pytest.approx(-1)
+    assert ignorant.metrics()["c_aurc_excess"] == pytest.approx(1, abs=0.05)
+    assert abs(ignorant.metrics()["c_rank_correlation"]) < 0.05
+    assert lying.metrics()["c_aurc_excess"] == pytest.approx(2, abs=0.05)
+    assert lying.metrics()["c_rank_correlation"] == pytest.approx(-1)
     curve = np.array(knowing.curves()["risk"])
     assert curve[-1, 0] == 1
     assert curve[-1, 1] == pytest.approx(errors.mean(), rel=1e-5)
-    assert math.isnan(ConfidenceMetrics("c").figures()["c_aurc_mm"])
+    assert math.isnan(ConfidenceMetrics("c").metrics()["c_aurc_mm"])
 
 
 def test_only_pixels_with_truth_count() -> None:
@@ -168,8 +167,8 @@ def test_only_pixels_with_truth_count() -> None:
     wrong_canonical[:, confidence == 0] = 50.0
     metrics = MapMetrics(HALF_EXTENT_M)
     metrics.add(wrong_depth, wrong_canonical, depth, canonical, confidence)
-    assert metrics.figures()["depth_mean_mm"] == 0
-    assert metrics.figures()["canonical_mean_mm"] == 0
+    assert metrics.metrics()["depth_mean_mm"] == 0
+    assert metrics.metrics()["canonical_mean_mm"] == 0
 
 
 def test_mean_map_weights_by_confidence_and_falls_back() -> None:

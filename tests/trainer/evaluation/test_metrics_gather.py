@@ -16,14 +16,14 @@ from tests.support.places import ROOT
 from tests.support.trainer_scene import build_scene
 from trainer.config import load_config
 from trainer.evaluate import evaluate
+from trainer.evaluation.baselines import flow_available
 from trainer.evaluation.canonical import region_labels
 from trainer.evaluation.charts import motion_chart, pck_chart
 from trainer.evaluation.frames import EvaluationOptions, View
 from trainer.evaluation.gather import Evaluation, Run
-from trainer.evaluation.optical_flow import flow_available
 from trainer.evaluation.shape import key_points
-from trainer.evaluation.speed import SpeedPoint, measure_speed, speed_figures
-from trainer.evaluation.tables import MATCHING, figure_tables, method_table, result_text
+from trainer.evaluation.speed import SpeedPoint, measure_speed, speed_metrics
+from trainer.evaluation.tables import MATCHING, method_table, metric_tables, result_text
 from trainer.fit import fit
 
 DOCS = (ROOT / "docs" / "metrics.md").read_text()
@@ -56,7 +56,7 @@ def evaluation_of(change=lambda view: view, seed: int = 3) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def perfect() -> dict[str, float]:
-    return evaluation_of().figures()
+    return evaluation_of().metrics()
 
 
 def test_a_method_that_is_always_right_has_no_errors(perfect: dict[str, float]) -> None:
@@ -100,8 +100,8 @@ def test_a_map_that_never_changes_misses_the_whole_motion() -> None:
     views = [scene.perfect() for scene in scenes]
     found.add_run(Run(np.arange(4), views, [mean_view(v) for v in views]), np.zeros(4, bool))
     np.testing.assert_allclose(found.matches["mean_map_"].motion.curve("nose")[:3], [2, 4, 6], rtol=0.08)
-    assert found.figures()["mean_map_ssme_nose_px"] == pytest.approx(4, rel=0.08)
-    assert found.figures()["ssme_nose_px"] < 0.05
+    assert found.metrics()["mean_map_ssme_nose_px"] == pytest.approx(4, rel=0.08)
+    assert found.metrics()["ssme_nose_px"] < 0.05
 
 
 def test_figures_follow_the_seed() -> None:
@@ -110,7 +110,7 @@ def test_figures_follow_the_seed() -> None:
     def shake(view: View) -> View:
         return View(view.truth, view.depth_m, view.canonical_m + noisy, view.depth_confidence)
 
-    one, same, other = (evaluation_of(shake, seed).figures() for seed in (3, 3, 4))
+    one, same, other = (evaluation_of(shake, seed).metrics() for seed in (3, 3, 4))
     assert json.dumps(one) == json.dumps(same)
     assert one["correspondence_median_px"] != other["correspondence_median_px"]
     assert one["canonical_mean_mm"] == other["canonical_mean_mm"]  # nothing is drawn for it
@@ -124,7 +124,7 @@ def test_an_undefined_prediction_is_neither_fatal_nor_passed_over() -> None:
         return View(view.truth, nothing, np.stack([nothing] * 3), nothing + 1, nothing + 1, nothing)
 
     found = evaluation_of(broken)
-    figures = found.figures()
+    figures = found.metrics()
     assert math.isnan(figures["canonical_mean_mm"])
     assert math.isnan(figures["depth_absrel"])
     assert figures["correspondence_mean_px"] == math.inf
@@ -141,7 +141,7 @@ def test_one_frame_is_no_run() -> None:
     found = Evaluation(OPTIONS, region_labels(LABELS), None, SIZE, False)
     view = FRAMES[0].perfect()
     found.add_run(Run(np.arange(1), [view], [mean_view(view)]), np.array([False]))
-    figures = found.figures()
+    figures = found.metrics()
     assert figures["canonical_median_mm"] < 0.02
     assert math.isnan(figures["correspondence_median_px"])
     assert math.isnan(figures["ssme_face_px"])
@@ -169,7 +169,7 @@ def test_speed_stops_in_time() -> None:
     assert [p.frames for p in points] == [1, 2, 4]
     assert all(p.frames_per_s > 0 and p.memory_mib > 1 for p in points)
     assert len(measure_speed(asked.append, (1, 2), torch.device("cpu"), 0)) == 1
-    assert speed_figures([SpeedPoint(2, 10.0, 5.0)]) == {"speed_frames_per_s_n2": 10.0, "memory_mib_n2": 5.0}
+    assert speed_metrics([SpeedPoint(2, 10.0, 5.0)]) == {"speed_frames_per_s_n2": 10.0, "memory_mib_n2": 5.0}
 
 
 def documented(name: str) -> bool:
@@ -219,7 +219,7 @@ def test_the_report_holds_everything_in_one_page(evaluated) -> None:
         assert title in page, title
     assert f"{stored['figures']['canonical_median_mm']:.2f}" in page
     assert stored["samples"] == 12
-    for table in figure_tables(stored["figures"]):
+    for table in metric_tables(stored["figures"]):
         assert table.title in page
 
 

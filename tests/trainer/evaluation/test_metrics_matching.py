@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from datagen.shards import open_dataset
 from tests.support.evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
+from trainer.evaluation.baselines import FlowChain, follow, sample_map
 from trainer.evaluation.cameras import pixel_centres, project, rigid_inverse, transform, unproject
 from trainer.evaluation.canonical import in_region, region_labels
 from trainer.evaluation.correspondence import (
@@ -23,7 +24,6 @@ from trainer.evaluation.correspondence import (
     end_point_errors,
 )
 from trainer.evaluation.frames import TRUTH_ARRAYS, Truth
-from trainer.evaluation.optical_flow import FlowChain, follow, sample_map
 from trainer.evaluation.surface import MapSurface, closest_on_triangles
 
 REGIONS = region_labels(LABELS)
@@ -193,14 +193,14 @@ def test_figures_of_known_errors() -> None:
     px = np.array([0.5, 1.5, 4.0, 50.0, np.nan])
     collected.add(PairErrors(px, 2 * px))
     collected.add(PairErrors(np.array([7.0, 7.0]), np.array([7.0, 7.0])), np.array([False, False]))
-    figures = collected.figures()
+    figures = collected.metrics()
     assert figures["c_median_px"] == pytest.approx(2.75)
     assert figures["c_mean_px"] == pytest.approx(14)
     assert figures["c_mean_mm"] == pytest.approx(28)
     assert (figures["c_pck1"], figures["c_pck2"], figures["c_pck5"]) == (0.25, 0.5, 0.75)
     assert figures["c_within_5mm"] == 0.5
     assert figures["c_visible"] == pytest.approx(4 / 5)
-    assert np.isnan(CorrespondenceErrors("c", 100).figures()["c_median_px"])
+    assert np.isnan(CorrespondenceErrors("c", 100).metrics()["c_median_px"])
 
 
 def test_queries_are_known_pixels_and_small_regions_are_topped_up() -> None:

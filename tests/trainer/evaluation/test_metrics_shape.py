@@ -36,7 +36,7 @@ def test_boundaries_of_a_step() -> None:
     def f1(predicted: np.ndarray, true: np.ndarray) -> float:
         metrics = BoundaryMetrics()
         metrics.add(predicted, true)
-        return metrics.figures()["boundary_f1"]
+        return metrics.metrics()["boundary_f1"]
 
     true = step(10, 5, 1.05)
     assert f1(true, true) == 1
@@ -49,7 +49,7 @@ def test_boundaries_of_a_step() -> None:
     metrics = BoundaryMetrics()
     metrics.add(half, true)
     # Across the row where it ends, the step also runs the other way, over five columns.
-    assert metrics.figures()["boundary_f1"] == pytest.approx(2 * 5 / (10 + (5 + 5)))
+    assert metrics.metrics()["boundary_f1"] == pytest.approx(2 * 5 / (10 + (5 + 5)))
     # A step of 2.2 % is one only for the thresholds below it; each counts in proportion to itself.
     weak = f1(step(10, 5, 1.022), true)
     assert weak == pytest.approx(THRESHOLDS[THRESHOLDS < 0.022].sum() / THRESHOLDS.sum())
@@ -61,15 +61,15 @@ def test_outline_and_overlap() -> None:
     true[2:8, 2:8] = 0.8
     metrics = BoundaryMetrics()
     metrics.add(true, true, true > 0)
-    assert metrics.figures()["silhouette_f1"] == 1
-    assert metrics.figures()["surface_iou"] == 1
+    assert metrics.metrics()["silhouette_f1"] == 1
+    assert metrics.metrics()["surface_iou"] == 1
     wider = BoundaryMetrics()
     said = np.zeros((10, 10), bool)
     said[2:8, 2:9] = True
     wider.add(true, true, said)
-    assert wider.figures()["surface_iou"] == pytest.approx(36 / 42)
+    assert wider.metrics()["surface_iou"] == pytest.approx(36 / 42)
     # True outline 24 sides, said 26; all but the right one's 6 agree.
-    assert wider.figures()["silhouette_f1"] == pytest.approx(2 * 18 / (24 + 26))
+    assert wider.metrics()["silhouette_f1"] == pytest.approx(2 * 18 / (24 + 26))
 
 
 def test_normals_of_a_tilted_plane() -> None:
@@ -82,7 +82,7 @@ def test_normals_of_a_tilted_plane() -> None:
     stored = np.broadcast_to(normal[:, None, None], (3, 20, 20))
     metrics = NormalMetrics()
     metrics.add(np.full((20, 20), 0.8), depth, stored, np.zeros((20, 20), bool), scene.K)
-    figures = metrics.figures()
+    figures = metrics.metrics()
     tilt = np.degrees(np.arccos(-normal[2]))  # 19.8°
     assert figures["normal_mean_deg"] == pytest.approx(tilt)
     assert figures["normal_median_deg"] == pytest.approx(tilt, abs=0.02)
@@ -94,7 +94,7 @@ def test_normals_of_an_ellipsoid_are_near_the_stored_ones() -> None:
     truth = Ellipsoid(size=112).truth()
     metrics = NormalMetrics()
     metrics.add(truth.depth_m, truth.depth_m, truth.normal, truth.edge, truth.intrinsics)
-    assert metrics.figures()["normal_median_deg"] < 0.2
+    assert metrics.metrics()["normal_median_deg"] < 0.2
     inside = smooth_interior(truth.surface, truth.edge)
     assert not inside[~truth.surface].any()
     edge = np.zeros_like(truth.edge)
@@ -148,7 +148,7 @@ def test_key_points_are_the_ends_of_the_regions() -> None:
 def measured(view, keys) -> dict[str, float]:
     metrics = GeometryMetrics(keys, REGIONS, points=200)
     metrics.add(view, np.random.default_rng(0))
-    return metrics.figures()
+    return metrics.metrics()
 
 
 @pytest.fixture(scope="module")

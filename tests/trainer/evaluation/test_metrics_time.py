@@ -48,12 +48,12 @@ def test_figures_of_tracks_that_are_off_by_three_and_four() -> None:
     visible = np.ones((4, 5), bool)
     collected.add(found, true, visible, np.full((3, 5), 7.0))
     collected.add(found, true, np.zeros((4, 5), bool), np.full((3, 5), NAN))  # nothing visible: says nothing
-    figures = collected.figures()
+    figures = collected.metrics()
     assert figures["tracking_mean_px"] == pytest.approx(5)
     assert figures["tracking_mean_mm"] == pytest.approx(7)
     assert figures["tracking_survival"] == 1  # 5 px are 5 % of 100, not more
     assert figures["tracking_jitter_px"] == pytest.approx(5 / 2)  # the jump at the start, in one of two triples
-    assert np.isnan(TrackingErrors(100).figures()["tracking_mean_px"])
+    assert np.isnan(TrackingErrors(100).metrics()["tracking_mean_px"])
 
 
 def test_motion_error_averages_over_frames_then_windows() -> None:
@@ -68,7 +68,7 @@ def test_motion_error_averages_over_frames_then_windows() -> None:
     collected.add(MAX_WINDOW + 1, errors, every)  # beyond the protocol
     np.testing.assert_allclose(collected.curve("face")[[0, 2]], [(1.5 + 3.5) / 2, 6])
     assert np.isnan(collected.curve("face")[[1, *range(3, MAX_WINDOW)]]).all()
-    figures = collected.figures()
+    figures = collected.metrics()
     assert figures["ssme_face_px"] == pytest.approx((2.5 + 6) / 2)
     assert figures["ssme_nose_px"] == pytest.approx((1 + 3) / 2)
     assert figures["ssme_face_h1_px"] == pytest.approx(2.5)

@@ -15,12 +15,11 @@ from datagen.common.errors import InputError, ManifestError
 from tests.support.trainer_scene import DISTANCE_M, render
 from trainer.config import CONFIGS, TrainConfig, load_config, parse_config
 from trainer.data import ARRAYS, normalise
-from trainer.depth_unit import DepthUnit
 from trainer.losses import joint_loss
 from trainer.model.backbone import choose_reference, reference_first, reordered
 from trainer.model.camera import decode_camera, encode_camera
 from trainer.model.decoder import LargeKernelAttention
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 
 UNIT = DepthUnit("dataset", DISTANCE_M, 0.04, 2.6)
 DOCUMENT = (CONFIGS.parents[1] / "docs" / "trainer.md").read_text().splitlines()

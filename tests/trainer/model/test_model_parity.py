@@ -22,14 +22,14 @@ from safetensors.torch import save_model
 from torch import nn
 from torch.nn.functional import interpolate
 
+from tests.support.published_weights import to_depth_anything_3
 from trainer.config import TrainConfig, load_config
-from trainer.depth_unit import DepthUnit
 from trainer.model.backbone import choose_reference
 from trainer.model.camera import decode_camera, encode_camera
 from trainer.model.config import WeightsConfig
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.weights.layouts import Translation, unused
-from trainer.weights.load import load_weights, to_depth_anything_3
+from trainer.weights.load import load_weights
 
 TOLERANCE = 1e-4
 # Real DA3-SMALL, and a narrow one with ViT-giant's gated map and its odd start of alternation.

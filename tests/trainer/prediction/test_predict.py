@@ -18,8 +18,7 @@ from datagen.common.errors import CanonfaceError, DependencyError, InputError
 from tests.support.predict_scene import SIDE, clip, write_photos, write_video
 from tests.support.trainer_scene import HALF_EXTENT_M, build_scene
 from trainer.cli import main
-from trainer.predict import predict
-from trainer.prediction.options import PARTS, PredictOptions
+from trainer.predict import PARTS, PredictOptions, predict
 from trainer.prediction.video import VideoFile, VideoWriter
 
 av = pytest.importorskip("av")

@@ -14,11 +14,10 @@ from PIL import Image
 
 from datagen.common.errors import InputError, StorageError
 from tests.support.predict_scene import SIDE, clip, write_photos, write_video
-from trainer.predict import predict
+from trainer.predict import PredictOptions, predict
 from trainer.prediction.cameras import GivenCameras
-from trainer.prediction.crop import FixedCrop
+from trainer.prediction.foreground import FixedCrop
 from trainer.prediction.frames import open_image
-from trainer.prediction.options import PredictOptions
 from trainer.prediction.video import VideoFile
 
 av = pytest.importorskip("av")

@@ -19,23 +19,23 @@ from datagen.common.errors import InputError, StorageError
 from tests.support.predict_scene import clip, truth
 from tests.support.trainer_scene import HALF_EXTENT_M
 from trainer.config import load_config
-from trainer.data import normalise_image
-from trainer.depth_unit import DepthUnit
-from trainer.model.joint import JointModel
+from trainer.data import normalise
+from trainer.inference import Maps
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.prediction.cameras import FrameCamera, GivenCameras, assumed_intrinsics, write_cameras
+from trainer.prediction.films import Orbit
 from trainer.prediction.foreground import Foreground, otsu
 from trainer.prediction.frames import SourceFrame, fit_square, into_square, natural_key, out_of_square, place_in_square
-from trainer.prediction.network import WindowModel
 from trainer.prediction.output import MARKER, prediction_folder
-from trainer.prediction.ply import Orbit, write_points
 from trainer.prediction.store import ArraySpool, FrameStore, normals_from_depth
 from trainer.prediction.tracks import TrackConfig, Tracker
-from trainer.prediction.windows import FrameMaps, cut_windows, stitch_windows
+from trainer.prediction.windows import WindowModel, cut_windows, stitch_windows
+from trainer.prediction.writers import write_points
 
 
-def flat_maps(depth: float, value: float = 0.0, pose: np.ndarray | None = None) -> FrameMaps:
+def flat_maps(depth: float, value: float = 0.0, pose: np.ndarray | None = None) -> Maps:
     ones = np.ones((6, 6), np.float32)
-    return FrameMaps(ones * depth, np.full((3, 6, 6), value, np.float32), ones, ones, ones, None, pose)
+    return Maps(ones * depth, np.full((3, 6, 6), value, np.float32), ones, ones, ones, None, pose)
 
 
 @given(st.integers(0, 40), st.integers(1, 9), st.data())
@@ -79,7 +79,7 @@ def stitched_depth(count: int, length: int, overlap: int, drift: str, seed: int 
     """Depth of a still head whose windows are each off by their own scale, of some 5 %."""
     rng = np.random.default_rng(seed)
 
-    def predict(window: list[int]) -> list[FrameMaps]:
+    def predict(window: list[int]) -> list[Maps]:
         return [flat_maps(scale) for scale in [np.exp(rng.normal(0, 0.05))] for _ in window]
 
     windows = cut_windows(range(count), length, overlap)
@@ -108,7 +108,7 @@ def test_windows_with_worlds_of_their_own_end_in_the_first_ones_world() -> None:
         pose[:3, 3] = [np.sin(a), 0.1 * a, 1 - np.cos(a)]
         true.append(pose)
 
-    def predict(window: list[int]) -> list[FrameMaps]:
+    def predict(window: list[int]) -> list[Maps]:
         scale = 1 + window[0] / 50
         poses = [(true[k] @ np.linalg.inv(true[window[0]])).astype(np.float32) for k in window]
         for pose in poses:
@@ -221,8 +221,8 @@ def test_a_models_own_cameras_are_taken_in_metres() -> None:
     views = clip(0, 3)
     usual = assumed_intrinsics(2.6, 28)
     frames = [SourceFrame(str(k), v["image"], (0, 0, 28, 28), (28, 28), (0, 0, 28, 28)) for k, v in enumerate(views)]
-    maps = WindowModel(model, torch.device("cpu"), usual)(frames)
-    images = torch.from_numpy(normalise_image(np.stack([v["image"] for v in views])))[None]
+    maps = WindowModel(model, usual)(frames)
+    images = normalise(torch.from_numpy(np.stack([v["image"] for v in views])))[None]
     with torch.no_grad():
         camera = model(images, torch.from_numpy(usual).expand(1, 3, 3, 3)).camera[0].double().numpy()
     for code, one in zip(camera, maps, strict=True):
@@ -239,7 +239,7 @@ def test_foreground_rules() -> None:
     head = np.zeros((20, 20), bool)
     head[4:15, 6:13] = True
     confidence = np.where(head, 30.0, 1.5).astype(np.float32) * rng.uniform(0.8, 1.25, (20, 20)).astype(np.float32)
-    maps = FrameMaps(np.ones((20, 20), np.float32), np.zeros((3, 20, 20), np.float32), confidence, confidence)
+    maps = Maps(np.ones((20, 20), np.float32), np.zeros((3, 20, 20), np.float32), confidence, confidence)
     frame = SourceFrame("a", np.zeros((3, 20, 20), np.uint8), (0, 2, 20, 18), (20, 16), (0, 0, 20, 16))
     assert (Foreground("auto")(frame, maps) == head).all()
     everything = Foreground("all")(frame, maps)
@@ -360,7 +360,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         write_staged(out, ["half"], RuntimeError())
     assert list(tmp_path.iterdir()) == []
     write_staged(out, [MARKER, "first"])
-    with pytest.raises(StorageError, match="the disk is full"):
+    with pytest.raises(StorageError, match="No space left"):
         write_staged(out, ["second"], OSError(28, "No space left on device"))
     assert {p.name for p in out.iterdir()} == {MARKER, "first"}
     write_staged(out, [MARKER])

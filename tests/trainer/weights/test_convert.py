@@ -11,14 +11,12 @@ import yaml
 
 from datagen.common.errors import CheckpointError, InputError
 from tests.support.predict_scene import write_photos
+from tests.support.published_weights import to_depth_anything_3
 from trainer.config import CONFIGS, load_config
-from trainer.data import normalise_image
-from trainer.depth_unit import DepthUnit
-from trainer.model.joint import JointModel
-from trainer.predict import predict
-from trainer.prediction.options import PredictOptions
+from trainer.data import normalise
+from trainer.model.joint import DepthUnit, JointModel
+from trainer.predict import PredictOptions, predict
 from trainer.weights.convert import HALF_EXTENT_M, convert_weights
-from trainer.weights.load import to_depth_anything_3
 
 APART = {"shared": False, "image_skip": False, "norm": "geometry", "positions": "geometry"}
 QUICK = ("ply", "videos", "viewer", "tracks", "maps")
@@ -55,7 +53,7 @@ def test_published_weights_predict_without_fitting(config: Path, tmp_path: Path)
     assert summary["drift"] == "chain"
     assert summary["pose_from"] == ["model"]
     with np.load(tmp_path / "out" / "raw_predictions.npz") as raw:
-        images = torch.from_numpy(normalise_image(raw["image"]))[None]
+        images = normalise(torch.from_numpy(raw["image"]))[None]
         with torch.no_grad():
             wanted = theirs(images, torch.eye(3).expand(1, 3, 3, 3))
         np.testing.assert_allclose(raw["depth"], wanted.depth_m[0].numpy(), rtol=1e-5)

@@ -15,8 +15,7 @@ from datagen.common.errors import CheckpointError, DependencyError, InputError, 
 from tests.support.trainer_scene import HALF_EXTENT_M, SPACE
 from trainer.cli import main
 from trainer.config import load_config
-from trainer.depth_unit import DepthUnit
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.run.checkpoint import model_content, save_checkpoint
 from trainer.weights.export import TOLERANCE, export_model
 

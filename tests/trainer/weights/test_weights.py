@@ -19,18 +19,17 @@ from transformers import (
 )
 
 from datagen.common.errors import CheckpointError
+from tests.support.published_weights import name_there, to_depth_anything_3
 from tests.support.trainer_scene import build_scene
 from trainer.config import load_config
-from trainer.depth_unit import DepthUnit
 from trainer.fit import fit
 from trainer.model.backbone import resize_positions
 from trainer.model.config import WeightsConfig
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.run.checkpoint import read_checkpoint
 from trainer.weights.layouts import Translation
-from trainer.weights.load import load_weights, to_depth_anything_3
+from trainer.weights.load import WeightsReport, load_weights
 from trainer.weights.read import read_tensors
-from trainer.weights.report import WeightsReport
 
 UNIT = DepthUnit("dataset", 1.2, 1.0, 2.6)
 BACKBONE = ["backbone.dim=32", "backbone.blocks=4", "backbone.heads=2", "backbone.mlp_ratio=2"]
@@ -309,7 +308,7 @@ def test_names_are_translated_both_ways(theirs: str, ours: str) -> None:
     translation = Translation("depth_anything_3")
     place = translation.place(theirs)
     assert place is not None
-    assert (place.name, translation.name_there(ours)) == (ours, theirs)
+    assert (place.name, name_there(ours)) == (ours, theirs)
     assert translation.place("head.nothing.weight") is None
 
 
