@@ -17,9 +17,8 @@ import numpy.typing as npt
 from datagen.common.errors import CameraError, MeshError
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import face_normals
-from datagen.render.contract import Renderer, SurfaceAttributes
-from datagen.render.inputs import NEAR_M, checked_inputs
-from datagen.render.maps import check_attributes
+from datagen.render.contract import NEAR_M, Renderer, SurfaceAttributes
+from datagen.render.inputs import check_attributes, checked_inputs
 
 # Canonical surfaces of two frames coincide up to the noise of their scans; a counterpart further off is another's.
 MAX_DISTANCE_MM = 1.0

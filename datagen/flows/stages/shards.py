@@ -14,12 +14,10 @@ from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import REGIONS
 from datagen.layout import WARP, BuildLayout
 from datagen.manifest import FolderSource, Manifest
+from datagen.render.contract import RENDER_VERSION
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import SPLITS
 from datagen.sources.frame import SequenceKey
-
-# Part of every shard's content key: raise it when the same warps would be rendered to other maps.
-RENDER_VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from datagen.common.arrays import F32, F64, I32, U8
+from datagen.render.contract import (
+    BESIDE_EDGE,
+    CANCELLED,
+    GRAZING_COSINE,
+    GRAZING_FLOOR,
+    LEAST_CONFIDENCE,
+    ON_EDGE,
+    SurfaceAttributes,
+)
 from datagen.render.numba.raster_kernel import LOW_BITS, inline, jit, weights_at
 
-# Confidence fades where the surface turns away: full up to cos = 0.35 (about 70° from facing), then linear, but
-# never to 0, which would mean "no canonical coordinate". At silhouettes and depth steps a pixel shows two surfaces,
-# and beside them an image blurs into the pixel what is next to it.
-GRAZING_COSINE = 0.35
-GRAZING_FLOOR = 0.02
-ON_EDGE = 0.3
-BESIDE_EDGE = 0.65
-# The least confidence that survives being stored as 8 bits.
-LEAST_CONFIDENCE = 1.0 / 255.0
-# A vertex normal shorter than this share of its triangles' areas is what rounding leaves of contrary windings.
-CANCELLED = 1e-9
 # Columns of the packed attributes: canonical, confidence, world normal, none.
 PACKED = 8
 # Columns of a blended pixel: the first seven of these, whether it is known, and the triangle's normal.
 BLENDED = 11
+
+
+def packed_surface(surface: SurfaceAttributes) -> tuple[npt.NDArray[Any], ...]:
+    """Return the tables of a surface that all its views share, as :func:`resolve_view` takes them."""
+    tables = pack_surface(
+        np.ascontiguousarray(surface.vertices, np.float64),
+        np.ascontiguousarray(surface.faces, np.int32),
+        np.ascontiguousarray(surface.canonical, np.float32),
+        np.ascontiguousarray(surface.confidence, np.float32),
+    )
+    return *tables, np.ascontiguousarray(surface.region, np.uint8)
 
 
 @jit

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from datagen.common.arrays import F64, I32, I64, U8
 from datagen.geometry.mesh import Mesh
-from datagen.render.numba.raster_kernel import OUTSIDE, SUBPIXEL_BITS, determinant, jit
+from datagen.render.contract import SUBPIXEL_BITS
+from datagen.render.numba.raster_kernel import OUTSIDE, determinant, jit
 
 # Cells a side of the grid that vertices are sorted by: 15 bits, which NumPy sorts by radix.
 CELL_BITS = 5

@@ -14,12 +14,8 @@ import numba
 import numpy as np
 
 from datagen.common.arrays import F64, I32, I64, U8
+from datagen.render.contract import GUARD_PX, MAX_CORNERS, SUBPIXEL_BITS
 
-SUBPIXEL_BITS = 14
-# Screen coordinates beyond this many pixels are clipped away: keeps edge functions below 2^60, far from overflow.
-GUARD_PX = 16384.0
-# A triangle clipped by five planes has at most eight corners.
-MAX_CORNERS = 8
 # Screen x of a vertex that cannot be snapped: behind the near plane or beyond the guard band.
 OUTSIDE = np.int32(-(2**31))
 LOW_BITS = np.int64(0xFFFFFFFF)

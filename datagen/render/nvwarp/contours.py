@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from datagen.render.numba.edges_kernel import BEYOND_PX, LEAST_SHARE
+from datagen.render.contract import BEYOND_PX, LEAST_SHARE
 from datagen.render.nvwarp.mesh import NO_EDGE
 from datagen.render.nvwarp.screen import HALF, OUTSIDE, SHIFT, SUBPIXELS, UNIT, ZERO, Rig, homogeneous, snap
 

@@ -1,4 +1,4 @@
-"""NVIDIA Warp kernels of the edge map: what :mod:`datagen.render.edges` defines, for all views of a chunk at once.
+"""NVIDIA Warp kernels of the edge map that :mod:`datagen.render.numba.edges` defines, for all views of a chunk at once.
 
 Contours and borders are walked through the pixels they cross; each crossing leaves a sample just beyond the edge. The
 samples hang on their pixels as linked lists, all triangles are drawn over the lists to find what lies nearest at each
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from datagen.render.numba.edges_kernel import STEP_M
+from datagen.render.contract import STEP_M
 from datagen.render.nvwarp.contours import Samples
 from datagen.render.nvwarp.raster import BLOCK_PX, SMALL_BOX_PX, filled, hand_out
 from datagen.render.nvwarp.screen import SHIFT, SUBPIXELS, UNIT, ZERO, Rig, homogeneous, is_cut

@@ -15,10 +15,8 @@ import warp as wp
 from datagen.common.errors import DependencyError
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
-from datagen.render.contract import Fragments, SurfaceAttributes, ViewMaps
-from datagen.render.inputs import NEAR_M, checked_inputs
-from datagen.render.maps import view_matrices
-from datagen.render.numba.raster_kernel import GUARD_PX
+from datagen.render.contract import GUARD_PX, MAPS, NEAR_M, Fragments, SurfaceAttributes, ViewMaps
+from datagen.render.inputs import checked_inputs, view_matrices
 from datagen.render.nvwarp import contours as nvwarp_contours
 from datagen.render.nvwarp import edges as nvwarp_edges
 from datagen.render.nvwarp import maps as nvwarp_maps
@@ -67,8 +65,7 @@ class Buffers:
 
 # Device memory for the views of one launch; a single view larger than this is still rendered, alone.
 BUDGET_BYTES = 512 * 2**20
-# Depth 4, canonical 12, normal 12, confidence 4, region, mask and edge 1 each.
-MAP_BYTES_PX = 35
+MAP_BYTES_PX = sum(planes * np.dtype(kind).itemsize for planes, kind in MAPS.values())
 # The key of the nearest triangle, and the first edge sample.
 BYTES_PX = MAP_BYTES_PX + 8 + 4
 # Snapped coordinates (2 × int32) and 1/z.
@@ -85,16 +82,9 @@ FACE_BITS = 29
 MOST_THREADS = 2**31 - 1
 
 MAP_TYPES = {
-    "depth": ((), wp.float32),
-    "canonical": ((3,), wp.float32),
-    "normal": ((3,), wp.float32),
-    "region": ((), wp.uint8),
-    "confidence": ((), wp.float32),
-    "mask": ((), wp.bool),
-    "edge": ((), wp.bool),
+    name: ((planes,) if planes > 1 else (), wp.dtype_from_numpy(np.dtype(kind)))
+    for name, (planes, kind) in MAPS.items()
 }
-
-
 SAMPLE_TYPES = {
     "following": wp.int32,
     "place": wp.vec3i,
