@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from datagen.commands.options import JsonOption
 from datagen.common.console import print_json, table
 from datagen.common.errors import InputError
-from datagen.manifest import WarpConfig
+from datagen.manifest import BackendName, HeadName, WarpConfig
 
 if TYPE_CHECKING:
     from datagen.warp.result import Warp
 
-HeadOption = Annotated[
-    Literal["anny", "ict", "flame"], typer.Option(help="Head model whose space is the canonical one.")
-]
+HeadOption = Annotated[HeadName, typer.Option(help="Head model whose space is the canonical one.")]
 HeadRootOption = Annotated[
     Path | None, typer.Option("--head-root", help="Folder with the head model's files, where it is not embedded.")
 ]
 BackendOption = Annotated[
-    Literal["auto", "numba", "open3d", "nvdiffrast", "nvwarp"],
+    BackendName,
     typer.Option(help="Renderer; auto takes a GPU where there is one, else numba."),
 ]
 UnitOption = Annotated[
@@ -41,7 +39,7 @@ def warp_command(
         Path | None, typer.Option(help="Mesh in the head model's topology or another, such as a tracker's fit.")
     ] = None,
     registration_head: Annotated[
-        Literal["anny", "ict", "flame"] | None,
+        HeadName | None,
         typer.Option(help="Head model of the registration's topology, if it is not --head."),
     ] = None,
     registration_head_root: Annotated[Path | None, typer.Option(help="Folder with that head model's files.")] = None,
