@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from datagen.common.arrays import F64, I32
+from datagen.common.compiled import compiled
 
 # A saturated random packing of points at least r apart, thrown along the surface, has about this many points
 # per area r² (measured here).
@@ -205,7 +205,7 @@ def _clean(triangles: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     return t
 
 
-@numba.njit(cache=True)
+@compiled
 def _throw_darts(positions, start, neighbours, active, order, radius):  # type: ignore[no-untyped-def] # numba
     n = len(positions)
     owner = np.full(n, -1, np.int32)

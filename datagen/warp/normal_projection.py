@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from datagen.common.compiled import compiled
 
 NEWTON_STEPS = 6
 # A scan point's foot is at most a few triangles from its closest point; longer walks go in circles.
@@ -47,7 +48,7 @@ def face_neighbours(faces: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     return across.reshape(-1, 3)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _newton(point, v, n, bary, height):  # type: ignore[no-untyped-def]
     """Solve ``Σ bᵢ (vᵢ + h nᵢ) = point`` in one triangle's extension; return (b₀, b₁, b₂, h, solved)."""
     u, w = bary[1], bary[2]
@@ -90,7 +91,7 @@ def _newton(point, v, n, bary, height):  # type: ignore[no-untyped-def]
     return 1 - u - w, u, w, height, abs(du) + abs(dw) < 1e-5
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _height_and_miss(point, v, n, bary):  # type: ignore[no-untyped-def]
     """Return the coefficient of the interpolated normal at a foot, and the squared distance of the point from it."""
     dx, dy, dz = point[0], point[1], point[2]
@@ -104,7 +105,7 @@ def _height_and_miss(point, v, n, bary):  # type: ignore[no-untyped-def]
     return height, ex * ex + ey * ey + ez * ez
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _into_triangle(bary, clamped):  # type: ignore[no-untyped-def]
     """Write the weights moved into the triangle; return whether there are any."""
     for k in range(3):
@@ -116,7 +117,7 @@ def _into_triangle(bary, clamped):  # type: ignore[no-untyped-def]
     return True
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _step_over(corners, next_corners, away, clamped, bary):  # type: ignore[no-untyped-def]
     """Write weights in the next triangle: the ends of the common edge keep theirs, the new corner starts with none."""
     first, second = (away + 1) % 3, (away + 2) % 3
@@ -131,7 +132,7 @@ def _step_over(corners, next_corners, away, clamped, bary):  # type: ignore[no-u
             bary[k] = two / (one + two)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _walk(points, start_face, start_bary, vertices, normals, faces, neighbours):  # type: ignore[no-untyped-def]
     count = len(points)
     face, bary, exact = start_face.copy(), start_bary.copy(), np.zeros(count, np.bool_)

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import I32
+from datagen.common.compiled import compiled, inlined
 from datagen.geometry.camera import Camera
 from datagen.render.contract import BEYOND_PX, LEAST_SHARE, NEAR_M, STEP_M, SUBPIXEL_BITS
 from datagen.render.inputs import pixel_matrix
-from datagen.render.numba.raster_kernel import OUTSIDE, facing, inline, jit, project, snap
+from datagen.render.numba.raster_kernel import OUTSIDE, facing, project, snap
 
 # Up to here insertion sort is the quickest.
 FEW = 64
@@ -166,7 +167,7 @@ def view_contours(edges: MeshEdges, projection: Projection) -> npt.NDArray[np.fl
 # Edges of a mesh.
 
 
-@jit
+@compiled
 def mesh_edges(faces: I32, n_vertices: int) -> tuple[I32, I32]:
     """Return the edges of a mesh and what lies on either side.
 
@@ -223,7 +224,7 @@ def mesh_edges(faces: I32, n_vertices: int) -> tuple[I32, I32]:
     return ends[:count].copy(), sides[:count].copy()
 
 
-@jit
+@compiled
 def _sort(codes):  # type: ignore[no-untyped-def]
     # A vertex has a handful of edges, but the hub of a fan may have any number.
     if len(codes) > FEW:
@@ -240,14 +241,14 @@ def _sort(codes):  # type: ignore[no-untyped-def]
 # Contours and borders of a view.
 
 
-@inline
+@inlined
 def _inner_sign(side, front):  # type: ignore[no-untyped-def]
     # 1 where the triangle lies on the side (-dy, dx) of the edge's direction on screen.
     area = -1 if front[side >> 1] else 1
     return area if side & 1 else -area
 
 
-@jit
+@compiled
 def _crossed(e, sign, ends, sides, front):  # type: ignore[no-untyped-def]
     """Say whether any of more than two triangles of an edge lies on the other side, so that the surface goes on."""
     for step in (-1, 1):
@@ -260,7 +261,7 @@ def _crossed(e, sign, ends, sides, front):  # type: ignore[no-untyped-def]
     return False
 
 
-@jit
+@compiled
 def contours(ends, sides, homogeneous, screen, inverse_z, front, near):  # type: ignore[no-untyped-def]
     """Return the occluding contours and borders of a view.
 
@@ -294,7 +295,7 @@ def contours(ends, sides, homogeneous, screen, inverse_z, front, near):  # type:
     return segments[:count]
 
 
-@jit
+@compiled
 def _clip_near(homogeneous, a, b, near, point):  # type: ignore[no-untyped-def]
     """Write the part of a segment in front of the near plane as screen x, y and inverse depth; False if none."""
     h = homogeneous
@@ -311,7 +312,7 @@ def _clip_near(homogeneous, a, b, near, point):  # type: ignore[no-untyped-def]
     return True
 
 
-@jit
+@compiled
 def _grown(a):  # type: ignore[no-untyped-def]
     longer = np.empty((2 * len(a), a.shape[1]), a.dtype)
     longer[: len(a)] = a
@@ -321,7 +322,7 @@ def _grown(a):  # type: ignore[no-untyped-def]
 # Pixels that they cross, and what lies beyond.
 
 
-@jit
+@compiled
 def mark_edges(  # type: ignore[no-untyped-def]
     segments, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, height, edge
 ):
@@ -355,7 +356,7 @@ def mark_edges(  # type: ignore[no-untyped-def]
             edge[places[s, 0] // width, places[s, 0] % width] = 1
 
 
-@jit
+@compiled
 def _walk(segments, top, height, shape):  # type: ignore[no-untyped-def]
     """Return a sample for every pixel that a contour or border crosses.
 
@@ -394,7 +395,7 @@ def _walk(segments, top, height, shape):  # type: ignore[no-untyped-def]
     return places[:count], inverse[:count]
 
 
-@inline
+@inlined
 def _next_line(origin, slope, t):  # type: ignore[no-untyped-def]
     """Return the parameter above ``t`` at which a coordinate next becomes whole."""
     if slope == 0.0:
@@ -408,14 +409,14 @@ def _next_line(origin, slope, t):  # type: ignore[no-untyped-def]
     return found
 
 
-@jit
+@compiled
 def _grown_row(a):  # type: ignore[no-untyped-def]
     longer = np.empty(2 * len(a), a.dtype)
     longer[: len(a)] = a
     return longer
 
 
-@jit
+@compiled
 def _clip_rectangle(x0, y0, dx, dy, width, upper, lower):  # type: ignore[no-untyped-def]
     """Return the range of the parameter for which a segment lies in the rectangle (Liang & Barsky 1984)."""
     start, end = 0.0, 1.0
@@ -431,7 +432,7 @@ def _clip_rectangle(x0, y0, dx, dy, width, upper, lower):  # type: ignore[no-unt
     return start, end
 
 
-@jit
+@compiled
 def _nearest(  # type: ignore[no-untyped-def]
     places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, shape
 ):
@@ -458,7 +459,7 @@ def _nearest(  # type: ignore[no-untyped-def]
     return found
 
 
-@jit
+@compiled
 def _look_up(  # type: ignore[no-untyped-def]
     chosen, samples, faces, homogeneous, screen, inverse_z, near, top, shape
 ):
@@ -498,7 +499,7 @@ def _look_up(  # type: ignore[no-untyped-def]
                 best[i] = max(best[i], z)
 
 
-@jit
+@compiled
 def _sorted_samples(places, inverse, top, shape):  # type: ignore[no-untyped-def]
     """Sort samples by pixel.
 
@@ -537,7 +538,7 @@ def _sorted_samples(places, inverse, top, shape):  # type: ignore[no-untyped-def
     return start, order, xs, ys, best, limit
 
 
-@inline
+@inlined
 def _matters(limit, nearest, first, last, upper, lower):  # type: ignore[no-untyped-def]
     for row in range(upper, lower + 1):
         for column in range(first, last + 1):
@@ -546,7 +547,7 @@ def _matters(limit, nearest, first, last, upper, lower):  # type: ignore[no-unty
     return False
 
 
-@jit
+@compiled
 def _cover_clipped(a, b, c, homogeneous, near, xs, ys, best):  # type: ignore[no-untyped-def]
     """Compare a triangle that reaches out of the snapped range with every sample, in homogeneous coordinates."""
     one = float(1 << SUBPIXEL_BITS)

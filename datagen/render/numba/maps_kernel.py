@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F32, F64, I32, U8
+from datagen.common.compiled import compiled, inlined
 from datagen.render.contract import (
     BESIDE_EDGE,
     CANCELLED,
@@ -17,7 +18,7 @@ from datagen.render.contract import (
     ON_EDGE,
     SurfaceAttributes,
 )
-from datagen.render.numba.raster_kernel import LOW_BITS, inline, jit, weights_at
+from datagen.render.numba.raster_kernel import LOW_BITS, weights_at
 
 # Columns of the packed attributes: canonical, confidence, world normal, none.
 PACKED = 8
@@ -36,7 +37,7 @@ def packed_surface(surface: SurfaceAttributes) -> tuple[npt.NDArray[Any], ...]:
     return *tables, np.ascontiguousarray(surface.region, np.uint8)
 
 
-@jit
+@compiled
 def pack_surface(vertices: F64, faces: I32, canonical: F32, confidence: F32) -> tuple[F32, F32, U8]:
     """Gather what is interpolated at a vertex into one cache line, and prepare what belongs to triangles.
 
@@ -90,7 +91,7 @@ def pack_surface(vertices: F64, faces: I32, canonical: F32, confidence: F32) -> 
     return packed, normals, known
 
 
-@jit
+@compiled
 def edge_factors(edge, row, factors):  # type: ignore[no-untyped-def]
     """Write what confidence is multiplied by in one row, (W,); ``edge`` has one row more above and below the band."""
     above, own, below = edge[row], edge[row + 1], edge[row + 2]
@@ -100,7 +101,7 @@ def edge_factors(edge, row, factors):  # type: ignore[no-untyped-def]
         factors[x] = np.float32(ON_EDGE) if own[x] else np.float32(BESIDE_EDGE) if beside else np.float32(1)
 
 
-@inline
+@inlined
 def blend_corners(x, f, wa, wb, wc, a, b, c, packed, normals, known, front, blended):  # type: ignore[no-untyped-def]
     """Write the attributes of one pixel, and its triangle's normal on the side that the camera sees."""
     # All values before the first store: the compiler cannot know that the arrays do not overlap.
@@ -127,7 +128,7 @@ def blend_corners(x, f, wa, wb, wc, a, b, c, packed, normals, known, front, blen
     blended[x, 10] = v10
 
 
-@inline
+@inlined
 def nearest_corner(wa, wb, wc, a, b, c):  # type: ignore[no-untyped-def]
     """Return the corner with the highest weight, the first of equals."""
     nearest = a
@@ -138,7 +139,7 @@ def nearest_corner(wa, wb, wc, a, b, c):  # type: ignore[no-untyped-def]
     return nearest
 
 
-@jit
+@compiled
 def shade_row(  # type: ignore[no-untyped-def]
     y, first, last, blended, factors, rotation, rays, canonical, normal, confidence, mask
 ):
@@ -198,7 +199,7 @@ def shade_row(  # type: ignore[no-untyped-def]
         seen[x] = known
 
 
-@jit
+@compiled
 def resolve_view(  # type: ignore[no-untyped-def]
     keys,
     top,
@@ -271,7 +272,7 @@ def resolve_view(  # type: ignore[no-untyped-def]
         shade_row(y, first, last, blended, factors, rotation, rays, canonical, normal, confidence, mask)
 
 
-@jit
+@compiled
 def interpolate_view(  # type: ignore[no-untyped-def]
     face_map, weights, hide, faces, front, table, rotation, rays, edge, depth, maps
 ):

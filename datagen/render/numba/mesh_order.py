@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64, I32, I64, U8
+from datagen.common.compiled import compiled
 from datagen.geometry.mesh import Mesh
 from datagen.render.contract import SUBPIXEL_BITS
-from datagen.render.numba.raster_kernel import OUTSIDE, determinant, jit
+from datagen.render.numba.raster_kernel import OUTSIDE, determinant
 
 # Cells a side of the grid that vertices are sorted by: 15 bits, which NumPy sorts by radix.
 CELL_BITS = 5
@@ -77,7 +78,7 @@ def _codes(vertices: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
     return codes
 
 
-@jit
+@compiled
 def arrange(
     faces: I32, homogeneous: F64, screen: I32, near: float, rows: int, height: int, width: int, front: U8
 ) -> tuple[I32, I64]:

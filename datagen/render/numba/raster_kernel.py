@@ -10,10 +10,10 @@ the lowest index. Everything else is computed afterwards, from the triangle that
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from datagen.common.arrays import F64, I32, I64, U8
+from datagen.common.compiled import compiled, inlined
 from datagen.render.contract import GUARD_PX, MAX_CORNERS, SUBPIXEL_BITS
 
 # Screen x of a vertex that cannot be snapped: behind the near plane or beyond the guard band.
@@ -23,17 +23,13 @@ LOW_BITS = np.int64(0xFFFFFFFF)
 TILE_BITS = 3
 
 
-jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-inline = numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
-
-
-@inline
+@inlined
 def snap(pixels):  # type: ignore[no-untyped-def]
     """Return a pixel coordinate in 1/16384 pixel."""
     return np.int64(np.floor(pixels * (1 << SUBPIXEL_BITS) + 0.5))
 
 
-@jit
+@compiled
 def project(
     vertices: F64, projection: F64, near: float, start: int, stop: int, homogeneous: F64, screen: I32, inverse_z: F64
 ) -> None:
@@ -71,13 +67,13 @@ def project(
                 screen[i, 0], screen[i, 1] = snap(u), snap(v)
 
 
-@inline
+@inlined
 def _bias(dx, dy):  # type: ignore[no-untyped-def]
     # Top-left rule for a positively oriented triangle with y down: left edges go up, top edges go right.
     return np.int64(0) if dy < 0 or (dy == 0 and dx > 0) else np.int64(1)
 
 
-@jit
+@compiled
 def _fill(  # type: ignore[no-untyped-def]
     x0, y0, x1, y1, x2, y2, z0, z1, z2, area, face, first, last, upper, lower, top, keys
 ):
@@ -121,7 +117,7 @@ def _fill(  # type: ignore[no-untyped-def]
         row2 += dx2 * one
 
 
-@jit
+@compiled
 def _plane_distance(plane, point, near):  # type: ignore[no-untyped-def]
     # point = (u, v, z) before the division: near, then left, right, top, bottom of the guard band.
     if plane == 0:
@@ -135,7 +131,7 @@ def _plane_distance(plane, point, near):  # type: ignore[no-untyped-def]
     return GUARD_PX * point[2] - point[1]
 
 
-@jit
+@compiled
 def _comes_first(a, b):  # type: ignore[no-untyped-def]
     for k in range(3):
         if a[k] != b[k]:
@@ -143,7 +139,7 @@ def _comes_first(a, b):  # type: ignore[no-untyped-def]
     return True
 
 
-@jit
+@compiled
 def _clip(polygon, n, plane, near, out):  # type: ignore[no-untyped-def]
     """Sutherland–Hodgman against one plane; rows are (u, v, z)."""
     m = 0
@@ -163,7 +159,7 @@ def _clip(polygon, n, plane, near, out):  # type: ignore[no-untyped-def]
     return m
 
 
-@jit
+@compiled
 def _fill_clipped(homogeneous, a, b, c, near, face, top, keys):  # type: ignore[no-untyped-def]
     """Clip a triangle to the near plane and the guard band, then draw the remaining fan."""
     polygon, spare = np.zeros((MAX_CORNERS + 1, 3)), np.zeros((MAX_CORNERS + 1, 3))
@@ -193,7 +189,7 @@ def _fill_clipped(homogeneous, a, b, c, near, face, top, keys):  # type: ignore[
             _fill(x0, y0, x1, y1, x2, y2, z0, z1, z2, area, face, first, last, upper, lower, top, keys)
 
 
-@jit
+@compiled
 def determinant(homogeneous, a, b, c):  # type: ignore[no-untyped-def]
     """Return the determinant of three projected vertices; its sign is that of the area on screen, y down."""
     h = homogeneous
@@ -204,7 +200,7 @@ def determinant(homogeneous, a, b, c):  # type: ignore[no-untyped-def]
     )
 
 
-@jit
+@compiled
 def draw(
     fronts: I32,
     backs: I32,
@@ -241,7 +237,7 @@ def draw(
         _draw_all(backs, faces, ids, homogeneous, screen, inverse_z, near, top, keys, _farthest(keys))
 
 
-@jit
+@compiled
 def _draw_all(chosen, faces, ids, homogeneous, screen, inverse_z, near, top, keys, farthest):  # type: ignore[no-untyped-def]
     rows, width = keys.shape
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
@@ -267,7 +263,7 @@ def _draw_all(chosen, faces, ids, homogeneous, screen, inverse_z, near, top, key
             _fill(x0, y0, x1, y1, x2, y2, z0, z1, z2, area, ids[f], first, last, upper, lower, top, keys)
 
 
-@jit
+@compiled
 def _farthest(keys):  # type: ignore[no-untyped-def]
     """Return the bits of the least inverse depth in each tile, 0 where a pixel is empty."""
     rows, width = keys.shape
@@ -283,7 +279,7 @@ def _farthest(keys):  # type: ignore[no-untyped-def]
     return found
 
 
-@inline
+@inlined
 def _all_nearer(farthest, inverse, first, last, upper, lower):  # type: ignore[no-untyped-def]
     """Say whether all pixels of the tiles under a box are nearer than an inverse depth."""
     bits = np.float32(inverse).view(np.int32)
@@ -294,7 +290,7 @@ def _all_nearer(farthest, inverse, first, last, upper, lower):  # type: ignore[n
     return True
 
 
-@jit
+@compiled
 def facing(faces: I32, homogeneous: F64, screen: I32, front: U8) -> None:
     """Say which triangles show their front, as :func:`datagen.render.numba.mesh_order.arrange` does."""
     for f in range(len(faces)):
@@ -308,7 +304,7 @@ def facing(faces: I32, homogeneous: F64, screen: I32, front: U8) -> None:
         front[f] = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0) < 0
 
 
-@jit
+@compiled
 def resolve_fragments(  # type: ignore[no-untyped-def]
     keys, top, faces, places, homogeneous, screen, inverse_z, face_map, weights, depth
 ):
@@ -333,7 +329,7 @@ def resolve_fragments(  # type: ignore[no-untyped-def]
             weights[y, x, 0], weights[y, x, 1], weights[y, x, 2] = wa, wb, wc
 
 
-@inline
+@inlined
 def weights_at(x, y, a, b, c, homogeneous, screen, inverse_z):  # type: ignore[no-untyped-def]
     """Return the perspective-correct weights of three corners at a pixel's centre, and planar z there."""
     if screen[a, 0] == OUTSIDE or screen[b, 0] == OUTSIDE or screen[c, 0] == OUTSIDE:
@@ -349,7 +345,7 @@ def weights_at(x, y, a, b, c, homogeneous, screen, inverse_z):  # type: ignore[n
     return qa * scale, qb * scale, qc * scale, (ea + eb + ec) * scale
 
 
-@jit
+@compiled
 def _clipped_weights(x, y, a, b, c, homogeneous):  # type: ignore[no-untyped-def]
     # Homogeneous edge functions (Olano & Greer 1997) need no corner in front of the camera. Coverage was decided for
     # snapped corners, so the centre may lie outside by less than the grid: hence the limits.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from datagen.common.arrays import F32, F64
+from datagen.common.compiled import compiled
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import normalised, unique_edges
 from datagen.render.contract import Renderer
@@ -227,7 +227,7 @@ def _ball(v: F64) -> tuple[F64, float]:
     return centre, float(np.linalg.norm(v - centre, axis=1).max()) or 1.0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _visible(x, y, z, projection, depth):  # type: ignore[no-untyped-def]
     """Return how much of a point the map's camera sees: the nearest four map pixels, weighted by nearness."""
     height, width = depth.shape
@@ -254,7 +254,7 @@ def _visible(x, y, z, projection, depth):  # type: ignore[no-untyped-def]
     return lit
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _gather_sky(v, n, lift, way, projection, depth, colour, seen, total, vector, open_, open_total):  # type: ignore[no-untyped-def]
     mean = (colour[0] + colour[1] + colour[2]) / 3
     for i in range(len(v)):
@@ -270,7 +270,7 @@ def _gather_sky(v, n, lift, way, projection, depth, colour, seen, total, vector,
             vector[i, k] += mean * lit * way[k]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _gather_lamp(v, n, lift, way, projection, depth, colour, irradiance, vector, share):  # type: ignore[no-untyped-def]
     mean = (colour[0] + colour[1] + colour[2]) / 3
     for i in range(len(v)):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from datagen.common.compiled import compiled
 from datagen.simulation.photo.noise import smooth_noise
 from datagen.simulation.photo.skin_kernel import (
     ALBEDO,
@@ -22,7 +22,7 @@ IRIS_MM, CORNEA_MM = 5.9, 7.9
 SCLERA = (0.50, 0.44, 0.40)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def eye_at(q, eye, footprint, look, out):  # type: ignore[no-untyped-def]
     """Write the appearance of an eyeball (centre and radius ``eye``, looking along +z) at canonical point ``q``."""
     for k in range(SURFACE_SIZE):
@@ -66,7 +66,7 @@ def eye_at(q, eye, footprint, look, out):  # type: ignore[no-untyped-def]
     out[ROUGHNESS], out[SPECULAR], out[COAT], out[SOFT] = 0.16, 0.8, 1.0, 0.3
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def mouth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     """Write the appearance of the mouth's lining and the tongue."""
     for k in range(SURFACE_SIZE):
@@ -82,7 +82,7 @@ def mouth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     out[ROUGHNESS], out[SPECULAR], out[SOFT] = 0.3, 1.0, 0.8
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def tooth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     """Write the appearance of teeth and gums; ``q`` is (mm along the arch from the middle, mm from the gum, row)."""
     for k in range(SURFACE_SIZE):
@@ -98,7 +98,7 @@ def tooth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     out[ROUGHNESS], out[SPECULAR], out[SOFT] = 0.25, 1.1, 0.6
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def cloth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
     """Write the appearance of a shirt; ``q`` is millimetres on the cloth."""
     for k in range(SURFACE_SIZE):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from datagen.common.compiled import compiled
 from datagen.simulation.photo.skin_kernel import ALBEDO, COAT, FLOW, ROUGHNESS, SPECULAR
 
 # Reflectance at normal incidence: skin 1.4, tears 1.34.
@@ -17,7 +17,7 @@ HALF_SIZE = 14
 SECOND_ROUGHNESS, SECOND_SHARE = 0.55, 0.22
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _lobe(nh, nl, nv, alpha):  # type: ignore[no-untyped-def]
     """Return the GGX distribution times its visibility term (Walter et al. 2007; height-correlated Smith)."""
     a2 = alpha * alpha
@@ -26,7 +26,7 @@ def _lobe(nh, nl, nv, alpha):  # type: ignore[no-untyped-def]
     return a2 / (np.pi * d * d) * 0.5 / max(smith, 1e-4)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def sky_light(x, y, z, sky, k):  # type: ignore[no-untyped-def]
     """Return the surroundings' irradiance over π for a unit normal, channel ``k``."""
     return (
@@ -38,7 +38,7 @@ def sky_light(x, y, z, sky, k):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def add_reflections(at, n, vx, vy, vz, surface, lamps, sky, out):  # type: ignore[no-untyped-def]
     """Add what the surface mirrors towards the camera to ``out`` (3,)."""
     if surface[SPECULAR] == 0 and surface[COAT] == 0:
@@ -93,7 +93,7 @@ def add_reflections(at, n, vx, vy, vz, surface, lamps, sky, out):  # type: ignor
                     out[k] += min(4.0, gain * row[COLOUR + k])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out):  # type: ignore[no-untyped-def]
     """Add the two highlights of hair that lies along the canonical flow (Kajiya & Kay 1989, shifted as Marschner's)."""
     # The flow in the posed triangle: the same mixture of its edges.

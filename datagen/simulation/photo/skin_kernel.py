@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from datagen.common.compiled import compiled
 from datagen.simulation.photo.face_fields import COLUMN
 from datagen.simulation.photo.noise import cell_noise, smooth_noise
 
@@ -21,20 +21,20 @@ MELANIN = (2.15, 2.78, 3.20)
 HAEMOGLOBIN = (0.09, 0.50, 0.47)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def fade(wavelength, footprint):  # type: ignore[no-untyped-def]
     """Return how much of a pattern survives a pixel: 1 if it is four pixels wide or more, 0 below one and a half."""
     return min(1.0, max(0.0, (wavelength / footprint - 1.5) / 2.5))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def ramp(low, high, x):  # type: ignore[no-untyped-def]
     """Return the smooth step from 0 at ``low`` to 1 at ``high``."""
     t = min(1.0, max(0.0, (x - low) / (high - low)))
     return t * t * (3 - 2 * t)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def strands(q, f, wavelength, seed):  # type: ignore[no-untyped-def]
     """Return noise drawn out along the hair's direction, of about unit variance: strokes five wavelengths long."""
     total = 0.0
@@ -51,7 +51,7 @@ def strands(q, f, wavelength, seed):  # type: ignore[no-untyped-def]
     return total / 3.0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _relief(q, scale, amplitude, seed, out):  # type: ignore[no-untyped-def]
     """Add the slope of a noise of a wavelength (mm) and slope amplitude to ``out``; return the noise."""
     value, dx, dy, dz = smooth_noise(q[0] / scale, q[1] / scale, q[2] / scale, seed)
@@ -62,7 +62,7 @@ def _relief(q, scale, amplitude, seed, out):  # type: ignore[no-untyped-def]
     return value
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _marks(x, y, z, broad, footprint, look):  # type: ignore[no-untyped-def]
     """Return the melanin of freckles, where the sun shines, and of a few moles anywhere."""
     melanin = 0.0
@@ -78,7 +78,7 @@ def _marks(x, y, z, broad, footprint, look):  # type: ignore[no-untyped-def]
     return melanin
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _pores(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     """Add the slopes of pores and the net of fine lines; return the melanin and the roughness they bring."""
     seed, relief = look.seed, look.relief
@@ -99,7 +99,7 @@ def _pores(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     return melanin, 0.05 * (1 - keep)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _lip_creases(q, lip, footprint, look, out):  # type: ignore[no-untyped-def]
     """Add the slopes of the lips' upright creases; return them, deep below 0."""
     keep = fade(1.3, footprint)
@@ -113,7 +113,7 @@ def _lip_creases(q, lip, footprint, look, out):  # type: ignore[no-untyped-def]
     return keep * crease
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def skin_at(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     """Write the appearance of skin at canonical point ``q`` (3,) mm with fields ``f``, seen by a pixel that wide."""
     seed = look.seed
@@ -158,7 +158,7 @@ def skin_at(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     hair_at(q, f, footprint, look, patch, spot, out)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def hair_at(q, f, footprint, look, patch, spot, out):  # type: ignore[no-untyped-def]
     """Lay brows, lashes, scalp hair and beard over what ``out`` holds."""
     seed = look.seed
@@ -192,14 +192,14 @@ def hair_at(q, f, footprint, look, patch, spot, out):  # type: ignore[no-untyped
         _beard(q, f, footprint, look, patch, out)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _lay(colour, cover, shade, out):  # type: ignore[no-untyped-def]
     for k in range(3):
         out[ALBEDO + k] = out[ALBEDO + k] * (1 - cover) + max(0.0, colour[k] * shade) * cover
     out[COVER] = max(out[COVER], cover)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _scalp(q, f, footprint, look, edge, out):  # type: ignore[no-untyped-def]
     seed = look.seed
     clump = strands(q, f, 3.2, seed + 21)
@@ -224,7 +224,7 @@ def _scalp(q, f, footprint, look, edge, out):  # type: ignore[no-untyped-def]
     out[GRADIENT + 2] += tilt * 0.4 * (dz - along * f[FLOW + 2])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _cap(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     """A knitted cap: everything above a line over brows and ears."""
     line = f[HAIR] + 3.0
@@ -239,7 +239,7 @@ def _cap(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     out[SPECULAR] *= 1 - 0.6 * cover
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _beard(q, f, footprint, look, patch, out):  # type: ignore[no-untyped-def]
     free = 1 - ramp(-1.5, 0.3, f[LIP])
     amount = f[BEARD] * free * (1 + 0.15 * patch)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
-from pathlib import Path
-
-import numba
 import numpy as np
 
-from datagen.simulation.photo import inner_kernel, noise, reflection_kernel, skin_kernel
+from datagen.common.compiled import compiled
 from datagen.simulation.photo.face_fields import FIELDS, LEFT_EYE, MOUTH, RIGHT_EYE, SKIN, TEETH
 from datagen.simulation.photo.inner_kernel import cloth_at, eye_at, mouth_at, tooth_at
 from datagen.simulation.photo.reflection_kernel import add_reflections, hair_shine
@@ -23,7 +19,7 @@ FIXED_SIZE = 3 + len(FIELDS)
 ONE_SURFACE_PIXELS = 6.0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _add(face, w, share, faces, moving, fixed, at, fix):  # type: ignore[no-untyped-def]
     """Add a fragment's interpolated attributes, times ``share``."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -37,7 +33,7 @@ def _add(face, w, share, faces, moving, fixed, at, fix):  # type: ignore[no-unty
         fix[k] += wa * first[k] + wb * second[k] + wc * third[k]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _add_both(f, w, g, v, faces, moving, fixed, at, fix, middle):  # type: ignore[no-untyped-def]
     """Add the mean of two fragments' attributes."""
     if f == g:
@@ -49,7 +45,7 @@ def _add_both(f, w, g, v, faces, moving, fixed, at, fix, middle):  # type: ignor
         _add(g, v, 0.5, faces, moving, fixed, at, fix)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyped-def]
     """Write two edges of a triangle in canonical (rows 0, 1) and world millimetres (rows 2, 3)."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -61,7 +57,7 @@ def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyp
         edges[3, k] = (moving[c, k] - moving[a, k]) * scale
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _world_slope(gx, gy, gz, edges, n, slope):  # type: ignore[no-untyped-def]
     """Carry a gradient over canonical space to the posed surface with normal ``n`` (Mikkelsen 2010, eq. 4)."""
     h1 = gx * edges[0, 0] + gy * edges[0, 1] + gz * edges[0, 2]
@@ -84,13 +80,13 @@ def _world_slope(gx, gy, gz, edges, n, slope):  # type: ignore[no-untyped-def]
             slope[k] *= 0.8 / steep
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _unit(x, y, z):  # type: ignore[no-untyped-def]
     inverse = 1.0 / np.sqrt(x * x + y * y + z * z + 1e-18)
     return x * inverse, y * inverse, z * inverse
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, work, out):  # type: ignore[no-untyped-def]
     """Write the radiance (3,) of one piece of surface to ``out``."""
     n, slope, tilted, surface = work[0], work[1], work[2], work[3]
@@ -137,12 +133,12 @@ def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, w
         hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _depth(camera_row, at):  # type: ignore[no-untyped-def]
     return camera_row[0] * at[0] + camera_row[1] * at[1] + camera_row[2] * at[2] + camera_row[3]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _empty(head, rest, y, x, factor):  # type: ignore[no-untyped-def]
     for sy in range(factor):
         for sx in range(factor):
@@ -151,7 +147,7 @@ def _empty(head, rest, y, x, factor):  # type: ignore[no-untyped-def]
     return rest[y // factor, x // factor] < 0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # type: ignore[no-untyped-def]
     """Look at one pixel's subsamples.
 
@@ -183,7 +179,7 @@ def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # ty
     return hits, kind, near
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _subsamples(  # type: ignore[no-untyped-def]
     head, head_weights, rest, rest_weights, y, x, factor, materials, faces, moving, fixed, camera_row, focal_px,
     centre, unit_mm, eyes, look, lamps, sky, at, fix, edges, work, radiance, total,
@@ -208,102 +204,85 @@ def _subsamples(  # type: ignore[no-untyped-def]
     return done
 
 
-def _compiled(stamp):  # type: ignore[no-untyped-def]
-    """Compile the outer loop; only it is cached, under what its closure holds: a change in what it calls counts."""
+@compiled
+def shade_view(  # type: ignore[no-untyped-def]
+    head, head_weights, head_depth, rest, rest_weights, faces, materials, moving, fixed, camera_row, focal_px,
+    centre, unit_mm, eyes, look, lamps, sky, background, factor,
+):  # fmt: skip
+    """Shade supersampled fragments and average them.
 
-    @numba.njit(nogil=True, cache=True, error_model="numpy")
-    def shade_view(  # type: ignore[no-untyped-def]
-        head, head_weights, head_depth, rest, rest_weights, faces, materials, moving, fixed, camera_row, focal_px,
-        centre, unit_mm, eyes, look, lamps, sky, background, factor,
-    ):  # fmt: skip
-        """Shade supersampled fragments and average them.
+    Parameters
+    ----------
+    head : (factor·H, factor·W) int32
+        Triangles of the subject; -1 for none.
+    head_weights : (factor·H, factor·W, 3) float32
+    head_depth : (factor·H, factor·W) float32
+    rest : (H, W) int32
+        What is seen only where the subject is not, once a pixel: out of focus, it needs no subsamples.
+    rest_weights : (H, W, 3) float32
+    faces : (F, 3) int32
+    materials : (F,) int8
+    moving, fixed : (N, MOVING_SIZE) and (N, FIXED_SIZE) float32
+    camera_row : (4,) float64
+        Third row of world_to_camera: depth of a point.
+    focal_px : float
+        Of the final image.
+    centre : (3,) float64
+    unit_mm : float
+        Millimetres per standard millimetre, see :class:`~datagen.simulation.photo.face_fields.FaceFields`.
+    eyes : (2, 4) float64
+    look : Look
+    lamps : (L, 17) float64
+        See :func:`datagen.simulation.photo.shading.lamp_rows`.
+    sky : (9, 3) float64
+    background : (H, W, 3) float32
+    factor : int
 
-        Parameters
-        ----------
-        head : (factor·H, factor·W) int32
-            Triangles of the subject; -1 for none.
-        head_weights : (factor·H, factor·W, 3) float32
-        head_depth : (factor·H, factor·W) float32
-        rest : (H, W) int32
-            What is seen only where the subject is not, once a pixel: out of focus, it needs no subsamples.
-        rest_weights : (H, W, 3) float32
-        faces : (F, 3) int32
-        materials : (F,) int8
-        moving, fixed : (N, MOVING_SIZE) and (N, FIXED_SIZE) float32
-        camera_row : (4,) float64
-            Third row of world_to_camera: depth of a point.
-        focal_px : float
-            Of the final image.
-        centre : (3,) float64
-        unit_mm : float
-            Millimetres per standard millimetre, see :class:`~datagen.simulation.photo.face_fields.FaceFields`.
-        eyes : (2, 4) float64
-        look : Look
-        lamps : (L, 17) float64
-            See :func:`datagen.simulation.photo.shading.lamp_rows`.
-        sky : (9, 3) float64
-        background : (H, W, 3) float32
-        factor : int
-
-        Returns
-        -------
-        image : (H, W, 3) float32
-            Linear RGB.
-        coverage : (H, W) float32
-            Share of subsamples on the subject.
-        """
-        _ = stamp
-        height, width = background.shape[:2]
-        image, coverage = np.empty((height, width, 3), np.float32), np.zeros((height, width), np.float32)
-        share = 1.0 / (factor * factor)
-        at, fix = np.empty(MOVING_SIZE, np.float32), np.empty(FIXED_SIZE, np.float32)
-        edges, work = np.empty((4, 3)), np.zeros((4, SURFACE_SIZE))
-        radiance, total, middle = np.empty(3), np.empty(3), np.empty(3, np.float32)
-        last = factor - 1
-        for y in range(height):
-            for x in range(width):
-                total[:] = 0.0
-                if _empty(head, rest, y * factor, x * factor, factor):
-                    for k in range(3):
-                        image[y, x, k] = background[y, x, k]
-                    continue
-                hits, kind, depth = _one_piece(
-                    head, rest, head_depth, materials, y * factor, x * factor, factor, focal_px
-                )
-                coverage[y, x] = hits * share
-                done = 0
-                if kind >= 0:
-                    at[:], fix[:] = 0.0, 0.0
-                    if hits > 0:
-                        # One piece of surface fills the pixel: two opposite subsamples give its middle.
-                        a, b = (y * factor, x * factor), (y * factor + last, x * factor + last)
-                        f = head[a]
-                        _add_both(f, head_weights[a], head[b], head_weights[b], faces, moving, fixed, at, fix, middle)
-                    else:
-                        f = rest[y, x]
-                        _add(f, rest_weights[y, x], 1.0, faces, moving, fixed, at, fix)
-                        depth = _depth(camera_row, at)
-                    _frame(f, faces, moving, fixed, unit_mm, edges)
-                    pixel_mm = depth / focal_px * 1000 / unit_mm
-                    _shade(at, fix, kind, edges, pixel_mm, centre, eyes, look, lamps, sky, work, total)
-                    done = factor * factor
-                else:
-                    done = _subsamples(
-                        head, head_weights, rest, rest_weights, y * factor, x * factor, factor, materials, faces,
-                        moving, fixed, camera_row, focal_px, centre, unit_mm, eyes, look, lamps, sky, at, fix, edges,
-                        work, radiance, total,
-                    )  # fmt: skip
+    Returns
+    -------
+    image : (H, W, 3) float32
+        Linear RGB.
+    coverage : (H, W) float32
+        Share of subsamples on the subject.
+    """
+    height, width = background.shape[:2]
+    image, coverage = np.empty((height, width, 3), np.float32), np.zeros((height, width), np.float32)
+    share = 1.0 / (factor * factor)
+    at, fix = np.empty(MOVING_SIZE, np.float32), np.empty(FIXED_SIZE, np.float32)
+    edges, work = np.empty((4, 3)), np.zeros((4, SURFACE_SIZE))
+    radiance, total, middle = np.empty(3), np.empty(3), np.empty(3, np.float32)
+    last = factor - 1
+    for y in range(height):
+        for x in range(width):
+            total[:] = 0.0
+            if _empty(head, rest, y * factor, x * factor, factor):
                 for k in range(3):
-                    image[y, x, k] = total[k] + background[y, x, k] * (1 - done * share)
-        return image, coverage
-
-    return shade_view
-
-
-def source_digest() -> int:
-    """Return a checksum of the sources that the compiled code is made of."""
-    sources = (inner_kernel, noise, reflection_kernel, skin_kernel)
-    return zlib.crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in sources))
-
-
-shade_view = _compiled(source_digest())  # type: ignore[no-untyped-call]
+                    image[y, x, k] = background[y, x, k]
+                continue
+            hits, kind, depth = _one_piece(head, rest, head_depth, materials, y * factor, x * factor, factor, focal_px)
+            coverage[y, x] = hits * share
+            done = 0
+            if kind >= 0:
+                at[:], fix[:] = 0.0, 0.0
+                if hits > 0:
+                    # One piece of surface fills the pixel: two opposite subsamples give its middle.
+                    a, b = (y * factor, x * factor), (y * factor + last, x * factor + last)
+                    f = head[a]
+                    _add_both(f, head_weights[a], head[b], head_weights[b], faces, moving, fixed, at, fix, middle)
+                else:
+                    f = rest[y, x]
+                    _add(f, rest_weights[y, x], 1.0, faces, moving, fixed, at, fix)
+                    depth = _depth(camera_row, at)
+                _frame(f, faces, moving, fixed, unit_mm, edges)
+                pixel_mm = depth / focal_px * 1000 / unit_mm
+                _shade(at, fix, kind, edges, pixel_mm, centre, eyes, look, lamps, sky, work, total)
+                done = factor * factor
+            else:
+                done = _subsamples(
+                    head, head_weights, rest, rest_weights, y * factor, x * factor, factor, materials, faces,
+                    moving, fixed, camera_row, focal_px, centre, unit_mm, eyes, look, lamps, sky, at, fix, edges,
+                    work, radiance, total,
+                )  # fmt: skip
+            for k in range(3):
+                image[y, x, k] = total[k] + background[y, x, k] * (1 - done * share)
+    return image, coverage
