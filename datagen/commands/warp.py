@@ -163,10 +163,10 @@ def flow_command(
     Example: datagen flow runs/demo/warps/s000/performance/000000 runs/demo/warps/s000/performance/000001
     --cameras runs/demo/captures/s000/performance --out flow
     """
-    from datagen.flows.frame_pair import PairCrop, flow_of_pair
+    from datagen.flows.frame_pair import PairCrop, motion_of_pair
 
     cut = None if crop is None else PairCrop(crop, margin, head_root)
-    written = flow_of_pair(first, second, cameras, out, names=camera, backend=backend, crop=cut)
+    written = motion_of_pair(first, second, cameras, out, names=camera, backend=backend, crop=cut)
     if json_output:
         print_json({"files": [str(path) for path in written]})
     else:
