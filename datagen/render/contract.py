@@ -20,7 +20,7 @@ RENDER_VERSION = 4
 # What is seen. Nothing nearer than this is imaged: one millimetre in front of the optical centre.
 NEAR_M = 1e-3
 NO_FACE = -1
-# Corners are snapped to 1/16384 pixel, so that coverage is decided in integers.
+# Corners are snapped to 1/16384 pixel, so that coverage is decided in integers: as fine as float32 is at 1000 pixels.
 SUBPIXEL_BITS = 14
 # Screen coordinates beyond this many pixels are clipped away: keeps edge functions below 2^60, far from overflow.
 GUARD_PX = 16384.0

@@ -35,7 +35,9 @@ class Refinement:
     neighbours: I32
 
 
-def refine(vertices: F64, faces: npt.NDArray[np.integer], longest_m: float, max_rounds: int = 5) -> Refinement:
+def subdivide_long_edges(
+    vertices: F64, faces: npt.NDArray[np.integer], longest_m: float, max_rounds: int = 5
+) -> Refinement:
     """Halve every edge longer than ``longest_m`` until none is left, without cracks.
 
     Parameters
@@ -215,6 +217,8 @@ def _throw_darts(positions, start, neighbours, active, order, radius):  # type: 
     seeds = np.empty(len(order), np.int32)
     samples = 0
     limit = radius * radius
+    # What lies within the radius of a seed, walked along the surface, becomes no seed itself; each vertex belongs to
+    # the nearest of the seeds that reached it. Straight distances, but a connected walk: closed lips are not joined.
     for seed in order:
         if owner[seed] >= 0:
             continue

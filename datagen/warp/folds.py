@@ -31,6 +31,7 @@ def _edges_pierce(first, second):  # type: ignore[no-untyped-def]
     side = (_volume(a, b, c, first[0]), _volume(a, b, c, first[1]), _volume(a, b, c, first[2]))
     for k in range(3):
         m = (k + 1) % 3
+        # On one side of the plane, or touching it: neither is a crossing.
         if side[k] * side[m] >= 0:
             continue
         p, q = first[k], first[m]
@@ -48,10 +49,12 @@ def _sweep(corners, low, high, faces):  # type: ignore[no-untyped-def]
     count = 0
     for i in range(n):
         for j in range(i + 1, n):
+            # Sorted by their low ends: no later one reaches back to this one.
             if low[j, 0] > high[i, 0]:
                 break
             if low[j, 1] > high[i, 1] or low[i, 1] > high[j, 1] or low[j, 2] > high[i, 2] or low[i, 2] > high[j, 2]:
                 continue
+            # Neighbours touch by nature.
             shared = False
             for k in range(3):
                 vertex = faces[i, k]

@@ -74,10 +74,12 @@ def _newton(point, v, n, bary, height):  # type: ignore[no-untyped-def]
         ry = point[1] - (v[0, 1] + height * n[0, 1]) - u * ay - w * by
         rz = point[2] - (v[0, 2] + height * n[0, 2]) - u * az - w * bz
         px, py, pz = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
+        # Cramer's rule: three unknowns, solved by triple products of the columns.
         volume = ax * px + ay * py + az * pz
         qx, qy, qz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
         area = qx * qx + qy * qy + qz * qz
         if volume * volume < 1e-12 * area * (cx * cx + cy * cy + cz * cz) or area == 0:
+            # No area, or the normal lies in the triangle: no height leads to the point.
             return 1 - u - w, u, w, height, False
         du = (rx * px + ry * py + rz * pz) / volume
         sx, sy, sz = cy * az - cz * ay, cz * ax - cx * az, cx * ay - cy * ax
@@ -86,8 +88,10 @@ def _newton(point, v, n, bary, height):  # type: ignore[no-untyped-def]
         u, w, height = u + du, w + dw, height + dh
         if abs(du) + abs(dw) < 1e-10 and abs(dh) < 1e-12:
             return 1 - u - w, u, w, height, True
+        # Undamped, so that a step that diverges shows at once: the search goes on from the best foot met.
         if abs(u) + abs(w) > 50:
             return 1 - u - w, u, w, height, False
+    # Slow near a centre of curvature, but 1e-5 of a triangle some millimetres wide is less than a tenth of a micron.
     return 1 - u - w, u, w, height, abs(du) + abs(dw) < 1e-5
 
 
@@ -149,6 +153,7 @@ def _walk(points, start_face, start_bary, vertices, normals, faces, neighbours):
                 least, face[i] = miss, f
                 bary[i] = b
             b[0], b[1], b[2], _, solved = _newton(points[i], v, n, b, height)
+            # Outside, the foot lies beyond the edge opposite to the corner with the least weight.
             lowest = np.argmin(b)
             if not _into_triangle(b, clamped):
                 break

@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.compiled import compiled
+from datagen.simulation.photo.appearance_kernel import ALBEDO, SURFACE_SIZE, eye_at, mouth_at, skin_at
 from datagen.simulation.photo.face_fields import LEFT_EYE, RIGHT_EYE, SKIN, FaceFields
-from datagen.simulation.photo.inner_kernel import eye_at, mouth_at
 from datagen.simulation.photo.look import Look
-from datagen.simulation.photo.skin_kernel import ALBEDO, SURFACE_SIZE, skin_at
 
 
 def albedo_at(fields: FaceFields, look: Look, footprint_mm: float) -> npt.NDArray[np.float64]:

@@ -186,6 +186,7 @@ def mesh_edges(faces: I32, n_vertices: int) -> tuple[I32, I32]:
         Twice the triangle's index, plus 1 where it runs along the edge from the lower vertex to the higher; -1 in
         the second column where there is no second triangle.
     """
+    # A counting sort by the lower vertex: linear in time, and its order is that of the indices alone.
     start = np.zeros(n_vertices + 1, np.int64)
     for f in range(len(faces)):
         for k in range(3):
@@ -351,7 +352,8 @@ def mark_edges(  # type: ignore[no-untyped-def]
     best = _nearest(places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, edge.shape)
     width = edge.shape[1]
     for s in range(len(places)):
-        # Nothing nearer than a step behind the edge was looked for: what was found hides it, or goes on from it.
+        # Only what is less than a step behind the edge was looked for. Where that finds a surface, it either hides the
+        # edge or continues it; where there is none, the edge is seen.
         if best[s] == 0.0:
             edge[places[s, 0] // width, places[s, 0] % width] = 1
 
@@ -380,6 +382,7 @@ def _walk(segments, top, height, shape):  # type: ignore[no-untyped-def]
         while t < end:
             # Grid lines are numbered, not added up, so that their places do not depend on where the walk began.
             stop = min(_next_line(x0, dx, t), _next_line(y0, dy, t), end)
+            # Through a corner of the grid, two lines are met at once but for rounding: no pixel lies between them.
             if stop - t > LEAST_SHARE:
                 if count == len(places):
                     places, inverse = _grown(places), _grown_row(inverse)
@@ -403,6 +406,7 @@ def _next_line(origin, slope, t):  # type: ignore[no-untyped-def]
     step = 1.0 if slope > 0 else -1.0
     line = np.floor(origin + t * slope) + (1.0 if slope > 0 else 0.0)
     found = (line - origin) / slope
+    # Rounding may find the line just crossed once more, and the walk would stand still.
     while found <= t:
         line += step
         found = (line - origin) / slope
@@ -492,6 +496,7 @@ def _look_up(  # type: ignore[no-untyped-def]
                 ea = (x1 - px) * (y2 - py) - (y1 - py) * (x2 - px)
                 eb = (x2 - px) * (y0 - py) - (y2 - py) * (x0 - px)
                 ec = (x0 - px) * (y1 - py) - (y0 - py) * (x1 - px)
+                # Either winding, borders included: where two triangles share a sample, the nearer one counts anyway.
                 area = ea + eb + ec
                 if area == 0 or ((ea < 0 or eb < 0 or ec < 0) and (ea > 0 or eb > 0 or ec > 0)):
                     continue

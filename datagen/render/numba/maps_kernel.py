@@ -74,6 +74,7 @@ def pack_surface(vertices: F64, faces: I32, canonical: F32, confidence: F32) -> 
         vx, vy, vz = vertices[c, 0] - ax, vertices[c, 1] - ay, vertices[c, 2] - az
         nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
         length = np.sqrt(nx * nx + ny * ny + nz * nz)
+        # In the triangles' order, by one thread: the same bits for any number of threads.
         for corner in (a, b, c):
             sums[corner, 0] += nx
             sums[corner, 1] += ny
@@ -175,6 +176,7 @@ def shade_row(  # type: ignore[no-untyped-def]
         x = np.uint64(column)
         nx, ny, nz = blended[x, 4], blended[x, 5], blended[x, 6]
         fx, fy, fz = blended[x, 8], blended[x, 9], blended[x, 10]
+        # Multiplied, not added up: a row may begin anywhere, and no rounding piles up along it.
         across = np.float32(column)
         rx, ry, rz = start_x + step_x * across, start_y + step_y * across, start_z + step_z * across
         square = nx * nx + ny * ny + nz * nz

@@ -126,6 +126,7 @@ def arrange(
             first[f], last[f] = max(int(upper), 0) // rows, min(int(lower), height - 1) // rows
             if max(x0, x1, x2) < -one or min(x0, x1, x2) > right_end or lower < 0 or upper >= height:
                 last[f] = -1
+        # Fronts of band b are group 2 b, backs group 2 b + 1; counted one further on, so that the sums are the starts.
         for band in range(first[f], last[f] + 1):
             start[2 * band + 2 - front[f]] += 1
     for i in range(2 * bands):

@@ -26,6 +26,7 @@ TILE_BITS = 3
 @inlined
 def snap(pixels):  # type: ignore[no-untyped-def]
     """Return a pixel coordinate in 1/16384 pixel."""
+    # Half upwards, also below zero: a mesh shifted by whole pixels is snapped alike.
     return np.int64(np.floor(pixels * (1 << SUBPIXEL_BITS) + 0.5))
 
 
@@ -88,6 +89,8 @@ def _fill(  # type: ignore[no-untyped-def]
         area = -area
     dx0, dy0, dx1, dy1, dx2, dy2 = x2 - x1, y2 - y1, x0 - x2, y0 - y2, x1 - x0, y1 - y0
     px, py = first * one + half, upper * one + half
+    # Edge functions at the first pixel's centre. The bias takes 1 off those of edges that do not own their points, so
+    # that one test, at least 0, holds for all three.
     row0 = dx0 * (py - y1) - dy0 * (px - x1) - _bias(dx0, dy0)
     row1 = dx1 * (py - y2) - dy1 * (px - x2) - _bias(dx1, dy1)
     row2 = dx2 * (py - y0) - dy2 * (px - x0) - _bias(dx2, dy2)
@@ -97,6 +100,7 @@ def _fill(  # type: ignore[no-untyped-def]
     slope_y = ((z1 - z0) * dx1 + (z2 - z0) * dx2) * scale
     low, high = min(z0, z1, z2), max(z0, z1, z2)
     complement = LOW_BITS - face
+    # Whole numbers: adding steps up loses nothing, wherever the walk began.
     step0, step1, step2 = dy0 * one, dy1 * one, dy2 * one
     for y in range(upper, lower + 1):
         w0, w1, w2 = row0, row1, row2
@@ -104,10 +108,12 @@ def _fill(  # type: ignore[no-untyped-def]
         # From the corner, not from the first row drawn: the same bits in whatever band the row is.
         at_x0 = z0 + slope_y * (y * one + half - y0)
         for x in range(first, last + 1):
+            # The sign bit of the three is set if any of them is negative.
             if (w0 | w1 | w2) >= 0:
                 inverse = at_x0 + slope_x * (x * one + half - x0)
                 depth_bits = np.int64(np.float32(min(max(inverse, low), high)).view(np.int32))
                 key = (depth_bits << 32) | complement
+                # The largest wins in whatever order triangles come: nothing depends on threads or on the mesh's order.
                 keys[row, x] = max(keys[row, x], key)
             w0 -= step0
             w1 -= step1
@@ -176,6 +182,7 @@ def _fill_clipped(homogeneous, a, b, c, near, face, top, keys):  # type: ignore[
         xy[i, 0], xy[i, 1] = snap(polygon[i, 0] * inverse[i]), snap(polygon[i, 1] * inverse[i])
     rows, width = keys.shape
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
+    # Parts of the fan share edges, whose pixels the top-left rule gives to one of them, as between triangles.
     x0, y0 = xy[0, 0], xy[0, 1]
     for i in range(1, n - 1):
         x1, y1, x2, y2 = xy[i, 0], xy[i, 1], xy[i + 1, 0], xy[i + 1, 1]
@@ -242,6 +249,7 @@ def _draw_all(chosen, faces, ids, homogeneous, screen, inverse_z, near, top, key
     rows, width = keys.shape
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
     for i in range(len(chosen)):
+        # Unsigned, so that numba leaves out its look for negative indices; so all over these kernels.
         f = np.uint64(chosen[i])
         a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
         x0, x1, x2 = np.int64(screen[a, 0]), np.int64(screen[b, 0]), np.int64(screen[c, 0])
@@ -249,6 +257,7 @@ def _draw_all(chosen, faces, ids, homogeneous, screen, inverse_z, near, top, key
             _fill_clipped(homogeneous, a, b, c, near, ids[f], top, keys)
             continue
         y0, y1, y2 = np.int64(screen[a, 1]), np.int64(screen[b, 1]), np.int64(screen[c, 1])
+        # The first and the last pixel whose centre lies within the corners.
         first = max(np.int64(0), (min(x0, x1, x2) - half + one - 1) >> SUBPIXEL_BITS)
         last = min(np.int64(width - 1), (max(x0, x1, x2) - half) >> SUBPIXEL_BITS)
         upper = max(np.int64(top), (min(y0, y1, y2) - half + one - 1) >> SUBPIXEL_BITS)
@@ -336,6 +345,7 @@ def weights_at(x, y, a, b, c, homogeneous, screen, inverse_z):  # type: ignore[n
         return _clipped_weights(x + 0.5, y + 0.5, a, b, c, homogeneous)
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
     px, py = x * one + half, y * one + half
+    # Exact integers up to the edge functions: the same weights in whatever band, and for either neighbour, of a point.
     ax, ay = np.int64(screen[a, 0]) - px, np.int64(screen[a, 1]) - py
     bx, by = np.int64(screen[b, 0]) - px, np.int64(screen[b, 1]) - py
     cx, cy = np.int64(screen[c, 0]) - px, np.int64(screen[c, 1]) - py

@@ -17,7 +17,6 @@ from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
 from datagen.render.contract import GUARD_PX, MAPS, NEAR_M, Fragments, SurfaceAttributes, ViewMaps
 from datagen.render.inputs import checked_inputs, view_matrices
-from datagen.render.nvwarp import contours as nvwarp_contours
 from datagen.render.nvwarp import edges as nvwarp_edges
 from datagen.render.nvwarp import maps as nvwarp_maps
 from datagen.render.nvwarp import mesh as nvwarp_mesh
@@ -301,7 +300,7 @@ class NvwarpRenderer:
         """Return the edges of a mesh; border vertices at the same place count as one, as to a surface they are."""
         take = self._buffers.take
         n_vertices, n_corners = vertices.shape[0], 3 * faces.shape[0]
-        edges = nvwarp_contours.Edges()
+        edges = nvwarp_edges.Edges()
         edges.codes, edges.sides = take("edges", (2 * n_corners,), wp.int64), take("sides", (2 * n_corners,), wp.int32)
         edges.count = n_corners
         joined, found = take("joined", (n_vertices,), wp.int32), take("found", (1,), wp.int32)
@@ -328,7 +327,7 @@ class NvwarpRenderer:
         """Write the edge map of the views in ``rig``."""
         take = self._buffers.take
         n_views, n_faces = rig.front.shape
-        samples = nvwarp_contours.Samples()
+        samples = nvwarp_edges.Samples()
         samples.count = take("sample count", (1,), wp.int32)
         samples.head = take("sample heads", tuple(rig.keys.shape), wp.int32)
         edge.zero_()
@@ -338,7 +337,7 @@ class NvwarpRenderer:
                 setattr(samples, name, take(f"sample {name}", (room,), dtype))
             samples.count.zero_()
             samples.head.fill_(-1)
-            self._launch(nvwarp_contours.trace, (n_views, 3 * n_faces), rig, edges, samples)
+            self._launch(nvwarp_edges.trace, (n_views, 3 * n_faces), rig, edges, samples)
             # The only wait for the device: how many there are decides the launches that follow.
             found = int(samples.count.numpy()[0])
             if found <= room:

@@ -237,6 +237,7 @@ def _visible(x, y, z, projection, depth):  # type: ignore[no-untyped-def]
     column, row = int(np.floor(u)), int(np.floor(v))
     if column < 0 or row < 0 or column + 1 >= width or row + 1 >= height:
         return 1.0
+    # Compared first, then blended (Reeves et al. 1987): a mean depth across a silhouette belongs to neither surface.
     fu, fv = u - column, v - row
     lit = 0.0
     d = depth[row, column]

@@ -21,7 +21,7 @@ from datagen.manifest import SimulatedSource
 from datagen.simulation.capture import SimulatedCapture, SimulatedFrame
 from datagen.simulation.motion import MAX_ROTATION_DEG, MAX_TRANSLATION_M, expression_curves, head_poses
 from datagen.simulation.plan import plan_sequences, simulate_sequence
-from datagen.simulation.triangulate import random_triangulation, refine
+from datagen.simulation.triangulate import random_triangulation, subdivide_long_edges
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.truth import read_truth
 from tests.support.places import SHARED_DATA
@@ -280,7 +280,7 @@ def test_random_triangulation_covers_a_closed_surface_without_holes(seed: int, c
 
     ball = trimesh.creation.icosphere(subdivisions=3, radius=0.1)
     vertices, faces = np.asarray(ball.vertices), np.asarray(ball.faces)
-    refined = refine(vertices, faces, 0.004)
+    refined = subdivide_long_edges(vertices, faces, 0.004)
     positions = refined.matrix @ vertices
     assert np.linalg.norm(np.diff(positions[unique_edges(refined.faces)[0]], axis=1), axis=2).max() <= 0.004
     active = np.ones(len(positions), bool)
