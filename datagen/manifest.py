@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from datagen.common.settings import Section, parse, read_yaml, with_overrides
+from datagen.heads.registry import HEADS
+from datagen.render.registry import RENDERERS
+
+# Names of the registries as types; type checkers cannot read a dictionary.
+if TYPE_CHECKING:
+    HeadName = str
+    SimulatedHeadName = str
+    BackendName = str
+else:
+    HeadName = Literal[tuple(HEADS)]
+    SimulatedHeadName = Literal[tuple(name for name, entry in HEADS.items() if entry.simulated)]
+    BackendName = Literal["auto", *RENDERERS]
 
 PATCH = 14  # the trainer's ViT reads patches of 14 pixels
 _KEYS = "`datagen schema` prints every key with its type, range and meaning"
@@ -18,7 +30,7 @@ class SimulatedSource(Section):
     """Captures made on the spot, with known truth."""
 
     kind: Literal["simulated"]
-    head: Literal["anny", "ict"] = Field("anny", description="head model the subjects are drawn from")
+    head: SimulatedHeadName = Field("anny", description="head model the subjects are drawn from")
     motion: Literal["procedural", "arkit"] = Field(
         "procedural", description="smooth random expressions, or the recorded ARKit motion under `root`"
     )
@@ -54,7 +66,7 @@ Source = Annotated[SimulatedSource | FolderSource, Field(discriminator="kind")]
 class CanonicalConfig(Section):
     """The space coordinates live in."""
 
-    head: Literal["anny", "ict", "flame"] = "anny"
+    head: HeadName = "anny"
     identity: Literal["shared"] = Field("shared", description="one mean template for everyone")
     head_root: Path | None = Field(None, description="folder with the head model's files, where it is not embedded")
 
@@ -93,7 +105,7 @@ class CropJitter(Section):
 class RenderConfig(Section):
     """Settings of the ground-truth maps."""
 
-    backend: Literal["auto", "numba", "open3d", "nvdiffrast", "nvwarp"] = "auto"
+    backend: BackendName = "auto"
     resolution: int = Field(504, ge=PATCH, le=8190, multiple_of=PATCH, description="pixels a side of a stored sample")
     crop_margin: float = Field(1.25, gt=0, description="side of the crop over the projected head's extent")
     crop_jitter: CropJitter = CropJitter()

@@ -18,7 +18,7 @@ from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, INTERIOR_REGIONS, mask_of
 from datagen.manifest import WarpConfig
 from datagen.simulation.person import WaveField
-from datagen.simulation.triangulate import SurfaceSamples, random_triangulation, refine
+from datagen.simulation.triangulate import SurfaceSamples, random_triangulation, subdivide_long_edges
 from datagen.sources.frame import Registration
 from datagen.sources.topology import Topology, topology_of
 from datagen.warp.bridge import build_bridge, warp_bridged
@@ -84,7 +84,7 @@ class ForeignPeople:
         beyond = field * beyond_model_mm / 1000 / np.sqrt(3)
         neutral = head.vertices(identity, np.zeros(len(head.expression_names))) + beyond
         kept = ~mask_of(template.regions, INTERIOR_REGIONS) if regions is None else mask_of(template.regions, regions)
-        refinement = refine(fine.matrix @ neutral, fine.faces, REFINED_EDGE_M)
+        refinement = subdivide_long_edges(fine.matrix @ neutral, fine.faces, REFINED_EDGE_M)
         operator = (refinement.matrix @ fine.matrix).tocsr()
         samples = random_triangulation(
             refinement, operator @ neutral, operator @ kept.astype(float) > 0.99, vertices, rng

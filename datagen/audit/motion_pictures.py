@@ -1,4 +1,4 @@
-"""Flow as colours: direction by hue, length by saturation (Baker et al. 2007)."""
+"""Motion as colours: direction by hue, length by saturation (Baker et al. 2007)."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ import numpy.typing as npt
 
 from datagen.audit import pictures
 from datagen.audit.pictures import Picture
-from datagen.render.motion import Flow
+from datagen.render.motion import Motion
 
 # Steps between the hues of Baker et al. (2007), who give more room to those that eyes tell apart: red to yellow,
 # yellow to green, green to cyan, cyan to blue, blue to magenta, magenta to red.
 HUE_STEPS = (15, 6, 4, 11, 13, 6)
-# The longest flow but for this share of the pixels is fully saturated.
+# The longest motion but for this share of the pixels is fully saturated.
 OUTLIERS = 0.01
 WHEEL_SHARE = 0.22
 OCCLUDED = (70, 72, 78)
 VISIBLE = (120, 178, 110)
 
 
-def flow_colours(
-    flow: npt.NDArray[np.floating], shown: npt.NDArray[np.bool_], longest: float | None = None
+def motion_colours(
+    motion: npt.NDArray[np.floating], shown: npt.NDArray[np.bool_], longest: float | None = None
 ) -> tuple[Picture, float]:
-    """Colour an optical flow.
+    """Colour the motion in an image.
 
     Parameters
     ----------
-    flow : (2, H, W) float
+    motion : (2, H, W) float
         Pixels.
     shown : (H, W) bool
         What is left out has the pictures' background.
     longest : float, optional
-        Length in pixels at full saturation; by default that of the longest flow shown, but for one in a hundred.
+        Length in pixels at full saturation; by default that of the longest shown, but for one in a hundred.
 
     Returns
     -------
     (H, W, 3) uint8, and the length at full saturation.
     """
-    length = np.hypot(flow[0], flow[1])
+    length = np.hypot(motion[0], motion[1])
     if longest is None:
         longest = max(float(np.quantile(length[shown], 1 - OUTLIERS)), 1e-6) if shown.any() else 1.0
     wheel = _wheel()
-    angle = np.arctan2(-flow[1], -flow[0]) / (2 * np.pi) + 0.5
+    angle = np.arctan2(-motion[1], -motion[0]) / (2 * np.pi) + 0.5
     place = angle * len(wheel)
     low = np.floor(place).astype(int)
     hue = wheel[low % len(wheel)] + (place - low)[..., None] * (wheel[(low + 1) % len(wheel)] - wheel[low % len(wheel)])
@@ -50,14 +50,14 @@ def flow_colours(
     return np.where(shown[..., None], colours, np.array(pictures.BACKGROUND, np.uint8)), longest
 
 
-def flow_row(flow: Flow, tile: int) -> Picture:
+def motion_row(motion: Motion, tile: int) -> Picture:
     """Show optical flow with its wheel, the length of scene flow, and what stays visible, side by side."""
-    optical, longest = flow_colours(flow.optical, flow.matched)
-    length_mm = np.where(flow.matched, 1000 * np.linalg.norm(flow.scene, axis=0), np.nan)
-    highest = float(np.nanquantile(length_mm, 1 - OUTLIERS)) if flow.matched.any() else 1.0
+    optical, longest = motion_colours(motion.optical, motion.matched)
+    length_mm = np.where(motion.matched, 1000 * np.linalg.norm(motion.scene, axis=0), np.nan)
+    highest = float(np.nanquantile(length_mm, 1 - OUTLIERS)) if motion.matched.any() else 1.0
     scene = _on_background(pictures.colour_map(length_mm, 0, max(highest, 1e-6), "viridis"))
-    seen = np.full((*flow.matched.shape, 3), pictures.BACKGROUND, np.uint8)
-    seen[flow.occluded], seen[flow.visible] = OCCLUDED, VISIBLE
+    seen = np.full((*motion.matched.shape, 3), pictures.BACKGROUND, np.uint8)
+    seen[motion.occluded], seen[motion.visible] = OCCLUDED, VISIBLE
     return pictures.contact_sheet(
         [
             (f"optical flow, full colour at {longest:.1f} px", _with_wheel(_resized(optical, tile))),
@@ -72,7 +72,7 @@ def _with_wheel(picture: Picture) -> Picture:
     size = int(WHEEL_SHARE * picture.shape[0])
     x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))
     disk = np.hypot(x, y) <= 1
-    colours, _ = flow_colours(np.stack([x, y]), disk, 1.0)
+    colours, _ = motion_colours(np.stack([x, y]), disk, 1.0)
     out = picture.copy()
     out[-size:, -size:][disk] = colours[disk]
     return out
@@ -97,5 +97,5 @@ def _on_background(colours: npt.NDArray[np.floating]) -> Picture:
 def _resized(picture: Picture, tile: int) -> Picture:
     from PIL import Image
 
-    # Nearest: a flow field must not be blended across a silhouette.
+    # Nearest: motion must not be blended across a silhouette.
     return np.asarray(Image.fromarray(picture).resize((tile, tile), Image.Resampling.NEAREST))

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from datagen.commands.options import JsonOption
 from datagen.common.console import print_json, table
 from datagen.common.errors import InputError
-from datagen.manifest import WarpConfig
+from datagen.manifest import BackendName, HeadName, WarpConfig
 
 if TYPE_CHECKING:
     from datagen.warp.result import Warp
 
-HeadOption = Annotated[
-    Literal["anny", "ict", "flame"], typer.Option(help="Head model whose space is the canonical one.")
-]
+HeadOption = Annotated[HeadName, typer.Option(help="Head model whose space is the canonical one.")]
 HeadRootOption = Annotated[
     Path | None, typer.Option("--head-root", help="Folder with the head model's files, where it is not embedded.")
 ]
 BackendOption = Annotated[
-    Literal["auto", "numba", "open3d", "nvdiffrast", "nvwarp"],
+    BackendName,
     typer.Option(help="Renderer; auto takes a GPU where there is one, else numba."),
 ]
 UnitOption = Annotated[
@@ -41,7 +39,7 @@ def warp_command(
         Path | None, typer.Option(help="Mesh in the head model's topology or another, such as a tracker's fit.")
     ] = None,
     registration_head: Annotated[
-        Literal["anny", "ict", "flame"] | None,
+        HeadName | None,
         typer.Option(help="Head model of the registration's topology, if it is not --head."),
     ] = None,
     registration_head_root: Annotated[Path | None, typer.Option(help="Folder with that head model's files.")] = None,
@@ -165,10 +163,10 @@ def flow_command(
     Example: datagen flow runs/demo/warps/s000/performance/000000 runs/demo/warps/s000/performance/000001
     --cameras runs/demo/captures/s000/performance --out flow
     """
-    from datagen.flows.frame_pair import PairCrop, flow_of_pair
+    from datagen.flows.frame_pair import PairCrop, motion_of_pair
 
     cut = None if crop is None else PairCrop(crop, margin, head_root)
-    written = flow_of_pair(first, second, cameras, out, names=camera, backend=backend, crop=cut)
+    written = motion_of_pair(first, second, cameras, out, names=camera, backend=backend, crop=cut)
     if json_output:
         print_json({"files": [str(path) for path in written]})
     else:

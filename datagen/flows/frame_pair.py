@@ -1,4 +1,4 @@
-"""Scene flow and optical flow between two warped frames, outside any build."""
+"""Motion between two warped frames, outside any build."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datagen.flows.stages.render import surface_of
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.manifest import RenderConfig
-from datagen.render.motion import Flow
+from datagen.render.motion import Motion
 from datagen.warp.result import Warp
 from datagen.warp.storage import read_warp
 
@@ -49,7 +49,7 @@ class PairCrop:
         return first, second
 
 
-def flow_of_pair(
+def motion_of_pair(
     first: Path,
     second: Path,
     cameras: Path,
@@ -59,7 +59,7 @@ def flow_of_pair(
     backend: str,
     crop: PairCrop | None = None,
 ) -> list[Path]:
-    """Write, for each camera, the flow from one warped frame to another (npz) and a picture of it (png).
+    """Write, for each camera, the motion from one warped frame to another (npz) and a picture of it (png).
 
     Parameters
     ----------
@@ -84,9 +84,9 @@ def flow_of_pair(
         If a file is missing or broken, the warps are of different canonical spaces, or there is no camera of that
         name.
     """
-    from datagen.audit.motion_pictures import flow_row
+    from datagen.audit.motion_pictures import motion_row
     from datagen.audit.pictures import write_png
-    from datagen.render.motion import view_flow
+    from datagen.render.motion import view_motion
     from datagen.render.registry import make_renderer
 
     warps = read_warp(first), read_warp(second)
@@ -103,19 +103,19 @@ def flow_of_pair(
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
         for camera in chosen:
             pair = (camera, camera) if crop is None else crop.cameras(camera, warps)
-            flow = view_flow(*surfaces, pair, warps[0].space.half_extent, renderer)
-            atomic_write_bytes(folder / f"{camera.name}.npz", _flow_bytes(flow, pair))
-            write_png(folder / f"{camera.name}.png", flow_row(flow, PICTURE_PX))
+            motion = view_motion(*surfaces, pair, warps[0].space.half_extent, renderer)
+            atomic_write_bytes(folder / f"{camera.name}.npz", _motion_bytes(motion, pair))
+            write_png(folder / f"{camera.name}.png", motion_row(motion, PICTURE_PX))
     return [out / f"{camera.name}{suffix}" for camera in chosen for suffix in (".npz", ".png")]
 
 
-def _flow_bytes(flow: Flow, cameras: tuple[Camera, Camera]) -> bytes:
+def _motion_bytes(motion: Motion, cameras: tuple[Camera, Camera]) -> bytes:
     return npz_bytes(
         {
-            "scene_flow": flow.scene,
-            "optical_flow": flow.optical,
-            "matched": flow.matched,
-            "visible": flow.visible,
+            "scene_flow": motion.scene,
+            "optical_flow": motion.optical,
+            "matched": motion.matched,
+            "visible": motion.visible,
             "intrinsics": np.stack([camera.K for camera in cameras]),
             "world_to_camera": np.stack([camera.world_to_camera for camera in cameras]),
         }

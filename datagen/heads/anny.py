@@ -7,21 +7,20 @@ This module reads its bases once and evaluates them with NumPy.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import DependencyError
-from datagen.heads.base import HeadTemplate
-from datagen.heads.labelling import label_regions
-from datagen.heads.linear import checked_vector
-from datagen.heads.marks import read_marks
-from datagen.heads.parts import rigid_align, split_parts
+from datagen.heads.base import HeadTemplate, checked_vector
+from datagen.heads.labelling import label_regions, rigid_align, split_parts
 
 # Anny: +x the subject's left, -y out of the face, +z up.
 ANNY_TO_TEMPLATE = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
@@ -47,6 +46,38 @@ ASYMMETRIC_AMPLITUDE = 0.08
 PART_AMPLITUDE = {"head": 0.25, "neck": 0.25, "ear": 0.3, "eye": 0.3, "forehead": 0.2, "nose": 0.22, "mouth": 0.25}
 MOVED_BY_EXPRESSION_M = 1e-4
 EAR_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What was marked by hand on one template.
+
+    Attributes
+    ----------
+    faces : (68,) int32
+    barycentric : (68, 3) float64
+    interior : (M,) int64
+        Vertices of the skin component that lie inside the mouth.
+    """
+
+    faces: npt.NDArray[np.int32]
+    barycentric: npt.NDArray[np.float64]
+    interior: npt.NDArray[np.int64]
+
+    def points(self, vertices: npt.NDArray[np.float64], triangles: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+        """Return the landmarks (68, 3) metres on ``vertices`` (V, 3) with faces ``triangles`` (F, 3)."""
+        return np.einsum("lc,lcd->ld", self.barycentric, vertices[triangles[self.faces]])
+
+
+def read_marks(name: str) -> Marks:
+    """Read the marks of the template ``name`` packaged with this module (``data/<name>_marks.json``)."""
+    content = json.loads((files("datagen.heads") / "data" / f"{name}_marks.json").read_text())
+    weights = np.array([mark["barycentric"] for mark in content["landmarks"]], np.float64)
+    return Marks(
+        faces=np.array([mark["face"] for mark in content["landmarks"]], np.int32),
+        barycentric=weights / weights.sum(axis=1, keepdims=True),
+        interior=np.array(content["interior"], np.int64),
+    )
 
 
 @dataclass(frozen=True, eq=False)

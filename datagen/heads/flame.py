@@ -16,10 +16,8 @@ import numpy.typing as npt
 
 from datagen.common.errors import DependencyError, InputError
 from datagen.common.files import read_npz
-from datagen.heads.base import HeadTemplate
-from datagen.heads.labelling import label_regions
-from datagen.heads.linear import checked_vector
-from datagen.heads.parts import split_parts
+from datagen.heads.base import HeadTemplate, checked_vector
+from datagen.heads.labelling import label_regions, split_parts
 from datagen.heads.pickles import as_array, load_inert, load_npy
 
 MODEL_KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")

@@ -10,10 +10,8 @@ import numpy.typing as npt
 
 from datagen.common.errors import InputError
 from datagen.common.files import read_npz
-from datagen.heads.base import HeadTemplate
-from datagen.heads.labelling import label_regions
-from datagen.heads.linear import LinearHead
-from datagen.heads.parts import compact
+from datagen.heads.base import HeadTemplate, LinearHead
+from datagen.heads.labelling import compact, label_regions
 
 FILE = Path("ict_facekit") / "ict_facekit.npz"
 # Tear film, blend, occlusion and lashes are transparent shells around the eyes: no scanner sees them.

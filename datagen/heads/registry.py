@@ -1,16 +1,58 @@
-"""Head models by name."""
+"""Head models by name: a new one is a file of this folder and an entry of :data:`HEADS`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datagen.common.errors import InputError, ManifestError
-from datagen.heads.base import HeadModel
 
-HEAD_NAMES = ("anny", "ict", "flame")
-WHAT_GOES_WHERE = {
-    "ict": "the folder that contains ict_facekit/ict_facekit.npz",
-    "flame": "a FLAME model file (.npz or the official .pkl), or the folder that holds one",
+if TYPE_CHECKING:
+    from datagen.heads.base import HeadModel
+
+
+@dataclass(frozen=True)
+class HeadEntry:
+    """What is known of a head model before it is loaded.
+
+    Attributes
+    ----------
+    loader : str
+        ``module:function``, imported when the model is asked for: each pulls in heavy packages of its own.
+    vertices : int
+        Of the template, to refuse a registration of another topology before anything heavy is loaded.
+    licence : str
+        Of the model, as datasets made from it state it.
+    root : str or None
+        What the folder or file to be given as its root holds; None for an embedded model, whose loader takes nothing.
+    simulated : bool
+        Whether people can be drawn from it and moved.
+    """
+
+    loader: str
+    vertices: int
+    licence: str
+    root: str | None = None
+    simulated: bool = True
+
+
+HEADS: dict[str, HeadEntry] = {
+    "anny": HeadEntry("datagen.heads.anny:load_anny", 4538, "Apache-2.0 (Anny), CC0 (MakeHuman assets)"),
+    "ict": HeadEntry(
+        "datagen.heads.ict:load_ict",
+        24591,
+        "MIT (ICT-FaceKit)",
+        root="the folder that contains ict_facekit/ict_facekit.npz",
+    ),
+    "flame": HeadEntry(
+        "datagen.heads.flame:load_flame",
+        5023,
+        "MPI-IS, to be accepted by whoever registers (FLAME)",
+        root="a FLAME model file (.npz or the official .pkl), or the folder that holds one",
+        simulated=False,
+    ),
 }
 
 
@@ -20,7 +62,7 @@ def load_head(name: str, root: Path | None = None) -> HeadModel:
     Parameters
     ----------
     name : str
-        ``anny`` (embedded, needs no files), ``ict`` or ``flame``.
+        One of :data:`HEADS`; ``anny`` is embedded and needs no files.
     root : Path, optional
         ``ict``: the folder that contains ``ict_facekit/``; ``flame``: the model file or its folder.
 
@@ -33,25 +75,18 @@ def load_head(name: str, root: Path | None = None) -> HeadModel:
     DependencyError
         If its package is not installed.
     """
-    if name not in HEAD_NAMES:
+    entry = HEADS.get(name)
+    if entry is None:
         raise ManifestError(
-            f"there is no head model {name!r}", f"one of {', '.join(HEAD_NAMES)}", "Choose one of them in the manifest"
+            f"there is no head model {name!r}", f"one of {', '.join(HEADS)}", "Choose one of them in the manifest"
         )
-    # Each model pulls in heavy packages of its own.
-    if name == "anny":
-        from datagen.heads.anny import load_anny
-
-        return load_anny()
-    if root is None:
+    if entry.root is not None and root is None:
         raise InputError(
             f"the head model {name} is not shipped and no folder was given",
-            WHAT_GOES_WHERE[name],
+            entry.root,
             "Name it as the head's root; docs/heads.md says where the files come from",
         )
-    if name == "ict":
-        from datagen.heads.ict import load_ict
-
-        return load_ict(Path(root))
-    from datagen.heads.flame import load_flame
-
-    return load_flame(Path(root))
+    module, _, function = entry.loader.partition(":")
+    load = getattr(import_module(module), function)
+    model: HeadModel = load() if entry.root is None else load(Path(str(root)))
+    return model

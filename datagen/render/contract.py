@@ -1,4 +1,7 @@
-"""The contract between rendering backends and everything that uses their maps."""
+"""The contract between rendering backends and everything that uses their maps: what goes in and out, and its rules.
+
+Every backend takes the rules from here and none from another, so that any of them can be read, or replaced, alone.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,49 @@ import numpy.typing as npt
 
 from datagen.geometry.camera import Camera
 
+# Part of every shard's content key: raise it when the same warps would be rendered to other maps.
+RENDER_VERSION = 4
+
+# What is seen. Nothing nearer than this is imaged: one millimetre in front of the optical centre.
+NEAR_M = 1e-3
 NO_FACE = -1
+# Corners are snapped to 1/16384 pixel, so that coverage is decided in integers: as fine as float32 is at 1000 pixels.
+SUBPIXEL_BITS = 14
+# Screen coordinates beyond this many pixels are clipped away: keeps edge functions below 2^60, far from overflow.
+GUARD_PX = 16384.0
+# A triangle clipped by five planes (near, and four of the guard band) has at most eight corners.
+MAX_CORNERS = 8
+
+# Edges. A step in depth below this is none.
+STEP_M = 1e-3
+# What lies beyond a contour is looked up this far from it.
+BEYOND_PX = 1.0 / 64.0
+# Segments of a contour shorter than this share of it are rounding.
+LEAST_SHARE = 1e-9
+
+# Confidence fades where the surface turns away: full up to cos = 0.35 (about 70° from facing), then linear, but
+# never to 0, which would mean "no canonical coordinate". At silhouettes and depth steps a pixel shows two surfaces,
+# and beside them an image blurs into the pixel what is next to it.
+GRAZING_COSINE = 0.35
+GRAZING_FLOOR = 0.02
+ON_EDGE = 0.3
+BESIDE_EDGE = 0.65
+# The least confidence that survives being stored as 8 bits.
+LEAST_CONFIDENCE = 1.0 / 255.0
+
+# Normals. A vertex normal shorter than this share of its triangles' areas is what rounding leaves of contrary windings.
+CANCELLED = 1e-9
+
+# Planes and type of each map of :class:`ViewMaps`, in its order.
+MAPS: dict[str, tuple[int, type[np.generic]]] = {
+    "depth": (1, np.float32),
+    "canonical": (3, np.float32),
+    "normal": (3, np.float32),
+    "region": (1, np.uint8),
+    "confidence": (1, np.float32),
+    "mask": (1, np.bool_),
+    "edge": (1, np.bool_),
+}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from datagen.common.errors import CameraError
 from datagen.geometry.camera import Camera, check_image_size
-from datagen.render.inputs import NEAR_M
+from datagen.render.contract import NEAR_M
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What every backend checks and converts before it rasterises."""
+"""What every backend checks and converts before it rasterises: mesh, attributes and cameras."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy.typing as npt
 from datagen.common.errors import CameraError, MeshError
 from datagen.geometry.camera import Camera, validate_camera
 from datagen.geometry.mesh import Mesh, validate_mesh
+from datagen.render.contract import SurfaceAttributes
 
-# Nothing nearer than this is imaged: one millimetre in front of the optical centre.
-NEAR_M = 1e-3
 # A thousand kilometres: float32 maps overflow far beyond, and no capture stage is near.
 FARTHEST_M = 1e6
 # Fixed-point screen coordinates (numba) and GPU viewports both end here.
 MAX_IMAGE_PX = 8192
+# Maps and datasets hold regions as 8 bits.
+LAST_REGION = 255
+CONFIDENCE_ROUNDING = 1e-3
 
 
 def checked_inputs(
@@ -77,3 +79,48 @@ def checked_inputs(
                 "Render a crop (datagen.render.crop), or scale the camera down",
             )
     return mesh
+
+
+def check_attributes(surface: SurfaceAttributes) -> None:
+    """Refuse a surface whose attributes do not have one value per vertex.
+
+    Raises
+    ------
+    datagen.common.errors.MeshError
+    """
+    n = len(surface.vertices)
+    expected = {"canonical": ((n, 3), "fiu"), "confidence": ((n,), "fiu"), "region": ((n,), "iu")}
+    for name, (shape, kinds) in expected.items():
+        values = np.asarray(getattr(surface, name))
+        if values.shape != shape or values.dtype.kind not in kinds:
+            raise MeshError(
+                f"the surface to render has {name} of shape {values.shape} and type {values.dtype}",
+                f"{'integers' if kinds == 'iu' else 'real numbers'} of shape {shape}, one per vertex",
+                "Check that the attributes belong to this mesh",
+            )
+    low, high = int(np.min(surface.region, initial=0)), int(np.max(surface.region, initial=0))
+    if low < 0 or high > LAST_REGION:
+        raise MeshError(
+            f"the surface to render has regions from {low} to {high}",
+            f"labels from 0 to {LAST_REGION}",
+            "Number the regions anew",
+        )
+    # NaN means unknown, and passes.
+    sure = float(np.fmax.reduce(np.asarray(surface.confidence, np.float64), initial=0.0))
+    if sure > 1 + CONFIDENCE_ROUNDING:
+        raise MeshError(
+            f"the surface to render has confidence up to {sure:g}",
+            "values from 0 to 1, or NaN where it is unknown",
+            "Divide percentages by 100; replace infinite values",
+        )
+
+
+def pixel_matrix(camera: Camera) -> npt.NDArray[np.float64]:
+    """Return K [R | t], (3, 4) float64."""
+    return np.ascontiguousarray(camera.K @ camera.world_to_camera[:3], np.float64)
+
+
+def view_matrices(camera: Camera) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the rotation from world to camera axes, and the matrix from homogeneous pixels to world directions."""
+    rotation = np.ascontiguousarray(camera.world_to_camera[:3, :3], np.float64)
+    return rotation, np.ascontiguousarray(rotation.T @ np.linalg.inv(camera.K))

@@ -8,15 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.errors import MeshError
 from datagen.geometry.camera import Camera
 from datagen.render.contract import Fragments, Renderer, SurfaceAttributes, ViewMaps
-from datagen.render.edges import MeshEdges, Projection, padded_edge_map
-from datagen.render.numba.maps_kernel import interpolate_view, pack_surface
-
-# Maps and datasets hold regions as 8 bits.
-LAST_REGION = 255
-CONFIDENCE_ROUNDING = 1e-3
+from datagen.render.inputs import check_attributes, view_matrices
+from datagen.render.numba.edges import MeshEdges, Projection, padded_edge_map
+from datagen.render.numba.maps_kernel import interpolate_view, packed_surface
 
 
 def render_views(
@@ -98,23 +94,6 @@ def maps_from_fragments(
     return views
 
 
-def packed_surface(surface: SurfaceAttributes) -> tuple[npt.NDArray[Any], ...]:
-    """Return the tables of a surface that all its views share, as ``maps_kernel.resolve_view`` takes them."""
-    tables = pack_surface(
-        np.ascontiguousarray(surface.vertices, np.float64),
-        np.ascontiguousarray(surface.faces, np.int32),
-        np.ascontiguousarray(surface.canonical, np.float32),
-        np.ascontiguousarray(surface.confidence, np.float32),
-    )
-    return *tables, np.ascontiguousarray(surface.region, np.uint8)
-
-
-def view_matrices(camera: Camera) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the rotation from world to camera axes, and the matrix from homogeneous pixels to world directions."""
-    rotation = np.ascontiguousarray(camera.world_to_camera[:3, :3], np.float64)
-    return rotation, np.ascontiguousarray(rotation.T @ np.linalg.inv(camera.K))
-
-
 def empty_maps(camera: Camera) -> tuple[npt.NDArray[Any], ...]:
     """Return canonical, normal, region, confidence and mask of a view without a surface."""
     shape = camera.height, camera.width
@@ -125,37 +104,3 @@ def empty_maps(camera: Camera) -> tuple[npt.NDArray[Any], ...]:
         np.zeros(shape, np.float32),
         np.zeros(shape, np.bool_),
     )
-
-
-def check_attributes(surface: SurfaceAttributes) -> None:
-    """Refuse a surface whose attributes do not have one value per vertex.
-
-    Raises
-    ------
-    datagen.common.errors.MeshError
-    """
-    n = len(surface.vertices)
-    expected = {"canonical": ((n, 3), "fiu"), "confidence": ((n,), "fiu"), "region": ((n,), "iu")}
-    for name, (shape, kinds) in expected.items():
-        values = np.asarray(getattr(surface, name))
-        if values.shape != shape or values.dtype.kind not in kinds:
-            raise MeshError(
-                f"the surface to render has {name} of shape {values.shape} and type {values.dtype}",
-                f"{'integers' if kinds == 'iu' else 'real numbers'} of shape {shape}, one per vertex",
-                "Check that the attributes belong to this mesh",
-            )
-    low, high = int(np.min(surface.region, initial=0)), int(np.max(surface.region, initial=0))
-    if low < 0 or high > LAST_REGION:
-        raise MeshError(
-            f"the surface to render has regions from {low} to {high}",
-            f"labels from 0 to {LAST_REGION}",
-            "Number the regions anew",
-        )
-    # NaN means unknown, and passes.
-    sure = float(np.fmax.reduce(np.asarray(surface.confidence, np.float64), initial=0.0))
-    if sure > 1 + CONFIDENCE_ROUNDING:
-        raise MeshError(
-            f"the surface to render has confidence up to {sure:g}",
-            "values from 0 to 1, or NaN where it is unknown",
-            "Divide percentages by 100; replace infinite values",
-        )

@@ -1,4 +1,4 @@
-"""Scene flow and optical flow between two frames of one camera, through canonical correspondence.
+"""Motion between two frames of one camera, as scene flow and optical flow, through canonical correspondence.
 
 A pixel of the first frame shows a point of its surface. The point of the second surface with the same canonical
 coordinate is the same skin, whatever meshes the two frames have: scene flow is the way between the two, optical flow
@@ -17,9 +17,8 @@ import numpy.typing as npt
 from datagen.common.errors import CameraError, MeshError
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import face_normals
-from datagen.render.contract import Renderer, SurfaceAttributes
-from datagen.render.inputs import NEAR_M, checked_inputs
-from datagen.render.maps import check_attributes
+from datagen.render.contract import NEAR_M, Renderer, SurfaceAttributes
+from datagen.render.inputs import check_attributes, checked_inputs
 
 # Canonical surfaces of two frames coincide up to the noise of their scans; a counterpart further off is another's.
 MAX_DISTANCE_MM = 1.0
@@ -28,16 +27,17 @@ HIDING_M = 1e-3
 
 
 @dataclass(frozen=True)
-class Flow:
+class Motion:
     """Where the surface points of one image are in another frame, channel first.
 
     Attributes
     ----------
     scene : (3, H, W) float32
-        World metres from the point in the first frame to the same point in the second; 0 where not ``matched``.
+        Scene flow: world metres from the point in the first frame to the same point in the second; 0 where not
+        ``matched``.
     optical : (2, H, W) float32
-        Pixels to the right and downwards from the pixel's centre to the point's place in the second image, which may
-        lie outside it; 0 where not ``matched``.
+        Optical flow: pixels to the right and downwards from the pixel's centre to the point's place in the second
+        image, which may lie outside it; 0 where not ``matched``.
     matched : (H, W) bool
         The pixel has a canonical coordinate, and the second surface, in front of its camera, has a point with the
         same.
@@ -56,7 +56,7 @@ class Flow:
         return self.matched & ~self.visible
 
 
-def view_flow(
+def view_motion(
     first: SurfaceAttributes,
     second: SurfaceAttributes,
     cameras: tuple[Camera, Camera],
@@ -64,8 +64,8 @@ def view_flow(
     renderer: Renderer,
     *,
     max_distance_mm: float = MAX_DISTANCE_MM,
-) -> Flow:
-    """Return the flow from one frame to another for every pixel of the first image.
+) -> Motion:
+    """Return the motion from one frame to another for every pixel of the first image.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def view_flow(
     """
     if not (half_extent_m > 0 and max_distance_mm > 0):
         raise CameraError(
-            f"flow was asked for with a half extent of {half_extent_m} m and a reach of {max_distance_mm} mm",
+            f"motion was asked for with a half extent of {half_extent_m} m and a reach of {max_distance_mm} mm",
             "positive values",
             "Pass the half extent of the canonical space",
         )
@@ -109,7 +109,7 @@ def view_flow(
     visible = matched & inside & _fronts(second, far.centre)[triangle]
     visible[visible] = ~_hidden(second, far.centre, there[visible], z[visible])
     centres = np.argwhere(shown)[:, ::-1] + 0.5
-    return Flow(
+    return Motion(
         _spread(there - here, shown, matched),
         _spread(pixels - centres, shown, matched),
         _spread(matched[:, None], shown, matched)[0] > 0,

@@ -17,7 +17,7 @@ import warp as wp
 from datagen.common.errors import DependencyError, MeshError
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
-from datagen.render.inputs import NEAR_M
+from datagen.render.contract import NEAR_M
 from datagen.render.nvwarp import raster as nvwarp_raster
 from datagen.render.nvwarp.renderer import BUDGET_BYTES, NvwarpRenderer, box_corners
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from datagen.common.errors import DependencyError
 from datagen.geometry.camera import Camera
-from datagen.render.contract import NO_FACE, Fragments, SurfaceAttributes, ViewMaps
-from datagen.render.inputs import NEAR_M, checked_inputs
+from datagen.render.contract import NEAR_M, NO_FACE, Fragments, SurfaceAttributes, ViewMaps
+from datagen.render.inputs import checked_inputs
 from datagen.render.maps import maps_from_fragments
 
 

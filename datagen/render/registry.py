@@ -1,16 +1,98 @@
-"""Rendering backends by name."""
+"""Rendering backends by name: a new one is a file of this folder and an entry of :data:`RENDERERS`."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from datagen.common.errors import CanonfaceError, DependencyError, InputError
-from datagen.render.contract import Renderer
 
-BACKENDS = ("numba", "open3d", "nvdiffrast", "nvwarp")
+if TYPE_CHECKING:
+    from datagen.render.contract import Renderer
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that a backend cannot do without, and what to say where it is missing.
+
+    Attributes
+    ----------
+    module : str
+        As it is imported.
+    missing : str
+        Ends the sentence "the ... backend was asked for, but".
+    expected, fix : str
+        As in :class:`datagen.common.errors.CanonfaceError`.
+    """
+
+    module: str
+    missing: str
+    expected: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class RendererEntry:
+    """What is known of a backend before it is loaded.
+
+    Attributes
+    ----------
+    target : str
+        ``module:class``, imported when the backend is asked for.
+    packages : tuple of Package
+        Looked for in this order.
+    torch_cuda : bool
+        Whether torch must see a CUDA device.
+    shared : bool
+        One per process: its buffers lie on the device that all tasks of the process share.
+    threads : bool
+        Whether it takes a number of threads.
+    """
+
+    target: str
+    packages: tuple[Package, ...] = ()
+    torch_cuda: bool = False
+    shared: bool = False
+    threads: bool = False
+
+
+_WARP_FIX = "Install the extra nvwarp (pip install 'canonface[nvwarp]'), or set render.backend to numba"
+
+RENDERERS: dict[str, RendererEntry] = {
+    "numba": RendererEntry("datagen.render.numba.renderer:NumbaRenderer", threads=True),
+    "open3d": RendererEntry("datagen.render.open3d:Open3DRenderer"),
+    "nvdiffrast": RendererEntry(
+        "datagen.render.nvdiffrast:NvdiffrastRenderer",
+        packages=(
+            Package(
+                "nvdiffrast",
+                "the package nvdiffrast is not installed",
+                "nvdiffrast 0.4 and a CUDA build of torch",
+                "It is on no package registry and its licence allows research use only: build it from its own sources "
+                "(github.com/NVlabs/nvdiffrast) into this environment, or set render.backend to numba, which needs "
+                "neither",
+            ),
+            Package(
+                "warp",
+                "NVIDIA Warp, whose kernels make its maps, is not installed",
+                "the package warp-lang",
+                _WARP_FIX,
+            ),
+        ),
+        torch_cuda=True,
+        shared=True,
+    ),
+    "nvwarp": RendererEntry(
+        "datagen.render.nvwarp.renderer:NvwarpRenderer",
+        packages=(Package("warp", "NVIDIA Warp is not installed", "the package warp-lang", _WARP_FIX),),
+        shared=True,
+    ),
+}
 
 
 def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
@@ -35,29 +117,20 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
     """
     if name == "auto":
         name = "nvwarp" if _warp_cuda_ready() else "numba"
-    if name == "numba":
-        from datagen.render.numba.renderer import NumbaRenderer
-
-        return NumbaRenderer(threads)
-    if name == "open3d":
-        from datagen.render.open3d import Open3DRenderer
-
-        return Open3DRenderer()
-    if name == "nvdiffrast":
-        return _nvdiffrast()
-    if name == "nvwarp":
-        return _nvwarp()
-    raise InputError(
-        f"there is no rendering backend {name!r}",
-        f"auto or one of {', '.join(BACKENDS)}",
-        "Set render.backend in the manifest",
-    )
+    entry = RENDERERS.get(name)
+    if entry is None:
+        raise InputError(
+            f"there is no rendering backend {name!r}",
+            f"auto or one of {', '.join(RENDERERS)}",
+            "Set render.backend in the manifest",
+        )
+    return _shared(name) if entry.shared else _made(name, threads)
 
 
 def backend_notes() -> dict[str, str]:
     """Return for ``auto`` and every backend whether it can be used here, and if not, what is missing."""
     notes = {}
-    for name in ("auto", *BACKENDS):
+    for name in ("auto", *RENDERERS):
         try:
             made = make_renderer(name)
         except CanonfaceError as error:
@@ -68,9 +141,32 @@ def backend_notes() -> dict[str, str]:
     return notes
 
 
-def _cuda_ready() -> bool:
-    if find_spec("nvdiffrast") is None or find_spec("warp") is None:
-        return False
+@cache
+def _shared(name: str) -> Renderer:
+    return _made(name, None)
+
+
+def _made(name: str, threads: int | None) -> Renderer:
+    """Make a backend, after looking for what it needs."""
+    entry = RENDERERS[name]
+    for package in entry.packages:
+        if find_spec(package.module) is None:
+            raise DependencyError(
+                f"the {name} backend was asked for, but {package.missing}", package.expected, package.fix
+            )
+    if entry.torch_cuda and not _torch_sees_cuda():
+        raise DependencyError(
+            f"the {name} backend was asked for, but torch sees no CUDA device",
+            "an NVIDIA GPU with its driver and a CUDA build of torch",
+            "Check nvidia-smi and torch.cuda.is_available(), or set render.backend to numba",
+        )
+    module, _, made = entry.target.partition(":")
+    renderer = getattr(import_module(module), made)
+    backend: Renderer = renderer(threads) if entry.threads else renderer()
+    return backend
+
+
+def _torch_sees_cuda() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
@@ -92,43 +188,3 @@ def _has_cuda_driver() -> bool:
     except OSError:
         return False
     return True
-
-
-# One per process: their buffers lie on the device that all tasks of the process share.
-@cache
-def _nvwarp() -> Renderer:
-    if find_spec("warp") is None:
-        raise DependencyError(
-            "the nvwarp backend was asked for, but NVIDIA Warp is not installed",
-            "the package warp-lang",
-            "Install the extra nvwarp (pip install 'canonface[nvwarp]'), or set render.backend to numba",
-        )
-    from datagen.render.nvwarp.renderer import NvwarpRenderer
-
-    return NvwarpRenderer()
-
-
-@cache
-def _nvdiffrast() -> Renderer:
-    if find_spec("nvdiffrast") is None:
-        raise DependencyError(
-            "the nvdiffrast backend was asked for, but the package nvdiffrast is not installed",
-            "nvdiffrast 0.4 and a CUDA build of torch",
-            "It is on no package registry and its licence allows research use only: build it from its own sources "
-            "(github.com/NVlabs/nvdiffrast) into this environment, or set render.backend to numba, which needs neither",
-        )
-    if find_spec("warp") is None:
-        raise DependencyError(
-            "the nvdiffrast backend was asked for, but NVIDIA Warp, whose kernels make its maps, is not installed",
-            "the package warp-lang",
-            "Install the extra nvwarp (pip install 'canonface[nvwarp]'), or set render.backend to numba",
-        )
-    if not _cuda_ready():
-        raise DependencyError(
-            "the nvdiffrast backend was asked for, but torch sees no CUDA device",
-            "an NVIDIA GPU with its driver and a CUDA build of torch",
-            "Check nvidia-smi and torch.cuda.is_available(), or set render.backend to numba",
-        )
-    from datagen.render.nvdiffrast import NvdiffrastRenderer
-
-    return NvdiffrastRenderer()

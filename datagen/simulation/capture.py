@@ -12,7 +12,7 @@ import numpy.typing as npt
 from datagen.common.arrays import F64
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
-from datagen.heads.base import HeadModel
+from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import REGIONS, mask_of
 from datagen.manifest import SimulatedSource
 from datagen.render.registry import make_renderer
@@ -22,7 +22,6 @@ from datagen.simulation.photo.shading import Part
 from datagen.simulation.scanner import largest_pieces, noise_along_normal, punch_holes, stray_pieces, views_of_points
 from datagen.simulation.studio import Studio, frontal_arc
 from datagen.simulation.teeth_and_clothes import Teeth, lacks_teeth
-from datagen.simulation.tracker import RegistrationError, detected_landmarks
 from datagen.simulation.triangulate import SurfaceSamples, random_triangulation
 from datagen.sources.frame import Image
 
@@ -34,6 +33,10 @@ AIM_M = (0.0, -0.02, 0.0)
 MOUTH_SHARE = 0.15
 # Rings of vertices, about a millimetre each, that are left out around what teeth hide.
 TEETH_MARGIN_RINGS = 2
+# A tracker errs smoothly, over wavelengths of these; this share of it is a rigid motion.
+ERROR_WAVELENGTHS_M = (0.08, 0.3)
+RIGID_SHARE = 0.5
+DRIFT_PER_SECOND = 1.5  # radians of phase
 # Their order seeds the generators: new ones go to the end.
 _PURPOSES = (
     "person", "motion", "pose", "rig", "light", "look", "tracker", "mouth", "frame",
@@ -240,3 +243,47 @@ class SimulatedCapture:
         renumber[used] = np.arange(len(used))
         scan = Mesh.of(vertices[used], rng.permutation(renumber[all_faces]))
         return scan, canonical[used].astype(np.float32), region[used]
+
+
+# What a tracker and a landmark detector make of the true template: right but for smooth errors.
+
+
+class RegistrationError:
+    """A smooth vector error over the head that drifts slowly in time.
+
+    Parameters
+    ----------
+    rms_m : float
+        Root mean square length over the vertices, exact in every frame.
+    rng : numpy Generator
+        Seeded by the subject.
+    """
+
+    def __init__(self, rms_m: float, rng: np.random.Generator) -> None:
+        self._rms_m = rms_m
+        self._field = WaveField.draw(ERROR_WAVELENGTHS_M, rng, waves=16, channels=3)
+        self._drift = DRIFT_PER_SECOND * rng.normal(size=16)
+        self._shift, self._turn = rng.normal(size=3), rng.normal(size=3)
+        self._beat, self._phase = rng.uniform(0.5, 1.5, 2), rng.uniform(0, 2 * np.pi, 2)
+
+    def __call__(self, template_points: F64, time_s: float) -> F64:
+        """Return the error at template points (V, 3) metres at a time, (V, 3) float64 metres in template axes."""
+        p = template_points - template_points.mean(axis=0)
+        swing = 1 + 0.3 * np.sin(self._beat * time_s + self._phase)
+        rigid = swing[0] * self._shift + swing[1] * np.cross(self._turn, p) / p.std()
+        bent = self._field(template_points, self._drift * time_s)
+        error = RIGID_SHARE * rigid / _rms(rigid) + np.sqrt(1 - RIGID_SHARE**2) * bent / _rms(bent)
+        return np.asarray(error * (self._rms_m / _rms(error)))
+
+
+def detected_landmarks(template: HeadTemplate, vertices: F64, noise_m: float, rng: np.random.Generator) -> Landmarks:
+    """Return the 68 landmarks of a posed template (V, 3) metres with Gaussian noise per coordinate.
+
+    ``vertices`` are the template's own, where they come to lie on the smooth surface.
+    """
+    points = template.landmarks(vertices)
+    return Landmarks(np.arange(len(points), dtype=np.int64), points + rng.normal(0, noise_m, points.shape))
+
+
+def _rms(vectors: F64) -> float:
+    return float(np.sqrt((vectors**2).sum(axis=1).mean()))

@@ -15,7 +15,7 @@ from datagen.geometry.subdivide import Subdivision, loop_subdivision
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import INTERIOR_REGIONS, REGIONS
 from datagen.simulation.motion import plain_name
-from datagen.simulation.triangulate import Refinement, refine
+from datagen.simulation.triangulate import Refinement, subdivide_long_edges
 
 
 @dataclass(frozen=True)
@@ -314,4 +314,4 @@ class Subject:
         area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
         # Cameras in front see about half of the head.
         spacing = float(np.sqrt(0.5 * area.sum() / scan_vertices))
-        return refine(self.neutral, self.faces, REFINED_SHARE * spacing)
+        return subdivide_long_edges(self.neutral, self.faces, REFINED_SHARE * spacing)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64, Bools
+from datagen.common.compiled import compiled
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh, compact
 from datagen.render.contract import Renderer
@@ -40,7 +40,7 @@ def views_of_points(
     return count
 
 
-@numba.njit(cache=True)
+@compiled
 def _count_view(points, normals, E, K, centre, depth, count):  # type: ignore[no-untyped-def] # numba
     height, width = depth.shape
     for i in range(len(points)):

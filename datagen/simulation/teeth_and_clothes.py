@@ -9,7 +9,7 @@ from datagen.common.arrays import F64
 from datagen.geometry.edges import unique_edges
 from datagen.geometry.mesh import normalised, vertex_normals
 from datagen.heads.base import HeadTemplate
-from datagen.heads.parts import components, rigid_align
+from datagen.heads.labelling import components, rigid_align
 from datagen.heads.regions import REGIONS
 from datagen.simulation.photo.face_fields import CLOTH, TEETH
 from datagen.simulation.photo.shading import Part

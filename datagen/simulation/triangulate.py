@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from datagen.common.arrays import F64, I32
+from datagen.common.compiled import compiled
 from datagen.geometry.edges import edge_table, unique_edges
 
 # A saturated random packing of points at least r apart, thrown along the surface, has about this many points
@@ -36,7 +36,9 @@ class Refinement:
     neighbours: I32
 
 
-def refine(vertices: F64, faces: npt.NDArray[np.integer], longest_m: float, max_rounds: int = 5) -> Refinement:
+def subdivide_long_edges(
+    vertices: F64, faces: npt.NDArray[np.integer], longest_m: float, max_rounds: int = 5
+) -> Refinement:
     """Halve every edge longer than ``longest_m`` until none is left, without cracks.
 
     Parameters
@@ -196,7 +198,7 @@ def _clean(triangles: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     return t
 
 
-@numba.njit(cache=True)
+@compiled
 def _throw_darts(positions, start, neighbours, active, order, radius):  # type: ignore[no-untyped-def] # numba
     n = len(positions)
     owner = np.full(n, -1, np.int32)
@@ -206,6 +208,8 @@ def _throw_darts(positions, start, neighbours, active, order, radius):  # type: 
     seeds = np.empty(len(order), np.int32)
     samples = 0
     limit = radius * radius
+    # What lies within the radius of a seed, walked along the surface, becomes no seed itself; each vertex belongs to
+    # the nearest of the seeds that reached it. Straight distances, but a connected walk: closed lips are not joined.
     for seed in order:
         if owner[seed] >= 0:
             continue

@@ -15,13 +15,12 @@ from datagen.geometry.camera import Camera, check_image_size
 from datagen.geometry.landmarks import Landmarks, read_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
+from datagen.heads.registry import HEADS
 from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture_file
 from datagen.sources.frame import Frame, Image, Registration, SequenceInfo, SequenceKey
 from datagen.sources.topology import Topology, read_topology, topology_files
 
 _SEE = "See docs/capture-format.md for the layout"
-# Vertex counts of fixed topologies, to refuse a registration of another topology before anything heavy is loaded.
-VERTEX_COUNTS: Mapping[str, int] = {"anny": 4538, "flame": 5023, "ict": 24591}
 
 
 class FolderCaptures:
@@ -34,7 +33,8 @@ class FolderCaptures:
     ----------
     root : Path
     vertex_counts : mapping of head name to int, optional
-        Expected number of registration vertices; heads not named are not checked here.
+        Expected number of registration vertices, by default that of every head model; heads not named are not
+        checked here.
 
     Raises
     ------
@@ -42,9 +42,9 @@ class FolderCaptures:
         If the root is missing or holds no sequence.
     """
 
-    def __init__(self, root: Path, vertex_counts: Mapping[str, int] = VERTEX_COUNTS) -> None:
+    def __init__(self, root: Path, vertex_counts: Mapping[str, int] | None = None) -> None:
         self._root = Path(root)
-        self._vertex_counts = vertex_counts
+        self._vertex_counts = vertex_counts or {name: head.vertices for name, head in HEADS.items()}
         if not self._root.is_dir():
             raise InputError(f"capture root {root} is no folder", "a folder of subjects", "Check the path")
         self._keys = [

@@ -16,7 +16,7 @@ from datagen.geometry.landmarks import Landmarks, declared_unit, read_landmarks,
 from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.base import HeadTemplate
-from datagen.heads.registry import HEAD_NAMES
+from datagen.heads.registry import HEADS
 
 FOLDER = "topologies"
 MESH_SUFFIXES = (".ply", ".obj", ".npz")
@@ -78,7 +78,7 @@ def checked_topology_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise ValueError("a topology's name consists of letters, digits, '.', '_' and '-'")
-    if name in HEAD_NAMES:
+    if name in HEADS:
         raise ValueError(f"{name!r} is a head model: name it with `head` instead of `topology`")
     return name
 

@@ -39,7 +39,7 @@ class PointTargets:
     weight: float
 
 
-def refine(
+def solve_thin_plate(
     level: Level,
     reference: F64,
     start: F64,
@@ -217,7 +217,7 @@ def deform(template: WarpTemplate, surface: Surface, start: Start, landmarks: La
             targets = find_targets(
                 surface, vertices, normals, level.regions, level.rest, level.attract, back, stage.gate
             )
-            moved = refine(
+            moved = solve_thin_plate(
                 level,
                 reference[skin],
                 vertices,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
@@ -10,12 +9,13 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 from datagen.common.arrays import F64, Bools
+from datagen.common.compiled import compiled
 from datagen.geometry.edges import unique_edges
 from datagen.heads.regions import REGIONS, mask_of
 from datagen.warp.surface import Surface
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _volume(a, b, c, d):  # type: ignore[no-untyped-def]
     """Six times the signed volume of a tetrahedron of four points (3,)."""
     ux, uy, uz = a[0] - d[0], a[1] - d[1], a[2] - d[2]
@@ -24,13 +24,14 @@ def _volume(a, b, c, d):  # type: ignore[no-untyped-def]
     return ux * (vy * wz - vz * wy) - uy * (vx * wz - vz * wx) + uz * (vx * wy - vy * wx)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _edges_pierce(first, second):  # type: ignore[no-untyped-def]
     """Whether an edge of triangle ``first`` (3, 3) passes through the inside of triangle ``second``."""
     a, b, c = second[0], second[1], second[2]
     side = (_volume(a, b, c, first[0]), _volume(a, b, c, first[1]), _volume(a, b, c, first[2]))
     for k in range(3):
         m = (k + 1) % 3
+        # On one side of the plane, or touching it: neither is a crossing.
         if side[k] * side[m] >= 0:
             continue
         p, q = first[k], first[m]
@@ -40,7 +41,7 @@ def _edges_pierce(first, second):  # type: ignore[no-untyped-def]
     return False
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _sweep(corners, low, high, faces):  # type: ignore[no-untyped-def]
     """Return crossing pairs (P, 2) of triangles sorted by ``low[:, 0]``."""
     n = len(faces)
@@ -48,10 +49,12 @@ def _sweep(corners, low, high, faces):  # type: ignore[no-untyped-def]
     count = 0
     for i in range(n):
         for j in range(i + 1, n):
+            # Sorted by their low ends: no later one reaches back to this one.
             if low[j, 0] > high[i, 0]:
                 break
             if low[j, 1] > high[i, 1] or low[i, 1] > high[j, 1] or low[j, 2] > high[i, 2] or low[i, 2] > high[j, 2]:
                 continue
+            # Neighbours touch by nature.
             shared = False
             for k in range(3):
                 vertex = faces[i, k]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from datagen.common.compiled import compiled
 
 NEWTON_STEPS = 6
 # A scan point's foot is at most a few triangles from its closest point; longer walks go in circles.
@@ -34,7 +35,7 @@ class Feet:
     exact: npt.NDArray[np.bool_]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _newton(point, v, n, bary, height):  # type: ignore[no-untyped-def]
     """Solve ``Σ bᵢ (vᵢ + h nᵢ) = point`` in one triangle's extension; return (b₀, b₁, b₂, h, solved)."""
     u, w = bary[1], bary[2]
@@ -60,10 +61,12 @@ def _newton(point, v, n, bary, height):  # type: ignore[no-untyped-def]
         ry = point[1] - (v[0, 1] + height * n[0, 1]) - u * ay - w * by
         rz = point[2] - (v[0, 2] + height * n[0, 2]) - u * az - w * bz
         px, py, pz = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
+        # Cramer's rule: three unknowns, solved by triple products of the columns.
         volume = ax * px + ay * py + az * pz
         qx, qy, qz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
         area = qx * qx + qy * qy + qz * qz
         if volume * volume < 1e-12 * area * (cx * cx + cy * cy + cz * cz) or area == 0:
+            # No area, or the normal lies in the triangle: no height leads to the point.
             return 1 - u - w, u, w, height, False
         du = (rx * px + ry * py + rz * pz) / volume
         sx, sy, sz = cy * az - cz * ay, cz * ax - cx * az, cx * ay - cy * ax
@@ -72,12 +75,14 @@ def _newton(point, v, n, bary, height):  # type: ignore[no-untyped-def]
         u, w, height = u + du, w + dw, height + dh
         if abs(du) + abs(dw) < 1e-10 and abs(dh) < 1e-12:
             return 1 - u - w, u, w, height, True
+        # Undamped, so that a step that diverges shows at once: the search goes on from the best foot met.
         if abs(u) + abs(w) > 50:
             return 1 - u - w, u, w, height, False
+    # Slow near a centre of curvature, but 1e-5 of a triangle some millimetres wide is less than a tenth of a micron.
     return 1 - u - w, u, w, height, abs(du) + abs(dw) < 1e-5
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _height_and_miss(point, v, n, bary):  # type: ignore[no-untyped-def]
     """Return the coefficient of the interpolated normal at a foot, and the squared distance of the point from it."""
     dx, dy, dz = point[0], point[1], point[2]
@@ -91,7 +96,7 @@ def _height_and_miss(point, v, n, bary):  # type: ignore[no-untyped-def]
     return height, ex * ex + ey * ey + ez * ez
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _into_triangle(bary, clamped):  # type: ignore[no-untyped-def]
     """Write the weights moved into the triangle; return whether there are any."""
     for k in range(3):
@@ -103,7 +108,7 @@ def _into_triangle(bary, clamped):  # type: ignore[no-untyped-def]
     return True
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _step_over(corners, next_corners, away, clamped, bary):  # type: ignore[no-untyped-def]
     """Write weights in the next triangle: the ends of the common edge keep theirs, the new corner starts with none."""
     first, second = (away + 1) % 3, (away + 2) % 3
@@ -118,7 +123,7 @@ def _step_over(corners, next_corners, away, clamped, bary):  # type: ignore[no-u
             bary[k] = two / (one + two)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _walk(points, start_face, start_bary, vertices, normals, faces, neighbours):  # type: ignore[no-untyped-def]
     count = len(points)
     face, bary, exact = start_face.copy(), start_bary.copy(), np.zeros(count, np.bool_)
@@ -135,6 +140,7 @@ def _walk(points, start_face, start_bary, vertices, normals, faces, neighbours):
                 least, face[i] = miss, f
                 bary[i] = b
             b[0], b[1], b[2], _, solved = _newton(points[i], v, n, b, height)
+            # Outside, the foot lies beyond the edge opposite to the corner with the least weight.
             lowest = np.argmin(b)
             if not _into_triangle(b, clamped):
                 break

@@ -280,7 +280,7 @@ def _refine(
     *,
     rotate: bool,
 ) -> torch.Tensor:
-    """Return vertices (n, B, 3): the solve of :func:`datagen.warp.deform.refine` for all frames at once."""
+    """Return vertices (n, B, 3): the solve of :func:`datagen.warp.deform.solve_thin_plate` for all frames at once."""
     import torch
 
     stiffness, hold, w = stiffness_of(stage.wavelength_m), stage.hold, weight[:, :, None]

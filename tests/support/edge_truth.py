@@ -6,7 +6,7 @@ import numpy as np
 import open3d
 
 from datagen.geometry.camera import Camera
-from datagen.render.edges import STEP_M
+from datagen.render.contract import STEP_M
 
 HALVINGS = 12
 NEAR_M = 1e-3

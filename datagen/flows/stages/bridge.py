@@ -16,7 +16,7 @@ from datagen.flows.planning import BuildPlan, captures_of, head_root, registrati
 from datagen.flows.records import FrameRecord, Stored, content_key, digest_files, write_frame_record
 from datagen.flows.worker import prepared_head, shared_head
 from datagen.heads.base import HeadTemplate
-from datagen.heads.registry import HEAD_NAMES, WHAT_GOES_WHERE
+from datagen.heads.registry import HEADS
 from datagen.layout import RECORD, BuildLayout
 from datagen.manifest import Manifest
 from datagen.sources.topology import Topology, topology_of
@@ -150,12 +150,12 @@ def remove_stale_bridges(layout: BuildLayout, bridges: Mapping[str, BridgeTask])
 def _topology(manifest: Manifest, root: Path, name: str) -> Topology:
     from datagen.sources.folder import FolderCaptures
 
-    if name in HEAD_NAMES:
+    if name in HEADS:
         root_of_head = registration_root(manifest)
-        if root_of_head is None and name in WHAT_GOES_WHERE:
+        if root_of_head is None and HEADS[name].root is not None:
             raise InputError(
                 f"the registrations are in the topology of {name}, which is not shipped, and no folder was given",
-                WHAT_GOES_WHERE[name],
+                str(HEADS[name].root),
                 "Pass --set source.head_root=FOLDER, or --set warp.use_registration=false to start from landmarks",
             )
         return topology_of(shared_head(name, root_of_head).template)

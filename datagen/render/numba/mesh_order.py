@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64, I32, I64, U8
+from datagen.common.compiled import compiled
 from datagen.geometry.mesh import Mesh
-from datagen.render.numba.raster_kernel import OUTSIDE, SUBPIXEL_BITS, determinant, jit
+from datagen.render.contract import SUBPIXEL_BITS
+from datagen.render.numba.raster_kernel import OUTSIDE, determinant
 
 # Cells a side of the grid that vertices are sorted by: 15 bits, which NumPy sorts by radix.
 CELL_BITS = 5
@@ -76,7 +78,7 @@ def _codes(vertices: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
     return codes
 
 
-@jit
+@compiled
 def arrange(
     faces: I32, homogeneous: F64, screen: I32, near: float, rows: int, height: int, width: int, front: U8
 ) -> tuple[I32, I64]:
@@ -124,6 +126,7 @@ def arrange(
             first[f], last[f] = max(int(upper), 0) // rows, min(int(lower), height - 1) // rows
             if max(x0, x1, x2) < -one or min(x0, x1, x2) > right_end or lower < 0 or upper >= height:
                 last[f] = -1
+        # Fronts of band b are group 2 b, backs group 2 b + 1; counted one further on, so that the sums are the starts.
         for band in range(first[f], last[f] + 1):
             start[2 * band + 2 - front[f]] += 1
     for i in range(2 * bands):

@@ -10,16 +10,12 @@ the lowest index. Everything else is computed afterwards, from the triangle that
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from datagen.common.arrays import F64, I32, I64, U8
+from datagen.common.compiled import compiled, inlined
+from datagen.render.contract import GUARD_PX, MAX_CORNERS, SUBPIXEL_BITS
 
-SUBPIXEL_BITS = 14
-# Screen coordinates beyond this many pixels are clipped away: keeps edge functions below 2^60, far from overflow.
-GUARD_PX = 16384.0
-# A triangle clipped by five planes has at most eight corners.
-MAX_CORNERS = 8
 # Screen x of a vertex that cannot be snapped: behind the near plane or beyond the guard band.
 OUTSIDE = np.int32(-(2**31))
 LOW_BITS = np.int64(0xFFFFFFFF)
@@ -27,17 +23,14 @@ LOW_BITS = np.int64(0xFFFFFFFF)
 TILE_BITS = 3
 
 
-jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-inline = numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
-
-
-@inline
+@inlined
 def snap(pixels):  # type: ignore[no-untyped-def]
     """Return a pixel coordinate in 1/16384 pixel."""
+    # Half upwards, also below zero: a mesh shifted by whole pixels is snapped alike.
     return np.int64(np.floor(pixels * (1 << SUBPIXEL_BITS) + 0.5))
 
 
-@jit
+@compiled
 def project(
     vertices: F64, projection: F64, near: float, start: int, stop: int, homogeneous: F64, screen: I32, inverse_z: F64
 ) -> None:
@@ -75,13 +68,13 @@ def project(
                 screen[i, 0], screen[i, 1] = snap(u), snap(v)
 
 
-@inline
+@inlined
 def _bias(dx, dy):  # type: ignore[no-untyped-def]
     # Top-left rule for a positively oriented triangle with y down: left edges go up, top edges go right.
     return np.int64(0) if dy < 0 or (dy == 0 and dx > 0) else np.int64(1)
 
 
-@jit
+@compiled
 def _fill(  # type: ignore[no-untyped-def]
     x0, y0, x1, y1, x2, y2, z0, z1, z2, area, face, first, last, upper, lower, top, keys
 ):
@@ -96,6 +89,8 @@ def _fill(  # type: ignore[no-untyped-def]
         area = -area
     dx0, dy0, dx1, dy1, dx2, dy2 = x2 - x1, y2 - y1, x0 - x2, y0 - y2, x1 - x0, y1 - y0
     px, py = first * one + half, upper * one + half
+    # Edge functions at the first pixel's centre. The bias takes 1 off those of edges that do not own their points, so
+    # that one test, at least 0, holds for all three.
     row0 = dx0 * (py - y1) - dy0 * (px - x1) - _bias(dx0, dy0)
     row1 = dx1 * (py - y2) - dy1 * (px - x2) - _bias(dx1, dy1)
     row2 = dx2 * (py - y0) - dy2 * (px - x0) - _bias(dx2, dy2)
@@ -105,6 +100,7 @@ def _fill(  # type: ignore[no-untyped-def]
     slope_y = ((z1 - z0) * dx1 + (z2 - z0) * dx2) * scale
     low, high = min(z0, z1, z2), max(z0, z1, z2)
     complement = LOW_BITS - face
+    # Whole numbers: adding steps up loses nothing, wherever the walk began.
     step0, step1, step2 = dy0 * one, dy1 * one, dy2 * one
     for y in range(upper, lower + 1):
         w0, w1, w2 = row0, row1, row2
@@ -112,10 +108,12 @@ def _fill(  # type: ignore[no-untyped-def]
         # From the corner, not from the first row drawn: the same bits in whatever band the row is.
         at_x0 = z0 + slope_y * (y * one + half - y0)
         for x in range(first, last + 1):
+            # The sign bit of the three is set if any of them is negative.
             if (w0 | w1 | w2) >= 0:
                 inverse = at_x0 + slope_x * (x * one + half - x0)
                 depth_bits = np.int64(np.float32(min(max(inverse, low), high)).view(np.int32))
                 key = (depth_bits << 32) | complement
+                # The largest wins in whatever order triangles come: nothing depends on threads or on the mesh's order.
                 keys[row, x] = max(keys[row, x], key)
             w0 -= step0
             w1 -= step1
@@ -125,7 +123,7 @@ def _fill(  # type: ignore[no-untyped-def]
         row2 += dx2 * one
 
 
-@jit
+@compiled
 def _plane_distance(plane, point, near):  # type: ignore[no-untyped-def]
     # point = (u, v, z) before the division: near, then left, right, top, bottom of the guard band.
     if plane == 0:
@@ -139,7 +137,7 @@ def _plane_distance(plane, point, near):  # type: ignore[no-untyped-def]
     return GUARD_PX * point[2] - point[1]
 
 
-@jit
+@compiled
 def _comes_first(a, b):  # type: ignore[no-untyped-def]
     for k in range(3):
         if a[k] != b[k]:
@@ -147,7 +145,7 @@ def _comes_first(a, b):  # type: ignore[no-untyped-def]
     return True
 
 
-@jit
+@compiled
 def _clip(polygon, n, plane, near, out):  # type: ignore[no-untyped-def]
     """Sutherland–Hodgman against one plane; rows are (u, v, z)."""
     m = 0
@@ -167,7 +165,7 @@ def _clip(polygon, n, plane, near, out):  # type: ignore[no-untyped-def]
     return m
 
 
-@jit
+@compiled
 def _fill_clipped(homogeneous, a, b, c, near, face, top, keys):  # type: ignore[no-untyped-def]
     """Clip a triangle to the near plane and the guard band, then draw the remaining fan."""
     polygon, spare = np.zeros((MAX_CORNERS + 1, 3)), np.zeros((MAX_CORNERS + 1, 3))
@@ -184,6 +182,7 @@ def _fill_clipped(homogeneous, a, b, c, near, face, top, keys):  # type: ignore[
         xy[i, 0], xy[i, 1] = snap(polygon[i, 0] * inverse[i]), snap(polygon[i, 1] * inverse[i])
     rows, width = keys.shape
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
+    # Parts of the fan share edges, whose pixels the top-left rule gives to one of them, as between triangles.
     x0, y0 = xy[0, 0], xy[0, 1]
     for i in range(1, n - 1):
         x1, y1, x2, y2 = xy[i, 0], xy[i, 1], xy[i + 1, 0], xy[i + 1, 1]
@@ -197,7 +196,7 @@ def _fill_clipped(homogeneous, a, b, c, near, face, top, keys):  # type: ignore[
             _fill(x0, y0, x1, y1, x2, y2, z0, z1, z2, area, face, first, last, upper, lower, top, keys)
 
 
-@jit
+@compiled
 def determinant(homogeneous, a, b, c):  # type: ignore[no-untyped-def]
     """Return the determinant of three projected vertices; its sign is that of the area on screen, y down."""
     h = homogeneous
@@ -208,7 +207,7 @@ def determinant(homogeneous, a, b, c):  # type: ignore[no-untyped-def]
     )
 
 
-@jit
+@compiled
 def draw(
     fronts: I32,
     backs: I32,
@@ -245,11 +244,12 @@ def draw(
         _draw_all(backs, faces, ids, homogeneous, screen, inverse_z, near, top, keys, _farthest(keys))
 
 
-@jit
+@compiled
 def _draw_all(chosen, faces, ids, homogeneous, screen, inverse_z, near, top, keys, farthest):  # type: ignore[no-untyped-def]
     rows, width = keys.shape
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
     for i in range(len(chosen)):
+        # Unsigned, so that numba leaves out its look for negative indices; so all over these kernels.
         f = np.uint64(chosen[i])
         a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
         x0, x1, x2 = np.int64(screen[a, 0]), np.int64(screen[b, 0]), np.int64(screen[c, 0])
@@ -257,6 +257,7 @@ def _draw_all(chosen, faces, ids, homogeneous, screen, inverse_z, near, top, key
             _fill_clipped(homogeneous, a, b, c, near, ids[f], top, keys)
             continue
         y0, y1, y2 = np.int64(screen[a, 1]), np.int64(screen[b, 1]), np.int64(screen[c, 1])
+        # The first and the last pixel whose centre lies within the corners.
         first = max(np.int64(0), (min(x0, x1, x2) - half + one - 1) >> SUBPIXEL_BITS)
         last = min(np.int64(width - 1), (max(x0, x1, x2) - half) >> SUBPIXEL_BITS)
         upper = max(np.int64(top), (min(y0, y1, y2) - half + one - 1) >> SUBPIXEL_BITS)
@@ -271,7 +272,7 @@ def _draw_all(chosen, faces, ids, homogeneous, screen, inverse_z, near, top, key
             _fill(x0, y0, x1, y1, x2, y2, z0, z1, z2, area, ids[f], first, last, upper, lower, top, keys)
 
 
-@jit
+@compiled
 def _farthest(keys):  # type: ignore[no-untyped-def]
     """Return the bits of the least inverse depth in each tile, 0 where a pixel is empty."""
     rows, width = keys.shape
@@ -287,7 +288,7 @@ def _farthest(keys):  # type: ignore[no-untyped-def]
     return found
 
 
-@inline
+@inlined
 def _all_nearer(farthest, inverse, first, last, upper, lower):  # type: ignore[no-untyped-def]
     """Say whether all pixels of the tiles under a box are nearer than an inverse depth."""
     bits = np.float32(inverse).view(np.int32)
@@ -298,7 +299,7 @@ def _all_nearer(farthest, inverse, first, last, upper, lower):  # type: ignore[n
     return True
 
 
-@jit
+@compiled
 def facing(faces: I32, homogeneous: F64, screen: I32, front: U8) -> None:
     """Say which triangles show their front, as :func:`datagen.render.numba.mesh_order.arrange` does."""
     for f in range(len(faces)):
@@ -312,7 +313,7 @@ def facing(faces: I32, homogeneous: F64, screen: I32, front: U8) -> None:
         front[f] = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0) < 0
 
 
-@jit
+@compiled
 def resolve_fragments(  # type: ignore[no-untyped-def]
     keys, top, faces, places, homogeneous, screen, inverse_z, face_map, weights, depth
 ):
@@ -337,13 +338,14 @@ def resolve_fragments(  # type: ignore[no-untyped-def]
             weights[y, x, 0], weights[y, x, 1], weights[y, x, 2] = wa, wb, wc
 
 
-@inline
+@inlined
 def weights_at(x, y, a, b, c, homogeneous, screen, inverse_z):  # type: ignore[no-untyped-def]
     """Return the perspective-correct weights of three corners at a pixel's centre, and planar z there."""
     if screen[a, 0] == OUTSIDE or screen[b, 0] == OUTSIDE or screen[c, 0] == OUTSIDE:
         return _clipped_weights(x + 0.5, y + 0.5, a, b, c, homogeneous)
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
     px, py = x * one + half, y * one + half
+    # Exact integers up to the edge functions: the same weights in whatever band, and for either neighbour, of a point.
     ax, ay = np.int64(screen[a, 0]) - px, np.int64(screen[a, 1]) - py
     bx, by = np.int64(screen[b, 0]) - px, np.int64(screen[b, 1]) - py
     cx, cy = np.int64(screen[c, 0]) - px, np.int64(screen[c, 1]) - py
@@ -353,7 +355,7 @@ def weights_at(x, y, a, b, c, homogeneous, screen, inverse_z):  # type: ignore[n
     return qa * scale, qb * scale, qc * scale, (ea + eb + ec) * scale
 
 
-@jit
+@compiled
 def _clipped_weights(x, y, a, b, c, homogeneous):  # type: ignore[no-untyped-def]
     # Homogeneous edge functions (Olano & Greer 1997) need no corner in front of the camera. Coverage was decided for
     # snapped corners, so the centre may lie outside by less than the grid: hence the limits.

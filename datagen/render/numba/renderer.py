@@ -12,28 +12,16 @@ import numpy.typing as npt
 
 from datagen.common.blas import available_cpus
 from datagen.geometry.camera import Camera
-from datagen.render.contract import Fragments, SurfaceAttributes, ViewMaps
-from datagen.render.edges import MeshEdges, Projection, pixel_matrix, view_contours
-from datagen.render.inputs import NEAR_M, checked_inputs
-from datagen.render.maps import packed_surface, view_matrices
-from datagen.render.numba.edges_kernel import mark_edges
-from datagen.render.numba.maps_kernel import resolve_view
+from datagen.render.contract import MAPS, NEAR_M, Fragments, SurfaceAttributes, ViewMaps
+from datagen.render.inputs import checked_inputs, pixel_matrix, view_matrices
+from datagen.render.numba.edges import MeshEdges, Projection, mark_edges, view_contours
+from datagen.render.numba.maps_kernel import packed_surface, resolve_view
 from datagen.render.numba.mesh_order import OrderedMesh, arrange
 from datagen.render.numba.raster_kernel import draw, project, resolve_fragments
 
 # A band keeps 9 bytes a pixel besides the maps: small ones stay in the cache, and a large image costs little memory.
 BAND_PIXELS = 2**20
 HUGE_PAGE, CACHE_LINE = 2**21, 64
-# Planes and type of each map.
-MAPS: dict[str, tuple[int, type[np.generic]]] = {
-    "depth": (1, np.float32),
-    "canonical": (3, np.float32),
-    "normal": (3, np.float32),
-    "region": (1, np.uint8),
-    "confidence": (1, np.float32),
-    "mask": (1, np.bool_),
-    "edge": (1, np.bool_),
-}
 # Bands per thread where one view is shared, so that an empty band does not leave a thread idle.
 BANDS_PER_THREAD = 3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from datagen.render.numba.maps_kernel import BESIDE_EDGE, GRAZING_COSINE, GRAZING_FLOOR, LEAST_CONFIDENCE, ON_EDGE
+from datagen.render.contract import BESIDE_EDGE, GRAZING_COSINE, GRAZING_FLOOR, LEAST_CONFIDENCE, ON_EDGE
 from datagen.render.nvwarp.mesh import row_of
 from datagen.render.nvwarp.raster import EMPTY
 from datagen.render.nvwarp.screen import HALF, UNIT, ZERO, Rig, edge_values, homogeneous, is_cut, whole_triangle

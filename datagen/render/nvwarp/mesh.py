@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from datagen.render.numba.maps_kernel import CANCELLED
+from datagen.render.contract import CANCELLED
 
 wp.set_module_options({"enable_backward": False, "fuse_fp": False})
 

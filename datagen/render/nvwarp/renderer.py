@@ -15,11 +15,8 @@ import warp as wp
 from datagen.common.errors import DependencyError
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
-from datagen.render.contract import Fragments, SurfaceAttributes, ViewMaps
-from datagen.render.inputs import NEAR_M, checked_inputs
-from datagen.render.maps import view_matrices
-from datagen.render.numba.raster_kernel import GUARD_PX
-from datagen.render.nvwarp import contours as nvwarp_contours
+from datagen.render.contract import GUARD_PX, MAPS, NEAR_M, Fragments, SurfaceAttributes, ViewMaps
+from datagen.render.inputs import checked_inputs, view_matrices
 from datagen.render.nvwarp import edges as nvwarp_edges
 from datagen.render.nvwarp import maps as nvwarp_maps
 from datagen.render.nvwarp import mesh as nvwarp_mesh
@@ -67,8 +64,7 @@ class Buffers:
 
 # Device memory for the views of one launch; a single view larger than this is still rendered, alone.
 BUDGET_BYTES = 512 * 2**20
-# Depth 4, canonical 12, normal 12, confidence 4, region, mask and edge 1 each.
-MAP_BYTES_PX = 35
+MAP_BYTES_PX = sum(planes * np.dtype(kind).itemsize for planes, kind in MAPS.values())
 # The key of the nearest triangle, and the first edge sample.
 BYTES_PX = MAP_BYTES_PX + 8 + 4
 # Snapped coordinates (2 × int32) and 1/z.
@@ -85,16 +81,9 @@ FACE_BITS = 29
 MOST_THREADS = 2**31 - 1
 
 MAP_TYPES = {
-    "depth": ((), wp.float32),
-    "canonical": ((3,), wp.float32),
-    "normal": ((3,), wp.float32),
-    "region": ((), wp.uint8),
-    "confidence": ((), wp.float32),
-    "mask": ((), wp.bool),
-    "edge": ((), wp.bool),
+    name: ((planes,) if planes > 1 else (), wp.dtype_from_numpy(np.dtype(kind)))
+    for name, (planes, kind) in MAPS.items()
 }
-
-
 SAMPLE_TYPES = {
     "following": wp.int32,
     "place": wp.vec3i,
@@ -311,7 +300,7 @@ class NvwarpRenderer:
         """Return the edges of a mesh; border vertices at the same place count as one, as to a surface they are."""
         take = self._buffers.take
         n_vertices, n_corners = vertices.shape[0], 3 * faces.shape[0]
-        edges = nvwarp_contours.Edges()
+        edges = nvwarp_edges.Edges()
         edges.codes, edges.sides = take("edges", (2 * n_corners,), wp.int64), take("sides", (2 * n_corners,), wp.int32)
         edges.count = n_corners
         joined, found = take("joined", (n_vertices,), wp.int32), take("found", (1,), wp.int32)
@@ -338,7 +327,7 @@ class NvwarpRenderer:
         """Write the edge map of the views in ``rig``."""
         take = self._buffers.take
         n_views, n_faces = rig.front.shape
-        samples = nvwarp_contours.Samples()
+        samples = nvwarp_edges.Samples()
         samples.count = take("sample count", (1,), wp.int32)
         samples.head = take("sample heads", tuple(rig.keys.shape), wp.int32)
         edge.zero_()
@@ -348,7 +337,7 @@ class NvwarpRenderer:
                 setattr(samples, name, take(f"sample {name}", (room,), dtype))
             samples.count.zero_()
             samples.head.fill_(-1)
-            self._launch(nvwarp_contours.trace, (n_views, 3 * n_faces), rig, edges, samples)
+            self._launch(nvwarp_edges.trace, (n_views, 3 * n_faces), rig, edges, samples)
             # The only wait for the device: how many there are decides the launches that follow.
             found = int(samples.count.numpy()[0])
             if found <= room:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import warp as wp
 
-from datagen.render.numba.raster_kernel import GUARD_PX as GUARD
-from datagen.render.numba.raster_kernel import MAX_CORNERS, SUBPIXEL_BITS
+from datagen.render.contract import GUARD_PX as GUARD
+from datagen.render.contract import MAX_CORNERS, SUBPIXEL_BITS
 
 wp.set_module_options({"enable_backward": False, "fuse_fp": False})
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from datagen.common.arrays import F32, F64
+from datagen.common.compiled import compiled
 from datagen.geometry.camera import Camera
 from datagen.geometry.edges import unique_edges
 from datagen.geometry.mesh import normalised
@@ -228,7 +228,7 @@ def _ball(v: F64) -> tuple[F64, float]:
     return centre, float(np.linalg.norm(v - centre, axis=1).max()) or 1.0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _visible(x, y, z, projection, depth):  # type: ignore[no-untyped-def]
     """Return how much of a point the map's camera sees: the nearest four map pixels, weighted by nearness."""
     height, width = depth.shape
@@ -238,6 +238,7 @@ def _visible(x, y, z, projection, depth):  # type: ignore[no-untyped-def]
     column, row = int(np.floor(u)), int(np.floor(v))
     if column < 0 or row < 0 or column + 1 >= width or row + 1 >= height:
         return 1.0
+    # Compared first, then blended (Reeves et al. 1987): a mean depth across a silhouette belongs to neither surface.
     fu, fv = u - column, v - row
     lit = 0.0
     d = depth[row, column]
@@ -255,7 +256,7 @@ def _visible(x, y, z, projection, depth):  # type: ignore[no-untyped-def]
     return lit
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _gather_sky(v, n, lift, way, projection, depth, colour, seen, total, vector, open_, open_total):  # type: ignore[no-untyped-def]
     mean = (colour[0] + colour[1] + colour[2]) / 3
     for i in range(len(v)):
@@ -271,7 +272,7 @@ def _gather_sky(v, n, lift, way, projection, depth, colour, seen, total, vector,
             vector[i, k] += mean * lit * way[k]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _gather_lamp(v, n, lift, way, projection, depth, colour, irradiance, vector, share):  # type: ignore[no-untyped-def]
     mean = (colour[0] + colour[1] + colour[2]) / 3
     for i in range(len(v)):

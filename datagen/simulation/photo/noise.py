@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from datagen.common.compiled import compiled
 
-@numba.njit(nogil=True, error_model="numpy")
+
+@compiled
 def lattice_hash(i, j, k, seed):  # type: ignore[no-untyped-def]
     """Return a well-mixed 32-bit number of a lattice point (an integer hash after Wang and Jenkins)."""
     h = np.uint32(i) * np.uint32(0x8DA6B343)
@@ -21,7 +22,7 @@ def lattice_hash(i, j, k, seed):  # type: ignore[no-untyped-def]
     return h
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _corner(i, j, k, seed, x, y, z):  # type: ignore[no-untyped-def]
     """Return a pseudo-random gradient's value at an offset, and the gradient itself."""
     h = lattice_hash(i, j, k, seed)
@@ -32,7 +33,7 @@ def _corner(i, j, k, seed, x, y, z):  # type: ignore[no-untyped-def]
     return gx * x + gy * y + gz * z, gx, gy, gz
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def smooth_noise(px, py, pz, seed):  # type: ignore[no-untyped-def]
     """Gradient noise (Perlin 2002, quintic fade) with its analytic gradient.
 
@@ -45,6 +46,7 @@ def smooth_noise(px, py, pz, seed):  # type: ignore[no-untyped-def]
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
     i, j, k = np.int32(fx), np.int32(fy), np.int32(fz)
     x, y, z = x - fx, y - fy, z - fz
+    # float32 spelt out: beside a plain number numba would go on in float64.
     one = np.float32(1.0)
     u = x * x * x * (x * (x * np.float32(6) - np.float32(15)) + np.float32(10))
     v = y * y * y * (y * (y * np.float32(6) - np.float32(15)) + np.float32(10))
@@ -73,7 +75,7 @@ def smooth_noise(px, py, pz, seed):  # type: ignore[no-untyped-def]
     return value * gain, gx * gain, gy * gain, gz * gain
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def cell_noise(px, py, pz, seed):  # type: ignore[no-untyped-def]
     """Cellular noise (Worley 1996): the nearest of one random point per unit cell, among the eight nearest cells.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field, replace
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from datagen.common.arrays import F32
+from datagen.common.compiled import compiled
 
 TABLE_SIZE = 4096
 
@@ -151,7 +151,7 @@ def blurred(image: F32, sigma_px: float) -> F32:
     return out
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _convolve(image, taps, out):  # type: ignore[no-untyped-def]
     height, width, channels = image.shape
     radius, count = len(taps) // 2, width * channels
@@ -179,7 +179,7 @@ def _convolve(image, taps, out):  # type: ignore[no-untyped-def]
                 total[i] += tap * other[i]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 def _read_out(light, noise, gains, vignette, per_electron, read_noise, saturation, out):  # type: ignore[no-untyped-def]
     """Apply fall-off, noise, white balance and saturation to each pixel."""
     height, width = light.shape[:2]

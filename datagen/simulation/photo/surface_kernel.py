@@ -1,18 +1,27 @@
-"""Compiled shading of one view: appearance and light evaluated per pixel, averaged over subsamples at edges."""
+"""Compiled shading of one view: appearance, light and reflections per pixel, averaged over subsamples at edges."""
 
 from __future__ import annotations
 
-import zlib
-from pathlib import Path
-
-import numba
 import numpy as np
 
-from datagen.simulation.photo import inner_kernel, noise, reflection_kernel, skin_kernel
+from datagen.common.compiled import compiled
+from datagen.simulation.photo.appearance_kernel import (
+    ALBEDO,
+    COAT,
+    COVER,
+    FLOW,
+    GRADIENT,
+    ROUGHNESS,
+    SOFT,
+    SPECULAR,
+    SURFACE_SIZE,
+    cloth_at,
+    eye_at,
+    mouth_at,
+    skin_at,
+    tooth_at,
+)
 from datagen.simulation.photo.face_fields import FIELDS, LEFT_EYE, MOUTH, RIGHT_EYE, SKIN, TEETH
-from datagen.simulation.photo.inner_kernel import cloth_at, eye_at, mouth_at, tooth_at
-from datagen.simulation.photo.reflection_kernel import add_reflections, hair_shine
-from datagen.simulation.photo.skin_kernel import ALBEDO, COVER, GRADIENT, SOFT, SURFACE_SIZE, skin_at
 
 # Columns of what is interpolated: made anew for each frame, and fixed to the skin.
 POSITION, NORMAL, SMOOTH, IRRADIANCE, VECTOR, OPEN, LAMPS = 0, 3, 6, 9, 12, 15, 16
@@ -21,9 +30,18 @@ PLACE, VALUES = 0, 3
 FIXED_SIZE = 3 + len(FIELDS)
 # Subsamples of one pixel that lie within this many pixel widths in depth are one piece of surface.
 ONE_SURFACE_PIXELS = 6.0
+# Reflectance at normal incidence: skin 1.4, tears 1.34.
+FRESNEL_SKIN, FRESNEL_TEARS = 0.028, 0.022
+# Columns of a lamp: right, up, direction, colour, half width, half height.
+RIGHT, UP, TOWARD, COLOUR, HALF = 0, 3, 6, 9, 12
+# The sharper of skin's two lobes, and its share (Weyrich et al. 2006 fit two microfacet lobes to faces).
+SECOND_ROUGHNESS, SECOND_SHARE = 0.55, 0.22
 
 
-@numba.njit(nogil=True, error_model="numpy")
+# Attributes of a fragment, and its place in the posed and in the canonical surface.
+
+
+@compiled
 def _add(face, w, share, faces, moving, fixed, at, fix):  # type: ignore[no-untyped-def]
     """Add a fragment's interpolated attributes, times ``share``."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -37,7 +55,7 @@ def _add(face, w, share, faces, moving, fixed, at, fix):  # type: ignore[no-unty
         fix[k] += wa * first[k] + wb * second[k] + wc * third[k]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _add_both(f, w, g, v, faces, moving, fixed, at, fix, middle):  # type: ignore[no-untyped-def]
     """Add the mean of two fragments' attributes."""
     if f == g:
@@ -49,7 +67,7 @@ def _add_both(f, w, g, v, faces, moving, fixed, at, fix, middle):  # type: ignor
         _add(g, v, 0.5, faces, moving, fixed, at, fix)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyped-def]
     """Write two edges of a triangle in canonical (rows 0, 1) and world millimetres (rows 2, 3)."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -61,7 +79,7 @@ def _frame(face, faces, moving, fixed, unit_mm, edges):  # type: ignore[no-untyp
         edges[3, k] = (moving[c, k] - moving[a, k]) * scale
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _world_slope(gx, gy, gz, edges, n, slope):  # type: ignore[no-untyped-def]
     """Carry a gradient over canonical space to the posed surface with normal ``n`` (Mikkelsen 2010, eq. 4)."""
     h1 = gx * edges[0, 0] + gy * edges[0, 1] + gz * edges[0, 2]
@@ -84,13 +102,136 @@ def _world_slope(gx, gy, gz, edges, n, slope):  # type: ignore[no-untyped-def]
             slope[k] *= 0.8 / steep
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _unit(x, y, z):  # type: ignore[no-untyped-def]
     inverse = 1.0 / np.sqrt(x * x + y * y + z * z + 1e-18)
     return x * inverse, y * inverse, z * inverse
 
 
-@numba.njit(nogil=True, error_model="numpy")
+# What the surface mirrors: two specular lobes of skin, lamps in wet eyes, the shine of hair.
+
+
+@compiled
+def _lobe(nh, nl, nv, alpha):  # type: ignore[no-untyped-def]
+    """Return the GGX distribution times its visibility term (Walter et al. 2007; height-correlated Smith)."""
+    a2 = alpha * alpha
+    d = nh * nh * (a2 - 1) + 1
+    smith = nl * np.sqrt(nv * nv * (1 - a2) + a2) + nv * np.sqrt(nl * nl * (1 - a2) + a2)
+    return a2 / (np.pi * d * d) * 0.5 / max(smith, 1e-4)
+
+
+@compiled
+def sky_light(x, y, z, sky, k):  # type: ignore[no-untyped-def]
+    """Return the surroundings' irradiance over π for a unit normal, channel ``k``."""
+    return (
+        0.282095 * sky[0, k]
+        + 0.488603 * (y * sky[1, k] + z * sky[2, k] + x * sky[3, k])
+        + 1.092548 * (x * y * sky[4, k] + y * z * sky[5, k] + x * z * sky[7, k])
+        + 0.315392 * (3 * z * z - 1) * sky[6, k]
+        + 0.546274 * (x * x - y * y) * sky[8, k]
+    )
+
+
+@compiled
+def add_reflections(at, n, vx, vy, vz, surface, lamps, sky, out):  # type: ignore[no-untyped-def]
+    """Add what the surface mirrors towards the camera to ``out`` (3,)."""
+    if surface[SPECULAR] == 0 and surface[COAT] == 0:
+        return
+    nv = max(0.03, n[0] * vx + n[1] * vy + n[2] * vz)
+    rough, strength, coat = surface[ROUGHNESS], surface[SPECULAR], surface[COAT]
+    alpha = rough * rough
+    rx, ry, rz = 2 * nv * n[0] - vx, 2 * nv * n[1] - vy, 2 * nv * n[2] - vz
+    # The surroundings, dimmed where hollows hide them; what is mirrored does not enter the skin.
+    grazing = (1 - nv) ** 5
+    mirrored = min(0.5, strength * (FRESNEL_SKIN + (1 - rough) ** 2 * 0.5 * grazing))
+    mirrored += coat * (FRESNEL_TEARS + 0.4 * grazing)
+    open_ = at[OPEN] * at[OPEN]
+    for k in range(3):
+        out[k] = out[k] * (1 - mirrored) + mirrored * open_ * max(0.0, sky_light(rx, ry, rz, sky, k))
+    for j in range(len(lamps)):
+        share = at[LAMPS + j]
+        if share <= 0.004:
+            continue
+        row = lamps[j]
+        lx, ly, lz = row[TOWARD], row[TOWARD + 1], row[TOWARD + 2]
+        nl = n[0] * lx + n[1] * ly + n[2] * lz
+        if nl > 0:
+            hx, hy, hz = vx + lx, vy + ly, vz + lz
+            inverse = 1 / np.sqrt(hx * hx + hy * hy + hz * hz + 1e-12)
+            nh = min(1.0, (n[0] * hx + n[1] * hy + n[2] * hz) * inverse)
+            vh = (vx * hx + vy * hy + vz * hz) * inverse
+            # Rough skin mirrors far less at grazing angles than a smooth dielectric.
+            fresnel = FRESNEL_SKIN + (0.45 - FRESNEL_SKIN) * max(0.0, 1 - vh) ** 5
+            # A lamp of finite size widens the lobe (Karis 2013).
+            wide = 0.35 * (row[HALF] + row[HALF + 1]) / 2
+            first = _lobe(nh, nl, nv, min(1.0, alpha + wide))
+            if j == 0:
+                second = _lobe(nh, nl, nv, min(1.0, alpha * SECOND_ROUGHNESS**2 * 1.6 + wide))
+                first += SECOND_SHARE * (second - first)
+            gain = share * strength * fresnel * np.pi * nl * first
+            for k in range(3):
+                out[k] += gain * row[COLOUR + k]
+        if coat > 0:
+            forward = rx * lx + ry * ly + rz * lz
+            if forward > 0.2:
+                a = abs(rx * row[RIGHT] + ry * row[RIGHT + 1] + rz * row[RIGHT + 2]) / forward
+                b = abs(rx * row[UP] + ry * row[UP + 1] + rz * row[UP + 2]) / forward
+                soft = 0.05
+                inside = min(1.0, max(0.0, (row[HALF] - a) / soft + 0.5)) * min(
+                    1.0, max(0.0, (row[HALF + 1] - b) / soft + 0.5)
+                )
+                # Radiance of the lamp: its irradiance spread over its solid angle.
+                solid = 4 * (row[HALF] + 0.03) * (row[HALF + 1] + 0.03)
+                gain = inside * coat * share * np.pi / solid * (FRESNEL_TEARS + 0.98 * (1 - nv) ** 5)
+                for k in range(3):
+                    out[k] += min(4.0, gain * row[COLOUR + k])
+
+
+@compiled
+def hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out):  # type: ignore[no-untyped-def]
+    """Add the two highlights of hair that lies along the canonical flow (Kajiya & Kay 1989, shifted as Marschner's)."""
+    # The flow in the posed triangle: the same mixture of its edges.
+    flow = fix[3 + FLOW : 6 + FLOW]
+    e1, e2 = edges[0], edges[1]
+    a11, a12, a22 = e1[0] ** 2 + e1[1] ** 2 + e1[2] ** 2, 0.0, e2[0] ** 2 + e2[1] ** 2 + e2[2] ** 2
+    b1, b2 = 0.0, 0.0
+    for k in range(3):
+        a12 += e1[k] * e2[k]
+        b1 += e1[k] * flow[k]
+        b2 += e2[k] * flow[k]
+    det = a11 * a22 - a12 * a12
+    if det < 1e-12:
+        return
+    s, t = (a22 * b1 - a12 * b2) / det, (a11 * b2 - a12 * b1) / det
+    tx, ty, tz = (
+        s * edges[2, 0] + t * edges[3, 0], s * edges[2, 1] + t * edges[3, 1], s * edges[2, 2] + t * edges[3, 2],
+    )  # fmt: skip
+    nx, ny, nz = at[SMOOTH], at[SMOOTH + 1], at[SMOOTH + 2]
+    for lobe in range(2):
+        shift, power = (0.10, 38.0) if lobe == 0 else (-0.12, 14.0)
+        ux, uy, uz = tx + shift * nx, ty + shift * ny, tz + shift * nz
+        inverse = 1 / np.sqrt(ux * ux + uy * uy + uz * uz + 1e-12)
+        ux, uy, uz = ux * inverse, uy * inverse, uz * inverse
+        for j in range(len(lamps)):
+            row = lamps[j]
+            lx, ly, lz = row[TOWARD], row[TOWARD + 1], row[TOWARD + 2]
+            lit = nx * lx + ny * ly + nz * lz + 0.2
+            if lit <= 0:
+                continue
+            hx, hy, hz = vx + lx, vy + ly, vz + lz
+            inverse = 1 / np.sqrt(hx * hx + hy * hy + hz * hz + 1e-12)
+            along = (ux * hx + uy * hy + uz * hz) * inverse
+            sine = np.sqrt(max(0.0, 1 - along * along))
+            gain = at[LAMPS + j] * min(1.0, lit) * cover * sine**power
+            for k in range(3):
+                tint = 0.016 if lobe == 0 else 0.4 * surface[ALBEDO + k]
+                out[k] += gain * tint * row[COLOUR + k]
+
+
+# One piece of surface, one pixel, one view.
+
+
+@compiled
 def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, work, out):  # type: ignore[no-untyped-def]
     """Write the radiance (3,) of one piece of surface to ``out``."""
     n, slope, tilted, surface = work[0], work[1], work[2], work[3]
@@ -137,12 +278,12 @@ def _shade(at, fix, material, edges, pixel_mm, centre, eyes, look, lamps, sky, w
         hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _depth(camera_row, at):  # type: ignore[no-untyped-def]
     return camera_row[0] * at[0] + camera_row[1] * at[1] + camera_row[2] * at[2] + camera_row[3]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _empty(head, rest, y, x, factor):  # type: ignore[no-untyped-def]
     for sy in range(factor):
         for sx in range(factor):
@@ -151,7 +292,7 @@ def _empty(head, rest, y, x, factor):  # type: ignore[no-untyped-def]
     return rest[y // factor, x // factor] < 0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # type: ignore[no-untyped-def]
     """Look at one pixel's subsamples.
 
@@ -183,7 +324,7 @@ def _one_piece(head, rest, head_depth, materials, y, x, factor, focal_px):  # ty
     return hits, kind, near
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _subsamples(  # type: ignore[no-untyped-def]
     head, head_weights, rest, rest_weights, y, x, factor, materials, faces, moving, fixed, camera_row, focal_px,
     centre, unit_mm, eyes, look, lamps, sky, at, fix, edges, work, radiance, total,
@@ -208,102 +349,85 @@ def _subsamples(  # type: ignore[no-untyped-def]
     return done
 
 
-def _compiled(stamp):  # type: ignore[no-untyped-def]
-    """Compile the outer loop; only it is cached, under what its closure holds: a change in what it calls counts."""
+@compiled
+def shade_view(  # type: ignore[no-untyped-def]
+    head, head_weights, head_depth, rest, rest_weights, faces, materials, moving, fixed, camera_row, focal_px,
+    centre, unit_mm, eyes, look, lamps, sky, background, factor,
+):  # fmt: skip
+    """Shade supersampled fragments and average them.
 
-    @numba.njit(nogil=True, cache=True, error_model="numpy")
-    def shade_view(  # type: ignore[no-untyped-def]
-        head, head_weights, head_depth, rest, rest_weights, faces, materials, moving, fixed, camera_row, focal_px,
-        centre, unit_mm, eyes, look, lamps, sky, background, factor,
-    ):  # fmt: skip
-        """Shade supersampled fragments and average them.
+    Parameters
+    ----------
+    head : (factor·H, factor·W) int32
+        Triangles of the subject; -1 for none.
+    head_weights : (factor·H, factor·W, 3) float32
+    head_depth : (factor·H, factor·W) float32
+    rest : (H, W) int32
+        What is seen only where the subject is not, once a pixel: out of focus, it needs no subsamples.
+    rest_weights : (H, W, 3) float32
+    faces : (F, 3) int32
+    materials : (F,) int8
+    moving, fixed : (N, MOVING_SIZE) and (N, FIXED_SIZE) float32
+    camera_row : (4,) float64
+        Third row of world_to_camera: depth of a point.
+    focal_px : float
+        Of the final image.
+    centre : (3,) float64
+    unit_mm : float
+        Millimetres per standard millimetre, see :class:`~datagen.simulation.photo.face_fields.FaceFields`.
+    eyes : (2, 4) float64
+    look : Look
+    lamps : (L, 17) float64
+        See :func:`datagen.simulation.photo.shading.lamp_rows`.
+    sky : (9, 3) float64
+    background : (H, W, 3) float32
+    factor : int
 
-        Parameters
-        ----------
-        head : (factor·H, factor·W) int32
-            Triangles of the subject; -1 for none.
-        head_weights : (factor·H, factor·W, 3) float32
-        head_depth : (factor·H, factor·W) float32
-        rest : (H, W) int32
-            What is seen only where the subject is not, once a pixel: out of focus, it needs no subsamples.
-        rest_weights : (H, W, 3) float32
-        faces : (F, 3) int32
-        materials : (F,) int8
-        moving, fixed : (N, MOVING_SIZE) and (N, FIXED_SIZE) float32
-        camera_row : (4,) float64
-            Third row of world_to_camera: depth of a point.
-        focal_px : float
-            Of the final image.
-        centre : (3,) float64
-        unit_mm : float
-            Millimetres per standard millimetre, see :class:`~datagen.simulation.photo.face_fields.FaceFields`.
-        eyes : (2, 4) float64
-        look : Look
-        lamps : (L, 17) float64
-            See :func:`datagen.simulation.photo.shading.lamp_rows`.
-        sky : (9, 3) float64
-        background : (H, W, 3) float32
-        factor : int
-
-        Returns
-        -------
-        image : (H, W, 3) float32
-            Linear RGB.
-        coverage : (H, W) float32
-            Share of subsamples on the subject.
-        """
-        _ = stamp
-        height, width = background.shape[:2]
-        image, coverage = np.empty((height, width, 3), np.float32), np.zeros((height, width), np.float32)
-        share = 1.0 / (factor * factor)
-        at, fix = np.empty(MOVING_SIZE, np.float32), np.empty(FIXED_SIZE, np.float32)
-        edges, work = np.empty((4, 3)), np.zeros((4, SURFACE_SIZE))
-        radiance, total, middle = np.empty(3), np.empty(3), np.empty(3, np.float32)
-        last = factor - 1
-        for y in range(height):
-            for x in range(width):
-                total[:] = 0.0
-                if _empty(head, rest, y * factor, x * factor, factor):
-                    for k in range(3):
-                        image[y, x, k] = background[y, x, k]
-                    continue
-                hits, kind, depth = _one_piece(
-                    head, rest, head_depth, materials, y * factor, x * factor, factor, focal_px
-                )
-                coverage[y, x] = hits * share
-                done = 0
-                if kind >= 0:
-                    at[:], fix[:] = 0.0, 0.0
-                    if hits > 0:
-                        # One piece of surface fills the pixel: two opposite subsamples give its middle.
-                        a, b = (y * factor, x * factor), (y * factor + last, x * factor + last)
-                        f = head[a]
-                        _add_both(f, head_weights[a], head[b], head_weights[b], faces, moving, fixed, at, fix, middle)
-                    else:
-                        f = rest[y, x]
-                        _add(f, rest_weights[y, x], 1.0, faces, moving, fixed, at, fix)
-                        depth = _depth(camera_row, at)
-                    _frame(f, faces, moving, fixed, unit_mm, edges)
-                    pixel_mm = depth / focal_px * 1000 / unit_mm
-                    _shade(at, fix, kind, edges, pixel_mm, centre, eyes, look, lamps, sky, work, total)
-                    done = factor * factor
-                else:
-                    done = _subsamples(
-                        head, head_weights, rest, rest_weights, y * factor, x * factor, factor, materials, faces,
-                        moving, fixed, camera_row, focal_px, centre, unit_mm, eyes, look, lamps, sky, at, fix, edges,
-                        work, radiance, total,
-                    )  # fmt: skip
+    Returns
+    -------
+    image : (H, W, 3) float32
+        Linear RGB.
+    coverage : (H, W) float32
+        Share of subsamples on the subject.
+    """
+    height, width = background.shape[:2]
+    image, coverage = np.empty((height, width, 3), np.float32), np.zeros((height, width), np.float32)
+    share = 1.0 / (factor * factor)
+    at, fix = np.empty(MOVING_SIZE, np.float32), np.empty(FIXED_SIZE, np.float32)
+    edges, work = np.empty((4, 3)), np.zeros((4, SURFACE_SIZE))
+    radiance, total, middle = np.empty(3), np.empty(3), np.empty(3, np.float32)
+    last = factor - 1
+    for y in range(height):
+        for x in range(width):
+            total[:] = 0.0
+            if _empty(head, rest, y * factor, x * factor, factor):
                 for k in range(3):
-                    image[y, x, k] = total[k] + background[y, x, k] * (1 - done * share)
-        return image, coverage
-
-    return shade_view
-
-
-def source_digest() -> int:
-    """Return a checksum of the sources that the compiled code is made of."""
-    sources = (inner_kernel, noise, reflection_kernel, skin_kernel)
-    return zlib.crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in sources))
-
-
-shade_view = _compiled(source_digest())  # type: ignore[no-untyped-call]
+                    image[y, x, k] = background[y, x, k]
+                continue
+            hits, kind, depth = _one_piece(head, rest, head_depth, materials, y * factor, x * factor, factor, focal_px)
+            coverage[y, x] = hits * share
+            done = 0
+            if kind >= 0:
+                at[:], fix[:] = 0.0, 0.0
+                if hits > 0:
+                    # One piece of surface fills the pixel: two opposite subsamples give its middle.
+                    a, b = (y * factor, x * factor), (y * factor + last, x * factor + last)
+                    f = head[a]
+                    _add_both(f, head_weights[a], head[b], head_weights[b], faces, moving, fixed, at, fix, middle)
+                else:
+                    f = rest[y, x]
+                    _add(f, rest_weights[y, x], 1.0, faces, moving, fixed, at, fix)
+                    depth = _depth(camera_row, at)
+                _frame(f, faces, moving, fixed, unit_mm, edges)
+                pixel_mm = depth / focal_px * 1000 / unit_mm
+                _shade(at, fix, kind, edges, pixel_mm, centre, eyes, look, lamps, sky, work, total)
+                done = factor * factor
+            else:
+                done = _subsamples(
+                    head, head_weights, rest, rest_weights, y * factor, x * factor, factor, materials, faces,
+                    moving, fixed, camera_row, focal_px, centre, unit_mm, eyes, look, lamps, sky, at, fix, edges,
+                    work, radiance, total,
+                )  # fmt: skip
+            for k in range(3):
+                image[y, x, k] = total[k] + background[y, x, k] * (1 - done * share)
+    return image, coverage

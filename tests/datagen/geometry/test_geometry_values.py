@@ -21,11 +21,9 @@ from datagen.geometry.mesh import (
     validate_mesh,
     vertex_normals,
 )
-from datagen.geometry.space import CanonicalSpace
+from datagen.geometry.space import METRES_PER_UNIT, CanonicalSpace, metres_per
 from datagen.geometry.subdivide import loop_subdivision
-from datagen.geometry.units import METRES_PER_UNIT, metres_per
-from datagen.heads.base import HeadTemplate
-from datagen.heads.linear import LinearHead
+from datagen.heads.base import HeadTemplate, LinearHead
 
 FEW = np.random.default_rng(0)
 

@@ -10,8 +10,7 @@ import pytest
 
 from datagen.common.errors import InputError, ManifestError
 from datagen.heads.base import HeadModel
-from datagen.heads.labelling import distance_to_line, inside_polygon
-from datagen.heads.parts import compact, components, rigid_align
+from datagen.heads.labelling import compact, components, distance_to_line, inside_polygon, rigid_align
 from datagen.heads.regions import REGIONS
 from datagen.heads.registry import load_head
 

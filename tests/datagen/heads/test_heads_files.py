@@ -14,9 +14,9 @@ import pytest
 from scipy.sparse import csc_matrix
 
 from datagen.common.errors import InputError
+from datagen.heads.base import LinearHead
 from datagen.heads.flame import FlameHead
-from datagen.heads.linear import LinearHead
-from datagen.heads.parts import compact
+from datagen.heads.labelling import compact
 from datagen.heads.pickles import Inert, as_array, load_inert, load_npy
 from datagen.heads.regions import REGIONS
 from datagen.heads.registry import load_head

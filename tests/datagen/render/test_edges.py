@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from datagen.heads.registry import load_head
-from datagen.render.edges import MeshEdges, edge_maps
 from datagen.render.maps import render_views
+from datagen.render.numba.edges import MeshEdges, edge_maps
 from datagen.render.numba.renderer import NumbaRenderer
 from tests.support.edge_truth import true_edges
 from tests.support.render_scenes import attributes, camera_at, head_like, pixel_camera, sphere

@@ -9,12 +9,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from datagen.common.errors import InputError
-from datagen.flows.frame_pair import PairCrop, flow_of_pair
+from datagen.flows.frame_pair import PairCrop, motion_of_pair
 from datagen.heads.registry import load_head
 from datagen.layout import BuildLayout
 from datagen.manifest import SimulatedSource
 from datagen.render.contract import SurfaceAttributes
-from datagen.render.motion import view_flow
+from datagen.render.motion import view_motion
 from datagen.render.numba.renderer import NumbaRenderer
 from datagen.simulation.capture import SimulatedCapture
 from datagen.sources.frame import SequenceKey
@@ -34,9 +34,9 @@ def moved(surface, turn, shift):
     return replace(surface, vertices=surface.vertices @ turn.T + shift)
 
 
-def flow(first, second, *cameras, **options):
+def motion(first, second, *cameras, **options):
     pair = (cameras[0], cameras[-1])
-    return view_flow(first, second, pair, HALF_EXTENT_M, RENDERER, **options)
+    return view_motion(first, second, pair, HALF_EXTENT_M, RENDERER, **options)
 
 
 def test_a_rigid_motion_is_found_exactly():
@@ -45,7 +45,7 @@ def test_a_rigid_motion_is_found_exactly():
     first = at_rest(vertices, faces)
     camera = camera_at(0.3, size=96)
     other = camera.crop(6.3, -4.2, 88.7, 80)
-    found = flow(first, moved(first, turn, shift), camera, other)
+    found = motion(first, moved(first, turn, shift), camera, other)
     depth = RENDERER.render(first, [camera])[0].depth
     # The pixels at the rim of the head may show triangles whose weights are hardly defined.
     assert found.matched[depth > 0].mean() > 0.995
@@ -66,7 +66,7 @@ def test_what_turns_away_is_occluded():
     first = at_rest(vertices, faces)
     turn = Rotation.from_euler("y", 50, degrees=True).as_matrix()
     camera = camera_at(0.0, size=96)
-    found = flow(first, moved(first, turn, np.zeros(3)), camera)
+    found = motion(first, moved(first, turn, np.zeros(3)), camera)
     rest = camera.unproject(RENDERER.render(first, [camera])[0].depth)
     outward = rest @ turn.T / radius
     cosine = (outward * (camera.centre - radius * outward)).sum(axis=-1)
@@ -93,7 +93,7 @@ def test_something_in_front_occludes_and_the_image_ends():
         np.concatenate([first.confidence, np.zeros(4)]).astype(np.float32),
         np.concatenate([first.region, np.zeros(4)]).astype(np.uint8),
     )
-    found = flow(first, second, camera)
+    found = motion(first, second, camera)
     y, x = np.nonzero(found.matched)
     to_x = x + 0.5 + found.optical[0, y, x]
     middle = camera.project((0.2 * towards + shift)[None])[0][0, 0]
@@ -102,7 +102,7 @@ def test_something_in_front_occludes_and_the_image_ends():
     cosine = (rest * (camera.centre - rest - shift)).sum(axis=1)
     clear = (np.abs(to_x - middle) > 1) & (cosine > 1e-3)
     np.testing.assert_array_equal(found.visible[y, x][clear], to_x[clear] > middle)
-    narrow = flow(first, moved(first, np.eye(3), shift), camera, camera.crop(60, 0, 96, 96))
+    narrow = motion(first, moved(first, np.eye(3), shift), camera, camera.crop(60, 0, 96, 96))
     y, x = np.nonzero(narrow.matched)
     outside = x + 0.5 + narrow.optical[0, y, x] < 0
     assert outside.sum() > 200
@@ -115,8 +115,8 @@ def test_a_hole_in_the_second_frame_has_no_counterparts():
     camera = camera_at(0.0, size=96)
     centres = vertices[faces].mean(axis=1)
     hole = np.linalg.norm(centres - [0.0, 0.0, 0.1], axis=1) < 0.04
-    found = flow(first, replace(first, faces=faces[~hole]), camera)
-    whole = flow(first, first, camera)
+    found = motion(first, replace(first, faces=faces[~hole]), camera)
+    whole = motion(first, first, camera)
     lost = whole.matched & ~found.matched
     assert lost.sum() > 100
     points = camera.unproject(RENDERER.render(first, [camera])[0].depth)
@@ -131,10 +131,10 @@ def test_touching_skin_that_faces_the_other_way_is_no_counterpart():
     camera = camera_at(0.0, size=64)
     first = at_rest(sheet, quad)
     nearby, further = sheet + np.array([0, 0, 4e-4]), sheet + np.array([0, 0, 2e-3])
-    assert flow(first, at_rest(nearby, quad), camera).matched.sum() > 100
-    assert not flow(first, at_rest(nearby, quad[:, ::-1].copy()), camera).matched.any()
-    assert not flow(first, at_rest(further, quad), camera).matched.any()
-    assert flow(first, at_rest(further, quad), camera, max_distance_mm=3.0).matched.sum() > 100
+    assert motion(first, at_rest(nearby, quad), camera).matched.sum() > 100
+    assert not motion(first, at_rest(nearby, quad[:, ::-1].copy()), camera).matched.any()
+    assert not motion(first, at_rest(further, quad), camera).matched.any()
+    assert motion(first, at_rest(further, quad), camera, max_distance_mm=3.0).matched.sum() > 100
 
 
 def test_scans_with_different_triangles_follow_the_skin():
@@ -152,7 +152,7 @@ def test_scans_with_different_triangles_follow_the_skin():
     posed = [capture.subject.pose(capture.expressions[index], capture.poses[index]) for index in (0, 1)]
     camera = capture.cameras[1]
     half_extent = template.space.half_extent
-    found = view_flow(scans[0], scans[1], (camera, camera), half_extent, RENDERER)
+    found = view_motion(scans[0], scans[1], (camera, camera), half_extent, RENDERER)
     maps = RENDERER.render(scans[0], [camera], hide_back_faces=True)[0]
     assert found.matched.sum() > 0.8 * maps.mask.sum()
     points = camera.unproject(maps.depth)[found.matched]
@@ -169,9 +169,9 @@ def test_surfaces_without_coordinates_are_refused():
     vertices, faces = sphere(16)
     first = at_rest(vertices, faces)
     with pytest.raises(InputError, match="canonical"):
-        flow(first, replace(first, canonical=np.full_like(first.canonical, np.nan)), camera_at(0.0))
+        motion(first, replace(first, canonical=np.full_like(first.canonical, np.nan)), camera_at(0.0))
     with pytest.raises(InputError, match="half extent"):
-        view_flow(first, first, (camera_at(0.0), camera_at(0.0)), 0.0, RENDERER)
+        view_motion(first, first, (camera_at(0.0), camera_at(0.0)), 0.0, RENDERER)
 
 
 def test_the_command_writes_flow_and_picture(talk_build, tmp_path):
@@ -180,9 +180,9 @@ def test_the_command_writes_flow_and_picture(talk_build, tmp_path):
     warps = layout.frame_warp(key, 0), layout.frame_warp(key, 3)
     sequence = layout.captures / "s000" / "performance"
     options = {"names": None, "backend": "numba"}
-    written = flow_of_pair(*warps, sequence, tmp_path / "whole", **options)
+    written = motion_of_pair(*warps, sequence, tmp_path / "whole", **options)
     assert [path.name for path in written] == ["cam00.npz", "cam00.png"]
-    flow_of_pair(*warps, sequence, tmp_path / "cut", **options, crop=PairCrop(42))
+    motion_of_pair(*warps, sequence, tmp_path / "cut", **options, crop=PairCrop(42))
     whole, cut = (dict(np.load(tmp_path / name / "cam00.npz")) for name in ("whole", "cut"))
     assert whole["optical_flow"].shape == (2, 64, 64)
     assert cut["scene_flow"].shape == (3, 42, 42)
@@ -192,5 +192,5 @@ def test_the_command_writes_flow_and_picture(talk_build, tmp_path):
     assert (cut["intrinsics"][0] != cut["intrinsics"][1]).any()
     assert (whole["intrinsics"][0] == whole["intrinsics"][1]).all()
     with pytest.raises(InputError, match="has no camera nikon"):
-        flow_of_pair(*warps, sequence, tmp_path / "none", names=["nikon"], backend="numba")
+        motion_of_pair(*warps, sequence, tmp_path / "none", names=["nikon"], backend="numba")
     assert not (tmp_path / "none").exists()

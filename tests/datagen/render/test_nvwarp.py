@@ -23,7 +23,6 @@ if find_spec("warp") is None:
 
 import warp as wp
 
-from datagen.render.nvwarp import contours as nvwarp_contours
 from datagen.render.nvwarp import edges as nvwarp_edges
 from datagen.render.nvwarp import maps as nvwarp_maps
 from datagen.render.nvwarp import mesh as nvwarp_mesh
@@ -31,7 +30,7 @@ from datagen.render.nvwarp import raster as nvwarp_raster
 from datagen.render.nvwarp import renderer as nvwarp_backend
 from datagen.render.nvwarp.renderer import NvwarpRenderer, box_corners, may_be_cut
 
-MODULES = (nvwarp_mesh, nvwarp_raster, nvwarp_contours, nvwarp_edges, nvwarp_maps)
+MODULES = (nvwarp_mesh, nvwarp_raster, nvwarp_edges, nvwarp_maps)
 
 
 def assert_same(a, b):

@@ -13,7 +13,7 @@ from datagen.common.errors import CameraError, CanonfaceError, InputError, MeshE
 from datagen.geometry.camera import Camera
 from datagen.render.contract import SurfaceAttributes
 from datagen.render.maps import render_views
-from datagen.render.registry import BACKENDS, backend_notes, make_renderer
+from datagen.render.registry import RENDERERS, backend_notes, make_renderer
 from tests.support.render_backends import CPU_BACKENDS, GPU_BACKENDS, REFERENCE, renderer
 from tests.support.render_scenes import attributes, camera_at, head_like, sphere
 
@@ -343,11 +343,11 @@ def test_every_backend_makes_itself_or_explains_itself():
     listed = CliRunner().invoke(app, ["render", "--backends"])
     assert listed.exit_code == 0
     notes = backend_notes()
-    assert list(notes) == ["auto", *BACKENDS]
+    assert list(notes) == ["auto", *RENDERERS]
     assert notes["numba"] == "ready, on cpu"
     for name, note in notes.items():
         assert name in listed.stdout
         assert note.startswith(("ready, on", "here it is")) or ("Expected" in note and "numba" in note)
     with pytest.raises(InputError) as caught:
         make_renderer("vulkan")
-    assert_explained(caught.value, "vulkan", *BACKENDS)
+    assert_explained(caught.value, "vulkan", *RENDERERS)

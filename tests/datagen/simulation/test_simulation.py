@@ -16,13 +16,13 @@ from scipy.spatial import cKDTree
 from datagen.common.errors import InputError
 from datagen.geometry.edges import unique_edges
 from datagen.heads.regions import INTERIOR_REGIONS, mask_of
-from datagen.heads.registry import load_head
+from datagen.heads.registry import HEADS, load_head
 from datagen.manifest import SimulatedSource
 from datagen.simulation.capture import SimulatedCapture, SimulatedFrame
 from datagen.simulation.motion import MAX_ROTATION_DEG, MAX_TRANSLATION_M, expression_curves, head_poses
 from datagen.simulation.plan import plan_sequences, simulate_sequence
-from datagen.simulation.triangulate import random_triangulation, refine
-from datagen.sources.folder import VERTEX_COUNTS, FolderCaptures
+from datagen.simulation.triangulate import random_triangulation, subdivide_long_edges
+from datagen.sources.folder import FolderCaptures
 from datagen.sources.truth import read_truth
 from tests.support.places import SHARED_DATA
 
@@ -280,7 +280,7 @@ def test_random_triangulation_covers_a_closed_surface_without_holes(seed: int, c
 
     ball = trimesh.creation.icosphere(subdivisions=3, radius=0.1)
     vertices, faces = np.asarray(ball.vertices), np.asarray(ball.faces)
-    refined = refine(vertices, faces, 0.004)
+    refined = subdivide_long_edges(vertices, faces, 0.004)
     positions = refined.matrix @ vertices
     assert np.linalg.norm(np.diff(positions[unique_edges(refined.faces)[0]], axis=1), axis=2).max() <= 0.004
     active = np.ones(len(positions), bool)
@@ -296,7 +296,7 @@ def test_random_triangulation_covers_a_closed_surface_without_holes(seed: int, c
 
 
 def test_published_vertex_counts_are_right() -> None:
-    assert VERTEX_COUNTS["anny"] == len(load_head("anny").template.vertices)
+    assert HEADS["anny"].vertices == len(load_head("anny").template.vertices)
 
 
 @pytest.mark.realdata

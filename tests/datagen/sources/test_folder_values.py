@@ -15,7 +15,7 @@ from datagen.common.errors import InputError, LandmarkError, MeshError
 from datagen.geometry.camera import look_at
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
-from datagen.geometry.mesh_io import write_ply
+from datagen.geometry.mesh_io import ply_bytes
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter
 from datagen.sources.frame import SequenceKey
@@ -105,7 +105,7 @@ def test_a_registration_in_another_unit_than_the_scan_is_refused_by_its_file_and
 
 @pytest.mark.parametrize("factor", [1000.0, 100.0, 0.001])
 def test_a_scan_in_another_unit_is_refused_by_its_file_and_factor(root: Path, factor: float) -> None:
-    write_ply(folder(root) / "scans/000007.ply", Mesh.of(ball(7).vertices * factor, ball(7).faces))
+    (folder(root) / "scans/000007.ply").write_bytes(ply_bytes(Mesh.of(ball(7).vertices * factor, ball(7).faces)))
     with pytest.raises(MeshError, match=r"scans/000007\.ply measures") as caught:
         FolderCaptures(root).frame(KEY, 7)
     assert factor_in(caught.value) == pytest.approx(factor)
@@ -217,7 +217,7 @@ def test_the_declared_unit_scales_scans_registrations_and_cameras_but_not_intrin
     root: Path, unit: str, factor: float
 ) -> None:
     scan = Mesh.of(ball(7).vertices / factor, ball(7).faces)
-    write_ply(folder(root) / "scans/000007.ply", scan)
+    (folder(root) / "scans/000007.ply").write_bytes(ply_bytes(scan))
     np.savez(folder(root) / "registrations/000007.npz", vertices=ball(8).vertices / factor)
     content = json.loads((folder(root) / "capture.json").read_text())
     for camera in content["cameras"].values():

@@ -15,7 +15,7 @@ from datagen.geometry.landmarks import Landmarks
 from datagen.heads.regions import REGIONS
 from datagen.warp import deform as deform_module
 from datagen.warp.correspond import Gate, Targets
-from datagen.warp.deform import FROM_LANDMARKS, FROM_REGISTRATION, PointTargets, Stage, Start, deform, refine
+from datagen.warp.deform import FROM_LANDMARKS, FROM_REGISTRATION, PointTargets, Stage, Start, deform, solve_thin_plate
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import Surface
 from datagen.warp.template import Level, WarpTemplate, cotangent_laplacian, stiffness_of, vertex_rotations
@@ -108,7 +108,7 @@ def dense_minimum(
     hold: float,
     turns: F64,
 ) -> F64:
-    """The least of the energy in the docstring of refine, all coordinates in one least-squares system."""
+    """The least of the energy in the docstring of solve_thin_plate, all coordinates in one least-squares system."""
     n = len(reference)
     L, area = dense_laplacian(level.rest, level.faces)
     mass = area.mean() * np.maximum(area, 0.05 * area.mean())
@@ -152,12 +152,12 @@ def test_refinement_ends_where_the_dense_system_does(with_points: bool, hold: fl
     wanted = dense_minimum(level, reference, targets, wavelength_m, points, hold, turns)
     found = reference
     for _ in range(40):
-        found = refine(level, reference, found, targets, wavelength_m, points, hold=hold)
+        found = solve_thin_plate(level, reference, found, targets, wavelength_m, points, hold=hold)
     step = np.abs(wanted - reference).max()
     assert step > 5e-4
     assert np.abs(found - wanted).max() < 1e-3 * step
     # Of a stiff plate one round is near it already.
-    once = refine(level, reference, reference, targets, wavelength_m, points, hold=hold)
+    once = solve_thin_plate(level, reference, reference, targets, wavelength_m, points, hold=hold)
     assert wavelength_m < 0.1 or np.abs(once - wanted).max() < 0.1 * step
 
 
@@ -172,7 +172,7 @@ def test_free_to_turn_the_plate_is_turned_with_its_rings() -> None:
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     targets = Targets(start + 0.002 * normal, normal, np.ones(len(rest)))
     wanted = dense_minimum(level, rest, targets, 0.3, None, 0.001, turns)
-    found = refine(level, rest, start, targets, 0.3, rotate=True)
+    found = solve_thin_plate(level, rest, start, targets, 0.3, rotate=True)
     still = np.broadcast_to(np.eye(3), turns.shape)
     stiff = dense_minimum(level, rest, targets, 0.3, None, 0.001, still)
     assert np.abs(found - wanted).max() < 0.1 * np.abs(stiff - wanted).max()
@@ -226,11 +226,11 @@ def test_an_eyeball_rides_rigidly_with_the_skin_around_it(template: WarpTemplate
 
 
 def test_the_schedule_is_kept_to(template: WarpTemplate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What refine and find_targets are given, stage by stage and round by round."""
+    """What solve_thin_plate and find_targets are given, stage by stage and round by round."""
     begin, truth = moved_start(template)
     calls = []
     gates = []
-    given = {"refine": deform_module.refine, "find": deform_module.find_targets}
+    given = {"refine": deform_module.solve_thin_plate, "find": deform_module.find_targets}
 
     def refined(level, reference, vertices, targets, wavelength_m, points, *, hold, rotate):  # type: ignore[no-untyped-def]
         result = given["refine"](level, reference, vertices, targets, wavelength_m, points, hold=hold, rotate=rotate)
@@ -241,7 +241,7 @@ def test_the_schedule_is_kept_to(template: WarpTemplate, monkeypatch: pytest.Mon
         gates.append(arguments[-1])
         return given["find"](*arguments)
 
-    monkeypatch.setattr(deform_module, "refine", refined)
+    monkeypatch.setattr(deform_module, "solve_thin_plate", refined)
     monkeypatch.setattr(deform_module, "find_targets", found_targets)
     some = np.arange(20, 60)
     marks = Landmarks(some, template.landmark_matrix(some) @ (template.subdivide[: len(begin)] @ truth))

@@ -18,7 +18,7 @@ from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.regions import REGIONS
 from datagen.manifest import WarpConfig
 from datagen.warp.correspond import Targets, regions_compatible
-from datagen.warp.deform import refine
+from datagen.warp.deform import solve_thin_plate
 from datagen.warp.fold_repair import flipped_triangles
 from datagen.warp.result import Verdict, Warp
 from datagen.warp.similarity import fit_similarity, fit_similarity_robust
@@ -110,7 +110,7 @@ def test_refinement_follows_waves_longer_than_its_cutoff_and_no_shorter(
     targets = Targets(target, np.broadcast_to([0.0, 0.0, 1.0], rest.shape), weight)
     moved = rest
     for _ in range(3):
-        moved = refine(level, rest, moved, targets, wavelength_m=0.08)
+        moved = solve_thin_plate(level, rest, moved, targets, wavelength_m=0.08)
     middle = np.all((rest[:, :2] > 0.08) & (rest[:, :2] < (n - 1) * spacing - 0.08), axis=1)
     gain = float((moved[middle, 2] @ wave[middle]) / (amplitude * (wave[middle] @ wave[middle])))
     assert low <= gain <= high

@@ -7,8 +7,7 @@ import pytest
 import scipy.optimize
 from scipy.spatial.transform import Rotation
 
-from datagen.heads.base import HeadTemplate
-from datagen.heads.linear import LinearHead
+from datagen.heads.base import HeadTemplate, LinearHead
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.warp import shape_model as morphable
 from datagen.warp.personal import Keyframe, SequencePrior, _expression, learn_neutral, personal_shape

@@ -12,8 +12,7 @@ from scipy.spatial.transform import Rotation
 from datagen.common.errors import WarpError
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, vertex_normals
-from datagen.heads.base import HeadModel
-from datagen.heads.linear import LinearHead
+from datagen.heads.base import HeadModel, LinearHead
 from datagen.heads.regions import FACE_REGIONS, REGIONS, mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import trimesh
 
+from datagen.geometry.edges import face_neighbours
 from datagen.geometry.mesh import normalised, vertex_normals
 from datagen.heads.regions import REGIONS
 from datagen.warp.clearance import _grown, distance_ahead, inside_nostrils, local_feature_size
 from datagen.warp.extend import SmoothExtension, rides_with_skin
 from datagen.warp.fold_repair import Defects, RepairReport, _blend, _bounded, _seeds, flipped_triangles
 from datagen.warp.folds import lid_skin, lip_overlap_m, mouth_skin
-from datagen.warp.normal_projection import face_neighbours, phong_feet
+from datagen.warp.normal_projection import phong_feet
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import PointSurface, Surface
 from tests.support.round_head import EYE_M, round_template

@@ -1,10 +1,10 @@
-"""Compiled appearance of skin, lips, hair and stubble at a point of the canonical surface."""
+"""Compiled appearance at a point of a surface: skin, lips, hair and stubble; eyes, mouth, teeth; cloth."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from datagen.common.compiled import compiled
 from datagen.simulation.photo.face_fields import COLUMN
 from datagen.simulation.photo.noise import cell_noise, smooth_noise
 
@@ -19,22 +19,28 @@ FLOW = COLUMN["flow_x"]
 PALE = (0.80, 0.585, 0.46)
 MELANIN = (2.15, 2.78, 3.20)
 HAEMOGLOBIN = (0.09, 0.50, 0.47)
+# Half thickness of a brow from its inner end outwards.
+BROW_PLACES = np.array([0.0, 0.25, 0.6, 0.85, 1.05])
+BROW_HALF_MM = np.array([3.3, 3.9, 3.3, 2.2, 1.0])
+# Radii of the iris and of the cornea's sphere; linear RGB of the white.
+IRIS_MM, CORNEA_MM = 5.9, 7.9
+SCLERA = (0.50, 0.44, 0.40)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def fade(wavelength, footprint):  # type: ignore[no-untyped-def]
     """Return how much of a pattern survives a pixel: 1 if it is four pixels wide or more, 0 below one and a half."""
     return min(1.0, max(0.0, (wavelength / footprint - 1.5) / 2.5))
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def ramp(low, high, x):  # type: ignore[no-untyped-def]
     """Return the smooth step from 0 at ``low`` to 1 at ``high``."""
     t = min(1.0, max(0.0, (x - low) / (high - low)))
     return t * t * (3 - 2 * t)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def strands(q, f, wavelength, seed):  # type: ignore[no-untyped-def]
     """Return noise drawn out along the hair's direction, of about unit variance: strokes five wavelengths long."""
     total = 0.0
@@ -51,7 +57,7 @@ def strands(q, f, wavelength, seed):  # type: ignore[no-untyped-def]
     return total / 3.0
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _relief(q, scale, amplitude, seed, out):  # type: ignore[no-untyped-def]
     """Add the slope of a noise of a wavelength (mm) and slope amplitude to ``out``; return the noise."""
     value, dx, dy, dz = smooth_noise(q[0] / scale, q[1] / scale, q[2] / scale, seed)
@@ -62,7 +68,7 @@ def _relief(q, scale, amplitude, seed, out):  # type: ignore[no-untyped-def]
     return value
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _marks(x, y, z, broad, footprint, look):  # type: ignore[no-untyped-def]
     """Return the melanin of freckles, where the sun shines, and of a few moles anywhere."""
     melanin = 0.0
@@ -78,7 +84,7 @@ def _marks(x, y, z, broad, footprint, look):  # type: ignore[no-untyped-def]
     return melanin
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _pores(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     """Add the slopes of pores and the net of fine lines; return the melanin and the roughness they bring."""
     seed, relief = look.seed, look.relief
@@ -99,7 +105,7 @@ def _pores(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     return melanin, 0.05 * (1 - keep)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _lip_creases(q, lip, footprint, look, out):  # type: ignore[no-untyped-def]
     """Add the slopes of the lips' upright creases; return them, deep below 0."""
     keep = fade(1.3, footprint)
@@ -113,7 +119,7 @@ def _lip_creases(q, lip, footprint, look, out):  # type: ignore[no-untyped-def]
     return keep * crease
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def skin_at(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     """Write the appearance of skin at canonical point ``q`` (3,) mm with fields ``f``, seen by a pixel that wide."""
     seed = look.seed
@@ -158,7 +164,7 @@ def skin_at(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     hair_at(q, f, footprint, look, patch, spot, out)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def hair_at(q, f, footprint, look, patch, spot, out):  # type: ignore[no-untyped-def]
     """Lay brows, lashes, scalp hair and beard over what ``out`` holds."""
     seed = look.seed
@@ -192,14 +198,14 @@ def hair_at(q, f, footprint, look, patch, spot, out):  # type: ignore[no-untyped
         _beard(q, f, footprint, look, patch, out)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _lay(colour, cover, shade, out):  # type: ignore[no-untyped-def]
     for k in range(3):
         out[ALBEDO + k] = out[ALBEDO + k] * (1 - cover) + max(0.0, colour[k] * shade) * cover
     out[COVER] = max(out[COVER], cover)
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _scalp(q, f, footprint, look, edge, out):  # type: ignore[no-untyped-def]
     seed = look.seed
     clump = strands(q, f, 3.2, seed + 21)
@@ -224,7 +230,7 @@ def _scalp(q, f, footprint, look, edge, out):  # type: ignore[no-untyped-def]
     out[GRADIENT + 2] += tilt * 0.4 * (dz - along * f[FLOW + 2])
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _cap(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     """A knitted cap: everything above a line over brows and ears."""
     line = f[HAIR] + 3.0
@@ -239,7 +245,7 @@ def _cap(q, f, footprint, look, out):  # type: ignore[no-untyped-def]
     out[SPECULAR] *= 1 - 0.6 * cover
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def _beard(q, f, footprint, look, patch, out):  # type: ignore[no-untyped-def]
     free = 1 - ramp(-1.5, 0.3, f[LIP])
     amount = f[BEARD] * free * (1 + 0.15 * patch)
@@ -272,5 +278,96 @@ def _beard(q, f, footprint, look, patch, out):  # type: ignore[no-untyped-def]
         out[SPECULAR] *= 1 - 0.7 * cover
 
 
-BROW_PLACES = np.array([0.0, 0.25, 0.6, 0.85, 1.05])
-BROW_HALF_MM = np.array([3.3, 3.9, 3.3, 2.2, 1.0])
+# Eyes, the inside of the mouth, teeth and cloth.
+
+
+@compiled
+def eye_at(q, eye, footprint, look, out):  # type: ignore[no-untyped-def]
+    """Write the appearance of an eyeball (centre and radius ``eye``, looking along +z) at canonical point ``q``."""
+    for k in range(SURFACE_SIZE):
+        out[k] = 0.0
+    x, y, z = q[0] - eye[0], q[1] - eye[1], q[2] - eye[2]
+    out_of_axis = np.sqrt(x * x + y * y)
+    seed = look.seed
+    soft = 0.25 + 0.5 * footprint
+    red, green, blue = SCLERA
+    # White: yellower and redder towards the corners, with veins.
+    side = ramp(6.5, 13.0, out_of_axis)
+    vein = smooth_noise(x / 2.2, y / 1.3, z / 2.2, seed + 40)[0] + 0.5 * smooth_noise(x, y / 0.7, z, seed + 41)[0]
+    vein = max(0.0, 1 - 3.0 * abs(vein)) * side * fade(1.2, footprint)
+    flush = (0.10 + 0.35 * look.eye_red) * side + (0.15 + 0.3 * look.eye_red) * vein
+    red, green, blue = red * (1 - 0.1 * flush), green * (1 - 0.75 * flush), blue * (1 - 0.85 * flush)
+    if z > 0 and out_of_axis < IRIS_MM + 1.5:
+        angle = np.arctan2(y, x)
+        c, s = np.cos(angle), np.sin(angle)
+        fibre = smooth_noise(c * 5.5, s * 5.5, out_of_axis * 0.45, seed + 42)[0]
+        keep = fade(0.5, footprint)
+        if keep > 0:
+            fibre += 0.8 * keep * smooth_noise(c * 14, s * 14, out_of_axis * 0.5, seed + 43)[0]
+        inner = 1 - ramp(look.pupil_mm + 0.3, look.pupil_mm + 2.2, out_of_axis + 0.25 * fibre)
+        bright = np.exp(0.22 * fibre) * (1 - 0.72 * ramp(IRIS_MM - 1.3, IRIS_MM - 0.2, out_of_axis))
+        pupil = 1 - ramp(look.pupil_mm - 0.5 * soft, look.pupil_mm + 0.5 * soft, out_of_axis)
+        iris = 1 - ramp(IRIS_MM - soft, IRIS_MM + soft, out_of_axis)
+        mix_r = (look.iris[0] * (1 - inner) + look.iris_inner[0] * inner) * bright
+        mix_g = (look.iris[1] * (1 - inner) + look.iris_inner[1] * inner) * bright
+        mix_b = (look.iris[2] * (1 - inner) + look.iris_inner[2] * inner) * bright
+        mix_r, mix_g, mix_b = mix_r * (1 - pupil), mix_g * (1 - pupil), mix_b * (1 - pupil)
+        red += iris * (mix_r + 0.002 - red)
+        green += iris * (mix_g + 0.002 - green)
+        blue += iris * (mix_b + 0.002 - blue)
+        # The cornea bulges: light is reflected by a smaller sphere than the eyeball.
+        bulge = (1 - ramp(IRIS_MM - 0.6, IRIS_MM + 0.6, out_of_axis)) * (1 / CORNEA_MM - 1 / max(eye[3], CORNEA_MM))
+        out[GRADIENT] -= bulge * x
+        out[GRADIENT + 1] -= bulge * y
+    # Upper lid and lashes keep light from the upper part.
+    shade = (1 - 0.55 * ramp(0.5, 6.5, y)) * (1 - 0.35 * ramp(7.0, 14.0, out_of_axis))
+    out[ALBEDO], out[ALBEDO + 1], out[ALBEDO + 2] = red * shade, green * shade, blue * shade
+    out[ROUGHNESS], out[SPECULAR], out[COAT], out[SOFT] = 0.16, 0.8, 1.0, 0.3
+
+
+@compiled
+def mouth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
+    """Write the appearance of the mouth's lining and the tongue."""
+    for k in range(SURFACE_SIZE):
+        out[k] = 0.0
+    patch = smooth_noise(q[0] / 7, q[1] / 7, q[2] / 7, look.seed + 50)[0]
+    keep = fade(1.4, footprint)
+    if keep > 0:
+        _value, dx, dy, dz = smooth_noise(q[0] / 1.2, q[1] / 1.2, q[2] / 1.2, look.seed + 51)
+        out[GRADIENT], out[GRADIENT + 1], out[GRADIENT + 2] = 0.08 * keep * dx, 0.08 * keep * dy, 0.08 * keep * dz
+    deep = ramp(95.0, 55.0, q[2])
+    shade = np.exp(0.12 * patch) * (1 - 0.6 * deep)
+    out[ALBEDO], out[ALBEDO + 1], out[ALBEDO + 2] = 0.42 * shade, 0.135 * shade, 0.125 * shade
+    out[ROUGHNESS], out[SPECULAR], out[SOFT] = 0.3, 1.0, 0.8
+
+
+@compiled
+def tooth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
+    """Write the appearance of teeth and gums; ``q`` is (mm along the arch from the middle, mm from the gum, row)."""
+    for k in range(SURFACE_SIZE):
+        out[k] = 0.0
+    height = q[1]
+    enamel = ramp(-0.3 - 0.4 * footprint, 0.4 + 0.4 * footprint, height)
+    warm = ramp(5.0, 0.0, height)
+    red, green, blue = look.teeth
+    green, blue = green * (1 - 0.06 * warm), blue * (1 - 0.18 * warm)
+    out[ALBEDO] = enamel * red + (1 - enamel) * 0.44
+    out[ALBEDO + 1] = enamel * green + (1 - enamel) * 0.17
+    out[ALBEDO + 2] = enamel * blue + (1 - enamel) * 0.16
+    out[ROUGHNESS], out[SPECULAR], out[SOFT] = 0.25, 1.1, 0.6
+
+
+@compiled
+def cloth_at(q, footprint, look, out):  # type: ignore[no-untyped-def]
+    """Write the appearance of a shirt; ``q`` is millimetres on the cloth."""
+    for k in range(SURFACE_SIZE):
+        out[k] = 0.0
+    shade = 1 + 0.05 * smooth_noise(q[0] / 25, q[1] / 25, q[2] / 25, look.seed + 60)[0]
+    _value, dx, dy, dz = smooth_noise(q[0] / 45, q[1] / 30, q[2] / 45, look.seed + 61)
+    out[GRADIENT], out[GRADIENT + 1], out[GRADIENT + 2] = 0.014 * dx, 0.014 * dy, 0.014 * dz
+    keep = fade(1.4, footprint)
+    if keep > 0:
+        shade *= 1 + 0.05 * keep * smooth_noise(q[0] / 0.7, q[1] / 0.7, q[2] / 0.7, look.seed + 62)[0]
+    for k in range(3):
+        out[ALBEDO + k] = look.shirt[k] * shade
+    out[ROUGHNESS] = 1.0

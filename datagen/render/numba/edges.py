@@ -1,63 +1,255 @@
-"""Compiled edge map: occluding contours and borders of a mesh traced through the pixels they cross."""
+"""Edge maps: which pixels' squares are crossed by a silhouette or a depth step.
+
+They come from the mesh, not from neighbouring pixels: edges whose triangles lie on one side of them on screen
+(occluding contours), and edges of one triangle (borders), are traced through the pixels they cross. In each such
+pixel the surface just beyond the edge is looked up among all triangles. The pixel is marked if there is none, or one
+more than :data:`datagen.render.contract.STEP_M` behind the edge; if something lies in front, the edge is hidden.
+Neighbouring pixel values could not tell: next to the contour of a curved surface depth changes by millimetres within a
+pixel without any step.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 
-from datagen.render.numba.raster_kernel import OUTSIDE, SUBPIXEL_BITS, inline, jit, snap
+from datagen.common.arrays import I32
+from datagen.common.compiled import compiled, inlined
+from datagen.geometry.camera import Camera
+from datagen.render.contract import BEYOND_PX, LEAST_SHARE, NEAR_M, STEP_M, SUBPIXEL_BITS
+from datagen.render.inputs import pixel_matrix
+from datagen.render.numba.raster_kernel import OUTSIDE, facing, project, snap
 
-# A step in depth below this is none.
-STEP_M = 1e-3
-# What lies beyond a contour is looked up this far from it.
-BEYOND_PX = 1.0 / 64.0
+# Up to here insertion sort is the quickest.
+FEW = 64
 # Samples are sorted by pixel, and triangles looked at where a tile of 4 × 4 pixels holds any.
 TILE_BITS = 2
-# Segments of a contour shorter than this share of it are rounding.
-LEAST_SHARE = 1e-9
 
 
-@jit
-def mark_edges(  # type: ignore[no-untyped-def]
-    segments, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, height, edge
-):
-    """Mark the edge pixels of a band of rows.
+@dataclass(frozen=True)
+class MeshEdges:
+    """The edges of a mesh, for any number of views.
+
+    Attributes
+    ----------
+    ends : (E, 2) int32
+        Vertices.
+    sides : (E, 2) int32
+        Triangles with their direction along the edge; see :func:`mesh_edges`.
+    """
+
+    ends: npt.NDArray[np.int32]
+    sides: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, vertices: npt.NDArray[np.float64], faces: npt.NDArray[np.int32]) -> MeshEdges:
+        """Find the edges of a checked mesh; vertices at the same place count as one, as to a surface they are."""
+        ends, sides = mesh_edges(faces, len(vertices))
+        border = np.unique(ends[sides[:, 1] < 0])
+        joined = _joined(vertices, border)
+        return cls(ends, sides) if joined is None else cls(*mesh_edges(joined[faces], len(vertices)))
+
+
+def _joined(vertices: npt.NDArray[np.float64], border: npt.NDArray[np.int32]) -> npt.NDArray[np.int32] | None:
+    """Return for every vertex the first one at its place, (N,) int32, looking at the border alone; None if all differ.
+
+    Files split vertices along texture seams, or give every triangle its own: only there can places coincide.
+    """
+    x, y, z = (vertices[border] + 0.0).T  # no negative zeros
+    order = np.lexsort((border, z, y, x))
+    same = (np.diff(x[order]) == 0) & (np.diff(y[order]) == 0) & (np.diff(z[order]) == 0)
+    if not same.any():
+        return None
+    first = np.concatenate([[0], np.where(same, 0, np.arange(1, len(order)))])
+    joined = np.arange(len(vertices), dtype=np.int32)
+    joined[border[order]] = border[order][np.maximum.accumulate(first)]
+    return joined
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A mesh as one camera sees it.
+
+    Attributes
+    ----------
+    homogeneous : (N, 3) float64
+        Pixels times z, and z in metres.
+    screen : (N, 2) int32
+        Snapped pixels; see :func:`datagen.render.numba.raster_kernel.project`.
+    inverse_z : (N,) float64
+    front : (F,) uint8
+        1 where a triangle's corners run counter-clockwise to the viewer.
+    """
+
+    homogeneous: npt.NDArray[np.float64]
+    screen: npt.NDArray[np.int32]
+    inverse_z: npt.NDArray[np.float64]
+    front: npt.NDArray[np.uint8]
+
+    @classmethod
+    def empty(cls, n_vertices: int, n_faces: int) -> Projection:
+        """Return room for a mesh of that size."""
+        return cls(
+            np.empty((n_vertices, 3)),
+            np.empty((n_vertices, 2), np.int32),
+            np.empty(n_vertices),
+            np.empty(n_faces, np.uint8),
+        )
+
+    @classmethod
+    def of(cls, vertices: npt.NDArray[np.float64], faces: npt.NDArray[np.int32], camera: Camera) -> Projection:
+        """Project a checked mesh (vertices (N, 3) float64 world metres, faces (F, 3) int32)."""
+        own = cls.empty(len(vertices), len(faces))
+        project(vertices, pixel_matrix(camera), NEAR_M, 0, len(vertices), own.homogeneous, own.screen, own.inverse_z)
+        facing(faces, own.homogeneous, own.screen, own.front)
+        return own
+
+
+def edge_maps(
+    vertices: npt.NDArray[np.float64],
+    faces: npt.NDArray[np.int32],
+    cameras: Sequence[Camera],
+) -> list[npt.NDArray[np.bool_]]:
+    """Return the edge map (H, W) of every camera.
 
     Parameters
     ----------
-    segments : (M, 7) float64
-        See :func:`contours`.
-    fronts, backs : (T,) int32
-        Triangles that may reach the band; in which of the two one is only matters to the time it takes.
-    faces, homogeneous, screen, inverse_z : see :func:`datagen.render.numba.mesh_order.arrange`
-    near : float
-        Metres.
-    top : int
-        Image row of the first row of ``edge``; may be -1.
-    height : int
-        Rows of the image.
-    edge : (rows, W) uint8
-        Written: 0 or 1; rows beyond the image stay 0.
+    vertices : (N, 3) float64
+        World metres.
+    faces : (F, 3) int32
+    cameras : sequence of Camera
     """
-    edge[:] = 0
-    places, inverse = _walk(segments, top, height, edge.shape)
-    if len(places) == 0:
+    edges = MeshEdges.of(vertices, faces)
+    maps = []
+    for camera in cameras:
+        projection = Projection.of(vertices, faces, camera)
+        maps.append(padded_edge_map(edges, faces, projection, camera)[1:-1].astype(bool))
+    return maps
+
+
+def padded_edge_map(
+    edges: MeshEdges, faces: npt.NDArray[np.int32], projection: Projection, camera: Camera
+) -> npt.NDArray[np.uint8]:
+    """Return the edge map of one view as 0 or 1 with an empty row above and below, (H + 2, W) uint8."""
+    edge = np.empty((camera.height + 2, camera.width), np.uint8)
+    mark_edges(
+        view_contours(edges, projection),
+        np.flatnonzero(projection.front).astype(np.int32),
+        np.flatnonzero(projection.front == 0).astype(np.int32),
+        faces,
+        projection.homogeneous,
+        projection.screen,
+        projection.inverse_z,
+        NEAR_M,
+        -1,
+        camera.height,
+        edge,
+    )
+    return edge
+
+
+def view_contours(edges: MeshEdges, projection: Projection) -> npt.NDArray[np.float64]:
+    """Return the contours and borders of one view; see :func:`contours`."""
+    return contours(
+        edges.ends,
+        edges.sides,
+        projection.homogeneous,
+        projection.screen,
+        projection.inverse_z,
+        projection.front,
+        NEAR_M,
+    )
+
+
+# Edges of a mesh.
+
+
+@compiled
+def mesh_edges(faces: I32, n_vertices: int) -> tuple[I32, I32]:
+    """Return the edges of a mesh and what lies on either side.
+
+    An edge of more than two triangles is returned once for every two of them that follow each other.
+
+    Parameters
+    ----------
+    faces : (F, 3) int32
+    n_vertices : int
+
+    Returns
+    -------
+    ends : (E, 2) int32
+        Vertices, lower index first.
+    sides : (E, 2) int32
+        Twice the triangle's index, plus 1 where it runs along the edge from the lower vertex to the higher; -1 in
+        the second column where there is no second triangle.
+    """
+    # A counting sort by the lower vertex: linear in time, and its order is that of the indices alone.
+    start = np.zeros(n_vertices + 1, np.int64)
+    for f in range(len(faces)):
+        for k in range(3):
+            a, b = faces[f, k], faces[f, (k + 1) % 3]
+            if a != b:
+                start[min(a, b) + 1] += 1
+    for i in range(n_vertices):
+        start[i + 1] += start[i]
+    total = start[n_vertices]
+    # Per lower vertex: the higher one in the upper bits, triangle and direction in the lower.
+    codes, cursor = np.empty(total, np.int64), start[:-1].copy()
+    for f in range(len(faces)):
+        for k in range(3):
+            a, b = faces[f, k], faces[f, (k + 1) % 3]
+            if a != b:
+                low, high = min(a, b), max(a, b)
+                codes[cursor[low]] = (np.int64(high) << 32) | (2 * f + (1 if a < b else 0))
+                cursor[low] += 1
+    ends, sides = np.empty((total, 2), np.int32), np.empty((total, 2), np.int32)
+    count = 0
+    for low in range(n_vertices):
+        first, last = start[low], start[low + 1]
+        _sort(codes[first:last])
+        i = first
+        while i < last:
+            high = codes[i] >> 32
+            j = i + 1
+            while j < last and codes[j] >> 32 == high:
+                j += 1
+            for k in range(i, max(i + 1, j - 1)):
+                ends[count, 0], ends[count, 1] = low, high
+                sides[count, 0] = codes[k] & 0xFFFFFFFF
+                sides[count, 1] = codes[k + 1] & 0xFFFFFFFF if k + 1 < j else -1
+                count += 1
+            i = j
+    return ends[:count].copy(), sides[:count].copy()
+
+
+@compiled
+def _sort(codes):  # type: ignore[no-untyped-def]
+    # A vertex has a handful of edges, but the hub of a fan may have any number.
+    if len(codes) > FEW:
+        codes[:] = np.sort(codes)
         return
-    best = _nearest(places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, edge.shape)
-    width = edge.shape[1]
-    for s in range(len(places)):
-        # Nothing nearer than a step behind the edge was looked for: what was found hides it, or goes on from it.
-        if best[s] == 0.0:
-            edge[places[s, 0] // width, places[s, 0] % width] = 1
+    for i in range(1, len(codes)):
+        code, j = codes[i], i - 1
+        while j >= 0 and codes[j] > code:
+            codes[j + 1] = codes[j]
+            j -= 1
+        codes[j + 1] = code
 
 
-@inline
+# Contours and borders of a view.
+
+
+@inlined
 def _inner_sign(side, front):  # type: ignore[no-untyped-def]
     # 1 where the triangle lies on the side (-dy, dx) of the edge's direction on screen.
     area = -1 if front[side >> 1] else 1
     return area if side & 1 else -area
 
 
-@jit
+@compiled
 def _crossed(e, sign, ends, sides, front):  # type: ignore[no-untyped-def]
     """Say whether any of more than two triangles of an edge lies on the other side, so that the surface goes on."""
     for step in (-1, 1):
@@ -70,7 +262,7 @@ def _crossed(e, sign, ends, sides, front):  # type: ignore[no-untyped-def]
     return False
 
 
-@jit
+@compiled
 def contours(ends, sides, homogeneous, screen, inverse_z, front, near):  # type: ignore[no-untyped-def]
     """Return the occluding contours and borders of a view.
 
@@ -104,7 +296,69 @@ def contours(ends, sides, homogeneous, screen, inverse_z, front, near):  # type:
     return segments[:count]
 
 
-@jit
+@compiled
+def _clip_near(homogeneous, a, b, near, point):  # type: ignore[no-untyped-def]
+    """Write the part of a segment in front of the near plane as screen x, y and inverse depth; False if none."""
+    h = homogeneous
+    za, zb = h[a, 2], h[b, 2]
+    if za <= near and zb <= near:
+        return False
+    t0 = (near - za) / (zb - za) if za < near else 0.0
+    t1 = (near - za) / (zb - za) if zb < near else 1.0
+    for i, t in enumerate((t0, t1)):
+        z = za + t * (zb - za)
+        point[i, 0] = (h[a, 0] + t * (h[b, 0] - h[a, 0])) / z
+        point[i, 1] = (h[a, 1] + t * (h[b, 1] - h[a, 1])) / z
+        point[i, 2] = 1.0 / z
+    return True
+
+
+@compiled
+def _grown(a):  # type: ignore[no-untyped-def]
+    longer = np.empty((2 * len(a), a.shape[1]), a.dtype)
+    longer[: len(a)] = a
+    return longer
+
+
+# Pixels that they cross, and what lies beyond.
+
+
+@compiled
+def mark_edges(  # type: ignore[no-untyped-def]
+    segments, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, height, edge
+):
+    """Mark the edge pixels of a band of rows.
+
+    Parameters
+    ----------
+    segments : (M, 7) float64
+        See :func:`contours`.
+    fronts, backs : (T,) int32
+        Triangles that may reach the band; in which of the two one is only matters to the time it takes.
+    faces, homogeneous, screen, inverse_z : see :func:`datagen.render.numba.mesh_order.arrange`
+    near : float
+        Metres.
+    top : int
+        Image row of the first row of ``edge``; may be -1.
+    height : int
+        Rows of the image.
+    edge : (rows, W) uint8
+        Written: 0 or 1; rows beyond the image stay 0.
+    """
+    edge[:] = 0
+    places, inverse = _walk(segments, top, height, edge.shape)
+    if len(places) == 0:
+        return
+    best = _nearest(places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, edge.shape)
+    width = edge.shape[1]
+    for s in range(len(places)):
+        # Only what is less than a step behind the edge was looked for. Where that finds a surface, it either hides the
+        # edge or continues it; where there is none, the edge is seen.
+        if best[s] == 0.0:
+            edge[places[s, 0] // width, places[s, 0] % width] = 1
+
+
+@compiled
 def _walk(segments, top, height, shape):  # type: ignore[no-untyped-def]
     """Return a sample for every pixel that a contour or border crosses.
 
@@ -128,6 +382,7 @@ def _walk(segments, top, height, shape):  # type: ignore[no-untyped-def]
         while t < end:
             # Grid lines are numbered, not added up, so that their places do not depend on where the walk began.
             stop = min(_next_line(x0, dx, t), _next_line(y0, dy, t), end)
+            # Through a corner of the grid, two lines are met at once but for rounding: no pixel lies between them.
             if stop - t > LEAST_SHARE:
                 if count == len(places):
                     places, inverse = _grown(places), _grown_row(inverse)
@@ -143,7 +398,7 @@ def _walk(segments, top, height, shape):  # type: ignore[no-untyped-def]
     return places[:count], inverse[:count]
 
 
-@inline
+@inlined
 def _next_line(origin, slope, t):  # type: ignore[no-untyped-def]
     """Return the parameter above ``t`` at which a coordinate next becomes whole."""
     if slope == 0.0:
@@ -151,44 +406,21 @@ def _next_line(origin, slope, t):  # type: ignore[no-untyped-def]
     step = 1.0 if slope > 0 else -1.0
     line = np.floor(origin + t * slope) + (1.0 if slope > 0 else 0.0)
     found = (line - origin) / slope
+    # Rounding may find the line just crossed once more, and the walk would stand still.
     while found <= t:
         line += step
         found = (line - origin) / slope
     return found
 
 
-@jit
-def _grown(a):  # type: ignore[no-untyped-def]
-    longer = np.empty((2 * len(a), a.shape[1]), a.dtype)
-    longer[: len(a)] = a
-    return longer
-
-
-@jit
+@compiled
 def _grown_row(a):  # type: ignore[no-untyped-def]
     longer = np.empty(2 * len(a), a.dtype)
     longer[: len(a)] = a
     return longer
 
 
-@jit
-def _clip_near(homogeneous, a, b, near, point):  # type: ignore[no-untyped-def]
-    """Write the part of a segment in front of the near plane as screen x, y and inverse depth; False if none."""
-    h = homogeneous
-    za, zb = h[a, 2], h[b, 2]
-    if za <= near and zb <= near:
-        return False
-    t0 = (near - za) / (zb - za) if za < near else 0.0
-    t1 = (near - za) / (zb - za) if zb < near else 1.0
-    for i, t in enumerate((t0, t1)):
-        z = za + t * (zb - za)
-        point[i, 0] = (h[a, 0] + t * (h[b, 0] - h[a, 0])) / z
-        point[i, 1] = (h[a, 1] + t * (h[b, 1] - h[a, 1])) / z
-        point[i, 2] = 1.0 / z
-    return True
-
-
-@jit
+@compiled
 def _clip_rectangle(x0, y0, dx, dy, width, upper, lower):  # type: ignore[no-untyped-def]
     """Return the range of the parameter for which a segment lies in the rectangle (Liang & Barsky 1984)."""
     start, end = 0.0, 1.0
@@ -204,7 +436,7 @@ def _clip_rectangle(x0, y0, dx, dy, width, upper, lower):  # type: ignore[no-unt
     return start, end
 
 
-@jit
+@compiled
 def _nearest(  # type: ignore[no-untyped-def]
     places, inverse, fronts, backs, faces, homogeneous, screen, inverse_z, near, top, shape
 ):
@@ -231,7 +463,7 @@ def _nearest(  # type: ignore[no-untyped-def]
     return found
 
 
-@jit
+@compiled
 def _look_up(  # type: ignore[no-untyped-def]
     chosen, samples, faces, homogeneous, screen, inverse_z, near, top, shape
 ):
@@ -264,6 +496,7 @@ def _look_up(  # type: ignore[no-untyped-def]
                 ea = (x1 - px) * (y2 - py) - (y1 - py) * (x2 - px)
                 eb = (x2 - px) * (y0 - py) - (y2 - py) * (x0 - px)
                 ec = (x0 - px) * (y1 - py) - (y0 - py) * (x1 - px)
+                # Either winding, borders included: where two triangles share a sample, the nearer one counts anyway.
                 area = ea + eb + ec
                 if area == 0 or ((ea < 0 or eb < 0 or ec < 0) and (ea > 0 or eb > 0 or ec > 0)):
                     continue
@@ -271,7 +504,7 @@ def _look_up(  # type: ignore[no-untyped-def]
                 best[i] = max(best[i], z)
 
 
-@jit
+@compiled
 def _sorted_samples(places, inverse, top, shape):  # type: ignore[no-untyped-def]
     """Sort samples by pixel.
 
@@ -310,7 +543,7 @@ def _sorted_samples(places, inverse, top, shape):  # type: ignore[no-untyped-def
     return start, order, xs, ys, best, limit
 
 
-@inline
+@inlined
 def _matters(limit, nearest, first, last, upper, lower):  # type: ignore[no-untyped-def]
     for row in range(upper, lower + 1):
         for column in range(first, last + 1):
@@ -319,7 +552,7 @@ def _matters(limit, nearest, first, last, upper, lower):  # type: ignore[no-unty
     return False
 
 
-@jit
+@compiled
 def _cover_clipped(a, b, c, homogeneous, near, xs, ys, best):  # type: ignore[no-untyped-def]
     """Compare a triangle that reaches out of the snapped range with every sample, in homogeneous coordinates."""
     one = float(1 << SUBPIXEL_BITS)
