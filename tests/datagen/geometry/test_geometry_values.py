@@ -12,12 +12,11 @@ from scipy.spatial.transform import Rotation
 
 from datagen.common.errors import CameraError, InputError, LandmarkError, MeshError
 from datagen.geometry.camera import Camera, look_at, validate_camera
+from datagen.geometry.edges import boundary_vertices, unique_edges
 from datagen.geometry.landmarks import Landmarks, validate_landmarks
 from datagen.geometry.mesh import (
     Mesh,
-    boundary_vertices,
     check_metric_scale,
-    unique_edges,
     validate_mesh,
     vertex_normals,
 )

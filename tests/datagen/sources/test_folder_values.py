@@ -19,7 +19,8 @@ from datagen.geometry.mesh_io import ply_bytes
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter
 from datagen.sources.frame import SequenceKey
-from datagen.sources.topology import Topology, write_topology
+from datagen.sources.topology import Topology
+from tests.support.topologies import write_topology
 
 KEY = SequenceKey("anna", "speech")
 FRAMES = (0, 7, 250)

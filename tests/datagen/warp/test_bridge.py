@@ -33,12 +33,13 @@ from datagen.manifest import Manifest, WarpConfig, parse_manifest
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter
 from datagen.sources.frame import Registration, SequenceKey
-from datagen.sources.topology import FOLDER, Topology, read_topology, topology_of
+from datagen.sources.topology import read_topology, topology_of
 from datagen.warp.bridge import Bridge, build_bridge, warp_bridged
 from datagen.warp.engine import warp_frame
 from datagen.warp.extend import WAVELENGTH_M, SmoothExtension
 from datagen.warp.storage import bridge_bytes, read_bridge, read_warp, write_bridge
 from tests.support.places import SHARED_DATA
+from tests.support.topologies import write_topology
 
 DATA = SHARED_DATA
 QUICK = WarpConfig(subdivisions=0)
@@ -47,14 +48,6 @@ QUICK = WarpConfig(subdivisions=0)
 def people(foreign: ForeignPeople, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Other people with strong expressions: true template vertices, and vertices in the foreign topology."""
     return foreign.people(count, np.random.default_rng(7))
-
-
-def write_topology(root: Path, topology: Topology) -> None:
-    """Put a topology where captures under ``root`` find it."""
-    folder = root / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{topology.name}.ply").write_bytes(ply_bytes(Mesh.of(topology.vertices, topology.faces)))
-    write_landmarks(topology.landmarks, folder / f"{topology.name}.json")
 
 
 @pytest.fixture(scope="module")
