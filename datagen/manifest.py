@@ -19,7 +19,9 @@ from datagen.render.registry import RENDERERS
 
 # Names of the registries as types; type checkers cannot read a dictionary.
 if TYPE_CHECKING:
-    HeadName = SimulatedHeadName = BackendName = str
+    HeadName = str
+    SimulatedHeadName = str
+    BackendName = str
 else:
     HeadName = Literal[tuple(HEADS)]
     SimulatedHeadName = Literal[tuple(name for name, entry in HEADS.items() if entry.simulated)]
