@@ -31,7 +31,7 @@ COMMANDS = (
     "render --heads 1 --views 4 --resolution 252 --faces 20000 --repeats 2 --against open3d",
     "read --resolution 112 --workers 2 --access clips --cache warm --seconds 0.5",
     "write --resolution 168 --samples 8 --repeats 3",
-    "train --config small --size 56 --frames 1,2 --steps 2 --seconds 5",
+    "train --config small --size 28 --frames 1,2 --steps 2 --seconds 5 --set data.frames_per_batch=2",
     "ablation {work}/dataset --out {work}/ablation --config tiny --set fit.steps=20 --set fit.val_every=20 "
     "--only reference --only no-canonical",
 )
