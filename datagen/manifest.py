@@ -145,6 +145,20 @@ class Manifest(Section):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1)
 
     @property
+    def head_root(self) -> Path | None:
+        """Folder with the canonical head model's files: its own setting, or else the simulation's root."""
+        if self.canonical.head_root is None and isinstance(self.source, SimulatedSource):
+            return self.source.root
+        return self.canonical.head_root
+
+    @property
+    def registration_root(self) -> Path | None:
+        """Folder with the files of the head model that registrations are in."""
+        if isinstance(self.source, FolderSource):
+            return self.source.head_root or self.canonical.head_root
+        return self.source.root
+
+    @property
     def digest(self) -> str:
         """SHA-256 of :meth:`text`."""
         return hashlib.sha256(self.text().encode()).hexdigest()

@@ -195,10 +195,10 @@ def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
 
     Example: datagen status runs/demo
     """
-    from datagen.commands.options import manifest_of_build
     from datagen.flows.status import StageStatus, build_status
+    from datagen.layout import BuildLayout
 
-    status = build_status(manifest_of_build(out), out)
+    status = build_status(BuildLayout(out))
     if json_output:
         print_json(status)
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from datagen.commands.options import BuildArgument, JsonOption, manifest_of_build
+from datagen.commands.options import BuildArgument, JsonOption
 from datagen.common.console import print_json
 from datagen.common.errors import InputError
 
@@ -104,8 +104,8 @@ def _choose(
 
     if not names and not failed and not review:
         raise InputError("no frame is named", "names, --failed or --review", "For example: s003/performance/000002")
-    plan = plan_build(manifest_of_build(out))
     layout = BuildLayout(out.resolve())
+    plan = plan_build(layout.read_manifest())
     statuses = {status for status, wanted in (("fail", failed), ("review", review)) if wanted}
     return layout, plan, chosen_frames(plan, layout, [FrameName.parse(name) for name in names or ()], statuses)
 

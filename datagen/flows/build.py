@@ -12,7 +12,7 @@ from typing import TextIO
 from datagen.common.files import atomic_write_bytes, build_lock
 from datagen.common.progress import StageProgress
 from datagen.flows.build_folder import check_folder, check_room
-from datagen.flows.planning import BuildPlan, chunks, head_root, plan_build
+from datagen.flows.planning import BuildPlan, chunks, plan_build
 from datagen.flows.runners.prefect import prefect_session, require_api_for_dask, run_as_flow
 from datagen.flows.runners.serial import Result, RunnerConfig, SerialRunner, StageRunner, Task
 from datagen.flows.stages.bridge import bridge_of, bridged_topologies, make_bridge, plan_bridges, remove_stale_bridges
@@ -123,7 +123,7 @@ class _Stages:
         """Load the canonical head and fail early if it or the rasteriser cannot be had."""
         manifest = self._plan.manifest
         make_renderer(manifest.render.backend)
-        return prepared_head(manifest.canonical.head, head_root(manifest), manifest.warp.subdivisions)
+        return prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
 
     def nothing_to_do(self) -> bool:
         """Whether every warp and shard is finished, so that no runner needs to be started."""

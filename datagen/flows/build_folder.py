@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from pathlib import Path
 from typing import Any
 
-from datagen.common.errors import StorageError
+from datagen.common.errors import InputError, StorageError
 from datagen.common.files import is_temporary, make_folders, storage_errors
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -43,7 +42,7 @@ def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = Fal
         return
     if replace:
         return
-    before, now = _identity(_content(layout.manifest)), _identity(json.loads(manifest.text()))
+    before, now = _identity(_content(layout)), _identity(manifest.model_dump(mode="json"))
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         shown = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in changed[:_SHOWN])
@@ -100,20 +99,15 @@ def _own_paths(layout: BuildLayout) -> list[Path]:
     ]
 
 
-def _content(path: Path) -> dict[str, Any]:
-    with storage_errors(f"reading {path}"):
-        text = path.read_text(errors="replace")
+def _content(layout: BuildLayout) -> dict[str, Any]:
     try:
-        content = json.loads(text)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
+        return layout.manifest_content()
+    except InputError:
         raise StorageError(
-            f"{path} is no manifest of a build",
+            f"{layout.manifest} is no manifest of a build",
             "what `datagen build` wrote",
             "Choose another --out, or remove the file",
-        )
-    return content
+        ) from None
 
 
 def _identity(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import declared_unit, read_landmarks
 from datagen.geometry.mesh_io import read_mesh
+from datagen.layout import BuildLayout
 from datagen.manifest import WarpConfig
 from datagen.render.contract import ViewMaps
 from datagen.shards.schema import Sample
@@ -124,7 +125,7 @@ def warp_scan(
         name = topology.name if topology else head
         start = Registration(name, read_mesh(registration.path, unit, need_faces=False).vertices)
     if topology is not None:
-        stored = stored_bridge(out / "bridges", topology, model.template)
+        stored = stored_bridge(BuildLayout(out).bridges, topology, model.template)
         bridge = stored.open(model.template) if stored.finished else build_bridge(topology, model)
     warp = warp_bridged(mesh, model, config, bridge=bridge, registration=start, landmarks=marks)
     with disk_refusals(f"writing {out}"), staged_folder(out) as folder:

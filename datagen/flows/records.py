@@ -25,7 +25,7 @@ def content_key(inputs: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class FrameRecord:
+class ResultRecord:
     """What is known of one finished frame without opening its warp.
 
     Attributes
@@ -33,7 +33,7 @@ class FrameRecord:
     content_key : str
         Digest of inputs, settings, template and algorithm version.
     input_digest : str
-        ``CaptureSource.input_digest`` at that time; empty if the input could not be read.
+        ``FolderCaptures.input_digest`` at that time; empty if the input could not be read.
     status : str
         The verdict: ``pass``, ``review`` or ``fail``; of a person, ``learnt`` or ``none``.
     cameras : tuple of str
@@ -59,7 +59,7 @@ class FrameRecord:
         }
 
 
-def write_frame_record(folder: Path, record: FrameRecord) -> None:
+def write_result_record(folder: Path, record: ResultRecord) -> None:
     """Write ``record.json`` atomically.
 
     Raises
@@ -70,11 +70,11 @@ def write_frame_record(folder: Path, record: FrameRecord) -> None:
     atomic_write_bytes(folder / RECORD, (canonical_json(record.to_json()) + "\n").encode())
 
 
-def read_frame_record(folder: Path) -> FrameRecord | None:
+def read_result_record(folder: Path) -> ResultRecord | None:
     """Read ``record.json``; None if it is missing or broken, which both mean "not finished"."""
     try:
         content = json.loads((folder / RECORD).read_bytes())
-        return FrameRecord(
+        return ResultRecord(
             content_key=str(content["content_key"]),
             input_digest=str(content["input_digest"]),
             status=str(content["status"]),
@@ -85,9 +85,9 @@ def read_frame_record(folder: Path) -> FrameRecord | None:
         return None
 
 
-def finished_record(folder: Path, key: str) -> FrameRecord | None:
+def finished_record(folder: Path, key: str) -> ResultRecord | None:
     """Return the record of a frame that is finished with this content key and whose files are whole, else None."""
-    record = read_frame_record(folder)
+    record = read_result_record(folder)
     if record is None or record.content_key != key:
         return None
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ import numpy as np
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
-from datagen.flows.planning import head_root, plan_build
+from datagen.flows.planning import plan_build
 from datagen.flows.stages.render import ShardSamples
 from datagen.flows.stages.shards import ShardTask, plan_shards
 from datagen.flows.worker import prepared_head
 from datagen.layout import BuildLayout
-from datagen.manifest import parse_manifest
 from datagen.render.registry import make_renderer
 from datagen.shards import Dataset, open_dataset
 from datagen.shards.encode import Row, encode_samples
@@ -82,9 +80,9 @@ def render_again(root: Path, count: int, seed: int = 0) -> list[RenderedAgain]:
     """
     use_one_blas_thread()
     layout = BuildLayout(root.resolve())
-    manifest = parse_manifest(json.loads(layout.manifest.read_text()), str(layout.manifest))
+    manifest = layout.read_manifest()
     dataset = open_dataset(layout.dataset)
-    template = prepared_head(manifest.canonical.head, head_root(manifest), manifest.warp.subdivisions).template
+    template = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions).template
     backend = make_renderer(manifest.render.backend).name
     shards = plan_shards(plan_build(manifest), layout.root, template, backend)
     if shards.dataset.counts != dataset.plan.counts:

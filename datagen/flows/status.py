@@ -6,22 +6,21 @@ import glob
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from datagen.common.errors import CanonfaceError, CorruptDatasetError, DatasetError, InputError
 from datagen.flows.planning import BuildPlan, plan_build, samples_per_shard
-from datagen.flows.records import FrameRecord, clear_folder, read_frame_record
+from datagen.flows.records import ResultRecord, clear_folder, read_result_record
 from datagen.flows.stages.bridge import bridged_topologies
 from datagen.flows.stages.person import learns_person
 from datagen.layout import RECORD, BuildLayout
-from datagen.manifest import Manifest
 from datagen.shards import list_records, open_dataset, plan_units
 from datagen.shards.ledger import read_record
 from datagen.shards.plan import ENCODING_VERSION
 from datagen.shards.store import LocalStore
 from datagen.sources.frame import SequenceKey
-from datagen.warp.storage import PERSON_FILE, read_prior, read_verdict
+from datagen.warp.result import PERSON_FILE
+from datagen.warp.storage import read_prior, read_verdict
 
 NAMED = 5
 
@@ -83,9 +82,9 @@ def stage_statuses(plan: BuildPlan, layout: BuildLayout) -> list[StageStatus]:
         stages.append(_stage("bridge", "topologies", len(topologies), missing, "not found yet"))
     learning = [s.key for s in plan.sequences if learns_person(plan.manifest, s)]
     if learning:
-        missing = [str(key) for key in learning if read_frame_record(layout.person(key)) is None]
+        missing = [str(key) for key in learning if read_result_record(layout.person(key)) is None]
         stages.append(_stage("person", "sequences", len(learning), missing, "not learnt yet"))
-    records = {(s.key, f): read_frame_record(layout.frame_warp(s.key, f)) for s in plan.sequences for f in s.frames}
+    records = {(s.key, f): read_result_record(layout.frame_warp(s.key, f)) for s in plan.sequences for f in s.frames}
     missing = [f"{key}/{frame:06d}" for (key, frame), record in records.items() if record is None]
     stages.append(_stage("warp", "frames", len(records), missing, "not warped yet, or asked for again"))
     shards = _shards(plan, layout, list(records.values()))
@@ -101,7 +100,7 @@ def _has_capture(layout: BuildLayout, subject: str, sequence: str) -> bool:
     return (layout.captures / subject / sequence / "capture.json").is_file()
 
 
-def _shards(plan: BuildPlan, layout: BuildLayout, records: Sequence[FrameRecord | None]) -> StageStatus:
+def _shards(plan: BuildPlan, layout: BuildLayout, records: Sequence[ResultRecord | None]) -> StageStatus:
     """Count the shards of the frames that may be stored; frames without a verdict yet are taken to pass."""
     accepted = {"pass", "review"} if plan.manifest.shards.include_review else {"pass"}
     counts = dict.fromkeys(plan.splits, 0)
@@ -143,7 +142,7 @@ def _last(layout: BuildLayout, shards: StageStatus) -> list[StageStatus]:
         open_dataset(layout.dataset)
     except CanonfaceError as error:
         why = "waiting for shards" if shards.missing else error.found
-    report = (layout.report / "index.html").is_file()
+    report = layout.report_page.is_file()
     return [
         StageStatus("verify", "dataset", int(not why), 1, ("dataset.zarr/zarr.json",) if why else (), why),
         StageStatus("report", "page", int(report), 1, () if report else ("report/index.html",), ""),
@@ -177,23 +176,23 @@ class FrameName:
         return self.subject == key.subject and self.sequence in (None, key.sequence) and self.frame in (None, frame)
 
 
-def build_status(manifest: Manifest, out: Path) -> dict[str, Any]:
+def build_status(layout: BuildLayout) -> dict[str, Any]:
     """Return counts of what is planned and what is on disk, JSON-ready; ``stages`` says what is missing and why.
 
     Raises
     ------
     datagen.common.errors.CanonfaceError
-        If the captures can no longer be planned.
+        If this is no build folder, or its captures can no longer be planned.
     """
-    layout, plan = BuildLayout(out), plan_build(manifest)
+    plan = plan_build(layout.read_manifest())
     verdicts: Counter[str] = Counter()
     persons: Counter[str] = Counter()
     for sequence in plan.sequences:
-        person = read_frame_record(layout.person(sequence.key))
+        person = read_result_record(layout.person(sequence.key))
         if person is not None:
             persons[person.status] += 1
         for frame in sequence.frames:
-            record = read_frame_record(layout.frame_warp(sequence.key, frame))
+            record = read_result_record(layout.frame_warp(sequence.key, frame))
             if record is not None:
                 verdicts[record.status] += 1
     records = list_records(layout.dataset)
@@ -204,7 +203,7 @@ def build_status(manifest: Manifest, out: Path) -> dict[str, Any]:
         finished, uuid = False, ""
     stages = stage_statuses(plan, layout)
     return {
-        "name": manifest.name,
+        "name": plan.manifest.name,
         "stages": [stage.to_json() for stage in stages],
         "sequences": len(plan.sequences),
         "persons": dict(sorted(persons.items())),
@@ -216,7 +215,7 @@ def build_status(manifest: Manifest, out: Path) -> dict[str, Any]:
         "samples_if_all_pass": sum(plan.views().values()),
         "dataset_finished": finished,
         "dataset_uuid": uuid,
-        "report": (layout.report / "index.html").is_file(),
+        "report": layout.report_page.is_file(),
     }
 
 
@@ -242,7 +241,7 @@ def chosen_frames(
             )
     chosen = []
     for key, frame in frames:
-        record = read_frame_record(layout.frame_warp(key, frame)) if statuses else None
+        record = read_result_record(layout.frame_warp(key, frame)) if statuses else None
         if any(name.covers(key, frame) for name in names) or (record is not None and record.status in statuses):
             chosen.append((key, frame))
     return chosen
@@ -279,7 +278,7 @@ def explain_frame(layout: BuildLayout, key: SequenceKey, frame: int) -> dict[str
         If the frame has no verdict.
     """
     folder = layout.frame_warp(key, frame)
-    verdict, record = read_verdict(folder), read_frame_record(folder)
+    verdict, record = read_verdict(folder), read_result_record(folder)
     person = layout.person(key)
     return {
         "subject": key.subject,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from datagen.common.errors import InputError
-from datagen.flows.planning import BuildPlan, open_captures
+from datagen.flows.planning import BuildPlan
 from datagen.flows.stages.bridge import bridge_of, plan_bridges
 from datagen.flows.stages.person import StoredPerson, finished_person, plan_persons
 from datagen.flows.stages.warp import FrameKeys, frame_state
 from datagen.heads.base import HeadModel
 from datagen.layout import BuildLayout
+from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import SequenceKey
 
 
@@ -27,7 +28,7 @@ def is_warped(plan: BuildPlan, layout: BuildLayout, load_head: Callable[[], Head
     if not all(layout.frame_warp(s.key, frame).is_dir() for s in plan.sequences for frame in s.frames):
         return False
     try:
-        source = open_captures(plan.manifest, layout.root)
+        source = FolderCaptures(layout.captures_of(plan.manifest))
     except InputError:
         return False
     template = load_head().template

@@ -12,18 +12,18 @@ from datagen.audit.pictures import write_png
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
 from datagen.common.files import disk_refusals
-from datagen.flows.planning import BuildPlan, captures_of, head_root, registration_root
-from datagen.flows.records import FrameRecord, Stored, content_key, digest_files, write_frame_record
+from datagen.flows.planning import BuildPlan
+from datagen.flows.records import ResultRecord, Stored, content_key, digest_files, write_result_record
 from datagen.flows.worker import prepared_head, shared_head
 from datagen.heads.base import HeadTemplate
 from datagen.heads.registry import HEAD_NAMES, WHAT_GOES_WHERE
-from datagen.layout import RECORD, BuildLayout
+from datagen.layout import BRIDGE_PICTURE, RECORD, BuildLayout
 from datagen.manifest import Manifest
+from datagen.sources.folder import FolderCaptures
 from datagen.sources.topology import Topology, topology_of
 from datagen.warp.bridge import Bridge, bridge_key, build_bridge
-from datagen.warp.storage import BRIDGE_FILE, VERDICT_FILE, read_bridge, write_bridge
-
-PICTURE = "bridge.png"
+from datagen.warp.result import BRIDGE_FILE, VERDICT_FILE
+from datagen.warp.storage import read_bridge, write_bridge
 
 
 class StoredBridge(Stored[Bridge]):
@@ -80,7 +80,7 @@ def plan_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, BridgeTask]:
     manifest, names = plan.manifest, bridged_topologies(plan)
     if not names:
         return {}
-    template = shared_head(manifest.canonical.head, head_root(manifest)).template
+    template = shared_head(manifest.canonical.head, manifest.head_root).template
     tasks = {}
     for name in names:
         topology = _topology(manifest, layout.root, name)
@@ -115,7 +115,7 @@ def make_bridge(task: BridgeTask) -> bool:
         return False
     manifest = task.manifest
     topology = _topology(manifest, task.root, task.topology)
-    head = prepared_head(manifest.canonical.head, head_root(manifest), None)
+    head = prepared_head(manifest.canonical.head, manifest.head_root, None)
     store_bridge(task.stored, topology, build_bridge(topology, head))
     return True
 
@@ -132,10 +132,10 @@ def store_bridge(stored: StoredBridge, topology: Topology, bridge: Bridge) -> No
         if stored.folder.is_dir():
             (stored.folder / RECORD).unlink(missing_ok=True)
         write_bridge(stored.folder, bridge)
-        write_png(stored.folder / PICTURE, bridge_picture(bridge, topology))
-        files = digest_files(stored.folder, (BRIDGE_FILE, VERDICT_FILE, PICTURE))
-        record = FrameRecord(stored.key, topology.digest, bridge.verdict.status, (), files)
-        write_frame_record(stored.folder, record)
+        write_png(stored.folder / BRIDGE_PICTURE, bridge_picture(bridge, topology))
+        files = digest_files(stored.folder, (BRIDGE_FILE, VERDICT_FILE, BRIDGE_PICTURE))
+        record = ResultRecord(stored.key, topology.digest, bridge.verdict.status, (), files)
+        write_result_record(stored.folder, record)
 
 
 def remove_stale_bridges(layout: BuildLayout, bridges: Mapping[str, BridgeTask]) -> None:
@@ -148,10 +148,8 @@ def remove_stale_bridges(layout: BuildLayout, bridges: Mapping[str, BridgeTask])
 
 
 def _topology(manifest: Manifest, root: Path, name: str) -> Topology:
-    from datagen.sources.folder import FolderCaptures
-
     if name in HEAD_NAMES:
-        root_of_head = registration_root(manifest)
+        root_of_head = manifest.registration_root
         if root_of_head is None and name in WHAT_GOES_WHERE:
             raise InputError(
                 f"the registrations are in the topology of {name}, which is not shipped, and no folder was given",
@@ -159,4 +157,4 @@ def _topology(manifest: Manifest, root: Path, name: str) -> Topology:
                 "Pass --set source.head_root=FOLDER, or --set warp.use_registration=false to start from landmarks",
             )
         return topology_of(shared_head(name, root_of_head).template)
-    return FolderCaptures(captures_of(manifest, BuildLayout(root))).topology(name)
+    return FolderCaptures(BuildLayout(root).captures_of(manifest)).topology(name)

@@ -8,14 +8,12 @@ from pathlib import Path
 
 from datagen.common.files import atomic_write_bytes, disk_refusals
 from datagen.flows.planning import BuildPlan
-from datagen.flows.records import content_key, read_frame_record
+from datagen.flows.records import content_key, read_result_record
 from datagen.flows.stages.person import learns_person
 from datagen.flows.stages.shards import ShardPlan
 from datagen.layout import RECORD, BuildLayout
 from datagen.shards import VerifyReport, finalise, open_dataset, read_record, verify_dataset
 from datagen.shards.store import LocalStore
-
-REPORT_KEY = "report.key"
 
 
 def finish_dataset(layout: BuildLayout, shards: ShardPlan) -> VerifyReport:
@@ -52,7 +50,7 @@ def refresh_report(layout: BuildLayout, plan: BuildPlan) -> Path:
     """
     from datagen.audit.report import write_report
 
-    index, key_file = layout.report / "index.html", layout.report / REPORT_KEY
+    index, key_file = layout.report_page, layout.report_key
     key = _report_key(layout, plan)
     if index.is_file() and key_file.is_file() and key_file.read_text().strip() == key:
         return index
@@ -68,6 +66,6 @@ def _report_key(layout: BuildLayout, plan: BuildPlan) -> str:
     keys: list[Sequence[str]] = []
     for sequence in plan.sequences:
         for frame in sequence.frames:
-            record = read_frame_record(layout.frame_warp(sequence.key, frame))
+            record = read_result_record(layout.frame_warp(sequence.key, frame))
             keys.append((str(sequence.key), str(frame), record.content_key if record else ""))
     return content_key({"dataset": open_dataset(layout.dataset).uuid, "frames": keys})

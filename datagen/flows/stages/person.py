@@ -9,26 +9,28 @@ from pathlib import Path
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError, WarpError
 from datagen.common.files import disk_refusals
-from datagen.flows.planning import BuildPlan, PlannedSequence, head_root, open_captures
+from datagen.flows.planning import BuildPlan, PlannedSequence
 from datagen.flows.records import (
-    FrameRecord,
+    ResultRecord,
     Stored,
     clear_folder,
     content_key,
     digest_files,
     finished_record,
-    write_frame_record,
+    write_result_record,
 )
 from datagen.flows.stages.bridge import BridgeTask, StoredBridge, bridge_of
 from datagen.flows.worker import prepared_head
 from datagen.heads.base import HeadTemplate
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
-from datagen.sources.frame import CaptureSource, Frame
+from datagen.sources.folder import FolderCaptures
+from datagen.sources.frame import Frame
 from datagen.warp.engine import ALGORITHM_VERSION
 from datagen.warp.personal import SequencePrior
+from datagen.warp.result import PERSON_FILE
 from datagen.warp.sequence import FEWEST_FRAMES, fit_sequence, keyframes_of
-from datagen.warp.storage import PERSON_FILE, read_prior, write_prior
+from datagen.warp.storage import read_prior, write_prior
 
 # What a person's record says instead of a verdict.
 LEARNT, NONE = "learnt", "none"
@@ -75,7 +77,7 @@ class PersonTask:
         """Where the person goes."""
         return BuildLayout(self.root).person(self.sequence.key)
 
-    def key(self, source: CaptureSource, template: HeadTemplate) -> str:
+    def key(self, source: FolderCaptures, template: HeadTemplate) -> str:
         """Content key of the person: its keyframes, and everything that decides what is made of them."""
         inputs = {
             "algorithm": ALGORITHM_VERSION,
@@ -88,7 +90,7 @@ class PersonTask:
             inputs["bridge"] = self.bridge.key
         return content_key(inputs)
 
-    def _digest(self, source: CaptureSource, frame: int) -> list[int | str]:
+    def _digest(self, source: FolderCaptures, frame: int) -> list[int | str]:
         try:
             return [frame, source.input_digest(self.sequence.key, frame)]
         except InputError as error:
@@ -110,7 +112,7 @@ def plan_persons(plan: BuildPlan, layout: BuildLayout, bridges: Mapping[str, Bri
 
 
 def finished_person(
-    task: PersonTask, source: CaptureSource, template: HeadTemplate
+    task: PersonTask, source: FolderCaptures, template: HeadTemplate
 ) -> tuple[bool, StoredPerson | None]:
     """Return whether a task is finished, and the person if there is one."""
     key = task.key(source, template)
@@ -132,8 +134,8 @@ def learn_person(task: PersonTask) -> StoredPerson | None:
     use_one_blas_thread()
     with disk_refusals(f"learning the person of {task.name}"):
         manifest = task.manifest
-        head = prepared_head(manifest.canonical.head, head_root(manifest), manifest.warp.subdivisions)
-        source = open_captures(manifest, task.root)
+        head = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
+        source = FolderCaptures(BuildLayout(task.root).captures_of(manifest))
         key = task.key(source, head.template)
         record = finished_record(task.folder, key)
         if record is None:
@@ -151,11 +153,11 @@ def learn_person(task: PersonTask) -> StoredPerson | None:
     return StoredPerson(task.folder, key) if record.status == LEARNT else None
 
 
-def _store(folder: Path, key: str, prior: SequencePrior | None) -> FrameRecord:
+def _store(folder: Path, key: str, prior: SequencePrior | None) -> ResultRecord:
     clear_folder(folder)
     if prior is not None:
         write_prior(folder, prior)
     names = (PERSON_FILE,) if prior is not None else ()
-    record = FrameRecord(key, "", LEARNT if prior is not None else NONE, (), digest_files(folder, names))
-    write_frame_record(folder, record)
+    record = ResultRecord(key, "", LEARNT if prior is not None else NONE, (), digest_files(folder, names))
+    write_result_record(folder, record)
     return record

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.files import disk_refusals
 from datagen.flows.framing import framing_points
-from datagen.flows.planning import head_root, open_captures
 from datagen.flows.stages.shards import ShardTask, View
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
@@ -24,7 +23,8 @@ from datagen.render.registry import make_renderer
 from datagen.shards.ledger import unit_is_complete
 from datagen.shards.schema import Sample
 from datagen.shards.writer import write_unit
-from datagen.sources.frame import CaptureSource, Frame, SequenceKey
+from datagen.sources.folder import FolderCaptures
+from datagen.sources.frame import Frame, SequenceKey
 from datagen.warp.result import Warp
 from datagen.warp.storage import read_warp
 
@@ -57,8 +57,8 @@ class ShardSamples:
 
     def __init__(self, task: ShardTask) -> None:
         self._task = task
-        self._source: CaptureSource = open_captures(task.manifest, task.root)
-        self._template = shared_head(task.manifest.canonical.head, head_root(task.manifest)).template
+        self._source = FolderCaptures(BuildLayout(task.root).captures_of(task.manifest))
+        self._template = shared_head(task.manifest.canonical.head, task.manifest.head_root).template
         self._rasteriser = make_renderer(task.manifest.render.backend)
 
     def __iter__(self) -> Iterator[Sample]:

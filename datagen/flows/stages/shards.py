@@ -9,14 +9,15 @@ from pathlib import Path
 
 from datagen.common.errors import InputError
 from datagen.flows.planning import BuildPlan, samples_per_shard
-from datagen.flows.records import FrameRecord, content_key, read_frame_record
+from datagen.flows.records import ResultRecord, content_key, read_result_record
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import REGIONS
-from datagen.layout import WARP, BuildLayout
+from datagen.layout import BuildLayout
 from datagen.manifest import FolderSource, Manifest
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import SPLITS
 from datagen.sources.frame import SequenceKey
+from datagen.warp.result import WARP_FILE
 
 # Part of every shard's content key: raise it when the same warps would be rendered to other maps.
 RENDER_VERSION = 4
@@ -100,12 +101,12 @@ def plan_shards(plan: BuildPlan, root: Path, template: HeadTemplate, backend: st
     """
     manifest, layout = plan.manifest, BuildLayout(root)
     accepted = {"pass", "review"} if manifest.shards.include_review else {"pass"}
-    records: dict[tuple[SequenceKey, int], FrameRecord] = {}
+    records: dict[tuple[SequenceKey, int], ResultRecord] = {}
     verdicts: Counter[str] = Counter()
     left_out = 0
     for sequence in plan.sequences:
         for frame in sequence.frames:
-            record = read_frame_record(layout.frame_warp(sequence.key, frame))
+            record = read_result_record(layout.frame_warp(sequence.key, frame))
             if record is None:
                 raise InputError(f"frame {frame} of {sequence.key} has no warp", "", "Run `datagen build` again")
             verdicts[record.status] += 1
@@ -130,7 +131,7 @@ def plan_shards(plan: BuildPlan, root: Path, template: HeadTemplate, backend: st
     return ShardPlan(dataset, tuple(tasks), dict(verdicts), left_out)
 
 
-def _views(plan: BuildPlan, records: Mapping[tuple[SequenceKey, int], FrameRecord]) -> dict[str, list[View]]:
+def _views(plan: BuildPlan, records: Mapping[tuple[SequenceKey, int], ResultRecord]) -> dict[str, list[View]]:
     views: dict[str, list[View]] = {split: [] for split in SPLITS}
     for sequence in plan.sequences:
         listed = [
@@ -179,7 +180,7 @@ def _unit_key(
     manifest: Manifest,
     dataset: DatasetPlan,
     views: tuple[View, ...],
-    records: Mapping[tuple[SequenceKey, int], FrameRecord],
+    records: Mapping[tuple[SequenceKey, int], ResultRecord],
     backend: str,
 ) -> str:
     samples = []
@@ -192,7 +193,7 @@ def _unit_key(
                 view.camera,
                 view.frame,
                 view.verdict,
-                record.files[WARP].sha256,
+                record.files[WARP_FILE].sha256,
                 record.input_digest,
             ]
         )

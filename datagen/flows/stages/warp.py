@@ -11,25 +11,26 @@ from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes, disk_refusals
 from datagen.flows.framing import cameras_in_view
-from datagen.flows.planning import PlannedSequence, head_root, open_captures
+from datagen.flows.planning import PlannedSequence
 from datagen.flows.records import (
-    FrameRecord,
+    ResultRecord,
     clear_folder,
     content_key,
     digest_files,
     finished_record,
-    write_frame_record,
+    write_result_record,
 )
 from datagen.flows.stages.bridge import StoredBridge
 from datagen.flows.stages.person import StoredPerson
 from datagen.flows.worker import prepared_head
 from datagen.heads.base import HeadModel
-from datagen.layout import VERDICT, WARP, BuildLayout
+from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
-from datagen.sources.frame import CaptureSource, SequenceKey
+from datagen.sources.folder import FolderCaptures
+from datagen.sources.frame import SequenceKey
 from datagen.warp.bridge import warp_bridged
 from datagen.warp.engine import ALGORITHM_VERSION
-from datagen.warp.result import Verdict
+from datagen.warp.result import VERDICT_FILE, WARP_FILE, Verdict
 from datagen.warp.storage import verdict_bytes, write_warp
 
 
@@ -130,8 +131,9 @@ def warp_sequence(task: WarpTask) -> WarpTally:
     """
     use_one_blas_thread()
     with disk_refusals(f"warping {task.name}"):
-        head = prepared_head(task.manifest.canonical.head, head_root(task.manifest), task.manifest.warp.subdivisions)
-        layout, source = BuildLayout(task.root), open_captures(task.manifest, task.root)
+        head = prepared_head(task.manifest.canonical.head, task.manifest.head_root, task.manifest.warp.subdivisions)
+        layout = BuildLayout(task.root)
+        source = FolderCaptures(layout.captures_of(task.manifest))
         keys = FrameKeys(task.manifest, head.template.digest, task.bridge, task.person)
         verdicts: Counter[str] = Counter()
         computed = 0
@@ -146,15 +148,15 @@ def warp_sequence(task: WarpTask) -> WarpTally:
 
 
 def frame_state(
-    folder: Path, source: CaptureSource, key: SequenceKey, frame: int, keys: FrameKeys
-) -> tuple[FrameRecord | None, Callable[[HeadModel], FrameRecord]]:
+    folder: Path, source: FolderCaptures, key: SequenceKey, frame: int, keys: FrameKeys
+) -> tuple[ResultRecord | None, Callable[[HeadModel], ResultRecord]]:
     """Return a frame's record if it is finished, and the function that finishes it.
 
     Parameters
     ----------
     folder : Path
         The frame's folder under ``warps``.
-    source : CaptureSource
+    source : FolderCaptures
     key : SequenceKey
     frame : int
     keys : FrameKeys
@@ -173,14 +175,14 @@ def frame_state(
 
 def _warp_and_store(
     folder: Path,
-    source: CaptureSource,
+    source: FolderCaptures,
     key: SequenceKey,
     frame: int,
     keys: FrameKeys,
     wanted: str,
     digest: str,
     head: HeadModel,
-) -> FrameRecord:
+) -> ResultRecord:
     clear_folder(folder)
     # Not among what may be broken in a frame: without its person the whole sequence would come out otherwise.
     prior = keys.person.open(head.template) if keys.person else None
@@ -200,16 +202,16 @@ def _warp_and_store(
         return _store_failure(folder, wanted, digest, error)
     write_warp(folder, warp)
     cameras = cameras_in_view(content.cameras, warp, head.template)
-    record = FrameRecord(wanted, digest, warp.verdict.status, cameras, digest_files(folder, (WARP, VERDICT)))
-    write_frame_record(folder, record)
+    record = ResultRecord(wanted, digest, warp.verdict.status, cameras, digest_files(folder, (WARP_FILE, VERDICT_FILE)))
+    write_result_record(folder, record)
     return record
 
 
-def _store_failure(folder: Path, wanted: str, digest: str, error: InputError) -> FrameRecord:
+def _store_failure(folder: Path, wanted: str, digest: str, error: InputError) -> ResultRecord:
     clear_folder(folder)
-    atomic_write_bytes(folder / VERDICT, verdict_bytes(Verdict("fail", (_reason(error),))))
-    record = FrameRecord(wanted, digest, "fail", (), digest_files(folder, (VERDICT,)))
-    write_frame_record(folder, record)
+    atomic_write_bytes(folder / VERDICT_FILE, verdict_bytes(Verdict("fail", (_reason(error),))))
+    record = ResultRecord(wanted, digest, "fail", (), digest_files(folder, (VERDICT_FILE,)))
+    write_result_record(folder, record)
     return record
 
 

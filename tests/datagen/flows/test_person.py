@@ -16,7 +16,7 @@ from datagen.cli import app
 from datagen.common.errors import InputError
 from datagen.flows.build import build
 from datagen.flows.planning import plan_build
-from datagen.flows.records import read_frame_record
+from datagen.flows.records import read_result_record
 from datagen.flows.runners.serial import RunnerConfig
 from datagen.flows.stages.finish import remove_stale_warps
 from datagen.flows.stages.person import PersonTask, learn_person, plan_persons
@@ -69,7 +69,7 @@ def test_a_build_killed_while_it_learns_ends_in_the_bytes_of_an_undisturbed_one(
     result = build(load_manifest(talk_manifest), out, SERIAL)
     assert result.warped == 5
     assert tree(out) == tree(talk_build.root)
-    record = read_frame_record(BuildLayout(out).person(KEY))
+    record = read_result_record(BuildLayout(out).person(KEY))
     assert record is not None
     assert record.status == "learnt"
 
@@ -135,7 +135,7 @@ def test_broken_keyframes_are_passed_over_until_they_are_repaired(talk_build: Bu
     assert read_prior(fewer.folder).frames == (0, 3, 4)
     scans[4].unlink()
     assert learn_person(task) is None
-    record = read_frame_record(task.folder)
+    record = read_result_record(task.folder)
     assert record is not None
     assert (record.status, list(record.files)) == ("none", [])
     assert not made.exists()
