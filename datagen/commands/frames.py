@@ -86,10 +86,10 @@ def requeue_command(
 
     layout, plan, frames = _choose(out, names, failed, review)
     with build_lock(layout.lock):
-        persons = requeue(plan, layout, frames)
+        persons = requeue(plan, layout, frames).get("person", [])
     listed = [f"{key}/{frame:06d}" for key, frame in frames]
     if json_output:
-        print_json({"persons": [str(key) for key in persons], "requeued": listed})
+        print_json({"persons": persons, "requeued": listed})
     else:
         lines = [*listed, *(f"{key}: the person" for key in persons)]
         print("\n".join([*lines, f"{len(listed)} frames will be made anew by the next `datagen build`"]))

@@ -17,7 +17,7 @@ ROOM_BYTES = 8 * 2**20
 _SHOWN = 3
 
 
-def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = False) -> None:
+def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = False) -> dict[str, Any]:
     """Refuse a folder with other people's files, or with the build of another dataset.
 
     Two manifests are of one dataset if they agree in name, in the captures they start from (kind, folder or head, seed
@@ -30,20 +30,31 @@ def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = Fal
     replace : bool
         Whether the build of another dataset may be replaced.
 
+    Returns
+    -------
+    dict
+        The recipe of the earlier build of this dataset, as plain data; empty if there is none.
+
     Raises
     ------
     StorageError
     """
     root = layout.root
     if not root.is_dir():
-        return
+        return {}
     if not layout.manifest.is_file():
         _refuse_foreign(layout)
-        return
-    if replace:
-        return
-    before, now = _identity(_content(layout)), _identity(manifest.model_dump(mode="json"))
+        return {}
+    try:
+        earlier = _content(layout)
+    except StorageError:
+        if replace:
+            return {}
+        raise
+    before, now = _identity(earlier), _identity(manifest.model_dump(mode="json"))
     changed = [name for name in now if before.get(name) != now[name]]
+    if changed and replace:
+        return {}
     if changed:
         shown = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in changed[:_SHOWN])
         raise StorageError(
@@ -51,6 +62,7 @@ def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = Fal
             "an empty folder, or one that an earlier run of this manifest made",
             "Choose another --out, or pass --replace to have that dataset replaced",
         )
+    return earlier
 
 
 def check_room(root: Path) -> None:

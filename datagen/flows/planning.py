@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from datagen.common.errors import InputError, ManifestError
 from datagen.manifest import Manifest, SimulatedSource, SplitConfig
+from datagen.render.registry import BACKENDS, resolve_backend
 from datagen.shards.plan import ShardUnit, plan_units
 from datagen.simulation.plan import SequencePlan, plan_sequences
 from datagen.sources.folder import FolderCaptures
@@ -133,6 +135,22 @@ def samples_per_shard(manifest: Manifest) -> int:
     """Samples in one shard: the manifest's number, rounded up to whole clips."""
     clip = manifest.shards.clip
     return -(-manifest.shards.samples_per_shard // clip) * clip
+
+
+def settle(manifest: Manifest, earlier: Mapping[str, Any] | None = None) -> Manifest:
+    """Return the manifest a build is made from, with ``render.backend: auto`` resolved once for all of its runs.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    earlier : mapping, optional
+        The recipe of an earlier run of the build: what ``auto`` meant then it means still, whatever this machine has.
+    """
+    if manifest.render.backend != "auto":
+        return manifest
+    before = ((earlier or {}).get("render") or {}).get("backend")
+    backend = before if before in BACKENDS else resolve_backend("auto")
+    return manifest.model_copy(update={"render": manifest.render.model_copy(update={"backend": backend})})
 
 
 def plan_build(manifest: Manifest) -> BuildPlan:

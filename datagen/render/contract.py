@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 from datagen.geometry.camera import Camera
 
+# Part of every shard's content key: raise it when the same warps would be rendered to other maps.
+RENDER_VERSION = 4
+
 NO_FACE = -1
 
 

@@ -20,8 +20,7 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
     ----------
     name : str
         ``numba`` (CPU), ``open3d`` (CPU ray casting, the reference), ``nvwarp`` (NVIDIA Warp: CUDA, or the CPU where
-        there is none, slower than numba), ``nvdiffrast`` (CUDA), or ``auto``: nvwarp where it is installed and there
-        is a CUDA device, else numba. Never nvdiffrast: where that works nvwarp does too, on a finer grid.
+        there is none, slower than numba), ``nvdiffrast`` (CUDA), or ``auto``; see :func:`resolve_backend`.
     threads : int or None
         Threads of the numba backend, by default one per core; pass 1 where many tasks already share the machine. The
         other backends manage their own.
@@ -33,8 +32,7 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
     datagen.common.errors.DependencyError
         If the backend's package, system library or device is missing.
     """
-    if name == "auto":
-        name = "nvwarp" if _warp_cuda_ready() else "numba"
+    name = resolve_backend(name)
     if name == "numba":
         from datagen.render.numba.renderer import NumbaRenderer
 
@@ -52,6 +50,35 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
         f"auto or one of {', '.join(BACKENDS)}",
         "Set render.backend in the manifest",
     )
+
+
+def resolve_backend(name: str) -> str:
+    """Return the backend that ``auto`` means on this machine: what a GPU can do fastest, else numba; a name is itself.
+
+    On a CUDA device it is nvdiffrast where that is installed, whose licence allows research use only, else nvwarp.
+    """
+    if name != "auto":
+        return name
+    if not _has_cuda_driver():
+        return "numba"
+    return "nvdiffrast" if _cuda_ready() else "nvwarp" if _warp_cuda_ready() else "numba"
+
+
+def check_backend(name: str) -> None:
+    """Refuse a backend that cannot work here, before anything long begins; nothing is compiled and no device taken.
+
+    Raises
+    ------
+    datagen.common.errors.DependencyError
+        As :func:`make_renderer`.
+    """
+    name = resolve_backend(name)
+    if name == "nvwarp":
+        _require_nvwarp()
+    elif name == "nvdiffrast":
+        _require_nvdiffrast()
+    elif name == "open3d":
+        make_renderer(name)
 
 
 def backend_notes() -> dict[str, str]:
@@ -97,12 +124,7 @@ def _has_cuda_driver() -> bool:
 # One per process: their buffers lie on the device that all tasks of the process share.
 @cache
 def _nvwarp() -> Renderer:
-    if find_spec("warp") is None:
-        raise DependencyError(
-            "the nvwarp backend was asked for, but NVIDIA Warp is not installed",
-            "the package warp-lang",
-            "Install the extra nvwarp (pip install 'canonface[nvwarp]'), or set render.backend to numba",
-        )
+    _require_nvwarp()
     from datagen.render.nvwarp.renderer import NvwarpRenderer
 
     return NvwarpRenderer()
@@ -110,6 +132,22 @@ def _nvwarp() -> Renderer:
 
 @cache
 def _nvdiffrast() -> Renderer:
+    _require_nvdiffrast()
+    from datagen.render.nvdiffrast import NvdiffrastRenderer
+
+    return NvdiffrastRenderer()
+
+
+def _require_nvwarp() -> None:
+    if find_spec("warp") is None:
+        raise DependencyError(
+            "the nvwarp backend was asked for, but NVIDIA Warp is not installed",
+            "the package warp-lang",
+            "Install the extra nvwarp (pip install 'canonface[nvwarp]'), or set render.backend to numba",
+        )
+
+
+def _require_nvdiffrast() -> None:
     if find_spec("nvdiffrast") is None:
         raise DependencyError(
             "the nvdiffrast backend was asked for, but the package nvdiffrast is not installed",
@@ -129,6 +167,3 @@ def _nvdiffrast() -> Renderer:
             "an NVIDIA GPU with its driver and a CUDA build of torch",
             "Check nvidia-smi and torch.cuda.is_available(), or set render.backend to numba",
         )
-    from datagen.render.nvdiffrast import NvdiffrastRenderer
-
-    return NvdiffrastRenderer()

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.audit.bridge_picture import bridge_picture
 from datagen.audit.pictures import write_png
-from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
 from datagen.common.files import disk_refusals
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import ResultRecord, Stored, content_key, digest_files, write_result_record
-from datagen.flows.worker import prepared_head, shared_head
+from datagen.flows.stage import Stage, StageStatus, Unit
+from datagen.flows.worker import open_captures, prepared_head, shared_head
 from datagen.heads.base import HeadTemplate
 from datagen.heads.registry import HEAD_NAMES, WHAT_GOES_WHERE
 from datagen.layout import BRIDGE_PICTURE, RECORD, BuildLayout
 from datagen.manifest import Manifest
-from datagen.sources.folder import FolderCaptures
 from datagen.sources.topology import Topology, topology_of
 from datagen.warp.bridge import Bridge, bridge_key, build_bridge
 from datagen.warp.result import BRIDGE_FILE, VERDICT_FILE
@@ -38,28 +37,71 @@ class StoredBridge(Stored[Bridge]):
 
 
 @dataclass(frozen=True)
-class BridgeTask:
-    """One task of the bridge stage.
+class BridgeUnit(Unit):
+    """One bridge to be found.
 
     Attributes
     ----------
-    root : Path
-        The build folder.
-    manifest : Manifest
     topology : str
     stored : StoredBridge
         Where it goes.
     """
 
-    root: Path
-    manifest: Manifest
     topology: str
     stored: StoredBridge
 
     @property
     def name(self) -> str:
-        """Name used in messages."""
+        """The topology's."""
         return self.topology
+
+
+class BridgeStage(Stage[BridgeUnit, int]):
+    """Finds the bridges from the topologies of registrations to the canonical one."""
+
+    name = "bridge"
+    counts = "topologies"
+    doing = "finding the bridge of"
+
+    def applies(self, plan: BuildPlan) -> bool:
+        """Whether there are registrations in another topology than the canonical one."""
+        return bool(bridged_topologies(plan))
+
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[BridgeUnit]:
+        """Return one unit for each topology."""
+        bridges = stored_bridges(plan, layout)
+        return [BridgeUnit(layout.root, plan.manifest, name, stored) for name, stored in bridges.items()]
+
+    def finished(self, unit: BridgeUnit) -> bool:
+        """Whether the bridge is whole."""
+        return unit.stored.finished
+
+    def make(self, unit: BridgeUnit) -> int:
+        """Find and store a bridge; return 1 if it had to be found.
+
+        Raises
+        ------
+        WarpError
+            If the topology cannot be bridged.
+        """
+        if self.finished(unit):
+            return 0
+        manifest = unit.manifest
+        topology = _topology(manifest, unit.layout, unit.topology)
+        head = prepared_head(manifest.canonical.head, manifest.head_root, None)
+        store_bridge(unit.stored, topology, build_bridge(topology, head))
+        return 1
+
+    def stale(self, layout: BuildLayout, units: Sequence[BridgeUnit]) -> list[Path]:
+        """Return the bridges that the build does not use: the report must speak of this build only."""
+        used = {unit.stored.folder for unit in units}
+        return [folder for folder in sorted(layout.bridges.glob("*")) if folder not in used and folder.is_dir()]
+
+    def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
+        """Count the topologies with a bridge."""
+        names = bridged_topologies(plan)
+        missing = [name for name in names if not any(layout.bridges.glob(f"{glob.escape(name)}-*/{RECORD}"))]
+        return self._status(len(names), missing, "not found yet")
 
 
 def bridged_topologies(plan: BuildPlan) -> list[str]:
@@ -69,7 +111,7 @@ def bridged_topologies(plan: BuildPlan) -> list[str]:
     return sorted({s.registration for s in plan.sequences if s.registration} - {plan.manifest.canonical.head})
 
 
-def plan_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, BridgeTask]:
+def stored_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, StoredBridge]:
     """Return the bridges a build needs, by topology: none where all registrations are in the canonical one.
 
     Raises
@@ -81,43 +123,13 @@ def plan_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, BridgeTask]:
     if not names:
         return {}
     template = shared_head(manifest.canonical.head, manifest.head_root).template
-    tasks = {}
-    for name in names:
-        topology = _topology(manifest, layout.root, name)
-        tasks[name] = BridgeTask(layout.root, manifest, name, stored_bridge(layout.bridges, topology, template))
-    return tasks
+    return {name: stored_bridge(layout.bridges, _topology(manifest, layout, name), template) for name in names}
 
 
 def stored_bridge(folder: Path, topology: Topology, template: HeadTemplate) -> StoredBridge:
     """Return where the bridge from a topology to a template belongs under ``folder``."""
     key = content_key(bridge_key(topology, template))
     return StoredBridge(folder / f"{topology.name}-{key[:12]}", key)
-
-
-def bridge_of(bridges: Mapping[str, BridgeTask], registration: str | None) -> StoredBridge | None:
-    """Return the bridge that registrations of a head model or topology pass, None where they need none."""
-    task = bridges.get(registration or "")
-    return task.stored if task else None
-
-
-def make_bridge(task: BridgeTask) -> bool:
-    """Find and store the bridge of a task unless it is finished; return whether it had to be found.
-
-    Raises
-    ------
-    WarpError
-        If the topology cannot be bridged.
-    StorageError
-        If the disk refuses.
-    """
-    use_one_blas_thread()
-    if task.stored.finished:
-        return False
-    manifest = task.manifest
-    topology = _topology(manifest, task.root, task.topology)
-    head = prepared_head(manifest.canonical.head, manifest.head_root, None)
-    store_bridge(task.stored, topology, build_bridge(topology, head))
-    return True
 
 
 def store_bridge(stored: StoredBridge, topology: Topology, bridge: Bridge) -> None:
@@ -138,16 +150,7 @@ def store_bridge(stored: StoredBridge, topology: Topology, bridge: Bridge) -> No
         write_result_record(stored.folder, record)
 
 
-def remove_stale_bridges(layout: BuildLayout, bridges: Mapping[str, BridgeTask]) -> None:
-    """Remove bridges the build does not use: the report must speak of this build only."""
-    used = {task.stored.folder for task in bridges.values()}
-    for folder in sorted(layout.bridges.glob("*")):
-        if folder not in used and folder.is_dir():
-            (folder / RECORD).unlink(missing_ok=True)
-            shutil.rmtree(folder)
-
-
-def _topology(manifest: Manifest, root: Path, name: str) -> Topology:
+def _topology(manifest: Manifest, layout: BuildLayout, name: str) -> Topology:
     if name in HEAD_NAMES:
         root_of_head = manifest.registration_root
         if root_of_head is None and name in WHAT_GOES_WHERE:
@@ -157,4 +160,4 @@ def _topology(manifest: Manifest, root: Path, name: str) -> Topology:
                 "Pass --set source.head_root=FOLDER, or --set warp.use_registration=false to start from landmarks",
             )
         return topology_of(shared_head(name, root_of_head).template)
-    return FolderCaptures(BuildLayout(root).captures_of(manifest)).topology(name)
+    return open_captures(layout.captures_of(manifest)).topology(name)
