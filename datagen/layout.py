@@ -110,6 +110,11 @@ class BuildLayout:
         """Folder with ``warp.npz``, ``verdict.json`` and ``record.json`` of one frame."""
         return self.sequence_warps(key) / f"{frame:06d}"
 
+    def own_names(self) -> set[str]:
+        """Names of all that a build may have in its folder."""
+        paths = (getattr(self, name) for name, value in vars(BuildLayout).items() if isinstance(value, property))
+        return {path.relative_to(self.root).parts[0] for path in paths}
+
     def verdicts(self) -> Iterator[tuple[SequenceKey, int, Path]]:
         """Every frame with a verdict, and its folder; ordered by subject, sequence, frame."""
         for path in sorted(self.warps.glob(f"*/*/*/{VERDICT_FILE}")):

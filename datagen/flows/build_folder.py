@@ -86,7 +86,7 @@ def check_room(root: Path) -> None:
 
 
 def _refuse_foreign(layout: BuildLayout) -> None:
-    known = {path.name for path in _own_paths(layout)}
+    known = layout.own_names()
     strange = sorted(p.name for p in layout.root.iterdir() if p.name not in known and not is_temporary(p.name))
     if strange:
         more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
@@ -95,20 +95,6 @@ def _refuse_foreign(layout: BuildLayout) -> None:
             "an empty or new folder, or one that an earlier run made",
             "Choose another --out",
         )
-
-
-def _own_paths(layout: BuildLayout) -> list[Path]:
-    return [
-        layout.manifest,
-        layout.captures,
-        layout.truth,
-        layout.bridges,
-        layout.warps,
-        layout.dataset,
-        layout.report,
-        layout.lock,
-        layout.prefect_home,
-    ]
 
 
 def _content(layout: BuildLayout) -> dict[str, Any]:
