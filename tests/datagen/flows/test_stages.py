@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_status_and_build_agree_on_what_is_stored(tiny_build: BuildResult, tmp_p
     assert (left_out, status.done, status.planned) == ({}, 4, len(names))
 
     strict = plan_build(
-        manifest.model_copy(update={"shards": manifest.shards.model_copy(update={"include_review": 0})})
+        manifest.model_copy(update={"shards": manifest.shards.model_copy(update={"include_review": False})})
     )
     write_result_record(folder, dataclasses.replace(record, status="review"))
     assert look(plan_build(manifest))[0] == {}
@@ -128,6 +129,20 @@ def test_status_and_build_agree_on_what_is_stored(tiny_build: BuildResult, tmp_p
     assert RenderStage().status(strict, layout).planned == 4
     with pytest.raises(InputError, match="frame 0 of s001/performance has no warp"):
         plan_shards(strict, layout)
+
+
+def test_what_is_sent_to_workers_is_small_and_comes_out_the_same(tiny_build: BuildResult) -> None:
+    layout = BuildLayout(tiny_build.root)
+    plan = plan_build(layout.read_manifest())
+    carried = [stage for stage in STAGES if stage.carried and stage.applies(plan)]
+    assert [stage.name for stage in carried] == ["simulate", "warp", "render"]
+    for stage in carried:
+        for unit in stage.plan(plan, layout):
+            sent = pickle.dumps((stage.run, unit))
+            assert len(sent) < 20_000
+            run, received = pickle.loads(sent)
+            assert received == unit
+            assert run(received) == 0  # it finds its work done, wherever it arrives
 
 
 @dataclass(frozen=True)
