@@ -1,16 +1,25 @@
-"""Where everything of one build lies on disk."""
+"""Where everything of one build lies on disk, and the recipe it was made from."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from datagen.common.errors import InputError
+from datagen.manifest import FolderSource, Manifest, parse_manifest
+from datagen.shards.dataset import DATASET_FOLDER
 from datagen.sources.frame import SequenceKey
-from datagen.warp.storage import PERSON_FOLDER
+from datagen.warp.result import VERDICT_FILE
 
-WARP = "warp.npz"
-VERDICT = "verdict.json"
+# Beside every result that may be trusted: what it was made of. What else a result's folder holds is named by
+# datagen.warp.result.
 RECORD = "record.json"
+BRIDGE_PICTURE = "bridge.png"
+# Beside the frames of its sequence, which are numbers.
+PERSON_FOLDER = "person"
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,10 @@ class BuildLayout:
         """Simulated captures, in the layout of the folder source."""
         return self.root / "captures"
 
+    def captures_of(self, manifest: Manifest) -> Path:
+        """Folder of the captures a build is made from: simulated in it, or supplied from outside."""
+        return manifest.source.root if isinstance(manifest.source, FolderSource) else self.captures
+
     @property
     def truth(self) -> Path:
         """True canonical coordinates of simulated scans; only the audit reads them."""
@@ -53,12 +66,27 @@ class BuildLayout:
     @property
     def dataset(self) -> Path:
         """The dataset itself."""
-        return self.root / "dataset.zarr"
+        return self.root / DATASET_FOLDER
 
     @property
     def report(self) -> Path:
         """The audit report."""
         return self.root / "report"
+
+    @property
+    def report_page(self) -> Path:
+        """The report's page; the folder has it as soon as it is there."""
+        return self.report / "index.html"
+
+    @property
+    def report_summary(self) -> Path:
+        """The figures of the report, for other programs."""
+        return self.report / "summary.json"
+
+    @property
+    def report_key(self) -> Path:
+        """What the report tells of, as a content key."""
+        return self.report / "report.key"
 
     @property
     def lock(self) -> Path:
@@ -81,3 +109,48 @@ class BuildLayout:
     def frame_warp(self, key: SequenceKey, frame: int) -> Path:
         """Folder with ``warp.npz``, ``verdict.json`` and ``record.json`` of one frame."""
         return self.sequence_warps(key) / f"{frame:06d}"
+
+    def own_names(self) -> set[str]:
+        """Names of all that a build may have in its folder."""
+        paths = (getattr(self, name) for name, value in vars(BuildLayout).items() if isinstance(value, property))
+        return {path.relative_to(self.root).parts[0] for path in paths}
+
+    def verdicts(self) -> Iterator[tuple[SequenceKey, int, Path]]:
+        """Every frame with a verdict, and its folder; ordered by subject, sequence, frame."""
+        for path in sorted(self.warps.glob(f"*/*/*/{VERDICT_FILE}")):
+            folder = path.parent
+            if folder.name.isdigit():
+                yield SequenceKey(folder.parent.parent.name, folder.parent.name), int(folder.name), folder
+
+    def manifest_content(self) -> dict[str, Any]:
+        """Read the recipe as plain data, whatever version of this program wrote it.
+
+        Raises
+        ------
+        InputError
+            If this is no build folder.
+        """
+        try:
+            content = json.loads(self.manifest.read_text(errors="replace"))
+            reason = "" if isinstance(content, dict) else f"holds a {type(content).__name__}"
+        except (OSError, ValueError) as error:
+            content, reason = None, str(error)
+        if not isinstance(content, dict):
+            raise InputError(
+                f"{self.root} is not a build folder ({self.manifest.name}: {reason})",
+                "the --out of `datagen build`",
+                "Check the path",
+            )
+        return content
+
+    def read_manifest(self) -> Manifest:
+        """Read the recipe.
+
+        Raises
+        ------
+        InputError
+            If this is no build folder.
+        ManifestError
+            If the recipe is of another version.
+        """
+        return parse_manifest(self.manifest_content(), str(self.manifest))

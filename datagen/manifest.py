@@ -142,6 +142,20 @@ class Manifest(Section):
     shards: ShardConfig = ShardConfig()
     splits: SplitConfig = SplitConfig()
 
+    @property
+    def head_root(self) -> Path | None:
+        """Folder with the canonical head model's files: its own setting, or else the simulation's root."""
+        if self.canonical.head_root is None and isinstance(self.source, SimulatedSource):
+            return self.source.root
+        return self.canonical.head_root
+
+    @property
+    def registration_root(self) -> Path | None:
+        """Folder with the files of the head model that registrations are in."""
+        if isinstance(self.source, FolderSource):
+            return self.source.head_root or self.canonical.head_root
+        return self.source.root
+
 
 def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
     """Read a YAML manifest and apply ``key.path=value`` overrides (values are YAML).

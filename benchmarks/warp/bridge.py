@@ -11,6 +11,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from datagen.common.arrays import F64
+from datagen.flows.stages.warp import register_and_warp
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, compact
 from datagen.geometry.subdivide import loop_subdivision
@@ -21,7 +22,7 @@ from datagen.simulation.person import WaveField
 from datagen.simulation.triangulate import SurfaceSamples, random_triangulation, subdivide_long_edges
 from datagen.sources.frame import Registration
 from datagen.sources.topology import Topology, topology_of
-from datagen.warp.bridge import build_bridge, warp_bridged
+from datagen.warp.bridge import build_bridge
 from datagen.warp.engine import warp_frame
 
 WAVELENGTHS_M = (0.04, 0.12)
@@ -165,12 +166,12 @@ def family_figures(head: HeadModel, ict: HeadModel, people: int) -> dict[str, An
         registration = Registration("ict", vertices)
         whole = Mesh.of(vertices, template.faces)
         warps = {
-            "bridge": warp_bridged(scan, head, config, bridge=bridge, registration=registration),
-            "bridge_and_landmarks": warp_bridged(
+            "bridge": register_and_warp(scan, head, config, bridge=bridge, registration=registration),
+            "bridge_and_landmarks": register_and_warp(
                 scan, head, config, bridge=bridge, registration=registration, landmarks=landmarks
             ),
             "landmarks": warp_frame(scan, head, config, landmarks=landmarks),
-            "scan_is_registration": warp_bridged(whole, head, config, bridge=bridge, registration=registration),
+            "scan_is_registration": register_and_warp(whole, head, config, bridge=bridge, registration=registration),
         }
         for name, warp in warps.items():
             rows = warp.canonical if len(warp.canonical) == len(kept) else warp.canonical[kept]

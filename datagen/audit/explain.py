@@ -9,7 +9,9 @@ import numpy as np
 from datagen.audit.results import FrameResult, find_result, measure_frame, read_results, truth_reader
 from datagen.audit.truth import by_region
 from datagen.heads.regions import FACE_REGIONS
-from datagen.warp.storage import PERSON_FILE, PERSON_FOLDER, read_prior
+from datagen.layout import BuildLayout
+from datagen.warp.result import PERSON_FILE
+from datagen.warp.storage import read_prior
 
 WORST_REGIONS = 4
 # Figures in which more is better; of all others, less is.
@@ -37,7 +39,7 @@ def explain(build: Path, subject: str, sequence: str, frame: int) -> str:
         lines.append("figures")
         lines += [_figure_line(name, result, results) for name in sorted(result.verdict.figures)]
     if result.has_warp:
-        lines += [_person_line(result), *_region_lines(build, result)]
+        lines += [_person_line(build, result), *_region_lines(build, result)]
     else:
         lines.append("There is no warp of this frame: it stopped before one was made.")
     return "\n".join(lines)
@@ -54,8 +56,8 @@ def _figure_line(name: str, result: FrameResult, results: list[FrameResult]) -> 
     return f"{line}   {int(better.sum())} of {len(others)} other frames are better (median {np.median(others):.4g})"
 
 
-def _person_line(result: FrameResult) -> str:
-    folder = result.folder.parent / PERSON_FOLDER
+def _person_line(build: Path, result: FrameResult) -> str:
+    folder = BuildLayout(build).person(result.key)
     if not (folder / PERSON_FILE).is_file():
         return "The person was not learnt from the sequence: the frame stands by itself."
     frames = ", ".join(str(frame) for frame in read_prior(folder).frames)

@@ -30,6 +30,8 @@ from datagen.common.errors import CanonfaceError
 from datagen.common.files import atomic_write_bytes, staged_folder
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.heads.registry import load_head
+from datagen.layout import BRIDGE_PICTURE, BuildLayout
 from datagen.warp.storage import read_verdict, read_warp
 
 WORST_PICTURED = 4
@@ -76,7 +78,7 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
     StorageError
         If the disk refuses.
     """
-    results = read_results(build)
+    results, layout = read_results(build), BuildLayout(build)
     rng = np.random.default_rng(seed)
     read_error = truth_reader(build)
     measurable = [r for r in results if r.has_warp]
@@ -84,7 +86,7 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
     measures = {measurable[i].name: measure_frame(measurable[i], read_error) for i in picked}
     ranked = worst_first(results, measures)
 
-    with staged_folder(build / "report", replace=True) as folder:
+    with staged_folder(layout.report, replace=True) as folder:
         shown = _frames_to_picture(ranked, worst, random, rng)
         content = {
             "title": _title(build),
@@ -100,9 +102,9 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
             **_dataset(folder, build),
         }
         figures = json.dumps(build_figures(results, measures), indent=1, sort_keys=True)
-        atomic_write_bytes(folder / "summary.json", f"{figures}\n".encode())
-        atomic_write_bytes(folder / "index.html", _page(content).encode())
-    return build / "report" / "index.html"
+        atomic_write_bytes(folder / layout.report_summary.name, f"{figures}\n".encode())
+        atomic_write_bytes(folder / layout.report_page.name, _page(content).encode())
+    return layout.report_page
 
 
 def _frames_to_picture(
@@ -140,15 +142,10 @@ def _frame_card(
 
 
 def _template(head: str, build: Path) -> HeadTemplate | None:
-    from datagen.heads.registry import load_head
-
-    root = None
     try:
-        content = json.loads((build / "manifest.json").read_text())
-        named = content["canonical"].get("head_root") or content["source"].get("root")
-        root = Path(named) if named else None
-    except (OSError, ValueError, KeyError, AttributeError):
-        pass
+        root = BuildLayout(build).read_manifest().head_root
+    except CanonfaceError:
+        root = None
     try:
         return load_head(head, root).template
     except CanonfaceError:
@@ -256,7 +253,7 @@ def _regions(pool: _Pool) -> list[dict[str, Any]]:
 
 def _dataset(folder: Path, build: Path) -> dict[str, Any]:
     """Draw the dataset's samples, or say why not; a report is wanted most when a dataset is broken."""
-    path = build / "dataset.zarr"
+    path = BuildLayout(build).dataset
     if not path.is_dir():
         return {"samples": None, "samples_note": None}
     try:
@@ -272,7 +269,7 @@ def _dataset(folder: Path, build: Path) -> dict[str, Any]:
 def _bridges(folder: Path, build: Path) -> list[dict[str, Any]]:
     """Copy the pictures of the build's bridges and return what the page says of each."""
     cards = []
-    for source in sorted((build / "bridges").glob("*/bridge.png")):
+    for source in sorted(BuildLayout(build).bridges.glob(f"*/{BRIDGE_PICTURE}")):
         verdict, copy = read_verdict(source.parent), f"bridge_{source.parent.name}.png"
         atomic_write_bytes(folder / copy, source.read_bytes())
         figures = {name: f"{value:.4g}" for name, value in verdict.figures.items()}
@@ -283,8 +280,8 @@ def _bridges(folder: Path, build: Path) -> list[dict[str, Any]]:
 
 def _title(build: Path) -> str:
     try:
-        return str(json.loads((build / "manifest.json").read_text())["name"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return BuildLayout(build).read_manifest().name
+    except CanonfaceError:
         return build.resolve().name
 
 

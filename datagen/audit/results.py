@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,13 @@ import numpy.typing as npt
 
 from datagen.audit.truth import error_figures, true_error_mm
 from datagen.audit.warp_pictures import scan_distance_mm
-from datagen.common.errors import InputError
+from datagen.common.errors import CanonfaceError, InputError
 from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.layout import BuildLayout
+from datagen.manifest import SimulatedSource
 from datagen.sources.frame import SequenceKey
 from datagen.sources.truth import read_truth, truth_path
-from datagen.warp.result import Verdict, Warp
+from datagen.warp.result import WARP_FILE, Verdict, Warp
 from datagen.warp.storage import read_verdict, read_warp
 
 
@@ -77,7 +78,7 @@ class FrameResult:
     @property
     def has_warp(self) -> bool:
         """Whether there is a warp to look at."""
-        return (self.folder / "warp.npz").is_file()
+        return (self.folder / WARP_FILE).is_file()
 
     def figure(self, name: str) -> float:
         """Return a figure of the verdict, NaN where it has none."""
@@ -115,13 +116,9 @@ def read_results(build: Path) -> list[FrameResult]:
     InputError
         If the build has no warps, or a verdict is broken.
     """
-    found = []
-    for path in sorted((build / "warps").glob("*/*/*/verdict.json")):
-        folder = path.parent
-        if not folder.name.isdigit():
-            continue
-        key = SequenceKey(folder.parent.parent.name, folder.parent.name)
-        found.append(FrameResult(key, int(folder.name), folder, read_verdict(folder)))
+    found = [
+        FrameResult(key, frame, folder, read_verdict(folder)) for key, frame, folder in BuildLayout(build).verdicts()
+    ]
     if not found:
         raise InputError(
             f"{build} holds no warps",
@@ -160,12 +157,13 @@ def find_result(results: Sequence[FrameResult], subject: str, sequence: str, fra
 
 def truth_reader(build: Path) -> Callable[[FrameResult, Warp], npt.NDArray[np.float64] | None]:
     """Return a function that gives a frame's true error in mm (N,), or None where no truth can be compared."""
-    comparable = _truth_is_comparable(build)
+    layout = BuildLayout(build)
+    comparable = _truth_is_comparable(layout)
 
     def read(result: FrameResult, warp: Warp) -> npt.NDArray[np.float64] | None:
-        if not comparable or not truth_path(build / "truth", result.key, result.frame).is_file():
+        if not comparable or not truth_path(layout.truth, result.key, result.frame).is_file():
             return None
-        return true_error_mm(warp, read_truth(build / "truth", result.key, result.frame))
+        return true_error_mm(warp, read_truth(layout.truth, result.key, result.frame))
 
     return read
 
@@ -211,10 +209,10 @@ def verdict_counts(results: Sequence[FrameResult]) -> dict[str, int]:
     return {status: counts.get(status, 0) for status in ("pass", "review", "fail")}
 
 
-def _truth_is_comparable(build: Path) -> bool:
+def _truth_is_comparable(layout: BuildLayout) -> bool:
     """Truth lies in the space of the head it was simulated with; a warp with another head has other coordinates."""
     try:
-        manifest = json.loads((build / "manifest.json").read_text())
-        return bool(manifest["source"]["head"] == manifest["canonical"]["head"])
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = layout.read_manifest()
+    except CanonfaceError:
         return True
+    return not isinstance(manifest.source, SimulatedSource) or manifest.source.head == manifest.canonical.head

@@ -115,9 +115,9 @@ def plan_command(manifest: ManifestArgument, overrides: SetOption = None, json_o
     Example: datagen plan manifests/demo.yaml
     """
     recipe = load_manifest(manifest, overrides or ())
-    from datagen.flows.planning import plan_build
+    from datagen.flows.planning import plan_build, settle
 
-    plan = plan_build(recipe)
+    plan = plan_build(settle(recipe))
     if json_output:
         print_json(_plan_json(plan))
         return
@@ -176,16 +176,16 @@ def simulate_command(
     from datagen.common.progress import Progress
     from datagen.flows.build_folder import build_lock, check_folder
     from datagen.flows.planning import plan_build
-    from datagen.flows.stages.simulate import SimulateTask, simulate
+    from datagen.flows.stages.simulate import SimulateStage
     from datagen.layout import BuildLayout
 
-    simulations = plan_build(recipe).simulations
-    layout = BuildLayout(out.resolve())
+    stage, layout = SimulateStage(), BuildLayout(out.resolve())
+    units = stage.plan(plan_build(recipe), layout)
     check_folder(layout, recipe)
-    with build_lock(layout), Progress("simulate", len(simulations), "sequences") as progress:
-        for simulation in simulations:
-            simulate(SimulateTask(layout.root, simulation))
-            progress.advance(1)
+    with build_lock(layout), Progress(stage.name, len(units), stage.counts) as progress:
+        for unit in units:
+            stage.run(unit)
+            progress.advance(unit.weight)
     print(f"captures  {layout.captures}\ntruth     {layout.truth}")
 
 
@@ -194,10 +194,11 @@ def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
 
     Example: datagen status runs/demo
     """
-    from datagen.commands.options import manifest_of_build
-    from datagen.flows.status import StageStatus, build_status
+    from datagen.flows.stage import StageStatus
+    from datagen.flows.status import build_status
+    from datagen.layout import BuildLayout
 
-    status = build_status(manifest_of_build(out), out)
+    status = build_status(BuildLayout(out))
     if json_output:
         print_json(status)
     else:

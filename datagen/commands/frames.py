@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from datagen.commands.options import BuildArgument, JsonOption, manifest_of_build
+from datagen.commands.options import BuildArgument, JsonOption
 from datagen.common.console import print_json
 from datagen.common.errors import InputError
 
@@ -86,10 +86,10 @@ def requeue_command(
 
     layout, plan, frames = _choose(out, names, failed, review)
     with build_lock(layout):
-        persons = requeue(plan, layout, frames)
+        persons = requeue(plan, layout, frames).get("person", [])
     listed = [f"{key}/{frame:06d}" for key, frame in frames]
     if json_output:
-        print_json({"persons": [str(key) for key in persons], "requeued": listed})
+        print_json({"persons": persons, "requeued": listed})
     else:
         lines = [*listed, *(f"{key}: the person" for key in persons)]
         print("\n".join([*lines, f"{len(listed)} frames will be made anew by the next `datagen build`"]))
@@ -104,8 +104,8 @@ def _choose(
 
     if not names and not failed and not review:
         raise InputError("no frame is named", "names, --failed or --review", "For example: s003/performance/000002")
-    plan = plan_build(manifest_of_build(out))
     layout = BuildLayout(out.resolve())
+    plan = plan_build(layout.read_manifest())
     statuses = {status for status, wanted in (("fail", failed), ("review", review)) if wanted}
     return layout, plan, chosen_frames(plan, layout, [FrameName.parse(name) for name in names or ()], statuses)
 

@@ -62,9 +62,10 @@ def verify_command(
 
 def _render_again(dataset: str, count: int, seed: int) -> list[RenderedAgain]:
     from datagen.flows.rerender import render_again
+    from datagen.layout import BuildLayout
 
     root = Path(dataset)
-    if not (root / "manifest.json").is_file():
+    if not BuildLayout(root).manifest.is_file():
         raise InputError(
             f"{dataset} is no build folder, so there are no warps to render from", "the --out of `datagen build`", ""
         )
@@ -158,12 +159,13 @@ def inspect_command(
 
 def build_of(dataset: Dataset) -> Path | None:
     """Return the build folder around a dataset, or None if it has left it."""
+    from datagen.layout import BuildLayout
     from datagen.shards.store import LocalStore
 
     if not isinstance(dataset.store, LocalStore):
         return None
-    root = dataset.store.root.resolve().parent
-    return root if (root / "manifest.json").is_file() and (root / "warps").is_dir() else None
+    layout = BuildLayout(dataset.store.root.resolve().parent)
+    return layout.root if layout.manifest.is_file() and layout.warps.is_dir() else None
 
 
 def register(app: typer.Typer) -> None:

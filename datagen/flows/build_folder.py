@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from datagen.common.errors import StorageError
+from datagen.common.errors import InputError, StorageError
 from datagen.common.files import folder_lock, is_temporary, make_folders, storage_errors
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -19,7 +18,7 @@ ROOM_BYTES = 8 * 2**20
 _SHOWN = 3
 
 
-def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = False) -> None:
+def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = False) -> dict[str, Any]:
     """Refuse a folder with other people's files, or with the build of another dataset.
 
     Two manifests are of one dataset if they agree in name, in the captures they start from (kind, folder or head, seed
@@ -32,20 +31,31 @@ def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = Fal
     replace : bool
         Whether the build of another dataset may be replaced.
 
+    Returns
+    -------
+    dict
+        The recipe of the earlier build of this dataset, as plain data; empty if there is none.
+
     Raises
     ------
     StorageError
     """
     root = layout.root
     if not root.is_dir():
-        return
+        return {}
     if not layout.manifest.is_file():
         _refuse_foreign(layout)
-        return
-    if replace:
-        return
-    before, now = _identity(_content(layout.manifest)), _identity(json.loads(manifest.text()))
+        return {}
+    try:
+        earlier = _content(layout)
+    except StorageError:
+        if replace:
+            return {}
+        raise
+    before, now = _identity(earlier), _identity(manifest.model_dump(mode="json"))
     changed = [name for name in now if before.get(name) != now[name]]
+    if changed and replace:
+        return {}
     if changed:
         shown = ", ".join(f"{name} {before.get(name)!r}, now {now[name]!r}" for name in changed[:_SHOWN])
         raise StorageError(
@@ -53,6 +63,7 @@ def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = Fal
             "an empty folder, or one that an earlier run of this manifest made",
             "Choose another --out, or pass --replace to have that dataset replaced",
         )
+    return earlier
 
 
 def check_room(root: Path) -> None:
@@ -95,7 +106,7 @@ def build_lock(layout: BuildLayout) -> AbstractContextManager[None]:
 
 
 def _refuse_foreign(layout: BuildLayout) -> None:
-    known = {path.name for path in _own_paths(layout)}
+    known = layout.own_names()
     strange = sorted(p.name for p in layout.root.iterdir() if p.name not in known and not is_temporary(p.name))
     if strange:
         more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
@@ -106,34 +117,15 @@ def _refuse_foreign(layout: BuildLayout) -> None:
         )
 
 
-def _own_paths(layout: BuildLayout) -> list[Path]:
-    return [
-        layout.manifest,
-        layout.captures,
-        layout.truth,
-        layout.bridges,
-        layout.warps,
-        layout.dataset,
-        layout.report,
-        layout.lock,
-        layout.prefect_home,
-    ]
-
-
-def _content(path: Path) -> dict[str, Any]:
-    with storage_errors(f"reading {path}"):
-        text = path.read_text(errors="replace")
+def _content(layout: BuildLayout) -> dict[str, Any]:
     try:
-        content = json.loads(text)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
+        return layout.manifest_content()
+    except InputError:
         raise StorageError(
-            f"{path} is no manifest of a build",
+            f"{layout.manifest} is no manifest of a build",
             "what `datagen build` wrote",
             "Choose another --out, or remove the file",
-        )
-    return content
+        ) from None
 
 
 def _identity(manifest: dict[str, Any]) -> dict[str, Any]:

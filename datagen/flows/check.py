@@ -10,7 +10,9 @@ from typing import Any
 
 from datagen.common.errors import CanonfaceError
 from datagen.common.progress import Progress
-from datagen.sources.frame import CaptureSource, SequenceKey
+from datagen.sources.capture_file import read_capture_file
+from datagen.sources.folder import FolderCaptures
+from datagen.sources.frame import SequenceKey
 
 
 @dataclass
@@ -52,9 +54,6 @@ def check_captures(root: Path, progress: Progress) -> CheckResult:
     InputError
         If ``root`` is no folder of captures at all.
     """
-    from datagen.sources.capture_file import read_capture_file
-    from datagen.sources.folder import FolderCaptures
-
     source, result = FolderCaptures(root), CheckResult()
     for folder in sorted(root.glob("*/*")):
         key = SequenceKey(folder.parent.name, folder.name)
@@ -68,7 +67,7 @@ def check_captures(root: Path, progress: Progress) -> CheckResult:
 
 
 def _check_sequence(
-    source: CaptureSource, key: SequenceKey, frames: tuple[int, ...], result: CheckResult, progress: Progress
+    source: FolderCaptures, key: SequenceKey, frames: tuple[int, ...], result: CheckResult, progress: Progress
 ) -> None:
     progress.expect(len(frames))
     for index in frames:

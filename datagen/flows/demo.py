@@ -20,6 +20,7 @@ from datagen.audit.demo_page import DemoSummary, write_demo_page
 from datagen.common.errors import CanonfaceError, StorageError
 from datagen.common.files import atomic_write_bytes
 from datagen.flows.build import BuildResult, build
+from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 from datagen.shards import open_dataset
 
@@ -284,7 +285,7 @@ def _model_key(layout: DemoLayout) -> str:
 
 
 def _figures(result: BuildResult, meter: Meter, measured: dict[str, dict[str, Any]]) -> dict[str, float | None]:
-    audit = _read_json(result.report.parent / "summary.json")
+    audit = _read_json(BuildLayout(result.root).report_summary)
     size = sum(path.stat().st_size for path in result.dataset.rglob("*") if path.is_file())
     rendered, render_s = meter.counts.get("views_rendered", 0.0), meter.counts.get("render_s", 0.0)
     val = measured["val"]

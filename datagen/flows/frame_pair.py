@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
+from datagen.audit.motion_pictures import motion_row
+from datagen.audit.pictures import write_png
 from datagen.common.errors import InputError
 from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, staged_folder, storage_errors
-from datagen.flows.framing import framing_points
+from datagen.flows.framing import framing_points, surface_of
 from datagen.flows.one_scan import PICTURE_PX, chosen_cameras
-from datagen.flows.stages.render import surface_of
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.manifest import RenderConfig
-from datagen.render.motion import Motion
+from datagen.render.crop import head_crop
+from datagen.render.motion import Motion, view_motion
+from datagen.render.registry import make_renderer
 from datagen.warp.result import Warp
 from datagen.warp.storage import read_warp
 
@@ -40,8 +43,6 @@ class PairCrop:
 
     def cameras(self, camera: Camera, warps: tuple[Warp, Warp]) -> tuple[Camera, Camera]:
         """Return the camera of each crop."""
-        from datagen.render.crop import head_crop
-
         template = shared_head(warps[0].space.head, self.head_root).template
         first, second = (
             head_crop(camera, framing_points(warp, template), self.resolution, self.margin).camera for warp in warps
@@ -84,11 +85,6 @@ def motion_of_pair(
         If a file is missing or broken, the warps are of different canonical spaces, or there is no camera of that
         name.
     """
-    from datagen.audit.motion_pictures import motion_row
-    from datagen.audit.pictures import write_png
-    from datagen.render.motion import view_motion
-    from datagen.render.registry import make_renderer
-
     warps = read_warp(first), read_warp(second)
     if warps[0].space != warps[1].space:
         raise InputError(

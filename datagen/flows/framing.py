@@ -1,4 +1,4 @@
-"""Which part of a head frames the picture, and which cameras see it."""
+"""What cameras show of a warped head: which of them see it, the crop of a sample, the surface that is rendered."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import numpy.typing as npt
 from datagen.geometry.camera import Camera
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.manifest import Manifest, RenderConfig
+from datagen.render.contract import SurfaceAttributes
+from datagen.render.crop import CropBox, Jitter, draw_jitter, head_crop
+from datagen.sources.frame import SequenceKey
 from datagen.warp.result import Warp
 
 FRAMING_REGIONS = (*FACE_REGIONS, "right_ear", "left_ear")
@@ -37,3 +41,19 @@ def cameras_in_view(cameras: Sequence[Camera], warp: Warp, template: HeadTemplat
         if 0 <= x < camera.width and 0 <= y < camera.height:
             seen.append(camera.name)
     return tuple(sorted(seen))
+
+
+def crop_box(camera: Camera, warp: Warp, template: HeadTemplate, config: RenderConfig, jitter: Jitter) -> CropBox:
+    """Return the square around face and ears that a sample shows."""
+    return head_crop(camera, framing_points(warp, template), config.resolution, config.crop_margin, jitter)
+
+
+def jitter_of(key: SequenceKey, camera: str, manifest: Manifest) -> Jitter:
+    """Return how crops depart from those that fit: alike over a sequence, so that clips do not shake."""
+    config = manifest.render.crop_jitter
+    return draw_jitter(config.shift, config.scale, manifest.seed, key.subject, key.sequence, camera)
+
+
+def surface_of(warp: Warp) -> SurfaceAttributes:
+    """Return the frame's own scan with its canonical attributes."""
+    return SurfaceAttributes(warp.scan_vertices, warp.scan_faces, warp.canonical, warp.confidence, warp.region)

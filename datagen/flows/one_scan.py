@@ -8,20 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
+from datagen.audit.pictures import write_png
+from datagen.audit.samples import sample_row
+from datagen.audit.warp_pictures import write_warp_pictures
 from datagen.common.errors import InputError
 from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, staged_folder, storage_errors
+from datagen.flows.framing import surface_of
 from datagen.flows.stages.bridge import store_bridge, stored_bridge
-from datagen.flows.stages.render import surface_of
+from datagen.flows.stages.warp import register_and_warp
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import declared_unit, read_landmarks
 from datagen.geometry.mesh_io import read_mesh
+from datagen.layout import BuildLayout
 from datagen.manifest import WarpConfig
 from datagen.render.contract import ViewMaps
+from datagen.render.maps import render_views
+from datagen.render.registry import make_renderer
 from datagen.shards.schema import Sample
+from datagen.sources.capture_file import read_capture_file
 from datagen.sources.frame import Registration
 from datagen.sources.topology import Topology, read_topology, topology_of
-from datagen.warp.bridge import build_bridge, warp_bridged
+from datagen.warp.bridge import build_bridge
 from datagen.warp.result import Warp
 from datagen.warp.storage import read_warp, write_warp
 
@@ -106,8 +114,6 @@ def warp_scan(
     datagen.common.errors.StorageError
         If the disk refuses.
     """
-    from datagen.audit.warp_pictures import write_warp_pictures
-
     # Landmarks are marked on the scan, so the unit they declare is the scan's unless something else is said.
     unit = unit or (declared_unit(landmarks) if landmarks else "m")
     mesh = read_mesh(scan, unit, need_faces=False)
@@ -119,9 +125,9 @@ def warp_scan(
         name = topology.name if topology else head
         start = Registration(name, read_mesh(registration.path, unit, need_faces=False).vertices)
     if topology is not None:
-        stored = stored_bridge(out / "bridges", topology, model.template)
+        stored = stored_bridge(BuildLayout(out).bridges, topology, model.template)
         bridge = stored.open(model.template) if stored.finished else build_bridge(topology, model)
-    warp = warp_bridged(mesh, model, config, bridge=bridge, registration=start, landmarks=marks)
+    warp = register_and_warp(mesh, model, config, bridge=bridge, registration=start, landmarks=marks)
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
         write_warp(folder, warp)
         write_warp_pictures(folder, warp, model.template)
@@ -144,11 +150,6 @@ def render_warp(
     datagen.common.errors.InputError
         If a file is missing or broken, a camera is not valid, or there is no camera of that name.
     """
-    from datagen.audit.pictures import write_png
-    from datagen.audit.samples import sample_row
-    from datagen.render.maps import render_views
-    from datagen.render.registry import make_renderer
-
     warp = read_warp(warp_folder)
     chosen = chosen_cameras(cameras, names)
     maps = render_views(surface_of(warp), chosen, make_renderer(backend), hide_back_faces=True)
@@ -167,8 +168,6 @@ def chosen_cameras(sequence: Path, names: Sequence[str] | None) -> list[Camera]:
     datagen.common.errors.InputError
         If the file is missing or broken, a camera is not valid, or there is none of that name.
     """
-    from datagen.sources.capture_file import read_capture_file
-
     rig = {camera.name: camera for camera in read_capture_file(sequence).rig(str(sequence))}
     unknown = sorted(set(names or ()) - set(rig))
     if unknown:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 from datagen.common.errors import InputError, ManifestError
-from datagen.layout import BuildLayout
-from datagen.manifest import FolderSource, Manifest, SimulatedSource, SplitConfig
+from datagen.manifest import Manifest, SimulatedSource, SplitConfig
+from datagen.render.registry import RENDERERS, resolve_backend
 from datagen.shards.plan import ShardUnit, plan_units
 from datagen.simulation.plan import SequencePlan, plan_sequences
-from datagen.sources.frame import CaptureSource, SequenceInfo, SequenceKey
+from datagen.sources.folder import FolderCaptures
+from datagen.sources.frame import SequenceInfo, SequenceKey
 
 
 def assign_splits(subjects: Sequence[str], config: SplitConfig) -> dict[str, tuple[str, ...]]:
@@ -136,6 +137,22 @@ def samples_per_shard(manifest: Manifest) -> int:
     return -(-manifest.shards.samples_per_shard // clip) * clip
 
 
+def settle(manifest: Manifest, earlier: Mapping[str, Any] | None = None) -> Manifest:
+    """Return the manifest a build is made from, with ``render.backend: auto`` resolved once for all of its runs.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    earlier : mapping, optional
+        The recipe of an earlier run of the build: what ``auto`` meant then it means still, whatever this machine has.
+    """
+    if manifest.render.backend != "auto":
+        return manifest
+    before = ((earlier or {}).get("render") or {}).get("backend")
+    backend = before if before in RENDERERS else resolve_backend("auto")
+    return manifest.model_copy(update={"render": manifest.render.model_copy(update={"backend": backend})})
+
+
 def plan_build(manifest: Manifest) -> BuildPlan:
     """Work out which captures a manifest means and how their subjects are split.
 
@@ -154,7 +171,13 @@ def plan_build(manifest: Manifest) -> BuildPlan:
             PlannedSequence(plan.key, tuple(range(source.frames)), source.cameras, source.head) for plan in simulations
         ]
     else:
-        sequences = [_planned(info) for info in folder_source(source).sequences()]
+        if not source.root.is_dir():
+            raise ManifestError(
+                f"source.root {source.root} is not a folder",
+                "the folder that holds <subject>/<sequence>/",
+                "Correct the manifest or pass --set source.root=FOLDER",
+            )
+        sequences = [_planned(info) for info in FolderCaptures(source.root).sequences()]
     if not sequences:
         raise InputError(
             f"no captures in {getattr(source, 'root', 'the source')}",
@@ -168,55 +191,6 @@ def plan_build(manifest: Manifest) -> BuildPlan:
 
 def _planned(info: SequenceInfo) -> PlannedSequence:
     return PlannedSequence(info.key, tuple(info.frames), len(info.cameras), info.registration)
-
-
-def folder_source(source: FolderSource) -> CaptureSource:
-    """Open the captures a manifest's folder source names.
-
-    Raises
-    ------
-    ManifestError
-        If the folder does not exist.
-    """
-    from datagen.sources.folder import FolderCaptures
-
-    if not source.root.is_dir():
-        raise ManifestError(
-            f"source.root {source.root} is not a folder",
-            "the folder that holds <subject>/<sequence>/",
-            "Correct the manifest or pass --set source.root=FOLDER",
-        )
-    return FolderCaptures(source.root)
-
-
-def open_captures(manifest: Manifest, root: Path) -> CaptureSource:
-    """Open the captures of the build in ``root``, simulated or supplied."""
-    from datagen.sources.folder import FolderCaptures
-
-    return FolderCaptures(captures_of(manifest, BuildLayout(root)))
-
-
-def captures_of(manifest: Manifest, layout: BuildLayout) -> Path:
-    """Folder with the captures of a build, simulated or supplied."""
-    if isinstance(manifest.source, FolderSource):
-        return manifest.source.root
-    return layout.captures
-
-
-def head_root(manifest: Manifest) -> Path | None:
-    """Folder with the canonical head model's files: its own setting, or else the source's root."""
-    if manifest.canonical.head_root is not None:
-        return manifest.canonical.head_root
-    if isinstance(manifest.source, SimulatedSource):
-        return manifest.source.root
-    return None
-
-
-def registration_root(manifest: Manifest) -> Path | None:
-    """Folder with the files of the head model that registrations are in."""
-    if manifest.source.kind == "folder":
-        return manifest.source.head_root or manifest.canonical.head_root
-    return manifest.source.root
 
 
 def chunks(sequences: Sequence[PlannedSequence], frames_per_chunk: int) -> list[PlannedSequence]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,19 +26,20 @@ def content_key(inputs: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class FrameRecord:
-    """What is known of one finished frame without opening its warp.
+class ResultRecord:
+    """What is known of one finished result, a frame's, a person or a bridge, without opening it.
 
     Attributes
     ----------
     content_key : str
         Digest of inputs, settings, template and algorithm version.
     input_digest : str
-        ``CaptureSource.input_digest`` at that time; empty if the input could not be read.
+        Of a frame ``FolderCaptures.input_digest`` at that time, empty if the input could not be read; of a bridge the
+        topology's; of a person empty.
     status : str
-        The verdict: ``pass``, ``review`` or ``fail``; of a person, ``learnt`` or ``none``.
+        The verdict: ``pass``, ``review`` or ``fail``; of a person ``learnt`` or ``none``.
     cameras : tuple of str
-        Cameras that have the head in view; empty where there is no warp of a surface to render.
+        Cameras that have the head of a frame in view; empty where there is no warp of a surface to render.
     files : mapping of file name to FileDigest
     """
 
@@ -59,7 +61,7 @@ class FrameRecord:
         }
 
 
-def write_frame_record(folder: Path, record: FrameRecord) -> None:
+def write_result_record(folder: Path, record: ResultRecord) -> None:
     """Write ``record.json`` atomically.
 
     Raises
@@ -70,11 +72,11 @@ def write_frame_record(folder: Path, record: FrameRecord) -> None:
     atomic_write_bytes(folder / RECORD, (canonical_json(record.to_json()) + "\n").encode())
 
 
-def read_frame_record(folder: Path) -> FrameRecord | None:
+def read_result_record(folder: Path) -> ResultRecord | None:
     """Read ``record.json``; None if it is missing or broken, which both mean "not finished"."""
     try:
         content = json.loads((folder / RECORD).read_bytes())
-        return FrameRecord(
+        return ResultRecord(
             content_key=str(content["content_key"]),
             input_digest=str(content["input_digest"]),
             status=str(content["status"]),
@@ -85,9 +87,9 @@ def read_frame_record(folder: Path) -> FrameRecord | None:
         return None
 
 
-def finished_record(folder: Path, key: str) -> FrameRecord | None:
-    """Return the record of a frame that is finished with this content key and whose files are whole, else None."""
-    record = read_frame_record(folder)
+def finished_record(folder: Path, key: str) -> ResultRecord | None:
+    """Return the record of a result that is finished with this content key and whose files are whole, else None."""
+    record = read_result_record(folder)
     if record is None or record.content_key != key:
         return None
     try:
@@ -104,6 +106,12 @@ def clear_folder(folder: Path) -> None:
     (folder / RECORD).unlink(missing_ok=True)
     for path in sorted(folder.iterdir()):
         path.unlink()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a result with its folder, its record first."""
+    (folder / RECORD).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileDigest]:

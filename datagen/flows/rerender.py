@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,10 @@ import numpy as np
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
-from datagen.flows.planning import head_root, plan_build
-from datagen.flows.stages.render import ShardSamples
-from datagen.flows.stages.shards import ShardTask, plan_shards
-from datagen.flows.worker import prepared_head
+from datagen.flows.planning import plan_build
+from datagen.flows.stages.render import RenderUnit, ShardSamples, plan_shards
 from datagen.layout import BuildLayout
-from datagen.manifest import parse_manifest
-from datagen.render.registry import make_renderer
+from datagen.render.registry import check_backend
 from datagen.shards import Dataset, open_dataset
 from datagen.shards.encode import Row, encode_samples
 from datagen.shards.ledger import read_record
@@ -82,33 +78,33 @@ def render_again(root: Path, count: int, seed: int = 0) -> list[RenderedAgain]:
     """
     use_one_blas_thread()
     layout = BuildLayout(root.resolve())
-    manifest = parse_manifest(json.loads(layout.manifest.read_text()), str(layout.manifest))
+    manifest = layout.read_manifest()
     dataset = open_dataset(layout.dataset)
-    template = prepared_head(manifest.canonical.head, head_root(manifest), manifest.warp.subdivisions).template
-    backend = make_renderer(manifest.render.backend).name
-    shards = plan_shards(plan_build(manifest), layout.root, template, backend)
+    check_backend(manifest.render.backend)
+    shards = plan_shards(plan_build(manifest), layout)
     if shards.dataset.counts != dataset.plan.counts:
         raise InputError(
             f"the warps of {root} give {dict(shards.dataset.counts)} samples, stored are {dict(dataset.plan.counts)}",
             "a dataset made of these warps",
             "Run `datagen build` again",
         )
-    places = [(task, position) for task in shards.tasks for position in range(task.unit.samples)]
+    places = [(unit, position) for unit in shards.units for position in range(unit.shard.samples)]
     chosen = np.random.default_rng(seed).choice(len(places), min(count, len(places)), replace=False)
     return [_compare(dataset, *places[i]) for i in sorted(chosen)]
 
 
-def _compare(dataset: Dataset, task: ShardTask, position: int) -> RenderedAgain:
-    number, view = task.unit.start + position, task.views[position]
+def _compare(dataset: Dataset, unit: RenderUnit, position: int) -> RenderedAgain:
+    shard, view = unit.shard, unit.views[position]
+    number = shard.start + position
     name = f"{view.key}/{view.camera}/{view.frame:06d}"
-    record = read_record(LocalStore(dataset.path), task.unit)
-    if record.content_key != task.content_key:
+    record = read_record(LocalStore(dataset.path), shard)
+    if record.content_key != unit.content_key:
         reason = "its shard was made of other warps, settings or with another renderer than now"
-        return RenderedAgain(task.unit.split, number, name, {}, {}, reason)
-    alone = replace(task, unit=replace(task.unit, start=number, stop=number + 1), views=(view,))
-    (row,) = encode_samples(task.dataset, alone.unit, ShardSamples(alone))
-    differing, largest = _differences(dataset, task.unit.split, number, row)
-    return RenderedAgain(task.unit.split, number, name, differing, largest)
+        return RenderedAgain(shard.split, number, name, {}, {}, reason)
+    alone = replace(unit, shard=replace(shard, start=number, stop=number + 1), views=(view,))
+    (row,) = encode_samples(unit.dataset, alone.shard, ShardSamples(alone))
+    differing, largest = _differences(dataset, shard.split, number, row)
+    return RenderedAgain(shard.split, number, name, differing, largest)
 
 
 def _differences(dataset: Dataset, split: str, number: int, row: Row) -> tuple[dict[str, float], dict[str, float]]:

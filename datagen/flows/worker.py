@@ -1,4 +1,4 @@
-"""Head models of a build, loaded once per process even when many threads ask at once."""
+"""What a worker process opens once, however many of its threads ask: head models, and the captures of a build."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from threading import Lock
 from datagen.common.blas import use_one_blas_thread
 from datagen.heads.base import HeadModel
 from datagen.heads.registry import load_head
+from datagen.sources.folder import FolderCaptures
 from datagen.warp.template import prepare_template
 
 _LOCK = Lock()
@@ -40,3 +41,15 @@ def prepared_head(name: str, root: Path | None, subdivisions: int | None) -> Hea
         head = _load(name, root)
         prepare_template(head.template, subdivisions)
     return head
+
+
+@lru_cache(maxsize=4)
+def open_captures(root: Path) -> FolderCaptures:
+    """Open a folder of captures. It is listed once, frames are always read from the disk.
+
+    Raises
+    ------
+    datagen.common.errors.InputError
+        If the folder is missing or holds no sequence.
+    """
+    return FolderCaptures(root)

@@ -52,6 +52,8 @@ class RendererEntry:
         One per process: its buffers lie on the device that all tasks of the process share.
     threads : bool
         Whether it takes a number of threads.
+    system_libraries : bool
+        Whether it needs libraries of the system, which only loading it shows.
     """
 
     target: str
@@ -59,13 +61,14 @@ class RendererEntry:
     torch_cuda: bool = False
     shared: bool = False
     threads: bool = False
+    system_libraries: bool = False
 
 
 _WARP_FIX = "Install the extra nvwarp (pip install 'canonface[nvwarp]'), or set render.backend to numba"
 
 RENDERERS: dict[str, RendererEntry] = {
     "numba": RendererEntry("datagen.render.numba.renderer:NumbaRenderer", threads=True),
-    "open3d": RendererEntry("datagen.render.open3d:Open3DRenderer"),
+    "open3d": RendererEntry("datagen.render.open3d:Open3DRenderer", system_libraries=True),
     "nvdiffrast": RendererEntry(
         "datagen.render.nvdiffrast:NvdiffrastRenderer",
         packages=(
@@ -102,8 +105,7 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
     ----------
     name : str
         ``numba`` (CPU), ``open3d`` (CPU ray casting, the reference), ``nvwarp`` (NVIDIA Warp: CUDA, or the CPU where
-        there is none, slower than numba), ``nvdiffrast`` (CUDA), or ``auto``: nvwarp where it is installed and there
-        is a CUDA device, else numba. Never nvdiffrast: where that works nvwarp does too, on a finer grid.
+        there is none, slower than numba), ``nvdiffrast`` (CUDA), or ``auto``; see :func:`resolve_backend`.
     threads : int or None
         Threads of the numba backend, by default one per core; pass 1 where many tasks already share the machine. The
         other backends manage their own.
@@ -115,8 +117,38 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
     datagen.common.errors.DependencyError
         If the backend's package, system library or device is missing.
     """
-    if name == "auto":
-        name = "nvwarp" if _warp_cuda_ready() else "numba"
+    name = resolve_backend(name)
+    entry = _entry(name)
+    return _shared(name) if entry.shared else _made(name, threads)
+
+
+def resolve_backend(name: str) -> str:
+    """Return the backend that ``auto`` means on this machine: what a GPU can do fastest, else numba; a name is itself.
+
+    On a CUDA device it is nvdiffrast where that is installed, whose licence allows research use only, else nvwarp.
+    """
+    if name != "auto":
+        return name
+    if not _has_cuda_driver():
+        return "numba"
+    return "nvdiffrast" if _nvdiffrast_ready() else "nvwarp" if _warp_cuda_ready() else "numba"
+
+
+def check_backend(name: str) -> None:
+    """Refuse a backend that cannot work here, before anything long begins; nothing is compiled and no device taken.
+
+    Raises
+    ------
+    datagen.common.errors.DependencyError
+        As :func:`make_renderer`.
+    """
+    name = resolve_backend(name)
+    _require(name)
+    if _entry(name).system_libraries:
+        make_renderer(name)
+
+
+def _entry(name: str) -> RendererEntry:
     entry = RENDERERS.get(name)
     if entry is None:
         raise InputError(
@@ -124,7 +156,7 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
             f"auto or one of {', '.join(RENDERERS)}",
             "Set render.backend in the manifest",
         )
-    return _shared(name) if entry.shared else _made(name, threads)
+    return entry
 
 
 def backend_notes() -> dict[str, str]:
@@ -146,9 +178,9 @@ def _shared(name: str) -> Renderer:
     return _made(name, None)
 
 
-def _made(name: str, threads: int | None) -> Renderer:
-    """Make a backend, after looking for what it needs."""
-    entry = RENDERERS[name]
+def _require(name: str) -> None:
+    """Refuse a backend whose packages or device are missing."""
+    entry = _entry(name)
     for package in entry.packages:
         if find_spec(package.module) is None:
             raise DependencyError(
@@ -160,6 +192,12 @@ def _made(name: str, threads: int | None) -> Renderer:
             "an NVIDIA GPU with its driver and a CUDA build of torch",
             "Check nvidia-smi and torch.cuda.is_available(), or set render.backend to numba",
         )
+
+
+def _made(name: str, threads: int | None) -> Renderer:
+    """Make a backend, after looking for what it needs."""
+    _require(name)
+    entry = _entry(name)
     module, _, made = entry.target.partition(":")
     renderer = getattr(import_module(module), made)
     backend: Renderer = renderer(threads) if entry.threads else renderer()
@@ -170,6 +208,11 @@ def _torch_sees_cuda() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def _nvdiffrast_ready() -> bool:
+    packages = RENDERERS["nvdiffrast"].packages
+    return all(find_spec(package.module) is not None for package in packages) and _torch_sees_cuda()
 
 
 def _warp_cuda_ready() -> bool:

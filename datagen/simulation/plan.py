@@ -62,8 +62,8 @@ def plan_sequences(config: SimulatedSource, seed: int) -> list[SequencePlan]:
     ]
 
 
-def simulate_sequence(plan: SequencePlan, captures_root: Path, truth_root: Path) -> None:
-    """Make one capture and its truth; nothing is done if both are there already, made from the same plan.
+def simulate_sequence(plan: SequencePlan, captures_root: Path, truth_root: Path) -> bool:
+    """Make one capture and its truth, unless both are there already, made from the same plan; say if they had to be.
 
     The truth goes to ``truth_root`` only. Both folders are staged and renamed, the capture last, so a killed run
     leaves nothing that looks finished.
@@ -92,8 +92,8 @@ def simulate_sequence(plan: SequencePlan, captures_root: Path, truth_root: Path)
     head = load_head(plan.config.head, plan.config.root)
     key = _content_key(plan, head.template.digest)
     truth_folder = truth_path(truth_root, plan.key, 0).parent
-    if is_complete(captures_root, plan.key, key) and _read_key(truth_folder) == key:
-        return
+    if _holds(plan, captures_root, truth_root, key):
+        return False
     from datagen.simulation.capture import SimulatedCapture
 
     capture = SimulatedCapture(plan.config, plan.seed, plan.subject, head)
@@ -123,6 +123,17 @@ def simulate_sequence(plan: SequencePlan, captures_root: Path, truth_root: Path)
                 (staging / name).write_bytes(npz_bytes({"canonical": frame.truth}))
         with storage_errors(f"writing {truth_folder}"):
             (staging / _KEY_FILE).write_text(key + "\n")
+    return True
+
+
+def is_simulated(plan: SequencePlan, captures_root: Path, truth_root: Path, template_digest: str) -> bool:
+    """Whether a capture and its truth are there, made from the same plan with the head of this template."""
+    return _holds(plan, captures_root, truth_root, _content_key(plan, template_digest))
+
+
+def _holds(plan: SequencePlan, captures_root: Path, truth_root: Path, key: str) -> bool:
+    truth_folder = truth_path(truth_root, plan.key, 0).parent
+    return bool(is_complete(captures_root, plan.key, key)) and _read_key(truth_folder) == key
 
 
 def _content_key(plan: SequencePlan, template_digest: str) -> str:

@@ -1,10 +1,9 @@
-"""The one type every capture reader produces, and the protocol they share."""
+"""The one type captures are read into."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,6 @@ import numpy.typing as npt
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
-from datagen.sources.topology import Topology
 
 Image = npt.NDArray[np.uint8]
 
@@ -100,35 +98,3 @@ class Frame:
     landmarks: Landmarks | None = None
     images: Mapping[str, Callable[[], Image]] = field(default_factory=dict)
     masks: Mapping[str, Callable[[], npt.NDArray[np.bool_]]] = field(default_factory=dict)
-
-
-class CaptureSource(Protocol):
-    """Reads captures lazily, frame by frame."""
-
-    def sequences(self) -> Sequence[SequenceInfo]:
-        """List every capture, ordered by subject then sequence, without reading scans or images."""
-        ...
-
-    def frame(self, key: SequenceKey, index: int) -> Frame:
-        """Read one frame.
-
-        Raises
-        ------
-        datagen.common.errors.InputError
-            If anything the frame needs is missing or broken.
-        """
-        ...
-
-    def input_digest(self, key: SequenceKey, index: int) -> str:
-        """SHA-256 of everything the frame is made of: changes when, and only when, its bytes change."""
-        ...
-
-    def topology(self, name: str) -> Topology:
-        """Read a topology that the captures bring with them.
-
-        Raises
-        ------
-        datagen.common.errors.InputError
-            If there is none of that name, or it is broken.
-        """
-        ...

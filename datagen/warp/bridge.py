@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from datagen.common.arrays import F64, Bools
 from datagen.common.errors import MeshError, WarpError
-from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, compact, vertex_normals
 from datagen.geometry.space import MM_PER_M
 from datagen.geometry.subdivide import loop_subdivision
@@ -22,7 +21,6 @@ from datagen.sources.topology import Topology
 from datagen.warp.correspond import regions_compatible
 from datagen.warp.engine import ALGORITHM_VERSION, warp_frame
 from datagen.warp.extend import SmoothExtension, rides_with_skin
-from datagen.warp.personal import SequencePrior
 from datagen.warp.result import Verdict, Warp
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import Surface
@@ -326,25 +324,3 @@ def _triangle_frames(corners: F64) -> tuple[F64, F64]:
     x = first / np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-12)
     z = normal / np.maximum(area, 1e-18)[:, None]
     return np.stack([x, np.cross(z, x), z], axis=2), np.sqrt(np.maximum(area / 2, 1e-12))
-
-
-def warp_bridged(
-    scan: Mesh,
-    head: HeadModel,
-    config: WarpConfig,
-    *,
-    bridge: Bridge | None,
-    registration: Registration | None = None,
-    landmarks: Landmarks | None = None,
-    prior: SequencePrior | None = None,
-) -> Warp:
-    """Warp one scan as :func:`datagen.warp.engine.warp_frame` does, from a registration in the bridge's topology.
-
-    A scan that is its own registration takes the topology's coordinates; see :meth:`Bridge.keep_coordinates`. Without
-    a bridge, registrations are in the head's own topology.
-    """
-    if bridge is None or registration is None or not config.use_registration:
-        return warp_frame(scan, head, config, registration=registration, landmarks=landmarks, prior=prior)
-    carried = bridge.register(registration)
-    warp = warp_frame(scan, head, config, registration=carried, landmarks=landmarks, prior=prior)
-    return bridge.keep_coordinates(warp, registration)

@@ -12,6 +12,12 @@ from datagen.geometry.space import CanonicalSpace
 
 Status = Literal["pass", "review", "fail"]
 
+# What the results of the warp are called in their folders.
+WARP_FILE = "warp.npz"
+VERDICT_FILE = "verdict.json"
+PERSON_FILE = "person.npz"
+BRIDGE_FILE = "bridge.npz"
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -13,7 +13,7 @@ from datagen.geometry.space import CanonicalSpace
 from datagen.heads.base import HeadTemplate
 from datagen.warp.bridge import Bridge
 from datagen.warp.personal import SequencePrior
-from datagen.warp.result import Verdict, Warp
+from datagen.warp.result import BRIDGE_FILE, PERSON_FILE, VERDICT_FILE, WARP_FILE, Verdict, Warp
 
 ARRAYS = (
     "scan_vertices",
@@ -51,8 +51,8 @@ def write_warp(folder: Path, warp: Warp) -> None:
     datagen.common.errors.StorageError
         If the disk refuses.
     """
-    atomic_write_bytes(folder / "warp.npz", warp_bytes(warp))
-    atomic_write_bytes(folder / "verdict.json", verdict_bytes(warp.verdict))
+    atomic_write_bytes(folder / WARP_FILE, warp_bytes(warp))
+    atomic_write_bytes(folder / VERDICT_FILE, verdict_bytes(warp.verdict))
 
 
 def read_verdict(folder: Path) -> Verdict:
@@ -63,7 +63,7 @@ def read_verdict(folder: Path) -> Verdict:
     InputError
         If it is missing or broken.
     """
-    path = folder / "verdict.json"
+    path = folder / VERDICT_FILE
     try:
         content = json.loads(path.read_text())
         return Verdict(content["verdict"], tuple(content["reasons"]), dict(content["figures"]))
@@ -79,18 +79,13 @@ def read_warp(folder: Path) -> Warp:
     InputError
         If a file is missing or broken.
     """
-    path = folder / "warp.npz"
+    path = folder / WARP_FILE
     arrays = read_npz(path, (*ARRAYS, "space"), expected="a warp", fix="Warp the frame again")
     try:
         space = CanonicalSpace.from_attrs(json.loads(arrays.pop("space").tobytes()))
     except (ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a warp", "Warp the frame again") from None
     return Warp(**arrays, space=space, verdict=read_verdict(folder))
-
-
-PERSON_FILE = "person.npz"
-# Beside the frames of its sequence.
-PERSON_FOLDER = "person"
 
 
 def write_prior(folder: Path, prior: SequencePrior) -> None:
@@ -141,8 +136,6 @@ def read_prior(folder: Path, template: HeadTemplate | None = None) -> SequencePr
     return prior
 
 
-BRIDGE_FILE = "bridge.npz"
-VERDICT_FILE = "verdict.json"
 BRIDGE_ARRAYS = ("neutral", "corners", "barycentric", "offset", "valid", "canonical", "confidence", "region")
 _TEXTS = ("source", "source_digest", "template_digest")
 

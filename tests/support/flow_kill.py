@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from datagen.flows.records import clear_folder, finished_record, read_frame_record, write_frame_record
+from datagen.flows.records import clear_folder, finished_record, read_result_record, write_result_record
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter, is_complete
 from datagen.sources.frame import SequenceKey
@@ -27,7 +27,7 @@ MARK = "of-this-test"
 def frame_writer(build: Path) -> tuple[Callable[[Path], None], Callable[[Path], bool]]:
     """Return what stores a frame unless it is finished, and what tells whether it is."""
     stored = build / "warps" / str(KEY) / "000000"
-    warp, record = read_warp(stored), read_frame_record(stored)
+    warp, record = read_warp(stored), read_result_record(stored)
     assert record is not None
 
     def finished(root: Path) -> bool:
@@ -37,7 +37,7 @@ def frame_writer(build: Path) -> tuple[Callable[[Path], None], Callable[[Path], 
         if not finished(root):
             clear_folder(root / "000000")
             write_warp(root / "000000", warp)
-            write_frame_record(root / "000000", record)
+            write_result_record(root / "000000", record)
 
     return write, finished
 

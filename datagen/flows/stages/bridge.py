@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.audit.bridge_picture import bridge_picture
 from datagen.audit.pictures import write_png
-from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
 from datagen.common.files import DISK_ERRORS, storage_errors
-from datagen.flows.planning import BuildPlan, captures_of, head_root, registration_root
-from datagen.flows.records import FrameRecord, Stored, content_key, digest_files, write_frame_record
-from datagen.flows.worker import prepared_head, shared_head
+from datagen.flows.planning import BuildPlan
+from datagen.flows.records import ResultRecord, Stored, content_key, digest_files, write_result_record
+from datagen.flows.stage import Stage, StageStatus, Unit
+from datagen.flows.worker import open_captures, prepared_head, shared_head
 from datagen.heads.base import HeadTemplate
 from datagen.heads.registry import HEADS
-from datagen.layout import RECORD, BuildLayout
+from datagen.layout import BRIDGE_PICTURE, RECORD, BuildLayout
 from datagen.manifest import Manifest
 from datagen.sources.topology import Topology, topology_of
 from datagen.warp.bridge import Bridge, bridge_key, build_bridge
-from datagen.warp.storage import BRIDGE_FILE, VERDICT_FILE, read_bridge, write_bridge
-
-PICTURE = "bridge.png"
+from datagen.warp.result import BRIDGE_FILE, VERDICT_FILE
+from datagen.warp.storage import read_bridge, write_bridge
 
 
 class StoredBridge(Stored[Bridge]):
@@ -38,28 +37,71 @@ class StoredBridge(Stored[Bridge]):
 
 
 @dataclass(frozen=True)
-class BridgeTask:
-    """One task of the bridge stage.
+class BridgeUnit(Unit):
+    """One bridge to be found.
 
     Attributes
     ----------
-    root : Path
-        The build folder.
-    manifest : Manifest
     topology : str
     stored : StoredBridge
         Where it goes.
     """
 
-    root: Path
-    manifest: Manifest
     topology: str
     stored: StoredBridge
 
     @property
     def name(self) -> str:
-        """Name used in messages."""
+        """The topology's."""
         return self.topology
+
+
+class BridgeStage(Stage[BridgeUnit, int]):
+    """Finds the bridges from the topologies of registrations to the canonical one."""
+
+    name = "bridge"
+    counts = "topologies"
+    doing = "finding the bridge of"
+
+    def applies(self, plan: BuildPlan) -> bool:
+        """Whether there are registrations in another topology than the canonical one."""
+        return bool(bridged_topologies(plan))
+
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[BridgeUnit]:
+        """Return one unit for each topology."""
+        bridges = stored_bridges(plan, layout)
+        return [BridgeUnit(layout.root, plan.manifest, name, stored) for name, stored in bridges.items()]
+
+    def finished(self, unit: BridgeUnit) -> bool:
+        """Whether the bridge is whole."""
+        return unit.stored.finished
+
+    def make(self, unit: BridgeUnit) -> int:
+        """Find and store a bridge; return 1 if it had to be found.
+
+        Raises
+        ------
+        WarpError
+            If the topology cannot be bridged.
+        """
+        if self.finished(unit):
+            return 0
+        manifest = unit.manifest
+        topology = _topology(manifest, unit.layout, unit.topology)
+        head = prepared_head(manifest.canonical.head, manifest.head_root, None)
+        store_bridge(unit.stored, topology, build_bridge(topology, head))
+        return 1
+
+    def stale(self, layout: BuildLayout, units: Sequence[BridgeUnit]) -> list[Path]:
+        """Return the bridges that the build does not use: the report must speak of this build only."""
+        used = {unit.stored.folder for unit in units}
+        return [folder for folder in sorted(layout.bridges.glob("*")) if folder not in used and folder.is_dir()]
+
+    def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
+        """Count the topologies with a bridge."""
+        names = bridged_topologies(plan)
+        missing = [name for name in names if not any(layout.bridges.glob(f"{glob.escape(name)}-*/{RECORD}"))]
+        return self._status(len(names), missing, "not found yet")
 
 
 def bridged_topologies(plan: BuildPlan) -> list[str]:
@@ -69,7 +111,7 @@ def bridged_topologies(plan: BuildPlan) -> list[str]:
     return sorted({s.registration for s in plan.sequences if s.registration} - {plan.manifest.canonical.head})
 
 
-def plan_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, BridgeTask]:
+def stored_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, StoredBridge]:
     """Return the bridges a build needs, by topology: none where all registrations are in the canonical one.
 
     Raises
@@ -80,44 +122,14 @@ def plan_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, BridgeTask]:
     manifest, names = plan.manifest, bridged_topologies(plan)
     if not names:
         return {}
-    template = shared_head(manifest.canonical.head, head_root(manifest)).template
-    tasks = {}
-    for name in names:
-        topology = _topology(manifest, layout.root, name)
-        tasks[name] = BridgeTask(layout.root, manifest, name, stored_bridge(layout.bridges, topology, template))
-    return tasks
+    template = shared_head(manifest.canonical.head, manifest.head_root).template
+    return {name: stored_bridge(layout.bridges, _topology(manifest, layout, name), template) for name in names}
 
 
 def stored_bridge(folder: Path, topology: Topology, template: HeadTemplate) -> StoredBridge:
     """Return where the bridge from a topology to a template belongs under ``folder``."""
     key = content_key(bridge_key(topology, template))
     return StoredBridge(folder / f"{topology.name}-{key[:12]}", key)
-
-
-def bridge_of(bridges: Mapping[str, BridgeTask], registration: str | None) -> StoredBridge | None:
-    """Return the bridge that registrations of a head model or topology pass, None where they need none."""
-    task = bridges.get(registration or "")
-    return task.stored if task else None
-
-
-def make_bridge(task: BridgeTask) -> bool:
-    """Find and store the bridge of a task unless it is finished; return whether it had to be found.
-
-    Raises
-    ------
-    WarpError
-        If the topology cannot be bridged.
-    StorageError
-        If the disk refuses.
-    """
-    use_one_blas_thread()
-    if task.stored.finished:
-        return False
-    manifest = task.manifest
-    topology = _topology(manifest, task.root, task.topology)
-    head = prepared_head(manifest.canonical.head, head_root(manifest), None)
-    store_bridge(task.stored, topology, build_bridge(topology, head))
-    return True
 
 
 def store_bridge(stored: StoredBridge, topology: Topology, bridge: Bridge) -> None:
@@ -132,26 +144,15 @@ def store_bridge(stored: StoredBridge, topology: Topology, bridge: Bridge) -> No
         if stored.folder.is_dir():
             (stored.folder / RECORD).unlink(missing_ok=True)
         write_bridge(stored.folder, bridge)
-        write_png(stored.folder / PICTURE, bridge_picture(bridge, topology))
-        files = digest_files(stored.folder, (BRIDGE_FILE, VERDICT_FILE, PICTURE))
-        record = FrameRecord(stored.key, topology.digest, bridge.verdict.status, (), files)
-        write_frame_record(stored.folder, record)
+        write_png(stored.folder / BRIDGE_PICTURE, bridge_picture(bridge, topology))
+        files = digest_files(stored.folder, (BRIDGE_FILE, VERDICT_FILE, BRIDGE_PICTURE))
+        record = ResultRecord(stored.key, topology.digest, bridge.verdict.status, (), files)
+        write_result_record(stored.folder, record)
 
 
-def remove_stale_bridges(layout: BuildLayout, bridges: Mapping[str, BridgeTask]) -> None:
-    """Remove bridges the build does not use: the report must speak of this build only."""
-    used = {task.stored.folder for task in bridges.values()}
-    for folder in sorted(layout.bridges.glob("*")):
-        if folder not in used and folder.is_dir():
-            (folder / RECORD).unlink(missing_ok=True)
-            shutil.rmtree(folder)
-
-
-def _topology(manifest: Manifest, root: Path, name: str) -> Topology:
-    from datagen.sources.folder import FolderCaptures
-
+def _topology(manifest: Manifest, layout: BuildLayout, name: str) -> Topology:
     if name in HEADS:
-        root_of_head = registration_root(manifest)
+        root_of_head = manifest.registration_root
         if root_of_head is None and HEADS[name].root is not None:
             raise InputError(
                 f"the registrations are in the topology of {name}, which is not shipped, and no folder was given",
@@ -159,4 +160,4 @@ def _topology(manifest: Manifest, root: Path, name: str) -> Topology:
                 "Pass --set source.head_root=FOLDER, or --set warp.use_registration=false to start from landmarks",
             )
         return topology_of(shared_head(name, root_of_head).template)
-    return FolderCaptures(captures_of(manifest, BuildLayout(root))).topology(name)
+    return open_captures(layout.captures_of(manifest)).topology(name)

@@ -1,71 +1,141 @@
-"""The last steps of a build: finalise, verify, report."""
+"""The last stages of a build: the shards become a dataset whose every byte is checked, and the report is written."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from datagen.common.files import DISK_ERRORS, atomic_write_bytes, storage_errors
+from datagen.audit.report import write_report
+from datagen.common.errors import CanonfaceError
+from datagen.common.files import atomic_write_bytes
 from datagen.flows.planning import BuildPlan
-from datagen.flows.records import content_key, read_frame_record
-from datagen.flows.stages.person import learns_person
-from datagen.flows.stages.shards import ShardPlan
-from datagen.layout import RECORD, BuildLayout
+from datagen.flows.records import content_key, read_result_record
+from datagen.flows.stage import Stage, StageStatus, Unit
+from datagen.flows.stages.render import NO_VIEW, RenderStage, plan_shards
+from datagen.layout import BuildLayout
 from datagen.shards import VerifyReport, finalise, open_dataset, read_record, verify_dataset
+from datagen.shards.plan import DatasetPlan
 from datagen.shards.store import LocalStore
 
-REPORT_KEY = "report.key"
 
+@dataclass(frozen=True)
+class VerifyUnit(Unit):
+    """The dataset.
 
-def finish_dataset(layout: BuildLayout, shards: ShardPlan) -> VerifyReport:
-    """Turn the finished shards into a dataset and check every byte of it.
-
-    Raises
-    ------
-    StorageError
-        If a shard is missing, or the disk refuses.
+    Attributes
+    ----------
+    dataset : DatasetPlan
+    verdicts : mapping of status to number of frames
+    left_out : int
+        Frames with a usable verdict that give no view.
     """
-    with storage_errors("finishing the dataset", only=DISK_ERRORS):
-        records = [read_record(LocalStore(layout.dataset), unit) for unit in shards.dataset.units]
-        finalise(layout.dataset, shards.dataset, records)
-        return verify_dataset(layout.dataset)
+
+    dataset: DatasetPlan
+    verdicts: Mapping[str, int]
+    left_out: int
+
+    @property
+    def name(self) -> str:
+        """What it is."""
+        return "the dataset"
 
 
-def remove_stale_warps(layout: BuildLayout, plan: BuildPlan) -> None:
-    """Remove warps of frames and persons that are no longer in the plan: the report must speak of this build only."""
-    planned = {layout.frame_warp(s.key, frame) for s in plan.sequences for frame in s.frames}
-    planned |= {layout.person(s.key) for s in plan.sequences if learns_person(plan.manifest, s)}
-    for folder in sorted(layout.warps.glob("*/*/*")):
-        if folder not in planned and folder.is_dir():
-            (folder / RECORD).unlink(missing_ok=True)
-            shutil.rmtree(folder)
+class VerifyStage(Stage[VerifyUnit, VerifyReport]):
+    """Turns the shards into a dataset and checks every byte of it, in every run."""
+
+    name = "verify"
+    counts = "dataset"
+    doing = "finishing"
+    carried = False
+
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[VerifyUnit]:
+        """Return the one dataset."""
+        shards = plan_shards(plan, layout)
+        left_out = shards.frames.left_out.get(NO_VIEW, 0)
+        return [VerifyUnit(layout.root, plan.manifest, shards.dataset, shards.frames.verdicts, left_out)]
+
+    def finished(self, unit: VerifyUnit) -> bool:
+        """Never: bytes that were whole may not be so any more."""
+        del unit
+        return False
+
+    def make(self, unit: VerifyUnit) -> VerifyReport:
+        """Write the dataset's root and verify it.
+
+        Raises
+        ------
+        StorageError
+            If a shard is missing.
+        """
+        path = unit.layout.dataset
+        finalise(path, unit.dataset, [read_record(LocalStore(path), shard) for shard in unit.dataset.units])
+        return verify_dataset(path)
+
+    def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
+        """Say whether there is a dataset that opens."""
+        try:
+            open_dataset(layout.dataset)
+        except CanonfaceError as error:
+            waiting = RenderStage().status(plan, layout).missing
+            root = f"{layout.dataset.name}/zarr.json"
+            return self._status(1, [root], "waiting for shards" if waiting else error.found)
+        return self._status(1, [], "")
 
 
-def refresh_report(layout: BuildLayout, plan: BuildPlan) -> Path:
-    """Write the audit report, unless the one on disk tells of the same warps and dataset.
+@dataclass(frozen=True)
+class ReportUnit(Unit):
+    """The report.
 
-    Returns
-    -------
-    Path
-        ``report/index.html``.
+    Attributes
+    ----------
+    key : str
+        Content key of the warps and the dataset it is to tell of.
     """
-    from datagen.audit.report import write_report
 
-    index, key_file = layout.report / "index.html", layout.report / REPORT_KEY
-    key = _report_key(layout, plan)
-    if index.is_file() and key_file.is_file() and key_file.read_text().strip() == key:
-        return index
-    with storage_errors("writing the report", only=DISK_ERRORS):
-        index = write_report(layout.root)
-        atomic_write_bytes(key_file, f"{key}\n".encode())
-    return index
+    key: str
+
+    @property
+    def name(self) -> str:
+        """What it is."""
+        return "the report"
 
 
-def _report_key(layout: BuildLayout, plan: BuildPlan) -> str:
-    keys: list[Sequence[str]] = []
-    for sequence in plan.sequences:
-        for frame in sequence.frames:
-            record = read_frame_record(layout.frame_warp(sequence.key, frame))
-            keys.append((str(sequence.key), str(frame), record.content_key if record else ""))
-    return content_key({"dataset": open_dataset(layout.dataset).uuid, "frames": keys})
+class ReportStage(Stage[ReportUnit, int]):
+    """Writes the audit report, unless the one on disk tells of the same warps and dataset."""
+
+    name = "report"
+    counts = "page"
+    doing = "writing"
+    carried = False
+
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[ReportUnit]:
+        """Return the one report."""
+        keys: list[Sequence[str]] = []
+        for sequence in plan.sequences:
+            for frame in sequence.frames:
+                record = read_result_record(layout.frame_warp(sequence.key, frame))
+                keys.append((str(sequence.key), str(frame), record.content_key if record else ""))
+        key = content_key({"dataset": open_dataset(layout.dataset).uuid, "frames": keys})
+        return [ReportUnit(layout.root, plan.manifest, key)]
+
+    def finished(self, unit: ReportUnit) -> bool:
+        """Whether the page is there, and of these warps and this dataset."""
+        page, key = unit.layout.report_page, unit.layout.report_key
+        return page.is_file() and key.is_file() and key.read_text().strip() == unit.key
+
+    def make(self, unit: ReportUnit) -> int:
+        """Write the page; return 1 if that had to be done."""
+        if self.finished(unit):
+            return 0
+        for leftover in unit.root.glob("report.tmp-*"):
+            shutil.rmtree(leftover)
+        write_report(unit.root)
+        atomic_write_bytes(unit.layout.report_key, f"{unit.key}\n".encode())
+        return 1
+
+    def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
+        """Say whether there is a page."""
+        del plan
+        page = layout.report_page
+        return self._status(1, [] if page.is_file() else [page.relative_to(layout.root).as_posix()], "")

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError, WarpError
-from datagen.common.files import DISK_ERRORS, storage_errors
-from datagen.flows.planning import BuildPlan, PlannedSequence, head_root, open_captures
+from datagen.flows.planning import BuildPlan, PlannedSequence
 from datagen.flows.records import (
-    FrameRecord,
+    ResultRecord,
     Stored,
     clear_folder,
     content_key,
     digest_files,
     finished_record,
-    write_frame_record,
+    read_result_record,
+    write_result_record,
 )
-from datagen.flows.stages.bridge import BridgeTask, StoredBridge, bridge_of
+from datagen.flows.stage import Stage, StageStatus, Unit
+from datagen.flows.stages.bridge import StoredBridge, stored_bridges
 from datagen.flows.worker import prepared_head
 from datagen.heads.base import HeadTemplate
-from datagen.layout import BuildLayout
+from datagen.layout import PERSON_FOLDER, BuildLayout
 from datagen.manifest import Manifest
-from datagen.sources.frame import CaptureSource, Frame
+from datagen.sources.folder import FolderCaptures
+from datagen.sources.frame import Frame, SequenceKey
 from datagen.warp.engine import ALGORITHM_VERSION
 from datagen.warp.personal import SequencePrior
+from datagen.warp.result import PERSON_FILE
 from datagen.warp.sequence import FEWEST_FRAMES, fit_sequence, keyframes_of
-from datagen.warp.storage import PERSON_FILE, read_prior, write_prior
+from datagen.warp.storage import read_prior, write_prior
 
 # What a person's record says instead of a verdict.
 LEARNT, NONE = "learnt", "none"
@@ -46,36 +48,31 @@ class StoredPerson(Stored[SequencePrior]):
 
 
 @dataclass(frozen=True)
-class PersonTask:
-    """One task of the person stage.
+class PersonUnit(Unit):
+    """One person to be learnt.
 
     Attributes
     ----------
-    root : Path
-        The build folder.
-    manifest : Manifest
     sequence : PlannedSequence
         With all of its frames.
     bridge : StoredBridge or None
         That the registrations of its keyframes pass.
     """
 
-    root: Path
-    manifest: Manifest
     sequence: PlannedSequence
     bridge: StoredBridge | None = None
 
     @property
     def name(self) -> str:
-        """Name used in messages."""
+        """Subject and sequence."""
         return str(self.sequence.key)
 
     @property
     def folder(self) -> Path:
         """Where the person goes."""
-        return BuildLayout(self.root).person(self.sequence.key)
+        return self.layout.person(self.sequence.key)
 
-    def key(self, source: CaptureSource, template: HeadTemplate) -> str:
+    def key(self, source: FolderCaptures, template: HeadTemplate) -> str:
         """Content key of the person: its keyframes, and everything that decides what is made of them."""
         inputs = {
             "algorithm": ALGORITHM_VERSION,
@@ -88,11 +85,81 @@ class PersonTask:
             inputs["bridge"] = self.bridge.key
         return content_key(inputs)
 
-    def _digest(self, source: CaptureSource, frame: int) -> list[int | str]:
+    def _digest(self, source: FolderCaptures, frame: int) -> list[int | str]:
         try:
             return [frame, source.input_digest(self.sequence.key, frame)]
         except InputError as error:
             return [frame, f"broken: {error}"]
+
+
+class PersonStage(Stage[PersonUnit, int]):
+    """Learns what the frames of each sequence share.
+
+    Keyframes that are broken, bare scans, or cannot be registered are passed over. Their bytes are part of the key all
+    the same, so that a repaired one counts. A sequence whose frames do not tell has a record that says so.
+    """
+
+    name = "person"
+    counts = "sequences"
+    doing = "learning the person of"
+
+    def applies(self, plan: BuildPlan) -> bool:
+        """Whether a person is to be learnt from any sequence."""
+        return any(learns_person(plan.manifest, sequence) for sequence in plan.sequences)
+
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[PersonUnit]:
+        """Return one unit for each sequence that a person is learnt from."""
+        bridges = stored_bridges(plan, layout)
+        return [
+            PersonUnit(layout.root, plan.manifest, sequence, bridges.get(sequence.registration or ""))
+            for sequence in plan.sequences
+            if learns_person(plan.manifest, sequence)
+        ]
+
+    def finished(self, unit: PersonUnit) -> bool:
+        """Whether the person, or that there is none, stands in a record that still holds."""
+        return finished_record(unit.folder, unit.key(unit.captures(), unit.head().template)) is not None
+
+    def make(self, unit: PersonUnit) -> int:
+        """Learn and store a person; return 1 if that had to be done."""
+        manifest, source = unit.manifest, unit.captures()
+        key = unit.key(source, unit.head().template)
+        if finished_record(unit.folder, key) is not None:
+            return 0
+        head = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
+        bridge = unit.bridge.open(head.template) if unit.bridge else None
+
+        def read(index: int) -> Frame:
+            frame = source.frame(unit.sequence.key, index)
+            known = frame.registration if manifest.warp.use_registration else None
+            if known is None and frame.landmarks is None:
+                # Such frames begin from the scan alone, which takes no person.
+                raise WarpError(f"frame {index} is a bare scan", "a registration or landmarks")
+            return replace(frame, registration=bridge.register(known) if bridge and known else known)
+
+        _store(unit.folder, key, fit_sequence(head, unit.sequence.frames, read, manifest.warp))
+        return 1
+
+    def stale(self, layout: BuildLayout, units: Sequence[PersonUnit]) -> list[Path]:
+        """Return the persons of sequences from which none is learnt any more."""
+        planned = {unit.folder for unit in units}
+        return [folder for folder in sorted(layout.warps.glob(f"*/*/{PERSON_FOLDER}")) if folder not in planned]
+
+    def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
+        """Count the sequences whose person is learnt, or cannot be."""
+        keys = [sequence.key for sequence in plan.sequences if learns_person(plan.manifest, sequence)]
+        missing = [str(key) for key in keys if read_result_record(layout.person(key)) is None]
+        return self._status(len(keys), missing, "not learnt yet")
+
+    def forget(self, plan: BuildPlan, layout: BuildLayout, frames: set[tuple[SequenceKey, int]]) -> list[str]:
+        """Forget the person of each sequence none of whose frames is left: any other would come out the same."""
+        forgotten = []
+        for sequence in plan.sequences:
+            folder = layout.person(sequence.key)
+            if folder.is_dir() and frames.issuperset((sequence.key, frame) for frame in sequence.frames):
+                clear_folder(folder)
+                forgotten.append(str(sequence.key))
+        return forgotten
 
 
 def learns_person(manifest: Manifest, sequence: PlannedSequence) -> bool:
@@ -100,62 +167,25 @@ def learns_person(manifest: Manifest, sequence: PlannedSequence) -> bool:
     return manifest.warp.share_identity and len(sequence.frames) >= FEWEST_FRAMES
 
 
-def plan_persons(plan: BuildPlan, layout: BuildLayout, bridges: Mapping[str, BridgeTask]) -> list[PersonTask]:
-    """Return one task for each sequence that a person is learnt from."""
-    return [
-        PersonTask(layout.root, plan.manifest, sequence, bridge_of(bridges, sequence.registration))
-        for sequence in plan.sequences
-        if learns_person(plan.manifest, sequence)
-    ]
-
-
-def finished_person(
-    task: PersonTask, source: CaptureSource, template: HeadTemplate
-) -> tuple[bool, StoredPerson | None]:
-    """Return whether a task is finished, and the person if there is one."""
-    key = task.key(source, template)
-    record = finished_record(task.folder, key)
-    return record is not None, StoredPerson(task.folder, key) if record and record.status == LEARNT else None
-
-
-def learn_person(task: PersonTask) -> StoredPerson | None:
-    """Learn and store the person of a task unless that is done; return it, None if its frames do not tell.
-
-    Keyframes that are broken, bare scans, or cannot be registered are passed over. Their bytes are part of the key all
-    the same, so that a repaired one counts.
+def learnt_person(layout: BuildLayout, key: SequenceKey) -> StoredPerson | None:
+    """Return the person that was learnt from a sequence, None if its frames did not tell.
 
     Raises
     ------
-    StorageError
-        If the disk refuses.
+    InputError
+        If it has not been tried yet.
     """
-    use_one_blas_thread()
-    with storage_errors(f"learning the person of {task.name}", only=DISK_ERRORS):
-        manifest = task.manifest
-        head = prepared_head(manifest.canonical.head, head_root(manifest), manifest.warp.subdivisions)
-        source = open_captures(manifest, task.root)
-        key = task.key(source, head.template)
-        record = finished_record(task.folder, key)
-        if record is None:
-            bridge = task.bridge.open(head.template) if task.bridge else None
-
-            def read(index: int) -> Frame:
-                frame = source.frame(task.sequence.key, index)
-                known = frame.registration if manifest.warp.use_registration else None
-                if known is None and frame.landmarks is None:
-                    # Such frames begin from the scan alone, which takes no person.
-                    raise WarpError(f"frame {index} is a bare scan", "a registration or landmarks")
-                return replace(frame, registration=bridge.register(known) if bridge and known else known)
-
-            record = _store(task.folder, key, fit_sequence(head, task.sequence.frames, read, manifest.warp))
-    return StoredPerson(task.folder, key) if record.status == LEARNT else None
+    folder = layout.person(key)
+    record = read_result_record(folder)
+    if record is None:
+        raise InputError(f"the person of {key} is not learnt yet", "", "Run `datagen build` again")
+    return StoredPerson(folder, record.content_key) if record.status == LEARNT else None
 
 
-def _store(folder: Path, key: str, prior: SequencePrior | None) -> FrameRecord:
+def _store(folder: Path, key: str, prior: SequencePrior | None) -> None:
     clear_folder(folder)
     if prior is not None:
         write_prior(folder, prior)
     names = (PERSON_FILE,) if prior is not None else ()
-    record = FrameRecord(key, "", LEARNT if prior is not None else NONE, (), digest_files(folder, names))
-    write_frame_record(folder, record)
-    return record
+    record = ResultRecord(key, "", LEARNT if prior is not None else NONE, (), digest_files(folder, names))
+    write_result_record(folder, record)

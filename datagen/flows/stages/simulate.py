@@ -1,47 +1,62 @@
-"""The simulation of one capture."""
+"""The simulation of captures, where a build has no others."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from datagen.common.blas import use_one_blas_thread
-from datagen.common.files import DISK_ERRORS, storage_errors
+from datagen.flows.planning import BuildPlan
+from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.worker import shared_head
 from datagen.layout import BuildLayout
-from datagen.simulation.plan import SequencePlan, simulate_sequence
+from datagen.simulation.plan import SequencePlan, is_simulated, simulate_sequence
+from datagen.sources.capture_file import CAPTURE_FILE
 
 
 @dataclass(frozen=True)
-class SimulateTask:
-    """One task of the simulation stage.
+class SimulateUnit(Unit):
+    """One capture to be simulated.
 
     Attributes
     ----------
-    root : Path
-        The build folder.
-    plan : SequencePlan
+    capture : SequencePlan
     """
 
-    root: Path
-    plan: SequencePlan
+    capture: SequencePlan
 
     @property
     def name(self) -> str:
-        """Name used in messages."""
-        return str(self.plan.key)
+        """Subject and sequence."""
+        return str(self.capture.key)
 
 
-def simulate(task: SimulateTask) -> None:
-    """Simulate a capture and its truth, unless they are finished.
+class SimulateStage(Stage[SimulateUnit, int]):
+    """Simulates captures, and their truth apart."""
 
-    Raises
-    ------
-    StorageError
-        If the disk refuses.
-    """
-    layout = BuildLayout(task.root)
-    use_one_blas_thread()
-    with storage_errors(f"simulating {task.name}", only=DISK_ERRORS):
-        shared_head(task.plan.config.head, task.plan.config.root)
-        simulate_sequence(task.plan, layout.captures, layout.truth)
+    name = "simulate"
+    counts = "sequences"
+    doing = "simulating"
+
+    def applies(self, plan: BuildPlan) -> bool:
+        """Whether the source is simulated."""
+        return bool(plan.simulations)
+
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[SimulateUnit]:
+        """Return one unit for each capture."""
+        return [SimulateUnit(layout.root, plan.manifest, capture) for capture in plan.simulations]
+
+    def finished(self, unit: SimulateUnit) -> bool:
+        """Whether capture and truth are there, made from the same plan."""
+        head = shared_head(unit.capture.config.head, unit.capture.config.root)
+        return is_simulated(unit.capture, unit.layout.captures, unit.layout.truth, head.template.digest)
+
+    def make(self, unit: SimulateUnit) -> int:
+        """Simulate one capture; return 1 if it had to be."""
+        # Loaded once per process, however many threads ask.
+        shared_head(unit.capture.config.head, unit.capture.config.root)
+        return int(simulate_sequence(unit.capture, unit.layout.captures, unit.layout.truth))
+
+    def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
+        """Count the captures that are there."""
+        keys = [capture.key for capture in plan.simulations]
+        missing = [str(k) for k in keys if not (layout.captures / k.subject / k.sequence / CAPTURE_FILE).is_file()]
+        return self._status(len(keys), missing, "not simulated yet")

@@ -1,47 +1,77 @@
-"""The warp of one sequence chunk: what is finished is kept, what is broken is a verdict, the rest is computed."""
+"""The warp of frames: what is finished is kept, what is broken is a verdict, the rest is computed."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
-from datagen.common.files import DISK_ERRORS, atomic_write_bytes, storage_errors
+from datagen.common.files import atomic_write_bytes
 from datagen.flows.framing import cameras_in_view
-from datagen.flows.planning import PlannedSequence, head_root, open_captures
+from datagen.flows.planning import BuildPlan, PlannedSequence, chunks
 from datagen.flows.records import (
-    FrameRecord,
+    ResultRecord,
     clear_folder,
     content_key,
     digest_files,
     finished_record,
-    write_frame_record,
+    read_result_record,
+    write_result_record,
 )
-from datagen.flows.stages.bridge import StoredBridge
-from datagen.flows.stages.person import StoredPerson
+from datagen.flows.stage import Stage, StageStatus, Unit
+from datagen.flows.stages.bridge import StoredBridge, stored_bridges
+from datagen.flows.stages.person import StoredPerson, learns_person, learnt_person
 from datagen.flows.worker import prepared_head
-from datagen.heads.base import HeadModel
-from datagen.layout import VERDICT, WARP, BuildLayout
-from datagen.manifest import Manifest
-from datagen.sources.frame import CaptureSource, SequenceKey
-from datagen.warp.bridge import warp_bridged
-from datagen.warp.engine import ALGORITHM_VERSION
-from datagen.warp.result import Verdict
+from datagen.geometry.landmarks import Landmarks
+from datagen.geometry.mesh import Mesh
+from datagen.heads.base import HeadModel, HeadTemplate
+from datagen.layout import PERSON_FOLDER, BuildLayout
+from datagen.manifest import WarpConfig
+from datagen.sources.frame import Registration, SequenceKey
+from datagen.warp.bridge import Bridge
+from datagen.warp.engine import ALGORITHM_VERSION, warp_frame
+from datagen.warp.personal import SequencePrior
+from datagen.warp.result import VERDICT_FILE, WARP_FILE, Verdict, Warp
 from datagen.warp.storage import verdict_bytes, write_warp
+
+# Seconds to a minute: long enough to pay for a task, short enough to show progress.
+FRAMES_PER_UNIT = 4
 
 
 @dataclass(frozen=True)
-class WarpTask:
-    """One task of the warp stage; small, so that it travels to any worker.
+class FrameState:
+    """What the warp of one frame is to be made of, and whether it is made.
 
     Attributes
     ----------
-    root : Path
-        The build folder.
-    manifest : Manifest
+    frame : int
+    folder : Path
+        Where it goes.
+    key : str
+        Content key; that of a broken input changes with the reason.
+    input_digest : str
+        Empty if the input cannot be read.
+    broken : str
+        Why the input cannot be read; empty if it can.
+    record : ResultRecord or None
+        Of the finished result.
+    """
+
+    frame: int
+    folder: Path
+    key: str
+    input_digest: str
+    broken: str
+    record: ResultRecord | None
+
+
+@dataclass(frozen=True)
+class WarpUnit(Unit):
+    """Some frames to be warped.
+
+    Attributes
+    ----------
     sequence : PlannedSequence
         A capture, or some consecutive frames of one.
     bridge : StoredBridge or None
@@ -50,54 +80,26 @@ class WarpTask:
         That the frames are held to.
     """
 
-    root: Path
-    manifest: Manifest
     sequence: PlannedSequence
     bridge: StoredBridge | None = None
     person: StoredPerson | None = None
 
     @property
     def name(self) -> str:
-        """Name used in messages."""
+        """Subject and sequence."""
         return str(self.sequence.key)
 
+    @property
+    def weight(self) -> int:
+        """Number of frames."""
+        return len(self.sequence.frames)
 
-@dataclass(frozen=True)
-class WarpTally:
-    """What came of a warp task.
+    @property
+    def folders(self) -> list[Path]:
+        """Where the frames go."""
+        return [self.layout.frame_warp(self.sequence.key, frame) for frame in self.sequence.frames]
 
-    Attributes
-    ----------
-    verdicts : mapping of status to number of frames
-    computed : int
-        Frames that were not finished before.
-    """
-
-    verdicts: Mapping[str, int] = field(default_factory=dict)
-    computed: int = 0
-
-
-@dataclass(frozen=True)
-class FrameKeys:
-    """Content keys of the frames of one build.
-
-    Attributes
-    ----------
-    manifest : Manifest
-    template_digest : str
-        Of the canonical head.
-    bridge : StoredBridge or None
-        That the registrations of the frames pass.
-    person : StoredPerson or None
-        That the frames are held to.
-    """
-
-    manifest: Manifest
-    template_digest: str
-    bridge: StoredBridge | None = None
-    person: StoredPerson | None = None
-
-    def of(self, input_digest: str) -> str:
+    def key(self, input_digest: str, template: HeadTemplate) -> str:
         """Content key of the warp of an input."""
         inputs = {
             "algorithm": ALGORITHM_VERSION,
@@ -106,111 +108,130 @@ class FrameKeys:
             "head": self.manifest.canonical.head,
             "input": input_digest,
             "person": self.person.key if self.person else "none",
-            "template": self.template_digest,
+            "template": template.digest,
         }
         if self.bridge is not None:
             inputs["bridge"] = self.bridge.key
         return content_key(inputs)
 
-    def of_broken(self, error: InputError) -> str:
-        """Content key of an input that cannot be read: it changes with the reason."""
-        return content_key({"broken": _reason(error)})
+    def states(self) -> Iterator[FrameState]:
+        """Look at one frame after the other."""
+        source, template = self.captures(), self.head().template
+        for frame, folder in zip(self.sequence.frames, self.folders, strict=True):
+            digest = broken = ""
+            try:
+                digest = source.input_digest(self.sequence.key, frame)
+                key = self.key(digest, template)
+            except InputError as error:
+                broken = _reason(error)
+                key = content_key({"broken": broken})
+            yield FrameState(frame, folder, key, digest, broken, finished_record(folder, key))
 
 
-def warp_sequence(task: WarpTask) -> WarpTally:
-    """Warp the frames of a task that are not finished yet.
+class WarpStage(Stage[WarpUnit, int]):
+    """Warps frames. One whose input is broken gets the verdict ``fail`` with the reason; the rest is done."""
 
-    A frame whose input is broken gets the verdict ``fail`` with the reason, and the rest goes on. Mistakes of the
-    program are not caught.
+    name = "warp"
+    counts = "frames"
+    doing = "warping"
 
-    Raises
-    ------
-    StorageError
-        If the disk refuses.
-    """
-    use_one_blas_thread()
-    with storage_errors(f"warping {task.name}", only=DISK_ERRORS):
-        head = prepared_head(task.manifest.canonical.head, head_root(task.manifest), task.manifest.warp.subdivisions)
-        layout, source = BuildLayout(task.root), open_captures(task.manifest, task.root)
-        keys = FrameKeys(task.manifest, head.template.digest, task.bridge, task.person)
-        verdicts: Counter[str] = Counter()
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[WarpUnit]:
+        """Return units of a few frames each."""
+        manifest, bridges = plan.manifest, stored_bridges(plan, layout)
+        persons = {s.key: learnt_person(layout, s.key) for s in plan.sequences if learns_person(manifest, s)}
+        return [
+            WarpUnit(layout.root, manifest, part, bridges.get(part.registration or ""), persons.get(part.key))
+            for part in chunks(plan.sequences, FRAMES_PER_UNIT)
+        ]
+
+    def finished(self, unit: WarpUnit) -> bool:
+        """Whether every frame has a verdict that still holds for its input, the settings and the template."""
+        return all(state.record is not None for state in unit.states())
+
+    def make(self, unit: WarpUnit) -> int:
+        """Warp the frames that are not finished; return how many. Mistakes of the program are not caught."""
         computed = 0
-        for frame in task.sequence.frames:
-            folder = layout.frame_warp(task.sequence.key, frame)
-            record, compute = frame_state(folder, source, task.sequence.key, frame, keys)
-            if record is None:
-                record = compute(head)
+        for state in unit.states():
+            if state.record is None:
+                _store_failure(state, state.broken) if state.broken else _warp_and_store(unit, state)
                 computed += 1
-            verdicts[record.status] += 1
-    return WarpTally(dict(verdicts), computed)
+        return computed
+
+    def stale(self, layout: BuildLayout, units: Sequence[WarpUnit]) -> list[Path]:
+        """Return the warps of frames that are no longer in the plan: the report must speak of this build only."""
+        planned = {folder for unit in units for folder in unit.folders}
+        found = [folder for folder in sorted(layout.warps.glob("*/*/*")) if folder.name != PERSON_FOLDER]
+        return [folder for folder in found if folder not in planned and folder.is_dir()]
+
+    def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
+        """Count the frames with a verdict."""
+        frames = [(sequence.key, frame) for sequence in plan.sequences for frame in sequence.frames]
+        missing = [f"{k}/{f:06d}" for k, f in frames if read_result_record(layout.frame_warp(k, f)) is None]
+        return self._status(len(frames), missing, "not warped yet, or asked for again")
+
+    def forget(self, plan: BuildPlan, layout: BuildLayout, frames: set[tuple[SequenceKey, int]]) -> list[str]:
+        """Forget the frames' warps."""
+        del plan
+        for key, frame in frames:
+            clear_folder(layout.frame_warp(key, frame))
+        return sorted(f"{key}/{frame:06d}" for key, frame in frames)
 
 
-def frame_state(
-    folder: Path, source: CaptureSource, key: SequenceKey, frame: int, keys: FrameKeys
-) -> tuple[FrameRecord | None, Callable[[HeadModel], FrameRecord]]:
-    """Return a frame's record if it is finished, and the function that finishes it.
-
-    Parameters
-    ----------
-    folder : Path
-        The frame's folder under ``warps``.
-    source : CaptureSource
-    key : SequenceKey
-    frame : int
-    keys : FrameKeys
-    """
-    try:
-        digest = source.input_digest(key, frame)
-    except InputError as error:
-        reason, broken = error, keys.of_broken(error)
-        return finished_record(folder, broken), lambda _: _store_failure(folder, broken, "", reason)
-    wanted = keys.of(digest)
-    return (
-        finished_record(folder, wanted),
-        lambda head: _warp_and_store(folder, source, key, frame, keys, wanted, digest, head),
-    )
-
-
-def _warp_and_store(
-    folder: Path,
-    source: CaptureSource,
-    key: SequenceKey,
-    frame: int,
-    keys: FrameKeys,
-    wanted: str,
-    digest: str,
+def register_and_warp(
+    scan: Mesh,
     head: HeadModel,
-) -> FrameRecord:
-    clear_folder(folder)
+    config: WarpConfig,
+    *,
+    bridge: Bridge | None,
+    registration: Registration | None = None,
+    landmarks: Landmarks | None = None,
+    prior: SequencePrior | None = None,
+) -> Warp:
+    """Warp one scan, from a registration that passes a bridge first where it is in another topology than the head's.
+
+    A scan that is its own registration takes the topology's coordinates; see
+    :meth:`datagen.warp.bridge.Bridge.keep_coordinates`.
+    """
+    if bridge is None or registration is None or not config.use_registration:
+        return warp_frame(scan, head, config, registration=registration, landmarks=landmarks, prior=prior)
+    carried = bridge.register(registration)
+    warp = warp_frame(scan, head, config, registration=carried, landmarks=landmarks, prior=prior)
+    return bridge.keep_coordinates(warp, registration)
+
+
+def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
+    manifest = unit.manifest
+    head = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
+    clear_folder(state.folder)
     # Not among what may be broken in a frame: without its person the whole sequence would come out otherwise.
-    prior = keys.person.open(head.template) if keys.person else None
+    prior = unit.person.open(head.template) if unit.person else None
     try:
-        content = source.frame(key, frame)
+        content = unit.captures().frame(unit.sequence.key, state.frame)
         # No warm start from the frame before: the result would depend on where a killed build was resumed.
-        warp = warp_bridged(
+        warp = register_and_warp(
             content.scan,
             head,
-            keys.manifest.warp,
-            bridge=keys.bridge.open(head.template) if keys.bridge else None,
+            manifest.warp,
+            bridge=unit.bridge.open(head.template) if unit.bridge else None,
             registration=content.registration,
             landmarks=content.landmarks,
             prior=prior,
         )
     except InputError as error:
-        return _store_failure(folder, wanted, digest, error)
-    write_warp(folder, warp)
+        _store_failure(state, _reason(error))
+        return
+    write_warp(state.folder, warp)
     cameras = cameras_in_view(content.cameras, warp, head.template)
-    record = FrameRecord(wanted, digest, warp.verdict.status, cameras, digest_files(folder, (WARP, VERDICT)))
-    write_frame_record(folder, record)
-    return record
+    files = digest_files(state.folder, (WARP_FILE, VERDICT_FILE))
+    record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, files)
+    write_result_record(state.folder, record)
 
 
-def _store_failure(folder: Path, wanted: str, digest: str, error: InputError) -> FrameRecord:
-    clear_folder(folder)
-    atomic_write_bytes(folder / VERDICT, verdict_bytes(Verdict("fail", (_reason(error),))))
-    record = FrameRecord(wanted, digest, "fail", (), digest_files(folder, (VERDICT,)))
-    write_frame_record(folder, record)
-    return record
+def _store_failure(state: FrameState, reason: str) -> None:
+    clear_folder(state.folder)
+    atomic_write_bytes(state.folder / VERDICT_FILE, verdict_bytes(Verdict("fail", (reason,))))
+    files = digest_files(state.folder, (VERDICT_FILE,))
+    write_result_record(state.folder, ResultRecord(state.key, state.input_digest, "fail", (), files))
 
 
 def _reason(error: InputError) -> str:

@@ -13,7 +13,7 @@ import yaml
 
 from datagen.common.errors import InputError
 from datagen.flows.build import build
-from datagen.flows.records import read_frame_record
+from datagen.flows.records import read_result_record
 from datagen.flows.runners.serial import RunnerConfig
 from datagen.layout import BuildLayout
 from datagen.manifest import load_manifest
@@ -155,7 +155,7 @@ def test_fewer_subjects_leave_no_stale_warps(tiny_build: BuildResult, tiny_manif
     manifest = load_manifest(tiny_manifest, ["source.subjects=1", "splits.val=0"])
     result = build(manifest, out, SERIAL)
     assert result.warped == 0
-    assert read_frame_record(BuildLayout(out).frame_warp(SECOND, 0)) is None
+    assert read_result_record(BuildLayout(out).frame_warp(SECOND, 0)) is None
     assert dict(result.samples) == {"train": 4, "val": 0, "test": 0}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,22 +12,24 @@ import pytest
 
 from datagen.common.errors import InputError
 from datagen.flows.planning import BuildPlan, PlannedSequence, plan_build
-from datagen.flows.records import FrameRecord, content_key, write_frame_record
+from datagen.flows.records import ResultRecord, content_key, write_result_record
 from datagen.flows.stages import person as person_stage
-from datagen.flows.stages import shards as shard_stage
+from datagen.flows.stages import render as render_stage
 from datagen.flows.stages import warp as warp_stage
 from datagen.flows.stages.bridge import StoredBridge, stored_bridge
-from datagen.flows.stages.person import PersonTask, StoredPerson
-from datagen.flows.stages.shards import ShardTask, plan_shards
-from datagen.flows.stages.warp import FrameKeys
+from datagen.flows.stages.person import PersonUnit, StoredPerson
+from datagen.flows.stages.render import NO_VIEW, RenderUnit, plan_shards
+from datagen.flows.stages.warp import WarpUnit
 from datagen.geometry.landmarks import Landmarks
 from datagen.heads.base import HeadTemplate
-from datagen.layout import VERDICT, WARP, BuildLayout
+from datagen.layout import BuildLayout
 from datagen.manifest import CropJitter, Manifest, RenderConfig, ShardConfig, WarpConfig, parse_manifest
 from datagen.shards.ledger import FileDigest
 from datagen.sources.frame import SequenceKey
 from datagen.sources.topology import Topology
 from datagen.warp import bridge as bridge_module
+from datagen.warp.result import VERDICT_FILE as VERDICT
+from datagen.warp.result import WARP_FILE as WARP
 
 # Another value of every setting. A new setting must be entered here.
 OTHER_WARP = {
@@ -96,11 +99,13 @@ def test_the_tables_name_every_setting() -> None:
 
 def test_the_key_of_a_frame_knows_all_that_enters(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path("anywhere")
-    keys = FrameKeys(manifest, "t" * 64, StoredBridge(folder, "b1"), StoredPerson(folder, "p1"))
-    first = keys.of("input")
+    frames = PlannedSequence(KEY, (0, 1), 2)
+    unit = WarpUnit(folder, manifest, frames, StoredBridge(folder, "b1"), StoredPerson(folder, "p1"))
+    template = template_of()
+    first = unit.key("input", template)
 
     def changed(**values: Any) -> str:
-        return dataclasses.replace(keys, **values).of("input")
+        return dataclasses.replace(unit, **values).key("input", template)
 
     others = {
         name: changed(manifest=with_warp(manifest, **{name: value}))
@@ -109,31 +114,23 @@ def test_the_key_of_a_frame_knows_all_that_enters(manifest: Manifest, monkeypatc
     }
     others |= {
         "head": changed(manifest=with_head(manifest, "ict")),
-        "input": keys.of("another input"),
+        "input": unit.key("another input", template),
         "person": changed(person=StoredPerson(folder, "p2")),
         "no person": changed(person=None),
-        "template": changed(template_digest="u" * 64),
+        "template": unit.key("input", template_of(1)),
         "bridge": changed(bridge=StoredBridge(folder, "b2")),
         "no bridge": changed(bridge=None),
         "neither": changed(bridge=None, person=None),
     }
     with monkeypatch.context() as patch:
         patch.setattr(warp_stage, "ALGORITHM_VERSION", warp_stage.ALGORITHM_VERSION + 1)
-        others["algorithm"] = keys.of("input")
+        others["algorithm"] = unit.key("input", template)
     all_differ(first, others)
     # A person says by itself whether identity is shared; the rest of the recipe is no matter of a warp.
     assert changed(manifest=with_warp(manifest, share_identity=False)) == first
     assert changed(manifest=manifest.model_copy(update={"seed": 7, "name": "y"})) == first
     assert changed(manifest=manifest.model_copy(update={"render": RenderConfig(), "shards": ShardConfig()})) == first
     assert changed(person=StoredPerson(Path("elsewhere"), "p1"), bridge=StoredBridge(Path("elsewhere"), "b1")) == first
-
-
-def test_the_key_of_a_broken_frame_is_its_reason(manifest: Manifest) -> None:
-    keys = FrameKeys(manifest, "t" * 64)
-    one, two = InputError("the scan is cut off", "", ""), InputError("the scan is missing", "", "")
-    assert keys.of_broken(one) != keys.of_broken(two)
-    assert keys.of_broken(one) == keys.of_broken(InputError("the scan is cut off", "", ""))
-    assert keys.of_broken(one) != keys.of("")
 
 
 class Captures:
@@ -150,7 +147,7 @@ class Captures:
 
 def test_the_key_of_a_person_knows_all_that_enters(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     template, source, folder = template_of(), Captures(), Path("anywhere")
-    task = PersonTask(folder, manifest, PlannedSequence(KEY, tuple(range(0, 50, 5)), 2), StoredBridge(folder, "b1"))
+    task = PersonUnit(folder, manifest, PlannedSequence(KEY, tuple(range(0, 50, 5)), 2), StoredBridge(folder, "b1"))
 
     def key(source: Captures = source, template: HeadTemplate = template, **values: Any) -> str:
         return dataclasses.replace(task, **values).key(source, template)  # type: ignore[arg-type]
@@ -223,9 +220,9 @@ def test_the_key_of_a_bridge_knows_all_that_enters(monkeypatch: pytest.MonkeyPat
     assert stored.folder.name == f"own-{stored.key[:12]}"
 
 
-def record_of(frame: int, status: str = "pass", **changes: Any) -> FrameRecord:
+def record_of(frame: int, status: str = "pass", **changes: Any) -> ResultRecord:
     files = {WARP: FileDigest(f"warp {frame}", 9), VERDICT: FileDigest(f"verdict {frame}", 5)}
-    record = FrameRecord(f"key {frame}", f"input {frame}", status, ("cam0", "cam1"), files)
+    record = ResultRecord(f"key {frame}", f"input {frame}", status, ("cam0", "cam1"), files)
     return dataclasses.replace(record, **changes)
 
 
@@ -237,7 +234,7 @@ def write_records(plan: BuildPlan, root: Path, **changes: Any) -> None:
             folder = BuildLayout(root).frame_warp(sequence.key, frame)
             if first or not folder.is_dir():
                 folder.mkdir(parents=True, exist_ok=True)
-                write_frame_record(folder, record_of(frame, **(changes if first else {})))
+                write_result_record(folder, record_of(frame, **(changes if first else {})))
 
 
 def test_the_key_of_a_shard_knows_all_that_enters(
@@ -246,11 +243,15 @@ def test_the_key_of_a_shard_knows_all_that_enters(
     template = template_of()
 
     def tasks(
-        manifest: Manifest = manifest, template: HeadTemplate = template, backend: str = "numba", **changes: Any
-    ) -> dict[str, ShardTask]:
+        manifest: Manifest = manifest, template: HeadTemplate = template, backend: str = "", **changes: Any
+    ) -> dict[str, RenderUnit]:
         plan = plan_build(manifest)
         write_records(plan, tmp_path, **changes)
-        return {task.unit.name: task for task in plan_shards(plan, tmp_path, template, backend).tasks}
+        with monkeypatch.context() as patch:
+            patch.setattr(render_stage, "shared_head", lambda *_: SimpleNamespace(template=template))
+            if backend:
+                patch.setattr(render_stage, "resolve_backend", lambda _: backend)
+            return {unit.shard.name: unit for unit in plan_shards(plan, BuildLayout(tmp_path)).units}
 
     before = tasks()
     showing = {n for n, task in before.items() if any(v.key == KEY and v.frame == 0 for v in task.views)}
@@ -280,7 +281,7 @@ def test_the_key_of_a_shard_knows_all_that_enters(
         "another camera's view": key(cameras=("cam1",)),
     }
     with monkeypatch.context() as patch:
-        patch.setattr(shard_stage, "RENDER_VERSION", shard_stage.RENDER_VERSION + 1)
+        patch.setattr(render_stage, "RENDER_VERSION", render_stage.RENDER_VERSION + 1)
         others["algorithm"] = key()
     all_differ(before[held].content_key, others)
 
@@ -296,22 +297,27 @@ def test_the_key_of_a_shard_knows_all_that_enters(
     assert len(showing) < len(before)
 
 
-def test_frames_that_are_not_accepted_are_in_no_shard(manifest: Manifest, tmp_path: Path) -> None:
+def test_frames_that_are_not_accepted_are_in_no_shard(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = plan_build(manifest)
     write_records(plan, tmp_path, status="review")
-    template = template_of()
+    monkeypatch.setattr(render_stage, "shared_head", lambda *_: SimpleNamespace(template=template_of()))
 
     def views(plan: BuildPlan) -> list[tuple[str, int, str]]:
-        shards = plan_shards(plan, tmp_path, template, "numba")
-        return [(v.key.subject, v.frame, v.camera) for task in shards.tasks for v in task.views]
+        shards = plan_shards(plan, BuildLayout(tmp_path))
+        return [(v.key.subject, v.frame, v.camera) for unit in shards.units for v in unit.views]
 
     assert ("s000", 0, "cam0") in views(plan)
     strict = manifest.model_copy(update={"shards": manifest.shards.model_copy(update={"include_review": False})})
     assert set(views(plan)) - set(views(plan_build(strict))) == {("s000", 0, "cam0"), ("s000", 0, "cam1")}
     for status, left_out in (("fail", 0), ("pass", 1)):
         write_records(plan, tmp_path, status=status, cameras=())
-        shards = plan_shards(plan, tmp_path, template, "numba")
-        assert (shards.left_out, shards.verdicts[status]) == (left_out, 1 if status == "fail" else plan.frames)
+        frames = plan_shards(plan, BuildLayout(tmp_path)).frames
+        assert (frames.left_out.get(NO_VIEW, 0), frames.verdicts[status]) == (
+            left_out,
+            1 if status == "fail" else plan.frames,
+        )
 
 
 def test_a_digest_of_a_template_is_of_its_vertices_to_a_tenth_of_a_micrometre_and_of_its_faces() -> None:

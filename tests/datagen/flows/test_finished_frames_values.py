@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from datagen.common.errors import InputError
-from datagen.flows.records import FrameRecord, clear_folder, finished_record, write_frame_record
-from datagen.flows.stages.warp import FrameKeys, frame_state
-from datagen.layout import RECORD, VERDICT, WARP
+from datagen.flows.planning import PlannedSequence
+from datagen.flows.records import ResultRecord, clear_folder, finished_record, write_result_record
+from datagen.flows.stages import warp as warp_stage
+from datagen.flows.stages.warp import FrameState, WarpStage, WarpUnit
+from datagen.layout import RECORD
 from datagen.manifest import Manifest, parse_manifest
 from datagen.shards.ledger import digest_file
 from datagen.sources.frame import SequenceKey
+from datagen.warp.result import VERDICT_FILE as VERDICT
+from datagen.warp.result import WARP_FILE as WARP
 
 KEY = SequenceKey("s000", "performance")
 
@@ -36,13 +42,38 @@ class Captures:
         return self.other.get(f"f{index}", f"digest of {index}")
 
 
-def finished(folder: Path) -> FrameRecord:
-    folder.mkdir()
+class OneFrame(WarpUnit):
+    """A unit of one frame, of stood-in captures and a head of which only the template's digest is asked."""
+
+    source: Any = Captures()
+    template = "t"
+
+    def captures(self) -> Any:
+        return self.source
+
+    def head(self) -> Any:
+        return SimpleNamespace(template=SimpleNamespace(digest=self.template))
+
+
+def one_frame(root: Path, manifest: Manifest, frame: int = 1, source: object = None, template: str = "t") -> OneFrame:
+    unit = OneFrame(root, manifest, PlannedSequence(KEY, (frame,), 2))
+    object.__setattr__(unit, "source", source or Captures())  # as frozen as all units
+    object.__setattr__(unit, "template", template)
+    return unit
+
+
+def state_of(unit: WarpUnit) -> FrameState:
+    (state,) = unit.states()
+    return state
+
+
+def finished(folder: Path) -> ResultRecord:
+    folder.mkdir(parents=True)
     (folder / WARP).write_bytes(b"warp")
     (folder / VERDICT).write_bytes(b"verdict")
     files = {name: digest_file(folder / name) for name in (WARP, VERDICT)}
-    record = FrameRecord("key 1", "input 1", "pass", ("cam0", "cam1"), files)
-    write_frame_record(folder, record)
+    record = ResultRecord("key 1", "input 1", "pass", ("cam0", "cam1"), files)
+    write_result_record(folder, record)
     return record
 
 
@@ -83,8 +114,6 @@ def test_a_frames_folder_is_empty_before_it_is_warped_anew(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A build killed in the middle of it must not leave a new warp beside an old verdict."""
-    folder = tmp_path / "frame"
-    record = finished(folder)
     met: list[list[Path]] = []
 
     class Source(Captures):
@@ -92,38 +121,46 @@ def test_a_frames_folder_is_empty_before_it_is_warped_anew(
             met.append(sorted(folder.iterdir()))
             raise KeyboardInterrupt
 
-    keys = FrameKeys(manifest, "t")
-    found, compute = frame_state(folder, Source(), KEY, 1, keys)  # type: ignore[arg-type]
-    assert found is None
+    unit = one_frame(tmp_path, manifest, source=Source())
+    (folder,) = unit.folders
+    record = finished(folder)
+    monkeypatch.setattr(warp_stage, "prepared_head", lambda *_: unit.head())
+    assert state_of(unit).record is None
     with pytest.raises(KeyboardInterrupt):
-        compute(None)  # type: ignore[arg-type]
+        WarpStage().make(unit)
     assert met == [[]]
     assert finished_record(folder, record.content_key) is None
 
 
 def test_a_frame_is_finished_for_its_own_input_and_settings_alone(manifest: Manifest, tmp_path: Path) -> None:
-    folder, keys, source = tmp_path / "frame", FrameKeys(manifest, "t"), Captures()
-    record = dataclasses.replace(finished(folder), content_key=keys.of("digest of 1"))
-    write_frame_record(folder, record)
-
-    def state(keys: FrameKeys = keys, source: Captures = source, frame: int = 1) -> FrameRecord | None:
-        return frame_state(folder, source, KEY, frame, keys)[0]  # type: ignore[arg-type]
-
+    unit = one_frame(tmp_path, manifest)
+    (folder,) = unit.folders
+    record = dataclasses.replace(finished(folder), content_key=state_of(unit).key)
+    write_result_record(folder, record)
     farther = manifest.model_copy(update={"warp": manifest.warp.model_copy(update={"max_distance_mm": 9.0})})
-    assert state() == record
-    assert state(frame=2) is None
-    assert state(source=Captures(f1="other")) is None
-    assert state(FrameKeys(manifest, "u")) is None
-    assert state(FrameKeys(farther, "t")) is None
+    assert state_of(unit).record == record
+    assert WarpStage().finished(unit)
+    for other in (
+        one_frame(tmp_path, manifest, frame=2),
+        one_frame(tmp_path, manifest, source=Captures(f1="other")),
+        one_frame(tmp_path, manifest, template="u"),
+        one_frame(tmp_path, farther),
+    ):
+        assert state_of(other).record is None
+        assert not WarpStage().finished(other)
 
 
 def test_a_broken_input_is_a_failed_frame_with_its_reason_once(manifest: Manifest, tmp_path: Path) -> None:
-    folder, keys, source = tmp_path / "frame", FrameKeys(manifest, "t"), Captures(f1="broken")
+    unit = one_frame(tmp_path, manifest, source=Captures(f1="broken"))
+    (folder,) = unit.folders
     finished(folder)
-    found, compute = frame_state(folder, source, KEY, 1, keys)  # type: ignore[arg-type]
-    assert found is None
-    record = compute(None)  # type: ignore[arg-type]
+    assert state_of(unit).record is None
+    assert WarpStage().make(unit) == 1
+    record = state_of(unit).record
+    assert record is not None
     assert (record.status, record.input_digest, record.cameras, list(record.files)) == ("fail", "", (), [VERDICT])
     assert sorted(path.name for path in folder.iterdir()) == [RECORD, VERDICT]
     assert "InputError: broken" in (folder / VERDICT).read_text()
-    assert frame_state(folder, source, KEY, 1, keys)[0] == record  # type: ignore[arg-type]
+    assert WarpStage().make(unit) == 0
+    other = one_frame(tmp_path, manifest, source=Captures(f1="broken otherwise"))
+    assert state_of(other).key != record.content_key

@@ -14,14 +14,12 @@ from typer.testing import CliRunner
 
 from datagen.cli import app
 from datagen.common.errors import InputError
-from datagen.flows.build import build
+from datagen.flows.build import build, nothing_to_do
 from datagen.flows.planning import plan_build
-from datagen.flows.records import read_frame_record
+from datagen.flows.records import read_result_record
 from datagen.flows.runners.serial import RunnerConfig
-from datagen.flows.stages.finish import remove_stale_warps
-from datagen.flows.stages.person import PersonTask, learn_person, plan_persons
-from datagen.flows.stages.warp import WarpTask, warp_sequence
-from datagen.flows.survey import is_warped
+from datagen.flows.stages.person import PersonStage, PersonUnit, StoredPerson, learnt_person
+from datagen.flows.stages.warp import WarpStage, WarpUnit
 from datagen.heads.base import HeadModel
 from datagen.heads.registry import load_head
 from datagen.layout import BuildLayout
@@ -43,6 +41,15 @@ KILL = (
     "import os, datagen.flows.stages.person as stage; write = stage.write_prior; "
     "stage.write_prior = lambda *a: (write(*a), os._exit(9))"
 )
+
+
+PERSONS = PersonStage()
+
+
+def learn(unit: PersonUnit) -> StoredPerson | None:
+    """Run a unit of the person stage; return whom it left."""
+    PERSONS.run(unit)
+    return learnt_person(unit.layout, unit.sequence.key)
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +76,21 @@ def test_a_build_killed_while_it_learns_ends_in_the_bytes_of_an_undisturbed_one(
     result = build(load_manifest(talk_manifest), out, SERIAL)
     assert result.warped == 5
     assert tree(out) == tree(talk_build.root)
-    record = read_frame_record(BuildLayout(out).person(KEY))
+    record = read_result_record(BuildLayout(out).person(KEY))
     assert record is not None
     assert record.status == "learnt"
 
 
 def test_a_lost_person_is_learnt_again_for_a_single_frame(
-    talk_build: BuildResult, talk_manifest: Path, head: HeadModel, tmp_path: Path
+    talk_build: BuildResult, talk_manifest: Path, tmp_path: Path
 ) -> None:
     out = copy_build(talk_build.root, tmp_path / "out")
     before, layout, manifest = tree(out), BuildLayout(out), load_manifest(talk_manifest)
-    plan = plan_build(manifest)
-    assert is_warped(plan, layout, lambda: head)
+    plan = plan_build(layout.read_manifest())
+    assert nothing_to_do(plan, layout)
     damaged = layout.person(KEY) / "person.npz"
     damaged.write_bytes(damaged.read_bytes()[:-9] + bytes(9))
-    assert not is_warped(plan, layout, lambda: head)
+    assert not nothing_to_do(plan, layout)
     (layout.frame_warp(KEY, 4) / "record.json").unlink()
     assert build(manifest, out, SERIAL).warped == 1
     assert tree(out) == before
@@ -95,14 +102,17 @@ def test_without_a_shared_person_a_frame_stands_by_itself(
     out = copy_build(talk_build.root, tmp_path / "out")
     before, layout = tree(out), BuildLayout(out)
     plan = plan_build(load_manifest(talk_manifest, ["warp.share_identity=false"]))
-    assert plan_persons(plan, layout, {}) == []
+    assert PERSONS.plan(plan, layout) == []
+    assert not PERSONS.applies(plan)
     third = dataclasses.replace(plan.sequences[0], frames=(2,))
-    assert warp_sequence(WarpTask(out, plan.manifest, third)).computed == 1
+    assert WarpStage().run(WarpUnit(out, plan.manifest, third)) == 1
     after = tree(out)
     assert {name for name in before if after[name] != before[name]} == {
         f"warps/{KEY}/000002/{name}" for name in ("warp.npz", "verdict.json", "record.json")
     }
-    remove_stale_warps(layout, plan)
+    assert WarpStage().stale(layout, WarpStage().plan(plan, layout)) == []
+    assert PERSONS.stale(layout, []) == [layout.person(KEY)]
+    assert build(plan.manifest, out, SERIAL).warped == 4
     assert not layout.person(KEY).exists()
 
 
@@ -111,41 +121,41 @@ def test_a_sequence_without_a_person_does_not_depend_on_the_setting(
 ) -> None:
     out = copy_build(tiny_build.root, tmp_path / "out")
     manifest = load_manifest(tiny_manifest, ["warp.share_identity=false"])
-    assert plan_persons(plan_build(load_manifest(tiny_manifest)), BuildLayout(out), {}) == []
+    assert PERSONS.plan(plan_build(load_manifest(tiny_manifest)), BuildLayout(out)) == []
     assert build(manifest, out, SERIAL).warped == 0
 
 
 def test_broken_keyframes_are_passed_over_until_they_are_repaired(talk_build: BuildResult, tmp_path: Path) -> None:
     manifest = load_manifest(folder_build(talk_build.root, tmp_path / "out", tmp_path / "captures"))
     layout = BuildLayout(tmp_path / "out")
-    (task,) = plan_persons(plan_build(manifest), layout, {})
+    (unit,) = PERSONS.plan(plan_build(manifest), layout)
     scans = sorted((tmp_path / "captures" / str(KEY) / "scans").iterdir())
     whole = [scan.read_bytes() for scan in scans]
     made = layout.person(KEY) / "person.npz"
     first, stamp = made.read_bytes(), made.stat().st_mtime_ns
-    before = learn_person(task)
+    before = learn(unit)
     assert made.stat().st_mtime_ns == stamp  # the captures moved, their bytes did not
 
     for k in (1, 2):
         scans[k].write_bytes(whole[k][: len(whole[k]) // 2])
-    fewer = learn_person(task)
+    fewer = learn(unit)
     assert before is not None
     assert fewer is not None
     assert fewer.key != before.key
     assert read_prior(fewer.folder).frames == (0, 3, 4)
     scans[4].unlink()
-    assert learn_person(task) is None
-    record = read_frame_record(task.folder)
+    assert learn(unit) is None
+    record = read_result_record(unit.folder)
     assert record is not None
     assert (record.status, list(record.files)) == ("none", [])
     assert not made.exists()
-    stamp = (task.folder / "record.json").stat().st_mtime_ns
-    assert learn_person(task) is None
-    assert (task.folder / "record.json").stat().st_mtime_ns == stamp
+    stamp = (unit.folder / "record.json").stat().st_mtime_ns
+    assert learn(unit) is None
+    assert (unit.folder / "record.json").stat().st_mtime_ns == stamp
 
     for scan, content in zip(scans, whole, strict=True):
         scan.write_bytes(content)
-    assert learn_person(task) == before
+    assert learn(unit) == before
     assert made.read_bytes() == first
 
 
@@ -155,27 +165,27 @@ def test_bare_scans_teach_no_person(talk_build: BuildResult, tmp_path: Path) -> 
     content = json.loads(path.read_text())
     path.write_text(json.dumps({name: entry for name, entry in content.items() if name != "landmarks"}))
     alone = manifest.model_copy(update={"warp": manifest.warp.model_copy(update={"use_registration": False})})
-    (task,) = plan_persons(plan_build(alone), BuildLayout(tmp_path / "out"), {})
-    assert learn_person(task) is None
+    (unit,) = PERSONS.plan(plan_build(alone), BuildLayout(tmp_path / "out"))
+    assert learn(unit) is None
 
 
 def test_the_key_of_a_person_knows_all_that_enters(talk_build: BuildResult, head: HeadModel) -> None:
     manifest = load_manifest(talk_build.root / "manifest.json")
-    (task,) = plan_persons(plan_build(manifest), BuildLayout(talk_build.root), {})
+    (unit,) = PERSONS.plan(plan_build(manifest), BuildLayout(talk_build.root))
     source = FolderCaptures(talk_build.root / "captures")
 
-    def changed(**sections: object) -> PersonTask:
-        return dataclasses.replace(task, manifest=manifest.model_copy(update=sections))
+    def changed(**sections: object) -> PersonUnit:
+        return dataclasses.replace(unit, manifest=manifest.model_copy(update=sections))
 
     others = [
         changed(warp=manifest.warp.model_copy(update={"use_registration": False})).key(source, head.template),
-        task.key(source, dataclasses.replace(head.template, vertices=head.template.vertices * 1.01)),
-        dataclasses.replace(task, sequence=dataclasses.replace(task.sequence, frames=(0, 1, 2))).key(
+        unit.key(source, dataclasses.replace(head.template, vertices=head.template.vertices * 1.01)),
+        dataclasses.replace(unit, sequence=dataclasses.replace(unit.sequence, frames=(0, 1, 2))).key(
             source, head.template
         ),
     ]
-    assert len({task.key(source, head.template), *others}) == 4
-    assert changed(seed=9).key(source, head.template) == task.key(source, head.template)
+    assert len({unit.key(source, head.template), *others}) == 4
+    assert changed(seed=9).key(source, head.template) == unit.key(source, head.template)
 
 
 def test_requeue_keeps_the_person_until_the_last_frame_goes(talk_build: BuildResult, tmp_path: Path) -> None:

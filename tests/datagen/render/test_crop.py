@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 
 from datagen.common.errors import CameraError, InputError
-from datagen.flows.framing import framing_points
+from datagen.flows.framing import framing_points, jitter_of
 from datagen.flows.one_scan import chosen_cameras
 from datagen.flows.planning import plan_build
-from datagen.flows.stages.render import jitter_of
 from datagen.heads.registry import load_head
 from datagen.layout import BuildLayout
 from datagen.manifest import RenderConfig, parse_manifest

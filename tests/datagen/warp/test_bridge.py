@@ -14,13 +14,13 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks.warp.bridge import ForeignPeople
 from datagen.common.errors import InputError, LandmarkError, MeshError, WarpError
-from datagen.flows.build import build
+from datagen.flows.build import build, nothing_to_do
 from datagen.flows.one_scan import RegistrationFile, warp_scan
 from datagen.flows.planning import plan_build
 from datagen.flows.runners.serial import RunnerConfig
-from datagen.flows.stages.bridge import plan_bridges, store_bridge, stored_bridge
-from datagen.flows.stages.person import PersonTask, learn_person
-from datagen.flows.survey import is_warped
+from datagen.flows.stages.bridge import store_bridge, stored_bridge, stored_bridges
+from datagen.flows.stages.person import PersonStage, PersonUnit, learnt_person
+from datagen.flows.stages.warp import register_and_warp
 from datagen.geometry.camera import look_at
 from datagen.geometry.landmarks import Landmarks, write_landmarks
 from datagen.geometry.mesh import Mesh, compact
@@ -34,7 +34,7 @@ from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter
 from datagen.sources.frame import Registration, SequenceKey
 from datagen.sources.topology import read_topology, topology_of
-from datagen.warp.bridge import Bridge, build_bridge, warp_bridged
+from datagen.warp.bridge import Bridge, build_bridge
 from datagen.warp.engine import warp_frame
 from datagen.warp.extend import WAVELENGTH_M, SmoothExtension
 from datagen.warp.storage import bridge_bytes, read_bridge, read_warp, write_bridge
@@ -250,12 +250,13 @@ def test_a_family_in_one_topology_has_one_coordinate_per_vertex(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     # Other landmarks are another bridge, and every frame has to pass it anew.
-    plan, layout = plan_build(manifest), BuildLayout(out)
-    assert is_warped(plan, layout, lambda: head)
+    layout = BuildLayout(out)
+    plan = plan_build(layout.read_manifest())
+    assert nothing_to_do(plan, layout)
     fewer = Landmarks(np.arange(48), foreign.topology.landmarks.points[:48])
     write_topology(tmp_path / "captures", dataclasses.replace(foreign.topology, landmarks=fewer))
-    assert not is_warped(plan, layout, lambda: head)
-    assert plan_bridges(plan, layout)["foreign"].stored.folder != folder
+    assert not nothing_to_do(plan, layout)
+    assert stored_bridges(plan, layout)["foreign"].folder != folder
 
 
 def test_a_person_is_learnt_through_the_bridge(head: HeadModel, foreign: ForeignPeople, bridge: Bridge, tmp_path: Path):
@@ -273,12 +274,14 @@ def test_a_person_is_learnt_through_the_bridge(head: HeadModel, foreign: Foreign
     manifest, layout = parse_manifest(content), BuildLayout(tmp_path / "out")
     stored = stored_bridge(layout.bridges, foreign.topology, head.template)
     store_bridge(stored, foreign.topology, bridge)
-    task = PersonTask(layout.root, manifest, plan_build(manifest).sequences[0], stored)
-    person = learn_person(task)
+    unit = PersonUnit(layout.root, manifest, plan_build(manifest).sequences[0], stored)
+    assert PersonStage().run(unit) == 1
+    person = learnt_person(layout, key)
     assert person is not None
     assert person.open(head.template).frames == (0, 1, 2)
     # Not carried over, the registrations are in no topology the warp knows.
-    assert learn_person(dataclasses.replace(task, bridge=None)) is None
+    PersonStage().run(dataclasses.replace(unit, bridge=None))
+    assert learnt_person(layout, key) is None
 
 
 def test_what_a_capture_says_of_its_topology_is_checked(head: HeadModel, foreign: ForeignPeople, tmp_path: Path):
@@ -307,7 +310,7 @@ def test_what_a_capture_says_of_its_topology_is_checked(head: HeadModel, foreign
         {"name": "n", "source": {"kind": "folder", "root": str(tmp_path)}, "splits": {"val": 0, "test": 0}}
     )
     with pytest.raises(InputError, match=r"topology of ict, which is not shipped.*source\.head_root"):
-        plan_bridges(plan_build(manifest), BuildLayout(tmp_path / "out"))
+        stored_bridges(plan_build(manifest), BuildLayout(tmp_path / "out"))
     with pytest.raises(MeshError, match="as the head model ict has"):
         needs_files.frame(key, 0)
     source = with_registration(topology="foreign")
@@ -368,9 +371,11 @@ def test_a_family_of_ict_heads_agrees_in_annys_space(head: HeadModel):
         registration = Registration("ict", vertices)
         landmarks = Landmarks(np.arange(68), template.landmarks(vertices))
         space = head.template.space
-        from_bridge = warp_bridged(scan, head, QUICK, bridge=bridge, registration=registration)
+        from_bridge = register_and_warp(scan, head, QUICK, bridge=bridge, registration=registration)
         from_landmarks = warp_frame(scan, head, QUICK, landmarks=landmarks)
-        whole = warp_bridged(Mesh.of(vertices, template.faces), head, QUICK, bridge=bridge, registration=registration)
+        whole = register_and_warp(
+            Mesh.of(vertices, template.faces), head, QUICK, bridge=bridge, registration=registration
+        )
         bridged.append(space.metres(from_bridge.canonical))
         marked.append(space.metres(from_landmarks.canonical))
         exact.append(space.metres(whole.canonical[kept]))

@@ -1,0 +1,185 @@
+"""What a stage of a build is, and how far one is.
+
+A new stage is one file under ``stages`` and one line in :data:`datagen.flows.stages.STAGES`: the build, ``status``,
+``requeue`` and the question whether anything is left to do all walk that list.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from datagen.common.blas import use_one_blas_thread
+from datagen.common.files import DISK_ERRORS, storage_errors
+from datagen.flows.planning import BuildPlan
+from datagen.flows.worker import open_captures, shared_head
+from datagen.heads.base import HeadModel
+from datagen.layout import BuildLayout
+from datagen.manifest import Manifest
+from datagen.sources.folder import FolderCaptures
+from datagen.sources.frame import SequenceKey
+
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Unit(ABC):
+    """One piece of a stage's work: frozen, small, and all that a worker on any machine needs to do it.
+
+    Attributes
+    ----------
+    root : Path
+        The build folder.
+    manifest : Manifest
+    """
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name used in messages."""
+
+    @property
+    def weight(self) -> int:
+        """How many of what its stage counts it stands for."""
+        return 1
+
+    @property
+    def layout(self) -> BuildLayout:
+        """The build folder's."""
+        return BuildLayout(self.root)
+
+    def captures(self) -> FolderCaptures:
+        """Open the captures of the build."""
+        return open_captures(self.layout.captures_of(self.manifest))
+
+    def head(self) -> HeadModel:
+        """Return the canonical head."""
+        return shared_head(self.manifest.canonical.head, self.manifest.head_root)
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far one stage is.
+
+    Attributes
+    ----------
+    stage, unit : str
+        Its name, and what it counts.
+    done, planned : int
+    missing : tuple of str
+        Names of what is not done.
+    why : str
+        Why something is missing, or what was left out of it; empty if there is nothing to say.
+    """
+
+    stage: str
+    unit: str
+    done: int
+    planned: int
+    missing: tuple[str, ...] = ()
+    why: str = ""
+
+    @property
+    def percent(self) -> int:
+        """Share that is done, rounded down: 100 means all."""
+        return 100 * self.done // self.planned if self.planned else 100
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON data."""
+        return {**vars(self), "missing": list(self.missing), "percent": self.percent}
+
+    def __str__(self) -> str:
+        text = f"{self.percent:3d} %  {self.done} of {self.planned} {self.unit}"
+        if self.missing:
+            more = len(self.missing) - NAMED
+            text += f"; missing: {', '.join(self.missing[:NAMED])}" + (f" and {more} more" if more > 0 else "")
+        return text + (f" ({self.why})" if self.why else "")
+
+
+U = TypeVar("U", bound=Unit)
+R = TypeVar("R")
+
+
+class Stage(ABC, Generic[U, R]):
+    """One step of a build. It holds no state: what it makes lies in the build folder, and so does what it needs.
+
+    Attributes
+    ----------
+    name : str
+    counts : str
+        What its progress counts.
+    doing : str
+        What it does with a unit, as in "warping".
+    carried : bool
+        Whether its units are carried to workers. Those of other stages are done by the build itself, in every run.
+    """
+
+    name: ClassVar[str]
+    counts: ClassVar[str]
+    doing: ClassVar[str]
+    carried: ClassVar[bool] = True
+
+    def applies(self, plan: BuildPlan) -> bool:
+        """Whether a build has this stage at all."""
+        del plan
+        return True
+
+    @abstractmethod
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> Sequence[U]:
+        """Return its units; called when the stages before it are finished, whose results it finds on the disk.
+
+        Raises
+        ------
+        datagen.common.errors.InputError
+            If something a unit needs is missing or broken.
+        """
+
+    @abstractmethod
+    def finished(self, unit: U) -> bool:
+        """Whether all of a unit is whole on disk, made of what it would be made of now."""
+
+    @abstractmethod
+    def make(self, unit: U) -> R:
+        """Make what of a unit is not finished; return how much that was, or another small result."""
+
+    def run(self, unit: U) -> R:
+        """Call :meth:`make` as every worker does: with one BLAS thread, and disk errors in plain words.
+
+        Raises
+        ------
+        datagen.common.errors.StorageError
+            If the disk refuses.
+        """
+        use_one_blas_thread()
+        with storage_errors(f"{self.doing} {unit.name}", only=DISK_ERRORS):
+            return self.make(unit)
+
+    def stale(self, layout: BuildLayout, units: Sequence[U]) -> list[Path]:
+        """Return the folders of its results that no unit speaks of any more; the build removes them."""
+        del layout, units
+        return []
+
+    @abstractmethod
+    def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
+        """Say how far it is, from what is on disk and nothing else: no head is loaded, no input read.
+
+        Raises
+        ------
+        datagen.common.errors.StorageError
+            If the disk refuses.
+        """
+
+    def forget(self, plan: BuildPlan, layout: BuildLayout, frames: set[tuple[SequenceKey, int]]) -> list[str]:
+        """Forget its results of frames, so that they are made anew; return the names of what is forgotten."""
+        del plan, layout, frames
+        return []
+
+    def _status(self, planned: int, missing: Sequence[str], why: str) -> StageStatus:
+        done = planned - len(missing)
+        return StageStatus(self.name, self.counts, done, planned, tuple(missing), why if missing else "")
