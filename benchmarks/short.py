@@ -21,8 +21,8 @@ PEERS = {"read": ("webdataset", "litdata"), "train": ("depth-anything-3",)}
 # Twelve frames of three people, so that there is somebody to learn from, to validate with and to measure on.
 BUILD = (
     "build manifests/demo.yaml --out {work}/dataset --runner serial --set source.subjects=3 --set source.frames=4 "
-    "--set source.cameras=2 --set source.image_size=160 --set source.scan_vertices=8000 --set render.resolution=56 "
-    "--set splits.val=1 --set splits.test=1"
+    "--set source.cameras=4 --set source.image_size=80 --set source.scan_vertices=4000 --set warp.subdivisions=0 "
+    "--set render.resolution=56 --set splits.val=1 --set splits.test=1"
 )
 COMMANDS = (
     "warp --subjects 1 --frames 2 --scan-vertices 8000",
