@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from shard_samples import make_plan, unit_samples
 
-from datagen.errors import StorageError
+from datagen.errors import InputError, StorageError
 from datagen.shards import (
     DatasetPlan,
     StreamConfig,
     finalise,
     list_records,
     open_dataset,
+    stats,
     unit_is_complete,
     write_unit,
 )
@@ -233,3 +234,59 @@ def test_filters_keep_what_reaches_their_limits_and_weights_are_means_over_label
     np.testing.assert_allclose(weights(split, config, given), by_region * np.where(subjects == "ada", 3, 1), rtol=1e-6)
     only = chosen(split, StreamConfig(subjects=(str(subjects[0]),)), None)
     np.testing.assert_array_equal(only, subjects == subjects[0])
+
+
+@pytest.mark.parametrize(
+    ("conditions", "fits"),
+    [
+        (["frame=1:5"], lambda s: s.frame in {1, 2}),  # frames are 0, 1, 2 and 5; an end is not in its range
+        (["frame=:2"], lambda s: s.frame in {0, 1}),
+        (["frame=1:"], lambda s: s.frame in {1, 2, 5}),
+        (["frame=1::4"], lambda s: s.frame in {1, 5}),
+        (["frame=5,0:1"], lambda s: s.frame in {0, 5}),
+        (["camera=cam0?,x*"], None),
+        (["camera=cam00,cam02", "sequence=sm*"], lambda s: s.camera != "cam01" and s.sequence == "smile"),
+        (["subject=ada", "subject=b*"], lambda s: s.subject in {"ada", "ben"}),
+        (["verdict=review"], lambda s: s.verdict == "review"),
+        (["split=val"], lambda _s: False),
+    ],
+)
+def test_a_selection_takes_the_samples_its_conditions_name(pristine: Path, conditions: list[str], fits) -> None:
+    dataset = open_dataset(pristine)
+    if fits is None:
+        with pytest.raises(InputError, match=r"no camera of the dataset fits 'x\*'"):
+            Selection.parse(conditions).chosen(dataset, "train")
+        return
+    split = dataset["train"]
+    expected = [i for i in range(len(split)) if fits(split.sample(i))]
+    assert Selection.parse(conditions).chosen(dataset, "train").tolist() == expected
+
+
+def test_statistics_say_what_is_known_of_each_label_camera_and_subject(counted: Path) -> None:
+    split = open_dataset(counted)["train"]
+    samples = [split.sample(i) for i in range(len(split))]
+    found = stats(counted)["splits"]["train"]
+    region, known = (np.stack([getattr(s, name) for s in samples]) for name in ("region", "confidence"))
+    for name, label in {"background": 0, "cheeks": 1, "forehead": 2}.items():
+        own = found["regions"][name]
+        assert own["pixels"] == (region == label).sum()
+        assert own["fraction"] == pytest.approx((region == label).mean())
+        assert own["known_fraction"] == pytest.approx((known > 0)[region == label].mean())
+    assert 0 < found["regions"]["cheeks"]["known_fraction"] < 1
+    for kind in ("camera", "subject"):
+        for name in {getattr(s, kind) for s in samples}:
+            own = [s for s in samples if getattr(s, kind) == name]
+            said = found[f"{kind}s"][name]
+            assert said["samples"] == len(own)
+            assert said["surface_fraction"] == pytest.approx(np.mean([s.depth > 0 for s in own]))
+            assert said["known_fraction"] == pytest.approx(np.mean([s.confidence > 0 for s in own]))
+    assert found["edge_fraction"] == pytest.approx(np.mean([s.edge for s in samples]))
+    assert found["verdicts"] == {v: sum(s.verdict == v for s in samples) for v in {s.verdict for s in samples}}
+    depth = np.sort(np.concatenate([s.depth[s.depth > 0] for s in samples]))
+    told = found["arrays"]["depth"]["m"]
+    assert told["count"] == depth.size
+    assert told["std"] == pytest.approx(depth.std(), rel=1e-4)
+    for q, value in told["quantiles"].items():
+        assert value == pytest.approx(np.quantile(depth, float(q), method="inverted_cdf"), rel=1e-5), q
+    assert sum(told["histogram"]["counts"]) == depth.size
+    assert len(told["histogram"]["edges"]) == 33
