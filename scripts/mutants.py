@@ -147,11 +147,11 @@ class Tree:
         text = path.read_text()
         began = time.monotonic()
         try:
-            path.write_text(text.replace(mutant.old, mutant.new))
+            _replace_source(path, text.replace(mutant.old, mutant.new))
             with self._kernels_for(text) as kernels:
                 code, said = self._run(tests, kernels)
         finally:
-            path.write_text(text)
+            _replace_source(path, text)
         if code == _PASSED:
             return outcome("survived", " ".join(tests))
         return outcome("noticed" if code in _FAILED_CODES else "not judged", said)
@@ -170,8 +170,6 @@ class Tree:
             **os.environ,
             "PYTHONPATH": str(self.root),
             "NUMBA_CACHE_DIR": str(kernels),
-            # Files of one second and one length look alike to Python's own cache.
-            "PYTHONDONTWRITEBYTECODE": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", *_WITHOUT, *tests]
@@ -185,6 +183,13 @@ class Tree:
         lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         last = (done.stdout + done.stderr).strip().splitlines()[-1:]
         return done.returncode, (lines or last or [f"exit code {done.returncode}"])[0][:160]
+
+
+def _replace_source(path: Path, text: str) -> None:
+    """Write a module, and remove what Python compiled of it: files of one second and one length look alike to it."""
+    path.write_text(text)
+    for stale in path.parent.glob(f"__pycache__/{path.stem}.*"):
+        stale.unlink()
 
 
 @contextmanager
