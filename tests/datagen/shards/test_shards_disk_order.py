@@ -1,0 +1,263 @@
+"""In which order bytes, names and folders reach the disk: written, synced, renamed, and the folder synced."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shard_samples import make_plan, make_sample, sample_keys
+
+from datagen.errors import StorageError
+from datagen.shards import ARRAYS, Sample, ShardUnit, atomic_write_bytes, finalise, list_records, write_unit
+from datagen.shards.atomic import fsync_all, is_temporary, make_folders
+from datagen.shards.store import LocalStore
+from datagen.shards.writer import write_packed
+from trainer.run_state import RunLog, RunState
+
+SMALL: dict[str, Any] = {"counts": {"train": 3}, "samples_per_shard": 2, "clip": 1, "resolution": 8}
+Step = tuple[str, str]
+
+
+def small_samples(unit: ShardUnit) -> list[Sample]:
+    keys = sample_keys("train")[unit.start : unit.stop]
+    return [make_sample(*key, resolution=8) for key in keys]
+
+
+class Disk:
+    """Notes what is asked of the disk, in order, and does all but sync; names are relative to a root.
+
+    A step is (what, where): ``sync`` of a file with its length, ``sync/`` of a folder, ``move`` to a name, ``unlink``
+    and ``mkdir``. Temporary names are shortened to what they stand for.
+    """
+
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
+        self.steps: list[Step] = []
+        self._root, self._lengths = root, dict[str, int]()
+        for name in ("replace", "rename"):
+            patch.setattr(os, name, self._moving(getattr(os, name)))
+        patch.setattr(os, "fsync", self._sync)
+        patch.setattr(os, "unlink", self._noting("unlink", os.unlink))
+        patch.setattr(os, "mkdir", self._noting("mkdir", os.mkdir))
+
+    def _name(self, path: Any) -> str:
+        return Path(path).relative_to(self._root).as_posix()
+
+    def _sync(self, descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        self.steps.append(("sync/" if path.is_dir() else f"sync {path.stat().st_size}", self._name(path)))
+
+    def _moving(self, real: Any) -> Any:
+        def noted(source: Any, target: Any) -> None:
+            self.steps.append((f"move {Path(source).stat().st_size} {self._name(source)}", self._name(target)))
+            real(source, target)
+
+        return noted
+
+    def _noting(self, what: str, real: Any) -> Any:
+        def noted(path: Any, *rest: Any, **options: Any) -> None:
+            real(path, *rest, **options)
+            if Path(path).is_absolute():  # rmtree works relative to open folders
+                self.steps.append((what, self._name(path)))
+
+        return noted
+
+    def written(self, name: str) -> bool:
+        """Whether a file was synced whole under another name, then moved, then its folder synced, in this order."""
+        moves = [k for k, (what, where) in enumerate(self.steps) if what.startswith("move") and where == name]
+        assert len(moves) == 1, (name, self.steps)
+        _, length, source = self.steps[moves[0]][0].split(" ")
+        folder = Path(name).parent.as_posix()
+        synced = (f"sync {length}", source) in self.steps[: moves[0]]
+        return synced and ("sync/", folder) in self.steps[moves[0] :]
+
+    def place(self, step: Step) -> int:
+        """Where a step is that comes once."""
+        assert self.steps.count(step) == 1, (step, self.steps)
+        return self.steps.index(step)
+
+    def moved(self) -> list[str]:
+        """The names files were moved to, in order."""
+        return [where for what, where in self.steps if what.startswith("move")]
+
+
+def test_an_atomic_write_syncs_bytes_before_the_name_and_the_name_before_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(tmp_path, monkeypatch)
+    atomic_write_bytes(tmp_path / "a" / "b" / "file.json", b"0123456789")
+    whats = [what.split(" ")[0] for what, _ in disk.steps]
+    assert whats == ["mkdir", "sync/", "mkdir", "sync/", "sync", "move", "sync/"]
+    assert [where for _, where in disk.steps[:4]] == ["a", ".", "a/b", "a"]  # each folder is entered in its parent
+    length, temporary = disk.steps[4]
+    assert length == "sync 10"
+    assert is_temporary(Path(temporary).name)
+    assert Path(temporary).parent == Path("a/b")
+    assert disk.steps[5] == (f"move 10 {temporary}", "a/b/file.json")
+    assert disk.steps[6] == ("sync/", "a/b")
+    disk.steps.clear()
+    LocalStore(tmp_path).write("a/b/file.json", b"new")
+    assert [what.split(" ")[0] for what, _ in disk.steps] == ["sync", "move", "sync/"]
+    assert (tmp_path / "a/b/file.json").read_bytes() == b"new"
+
+
+def test_a_removed_file_is_gone_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    atomic_write_bytes(tmp_path / "a" / "x", b"1")
+    disk = Disk(tmp_path, monkeypatch)
+    LocalStore(tmp_path).delete("a/x")
+    assert disk.steps == [("unlink", "a/x"), ("sync/", "a")]
+    LocalStore(tmp_path).delete("a/x")
+    assert len(disk.steps) == 2
+
+
+def test_folders_that_are_there_are_left_alone_and_all_paths_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    disk = Disk(tmp_path, monkeypatch)
+    make_folders(tmp_path / "a")
+    assert disk.steps == []
+    files = [tmp_path / f"f{k}" for k in range(20)]
+    for file in files:
+        file.write_bytes(b"1234")
+    fsync_all([*files, tmp_path / "a"])
+    assert sorted(disk.steps) == sorted([("sync/", "a"), *(("sync 4", f"f{k}") for k in range(20))])
+    with pytest.raises(FileNotFoundError):
+        fsync_all([files[0], tmp_path / "missing"])
+
+
+def test_a_shard_is_whole_on_the_disk_before_its_record_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(**SMALL)
+    disk = Disk(tmp_path, monkeypatch)
+    record = write_unit(tmp_path, plan, plan.units[0], "key", small_samples(plan.units[0]))
+    files = list(record.files)
+    # In the order of the arrays, ``valid`` last, then the record.
+    assert disk.moved() == [*files, "records/train-00000.json"]
+    assert files[-1] == "train/valid/c.0"
+    assert [name.split("/")[1] for name in files] == list(ARRAYS)
+    for name in (*files, "records/train-00000.json"):
+        assert disk.written(name), name
+    moves = [k for k, (what, _) in enumerate(disk.steps) if what.startswith("move")]
+    staged = [k for k, (what, where) in enumerate(disk.steps) if what.startswith("sync ") and ".staging" in where]
+    assert len(staged) == len(files)
+    assert max(staged) < min(moves)  # all bytes before the first name
+    for name in files:
+        assert (f"sync {record.files[name].bytes}", f".staging/{_staging(disk)}/{name.split('/')[1]}") in disk.steps
+        folder = Path(name).parent.as_posix()
+        synced = [k for k, step in enumerate(disk.steps) if step == ("sync/", folder)]
+        record_synced = max(
+            k for k, (what, where) in enumerate(disk.steps) if what.startswith("sync ") and "records" in where
+        )
+        assert moves[files.index(name)] < synced[-1] < record_synced, name
+
+
+def _staging(disk: Disk) -> str:
+    return next(where for what, where in disk.steps if what == "mkdir" and where.startswith(".staging/")).split("/")[1]
+
+
+def test_a_shard_that_is_replaced_loses_root_and_record_first_and_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    plan = make_plan(**SMALL)
+    for unit in plan.units:
+        write_unit(tmp_path, plan, unit, "old", small_samples(unit))
+    finalise(tmp_path, plan, list_records(tmp_path))
+    disk = Disk(tmp_path, monkeypatch)
+    write_unit(tmp_path, plan, plan.units[1], "new", small_samples(plan.units[1]))
+    first_move = next(k for k, (what, _) in enumerate(disk.steps) if what.startswith("move"))
+    root, record = disk.place(("unlink", "zarr.json")), disk.place(("unlink", "records/train-00001.json"))
+    assert disk.steps[root + 1] == ("sync/", ".")
+    assert disk.steps[record + 1] == ("sync/", "records")
+    assert root < record < first_move - 1
+    assert ("unlink", "records/train-00000.json") not in disk.steps
+
+
+def test_the_root_document_is_the_last_that_is_written_and_the_first_that_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    plan = make_plan(**SMALL)
+    for unit in plan.units:
+        write_unit(tmp_path, plan, unit, "k", small_samples(unit))
+    disk = Disk(tmp_path, monkeypatch)
+    finalise(tmp_path, plan, list_records(tmp_path))
+    assert disk.steps[0] == ("sync/", ".")
+    assert disk.moved()[-1] == "zarr.json"
+    assert disk.steps[-1] == ("sync/", ".")
+    assert len(disk.moved()) == 3 * (len(ARRAYS) + 1) + 1
+    for name in disk.moved():
+        assert disk.written(name), name
+
+    disk.steps.clear()
+    finalise(tmp_path, plan, list_records(tmp_path))  # nothing to do, nothing done
+    assert disk.steps == []
+
+    (tmp_path / "train" / "depth" / "zarr.json").write_text("damaged")
+    (tmp_path / "train" / "depth" / "c.9.0.0").write_text("of another plan")
+    disk.steps.clear()
+    finalise(tmp_path, plan, list_records(tmp_path))
+    assert disk.steps[:3] == [("unlink", "zarr.json"), ("sync/", "."), ("unlink", "train/depth/c.9.0.0")]
+    assert disk.moved() == ["train/depth/zarr.json", "zarr.json"]
+
+
+def test_what_does_not_read_back_is_never_given_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, read = make_plan(**SMALL), Path.read_bytes
+
+    def flipped(path: Path) -> bytes:
+        data = read(path)
+        return data[:-1] + bytes([data[-1] ^ 1]) if path.name == "normal" else data
+
+    monkeypatch.setattr(Path, "read_bytes", flipped)
+    disk = Disk(tmp_path, monkeypatch)
+    with pytest.raises(StorageError, match="does not read back as written"):
+        write_unit(tmp_path, plan, plan.units[0], "k", small_samples(plan.units[0]))
+    assert disk.moved() == []
+    assert not list((tmp_path / ".staging").iterdir())
+
+
+def test_the_state_and_the_log_of_a_run_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(tmp_path, monkeypatch)
+    RunState(3, 9, "digest", "uuid", None, {}).write(tmp_path)
+    log = RunLog(tmp_path, 0)
+    log.write("train", 1, {"loss": 2.0})
+    log.write("train", 2, {"loss": 1.0})
+    log.close()
+    RunLog(tmp_path, 1).close()
+    assert disk.moved() == ["state.json", "log.jsonl", "log.jsonl"]
+    assert disk.written("state.json")
+    assert disk.steps[-1] == ("sync/", ".")
+    assert '"step": 1' in (tmp_path / "log.jsonl").read_text()
+    assert '"step": 2' not in (tmp_path / "log.jsonl").read_text()
+
+
+@pytest.mark.usefixtures("without_fsync")
+def test_packed_samples_come_after_those_still_in_flight(tmp_path: Path) -> None:
+    """One shard may take samples both to be compressed and compressed already; their order is that of the calls."""
+    from datagen.shards.encode import encode_samples
+    from datagen.shards.pack import ShardPacker
+
+    plan = make_plan(**{**SMALL, "counts": {"train": 4}, "samples_per_shard": 4})
+    unit = plan.units[0]
+    rows = list(encode_samples(plan, unit, small_samples(unit)))
+    alone = ShardPacker(plan, unit)
+    for row in rows:
+        alone.add(row)
+    alone._finish()
+    chunks = {name: list(packed) for name, packed in alone._maps.items()}
+    mixed = ShardPacker(plan, unit)
+    mixed.add(rows[0])
+    mixed.add_packed(rows[1], {name: packed[1] for name, packed in chunks.items()})
+    mixed.add(rows[2])
+    mixed.add_packed(rows[3], {name: packed[3] for name, packed in chunks.items()})
+    assert write_packed(tmp_path / "mixed", plan, unit, "k", mixed) == write_packed(
+        tmp_path / "alone", plan, unit, "k", alone
+    )
+    dataset = finalise(tmp_path / "mixed", plan, list_records(tmp_path / "mixed"))
+    stored = dataset["train"].read(["depth"], [0, 1, 2, 3], decode=False)["depth"]
+    for k, row in enumerate(rows):
+        np.testing.assert_array_equal(stored[k], row["depth"])
