@@ -8,19 +8,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
-from trainer.camera_terms import camera_l1, camera_to_reference, ray_points, true_rays
-from trainer.config import LossConfig
 from trainer.depth_unit import DepthUnit
+
+from trainer.config import LossConfig
 from trainer.loss_terms import (
     SILHOUETTE_FOOTPRINTS,
+    camera_l1,
+    camera_to_reference,
     confidence_l1,
     consistency_l1,
     gradient_l1,
     mean_norm,
     median_scale,
     normal_angle,
+    ray_points,
     surface_relief,
+    true_rays,
     unproject,
 )
 from trainer.losses import CONSISTENCY_POINTS, CONSISTENCY_RADIUS, arrays_of, joint_loss

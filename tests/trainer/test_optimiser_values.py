@@ -11,16 +11,14 @@ import pytest
 import torch
 from pydantic import BaseModel
 from torch import nn
-
-from trainer.checkpoint import FORMAT_VERSION, read_checkpoint, save_checkpoint
-from trainer.config import FREE_KEYS, FitConfig, load_config
-from trainer.data import IMAGE_MEAN, IMAGE_STD, clip_seed, normalise, normalise_image, stream_config, to_unit
-from trainer.data_config import DataConfig
 from trainer.depth_unit import DepthUnit
-from trainer.ema import MovingAverage
+
+from trainer.config import FREE_KEYS, DataConfig, FitConfig, load_config
+from trainer.data import IMAGE_MEAN, IMAGE_STD, clip_seed, normalise, normalise_image, stream_config, to_unit
+from trainer.inference import evaluation_clips
 from trainer.model.joint import JointModel
-from trainer.optimiser import learning_rate, make_optimiser, rate_share, set_rates
-from trainer.order import evaluation_clips
+from trainer.optimiser import MovingAverage, learning_rate, make_optimiser, rate_share, set_rates
+from trainer.run.checkpoint import FORMAT_VERSION, read_checkpoint, save_checkpoint
 
 
 def test_the_rate_warms_up_in_a_line_and_falls_in_a_cosine() -> None:

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-
-from trainer import meter as meter_module
 from trainer.baseline import mean_of
+from trainer.depth_unit import DepthUnit
+from trainer.run.state import RunState, read_log, read_state
+
 from trainer.config import load_config
 from trainer.data import Loaded
-from trainer.depth_unit import DepthUnit
-from trainer.meter import Meter
+from trainer.model.decoder import add_positions
 from trainer.model.joint import Prediction
-from trainer.model.positions import add_positions
 from trainer.pictures import canonical_colours, masked
-from trainer.run_state import RunState, read_log, read_state
+from trainer.run import throughput as meter_module
+from trainer.run.throughput import Meter
 from trainer.step import Gradients
 
 

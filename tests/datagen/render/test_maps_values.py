@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from render_backends import CPU_BACKENDS, renderer
-from render_scenes import attributes, camera_at, sphere
 
 from datagen.geometry.camera import Camera
+from datagen.render.contract import SurfaceAttributes, ViewMaps
 from datagen.render.maps import maps_from_fragments, render_views, view_matrices
-from datagen.render.maps_kernel import pack_surface
-from datagen.render.protocol import SurfaceAttributes, ViewMaps
+from datagen.render.numba.maps_kernel import pack_surface
+from tests.support.render_backends import CPU_BACKENDS, renderer
+from tests.support.render_scenes import attributes, camera_at, sphere
 
 BACKENDS = [*CPU_BACKENDS, pytest.param("open3d")]
 WIDTH, HEIGHT = 48, 40

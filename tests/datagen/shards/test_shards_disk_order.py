@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shard_samples import make_plan, make_sample, sample_keys
+from trainer.run.state import RunLog, RunState
 
-from datagen.errors import StorageError
+from datagen.common.errors import StorageError
+from datagen.common.files import fsync_all, is_temporary, make_folders
 from datagen.shards import ARRAYS, Sample, ShardUnit, atomic_write_bytes, finalise, list_records, write_unit
-from datagen.shards.atomic import fsync_all, is_temporary, make_folders
 from datagen.shards.store import LocalStore
 from datagen.shards.writer import write_packed
-from trainer.run_state import RunLog, RunState
+from tests.support.shard_samples import make_plan, make_sample, sample_keys
 
 SMALL: dict[str, Any] = {"counts": {"train": 3}, "samples_per_shard": 2, "clip": 1, "resolution": 8}
 Step = tuple[str, str]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shard_samples import make_plan, unit_samples
+from datagen.shards.tools.selection import Selection
 
-from datagen.errors import InputError, StorageError
+from datagen.common.errors import InputError, StorageError
 from datagen.shards import (
     DatasetPlan,
     StreamConfig,
@@ -21,16 +21,16 @@ from datagen.shards import (
     unit_is_complete,
     write_unit,
 )
-from datagen.shards import combine as combine_module
 from datagen.shards import plan as plan_module
-from datagen.shards import stream_config as stream_module
 from datagen.shards.ledger import ShardRecord, unit_files, write_record
 from datagen.shards.metadata import attributes_digest, content_digest, root_attributes, uuid_of
 from datagen.shards.plan import ENCODING_VERSION, canonical_json, sha256_text
-from datagen.shards.sampling import SampleStatistics, chosen, sample_statistics, weights
 from datagen.shards.schema import VERDICTS
-from datagen.shards.selection import Selection
 from datagen.shards.store import LocalStore
+from datagen.shards.stream.stream import config as stream_module
+from datagen.shards.stream.weights import SampleStatistics, chosen, sample_statistics, weights
+from datagen.shards.tools import combine as combine_module
+from tests.support.shard_samples import make_plan, unit_samples
 
 pytestmark = pytest.mark.usefixtures("without_fsync")
 

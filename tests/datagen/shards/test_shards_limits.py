@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shard_samples import make_plan, make_sample, sample_keys
 
-from datagen.errors import InputError
+from datagen.common.errors import InputError
 from datagen.shards import Sample
 from datagen.shards.encode import encode_samples
 from datagen.shards.plan import ShardUnit
-from datagen.shards.sample_checks import sample_problems
 from datagen.shards.schema import CANONICAL_LEVELS, VERDICTS
+from datagen.shards.tools.verify import sample_problems
+from tests.support.shard_samples import make_plan, make_sample, sample_keys
 
 PLAN = make_plan(resolution=8, counts={"train": 1}, samples_per_shard=4)
 STEP_M = PLAN.depth_scale

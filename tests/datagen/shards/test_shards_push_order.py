@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shard_samples import make_plan, make_sample, sample_keys, tree
 
-from datagen.errors import DatasetError, StorageError
+from datagen.common.errors import DatasetError, StorageError
 from datagen.shards import finalise, list_records, open_dataset, verify_dataset, write_unit
 from datagen.shards.ledger import file_problem
-from datagen.shards.publish import publish
 from datagen.shards.store import LocalStore
+from datagen.shards.tools.publish import publish
+from tests.support.shard_samples import make_plan, make_sample, sample_keys, tree
 
 pytestmark = pytest.mark.usefixtures("without_fsync")
 

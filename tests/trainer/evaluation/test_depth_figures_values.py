@@ -6,16 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_scene import LABELS, Ellipsoid
 
-from trainer.evaluation.boundary import THRESHOLDS, BoundaryMetrics
+from tests.support.evaluation_scene import LABELS, Ellipsoid
 from trainer.evaluation.cameras import pixel_centres
-from trainer.evaluation.canonical import CanonicalMetrics, canonical_errors_mm
-from trainer.evaluation.depth import DepthMetrics
+from trainer.evaluation.canonical import CanonicalMetrics, canonical_errors_mm, region_labels
+from trainer.evaluation.depth import THRESHOLDS, BoundaryMetrics, DepthMetrics, ErrorHistogram
 from trainer.evaluation.gather import MapFigures
-from trainer.evaluation.histogram import ErrorHistogram
 from trainer.evaluation.normals import NormalMetrics
-from trainer.evaluation.regions import region_labels
 
 
 def depth_figures(depth: np.ndarray, true: np.ndarray) -> dict[str, float]:

@@ -6,13 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_scene import LABELS, Ellipsoid, head_pose, turn
 
-from trainer.evaluation.alignment import apply, closest_point_fit, key_points, rigid_fit, spans_a_plane
+from tests.support.evaluation_scene import LABELS, Ellipsoid, head_pose, turn
 from trainer.evaluation.cameras import rigid_inverse, transform, unproject
+from trainer.evaluation.canonical import in_region, region_labels
 from trainer.evaluation.frames import View
-from trainer.evaluation.geometry import GeometryMetrics, cylinder, facescape_normals, facescape_scale
-from trainer.evaluation.regions import in_region, region_labels
+from trainer.evaluation.shape import (
+    GeometryMetrics,
+    apply,
+    closest_point_fit,
+    cylinder,
+    facescape_normals,
+    facescape_scale,
+    key_points,
+    rigid_fit,
+    spans_a_plane,
+)
 from trainer.evaluation.surface import MapSurface, closest_on_triangles
 
 REGIONS = region_labels(LABELS)

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
+from trainer.evaluation.optical_flow import FlowChain, sample_map
 
+from tests.support.evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
 from trainer.evaluation import speed
 from trainer.evaluation.cameras import project, unproject_pixels
+from trainer.evaluation.canonical import region_labels
 from trainer.evaluation.correspondence import (
     CorrespondenceErrors,
     NearestNeighbour,
@@ -20,11 +22,8 @@ from trainer.evaluation.correspondence import (
     draw_queries,
     end_point_errors,
 )
-from trainer.evaluation.flow import FlowChain, sample_map
-from trainer.evaluation.frames import TRUTH_ARRAYS, Truth
+from trainer.evaluation.frames import TRUTH_ARRAYS, EvaluationOptions, Truth
 from trainer.evaluation.gather import Evaluation, Run
-from trainer.evaluation.plan import EvaluationOptions
-from trainer.evaluation.regions import region_labels
 from trainer.evaluation.surface import MapSurface
 from trainer.evaluation.tracking import MAX_WINDOW, MotionErrors, TrackingErrors, track_errors
 
@@ -175,7 +174,7 @@ def test_beyond_the_rim_a_map_reads_as_at_the_rim() -> None:
 def test_flow_adds_up_over_the_frames_between_and_takes_the_later_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     y, x = np.mgrid[:56, :56] + 0.5
     steps = iter([np.stack([0.02 * x, 0 * x + 1]), np.stack([0 * x - 2, 0.01 * y]), np.stack([0 * x + 9, 0 * x])])
-    monkeypatch.setattr("trainer.evaluation.flow.dense_flow", lambda _a, _b: next(steps))
+    monkeypatch.setattr("trainer.evaluation.optical_flow.dense_flow", lambda _a, _b: next(steps))
     views = [Ellipsoid(pose=head_pose(shift=(0, 0, 0.01 * k))).perfect() for k in range(4)]
     chain = FlowChain(views)
     queries = Queries(np.array([24, 30]), np.array([26, 31]), np.ones(2, bool))

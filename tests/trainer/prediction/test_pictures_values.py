@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from trainer.prediction.crop import FixedCrop, MaskCrop, make_crop
 
 from datagen.shards import InputError
 from trainer.prediction.cameras import FieldOfView, FrameCamera, GivenCameras, assumed_intrinsics, write_cameras
-from trainer.prediction.crop import FixedCrop, MaskCrop, make_crop
 from trainer.prediction.foreground import Foreground, MaskFolder, otsu
 from trainer.prediction.frames import (
     ImageFiles,

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trainer.prediction.geometry import normals_from_depth
-from trainer.prediction.store import PredictedFrame
+from trainer.prediction.store import PredictedFrame, normals_from_depth
 from trainer.prediction.tracks import TrackConfig, Tracker
 from trainer.prediction.windows import FrameMaps, cut_windows, scale_between, stitch_windows
 
