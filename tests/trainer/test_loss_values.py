@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from trainer.depth_unit import DepthUnit
 
 from trainer.config import LossConfig
 from trainer.loss_terms import (
@@ -28,7 +27,7 @@ from trainer.loss_terms import (
 )
 from trainer.losses import CONSISTENCY_POINTS, CONSISTENCY_RADIUS, arrays_of, joint_loss
 from trainer.model.camera import decode_camera, encode_camera
-from trainer.model.joint import Prediction
+from trainer.model.joint import DepthUnit, Prediction
 
 UNIT = DepthUnit("dataset", 0.9, 0.06, 2.0)
 SIZE = (7, 9)  # neither square nor a power of two

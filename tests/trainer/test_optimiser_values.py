@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,12 @@ import pytest
 import torch
 from pydantic import BaseModel
 from torch import nn
-from trainer.depth_unit import DepthUnit
 
+from tests.support.disk import Disk
 from trainer.config import FREE_KEYS, DataConfig, FitConfig, load_config
-from trainer.data import IMAGE_MEAN, IMAGE_STD, clip_seed, normalise, normalise_image, stream_config, to_unit
+from trainer.data import IMAGE_MEAN, IMAGE_STD, clip_seed, normalise, stream_config
 from trainer.inference import evaluation_clips
-from trainer.model.joint import JointModel
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.optimiser import MovingAverage, learning_rate, make_optimiser, rate_share, set_rates
 from trainer.run.checkpoint import FORMAT_VERSION, read_checkpoint, save_checkpoint
 
@@ -80,42 +79,21 @@ def test_the_average_forgets_its_start_and_keeps_what_it_was_told() -> None:
     assert other.state_dict()["updates"] == 121
 
 
-class Disk:
-    """Notes what is asked of the disk, in order, and does it."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.steps: list[tuple[str, str]] = []
-        fsync, replace = os.fsync, os.replace
-
-        def noted_fsync(descriptor: int) -> None:
-            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-            kind = "fsync folder" if path.is_dir() else f"fsync {path.stat().st_size}"
-            self.steps.append((kind, path.name))
-            fsync(descriptor)
-
-        def noted_replace(source: Path, target: Path) -> None:
-            self.steps.append(("replace", f"{Path(source).name} {Path(target).name}"))
-            replace(source, target)
-
-        patch.setattr(os, "fsync", noted_fsync)
-        patch.setattr(os, "replace", noted_replace)
-
-
 def test_a_checkpoint_is_written_synced_renamed_and_its_folder_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
     save_checkpoint(folder / "last.pt", {"step": 1})
     before = read_checkpoint(folder / "last.pt")
-    disk = Disk(monkeypatch)
+    disk = Disk(folder, monkeypatch)
     save_checkpoint(folder / "last.pt", {"step": 2, "model": {"w": torch.ones(1000)}})
     whole = (folder / "last.pt").stat().st_size
     assert len(disk.steps) == 3, disk.steps
     (kind, temporary), renamed, synced = disk.steps
-    assert kind == f"fsync {whole}"  # all of its bytes were there
+    assert kind == f"sync {whole}"  # all of its bytes were there
     assert temporary.startswith(".last.pt.tmp-")
-    assert renamed == ("replace", f"{temporary} last.pt")
-    assert synced == ("fsync folder", "run")
+    assert renamed == (f"move {whole} {temporary}", "last.pt")
+    assert synced == ("sync/", ".")
     assert (before["step"], read_checkpoint(folder / "last.pt")["step"]) == (1, 2)
     assert [path.name for path in folder.iterdir()] == ["last.pt"]
     assert before["format_version"] == FORMAT_VERSION == 2
@@ -165,9 +143,11 @@ def test_images_are_normalised_as_those_of_imagenet() -> None:
     image = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5)).astype(np.uint8)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     expected = (image / 255 - mean[:, None, None]) / std[:, None, None]
-    np.testing.assert_allclose(normalise_image(image), expected, atol=1e-6)
-    np.testing.assert_allclose(normalise_image(to_unit(image)), expected, atol=1e-6)
-    np.testing.assert_allclose(normalise(torch.from_numpy(to_unit(image))), expected, atol=1e-6)
+    given = torch.from_numpy(image)
+    for images in (given, given.float() / 255):
+        found = normalise(images)
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(IMAGE_MEAN.ravel() * 255, [123.7, 116.3, 103.5], atol=0.05)
     assert IMAGE_STD.shape == (3, 1, 1)
 

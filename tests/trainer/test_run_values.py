@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from trainer.baseline import mean_of
-from trainer.depth_unit import DepthUnit
-from trainer.run.state import RunState, read_log, read_state
 
+from tests.support.disk import Disk
 from trainer.config import load_config
 from trainer.data import Loaded
+from trainer.evaluation.baselines import mean_of
 from trainer.model.decoder import add_positions
-from trainer.model.joint import Prediction
+from trainer.model.joint import DepthUnit, Prediction
 from trainer.pictures import canonical_colours, masked
-from trainer.run import throughput as meter_module
-from trainer.run.throughput import Meter
+from trainer.run import throughput as throughput_module
+from trainer.run.folder import RunState, read_state
+from trainer.run.log import Journal, read_log
+from trainer.run.throughput import Throughput
 from trainer.step import Gradients
 
 
@@ -71,28 +72,28 @@ def test_the_batches_of_a_step_share_its_gradient() -> None:
     assert laps == ["augment", "forward", "backward"] * 4
 
 
-def test_a_meter_counts_frames_and_waiting_by_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throughput_counts_frames_and_waiting_by_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(meter_module.time, "monotonic", lambda: clock[0])
-    meter = Meter(torch.device("cpu"), None, 0)
+    monkeypatch.setattr(throughput_module.time, "monotonic", lambda: clock[0])
+    throughput = Throughput(torch.device("cpu"), None, 0)
 
     def items():
         for _ in range(2):
             clock[0] += 3  # waited for
             yield 1
 
-    for _ in meter.waiting(items()):
+    for _ in throughput.waiting(items()):
         clock[0] += 1  # worked on
-        meter.frames += 6
-    assert meter.figures() == {"frames_per_second": 12 / 8, "stall_share": 6 / 8}
+        throughput.frames += 6
+    assert throughput.metrics() == {"frames_per_second": 12 / 8, "stall_share": 6 / 8}
     clock[0] += 4
-    meter.frames += 2
-    assert meter.figures() == {"frames_per_second": 0.5, "stall_share": 0}
+    throughput.frames += 2
+    assert throughput.metrics() == {"frames_per_second": 0.5, "stall_share": 0}
     clock[0] += 50
-    meter.pause()
+    throughput.pause()
     clock[0] += 2
-    meter.frames += 1
-    assert meter.figures()["frames_per_second"] == 0.5
+    throughput.frames += 1
+    assert throughput.metrics()["frames_per_second"] == 0.5
 
 
 def test_colours_of_coordinates_run_from_minus_one_to_one() -> None:
@@ -137,6 +138,22 @@ def test_a_mean_map_weighs_frames_of_one_chunk_by_their_confidence() -> None:
             continue
         np.testing.assert_allclose(mean.depth_m[y, x], depth[:, y, x][w > 0].mean(), rtol=1e-5)
         np.testing.assert_allclose(mean.canonical[:, y, x], w @ canonical[:, :, y, x] / w.sum(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_state_and_the_log_of_a_run_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("tiny")
+    with Journal(tmp_path, 0, config) as journal:
+        journal.record("train", 1, {"loss": 2.0})
+        journal.record("train", 2, {"loss": 1.0})
+    disk = Disk(tmp_path, monkeypatch)
+    RunState(3, 9, "digest", "uuid", None, {}).write(tmp_path)
+    Journal(tmp_path, 1, config).__exit__(None, None, None)
+    assert disk.moved() == ["state.json", "log.jsonl"]
+    assert disk.written("state.json")
+    assert disk.written("log.jsonl")
+    assert disk.steps[-1] == ("sync/", ".")
+    assert '"step": 1' in (tmp_path / "log.jsonl").read_text()
+    assert '"step": 2' not in (tmp_path / "log.jsonl").read_text()
 
 
 def test_the_state_of_a_run_reads_back_and_its_log_leaves_out_what_a_kill_left(tmp_path: Path) -> None:

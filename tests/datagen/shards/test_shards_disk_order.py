@@ -8,79 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trainer.run.state import RunLog, RunState
 
 from datagen.common.errors import StorageError
-from datagen.common.files import fsync_all, is_temporary, make_folders
-from datagen.shards import ARRAYS, Sample, ShardUnit, atomic_write_bytes, finalise, list_records, write_unit
+from datagen.common.files import atomic_write_bytes, fsync_all, is_temporary, make_folders
+from datagen.shards import ARRAYS, Sample, ShardUnit, finalise, list_records, write_unit
 from datagen.shards.store import LocalStore
 from datagen.shards.writer import write_packed
+from tests.support.disk import Disk
 from tests.support.shard_samples import make_plan, make_sample, sample_keys
 
 SMALL: dict[str, Any] = {"counts": {"train": 3}, "samples_per_shard": 2, "clip": 1, "resolution": 8}
-Step = tuple[str, str]
 
 
 def small_samples(unit: ShardUnit) -> list[Sample]:
     keys = sample_keys("train")[unit.start : unit.stop]
     return [make_sample(*key, resolution=8) for key in keys]
-
-
-class Disk:
-    """Notes what is asked of the disk, in order, and does all but sync; names are relative to a root.
-
-    A step is (what, where): ``sync`` of a file with its length, ``sync/`` of a folder, ``move`` to a name, ``unlink``
-    and ``mkdir``. Temporary names are shortened to what they stand for.
-    """
-
-    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
-        self.steps: list[Step] = []
-        self._root, self._lengths = root, dict[str, int]()
-        for name in ("replace", "rename"):
-            patch.setattr(os, name, self._moving(getattr(os, name)))
-        patch.setattr(os, "fsync", self._sync)
-        patch.setattr(os, "unlink", self._noting("unlink", os.unlink))
-        patch.setattr(os, "mkdir", self._noting("mkdir", os.mkdir))
-
-    def _name(self, path: Any) -> str:
-        return Path(path).relative_to(self._root).as_posix()
-
-    def _sync(self, descriptor: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        self.steps.append(("sync/" if path.is_dir() else f"sync {path.stat().st_size}", self._name(path)))
-
-    def _moving(self, real: Any) -> Any:
-        def noted(source: Any, target: Any) -> None:
-            self.steps.append((f"move {Path(source).stat().st_size} {self._name(source)}", self._name(target)))
-            real(source, target)
-
-        return noted
-
-    def _noting(self, what: str, real: Any) -> Any:
-        def noted(path: Any, *rest: Any, **options: Any) -> None:
-            real(path, *rest, **options)
-            if Path(path).is_absolute():  # rmtree works relative to open folders
-                self.steps.append((what, self._name(path)))
-
-        return noted
-
-    def written(self, name: str) -> bool:
-        """Whether a file was synced whole under another name, then moved, then its folder synced, in this order."""
-        moves = [k for k, (what, where) in enumerate(self.steps) if what.startswith("move") and where == name]
-        assert len(moves) == 1, (name, self.steps)
-        _, length, source = self.steps[moves[0]][0].split(" ")
-        folder = Path(name).parent.as_posix()
-        synced = (f"sync {length}", source) in self.steps[: moves[0]]
-        return synced and ("sync/", folder) in self.steps[moves[0] :]
-
-    def place(self, step: Step) -> int:
-        """Where a step is that comes once."""
-        assert self.steps.count(step) == 1, (step, self.steps)
-        return self.steps.index(step)
-
-    def moved(self) -> list[str]:
-        """The names files were moved to, in order."""
-        return [where for what, where in self.steps if what.startswith("move")]
 
 
 def test_an_atomic_write_syncs_bytes_before_the_name_and_the_name_before_it_returns(
@@ -218,21 +160,6 @@ def test_what_does_not_read_back_is_never_given_its_name(tmp_path: Path, monkeyp
         write_unit(tmp_path, plan, plan.units[0], "k", small_samples(plan.units[0]))
     assert disk.moved() == []
     assert not list((tmp_path / ".staging").iterdir())
-
-
-def test_the_state_and_the_log_of_a_run_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    disk = Disk(tmp_path, monkeypatch)
-    RunState(3, 9, "digest", "uuid", None, {}).write(tmp_path)
-    log = RunLog(tmp_path, 0)
-    log.write("train", 1, {"loss": 2.0})
-    log.write("train", 2, {"loss": 1.0})
-    log.close()
-    RunLog(tmp_path, 1).close()
-    assert disk.moved() == ["state.json", "log.jsonl", "log.jsonl"]
-    assert disk.written("state.json")
-    assert disk.steps[-1] == ("sync/", ".")
-    assert '"step": 1' in (tmp_path / "log.jsonl").read_text()
-    assert '"step": 2' not in (tmp_path / "log.jsonl").read_text()
 
 
 @pytest.mark.usefixtures("without_fsync")

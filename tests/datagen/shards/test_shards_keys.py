@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datagen.shards.tools.selection import Selection
 
 from datagen.common.errors import InputError, StorageError
 from datagen.shards import (
@@ -27,9 +26,10 @@ from datagen.shards.metadata import attributes_digest, content_digest, root_attr
 from datagen.shards.plan import ENCODING_VERSION, canonical_json, sha256_text
 from datagen.shards.schema import VERDICTS
 from datagen.shards.store import LocalStore
-from datagen.shards.stream.stream import config as stream_module
+from datagen.shards.stream import config as stream_module
 from datagen.shards.stream.weights import SampleStatistics, chosen, sample_statistics, weights
 from datagen.shards.tools import combine as combine_module
+from datagen.shards.tools.combine import Selection
 from tests.support.shard_samples import make_plan, unit_samples
 
 pytestmark = pytest.mark.usefixtures("without_fsync")

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from trainer.prediction.crop import FixedCrop, MaskCrop, make_crop
 
-from datagen.shards import InputError
+from datagen.common.errors import InputError
+from trainer.inference import Maps
 from trainer.prediction.cameras import FieldOfView, FrameCamera, GivenCameras, assumed_intrinsics, write_cameras
-from trainer.prediction.foreground import Foreground, MaskFolder, otsu
+from trainer.prediction.foreground import FixedCrop, Foreground, MaskCrop, MaskFolder, make_crop, otsu
 from trainer.prediction.frames import (
     ImageFiles,
     SourceFrame,
@@ -23,12 +23,11 @@ from trainer.prediction.frames import (
     place_in_square,
     read_mask,
 )
-from trainer.prediction.windows import FrameMaps
 
 
-def maps_of(size: tuple[int, int] = (6, 6), **change: object) -> FrameMaps:
+def maps_of(size: tuple[int, int] = (6, 6), **change: object) -> Maps:
     ones = np.ones(size, np.float32)
-    return replace(FrameMaps(ones, np.zeros((3, *size), np.float32), ones, ones), **change)
+    return replace(Maps(ones, np.zeros((3, *size), np.float32), ones, ones), **change)
 
 
 def frame_of(size: tuple[int, int], resolution: int, crop: tuple[float, float, float, float] | None = None):

@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from trainer.inference import Maps
 from trainer.prediction.store import PredictedFrame, normals_from_depth
 from trainer.prediction.tracks import TrackConfig, Tracker
-from trainer.prediction.windows import FrameMaps, cut_windows, scale_between, stitch_windows
+from trainer.prediction.windows import cut_windows, scale_between, stitch_windows
 
 
-def maps_of(size: tuple[int, int] = (6, 6), **change: object) -> FrameMaps:
+def maps_of(size: tuple[int, int] = (6, 6), **change: object) -> Maps:
     ones = np.ones(size, np.float32)
-    return replace(FrameMaps(ones, np.zeros((3, *size), np.float32), ones, ones), **change)
+    return replace(Maps(ones, np.zeros((3, *size), np.float32), ones, ones), **change)
 
 
 def test_windows_share_what_they_are_told_to() -> None:
@@ -39,11 +40,11 @@ def test_a_scale_is_the_median_ratio_where_both_see_the_head() -> None:
         assert scale == pytest.approx(expected, rel=1e-6)
 
 
-def stitched(overlap: int, drift: str, sure: tuple[float, float] = (1.0, 1.0)) -> list[FrameMaps]:
+def stitched(overlap: int, drift: str, sure: tuple[float, float] = (1.0, 1.0)) -> list[Maps]:
     """Nine frames in windows of 5; what a window says depends on the window."""
     number = iter(range(9))
 
-    def predict(window: list[int]) -> list[FrameMaps]:
+    def predict(window: list[int]) -> list[Maps]:
         k = next(number)
         return [
             maps_of(
@@ -92,7 +93,7 @@ def test_shared_cameras_are_taken_from_the_nearer_window() -> None:
     number = iter(range(2))
     base = np.eye(4, dtype=np.float32)
 
-    def predict(window: list[int]) -> list[FrameMaps]:
+    def predict(window: list[int]) -> list[Maps]:
         k = next(number)
         poses = []
         for frame in window:

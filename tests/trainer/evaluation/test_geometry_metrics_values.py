@@ -41,7 +41,7 @@ def measured(keys: np.ndarray | None, *views: View, points: int = 300) -> dict[s
     metrics = GeometryMetrics(keys, REGIONS, points=points)
     for view in views:
         metrics.add(view, np.random.default_rng(0))
-    return metrics.figures()
+    return metrics.metrics()
 
 
 def moved(shift: tuple[float, float, float], degrees: float = 0.0) -> View:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from trainer.evaluation.optical_flow import FlowChain, sample_map
 
 from tests.support.evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
 from trainer.evaluation import speed
+from trainer.evaluation.baselines import FlowChain, sample_map
 from trainer.evaluation.cameras import project, unproject_pixels
 from trainer.evaluation.canonical import region_labels
 from trainer.evaluation.correspondence import (
@@ -67,7 +67,7 @@ def test_shares_of_points_within_limits_from_both_sides() -> None:
     mm = np.array([4.99, 5.01, 9.99, 10.01, 1.0, 30.0, 7.0, NAN])
     errors.add(PairErrors(px, mm))
     errors.add(PairErrors(np.array([1.0, 100.0]), np.array([2.0, 60.0])), np.array([True, False]))
-    figures = errors.figures()
+    figures = errors.metrics()
     within = {"pck1": 3, "pck2": 5, "pck5": 7, "within_5mm": 3, "within_10mm": 6}
     for name, count in within.items():
         assert figures[f"c_{name}"] == pytest.approx(count / 8), name
@@ -174,7 +174,7 @@ def test_beyond_the_rim_a_map_reads_as_at_the_rim() -> None:
 def test_flow_adds_up_over_the_frames_between_and_takes_the_later_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     y, x = np.mgrid[:56, :56] + 0.5
     steps = iter([np.stack([0.02 * x, 0 * x + 1]), np.stack([0 * x - 2, 0.01 * y]), np.stack([0 * x + 9, 0 * x])])
-    monkeypatch.setattr("trainer.evaluation.optical_flow.dense_flow", lambda _a, _b: next(steps))
+    monkeypatch.setattr("trainer.evaluation.baselines.dense_flow", lambda _a, _b: next(steps))
     views = [Ellipsoid(pose=head_pose(shift=(0, 0, 0.01 * k))).perfect() for k in range(4)]
     chain = FlowChain(views)
     queries = Queries(np.array([24, 30]), np.array([26, 31]), np.ones(2, bool))
@@ -197,8 +197,8 @@ def test_a_track_is_lost_beyond_a_twentieth_of_the_side() -> None:
         found = np.zeros((4, 6, 2))
         found[2:, :, 1] = off
         collected.add(found, np.zeros((4, 6, 2)), np.ones((4, 6), bool), np.full((3, 6), 2.0))
-        assert collected.figures()["tracking_survival"] == pytest.approx(survival), off
-        assert collected.figures()["tracking_mean_px"] == pytest.approx(2 * off / 3)
+        assert collected.metrics()["tracking_survival"] == pytest.approx(survival), off
+        assert collected.metrics()["tracking_mean_px"] == pytest.approx(2 * off / 3)
     assert track_errors(np.array([[5.0], [5.0]]), 5)[1] == 1  # at the limit it is still held
 
 
@@ -213,7 +213,7 @@ def test_every_run_counts_once_in_the_tracks() -> None:
     long = np.zeros((9, 4, 2))
     long[1:, :, 1] = 1
     collected.add(long, np.zeros((9, 4, 2)), np.ones((9, 4), bool), np.full((8, 4), 10.0))
-    figures = collected.figures()
+    figures = collected.metrics()
     assert figures["tracking_mean_px"] == pytest.approx((3 + 1) / 2)
     assert figures["tracking_mean_mm"] == pytest.approx((19 / 7 + 10) / 2)
     # The jump from the first frame to the second is a second difference of 3 and of 1 pixel; the rest is steady.
@@ -229,7 +229,7 @@ def test_motion_errors_speak_for_four_points_and_thirty_frames() -> None:
     collected.add(30, errors, {"face": np.arange(5) < 5})
     collected.add(31, errors, {"face": np.arange(5) < 5})
     collected.add(0, errors, {"face": np.arange(5) < 5})
-    figures = collected.figures()
+    figures = collected.metrics()
     assert figures["ssme_windows"] == 3
     assert figures["ssme_nose_px"] == pytest.approx(3)
     np.testing.assert_array_equal(~np.isnan(collected.curve("nose")), np.arange(1, 31) == 1)
@@ -245,7 +245,7 @@ def test_canonical_jitter_is_the_change_of_what_is_said_of_one_point() -> None:
     found = Evaluation(options, region_labels(LABELS), None, 56, with_flow=False)
     run = Run(np.arange(3), views, views)
     found.add_run(run, np.zeros(3, bool))
-    figures = found.figures()
+    figures = found.metrics()
     assert figures["canonical_jitter_mm"] == pytest.approx(2.5, rel=0.02)  # 5 mm at the first step, none at the second
     for name in ("tracking_mean_mm", "correspondence_mean_mm", "correspondence_median_mm"):
         assert figures[name] == pytest.approx(5, rel=0.15), name

@@ -11,14 +11,14 @@ from tests.support.evaluation_scene import LABELS, Ellipsoid
 from trainer.evaluation.cameras import pixel_centres
 from trainer.evaluation.canonical import CanonicalMetrics, canonical_errors_mm, region_labels
 from trainer.evaluation.depth import THRESHOLDS, BoundaryMetrics, DepthMetrics, ErrorHistogram
-from trainer.evaluation.gather import MapFigures
+from trainer.evaluation.gather import ViewMetrics
 from trainer.evaluation.normals import NormalMetrics
 
 
 def depth_figures(depth: np.ndarray, true: np.ndarray) -> dict[str, float]:
     metrics = DepthMetrics()
     metrics.add(depth, true)
-    return metrics.figures()
+    return metrics.metrics()
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_share_within_counts_pixels_of_all_views() -> None:
     metrics = DepthMetrics()
     metrics.add(ratios * true, true)
     metrics.add(np.full((1, 5), 0.8 * 1.4), np.array([[0.8, 0.8, 0.0, 0.0, 0.0]]))
-    figures = metrics.figures()
+    figures = metrics.metrics()
     assert figures["depth_delta125"] == pytest.approx(6 / 12)
     off = np.concatenate([np.abs(ratios - 1).ravel(), [0.4, 0.4]])
     assert figures["depth_absrel"] == pytest.approx(off.mean())
@@ -77,7 +77,7 @@ def test_a_boundary_is_one_from_one_to_three_per_cent() -> None:
             metrics = BoundaryMetrics()
             metrics.add(said, true)
             expected = THRESHOLDS[:met].sum() / THRESHOLDS.sum()
-            assert metrics.figures()["boundary_f1"] == pytest.approx(expected), (threshold, off)
+            assert metrics.metrics()["boundary_f1"] == pytest.approx(expected), (threshold, off)
 
 
 def pairs(shape: tuple[int, int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -107,7 +107,7 @@ def test_boundaries_and_outlines_are_those_counted_pair_by_pair() -> None:
                 for one, other in ((a, b), (b, a)):
                     p, t = said[one] / said[other] > 1 + threshold, true[one] / true[other] > 1 + threshold
                     hits[k], predicted[k], real[k] = hits[k] + (p and t), predicted[k] + p, real[k] + t
-    figures = metrics.figures()
+    figures = metrics.metrics()
     precision, recall = hits / predicted, hits / real
     f1 = 2 * precision * recall / (precision + recall)
     assert figures["boundary_f1"] == pytest.approx((f1 * THRESHOLDS).sum() / THRESHOLDS.sum())
@@ -130,7 +130,7 @@ def test_canonical_errors_are_euclidean_lengths_where_they_are_known() -> None:
         labels.append(region[known])
         np.testing.assert_allclose(canonical_errors_mm(said, true)[known], errors[-1])
     all_errors, of = np.concatenate(errors), np.concatenate(labels)
-    figures = metrics.figures()
+    figures = metrics.metrics()
     chosen = {"canonical": of >= 0, "canonical_face": np.isin(of, [1, 2]), "canonical_nose": of == 2}
     for name, mask in chosen.items():
         e = all_errors[mask]
@@ -173,7 +173,7 @@ def test_angles_of_normals_are_counted_below_each_limit() -> None:
     true = ((tilt @ [0, 0, 0.8]) / (tilt @ rays)).reshape(22, 22)
     metrics = NormalMetrics()
     metrics.add(flat, true, stored, np.zeros((22, 22), bool), scene.K)
-    figures, inside = metrics.figures(), lean[1:-1, 1:-1].ravel()
+    figures, inside = metrics.metrics(), lean[1:-1, 1:-1].ravel()
     assert figures["normal_mean_deg"] == pytest.approx(inside.mean())
     assert figures["normal_median_deg"] == pytest.approx(22.4, abs=0.011)
     for limit, name in ((11.25, "11p25"), (22.5, "22p5"), (30.0, "30")):
@@ -186,9 +186,9 @@ def test_a_pixel_is_said_to_show_the_head_from_one_half_on() -> None:
     scene = Ellipsoid()
     on = scene.truth().surface
     for level, overlap in ((0.49, 0.0), (0.51, 1.0)):
-        found = MapFigures(region_labels(LABELS), None)
+        found = ViewMetrics(region_labels(LABELS), None)
         found.add(scene.perfect(surface=np.where(on, level, 0.1)), np.random.default_rng(0), geometry=False)
-        assert found.figures()["surface_iou"] == overlap
+        assert found.metrics()["surface_iou"] == overlap
 
 
 def test_confidence_in_depth_is_judged_by_depth_at_the_right_scale() -> None:
@@ -199,9 +199,9 @@ def test_confidence_in_depth_is_judged_by_depth_at_the_right_scale() -> None:
     far[:, ::3] = True
     said = 1.2 * (truth.depth_m + np.where(far & on, 0.004, 0)).astype(np.float32)
     sure = np.where(far, 2.0, 8.0)
-    found = MapFigures(region_labels(LABELS), None)
+    found = ViewMetrics(region_labels(LABELS), None)
     found.add(scene.perfect(depth_m=said, depth_confidence=sure), np.random.default_rng(0), geometry=False)
-    figures = found.figures()
+    figures = found.metrics()
     ratio = np.median(truth.depth_m[on]) / np.median(said[on])
     error = 1000 * np.abs(said.astype(np.float64) * ratio - truth.depth_m)[on]
     # All of the surer pixels first, each of them their mean; then the others.

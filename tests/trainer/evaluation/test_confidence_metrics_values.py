@@ -61,7 +61,7 @@ def test_figures_of_a_confidence_that_knows_something() -> None:
     errors, confidence = (
         np.concatenate(values).astype(np.float32).astype(float) for values in zip(*parts, strict=True)
     )
-    figures = metrics.figures()
+    figures = metrics.metrics()
     area, best = area_by_definition(errors, confidence), area_by_definition(errors, -errors)
     assert figures["c_aurc_mm"] == pytest.approx(area) == area_under_risk_coverage(errors, confidence)
     assert figures["c_aurc_best_mm"] == pytest.approx(best)
@@ -84,7 +84,7 @@ def test_equal_ranks_share_their_mean_in_the_correlation() -> None:
     metrics = ConfidenceMetrics("c")
     errors, confidence = np.array([1.0, 2.0, 2.0, 5.0, 4.0]), np.array([3.0, 3.0, 2.0, 1.0, 2.0])
     metrics.add(errors, confidence, np.random.default_rng(0))
-    assert metrics.figures()["c_rank_correlation"] == pytest.approx(spearmanr(confidence, -errors).statistic)
+    assert metrics.metrics()["c_rank_correlation"] == pytest.approx(spearmanr(confidence, -errors).statistic)
 
 
 def test_so_many_pixels_of_each_view_are_drawn_and_stay_pairs() -> None:
@@ -92,7 +92,7 @@ def test_so_many_pixels_of_each_view_are_drawn_and_stay_pairs() -> None:
     errors = np.arange(1.0, 1001.0)
     metrics.add(errors, 1 / errors, np.random.default_rng(3))
     metrics.add(errors[:40], 1 / errors[:40], np.random.default_rng(3))
-    figures = metrics.figures()
+    figures = metrics.metrics()
     assert figures["c_rank_correlation"] == pytest.approx(1)
     assert metrics.curves()["risk"][0][0] == pytest.approx(1 / 140)
     # A hundred of a thousand without replacement: their mean is near the thousand's.
