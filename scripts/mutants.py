@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -29,8 +28,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).with_suffix(".json")
 AT_LEAST = 0.85
-# A kernel's cache does not see a change of a file whose functions it inlined.
-_COMPILED = re.compile(r"\bnumba\b|^@(jit|inline)\b|warp as wp", re.MULTILINE)
 _PASSED, _FAILED_CODES = 0, (1, 2)  # 2: the changed code cannot be imported
 _WITHOUT = ("-p", "no:cacheprovider", "-p", "no:randomly")
 
@@ -119,6 +116,7 @@ class Tree:
         self._limit_s = limit_s
         self._kernels = root.with_name("kernels")
         self._passes: dict[str, bool] = {}
+        self._digest = _kernel_digest(root)
 
     def passing(self, tests: Sequence[str]) -> list[str]:
         """Return those of some tests that pass as the code is; each is tried once."""
@@ -148,7 +146,7 @@ class Tree:
         began = time.monotonic()
         try:
             _replace_source(path, text.replace(mutant.old, mutant.new))
-            with self._kernels_for(text) as kernels:
+            with self._kernels_now() as kernels:
                 code, said = self._run(tests, kernels)
         finally:
             _replace_source(path, text)
@@ -157,8 +155,9 @@ class Tree:
         return outcome("noticed" if code in _FAILED_CODES else "not judged", said)
 
     @contextmanager
-    def _kernels_for(self, text: str) -> Iterator[Path]:
-        if not _COMPILED.search(text):
+    def _kernels_now(self) -> Iterator[Path]:
+        """Yield where kernels are kept; those of changed sources, which would replace the others, lie apart."""
+        if _kernel_digest(self.root) == self._digest:
             yield self._kernels
             return
         with tempfile.TemporaryDirectory(prefix="kernels-", dir=self.root.parent) as folder:
@@ -183,6 +182,12 @@ class Tree:
         lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         last = (done.stdout + done.stderr).strip().splitlines()[-1:]
         return done.returncode, (lines or last or [f"exit code {done.returncode}"])[0][:160]
+
+
+def _kernel_digest(root: Path) -> str:
+    from datagen.common.compiled import source_digest
+
+    return source_digest(root / "datagen")
 
 
 def _replace_source(path: Path, text: str) -> None:
