@@ -5,8 +5,8 @@ python scripts/mutants.py --count 0            # all of them
 python scripts/mutants.py --only chamfer-twice
 
 A change nobody notices names code whose tests would let a mistake pass. Every change is data: a file, a text that is in
-it once, what stands there instead, and the tests that should fail. The tests run unchanged first; one that fails
-without a change says nothing, so it is named and not counted. The checkout is never written to.
+it once, what stands there instead, and the tests that should fail. Tests that fail are run without the change too: if
+they fail again they say nothing, and are named and not counted. The checkout is never written to.
 """
 
 from __future__ import annotations
@@ -114,22 +114,10 @@ class Tree:
     def __init__(self, root: Path, limit_s: float) -> None:
         self.root = root
         self._limit_s = limit_s
-        self._kernels = root.with_name("kernels")
         self._passes: dict[str, bool] = {}
-        self._digest = _kernel_digest(root)
-
-    def passing(self, tests: Sequence[str]) -> list[str]:
-        """Return those of some tests that pass as the code is; each is tried once."""
-        for name in tests:
-            if name not in self._passes:
-                code, said = self._run([name], self._kernels)
-                self._passes[name] = code == _PASSED
-                if code != _PASSED:
-                    print(f"{name} fails without any change, and is not counted: {said}", file=sys.stderr, flush=True)
-        return [name for name in tests if self._passes[name]]
 
     def judge(self, mutant: Mutant) -> Outcome:
-        """Make a change, run its tests, and take it back."""
+        """Make a change, run its tests until one fails that passes without it, and take it back."""
         began = time.monotonic()
 
         def outcome(result: str, detail: str) -> Outcome:
@@ -138,40 +126,47 @@ class Tree:
         reason = problem(mutant, self.root)
         if reason is not None:
             return outcome("not applicable", reason)
-        tests = self.passing(mutant.tests)
-        if not tests:
+        passed = []
+        for name in mutant.tests:
+            with self._changed(mutant):
+                code, said = self._run(name)
+            if code == _PASSED:
+                passed.append(name)
+            elif code in _FAILED_CODES and self._passes_as_it_is(name):
+                return outcome("noticed", said[:160])
+        if not passed:
             return outcome("not judged", "none of its tests passes without it")
-        path = self.root / mutant.file
-        text = path.read_text()
-        began = time.monotonic()
-        try:
-            _replace_source(path, text.replace(mutant.old, mutant.new))
-            with self._kernels_now() as kernels:
-                code, said = self._run(tests, kernels)
-        finally:
-            _replace_source(path, text)
-        if code == _PASSED:
-            return outcome("survived", " ".join(tests))
-        return outcome("noticed" if code in _FAILED_CODES else "not judged", said)
+        return outcome("survived", " ".join(passed))
 
     @contextmanager
-    def _kernels_now(self) -> Iterator[Path]:
-        """Yield where kernels are kept; those of changed sources, which would replace the others, lie apart."""
-        if _kernel_digest(self.root) == self._digest:
-            yield self._kernels
-            return
-        with tempfile.TemporaryDirectory(prefix="kernels-", dir=self.root.parent) as folder:
-            yield Path(folder)
+    def _changed(self, mutant: Mutant) -> Iterator[None]:
+        path = self.root / mutant.file
+        text = path.read_text()
+        try:
+            _replace_source(path, text.replace(mutant.old, mutant.new))
+            yield
+        finally:
+            _replace_source(path, text)
 
-    def _run(self, tests: Sequence[str], kernels: Path) -> tuple[int, str]:
+    def _passes_as_it_is(self, name: str) -> bool:
+        if name not in self._passes:
+            code, said = self._run(name)
+            self._passes[name] = code == _PASSED
+            if code != _PASSED:
+                print(f"{name} fails without any change, and is not counted: {said}", file=sys.stderr, flush=True)
+        return self._passes[name]
+
+    def _run(self, name: str) -> tuple[int, str]:
         """Run tests until one fails; return pytest's exit code, and the first failure or the reason for none."""
+        # Kernels of changed sources would take the place of the others in one folder.
+        kernels = self.root.with_name(f"kernels-{_kernel_digest(self.root)}")
         environment = {
             **os.environ,
             "PYTHONPATH": str(self.root),
             "NUMBA_CACHE_DIR": str(kernels),
             "OPENBLAS_NUM_THREADS": "1",
         }
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", *_WITHOUT, *tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", *_WITHOUT, name]
         try:
             done = subprocess.run(
                 command, cwd=self.root, env=environment, capture_output=True, text=True, check=False,
@@ -181,7 +176,7 @@ class Tree:
             return _FAILED_CODES[0], f"not done after {self._limit_s:g} s"
         lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         last = (done.stdout + done.stderr).strip().splitlines()[-1:]
-        return done.returncode, (lines or last or [f"exit code {done.returncode}"])[0][:160]
+        return done.returncode, (lines or last or [f"exit code {done.returncode}"])[0]
 
 
 def _kernel_digest(root: Path) -> str:
