@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from datagen.common.settings import Section, digest, flatten, parse, read_yaml, with_overrides
+from datagen.common.digests import sha256_text
+from datagen.common.settings import Section, flatten, parse, read_yaml, with_overrides
 from trainer.model.config import BackboneConfig, DecoderConfig, HeadsConfig, WeightsConfig
 
 # How batches are read, not what is in them: these may change from one call of a run to the next.
@@ -87,7 +88,7 @@ class AugmentConfig(Section):
 
 
 class LossConfig(Section):
-    """Weights of the loss terms; a term of weight 0 is not computed."""
+    """Weights of the loss terms; of those that are 0 by default, a term of weight 0 is not computed."""
 
     depth: float = Field(1.0, ge=0, description="of the depth terms")
     canonical: float = Field(5.0, ge=0, description="of the canonical terms")
@@ -176,7 +177,7 @@ class TrainConfig(Section):
     def digest(self) -> str:
         """SHA-256 of what decides the weights: all but where and how long the run may take."""
         content = {key: value for key, value in flatten(self.model_dump(mode="json")).items() if key not in FREE_KEYS}
-        return digest(json.dumps(content, sort_keys=True))
+        return sha256_text(json.dumps(content, sort_keys=True))
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> TrainConfig:

@@ -73,7 +73,7 @@ def storage_errors(doing: str, *, only: Collection[int] | None = None) -> Iterat
         raise StorageError(f"{doing} failed: {reason}{where}", "a disk that can be written", fix) from error
 
 
-def fsync_folder(folder: Path) -> None:
+def fsync_path(folder: Path) -> None:
     """Make the names in a folder durable, or the bytes of a file: a rename survives a power cut only after this."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -91,7 +91,7 @@ def fsync_all(paths: Iterable[Path]) -> None:
         The first of any; the others are finished all the same.
     """
     with ThreadPoolExecutor(_FSYNCS_AT_ONCE, "fsync") as pool:
-        for done in [pool.submit(fsync_folder, path) for path in paths]:
+        for done in [pool.submit(fsync_path, path) for path in paths]:
             done.result()
 
 
@@ -101,7 +101,7 @@ def make_folders(folder: Path) -> None:
         return
     make_folders(folder.parent)
     folder.mkdir(exist_ok=True)
-    fsync_folder(folder.parent)
+    fsync_path(folder.parent)
 
 
 def is_temporary(name: str) -> bool:
@@ -137,7 +137,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-        fsync_folder(path.parent)
+        fsync_path(path.parent)
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -197,7 +197,7 @@ def staged_folder(out: Path, *, replace: bool) -> Iterator[Path]:
                     # A folder cannot be replaced in one step: the old one first gets a name that readers pass over.
                     os.replace(out, former)
                 os.replace(staging, out)
-            fsync_folder(room)
+            fsync_path(room)
 
 
 def _put_back(former: Path, out: Path) -> None:

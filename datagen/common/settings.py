@@ -6,7 +6,6 @@ Recipes of datasets and configurations of training runs are both made of :class:
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import reprlib
 import types
@@ -18,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from datagen.common.digests import sha256_text
 from datagen.common.errors import CanonfaceError, ManifestError
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -43,15 +43,10 @@ class Section(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of :meth:`text`."""
-        return digest(self.text())
+        return sha256_text(self.text())
 
 
 SectionT = TypeVar("SectionT", bound=Section)
-
-
-def digest(text: str) -> str:
-    """Return the SHA-256 of a text, as hexadecimal digits."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

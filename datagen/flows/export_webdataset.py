@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.digests import canonical_json
 from datagen.common.errors import DatasetError
 from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, storage_errors
 from datagen.shards import SPLITS, Dataset, open_dataset
-from datagen.shards.plan import canonical_json
 from datagen.shards.schema import CANONICAL_LEVELS, CONFIDENCE_LEVELS, NORMAL_LEVELS, VERDICTS
 
 EXPORT_VERSION = 1

@@ -12,12 +12,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
 
+from datagen.common.digests import FileDigest, canonical_json, digest_file, sha256_text
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes
 from datagen.heads.base import HeadTemplate
 from datagen.layout import RECORD
-from datagen.shards.ledger import FileDigest, digest_file
-from datagen.shards.plan import canonical_json, sha256_text
 
 
 def content_key(inputs: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The contract between rendering backends and everything that uses their maps: what goes in and out, and its rules.
 
-Every backend takes the rules from here and none from another, so that any of them can be read, or replaced, alone.
+The rules stand here and nowhere else. Kernels are shared: Open3D's maps are interpolated by numba's, nvdiffrast's by
+those of nvwarp.
 """
 
 from __future__ import annotations

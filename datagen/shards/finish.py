@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from datagen.common.errors import StorageError
-from datagen.common.files import atomic_write_bytes, fsync_folder, is_temporary, make_folders, storage_errors
+from datagen.common.files import atomic_write_bytes, fsync_path, is_temporary, make_folders, storage_errors
 from datagen.shards.chunks import ChunkReader
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.index import IndexTables, index_problems
@@ -51,7 +51,7 @@ def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> D
         if stale or pending:
             # Nothing may look finished while it changes.
             (root / ROOT_METADATA).unlink(missing_ok=True)
-            fsync_folder(root)
+            fsync_path(root)
             pending[ROOT_METADATA] = documents[ROOT_METADATA]
         for path in stale:
             path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datagen.common.digests import READ_BYTES, FileDigest
 from datagen.common.errors import CorruptDatasetError, MissingObjectError, StorageError
 from datagen.common.files import is_temporary
 from datagen.shards.metadata import chunk_path, metadata_bytes
@@ -17,15 +18,6 @@ from datagen.shards.schema import ARRAYS
 from datagen.shards.store import LocalStore, Store
 
 RECORDS = "records"
-_READ_BYTES = 8 << 20
-
-
-@dataclass(frozen=True)
-class FileDigest:
-    """Digest and length of one file."""
-
-    sha256: str
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -144,23 +136,13 @@ def _read(store: Store, key: str) -> ShardRecord:
     )
 
 
-def digest_file(path: Path) -> FileDigest:
-    """SHA-256 and length of a file; OSError if it cannot be read."""
-    digest, length = hashlib.sha256(), 0
-    with open(path, "rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-            length += len(block)
-    return FileDigest(digest.hexdigest(), length)
-
-
 def digest_object(store: Store, key: str) -> FileDigest:
     """SHA-256 and length of a file of a store, read in parts; raises as ``Store.read``."""
     digest, length = hashlib.sha256(), 0
-    while block := store.read(key, length, _READ_BYTES):
+    while block := store.read(key, length, READ_BYTES):
         digest.update(block)
         length += len(block)
-        if len(block) < _READ_BYTES:
+        if len(block) < READ_BYTES:
             break
     return FileDigest(digest.hexdigest(), length)
 

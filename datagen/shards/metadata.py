@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from datagen.shards.plan import DatasetPlan, canonical_json, sha256_text
+from datagen.common.digests import canonical_json, sha256_text
+from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import ARRAYS, COMPRESSION_LEVEL, FORMAT, FORMAT_VERSION, SPLITS, ArraySpec
 
 PIXEL_CENTER = 0.5

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import InputError
 from datagen.shards.schema import DEFAULT_DEPTH_SCALE, DEFAULT_IMAGE_ERROR, MAX_IMAGE_ERROR, SPLITS
 
@@ -16,29 +15,6 @@ from datagen.shards.schema import DEFAULT_DEPTH_SCALE, DEFAULT_IMAGE_ERROR, MAX_
 ENCODING_VERSION = 3
 
 _TABLES = ("subjects", "sequences", "cameras")
-
-
-def canonical_json(value: Any) -> str:
-    """Return the one JSON text of a value: sorted keys, one space of indent, ASCII, no NaN.
-
-    Raises
-    ------
-    InputError
-        If the value holds something JSON has no form for.
-    """
-    try:
-        return json.dumps(value, sort_keys=True, indent=1, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"dataset attributes cannot be stored: {error}",
-            "text, finite numbers, booleans, lists and mappings",
-            "Convert the value before it enters the plan",
-        ) from None
-
-
-def sha256_text(text: str) -> str:
-    """SHA-256 of a text's UTF-8 bytes, hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def software_versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from datagen.common.errors import DependencyError, InputError, MissingObjectError, StorageError
-from datagen.common.files import atomic_write_bytes, fsync_folder, storage_errors
+from datagen.common.files import atomic_write_bytes, fsync_path, storage_errors
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _TIMEOUT_S = 30
@@ -149,7 +149,7 @@ class LocalStore:
         with storage_errors(f"removing {path}"):
             if path.exists():
                 path.unlink(missing_ok=True)
-                fsync_folder(path.parent)
+                fsync_path(path.parent)
 
 
 @contextmanager

@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+from datagen.common.digests import FileDigest
 from datagen.common.errors import StorageError
 from datagen.common.files import fsync_all, make_folders, storage_errors
 from datagen.shards.encode import encode_samples
-from datagen.shards.ledger import FileDigest, ShardRecord, record_key, write_record
+from datagen.shards.ledger import ShardRecord, record_key, write_record
 from datagen.shards.metadata import ROOT_METADATA, chunk_path
 from datagen.shards.pack import ShardPacker
 from datagen.shards.plan import DatasetPlan, ShardUnit

@@ -1,7 +1,8 @@
 """Writes what the stages before the dataset write, in forked children that are killed at every durable step in turn.
 
-Run as a script by test_flow_faults.py: a process without threads, so that a fork is safe. ``frame`` stores a frame's
-warp and record, ``capture`` a simulated sequence; both with the functions the build uses, on results of a finished one.
+Run by tests/datagen/flows/test_faults.py in a process without threads, so that a fork is safe. ``frame`` stores a
+frame's warp and record, ``capture`` a simulated sequence; both with the functions the build uses, on results of a
+finished one.
 """
 
 from __future__ import annotations

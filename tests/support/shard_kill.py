@@ -1,7 +1,7 @@
 """Builds a small dataset in forked children that are killed, or meet a full disk, at every durable step in turn.
 
-Run as a script by test_shards_durable.py: a process without threads, so that a fork is safe. After each fault a second
-child runs the same build to its end, and its tree is compared with the undisturbed one.
+Run by tests/datagen/shards/test_durable.py in a process without threads, so that a fork is safe. After each fault a
+second child runs the same build to its end, and its tree is compared with the undisturbed one.
 """
 
 from __future__ import annotations

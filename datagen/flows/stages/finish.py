@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -128,8 +127,6 @@ class ReportStage(Stage[ReportUnit, int]):
         """Write the page; return 1 if that had to be done."""
         if self.finished(unit):
             return 0
-        for leftover in unit.root.glob("report.tmp-*"):
-            shutil.rmtree(leftover)
         write_report(unit.root)
         atomic_write_bytes(unit.layout.report_key, f"{unit.key}\n".encode())
         return 1

@@ -316,7 +316,7 @@ class ShardSamples:
     def __init__(self, unit: RenderUnit) -> None:
         self._unit = unit
         self._source, self._template = unit.captures(), unit.head().template
-        self._rasteriser = make_renderer(unit.manifest.render.backend)
+        self._renderer = make_renderer(unit.manifest.render.backend)
 
     def __iter__(self) -> Iterator[Sample]:
         for block in blocks(self._unit.views, self._unit.manifest.render.resolution):
@@ -332,7 +332,7 @@ class ShardSamples:
             frame = self._source.frame(key, index)
             warp = read_warp(self._unit.layout.frame_warp(key, index))
             boxes = self._boxes(frame, warp, seen)
-            maps = render_views(surface_of(warp), [box.camera for box in boxes], self._rasteriser, hide_back_faces=True)
+            maps = render_views(surface_of(warp), [box.camera for box in boxes], self._renderer, hide_back_faces=True)
             rendered.update(zip(seen, zip(boxes, maps, strict=True), strict=True))
             frames[key, index] = frame, warp.head_to_world
         for view in views:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
+from datagen.common.digests import canonical_json
 from datagen.common.errors import InputError
-from datagen.shards.plan import canonical_json
 from datagen.shards.schema import VERDICTS
 
 # Raise it whenever the same choices would give another order.

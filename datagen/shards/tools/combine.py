@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CorruptDatasetError, DatasetError, InputError
 from datagen.shards.chunks import ChunkError, check_crc
 from datagen.shards.dataset import Dataset, open_dataset
@@ -20,7 +21,7 @@ from datagen.shards.index import damaged
 from datagen.shards.ledger import list_records, unit_is_complete
 from datagen.shards.metadata import ROOT_METADATA, chunk_path, is_map
 from datagen.shards.pack import ShardPacker
-from datagen.shards.plan import DatasetPlan, ShardUnit, canonical_json, sha256_text
+from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import ARRAYS, SPLITS, VERDICTS
 from datagen.shards.writer import write_packed
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from datagen.common.digests import FileDigest
 from datagen.common.errors import CorruptDatasetError, DatasetError, MissingObjectError, StorageError
 from datagen.shards.dataset import Dataset, open_dataset
-from datagen.shards.ledger import RECORDS, FileDigest, read_record, record_key, unit_files
+from datagen.shards.ledger import RECORDS, read_record, record_key, unit_files
 from datagen.shards.metadata import ROOT_METADATA, plan_documents
 from datagen.shards.plan import ShardUnit
 from datagen.shards.schema import FORMAT, SPLITS

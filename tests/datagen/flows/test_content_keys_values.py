@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datagen.common.digests import FileDigest
 from datagen.common.errors import InputError
 from datagen.flows.planning import BuildPlan, PlannedSequence, plan_build
 from datagen.flows.records import ResultRecord, content_key, write_result_record
@@ -24,7 +25,6 @@ from datagen.geometry.landmarks import Landmarks
 from datagen.heads.base import HeadTemplate
 from datagen.layout import BuildLayout
 from datagen.manifest import CropJitter, Manifest, RenderConfig, ShardConfig, WarpConfig, parse_manifest
-from datagen.shards.ledger import FileDigest
 from datagen.sources.frame import SequenceKey
 from datagen.sources.topology import Topology
 from datagen.warp import bridge as bridge_module

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from datagen.common.digests import digest_file
 from datagen.common.errors import InputError
 from datagen.flows.planning import PlannedSequence
 from datagen.flows.records import ResultRecord, clear_folder, finished_record, write_result_record
@@ -17,7 +18,6 @@ from datagen.flows.stages import warp as warp_stage
 from datagen.flows.stages.warp import FrameState, WarpStage, WarpUnit
 from datagen.layout import RECORD
 from datagen.manifest import Manifest, parse_manifest
-from datagen.shards.ledger import digest_file
 from datagen.sources.frame import SequenceKey
 from datagen.warp.result import VERDICT_FILE as VERDICT
 from datagen.warp.result import WARP_FILE as WARP

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import InputError, StorageError
 from datagen.shards import (
     DatasetPlan,
@@ -23,7 +24,7 @@ from datagen.shards import (
 from datagen.shards import plan as plan_module
 from datagen.shards.ledger import ShardRecord, unit_files, write_record
 from datagen.shards.metadata import attributes_digest, content_digest, root_attributes, uuid_of
-from datagen.shards.plan import ENCODING_VERSION, canonical_json, sha256_text
+from datagen.shards.plan import ENCODING_VERSION
 from datagen.shards.schema import VERDICTS
 from datagen.shards.store import LocalStore
 from datagen.shards.stream import config as stream_module
