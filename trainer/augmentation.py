@@ -62,7 +62,7 @@ class _Draw:
         self._device = device
 
     def child(self) -> _Draw:
-        """Return a stream of its own."""
+        """Return an independent stream."""
         return _Draw(int(torch.randint(2**62, (), generator=self._host)), self._device)
 
     def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:

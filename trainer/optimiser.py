@@ -22,7 +22,7 @@ def make_optimiser(model: JointModel, config: FitConfig) -> torch.optim.AdamW:
 
     The rate of a backbone block is that of the decoders times ``backbone_rate`` times ``layer_decay`` to the number of
     blocks above it; embeddings lie below the first block (Clark et al., ELECTRA, ICLR 2020; BEiT). Biases, norms,
-    scales and embeddings have no weight decay: they are no weights of a linear map, and decay would only pull them
+    scales and embeddings have no weight decay: they are not weights of a linear map, and decay would only pull them
     from where they belong.
     """
     blocks = len(model.backbone.blocks)

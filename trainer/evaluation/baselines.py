@@ -1,7 +1,7 @@
 """What every model must beat: the mean map of the training set, and optical flow chained over a clip.
 
-The mean map is the trivial predictor, whatever the image shows. Optical flow knows no faces: DIS flow (Kroeger et al.,
-ECCV 2016) of OpenCV, the optional extra ``flow``, between neighbouring frames.
+The mean map is the trivial predictor, whatever the image shows. Optical flow knows nothing of faces: DIS (Kroeger et
+al., ECCV 2016) of OpenCV, the optional extra ``flow``, between neighbouring frames.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def flow_available() -> bool:
 def _opencv() -> Any:
     import cv2
 
-    return cv2  # untyped: its stubs lack the constructor of DIS flow
+    return cv2  # untyped: its stubs lack the constructor of DIS
 
 
 def dense_flow(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

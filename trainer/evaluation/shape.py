@@ -133,7 +133,7 @@ class GeometryMetrics:
         Canonical coordinates; without them nothing is aligned or measured by scan to mesh.
     regions : mapping of name to labels
     points : int
-        Drawn a view.
+        Drawn per view.
     """
 
     def __init__(

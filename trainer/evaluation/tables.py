@@ -169,7 +169,7 @@ def metric_tables(metrics: Mapping[str, Any]) -> list[Table]:
 
 
 def result_text(metrics: Mapping[str, Any]) -> str:
-    """Return all tables as text, methods side by side: a metric a line."""
+    """Return all tables as text, methods side by side, one metric a line."""
     lines: list[str] = []
     for table in metric_tables(metrics):
         names = [row[0] for row in table.rows]

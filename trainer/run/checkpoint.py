@@ -54,7 +54,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If it is missing, truncated, damaged, no checkpoint of ours, or of another version.
+        If it is missing, truncated, damaged, not one of ours, or of another version.
     """
     import torch
 
@@ -62,7 +62,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist", "the best.pt or last.pt of a run", "Check the path")
     try:
-        # torch does not look at the checksums that it wrote: damage in the weights would pass for weights.
+        # torch does not verify the checksums it wrote: damaged weights would pass for sound ones.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
@@ -76,7 +76,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is no canonface checkpoint", "a file written by `trainer fit`", "Give its best.pt or last.pt"
+            f"{path} is not a canonface checkpoint", "a file written by `trainer fit`", "Give its best.pt or last.pt"
         )
     if content.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
@@ -217,7 +217,7 @@ def _check_learnt_from(unit: DepthUnit, dataset: dict[str, Any]) -> None:
 
 
 def pick_device(wish: str) -> torch.device:
-    """Return the device of a wish: "auto", "cpu" or "cuda".
+    """Return the device that "auto", "cpu" or "cuda" asks for.
 
     Raises
     ------

@@ -180,7 +180,7 @@ def _save_onnx(program: Any, path: Path, names: list[str], about: dict[str, Any]
         lines = [line for line in str(error).splitlines() if "No ONNX function" in line or "Error" in line]
         reason = (lines or [type(error).__name__])[-1].strip()[:200]
         raise CheckpointError(
-            f"the model cannot be turned into ONNX ({reason})", "operators that ONNX has", "Use --format torch"
+            f"the model cannot be turned into ONNX ({reason})", "operators that ONNX supports", "Use --format torch"
         ) from None
     assert onnx_program is not None
     onnx_program.model.metadata_props["canonface"] = json.dumps(about)
