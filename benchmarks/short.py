@@ -77,7 +77,7 @@ def short_run() -> None:
             if not _call("benchmarks", arguments):
                 failed.append(arguments[0])
     if failed:
-        raise ShortRunError(f"failed: {', '.join(failed)}", "", "The reason stands above, below the command")
+        raise ShortRunError(f"failed: {', '.join(failed)}", "", "The reason is printed above, after the command")
 
 
 def _call(module: str, arguments: list[str]) -> bool:

@@ -92,7 +92,7 @@ class _Tally:
     peer_seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, measure: FrameMeasure) -> None:
-        """Take one frame in."""
+        """Add one frame."""
         self.points.append(measure.points)
         self.floor.append(measure.floor)
         self.template_residual_mm.append(measure.template_residual_mm)
@@ -124,9 +124,9 @@ def run_bench(
     head : HeadModel
     config : WarpConfig
     peer_frames : int
-        So many frames also go to the peers (:mod:`benchmarks.warp.peers`): :func:`peer_picks`.
+        How many frames the peers are given too (:mod:`benchmarks.warp.peers`): :func:`peer_picks`.
     progress : callable
-        Told a line at a time.
+        Called with one line at a time.
 
     Raises
     ------
