@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: what the product reaches, beside its peers, in one run."""
+"""``python -m benchmarks``: what the product achieves, beside its peers, in one run."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class AugmentConfig(Section):
 
     photometric: float = Field(1.0, ge=0, le=2, description="strength of changes of colour, contrast, blur and noise")
     background: float = Field(0.0, ge=0, le=1, description="share of clips that get another background")
-    occlusion: float = Field(0.0, ge=0, le=1, description="share of clips with an object before the head")
+    occlusion: float = Field(0.0, ge=0, le=1, description="share of clips with an object in front of the head")
     crop: float = Field(0.0, ge=0, le=0.5, description="largest share of each side that is cropped away")
     mirror: bool = Field(
         False, description="mirror half of the clips; right only if the canonical space is symmetric about x = 0"

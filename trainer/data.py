@@ -135,7 +135,7 @@ class TrainingLoader:
         return self.stream.state_dict()
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Resume where a run stood; InputError if the state is of another order."""
+        """Resume where a run stood; InputError if the state belongs to another order."""
         self.stream.load_state_dict(state)
 
     def close(self) -> None:

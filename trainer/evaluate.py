@@ -121,7 +121,7 @@ def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
 
 
 def _check_report(report: Path) -> None:
-    """Refuse, before hours of work, a folder that would not take the report or holds another's page."""
+    """Refuse, before hours of work, a folder that cannot take the report or holds a page of something else."""
     if not report.is_dir():
         nearest = next(path for path in (report, *report.absolute().parents) if path.exists() or path.is_symlink())
         if not nearest.is_dir():
@@ -144,7 +144,7 @@ def _check_split(dataset: Dataset, split: str) -> None:
 
 
 class _Session:
-    """A model at work on one split."""
+    """A model being measured on one split."""
 
     def __init__(
         self,

@@ -113,7 +113,7 @@ def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
 
 @dataclass
 class RunProgress:
-    """How far the loop is: with the weights and the optimiser's moments, all that resuming needs.
+    """How far the loop has come: with the weights and the optimiser's moments, all that resuming needs.
 
     Attributes
     ----------

@@ -144,7 +144,7 @@ def _model(config: TrainConfig, size: int, device: torch.device) -> JointModel:
 
 
 class _Bench:
-    """A model at work on one clip length after another."""
+    """A model being measured at one clip length after another."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""``warp``, ``bridge`` and ``calibrate``: what the engine reaches where truth is known."""
+"""``warp``, ``bridge`` and ``calibrate``: what the engine achieves where the truth is known."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def calibrate_command(
     subjects: Annotated[int, typer.Option(min=1, max=1000, help="People.")] = 6,
     frames: Annotated[int, typer.Option(min=1, max=10_000, help="Frames of each.")] = 3,
     seed: Annotated[
-        int, typer.Option(min=0, help="Other people than those of `warp`, so that its reliability is held out.")
+        int, typer.Option(min=0, help="People other than those of `warp`, so that its reliability is held out.")
     ] = 2024,
 ) -> None:
     """Fit the weights of the warp's confidence to simulated truth, and print them for datagen/warp/confidence.py.

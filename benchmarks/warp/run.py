@@ -35,7 +35,7 @@ from datagen.warp.result import Warp
 from datagen.warp.sequence import fit_sequence
 
 WORST_KEPT = 3
-# What the true template would reach: no engine can be asked for less than the scanner's noise.
+# What the true template would achieve: no engine can be asked for less than the scanner's noise.
 FLOOR_FIGURES = ("median_mm", "p95_mm", "sliding_median_mm", "residual_median_mm", "residual_p95_mm")
 
 

@@ -1,4 +1,4 @@
-"""Cameras of the frames: given, told by the model, or assumed; written as npz and JSON."""
+"""Cameras of the frames: given, predicted by the model, or assumed; written as npz and JSON."""
 
 from __future__ import annotations
 

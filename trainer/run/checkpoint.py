@@ -68,7 +68,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if damaged is not None:
             raise zipfile.BadZipFile(f"{damaged} is damaged")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged zip or pickle ends in many kinds of error; all mean the same
+    except Exception as error:  # a damaged zip or pickle raises many kinds of error; all mean the same
         raise CheckpointError(
             f"checkpoint {path} cannot be read ({why_unreadable(error)})",
             "a complete file written by `trainer fit`",
@@ -100,7 +100,7 @@ def why_unreadable(error: Exception) -> str:
 
 
 def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
-    """Return how far the run in a folder is, and its ``last.pt``; None twice if no run was begun there.
+    """Return how far the run in a folder has come, and its ``last.pt``; None twice if no run was begun there.
 
     ``last.pt`` is what counts: a kill may have come before the state file was written, or someone removed it.
 
@@ -153,7 +153,7 @@ def check_output_file(out: Path, source: Path, kept: Iterable[str] = (BEST, LAST
         raise InputError(f"--out {out} is a folder", "a file", "Give a file name")
     folder = source if source.is_dir() else source.parent
     if out.exists() and any(path.exists() and out.samefile(path) for path in (source, *(folder / n for n in kept))):
-        raise InputError(f"--out {out} is what it would be made from", "another file", "Choose another --out")
+        raise InputError(f"--out {out} would overwrite what it is made from", "another file", "Choose another --out")
 
 
 def model_content(model: JointModel, config: TrainConfig, dataset: dict[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _read_file(path: Path) -> dict[str, torch.Tensor]:
             with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pickles it may not read: then it raises
                 content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file ends in many kinds of error; all mean the same
+    except Exception as error:  # a damaged file raises many kinds of error; all mean the same
         raise CheckpointError(
             f"weights {path} cannot be read ({why_unreadable(error)})",
             "a complete safetensors or torch file",
