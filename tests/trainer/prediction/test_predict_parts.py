@@ -360,7 +360,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         write_staged(out, ["half"], RuntimeError())
     assert list(tmp_path.iterdir()) == []
     write_staged(out, [MARKER, "first"])
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match="the disk is full"):
         write_staged(out, ["second"], OSError(28, "No space left on device"))
     assert {p.name for p in out.iterdir()} == {MARKER, "first"}
     write_staged(out, [MARKER])
