@@ -1,1 +1,1 @@
-"""What the product reaches, beside its peers; run from the checkout, and in no wheel."""
+"""What the product achieves, beside its peers; run from the checkout, and in no wheel."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: what the product reaches, beside its peers, in one run."""
+"""``python -m benchmarks``: what the product achieves, beside its peers, in one run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Measure parts of the path, beside their peers and where the truth is known.",
+    help="Measure parts of the product, beside their peers and against known truth.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for command in (warp_command, render_command, read_command, write, train_command, ablation):

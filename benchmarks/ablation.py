@@ -75,7 +75,7 @@ COLUMNS = (
 
 def ablation_command(
     dataset: Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")],
-    out: Annotated[Path, typer.Option(help="Folder for the runs, one in each variant's name.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs, with a subfolder for each variant.")],
     config: Annotated[str, typer.Option(help="A YAML file, or a configuration of the trainer.")] = "proof",
     options: Annotated[
         list[str] | None,
@@ -85,16 +85,15 @@ def ablation_command(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help=f"Leave the others out; may be repeated: {', '.join(v.name for v in VARIANTS)}."
+            metavar="NAME", help=f"Run this variant only; may be repeated: {', '.join(v.name for v in VARIANTS)}."
         ),
     ] = None,
 ) -> None:
     """Fit the same network with one thing changed at a time, measure each on people it has not seen, print a table.
 
-    Every run takes the same steps over the same frames. The reference is fitted twice, from two seeds: what differs
-    between these two is what chance makes of one run. A killed call goes on where it was. The dataset is meant to be
-    that of `datagen build manifests/proof.yaml --out runs/proof`: the example then fits eleven networks, in some 100
-    minutes of one core.
+    Every run takes the same steps over the same frames. The reference is fitted twice, from two seeds: these two
+    differ by chance alone. A killed call resumes where it stopped. The dataset is meant to be that of `datagen build
+    manifests/proof.yaml --out runs/proof`: the example then fits eleven networks, in some 100 minutes of one core.
 
     Example: python -m benchmarks ablation runs/proof --out runs/ablation --set fit.steps=800 --set fit.val_every=400
     """

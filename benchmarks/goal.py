@@ -17,7 +17,7 @@ class Goal:
     figure : str
     limit : float
     at_least : bool
-        The figure is to be at least the limit; otherwise at most.
+        The figure must be at least the limit; otherwise at most.
     """
 
     figure: str

@@ -30,7 +30,7 @@ SEQUENCE = "performance"
 
 @dataclass(frozen=True)
 class MaterialPlan:
-    """How much material there is to be, and of which size.
+    """How much material to make, and of which size.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ def build_material(
     plan : MaterialPlan
     head : HeadModel
     look : callable
-        Is shown the number of each sample that is written, and the sample before it is stored.
+        Called with the number of each sample that is written and the sample as it was before it is stored.
     """
     dataset_plan = material_plan(plan, head)
     source = MaterialSamples(plan, head, dataset_plan, look)

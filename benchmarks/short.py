@@ -1,6 +1,6 @@
 """A short run of all benchmarks, ``make bench``: sizes that still mean something, and only peers that are there.
 
-Figures of so few frames are for seeing that all is well and what a benchmark prints, not for comparing versions.
+Figures from so few frames show that all is well and what a benchmark prints; they are not for comparing versions.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def short_run() -> None:
             if not _call("benchmarks", arguments):
                 failed.append(arguments[0])
     if failed:
-        raise ShortRunError(f"failed: {', '.join(failed)}", "", "The reason stands above, below the command")
+        raise ShortRunError(f"failed: {', '.join(failed)}", "", "The reason is printed above, after the command")
 
 
 def _call(module: str, arguments: list[str]) -> bool:

@@ -175,7 +175,7 @@ def write_command(
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; medians count.")] = 5,
     folder: Annotated[Path | None, typer.Option(help="Where to write; default: the temporary folder.")] = None,
     image_error: Annotated[int, typer.Option(min=0, max=2, help="As shards.image_error.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is other people.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="A different seed gives different people.")] = 3,
     json_output: JsonOption = False,
 ) -> None:
     """Write simulated samples as a whole shard, in turns with compressing the same values alone.
@@ -190,7 +190,7 @@ def write_command(
     from datagen.heads.registry import load_head
 
     if folder is not None and not folder.is_dir():
-        raise InputError(f"{folder} is no folder", "a folder that can be written", "")
+        raise InputError(f"{folder} is not a folder", "a folder that can be written", "")
     plan = WritePlan(resolution, samples, repeats, folder, image_error, seed)
     result = run_write_bench(plan, load_head("anny"), lambda line: print(line, file=sys.stderr))
     goals = judged(GOALS, result.figures)

@@ -2,7 +2,7 @@
 
 Every clip draws from its own stream of random numbers, so that its changes do not depend on which process or rank
 reads it. What belongs to a camera or a light is the same in all frames of a clip, so that agreement between frames
-stays a cue; what happens to one image (noise, an object before the lens of one of several cameras) is drawn by frame.
+stays a cue; what happens to one image (noise, an object in front of one of several cameras) is drawn by frame.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LARGEST_OCCLUDER = 0.22
 
 
 def augment(batch: Mapping[str, torch.Tensor], config: AugmentConfig, seeds: list[int], *, views: bool) -> Batch:
-    """Return a changed batch; the one given is left as it is.
+    """Return a changed batch; the given one stays unchanged.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class _Draw:
         self._device = device
 
     def child(self) -> _Draw:
-        """Return a stream of its own."""
+        """Return an independent stream."""
         return _Draw(int(torch.randint(2**62, (), generator=self._host)), self._device)
 
     def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
@@ -125,7 +125,7 @@ def photometric(clip: Batch, strength: float, draw: _Draw, views: bool) -> Batch
 def background(clip: Batch, probability: float, draw: _Draw, views: bool) -> Batch:
     """Put another background behind the head: smooth colours or blurred noise, soft along its outline.
 
-    What is enclosed by the head is the head, though the scan may have a hole there. One camera keeps one background;
+    What the head encloses counts as head, though the scan may have a hole there. One camera keeps one background;
     cameras of one instant have one each.
     """
     images = clip["image"]
@@ -145,7 +145,7 @@ def background(clip: Batch, probability: float, draw: _Draw, views: bool) -> Bat
 def occlude(clip: Batch, probability: float, draw: _Draw, views: bool) -> Batch:
     """Hide a part behind an object that is not the head: there, no surface and no truth remain.
 
-    Over time the object drifts; before several cameras it is another one each.
+    Over time the object drifts; each of several cameras has another one.
     """
     images = clip["image"]
     frames, _, height, width = images.shape
@@ -181,8 +181,8 @@ def occlude(clip: Batch, probability: float, draw: _Draw, views: bool) -> Batch:
 def crop(clip: Batch, strength: float, draw: _Draw, views: bool) -> Batch:
     """Shift and enlarge: a strength of 0.1 shows a window of 90 to 100 % of each side, anywhere inside.
 
-    Images are resampled bilinearly, maps by the nearest pixel, so values stay true but may lie up to half a pixel of
-    the original off. The intrinsics are those of the window. Cameras of one instant have a window each.
+    Images are resampled bilinearly, maps by the nearest pixel, so values stay true but may be up to half an original
+    pixel off. The intrinsics are those of the window. Cameras of one instant have a window each.
     """
     images = clip["image"]
     frames, _, height, width = images.shape

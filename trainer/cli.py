@@ -49,7 +49,7 @@ def fit(
     if state is not None:
         check_same_run(out, state, settings, opened.uuid)
     if state is None or not state.finished:
-        from trainer.fit import fit as run_fit  # brings torch; a finished run does without
+        from trainer.fit import fit as run_fit  # imports torch, which a finished run can do without
 
         state = run_fit(dataset, out, settings)
     _report_run(out, state, as_json)
@@ -64,12 +64,14 @@ def evaluate(
         int | None, typer.Option("--frames", min=1, help="Frames predicted together; default: the longest trained.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="About so many samples, in evenly spread runs; default: all.")
+        int | None,
+        typer.Option("--limit", min=1, help="About how many samples to measure, in evenly spread runs; default: all."),
     ] = None,
     starts: Annotated[
-        int, typer.Option("--starts", min=1, help="Frames of a run that are followed; 48 is every one.")
+        int,
+        typer.Option("--starts", min=1, help="Start frames of each run whose points are followed; 48 is every frame."),
     ] = 4,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the points, views and pairs that are drawn.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw of points, views and pairs.")] = 0,
     report: Annotated[Path | None, typer.Option("--report", help="Folder for an HTML page and pictures.")] = None,
     device: _Device = "auto",
     as_json: _Json = False,
@@ -107,23 +109,28 @@ def predict(
     drift: Annotated[
         Literal["fade", "chain"] | None,
         typer.Option(
-            "--drift", help="A window's change of scale fades out (metric depth), or is kept; default: as fits."
+            "--drift",
+            help="A window's scale correction fades out (metric depth) or is kept; default: as suits the model.",
         ),
     ] = None,
     start: Annotated[int, typer.Option("--start", min=0, help="First frame of a folder or video.")] = 0,
     stop: Annotated[int | None, typer.Option("--stop", min=1, help="The frame to stop before.")] = None,
-    step: Annotated[int, typer.Option("--step", min=1, help="Take every STEP-th frame only.")] = 1,
+    step: Annotated[int, typer.Option("--step", min=1, help="Take only every STEP-th frame.")] = 1,
     size: Annotated[
         int | None, typer.Option("--size", min=14, help="Pixels of the longer side; default: as trained.")
     ] = None,
     masks: Annotated[Path | None, typer.Option("--masks", help="Folder of foreground masks, white on black.")] = None,
     crop: Annotated[
         str | None,
-        typer.Option("--crop", help="Part to look at: left,top,right,bottom in pixels; or each, all: about the masks."),
+        typer.Option(
+            "--crop", help="Part to use: left,top,right,bottom in pixels; each or all: around each mask, or all masks."
+        ),
     ] = None,
     foreground: Annotated[
         Literal["auto", "surface", "confidence", "all"],
-        typer.Option("--foreground", help="Without masks: by the model's surface, by its depth confidence, or all."),
+        typer.Option(
+            "--foreground", help="Without masks: the model's surface, high depth confidence, or the whole image."
+        ),
     ] = "auto",
     cameras: Annotated[Path | None, typer.Option("--cameras", help="A cameras.json with known cameras.")] = None,
     fov: Annotated[
@@ -135,13 +142,16 @@ def predict(
     ] = None,
     tracks: Annotated[int, typer.Option("--tracks", min=1, help="Number of tracks.")] = 100,
     track_radius_mm: Annotated[
-        float, typer.Option("--track-radius-mm", min=0.01, help="A track is lost where nothing canonical is as near.")
+        float,
+        typer.Option("--track-radius-mm", min=0.01, help="A track is lost where no canonical coordinate is this near."),
     ] = 10.0,
     rate: Annotated[
         float | None, typer.Option("--rate", min=0.1, help="Frames per second of the videos; default: the source's.")
     ] = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option("--split", help="Of a dataset.")] = "val",
-    index: Annotated[int, typer.Option("--index", help="Of a dataset: a sample of the clip.")] = 0,
+    split: Annotated[
+        Literal["train", "val", "test"], typer.Option("--split", help="Split, if the source is a dataset.")
+    ] = "val",
+    index: Annotated[int, typer.Option("--index", help="A sample of the clip, if the source is a dataset.")] = 0,
     device: _Device = "auto",
     as_json: _Json = False,
 ) -> None:
@@ -183,9 +193,9 @@ def predict(
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A run folder (its best.pt), or a checkpoint file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file; usually .pt2 or .onnx.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; usually .pt2 or .onnx.")],
     kind: Annotated[
-        Literal["torch", "onnx"], typer.Option("--format", help="torch.export program, or ONNX.")
+        Literal["torch", "onnx"], typer.Option("--format", help="A torch.export program, or ONNX.")
     ] = "torch",
     frames: Annotated[
         int | None, typer.Option("--frames", min=1, help="A fixed number of frames; default: any number from 3 to 64.")
@@ -208,16 +218,18 @@ def export(
         for count, value in result.differences.items():
             print(f"{count} frames: largest relative difference {value:.1e}, at most {TOLERANCE:.0e} is allowed")
         size_text = f"{result.frames} frames of {result.size} pixels, {result.mib:.1f} MiB, {result.seconds:.0f} s"
-        print(f"{out}: {size_text}" if result.passed else f"{out} is not written: it does not agree with the model")
+        print(f"{out}: {size_text}" if result.passed else f"{out} was not written: it does not agree with the model")
     if not result.passed:
         raise typer.Exit(1)
 
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="A file, a folder, or an id of the hub, of published weights.")],
+    source: Annotated[str, typer.Argument(help="Published weights: a file, a folder, or a hub id.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write.")],
-    config: Annotated[str, typer.Option("--config", "-c", help="A configuration of the weights' size.")] = "giant",
+    config: Annotated[
+        str, typer.Option("--config", "-c", help="A configuration that matches the weights' size.")
+    ] = "giant",
     size: Annotated[int, typer.Option("--size", min=14, help="Pixels of the longer side to predict at.")] = 504,
 ) -> None:
     """Turn published weights with a canonical decoder (Face Anything) into a checkpoint, without fitting.
@@ -231,7 +243,7 @@ def convert(
 
 
 def main() -> None:
-    """Run the command line; errors made on purpose end in one clean message and their exit code."""
+    """Run the command line; known errors end in one clean message and their exit code."""
     # OpenMP threads that wait spin by default: on a machine with other work, two threads then take twice the
     # processor time for less than one thread's speed. Read when torch loads, so it must be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -247,7 +259,7 @@ def _report_run(out: Path, state: RunState, as_json: bool) -> None:
     if state.finished:
         print(f"{out} is finished: {state.step} steps, best at step {state.best_step}{best}")
     else:
-        print(f"{out} stands at step {state.step} of {state.steps}; the same command resumes it")
+        print(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
 
 
 def _device(name: str) -> str:

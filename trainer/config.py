@@ -28,23 +28,25 @@ class DataConfig(Section):
         0.5, ge=0, le=1, description="share of frames in clips of several cameras at one instant; the rest is over time"
     )
     stride: int = Field(1, ge=1, description="frames between two frames of a clip over time")
-    jitter: int = Field(0, ge=0, description="frames that each frame of a clip over time may move; below stride")
-    drop_last: bool = Field(False, description="leave out batches with too few clips; several processes need it")
+    jitter: int = Field(0, ge=0, description="frames by which each frame of a clip over time may shift; below stride")
+    drop_last: bool = Field(False, description="leave out batches with too few clips; required with several processes")
     window: int = Field(8, ge=1, description="shards that are mixed with each other")
     min_confidence: float = Field(0.0, ge=0, le=1, description="least mean confidence of a sample that is read")
     min_coverage: float = Field(0.0, ge=0, le=1, description="least share of its pixels with canonical coordinates")
     verdicts: tuple[Literal["pass", "review"], ...] = Field((), description="verdicts that are read; empty: all")
-    subject_weights: dict[str, float] = Field({}, description="how often subjects are read, where not 1")
-    region_weights: dict[str, float] = Field({}, description="how often views of face regions are read, where not 1")
+    subject_weights: dict[str, float] = Field({}, description="relative frequency of subjects, where not 1")
+    region_weights: dict[str, float] = Field({}, description="relative frequency of views of face regions, where not 1")
     on_corrupt: Literal["raise", "skip"] = Field(
         "raise", description="a damaged sample ends the run, or another clip of the batch takes its place"
     )
-    workers: int = Field(0, ge=0, description="readers beside the training; 0 reads in between")
-    reader: Literal["threads", "processes"] = Field("threads", description="what readers are; processes are spawned")
-    cache_dir: Path | None = Field(
-        None, description="folder that keeps what was read of a remote dataset, and statistics of samples"
+    workers: int = Field(0, ge=0, description="readers beside the training; 0 reads between steps")
+    reader: Literal["threads", "processes"] = Field(
+        "threads", description="what kind the readers are; processes are spawned"
     )
-    cache_gb: float = Field(100.0, gt=0, description="what the remote data in that folder may take, GiB")
+    cache_dir: Path | None = Field(
+        None, description="folder that keeps what was read from a remote dataset, and statistics of samples"
+    )
+    cache_gb: float = Field(100.0, gt=0, description="most space remote data may take in that folder, GiB")
     cache_mb: int = Field(1024, ge=0, description="keep the validation arrays in memory while they fit; 0 always reads")
 
     @model_validator(mode="after")
@@ -58,7 +60,7 @@ class DataConfig(Section):
 
 CONFIGS = Path(__file__).parent / "configs"
 _KEYS = "docs/trainer.md lists every key with its meaning"
-# Where and how long a run may take; they may change from one call to the next.
+# Where and for how long a run computes; these may change from one call to the next.
 FREE_KEYS = (
     *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "fit.profile_steps", "fit.wandb"),
     *FREE_DATA_KEYS,
@@ -80,8 +82,8 @@ class AugmentConfig(Section):
 
     photometric: float = Field(1.0, ge=0, le=2, description="strength of changes of colour, contrast, blur and noise")
     background: float = Field(0.0, ge=0, le=1, description="share of clips that get another background")
-    occlusion: float = Field(0.0, ge=0, le=1, description="share of clips with an object before the head")
-    crop: float = Field(0.0, ge=0, le=0.5, description="largest share of a side that the shown window leaves out")
+    occlusion: float = Field(0.0, ge=0, le=1, description="share of clips with an object in front of the head")
+    crop: float = Field(0.0, ge=0, le=0.5, description="largest share of each side that is cropped away")
     mirror: bool = Field(
         False, description="mirror half of the clips; right only if the canonical space is symmetric about x = 0"
     )
@@ -108,13 +110,15 @@ class LossConfig(Section):
     )
     scale: float = Field(1.0, ge=0, description="of the scale of depth itself, with depth_scale clip")
     unmapped: float = Field(
-        1.0, ge=0, le=1, description="what depth counts where the surface has no canonical coordinate"
+        1.0, ge=0, le=1, description="weight of depth where the surface has no canonical coordinate"
     )
     confidence_lambda: float = Field(
         0.1, ge=0, description="λ of c·|e| − λ log c, of canonical coordinates and rays; 0 leaves their confidence out"
     )
     depth_lambda: float = Field(
-        0.1, ge=0, description="the same of depth, whose errors count in its spread; 1 for a confidence that says more"
+        0.1,
+        ge=0,
+        description="the same for depth, whose errors count in units of its spread; 1: a more telling confidence",
     )
     gradient_scales: int = Field(3, ge=1, le=6, description="scales of the gradient terms, each half the last")
 
@@ -124,9 +128,7 @@ class FitConfig(Section):
 
     steps: int = Field(ge=1, description="optimiser steps")
     learning_rate: float = Field(5e-4, gt=0, description="peak rate of AdamW")
-    backbone_rate: float = Field(
-        1.0, gt=0, le=1, description="share of the rate the backbone has; below 1 if pretrained"
-    )
+    backbone_rate: float = Field(1.0, gt=0, le=1, description="the backbone's share of the rate; below 1 if pretrained")
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="each block's rate over that of the block above it; below 1 if pretrained"
     )
@@ -143,16 +145,18 @@ class FitConfig(Section):
     weight_decay: float = Field(0.05, ge=0, description="of matrices, not of biases, norms, embeddings")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     val_every: int = Field(200, ge=1, description="steps between validations; the last step always has one")
-    val_samples: int = Field(64, ge=1, description="samples of `val` looked at while fitting, evenly spread")
+    val_samples: int = Field(64, ge=1, description="samples of `val` measured while fitting, evenly spread")
     save_every: int = Field(200, ge=1, description="steps between writes of last.pt")
-    max_minutes: float | None = Field(None, gt=0, description="stop (and save) after this time; the rest can follow")
+    max_minutes: float | None = Field(
+        None, gt=0, description="stop (and save) after this time; the same command resumes"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
     compile: bool = Field(False, description="torch.compile the network; a minute at the start, faster steps on a GPU")
     sharding: Literal["none", "full"] = Field(
         "none", description="with several processes: every one holds the model (DDP), or a part of it (FSDP)"
     )
     profile_steps: int = Field(
-        0, ge=0, description="steps, after five, that are traced into the run folder's trace.json"
+        0, ge=0, description="steps after the first five that are traced into the run folder's trace.json"
     )
     wandb: str | None = Field(None, description="project of Weights & Biases that metrics go to as well")
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; empty: OMP_NUM_THREADS or all cores")
@@ -193,8 +197,8 @@ def load_config(path: Path | str, overrides: Iterable[str] = ()) -> TrainConfig:
     Raises
     ------
     ManifestError
-        If the file is missing or no YAML, a key is unknown (with the nearest valid one) or given twice, or a value has
-        the wrong type or range.
+        If the file is missing or not valid YAML, a key is unknown (with the nearest valid one) or given twice, or a
+        value has the wrong type or range.
     """
     ours = {p.stem: p for p in sorted(CONFIGS.glob("*.yaml"))}
     shipped = ours.get(str(path))

@@ -135,11 +135,11 @@ class TrainingLoader:
         return self.stream.state_dict()
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Resume where a run stood; InputError if the state is of another order."""
+        """Resume where a run stood; InputError if the state belongs to another order."""
         self.stream.load_state_dict(state)
 
     def close(self) -> None:
-        """End the readers."""
+        """Stop the readers."""
         self.stream.close()
 
     def __iter__(self) -> Iterator[Loaded]:
@@ -187,7 +187,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 def describe_sample(split: Split, index: int) -> str:
-    """Name a sample the way a person finds it again."""
+    """Name a sample so that a person can find it."""
     s = split.sample(index)
     return f"#{index} ({s.subject}/{s.sequence}/{s.camera} frame {s.frame})"
 

@@ -99,12 +99,12 @@ def evaluate(
 
 
 def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
-    """Refuse a dataset whose coordinates mean something else than those the model learnt.
+    """Refuse a dataset whose coordinates mean something other than those the model learnt.
 
     Raises
     ------
     CheckpointError
-        If the canonical spaces differ, or the resolution is no multiple of the patch.
+        If the canonical spaces differ, or the resolution is not a multiple of the patch.
     """
     learnt, space = content["dataset"]["space"], dataset.attrs.get("space", {})
     differing = [key for key in space if learnt.get(key) != space[key]]
@@ -121,14 +121,14 @@ def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
 
 
 def _check_report(report: Path) -> None:
-    """Refuse, before hours of work, a folder that would not take the report or holds another's page."""
+    """Refuse, before hours of work, a folder that cannot take the report or holds a page of something else."""
     if not report.is_dir():
         nearest = next(path for path in (report, *report.absolute().parents) if path.exists() or path.is_symlink())
         if not nearest.is_dir():
             raise InputError(f"--report {report}: {nearest} is a file", "a folder", "Choose another --report")
     elif (report / "index.html").exists() and not (report / EVALUATION_FILE).exists():
         raise InputError(
-            f"--report {report} holds an index.html that is no evaluation's (there is no {EVALUATION_FILE})",
+            f"--report {report} holds an index.html that is not an evaluation's (there is no {EVALUATION_FILE})",
             "a new folder, or an earlier report, which is replaced",
             "Choose another --report",
         )
@@ -144,7 +144,7 @@ def _check_split(dataset: Dataset, split: str) -> None:
 
 
 class _Session:
-    """A model at work on one split."""
+    """A model being measured on one split."""
 
     def __init__(
         self,

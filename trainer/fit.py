@@ -105,7 +105,7 @@ def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
                     f"stopped by {why} after step {progress.step} of {settings.steps}; the same command resumes it"
                 )
                 break
-        if progress.best_step is None:  # stopped before the first validation: what there is can still be looked at
+        if progress.best_step is None:  # stopped before the first validation: what there is can still be evaluated
             job.save_best()
         group.wait()
     return state
@@ -113,7 +113,7 @@ def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
 
 @dataclass
 class RunProgress:
-    """How far the loop is: with the weights and the optimiser's moments, all that resuming needs.
+    """How far the loop has come: with the weights and the optimiser's moments, all that resuming needs.
 
     Attributes
     ----------
@@ -310,7 +310,7 @@ def _check_shares(loader: TrainingLoader, config: TrainConfig, group: Team) -> N
     if fewest < group.ranks:
         raise InputError(
             f"a batch of {fewest} clips for {group.ranks} processes",
-            "a clip for each at least",
+            "at least one clip for each",
             f"Set data.frames_per_batch to {group.ranks * max(loader.lengths)} or more",
         )
     if group.ranks > 1 and config.fit.sharding == "full" and config.fit.ema:
@@ -327,6 +327,6 @@ def _measure_depth_unit(dataset: Dataset, config: TrainConfig) -> DepthUnit:
         raise InputError(
             f"no surface with canonical coordinates in {len(chosen)} training samples",
             "depth and confidence above 0",
-            "Look at the dataset with `datagen stats`",
+            "Inspect the dataset with `datagen stats`",
         )
     return DepthUnit.measure(config.depth.normalisation, maps["depth"], maps["intrinsics"])

@@ -6,7 +6,7 @@ import torch
 
 from trainer.model.camera import encode_camera
 
-# A step of depth between neighbouring pixels of more than this many pixel footprints is no surface but a silhouette:
+# A step of depth between neighbouring pixels of more than this many pixel footprints is not a surface but a silhouette:
 # a plane seen at 80 degrees from its normal rises by 5.7 footprints a pixel.
 SILHOUETTE_FOOTPRINTS = 6.0
 _TINY = 1e-6
@@ -43,19 +43,19 @@ def gradient_l1(
 ) -> torch.Tensor:
     """Return the mean absolute difference of neighbouring errors, over several scales.
 
-    Only pairs of pixels that both have weight count, and none across a silhouette, be it against the background or
-    of a nose before a cheek. Coarser scales take every 2nd, 4th, ... pixel (the multi-scale gradient term of MiDaS,
-    Ranftl et al., TPAMI 2020).
+    Only pairs of pixels that both have weight count, and none across a silhouette, whether against the background or
+    of a nose in front of a cheek. Coarser scales take every 2nd, 4th, ... pixel (the multi-scale gradient term of
+    MiDaS, Ranftl et al., TPAMI 2020).
 
     Parameters
     ----------
     error : (..., C, H, W)
     weight : (..., H, W)
-        A pair weighs the smaller one of its two weights.
+        The weight of a pair is the smaller of its two.
     scales : int
         Scales the maps are too small for are left out.
     relief : (..., H, W), optional
-        See :func:`surface_relief`; without it only missing pixels part a pair.
+        See :func:`surface_relief`; without it only missing pixels separate a pair.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def normal_angle(
     """Return the weighted mean of 1 − cos of the angle between the normals of two point maps.
 
     A normal is the cross product of the steps to the right and to the lower neighbour; it counts where all three
-    pixels have weight and no silhouette parts them.
+    pixels have weight and no silhouette separates them.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def consistency_l1(
     radius : float
         Normalised.
     points : int
-        Pixels drawn a frame.
+        Pixels drawn per frame.
     seed : int
         Of the draw.
 
@@ -271,7 +271,7 @@ def true_rays(poses: torch.Tensor, intrinsics: torch.Tensor, size: tuple[int, in
         Pixels.
     size : (height, width)
     unit_m : float
-        What an origin counts in.
+        Metres in the unit of an origin.
     """
     directions = torch.einsum("bsij,bsjhw->bsihw", poses[..., :3, :3], pixel_directions(intrinsics, *size))
     origins = (poses[..., :3, 3] / unit_m)[..., None, None].expand(-1, -1, -1, *size)
@@ -304,7 +304,7 @@ def camera_l1(
         Pixels.
     size : (height, width)
     unit_m : float
-        What a translation counts in.
+        Metres in the unit of a translation.
     """
     scaled = poses.clone()
     scaled[..., :3, 3] /= unit_m

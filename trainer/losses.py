@@ -1,4 +1,4 @@
-"""The training loss: which terms there are, what they are weighed by, and their sum."""
+"""The training loss: its terms, their weights and their sum."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def joint_loss(
 ) -> dict[str, torch.Tensor]:
     """Return all terms and their weighted sum; terms of weight 0 are not computed.
 
-    Every per-pixel term of the surface is weighed by the ground-truth confidence of the shards. A surface without
-    canonical coordinate (confidence 0) still has exact depth, which counts by ``config.unmapped``.
+    Every per-pixel term of the surface is weighted by the ground-truth confidence of the shards. A surface without
+    canonical coordinate (confidence 0) still has exact depth, which counts with weight ``config.unmapped``.
 
     Depth errors count in units of the training set's spread of depth, so that neither the rig's distance nor the
     choice of unit decides the balance with the canonical term; a confidence of 1, the least there is, stands for an

@@ -22,7 +22,7 @@ def make_optimiser(model: JointModel, config: FitConfig) -> torch.optim.AdamW:
 
     The rate of a backbone block is that of the decoders times ``backbone_rate`` times ``layer_decay`` to the number of
     blocks above it; embeddings lie below the first block (Clark et al., ELECTRA, ICLR 2020; BEiT). Biases, norms,
-    scales and embeddings have no weight decay: they are no weights of a linear map, and decay would only pull them
+    scales and embeddings have no weight decay: they are not weights of a linear map, and decay would only pull them
     from where they belong.
     """
     blocks = len(model.backbone.blocks)
@@ -96,7 +96,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the model's weights after a step."""
+        """Update the average with the model's weights after a step."""
         self._updates += 1
         decay = min(self._decay, (1 + self._updates) / (_EARLY + self._updates))
         for name, p in model.named_parameters():
@@ -104,7 +104,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Give the model the averaged weights for the length of a block."""
+        """Give the model the averaged weights inside a ``with`` block."""
         kept = {name: p.detach().clone() for name, p in model.named_parameters()}
         try:
             _assign(model, self._average)
@@ -117,7 +117,7 @@ class MovingAverage:
         return {"updates": self._updates, "average": self._average}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go on from a checkpoint; KeyError or ValueError if it is of another model."""
+        """Go on from a checkpoint; KeyError or ValueError if it belongs to another model."""
         average, updates = state["average"], state["updates"]
         if not isinstance(average, dict) or not isinstance(updates, int) or average.keys() != self._average.keys():
             raise ValueError("the averaged weights are those of another model")

@@ -64,7 +64,7 @@ class PredictOptions:
     rate : float or None
         Frames per second of the videos; the source's by default.
     split, index : str, int
-        Of a dataset: the clip that holds this sample.
+        For a dataset: the clip that holds this sample.
     """
 
     frames: int = 4
@@ -86,12 +86,12 @@ class PredictOptions:
     index: int = 0
 
     def checked_overlap(self) -> int:
-        """Check what belongs together and return the overlap.
+        """Check the options against each other and return the overlap.
 
         Raises
         ------
         InputError
-            If it does not belong together.
+            If they contradict each other.
         """
         overlap = self.frames // 4 if self.overlap is None else self.overlap
         if not 0 <= overlap < self.frames:
@@ -242,7 +242,10 @@ class _FirstPass:
         for what, them in given.items():
             taken = None if them is None else them.in_order
             if taken is not None and count is not None and taken != count:
-                print(f"{taken} {what} for {count} frames were taken in order; do they belong?", file=sys.stderr)
+                print(
+                    f"{taken} {what} for {count} frames were matched in order; check that they belong together",
+                    file=sys.stderr,
+                )
 
     def summary(self) -> dict[str, Any]:
         """Say how the foreground was found, and in how many frames it was not."""
@@ -267,7 +270,7 @@ def _frames_of(
         )
     if (source / "zarr.json").exists() or (source / "dataset.zarr").is_dir():
         if options.size is not None or crop is not None:
-            raise InputError("--size or --crop is given for a dataset", "its own images", "Leave it out")
+            raise InputError("--size or --crop with a dataset", "a dataset's images as they are stored", "Leave it out")
         from trainer.evaluate import check_fit
 
         dataset = open_dataset(source)

@@ -75,5 +75,5 @@ class Gradients:
         return InputError(
             f"the loss or its gradient is not finite at step {step}; {what} are {names}{more}",
             "finite numbers",
-            "Look at these samples, or lower fit.learning_rate; last.pt is from before and the run can resume from it",
+            "Check these samples, or lower fit.learning_rate; last.pt is from before, and the run can resume from it",
         )

@@ -23,7 +23,7 @@ class ReadCase:
     access : ``sequential``, ``shuffled`` or ``clips``
     workers : int
     seconds : float
-        How long is measured, at least, after half of it was left to get going.
+        How long to measure, at least, after half as long to get going.
     cold : bool
         Whether the system's cache of the files is emptied first.
     resume : bool

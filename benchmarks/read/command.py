@@ -29,31 +29,31 @@ GOALS = (
 
 def read_command(
     against: Annotated[
-        str, typer.Option(help="Peers to measure in the same run, of webdataset and litdata, separated by commas.")
+        str, typer.Option(help="Peers to measure in the same run: any of webdataset, litdata; separated by commas.")
     ] = "",
     dataset: Annotated[
         Path | None, typer.Option(help="A finished dataset; by default one of simulated heads is rendered, in minutes.")
     ] = None,
     workers: Annotated[str, typer.Option(help="Numbers of workers, separated by commas.")] = "1,2,4",
-    access: Annotated[str, typer.Option(help="Of sequential, shuffled and clips, separated by commas.")] = ",".join(
+    access: Annotated[str, typer.Option(help="Any of sequential, shuffled, clips; separated by commas.")] = ",".join(
         ACCESSES
     ),
-    cache: Annotated[str, typer.Option(help="Of warm and cold, separated by commas.")] = ",".join(CACHES),
+    cache: Annotated[str, typer.Option(help="Any of warm, cold; separated by commas.")] = ",".join(CACHES),
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long each case is measured.")] = 2.0,
     rounds: Annotated[
-        int, typer.Option(min=1, max=100, help="Times that all cases are measured; the best of each counts.")
+        int, typer.Option(min=1, max=100, help="How often all cases are measured; the best of each counts.")
     ] = 1,
     resolution: Annotated[int, typer.Option(min=14, max=4096, help="Pixels a side of the rendered samples.")] = 504,
     work: Annotated[
-        Path | None, typer.Option(help="Folder for the files, kept; by default a temporary one, removed.")
+        Path | None, typer.Option(help="Folder for the files, which is kept; by default a temporary one.")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Stream samples and measure how fast they come, what they take on disk, and how soon a run goes on.
+    """Stream samples and measure how fast they come, what they take on disk, and how soon a run resumes.
 
     Depth, canonical coordinates, image and confidence of simulated heads; batches of 8 frames. Peers hold the very
     numbers that the dataset holds, lossless, in two settings: PNG at its best level (small), and Blosc (fast). Every
-    case runs in a process of its own. Figures are about shuffled clips of 4 frames, a warm cache and 2 workers. All
+    case runs in a process of its own. Figures are for shuffled clips of 4 frames, a warm cache and 2 workers. All
     cases take over seven minutes on two cores, with both peers a quarter of an hour; fewer --workers, --access and
     --cache take less. Exit code 0 whether or not the goals are met.
 
@@ -166,7 +166,7 @@ def as_text(bench: ReadBench) -> list[str]:
         )
     for resumed in content["resume"]:
         exact = "exact" if resumed["exact"] else "other samples"
-        lines.append(f"{resumed['reader']} {resumed['setting']}: goes on in {resumed['seconds']:.2f} s, {exact}")
+        lines.append(f"{resumed['reader']} {resumed['setting']}: resumes in {resumed['seconds']:.2f} s, {exact}")
     return lines
 
 

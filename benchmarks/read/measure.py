@@ -77,7 +77,7 @@ def run_case(case: ReadCase) -> ReadResult:
     batches = reader.batches()
     first = next(batches)
     first_batch_s = time.perf_counter() - opened
-    # Until memory has been touched once and everybody is at work.
+    # Until all memory has been touched once and every worker is at work.
     warm_until = time.perf_counter() + case.seconds / 2
     while time.perf_counter() < warm_until:
         next(batches)

@@ -33,7 +33,7 @@ from datagen.shards.schema import encode_confidence, encode_depth
 # What `python -m` finds this package in: a child need not run where this process was started.
 CHECKOUT = Path(__file__).resolve().parents[2]
 OTHER_READERS = ("zarr", "zarrs", "tensorstore")
-# What the figures are about.
+# What the figures describe.
 JUDGED = ("clips", "warm", 2)
 FRAMES_PER_BATCH = 8
 _CASE_TIMEOUT_S = 300
@@ -65,9 +65,9 @@ class ReadPlan:
     seconds : float
         Of each case.
     copies : int
-        How often peers hold the samples, so that an epoch of theirs is not over at once.
+        How many copies of the samples peers hold, so that an epoch of theirs is not over at once.
     rounds : int
-        How often all cases are measured; the best counts, because other work on a machine only ever slows.
+        How often all cases are measured; the best counts, because other work on a machine can only slow it.
     others : bool
         Also read our files with other implementations of Zarr that are installed.
     """
@@ -167,7 +167,7 @@ def run_read_bench(plan: ReadPlan, work: Path, progress: Progress = lambda _line
     work : Path
         A folder for all files; about a gigabyte with the default material.
     progress : callable
-        Is told what is going on.
+        Called with a line at each stage.
 
     Raises
     ------
@@ -320,7 +320,7 @@ def _measure(case: ReadCase, setting: str, work: Path, progress: Progress) -> Me
     except subprocess.TimeoutExpired:
         raise BenchError(f"{name} took more than {_CASE_TIMEOUT_S} s", "", "Look at the machine's load") from None
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["nothing was said"]
+        lines = done.stderr.strip().splitlines() or ["no message"]
         raise BenchError(f"measuring {name} failed: {lines[-1]}", "", "Run it again with fewer cases")
     result = ReadResult(**json.loads(done.stdout.strip().splitlines()[-1]))
     rate = f"resumed in {result.first_batch_s:.2f} s" if case.resume else f"{result.samples_per_s:.0f} samples/s"

@@ -72,7 +72,7 @@ def map_bytes(resolution: int) -> int:
 def cold_write_s(views: Sequence[ViewMaps], threads: int) -> float:
     """Return the seconds that ``threads`` threads take to allocate arrays like these maps and to fill them once.
 
-    That is the least any renderer can do that hands out new arrays: fresh memory costs a page fault each 4 KiB.
+    That is the least any renderer can do that hands out new arrays: fresh memory costs a page fault every 4 KiB.
     """
     return _timed(lambda view: [np.full_like(array, 1) for array in _arrays(view)], views, threads)
 

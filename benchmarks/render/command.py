@@ -33,15 +33,16 @@ def render_command(
         Literal["auto", "numba", "nvwarp", "nvdiffrast", "open3d"], typer.Option(help="The backend to measure.")
     ] = "auto",
     against: Annotated[
-        str, typer.Option(help="Peers in the same run, with commas: numba, nvwarp, nvdiffrast, open3d, pytorch3d.")
+        str,
+        typer.Option(help="Peers in the same run, separated by commas: numba, nvwarp, nvdiffrast, open3d, pytorch3d."),
     ] = "open3d",
     heads: Annotated[int, typer.Option(min=1, max=1000, help="Random people.")] = 4,
     views: Annotated[int, typer.Option(min=1, max=1000, help="Cameras around each.")] = 8,
     resolution: Annotated[int, typer.Option(min=1, max=8192, help="Pixels a side.")] = 504,
     faces: Annotated[int, typer.Option(min=1000, max=5_000_000, help="Triangles of a head.")] = 52_000,
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; medians count.")] = 5,
-    threads: Annotated[int, typer.Option(min=0, help="Of the numba backend; 0: one per core.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is other people.")] = 5,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the numba backend; 0: one per core.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="A different seed gives different people.")] = 5,
     json_output: JsonOption = False,
 ) -> None:
     """Render all maps of random heads with a backend and its peers in turns, and compare times and maps.
@@ -58,7 +59,7 @@ def render_command(
     names = tuple(name.strip() for name in against.split(",") if name.strip())
     unknown = [name for name in names if name not in PEERS]
     if unknown:
-        raise InputError(f"--against names {', '.join(unknown)}", f"some of {', '.join(PEERS)}, with commas between")
+        raise InputError(f"--against names {', '.join(unknown)}", f"some of {', '.join(PEERS)}, separated by commas")
     plan = RenderPlan(backend, names, heads, views, repeats, faces, resolution, threads, seed)
     result = run_render_bench(plan, load_head("anny"), lambda line: print(line, file=sys.stderr))
     if json_output:

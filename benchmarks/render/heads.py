@@ -26,7 +26,7 @@ def random_heads(head: HeadModel, count: int, faces: int, seed: int) -> list[Sur
     head : HeadModel
     count : int
     faces : int
-        Wanted number of triangles; met within some per cent.
+        Wanted number of triangles; met within a few per cent.
     seed : int
     """
     return [_random_head(head, faces, np.random.default_rng([seed, i])) for i in range(count)]

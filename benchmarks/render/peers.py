@@ -1,4 +1,4 @@
-"""Rendering by packages that are no backend of ours, for comparison only."""
+"""Rendering by packages that are not backends of ours, for comparison only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datagen.render.maps import maps_from_fragments
 class Pytorch3DRenderer:
     """The naive rasteriser of pytorch3d, one face a pixel.
 
-    On the CPU it takes tens of seconds a view, which is why it is no backend. Its maps come from the step all
+    On the CPU it takes tens of seconds a view, which is why it is not a backend. Its maps come from the step all
     rasterisers share, which is quick beside it.
 
     Raises

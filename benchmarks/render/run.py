@@ -116,7 +116,7 @@ def run_render_bench(
     plan : RenderPlan
     head : HeadModel
     progress : callable
-        Gets a line now and then.
+        Called with a line now and then.
 
     Raises
     ------

@@ -14,8 +14,8 @@ _Mark = float | torch.cuda.Event
 class Clock:
     """Divides the time between :meth:`start` and :meth:`seconds` into named laps.
 
-    On CUDA laps end when the device comes to their end, which needs no waiting: work that is queued goes on as it does
-    in training, and what the device idles counts for the lap it idles in.
+    On CUDA a lap ends when the device gets there, without waiting for it: queued work runs as it does in training,
+    and time that the device idles counts for the lap it idles in.
 
     Parameters
     ----------

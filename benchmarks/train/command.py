@@ -28,7 +28,7 @@ def train_command(
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps that are timed at each length.")] = 10,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.0, help="About what each thing measured may take at each length.")
+        float, typer.Option("--seconds", min=0.0, help="About how long each measurement may take at each length.")
     ] = 30.0,
     size: Annotated[
         int | None, typer.Option("--size", min=14, help="Pixels a side, without a dataset; default: 504.")

@@ -12,7 +12,7 @@ _FOCAL_OVER_SIZE = 2.5
 
 
 def random_batch(clips: int, frames: int, size: int, seed: int, device: torch.device) -> Loaded:
-    """Return ``clips`` clips of ``frames`` frames of ``size`` pixels: a noisy disc before a noisy background.
+    """Return ``clips`` clips of ``frames`` frames of ``size`` pixels: a noisy disc on a noisy background.
 
     Every array that a loss may ask for is there.
     """

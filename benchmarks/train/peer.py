@@ -1,7 +1,7 @@
 """Depth Anything 3's own network, from its public package, with the sizes of one of our configurations.
 
-The package (``depth-anything-3``) is no dependency. tests/trainer/model/test_model_parity.py shows that both networks
-compute the same: a ratio of times is thus one of implementations.
+The package (``depth-anything-3``) is not a dependency. tests/trainer/model/test_model_parity.py shows that both
+networks compute the same: a ratio of times is thus one of implementations.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def open_peer(config: TrainConfig, device: torch.device) -> Peer | str:
     theirs = SimpleNamespace(**{name.rpartition(".")[2]: m for name, m in zip(_MODULES, modules, strict=True)})
     with memory_permitting():
         return Peer(theirs, size, config, device)
-    return "no ratio to depth-anything-3: there is no memory for both networks"
+    return "no ratio to depth-anything-3: there is not enough memory for both networks"
 
 
 def counterpart(config: TrainConfig) -> str | None:

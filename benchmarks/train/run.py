@@ -50,7 +50,7 @@ class BenchPlan:
     steps : int
         Steps, batches and predictions that are timed at each length.
     seconds : float
-        About what each of these may take at each length; one is always made.
+        About how long each of these may take at each length; one is always made.
     device : str
     size : int, optional
         Pixels a side of random batches.
@@ -73,7 +73,7 @@ def run_bench(plan: BenchPlan, config: TrainConfig) -> TrainBench:
     Raises
     ------
     DatasetError, InputError, CheckpointError, StorageError
-        If the dataset or the device cannot be used, clips are longer than the dataset has, images are no multiple of
+        If the dataset or the device cannot be used, clips are longer than the dataset has, images are not a multiple of
         the patch, or the model itself does not fit into memory.
     """
     if config.fit.threads:
@@ -144,7 +144,7 @@ def _model(config: TrainConfig, size: int, device: torch.device) -> JointModel:
 
 
 class _Bench:
-    """A model at work on one clip length after another."""
+    """A model being measured at one clip length after another."""
 
     def __init__(
         self,
@@ -290,9 +290,9 @@ class _Bench:
         return step
 
     def _stream(self, batches: Iterator[Loaded]) -> float:
-        """Return the frames a second of the loader alone; afterwards readers are as far behind as they ever are.
+        """Return the frames a second of the loader alone; afterwards the readers are as far behind as they can be.
 
-        Batches that had been read ahead before do not count: a short run would otherwise live on them.
+        Batches that were read ahead before do not count: they would flatter a short run.
         """
         plan, ahead = self._plan, _READ_AHEAD * self._config.data.workers
         for _ in itertools.islice(batches, ahead):
@@ -313,7 +313,7 @@ class _Bench:
 
 
 def device_name(device: torch.device) -> str:
-    """Return what a person calls a device."""
+    """Return the name by which people know a device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

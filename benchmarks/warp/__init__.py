@@ -1,1 +1,1 @@
-"""What the registration engine reaches where truth is known."""
+"""What the registration engine achieves where the truth is known."""

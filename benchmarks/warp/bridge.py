@@ -41,7 +41,7 @@ class ForeignPeople:
     ----------
     head : HeadModel
     topology : Topology
-        Its neutral face is a person of its own, not the model's mean.
+        Its neutral face is a particular person, not the model's mean.
     identity : (identity_size,) float64
         Of that person.
     """
@@ -64,7 +64,7 @@ class ForeignPeople:
         beyond_model_mm: float = 1.5,
         landmark_noise_mm: float = 0.0,
     ) -> ForeignPeople:
-        """Draw a topology of about so many vertices.
+        """Draw a topology of about ``vertices`` vertices.
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
 """Fit the weights of the warp's confidence to simulated truth.
 
-Other people than those of `python -m benchmarks warp` (another seed), so that the benchmark's reliability is held out.
+People other than those of `python -m benchmarks warp` (another seed), so that the benchmark's reliability is held out.
 """
 
 from __future__ import annotations

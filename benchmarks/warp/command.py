@@ -1,4 +1,4 @@
-"""``warp``, ``bridge`` and ``calibrate``: what the engine reaches where truth is known."""
+"""``warp``, ``bridge`` and ``calibrate``: what the engine achieves where the truth is known."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def warp_command(
     registration_error_mm: Annotated[
         float, typer.Option(min=0, help="RMS of the supplied registration's smooth error.")
     ] = 2.0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is other people.")] = 11,
-    peer_frames: Annotated[int, typer.Option(min=1, help="Frames that also go to trimesh: about a minute each.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="A different seed gives different people.")] = 11,
+    peer_frames: Annotated[int, typer.Option(min=1, help="Frames that trimesh is given too, about a minute each.")] = 2,
     report: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst cases.")] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -143,11 +143,11 @@ def warp_command(
 
 def bridge_command(
     topologies: Annotated[int, typer.Option(min=1, help="Topologies, drawn at random.")] = 4,
-    people: Annotated[int, typer.Option(min=1, help="People with an expression, in each.")] = 8,
+    people: Annotated[int, typer.Option(min=1, help="People with an expression, in each topology.")] = 8,
     ict: Annotated[
         Path | None, typer.Option(help="The folder that contains ict_facekit/: also measure ICT's topology.")
     ] = None,
-    family: Annotated[int, typer.Option(min=1, help="People of ICT's.")] = 10,
+    family: Annotated[int, typer.Option(min=1, help="People of ICT's model.")] = 10,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")
     ] = None,
@@ -181,7 +181,7 @@ def calibrate_command(
     subjects: Annotated[int, typer.Option(min=1, max=1000, help="People.")] = 6,
     frames: Annotated[int, typer.Option(min=1, max=10_000, help="Frames of each.")] = 3,
     seed: Annotated[
-        int, typer.Option(min=0, help="Other people than those of `warp`, so that its reliability is held out.")
+        int, typer.Option(min=0, help="People other than those of `warp`, so that its reliability is held out.")
     ] = 2024,
 ) -> None:
     """Fit the weights of the warp's confidence to simulated truth, and print them for datagen/warp/confidence.py.

@@ -91,7 +91,7 @@ class FrameMeasure:
 
 
 def measure_case(case: Case, head: HeadModel, config: WarpConfig, warp_case: Callable[[Case], Warp]) -> FrameMeasure:
-    """Warp a case and measure the result; a refusal is a measure too.
+    """Warp a case and measure the result; a refusal is a result too.
 
     Parameters
     ----------

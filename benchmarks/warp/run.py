@@ -35,7 +35,7 @@ from datagen.warp.result import Warp
 from datagen.warp.sequence import fit_sequence
 
 WORST_KEPT = 3
-# What the true template would reach: no engine can be asked for less than the scanner's noise.
+# What the true template would achieve: no engine can be asked for less than the scanner's noise.
 FLOOR_FIGURES = ("median_mm", "p95_mm", "sliding_median_mm", "residual_median_mm", "residual_p95_mm")
 
 
@@ -92,7 +92,7 @@ class _Tally:
     peer_seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, measure: FrameMeasure) -> None:
-        """Take one frame in."""
+        """Add one frame."""
         self.points.append(measure.points)
         self.floor.append(measure.floor)
         self.template_residual_mm.append(measure.template_residual_mm)
@@ -124,9 +124,9 @@ def run_bench(
     head : HeadModel
     config : WarpConfig
     peer_frames : int
-        So many frames also go to the peers (:mod:`benchmarks.warp.peers`): :func:`peer_picks`.
+        How many frames the peers are given too (:mod:`benchmarks.warp.peers`): :func:`peer_picks`.
     progress : callable
-        Told a line at a time.
+        Called with one line at a time.
 
     Raises
     ------

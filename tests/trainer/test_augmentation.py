@@ -34,7 +34,7 @@ def batch(clips: int = 1, frames: int = 2, size: int = 28) -> dict[str, torch.Te
     return {name: value.expand(clips, frames, *value.shape).clone() for name, value in sample.items()}
 
 
-def test_nothing_is_changed_by_strength_nothing() -> None:
+def test_strength_zero_changes_nothing() -> None:
     given = batch()
     out = augment(given, NONE, [1], views=False)
     assert all(torch.equal(out[name], given[name]) for name in given)

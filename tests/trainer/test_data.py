@@ -42,7 +42,7 @@ def assert_same(one: Loaded, other: Loaded) -> None:
 
 
 @pytest.mark.parametrize(("workers", "reader"), [(0, "threads"), (2, "threads"), (2, "processes")])
-def test_batches_go_on_exactly_whoever_reads_them(scene: Dataset, workers: int, reader: str) -> None:
+def test_batches_resume_exactly_whoever_reads_them(scene: Dataset, workers: int, reader: str) -> None:
     config = DataConfig(clip_lengths=(1, 2, 3), frames_per_batch=6)
     straight = loaded(scene, config, 14, seed=3)
     assert straight[-1].state["epoch"] >= 2  # 30 samples: two epochs and more
@@ -90,7 +90,7 @@ def test_clips_are_of_one_camera_over_time_or_of_one_instant(scene: Dataset) -> 
     assert min(kinds.values()) > 10
 
 
-def test_clips_that_cannot_be_are_an_error_or_left_out(scene: Dataset) -> None:
+def test_impossible_clips_are_an_error_or_left_out(scene: Dataset) -> None:
     cpu = torch.device("cpu")
     with pytest.raises(InputError, match="no clip of"):
         TrainingLoader(scene, DataConfig(clip_lengths=(50,)), 0, cpu)

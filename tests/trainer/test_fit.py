@@ -221,7 +221,7 @@ def test_evaluate_command(run: Path, scene: Path, command: Command) -> None:
     assert "Traceback" not in empty.stderr
 
 
-def test_a_command_that_is_told_to_stop_unwinds(
+def test_a_command_that_is_told_to_stop_cleans_up(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cleaned = []

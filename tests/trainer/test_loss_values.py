@@ -113,7 +113,7 @@ def test_a_silhouette_begins_at_six_footprints_a_pixel(footprints: float, cut: b
     assert (value == 0) is cut
 
 
-def test_norms_and_medians_of_clips_are_numpy_s() -> None:
+def test_norms_and_medians_of_clips_agree_with_numpy() -> None:
     depth, weight = draw(2, 3, *SIZE, low=0.5, high=1.2), masked(2, 3, *SIZE)
     K = torch.tensor([[30.0, 2, 5], [0, 40, 3], [0, 0, 1]]).expand(2, 3, 3, 3)
     points, w = unproject(depth, K).numpy(), weight.numpy()
@@ -229,7 +229,7 @@ SETTINGS = LossConfig(
 )
 
 
-def test_the_two_lambdas_are_each_their_own_map_s() -> None:
+def test_each_lambda_belongs_to_its_own_map() -> None:
     prediction, batch = scene()
     terms = {
         (d, c): joint_loss(prediction, batch, UNIT, LossConfig(depth_lambda=d, confidence_lambda=c))
@@ -251,7 +251,7 @@ def test_the_two_lambdas_are_each_their_own_map_s() -> None:
 
 
 @pytest.mark.parametrize("kind", ["metric", "clip"])
-def test_every_term_and_their_sum_are_those_of_numpy(kind: str) -> None:
+def test_every_term_and_their_sum_agree_with_numpy(kind: str) -> None:
     prediction, batch = scene()
     config = SETTINGS.model_copy(update={"depth_scale": kind, "scale": 0.3})
     terms = {name: value.item() for name, value in joint_loss(prediction, batch, UNIT, config).items()}
@@ -316,7 +316,7 @@ def test_depth_by_focal_length_counts_in_each_frame_s_own_unit() -> None:
     assert joint_loss(prediction, batch, unit, LossConfig())["depth"].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_terms_of_weight_nothing_are_not_there() -> None:
+def test_terms_of_weight_zero_are_left_out() -> None:
     prediction, batch = scene()
     names = {"depth", "depth_gradient", "canonical", "canonical_gradient", "surface", "loss"}
     bare = replace(prediction, ray=None, ray_confidence=None, camera=None)

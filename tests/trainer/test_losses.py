@@ -45,7 +45,7 @@ def test_true_confidence_weights_pixels_and_zero_hides_even_nan() -> None:
     assert error.grad[..., 2].item() == 0
 
 
-def test_no_weight_at_all_is_no_loss() -> None:
+def test_without_any_weight_the_loss_is_zero() -> None:
     nothing = torch.zeros(1, 4, 4)
     assert confidence_l1(torch.ones(1, 1, 4, 4), torch.ones(1, 4, 4), nothing, 0.1).item() == 0
     assert gradient_l1(torch.ones(1, 1, 4, 4), nothing, 3).item() == 0

@@ -132,7 +132,7 @@ def test_a_stream_is_told_all_that_a_configuration_says() -> None:
         assert getattr(told, name) == getattr(given, name), name
 
 
-def test_every_clip_of_a_run_has_a_seed_of_its_own() -> None:
+def test_every_clip_of_a_run_has_its_own_seed() -> None:
     seeds = {clip_seed(*key) for key in np.ndindex(3, 3, 3, 3)}
     assert len(seeds) == 81
     assert max(seeds) < 2**63

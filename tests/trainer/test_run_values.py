@@ -72,7 +72,7 @@ def test_the_batches_of_a_step_share_its_gradient() -> None:
     assert laps == ["augment", "forward", "backward"] * 4
 
 
-def test_throughput_counts_frames_and_waiting_by_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throughput_counts_frames_and_waiting_within_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(throughput_module.time, "monotonic", lambda: clock[0])
     throughput = Throughput(torch.device("cpu"), None, 0)
@@ -107,7 +107,7 @@ def test_colours_of_coordinates_run_from_minus_one_to_one() -> None:
 
 
 @pytest.mark.parametrize("aspect", [1.0, 0.5, 2.0])
-def test_codes_of_places_are_sines_of_half_diagonals(aspect: float) -> None:
+def test_positions_are_coded_as_sines_of_half_diagonals(aspect: float) -> None:
     height, width, channels = 4, 6, 8
     code = add_positions(torch.zeros(1, channels, height, width), aspect)[0]
     diagonal = math.hypot(aspect, 1)

@@ -43,7 +43,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def begun(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that stands at step 2 of 4."""
+    """A run that is at step 2 of 4."""
     folder = tmp_path_factory.mktemp("begun") / "run"
     for _ in range(2):
         fit(scene, folder, settings("fit.max_minutes=1e-6"))
@@ -78,7 +78,7 @@ def flip(path: Path, share: float) -> bytes:
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "of other types"])
-def test_a_run_goes_on_from_its_last_checkpoint_whatever_became_of_its_state_file(
+def test_a_run_resumes_from_its_last_checkpoint_whatever_became_of_its_state_file(
     damage: str, run: Path, scene: Path, straight: Path
 ) -> None:
     if damage == "gone":
@@ -95,7 +95,7 @@ def test_a_run_goes_on_from_its_last_checkpoint_whatever_became_of_its_state_fil
     assert state.finished
 
 
-def test_last_checkpoints_that_cannot_be_gone_on_from_are_left_alone(run: Path, scene: Path, tmp_path: Path) -> None:
+def test_last_checkpoints_that_cannot_be_resumed_from_are_left_alone(run: Path, scene: Path, tmp_path: Path) -> None:
     whole = (run / LAST).read_bytes()
     fit(scene, tmp_path / "other", settings("fit.learning_rate=0.01", "fit.max_minutes=1e-6"))
     best = (run / BEST).read_bytes()
@@ -173,7 +173,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(scene: Path, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_log_of_anything_is_no_obstacle(run: Path, scene: Path) -> None:
+def test_a_damaged_log_does_not_stop_a_run(run: Path, scene: Path) -> None:
     kept = read_log(run)
     (run / LOG).write_bytes(b"\xff\xfe\n5\nnull\n{}\n" + (run / LOG).read_bytes())
     assert read_log(run) == kept
@@ -194,7 +194,7 @@ def test_values_that_no_run_can_use_are_refused(change: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\0", "[1]", "name: 2026-13-45", "[" * 2000, "name: *nothing"])
-def test_files_that_are_no_configuration_are_refused(text: str, tmp_path: Path) -> None:
+def test_files_that_are_not_a_configuration_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ManifestError, match=r"mine\.yaml"):
         load_config(tmp_path / "mine.yaml")
@@ -244,14 +244,14 @@ def test_checkpoints_with_impossible_content_are_refused_by_all(
 def test_nothing_is_written_over_what_it_is_made_from(run: Path, scene: Path, tmp_path: Path) -> None:
     before = {name: (run / name).read_bytes() for name in (LAST, BEST)}
     for out in (run / BEST, run / LAST):
-        with pytest.raises(InputError, match="is what it would be made from"):
+        with pytest.raises(InputError, match="would overwrite what it is made from"):
             export_model(run, out, frames=1)
-    with pytest.raises(InputError, match="is what it would be made from"):
+    with pytest.raises(InputError, match="would overwrite what it is made from"):
         convert_weights(str(run), run / BEST, "tiny", size=28)
     assert {name: (run / name).read_bytes() for name in before} == before
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("mine")
-    with pytest.raises(InputError, match=r"index\.html that is no evaluation's"):
+    with pytest.raises(InputError, match=r"index\.html that is not an evaluation's"):
         evaluate(run, scene, report=tmp_path / "site", device_name="cpu")
     with pytest.raises(InputError, match="is a file"):
         evaluate(run, scene, report=run / LOG / "report", device_name="cpu")

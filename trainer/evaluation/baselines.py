@@ -1,7 +1,7 @@
 """What every model must beat: the mean map of the training set, and optical flow chained over a clip.
 
-The mean map is the trivial predictor, whatever the image shows. Optical flow knows no faces: DIS flow (Kroeger et al.,
-ECCV 2016) of OpenCV, the optional extra ``flow``, between neighbouring frames.
+The mean map is the trivial predictor, whatever the image shows. Optical flow knows nothing of faces: DIS (Kroeger et
+al., ECCV 2016) of OpenCV, the optional extra ``flow``, between neighbouring frames.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def flow_available() -> bool:
 def _opencv() -> Any:
     import cv2
 
-    return cv2  # untyped: its stubs lack the constructor of DIS flow
+    return cv2  # untyped: its stubs lack the constructor of DIS
 
 
 def dense_flow(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -45,13 +45,13 @@ def dense_flow(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> n
     cv2 = _opencv()
     grey = [np.rint(np.tensordot([0.299, 0.587, 0.114], image, 1)).astype(np.uint8) for image in (first, second)]
     method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow = method.calc(*grey, None)
-    return np.ascontiguousarray(flow.transpose(2, 0, 1))
+    motion = method.calc(*grey, None)
+    return np.ascontiguousarray(motion.transpose(2, 0, 1))
 
 
-def follow(pixels: npt.NDArray[Any], flow: npt.NDArray[Any]) -> F64:
+def follow(pixels: npt.NDArray[Any], motion: npt.NDArray[Any]) -> F64:
     """Move places (N, 2) by a motion field (2, H, W), read between pixel centres; outside, the rim's motion counts."""
-    return np.asarray(pixels, np.float64) + sample_map(flow, pixels)
+    return np.asarray(pixels, np.float64) + sample_map(motion, pixels)
 
 
 def sample_map(values: npt.NDArray[Any], pixels: npt.NDArray[Any]) -> F64:
@@ -73,13 +73,13 @@ class FlowChain:
     def __init__(self, views: Sequence[View]) -> None:
         self._place = {id(view): k for k, view in enumerate(views)}
         images = [view.truth.image for view in views]
-        self._flows = [dense_flow(a, b) for a, b in pairwise(images)]
+        self._motions = [dense_flow(a, b) for a, b in pairwise(images)]
 
     def find(self, a: View, queries: Queries, b: View) -> tuple[F64, F64]:
         """Follow queries of ``a`` to a later frame ``b``; the model's own depth there makes points of pixels."""
         pixels = queries.pixels
-        for flow in self._flows[self._place[id(a)] : self._place[id(b)]]:
-            pixels = follow(pixels, flow)
+        for motion in self._motions[self._place[id(a)] : self._place[id(b)]]:
+            pixels = follow(pixels, motion)
         depth = sample_map(b.scaled_depth_m[None], pixels)[:, 0]
         return pixels, unproject_pixels(pixels, depth, b.truth.intrinsics)
 

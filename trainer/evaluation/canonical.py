@@ -24,7 +24,7 @@ REGION_NAMES = ("face", *_GROUPS)
 def region_labels(labels: Mapping[str, int]) -> dict[str, npt.NDArray[np.int64]]:
     """Return the labels of each region a dataset has, given its attribute ``regions``.
 
-    A dataset that names none of the parts of a face is one of whole heads: its every label is ``face``; without any
+    A dataset that names no part of a face is one of whole heads: each of its labels is ``face``; without any
     label at all, every pixel is.
     """
     groups = {"face": _FACE, **_GROUPS}

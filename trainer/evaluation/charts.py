@@ -225,7 +225,7 @@ class Showcase:
         self._chosen = set(places.tolist())
 
     def offer(self, run: Run) -> None:
-        """Look at a run that was measured."""
+        """Consider a run that was measured."""
         for index, view in zip(run.indices.tolist(), run.views, strict=True):
             if index in self._chosen:
                 self.views.append(ShownView(self._name(index), view))

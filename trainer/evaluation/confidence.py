@@ -69,7 +69,7 @@ class ConfidenceMetrics:
     prefix : str
         Of the metrics' names.
     per_view : int
-        Pixels drawn a view.
+        Pixels drawn per view.
     """
 
     def __init__(self, prefix: str, per_view: int = 1000) -> None:

@@ -29,7 +29,7 @@ _TRUE_NEIGHBOURS = 8  # the lips touch: the nearest few pixels may all belong to
 
 @dataclass(frozen=True)
 class Queries:
-    """Pixels of one view that are looked for in others.
+    """Pixels of one view that are searched for in others.
 
     Attributes
     ----------

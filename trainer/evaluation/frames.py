@@ -1,4 +1,4 @@
-"""One view as the evaluation sees it, and which views are looked at together."""
+"""One view as the evaluation sees it, and which views are measured together."""
 
 from __future__ import annotations
 
@@ -132,15 +132,15 @@ class EvaluationOptions:
     frames : int, optional
         Frames predicted together; the longest training clip by default.
     limit : int, optional
-        Samples looked at, in evenly spread runs; all by default.
+        About how many samples are measured, in evenly spread runs; all by default.
     queries : int
-        Points compared a pair of views.
+        Points compared per pair of views.
     region_queries : int
-        At least so many of each region, where there are any.
+        At least this many in each region, as far as it has them.
     starts : int
         Frames of a run that are followed through it; more make the motion error more exact.
     instants, subject_pairs : int
-        Groups of cameras and pairs of people looked at.
+        Groups of cameras and pairs of people that are measured.
     geometry_views : int
         Views aligned and compared as surfaces.
     """
@@ -158,7 +158,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class SampleTable:
-    """Who, what and where of every sample of a split, (N,) integers in stored order."""
+    """The subject, sequence, frame and camera of every sample of a split, (N,) integers in stored order."""
 
     subject: npt.NDArray[Any]
     sequence: npt.NDArray[Any]
@@ -169,7 +169,7 @@ class SampleTable:
 def runs_of_frames(table: SampleTable, limit: int | None = None) -> list[I64]:
     """Cut a split into runs of equally spaced frames of one camera, of at most ``LONGEST_RUN``; every sample is in one.
 
-    With ``limit``, only evenly spread runs with about so many samples in all.
+    With ``limit``, only evenly spread runs with about that many samples in all.
     """
     keys = np.stack([table.subject, table.sequence, table.camera], 1)
     if not len(keys):

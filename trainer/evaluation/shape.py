@@ -57,7 +57,7 @@ def _end(points: npt.NDArray[Any], along: npt.NDArray[Any]) -> F64:
 
 
 def spans_a_plane(points: npt.NDArray[Any]) -> bool:
-    """Whether points (N, 3) hold a rigid motion: three or more, not within half a centimetre of one line."""
+    """Whether points (N, 3) determine a rigid motion: three or more, not within half a centimetre of one line."""
     if len(points) < 3:
         return False
     return bool(np.linalg.svd(points - points.mean(0), compute_uv=False)[1] > _OFF_LINE_M)
@@ -133,7 +133,7 @@ class GeometryMetrics:
         Canonical coordinates; without them nothing is aligned or measured by scan to mesh.
     regions : mapping of name to labels
     points : int
-        Drawn a view.
+        Drawn per view.
     """
 
     def __init__(

@@ -40,8 +40,8 @@ def measure_speed(
 ) -> list[SpeedPoint]:
     """Time ``predict(frames)`` for increasing lengths; stops when ``seconds`` are spent or the device's memory is full.
 
-    Each length runs once to warm up, then ``repeats`` times for the clock (fewer if ``seconds`` are over), the device
-    waited for each time; the median counts.
+    Each length runs once to warm up, then ``repeats`` times for the clock (fewer if ``seconds`` are over), each time
+    until the device is done; the median counts.
     """
     points: list[SpeedPoint] = []
     began = time.perf_counter()
@@ -83,7 +83,7 @@ def memory_permitting() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError):
         return
     except RuntimeError as error:
-        # So it is called on the CPU, and where a library of CUDA finds no room for its workspace.
+        # What PyTorch says on the CPU, and where a CUDA library finds no room for its workspace.
         if not any(sign in str(error) for sign in _NO_MEMORY):
             raise
 

@@ -36,7 +36,7 @@ class Places:
     pixels : (N, 2) x, y
     points : (N, 3) camera axes, metres
     distance_m : (N,)
-        From what was looked for, in the coordinates searched; infinite where nothing was found.
+        From the query, in the coordinates searched; infinite where nothing was found.
     corners : (N, 3) int
         Pixels (row × W + column) of the triangle; one pixel three times where there is no triangle.
     weights : (N, 3)
@@ -89,8 +89,8 @@ class MapSurface:
     def closest(self, queries: npt.NDArray[Any], labels: npt.NDArray[Any] | None = None, neighbours: int = 4) -> Places:
         """Find the place nearest to each query (N, 3).
 
-        Looks at the triangles around the ``neighbours`` nearest pixels, and at those pixels themselves. With
-        ``labels`` (N,), only triangles with a corner of that label are looked at.
+        Searches the triangles around the ``neighbours`` nearest pixels, and at those pixels themselves. With
+        ``labels`` (N,), only triangles with a corner of that label are searched.
         """
         n = len(queries)
         # An undefined query has no place; the tree would refuse it.
@@ -144,7 +144,7 @@ class MapSurface:
 
 
 def closest_on_triangles(queries: F64, triangles: F64) -> tuple[F64, F64]:
-    """Return barycentric weights (..., 3) and distance (...) of the nearest point of triangles.
+    """Return the barycentric weights (..., 3) and the distance (...) of the nearest point of triangles.
 
     Parameters
     ----------

@@ -114,7 +114,7 @@ CANONICAL = (
 def method_table(
     title: str, note: str, columns: Sequence[Column], metrics: Mapping[str, Any], prefixes: Sequence[str]
 ) -> Table:
-    """Lay out methods as rows, those that have any of the metrics, and metrics as columns, those that any has."""
+    """Lay out the methods that have any of the metrics as rows, and the metrics that any of them has as columns."""
     rows_of = [p for p in prefixes if any(_number(metrics, p + c.name) is not None for c in columns)]
     shown = [c for c in columns if any(_number(metrics, p + c.name) is not None for p in rows_of)]
     best: set[tuple[int, int]] = set()
@@ -169,7 +169,7 @@ def metric_tables(metrics: Mapping[str, Any]) -> list[Table]:
 
 
 def result_text(metrics: Mapping[str, Any]) -> str:
-    """Return all tables as text, methods side by side: a metric a line."""
+    """Return all tables as text, methods side by side, one metric a line."""
     lines: list[str] = []
     for table in metric_tables(metrics):
         names = [row[0] for row in table.rows]

@@ -2,8 +2,8 @@
 
 After Su et al., "RoFormer" (2021), in two dimensions. Two forms are in use. *Index* (Depth Anything 3, CroCo): the
 first half of a head's channels turns with the row, the second with the column, counted in patches from 1; tokens that
-are no patch are at 0. *Relative* (DINOv3): rows and columns from −1 to 1 over the image; tokens that are no patch do
-not turn.
+are not patches are at 0. *Relative* (DINOv3): rows and columns from −1 to 1 over the image; tokens that are not
+patches do not turn.
 
 Oquab et al., "DINOv2" (TMLR 2024). Modules carry the names of its published weights wherever they hold any.
 """
@@ -218,9 +218,9 @@ class Embeddings(nn.Module):
         return resize_positions(self.positions, self.grid, size, antialias=self.registers is not None)
 
     def lay_out(self, deviation: float) -> None:
-        """Start all weights: noise, and positions from two-dimensional sines and cosines, as MAE does.
+        """Initialise all weights: noise, and positions from two-dimensional sines and cosines, as MAE does.
 
-        DINOv2's own start of the positions, noise of 0.02, says next to nothing beside the patches: fine over its long
+        DINOv2's own initial positions, noise of 0.02, say next to nothing beside the patches: fine over its long
         pretraining, but a short run from scratch has to learn where things are first.
         """
         for weight in (self.patch.weight, self.class_token, self.registers, self.positions):

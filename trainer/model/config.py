@@ -1,4 +1,4 @@
-"""What a configuration says of the network: transformer, decoder, which maps it gives, and what it starts from."""
+"""What a configuration says about the network: transformer, decoder, which maps it gives, and what it starts from."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class BackboneConfig(Section):
         if self.dim // self.heads % 4:
             raise ValueError(f"dim / heads = {self.dim // self.heads} is not a multiple of 4, as rotary positions need")
         if self.outputs is not None and (list(self.outputs) != sorted(set(self.outputs)) or not self.outputs[0] >= 0):
-            raise ValueError(f"outputs {self.outputs} must rise and start at 0 or later")
+            raise ValueError(f"outputs {self.outputs} must increase and start at 0 or later")
         if self.taken[-1] >= self.blocks:
-            raise ValueError(f"outputs names block {self.taken[-1]}, there are 0 to {self.blocks - 1}")
+            raise ValueError(f"outputs names block {self.taken[-1]}, but blocks run from 0 to {self.blocks - 1}")
         return self
 
     @property
@@ -127,8 +127,9 @@ class WeightsConfig(Section):
         None, description="file, folder, or hub id (owner/name) of pretrained weights; empty: random"
     )
     layout: Literal["auto", "dinov2", "dinov3", "depth_anything_3", "canonface"] = Field(
-        "auto", description="how they are named; depth_anything_3 includes Face Anything; auto: told from the names"
+        "auto",
+        description="their naming scheme; depth_anything_3 includes Face Anything; auto: recognised by the names",
     )
     strict: bool = Field(
-        True, description="refuse weights that leave a part of the network they should fill, or fit nowhere"
+        True, description="refuse weights that leave unfilled what they should fill, or that fit nowhere"
     )

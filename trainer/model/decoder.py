@@ -198,7 +198,7 @@ class Reassembly(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """The last convolutions of depth or canonical coordinates; ``surface`` adds a channel of its own weights."""
+    """The last convolutions of depth or canonical coordinates; ``surface`` adds a channel with its own weights."""
 
     def __init__(self, config: DecoderConfig, outputs: int, *, positions: bool, surface: bool) -> None:
         super().__init__()

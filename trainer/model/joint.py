@@ -36,8 +36,8 @@ class Prediction:
     surface_logit : (B, S, H, W)
         Above 0 where the pixel shows the head rather than background.
     ray : (B, S, 6, H, W), optional
-        Direction (not of length 1: × depth it reaches the surface) and origin of each pixel's ray in the frame of the
-        reference camera. None where ``heads.ray`` is off.
+        Direction (not of length 1: times depth it reaches the surface) and origin of each pixel's ray in the frame of
+        the reference camera. None where ``heads.ray`` is off.
     ray_confidence : (B, S, H, W), optional
     camera : (B, S, 9), optional
         :func:`trainer.model.camera.decode_camera` reads it. None where ``heads.camera`` is off.
@@ -70,7 +70,7 @@ class DepthUnit:
     ----------
     kind : "dataset" or "focal"
     unit : float
-        Median over the surface pixels looked at, metres.
+        Median over the surface pixels measured, metres.
     spread : float
         Robust standard deviation of log(depth / unit) there.
     focal_over_width : float

@@ -1,4 +1,4 @@
-"""Cameras of the frames: given, told by the model, or assumed; written as npz and JSON."""
+"""Cameras of the frames: given, predicted by the model, or assumed; written as npz and JSON."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FrameCamera:
 
     def stem(self, number: int) -> str:
         """Return what the frame's files are called; long names are cut, the number keeps them apart."""
-        # File systems count bytes; what is no UTF-8 in a name could not be written into the page or the tables.
+        # File systems count bytes; what is not UTF-8 in a name could not be written into the page or the tables.
         short = self.name[:_LONGEST_NAME].encode("utf-8", "ignore")[:_MOST_BYTES]
         return f"{number:06d}_{short.decode('utf-8', 'ignore')}"
 
@@ -64,8 +64,8 @@ class GivenCameras:
     """Cameras read from a file.
 
     The file is ``{"frames": [{"name", "width", "height", "intrinsics", "world_to_camera"}, ...]}`` as this package
-    writes it (``width`` and ``height`` of the image, ``world_to_camera`` optional); one frame stands for all. Frames
-    are found by name, or, where the first name is not found, by number.
+    writes it (``width`` and ``height`` of the image, ``world_to_camera`` optional); one entry stands for all frames.
+    Frames are found by name, or, where the first name is not found, by number.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,7 +98,7 @@ class GivenCameras:
         width, height = frame.original
         if abs(size[0] / size[1] - width / height) > 0.02 * width / height:
             raise InputError(
-                f"cameras {self._path}: {frame.name} is {width} × {height} pixels, its camera {size[0]:g} × "
+                f"cameras {self._path}: {frame.name} is {width} × {height} pixels, its camera is for {size[0]:g} × "
                 f"{size[1]:g}",
                 "cameras of these images (another scale will do, other proportions will not)",
                 "Give the cameras that belong to them",
@@ -125,7 +125,7 @@ class GivenCameras:
         if pose is not None:
             pose = np.array(pose, np.float64)
             if pose.shape != (4, 4) or not _usable(pose) or not _is_rigid(pose):
-                raise ValueError(f"world_to_camera of frame {number} is no 4 × 4 rigid motion")
+                raise ValueError(f"world_to_camera of frame {number} is not a 4 × 4 rigid transform")
         return str(entry.get("name", "")), size, K, pose
 
 

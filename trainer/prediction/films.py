@@ -163,7 +163,7 @@ class Orbit:
     def draw(
         self, points: npt.NDArray[np.floating], colours: npt.NDArray[np.uint8], yaw_deg: float, size: int
     ) -> npt.NDArray[np.uint8]:
-        """Draw points (N, 3) with colours (N, 3), seen from ``yaw_deg`` aside.
+        """Draw points (N, 3) with colours (N, 3), seen from ``yaw_deg`` to the side.
 
         Returns
         -------

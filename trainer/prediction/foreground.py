@@ -1,4 +1,4 @@
-"""Where the head is: its pixels, by given masks, the model's surface or its confidence; and the part looked at.
+"""Where the head is: its pixels, by given masks, the model's surface or its confidence; and which part is used.
 
 A model that learnt head-centred crops wants the head in the middle: a crop is fixed, or lies about the masks.
 """
@@ -24,11 +24,11 @@ _MARGIN = 1.15  # side of the crop over the mask's longer extent
 
 
 class MaskFolder:
-    """Masks of the frames: files named as the images, or, where none is, in the order of their names."""
+    """Masks of the frames: files named like the images, or, where none is, in the order of their names."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise InputError(f"--masks {folder} is no folder", "a folder of mask images", "Check the path")
+            raise InputError(f"--masks {folder} is not a folder", "a folder of mask images", "Check the path")
         self._folder = folder
         self._files = sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
         if not self._files:
@@ -104,7 +104,7 @@ class Foreground:
         if self._rule == "all":
             return inside
         if self._rule == "surface" and maps.surface is None:
-            raise InputError("this model says nothing of the surface", "--foreground confidence or all", "Choose one")
+            raise InputError("this model does not predict a surface", "--foreground confidence or all", "Choose one")
         if maps.surface is not None and self._rule != "confidence":
             return inside & (maps.surface > _SURFACE)
         confidence = np.log(maps.depth_confidence)
@@ -188,7 +188,7 @@ def make_crop(text: str | None, masks: MaskFolder | None) -> MaskCrop | FixedCro
     if text not in {"each", "all"}:
         return FixedCrop(text)
     if masks is None:
-        raise InputError(f"--crop {text} is about masks, and none are given", "--masks FOLDER", "Give them")
+        raise InputError(f"--crop {text} needs masks, but none are given", "--masks FOLDER", "Give them")
     return MaskCrop(masks, text == "each")
 
 

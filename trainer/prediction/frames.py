@@ -71,14 +71,14 @@ class FrameSource(Protocol):
 
     @property
     def rate(self) -> float | None:
-        """Frames per second, None if there is no time."""
+        """Frames per second, None if the frames have no times."""
 
     def __iter__(self) -> Iterator[SourceFrame]:
         """Yield the frames."""
 
 
 class Crop(Protocol):
-    """Says which part of an image to look at."""
+    """Says which part of an image to use."""
 
     def __call__(self, name: str, number: int, size: tuple[int, int]) -> Region | None:
         """Return a rectangle in the pixels of a frame of (width, height), None for the whole."""
@@ -291,7 +291,7 @@ def read_mask(path: Path, frame: SourceFrame) -> npt.NDArray[np.bool_]:
         raise InputError(
             f"mask {path} is {mask.size[0]} × {mask.size[1]} pixels",
             f"{frame.original[0]} × {frame.original[1]}, as its image",
-            "Give masks of the images as they are",
+            "Give masks of the original images",
         )
     left, top, right, bottom = frame.content
     inside = np.zeros(frame.image.shape[1:], bool)

@@ -25,7 +25,7 @@ def check_target(out: Path) -> None:
         names = {path.name for path in out.iterdir()}
         if names and MARKER not in names and not names >= _FORMER:
             raise InputError(
-                f"--out {out} holds files and is no prediction (it has no {MARKER})",
+                f"--out {out} holds files and is not a prediction (it has no {MARKER})",
                 "a new folder, an empty one, or an earlier prediction, which is replaced",
                 "Choose another --out",
             )

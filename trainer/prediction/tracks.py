@@ -13,7 +13,7 @@ from trainer.evaluation.depth import MM_PER_M
 from trainer.prediction.store import PredictedFrame
 
 NEIGHBOURS = 25
-_CONFIDENCE_MM = 5.0  # an expected error of so much makes a confidence of 1/e
+_CONFIDENCE_MM = 5.0  # the expected error at which confidence is 1/e
 _LEAST_CONFIDENT = 0.1
 _CANDIDATES = 20  # drawn for each seed
 _SPREAD_PIXELS = 2.0  # neighbours further than this from the nearest belong to another piece of the surface
@@ -28,9 +28,9 @@ class TrackConfig:
     count : int
         Seeds.
     radius_mm : float
-        A seed is lost where no canonical coordinate is as near.
+        A seed is lost where no canonical coordinate is this near.
     mutual_pixels : float
-        A match holds if its own nearest neighbour in the seeds' frame is as near to the seed.
+        A match holds if its own nearest neighbour in the seeds' frame is this near to the seed.
     seed : int
         Of the draw.
     """

@@ -21,7 +21,7 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv"),
     *(".3gp", ".ogv", ".mxf", ".y4m", ".gif"),
 )
-_MOST_MISSING = 0.1  # share of the frames a container promises that may lack: edit lists and rounding drop a few
+_MOST_MISSING = 0.1  # share of the frames a container promises that may be missing: edit lists and rounding drop a few
 _DEFAULT_RATE = 25.0
 
 

@@ -64,7 +64,7 @@ class WindowModel:
 def cut_windows(items: Iterable[Item], length: int, overlap: int) -> Iterator[tuple[list[Item], int]]:
     """Yield windows of ``length`` items and how many of each window's items came before.
 
-    The last window reaches back as far as it must to be full, so that no frame is predicted in poorer company. At
+    The last window reaches back as far as it must to be full, so that no frame is predicted with fewer others. At
     most ``length`` items are held.
 
     Parameters

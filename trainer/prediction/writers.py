@@ -25,7 +25,7 @@ class Writer(Protocol):
         """Write what is left."""
 
     def abandon(self) -> None:
-        """Let go of what is open: an error has happened."""
+        """Close what is open after an error."""
 
 
 class MapPictures:

@@ -54,7 +54,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If it is missing, truncated, damaged, no checkpoint of ours, or of another version.
+        If it is missing, truncated, damaged, not one of ours, or of another version.
     """
     import torch
 
@@ -62,13 +62,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist", "the best.pt or last.pt of a run", "Check the path")
     try:
-        # torch does not look at the checksums that it wrote: damage in the weights would pass for weights.
+        # torch does not verify the checksums it wrote: damaged weights would pass for sound ones.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"{damaged} is damaged")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged zip or pickle ends in many kinds of error; all mean the same
+    except Exception as error:  # a damaged zip or pickle raises many kinds of error; all mean the same
         raise CheckpointError(
             f"checkpoint {path} cannot be read ({why_unreadable(error)})",
             "a complete file written by `trainer fit`",
@@ -76,7 +76,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is no canonface checkpoint", "a file written by `trainer fit`", "Give its best.pt or last.pt"
+            f"{path} is not a canonface checkpoint", "a file written by `trainer fit`", "Give its best.pt or last.pt"
         )
     if content.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
@@ -100,7 +100,7 @@ def why_unreadable(error: Exception) -> str:
 
 
 def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
-    """Return how far the run in a folder is, and its ``last.pt``; None twice if no run was begun there.
+    """Return how far the run in a folder has come, and its ``last.pt``; None twice if no run was begun there.
 
     ``last.pt`` is what counts: a kill may have come before the state file was written, or someone removed it.
 
@@ -153,7 +153,7 @@ def check_output_file(out: Path, source: Path, kept: Iterable[str] = (BEST, LAST
         raise InputError(f"--out {out} is a folder", "a file", "Give a file name")
     folder = source if source.is_dir() else source.parent
     if out.exists() and any(path.exists() and out.samefile(path) for path in (source, *(folder / n for n in kept))):
-        raise InputError(f"--out {out} is what it would be made from", "another file", "Choose another --out")
+        raise InputError(f"--out {out} would overwrite what it is made from", "another file", "Choose another --out")
 
 
 def model_content(model: JointModel, config: TrainConfig, dataset: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def _check_learnt_from(unit: DepthUnit, dataset: dict[str, Any]) -> None:
 
 
 def pick_device(wish: str) -> torch.device:
-    """Return the device of a wish: "auto", "cpu" or "cuda".
+    """Return the device that "auto", "cpu" or "cuda" asks for.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A run's folder: its files, how far it is (readable without torch), and that it belongs to one process at a time."""
+"""A run's folder: its files, how far it has come (readable without torch), and its one process at a time."""
 
 from __future__ import annotations
 

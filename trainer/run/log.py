@@ -22,7 +22,7 @@ class Journal:
     run : Path
         Folder of the run.
     step : int
-        Where the run resumes: what a killed run recorded beyond is dropped.
+        Where the run resumes: what a killed run recorded after that is dropped.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class Journal:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """Read the log of a run; lines that are no records, as a kill leaves one, are left out; a missing file is empty."""
+    """Read the log of a run, leaving out what is not a record (a kill may cut a line); a missing file is empty."""
     try:
         lines = (run / LOG).read_text(errors="replace").splitlines()
     except OSError:

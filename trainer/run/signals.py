@@ -1,4 +1,4 @@
-"""A run is told to stop by a signal, and stops at a good moment."""
+"""Stopping a run on a signal, at a moment when nothing is lost."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def export_model(
     check_output_file(out, checkpoint_file(checkpoint))
     content = read_checkpoint(checkpoint)
     model, _ = build_model(content, torch.device("cpu"))
-    # Autocast is of the training machine; the file's user chooses precision by other means.
+    # Autocast belongs to the training machine; the file's user chooses precision by other means.
     model.backbone.config = model.backbone.config.model_copy(update={"precision": "float32"})
     side = size or int(content["dataset"]["resolution"])
     if side % model.backbone.patch:
@@ -115,7 +115,7 @@ def export_model(
     with _disk_errors(out), staged_folder(out.parent, replace=False) as folder:
         staged = folder / out.name
         if kind == "torch":
-            # Through memory: torch's own file writer ends the process where the disk is full.
+            # Through memory: torch's own file writer ends the process when the disk is full.
             buffer = io.BytesIO()
             torch.export.save(program, buffer, extra_files={"canonface.json": json.dumps(about)})
             staged.write_bytes(buffer.getbuffer())
@@ -162,7 +162,7 @@ def _program(model: JointModel, names: list[str], frames: int | None, fewest: in
     try:
         with torch.no_grad(), _quiet():
             return torch.export.export(Named().eval(), example, dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # tracing ends in many kinds: all mean that this network has no such graph
+    except Exception as error:  # tracing fails with many kinds: all mean that this network has no such graph
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         fix = "Give a fixed number with --frames" if frames is None else "Report the configuration"
         raise CheckpointError(f"the model cannot be exported ({reason})", "a network that can be traced", fix) from None
@@ -180,7 +180,7 @@ def _save_onnx(program: Any, path: Path, names: list[str], about: dict[str, Any]
         lines = [line for line in str(error).splitlines() if "No ONNX function" in line or "Error" in line]
         reason = (lines or [type(error).__name__])[-1].strip()[:200]
         raise CheckpointError(
-            f"the model cannot be turned into ONNX ({reason})", "operators that ONNX has", "Use --format torch"
+            f"the model cannot be turned into ONNX ({reason})", "operators that ONNX supports", "Use --format torch"
         ) from None
     assert onnx_program is not None
     onnx_program.model.metadata_props["canonface"] = json.dumps(about)
@@ -299,7 +299,7 @@ def _disk_errors(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' notes (packages of others, deprecations within torch) off the terminal."""
+    """Keep the exporters' warnings (other packages, deprecations within torch) off the terminal."""
     loggers = [logging.getLogger("torch.onnx._internal.exporter._registration"), logging.getLogger("onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -152,7 +152,7 @@ def shorten(names: Iterable[str]) -> dict[str, str]:
 
 
 def guess_layout(names: Iterable[str]) -> Layout | None:
-    """Tell the layout from (shortened) names; None if it is none of ours."""
+    """Tell the layout from (shortened) names; None if it is none we know."""
     known = set(names)
     if any(name.startswith("backbone.pretrained.") for name in known):
         return "depth_anything_3"

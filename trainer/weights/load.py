@@ -115,7 +115,7 @@ def load_weights(model: JointModel, config: WeightsConfig, cache: Path | None = 
     layout = guess_layout(short.values()) if config.layout == "auto" else config.layout
     if layout is None:
         names = ", ".join(list(tensors)[:3])
-        raise CheckpointError(f"{config.source} is of no known layout (it holds {names})", _LAYOUTS, "Check the file")
+        raise CheckpointError(f"{config.source} has no known layout (it holds {names})", _LAYOUTS, "Check the file")
     report = WeightsReport(config.source, layout)
     own = model.state_dict()
     placed, parts = _place(tensors, short, layout, model, report)

@@ -87,7 +87,7 @@ def _from_hub(repository: str, name: str, cache: Path | None) -> Path | None:
         )
     except OSError as error:
         raise CheckpointError(
-            f"weights {repository} cannot be had from the hub: {str(error).strip().splitlines()[0][:200]}",
+            f"weights {repository} cannot be downloaded from the hub: {str(error).strip().splitlines()[0][:200]}",
             "a repository you may read",
             "Check the name and your access, or download the file and give its path",
         ) from None
@@ -99,7 +99,7 @@ def _read_parts(index: Path, source: str, cache: Path | None) -> dict[str, torch
     try:
         files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise CheckpointError(f"{index} is no index of weights", "a weight_map", "Download it again") from None
+        raise CheckpointError(f"{index} is not an index of weights", "a weight_map", "Download it again") from None
     tensors: dict[str, torch.Tensor] = {}
     for name in files:
         path = index.parent / name
@@ -107,7 +107,7 @@ def _read_parts(index: Path, source: str, cache: Path | None) -> dict[str, torch
             path = (_from_hub(source, name, cache) if _HUB_ID.fullmatch(source) else None) or path
         if not path.is_file():
             raise CheckpointError(
-                f"{index} names {name}, which is missing", "all files of the checkpoint", "Get it too"
+                f"{index} names {name}, which is missing", "all files of the checkpoint", "Download it too"
             )
         tensors |= _read_file(path)
     return tensors
@@ -124,7 +124,7 @@ def _read_file(path: Path) -> dict[str, torch.Tensor]:
             with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pickles it may not read: then it raises
                 content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file ends in many kinds of error; all mean the same
+    except Exception as error:  # a damaged file raises many kinds of error; all mean the same
         raise CheckpointError(
             f"weights {path} cannot be read ({why_unreadable(error)})",
             "a complete safetensors or torch file",

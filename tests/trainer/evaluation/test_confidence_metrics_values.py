@@ -87,7 +87,7 @@ def test_equal_ranks_share_their_mean_in_the_correlation() -> None:
     assert metrics.metrics()["c_rank_correlation"] == pytest.approx(spearmanr(confidence, -errors).statistic)
 
 
-def test_so_many_pixels_of_each_view_are_drawn_and_stay_pairs() -> None:
+def test_the_asked_number_of_pixels_is_drawn_from_each_view_and_stays_paired() -> None:
     metrics = ConfidenceMetrics("c", per_view=100)
     errors = np.arange(1.0, 1001.0)
     metrics.add(errors, 1 / errors, np.random.default_rng(3))

@@ -24,7 +24,7 @@ def depth_figures(depth: np.ndarray, true: np.ndarray) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("ratio", "within"), [(1.2, 1), (1.3, 0), (1.249, 1), (1.251, 0), (0.81, 1), (0.79, 0), (1 / 1.2, 1), (1 / 1.3, 0)]
 )
-def test_a_depth_is_within_the_ratio_of_five_quarters_or_not(ratio: float, within: float) -> None:
+def test_delta125_counts_depths_within_a_ratio_of_five_quarters(ratio: float, within: float) -> None:
     true = np.linspace(0.7, 0.9, 20).reshape(4, 5)
     assert depth_figures(ratio * true, true)["depth_delta125"] == within
 
@@ -44,7 +44,7 @@ def test_the_share_within_counts_pixels_of_all_views() -> None:
     assert figures["depth_median_mm"] == pytest.approx(np.quantile(off, 0.5, method="inverted_cdf") * 800, abs=0.021)
 
 
-def test_every_alignment_is_that_of_numpy() -> None:
+def test_every_alignment_agrees_with_numpy() -> None:
     rng = np.random.default_rng(4)
     true = rng.uniform(0.6, 1.1, (9, 7))
     depth = (0.7 * true + 0.4) * rng.uniform(0.9, 1.15, true.shape)

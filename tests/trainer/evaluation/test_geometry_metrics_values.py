@@ -195,7 +195,7 @@ def test_a_rigid_fit_of_noisy_points_is_the_best_one() -> None:
         assert ((apply(best, source) + 0.01 * np.eye(3)[axis] - target) ** 2).sum() > least
 
 
-def test_facescape_s_scale_is_of_the_mean_depth_and_the_median_shift() -> None:
+def test_facescape_scales_by_the_mean_depth_and_the_median_shift() -> None:
     true = np.array([0.7, 0.8, 1.2])
     said = true + np.array([0.01, 0.05, -0.4])
     assert facescape_scale(said, true) == pytest.approx(0.9 / (0.9 + 0.01))

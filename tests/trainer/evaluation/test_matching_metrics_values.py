@@ -130,7 +130,7 @@ def test_stored_maps_are_taken_in_metres() -> None:
     assert found.edge.dtype == bool
 
 
-def test_pixels_longer_than_five_widths_are_no_surface() -> None:
+def test_triangles_longer_than_five_pixel_widths_are_not_a_surface() -> None:
     scene = Ellipsoid(size=20)
     width = 0.8 / scene.K[0, 0]
     # The diagonal of a quad is the longest edge of its triangles: √(2 + step²) widths.
@@ -171,7 +171,9 @@ def test_beyond_the_rim_a_map_reads_as_at_the_rim() -> None:
     assert sample_map(np.full((1, 1, 1), 7.0), np.array([[3.0, -2.0]]))[0, 0] == 7
 
 
-def test_flow_adds_up_over_the_frames_between_and_takes_the_later_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optical_flow_adds_up_over_the_frames_between_and_takes_the_later_depth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     y, x = np.mgrid[:56, :56] + 0.5
     steps = iter([np.stack([0.02 * x, 0 * x + 1]), np.stack([0 * x - 2, 0.01 * y]), np.stack([0 * x + 9, 0 * x])])
     monkeypatch.setattr("trainer.evaluation.baselines.dense_flow", lambda _a, _b: next(steps))
@@ -235,7 +237,7 @@ def test_motion_errors_speak_for_four_points_and_thirty_frames() -> None:
     np.testing.assert_array_equal(~np.isnan(collected.curve("nose")), np.arange(1, 31) == 1)
 
 
-def test_canonical_jitter_is_the_change_of_what_is_said_of_one_point() -> None:
+def test_canonical_jitter_is_the_change_in_the_coordinate_predicted_for_one_point() -> None:
     scenes = [Ellipsoid(pose=head_pose(turn(1, 3 * k))) for k in range(3)]
     views = []
     for k, scene in enumerate(scenes):

@@ -104,7 +104,7 @@ def test_a_map_that_never_changes_misses_the_whole_motion() -> None:
     assert found.metrics()["ssme_nose_px"] < 0.05
 
 
-def test_figures_follow_the_seed() -> None:
+def test_metrics_follow_the_seed() -> None:
     noisy = np.random.default_rng(0).normal(0, 0.003, (3, SIZE, SIZE)).astype(np.float32)
 
     def shake(view: View) -> View:
@@ -137,7 +137,7 @@ def test_an_undefined_prediction_is_neither_fatal_nor_passed_over() -> None:
     json.dumps(json_ready(figures | {"curves": curves}), allow_nan=False)
 
 
-def test_one_frame_is_no_run() -> None:
+def test_one_frame_is_not_a_run() -> None:
     found = Evaluation(OPTIONS, region_labels(LABELS), None, SIZE, False)
     view = FRAMES[0].perfect()
     found.add_run(Run(np.arange(1), [view], [mean_view(view)]), np.array([False]))
@@ -202,7 +202,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
     return json.loads((folder / "report" / "evaluation.json").read_text()), folder / "report"
 
 
-def test_every_figure_is_defined_in_the_documentation(evaluated, perfect: dict[str, float]) -> None:
+def test_every_metric_is_defined_in_the_documentation(evaluated, perfect: dict[str, float]) -> None:
     names = {*evaluated[0]["figures"], *perfect}
     assert len(names) > 150
     assert sorted(name for name in names if not documented(name)) == []

@@ -68,7 +68,7 @@ def test_a_plane_is_met_between_pixels() -> None:
     np.testing.assert_allclose(places.distance_m, 0.002, atol=1e-12)
 
 
-def test_a_step_in_depth_is_no_surface() -> None:
+def test_a_step_in_depth_is_not_a_surface() -> None:
     scene = Ellipsoid(size=20)
     depth = np.full((20, 20), 0.8)
     depth[:, 10:] = 0.9

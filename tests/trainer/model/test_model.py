@@ -82,7 +82,7 @@ def test_exchanging_frames_other_than_a_fixed_reference_exchanges_outputs() -> N
     assert (with_first - straight[:, [1, 0, 2, 3]]).abs().max() > 1e-5
 
 
-def test_identical_frames_are_one_frame_if_the_reference_has_no_token_of_its_own() -> None:
+def test_repeating_a_frame_changes_nothing_if_the_reference_shares_its_token() -> None:
     model = make_model()
     image, K = random_clips(1, 1)
     copies = image.expand(1, 4, -1, -1, -1), K.expand(1, 4, 3, 3)
@@ -156,7 +156,7 @@ def test_decoders_give_all_maps_at_any_size(kind: str, shared: str) -> None:
         torch.testing.assert_close(few(images, K).ray, prediction.ray, rtol=1e-4, atol=1e-5)
 
 
-def test_heads_that_are_off_give_none() -> None:
+def test_heads_that_are_off_give_no_map() -> None:
     prediction = make_model()(*random_clips(1, 1))
     assert prediction.ray is None
     assert prediction.ray_confidence is None
@@ -309,7 +309,7 @@ def test_shipped_configurations_are_valid_and_overridable() -> None:
         ("fit.steps=0", "greater than or equal to 1"),
         ("backbone.heads=5", "not a multiple of heads"),
         ("backbone.heads=16", "multiple of 4"),
-        ("backbone.outputs=[0,1,2,4]", "there are 0 to 3"),
+        ("backbone.outputs=[0,1,2,4]", "blocks run from 0 to 3"),
         ("decoder.kind=unet", "dpt"),
         ("name.x=1", "is a value, not a section"),
         ("fit.steps", "no override"),

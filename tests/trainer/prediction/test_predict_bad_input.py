@@ -84,7 +84,9 @@ def test_damaged_videos_are_named_and_leave_nothing(
     assert leaves_nothing(tmp_path)
 
 
-def test_the_good_part_of_a_damaged_video_can_be_had(bad_videos: Path, learnt_model: Path, tmp_path: Path) -> None:
+def test_the_good_part_of_a_damaged_video_can_be_predicted(
+    bad_videos: Path, learnt_model: Path, tmp_path: Path
+) -> None:
     options = PredictOptions(start=0, stop=3, step=2, without=QUICK)
     assert predict(learnt_model, bad_videos / "cut.mp4", tmp_path / "out", options, device_name="cpu")["frames"] == 2
     assert len(list(VideoFile(bad_videos / "whole.mkv", SIDE))) == 12
@@ -123,7 +125,7 @@ def damaged_input(kind: str, photos: Path) -> PredictOptions:
         ("empty masks", "all masks in .* are empty"),
         ("mask of another size", r"f9\.png is 30 × 30 pixels\. Expected 28 × 28"),
         ("missing mask", "no mask for f10"),
-        ("foreign", "holds files and is no prediction"),
+        ("foreign", "holds files and is not a prediction"),
         ("file", "is a file"),
         ("size", "multiple of the model's patch, 14"),
         ("overlap", "shorter than the window"),
@@ -159,18 +161,18 @@ def pose(**changes: float) -> list[list[float]]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"world_to_camera": pose(_03=np.nan)}, "no 4 × 4 rigid motion"),
-        ({"world_to_camera": pose(_03=1e300)}, "no 4 × 4 rigid motion"),
-        ({"world_to_camera": pose(_00=2, _11=0.5)}, "no 4 × 4 rigid motion"),
-        ({"world_to_camera": pose(_32=5)}, "no 4 × 4 rigid motion"),
-        ({"world_to_camera": pose(_00=np.nan, _11=np.nan)}, "no 4 × 4 rigid motion"),
+        ({"world_to_camera": pose(_03=np.nan)}, "is not a 4 × 4 rigid transform"),
+        ({"world_to_camera": pose(_03=1e300)}, "is not a 4 × 4 rigid transform"),
+        ({"world_to_camera": pose(_00=2, _11=0.5)}, "is not a 4 × 4 rigid transform"),
+        ({"world_to_camera": pose(_32=5)}, "is not a 4 × 4 rigid transform"),
+        ({"world_to_camera": pose(_00=np.nan, _11=np.nan)}, "is not a 4 × 4 rigid transform"),
         ({"intrinsics": [[70, 0, 14], [0, 70, 14], [0, 0, 0]]}, "no 3 × 3 intrinsics"),
         ({"intrinsics": [[10**400, 0, 14], [0, 70, 14], [0, 0, 1]]}, "cannot be used"),
         ({"height": np.nan}, "or no size"),
         ({"width": np.inf}, "or no size"),
     ],
 )
-def test_cameras_that_are_none_are_refused(change: dict, message: str, tmp_path: Path) -> None:
+def test_unusable_cameras_are_refused(change: dict, message: str, tmp_path: Path) -> None:
     (tmp_path / "cameras.json").write_text(json.dumps({"frames": [CAMERA]}))
     GivenCameras(tmp_path / "cameras.json")
     (tmp_path / "cameras.json").write_text(json.dumps({"frames": [CAMERA | change]}))
@@ -178,14 +180,14 @@ def test_cameras_that_are_none_are_refused(change: dict, message: str, tmp_path:
         GivenCameras(tmp_path / "cameras.json")
 
 
-def test_a_file_without_end_is_no_cameras(tmp_path: Path) -> None:
+def test_endless_nesting_is_not_a_cameras_file(tmp_path: Path) -> None:
     (tmp_path / "cameras.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match="cannot be used"):
         GivenCameras(tmp_path / "cameras.json")
 
 
 @pytest.mark.parametrize("text", ["0,0,inf,inf", "nan,0,28,28", "-inf,-inf,28,28"])
-def test_crops_without_end_are_refused(text: str) -> None:
+def test_infinite_crops_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--crop"):
         FixedCrop(text)
 
@@ -195,7 +197,7 @@ def test_videos_have_a_rate(photos: Path, learnt_model: Path, tmp_path: Path) ->
         predict(learnt_model, photos, tmp_path / "out", PredictOptions(rate=float("inf")), device_name="cpu")
 
 
-def test_masks_in_order_of_another_number_are_pointed_out(
+def test_a_number_of_masks_that_differs_from_that_of_frames_is_pointed_out(
     photos: Path, learnt_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "masks").mkdir()
@@ -203,7 +205,7 @@ def test_masks_in_order_of_another_number_are_pointed_out(
         Image.new("L", (SIDE, SIDE), 255).save(tmp_path / "masks" / f"m{k}.png")
     options = PredictOptions(masks=tmp_path / "masks", without=(*QUICK, "maps", "raw"))
     predict(learnt_model, photos, tmp_path / "out", options, device_name="cpu")
-    assert "5 masks for 3 frames were taken in order" in capsys.readouterr().err
+    assert "5 masks for 3 frames were matched in order; check that they belong together" in capsys.readouterr().err
 
 
 def test_names_of_any_length_and_alphabet_fit_the_file_system(photos: Path, learnt_model: Path, tmp_path: Path) -> None:

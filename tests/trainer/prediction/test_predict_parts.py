@@ -99,7 +99,7 @@ def test_fading_windows_neither_jump_nor_drift() -> None:
     assert abs(np.log(faded[200:]).mean()) < 3 * 0.05 / np.sqrt(33)
 
 
-def test_windows_with_worlds_of_their_own_end_in_the_first_ones_world() -> None:
+def test_windows_with_different_worlds_end_in_the_first_ones_world() -> None:
     angles = np.linspace(0, 1, 20)
     true = []
     for a in angles:
@@ -245,7 +245,7 @@ def test_foreground_rules() -> None:
     everything = Foreground("all")(frame, maps)
     assert everything.sum() == 20 * 16
     assert not everything[:2].any()
-    with pytest.raises(InputError, match="says nothing of the surface"):
+    with pytest.raises(InputError, match="does not predict a surface"):
         Foreground("surface")(frame, maps)
     assert otsu(np.ones(5)) < 1
 
@@ -360,7 +360,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         write_staged(out, ["half"], RuntimeError())
     assert list(tmp_path.iterdir()) == []
     write_staged(out, [MARKER, "first"])
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match="the disk is full"):
         write_staged(out, ["second"], OSError(28, "No space left on device"))
     assert {p.name for p in out.iterdir()} == {MARKER, "first"}
     write_staged(out, [MARKER])

@@ -18,7 +18,7 @@ def maps_of(size: tuple[int, int] = (6, 6), **change: object) -> Maps:
     return replace(Maps(ones, np.zeros((3, *size), np.float32), ones, ones), **change)
 
 
-def test_windows_share_what_they_are_told_to() -> None:
+def test_windows_share_the_asked_number_of_frames() -> None:
     found = [(window, seen) for window, seen in cut_windows(range(11), 4, 1)]
     assert found == [([0, 1, 2, 3], 0), ([3, 4, 5, 6], 1), ([6, 7, 8, 9], 1), ([7, 8, 9, 10], 3)]
 
