@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import REGIONS
-from datagen.manifest import SimulatedSource
 from datagen.render.contract import SurfaceAttributes
 from datagen.render.crop import crop_image, head_crop
 from datagen.render.maps import render_views
@@ -21,6 +20,7 @@ from datagen.shards.ledger import list_records
 from datagen.shards.schema import DEFAULT_IMAGE_ERROR
 from datagen.simulation.capture import SimulatedCapture, SimulatedFrame
 from datagen.simulation.person import WaveField
+from datagen.sources.registry import SimulatedSource
 
 CLIP = 4
 CROP_MARGIN = 1.15

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.common.errors import InputError
-from datagen.manifest import FolderSource, Manifest, parse_manifest
+from datagen.manifest import Manifest, parse_manifest
 from datagen.shards.dataset import DATASET_FOLDER
 from datagen.sources.frame import SequenceKey
 from datagen.warp.result import VERDICT_FILE
@@ -43,10 +43,6 @@ class BuildLayout:
     def captures(self) -> Path:
         """Simulated captures, in the layout of the folder source."""
         return self.root / "captures"
-
-    def captures_of(self, manifest: Manifest) -> Path:
-        """Folder of the captures a build is made from: simulated in it, or supplied from outside."""
-        return manifest.source.root if isinstance(manifest.source, FolderSource) else self.captures
 
     @property
     def truth(self) -> Path:

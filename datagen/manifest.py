@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,56 +13,20 @@ from pydantic import Field
 from datagen.common.settings import Section, parse, read_yaml, with_overrides
 from datagen.heads.registry import HEADS
 from datagen.render.registry import RENDERERS
+from datagen.sources.registry import SOURCES, Source
 
-# Names of the registries as types; type checkers cannot read a dictionary.
+# The registries as types; type checkers cannot read a dictionary.
 if TYPE_CHECKING:
     HeadName = str
-    SimulatedHeadName = str
     BackendName = str
+    AnySource = Source
 else:
     HeadName = Literal[tuple(HEADS)]
-    SimulatedHeadName = Literal[tuple(name for name, entry in HEADS.items() if entry.simulated)]
     BackendName = Literal["auto", *RENDERERS]
+    AnySource = Annotated[reduce(or_, SOURCES.values()), Field(discriminator="kind")]
 
 PATCH = 14  # the trainer's ViT reads patches of 14 pixels
 _KEYS = "`datagen schema` prints every key with its type, range and meaning"
-
-
-class SimulatedSource(Section):
-    """Captures made on the spot, with known truth."""
-
-    kind: Literal["simulated"]
-    head: SimulatedHeadName = Field("anny", description="head model the subjects are drawn from")
-    motion: Literal["procedural", "arkit"] = Field(
-        "procedural", description="smooth random expressions, or the recorded ARKit motion under `root`"
-    )
-    root: Path | None = Field(
-        None, description="folder with `ict_facekit/` and `arkit_motion/`, for those who use them"
-    )
-    subjects: int = Field(8, ge=1, le=100_000)
-    frames: int = Field(8, ge=1, le=100_000, description="frames per sequence")
-    fps: float = Field(12.0, gt=0)
-    cameras: int = Field(8, ge=1, le=1000)
-    image_size: int = Field(384, ge=32, le=8192, description="pixels a side of the simulated sensor")
-    scan_vertices: int = Field(
-        25_000, ge=500, le=10_000_000, description="points of a scan, about; stray pieces come on top"
-    )
-    scan_noise_mm: float = Field(0.1, ge=0, description="standard deviation of the scan's noise along its normal")
-    registration_error_mm: float = Field(2.0, ge=0, description="RMS of the smooth error of the supplied registration")
-    landmark_noise_mm: float = Field(0.5, ge=0)
-
-
-class FolderSource(Section):
-    """Captures in the layout of docs/capture-format.md."""
-
-    kind: Literal["folder"]
-    root: Path
-    head_root: Path | None = Field(
-        None, description="folder with the files of the head model the registrations are in, where it is not embedded"
-    )
-
-
-Source = Annotated[SimulatedSource | FolderSource, Field(discriminator="kind")]
 
 
 class CanonicalConfig(Section):
@@ -135,7 +101,7 @@ class Manifest(Section):
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = 0
-    source: Source
+    source: AnySource
     canonical: CanonicalConfig = CanonicalConfig()
     warp: WarpConfig = WarpConfig()
     render: RenderConfig = RenderConfig()
@@ -145,16 +111,12 @@ class Manifest(Section):
     @property
     def head_root(self) -> Path | None:
         """Folder with the canonical head model's files: its own setting, or else the simulation's root."""
-        if self.canonical.head_root is None and isinstance(self.source, SimulatedSource):
-            return self.source.root
-        return self.canonical.head_root
+        return self.source.canonical_root(self.canonical.head_root)
 
     @property
     def registration_root(self) -> Path | None:
         """Folder with the files of the head model that registrations are in."""
-        if isinstance(self.source, FolderSource):
-            return self.source.head_root or self.canonical.head_root
-        return self.source.root
+        return self.source.registration_root(self.canonical.head_root)
 
 
 def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:

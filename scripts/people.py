@@ -15,8 +15,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from datagen.heads.registry import load_head
-from datagen.manifest import SimulatedSource
 from datagen.simulation.capture import SimulatedCapture
+from datagen.sources.registry import SimulatedSource
 
 COLUMNS, ROWS, TILE = 6, 4, 264
 CLOSE_PIXELS, CLOSE_SHARE = 1400, 0.56

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,7 @@ from datagen.common.console import print_json, run
 from datagen.shards import open_dataset
 from trainer.config import load_config
 from trainer.run.folder import RunState, check_same_run, read_state
+from trainer.weights.export import FORMATS, TOLERANCE, export_model
 
 app = typer.Typer(
     name="trainer",
@@ -25,6 +26,10 @@ app = typer.Typer(
 
 _Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+if TYPE_CHECKING:  # type checkers cannot read a dictionary
+    _FormatName = str
+else:
+    _FormatName = Literal[tuple(FORMATS)]
 
 
 @app.command()
@@ -194,9 +199,7 @@ def predict(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A run folder (its best.pt), or a checkpoint file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; usually .pt2 or .onnx.")],
-    kind: Annotated[
-        Literal["torch", "onnx"], typer.Option("--format", help="A torch.export program, or ONNX.")
-    ] = "torch",
+    kind: Annotated[_FormatName, typer.Option("--format", help="A torch.export program, or ONNX.")] = "torch",
     frames: Annotated[
         int | None, typer.Option("--frames", min=1, help="A fixed number of frames; default: any number from 3 to 64.")
     ] = None,
@@ -207,8 +210,6 @@ def export(
 
     Example: `trainer export runs/model --out model.onnx --format onnx`
     """
-    from trainer.weights.export import TOLERANCE, export_model
-
     result = export_model(checkpoint, out, kind, frames=frames, size=size)
     if as_json:
         differences = {str(count): value for count, value in result.differences.items()}

@@ -13,9 +13,9 @@ from datagen.common.arrays import F64
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadModel
-from datagen.manifest import SimulatedSource
 from datagen.simulation.capture import SimulatedCapture
 from datagen.sources.frame import Registration
+from datagen.sources.registry import SimulatedSource
 
 Track = Literal["registration", "landmarks", "sequence"]
 

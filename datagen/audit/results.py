@@ -15,7 +15,6 @@ from datagen.audit.warp_pictures import scan_distance_mm
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.layout import BuildLayout
-from datagen.manifest import SimulatedSource
 from datagen.sources.frame import SequenceKey
 from datagen.sources.truth import read_truth, truth_path
 from datagen.warp.result import WARP_FILE, Verdict, Warp
@@ -215,4 +214,4 @@ def _truth_is_comparable(layout: BuildLayout) -> bool:
         manifest = layout.read_manifest()
     except CanonfaceError:
         return True
-    return not isinstance(manifest.source, SimulatedSource) or manifest.source.head == manifest.canonical.head
+    return manifest.source.simulated_head in (None, manifest.canonical.head)

@@ -12,7 +12,7 @@ import typer
 from datagen.commands.options import BuildArgument, JsonOption, ManifestArgument, SetOption
 from datagen.common.console import print_json, table
 from datagen.common.errors import ManifestError
-from datagen.manifest import SimulatedSource, load_manifest
+from datagen.manifest import load_manifest
 
 if TYPE_CHECKING:
     from datagen.flows.build import BuildResult
@@ -169,7 +169,7 @@ def simulate_command(
     Example: datagen simulate manifests/demo.yaml --out runs/captures
     """
     recipe = load_manifest(manifest, overrides or ())
-    if not isinstance(recipe.source, SimulatedSource):
+    if recipe.source.simulated_head is None:
         raise ManifestError(
             f"the source of {manifest} is {recipe.source.kind}", "simulated", "See manifests/demo.yaml for one that is"
         )

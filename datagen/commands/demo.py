@@ -11,7 +11,7 @@ import typer
 from datagen.commands.options import JsonOption, SetOption
 from datagen.common.console import print_json, table
 from datagen.common.errors import ManifestError
-from datagen.manifest import SimulatedSource, load_manifest
+from datagen.manifest import load_manifest
 
 
 def demo_command(
@@ -29,7 +29,7 @@ def demo_command(
     Example: datagen demo --out runs/demo
     """
     recipe = load_manifest(manifest or _shipped_manifest(), overrides or ())
-    if not isinstance(recipe.source, SimulatedSource):
+    if recipe.source.simulated_head is None:
         raise ManifestError("the demo's manifest names real captures", "a simulated source", "Use `datagen build`")
     from datagen.audit.demo_page import summary_rows
     from datagen.flows.demo import run_demo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,7 +130,8 @@ def webdataset_command(
     table([("tars", f"{len(tars)} in {out} ({size:.1f} MiB)"), ("samples", sum(tar["samples"] for tar in tars))])
 
 
-export.command("webdataset")(webdataset_command)
+# Formats by name: a new one is a file that writes it, and an entry with its command.
+EXPORTS: dict[str, Callable[..., None]] = {"webdataset": webdataset_command}
 
 
 def register(app: typer.Typer) -> None:
@@ -137,4 +139,6 @@ def register(app: typer.Typer) -> None:
     app.command("push")(push_command)
     app.command("merge")(merge_command)
     app.command("subset")(subset_command)
+    for name, command in EXPORTS.items():
+        export.command(name)(command)
     app.add_typer(export, name="export")

@@ -10,8 +10,10 @@ from typing import Any
 
 from datagen.common.errors import InputError, StorageError
 from datagen.common.files import folder_lock, is_temporary, make_folders, storage_errors
+from datagen.common.settings import flatten
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
+from datagen.sources.registry import SOURCES, Source
 
 # A Prefect server, logs and records need some room before the first result does.
 ROOM_BYTES = 8 * 2**20
@@ -130,13 +132,7 @@ def _content(layout: BuildLayout) -> dict[str, Any]:
 
 def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return what makes two manifests recipes of one dataset."""
-    source = manifest.get("source") or {}
-    identity = {
-        "name": manifest.get("name"),
-        "source.kind": source.get("kind"),
-        "source.root": source.get("root"),
-        "canonical.head": (manifest.get("canonical") or {}).get("head"),
-    }
-    if source.get("kind") == "simulated":
-        identity.update({"source.head": source.get("head"), "seed": manifest.get("seed")})
-    return identity
+    flat = flatten(manifest)
+    source = SOURCES.get(str(flat.get("source.kind")), Source)
+    keys = ("name", "source.kind", "source.root", "canonical.head", *source.identity)
+    return {key: flat.get(key) for key in keys}

@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from datagen.common.errors import InputError, ManifestError
-from datagen.manifest import Manifest, SimulatedSource, SplitConfig
+from datagen.manifest import Manifest, SplitConfig
 from datagen.render.registry import RENDERERS, resolve_backend
 from datagen.shards.plan import ShardUnit, plan_units
-from datagen.simulation.plan import SequencePlan, plan_sequences
-from datagen.sources.folder import FolderCaptures
-from datagen.sources.frame import SequenceInfo, SequenceKey
+from datagen.sources.frame import SequenceInfo
 
 
 def assign_splits(subjects: Sequence[str], config: SplitConfig) -> dict[str, tuple[str, ...]]:
@@ -70,44 +68,20 @@ def assign_splits(subjects: Sequence[str], config: SplitConfig) -> dict[str, tup
 
 
 @dataclass(frozen=True)
-class PlannedSequence:
-    """One capture of the build: a task of the warp stage.
-
-    Attributes
-    ----------
-    key : SequenceKey
-    frames : tuple of int
-        Increasing frame numbers.
-    cameras : int
-        Number of cameras.
-    registration : str or None
-        Head model or topology of the registrations; None if there are none.
-    """
-
-    key: SequenceKey
-    frames: tuple[int, ...]
-    cameras: int
-    registration: str | None = None
-
-
-@dataclass(frozen=True)
 class BuildPlan:
     """A manifest, and the captures and splits it comes to.
 
     Attributes
     ----------
     manifest : Manifest
-    sequences : tuple of PlannedSequence
+    sequences : tuple of SequenceInfo
         Ordered by subject, then sequence.
     splits : mapping of split to subjects
-    simulations : tuple of SequencePlan
-        What is to be simulated first; empty for real captures.
     """
 
     manifest: Manifest
-    sequences: tuple[PlannedSequence, ...]
+    sequences: tuple[SequenceInfo, ...]
     splits: Mapping[str, tuple[str, ...]]
-    simulations: tuple[SequencePlan, ...] = ()
 
     @property
     def split_of(self) -> dict[str, str]:
@@ -164,36 +138,18 @@ def plan_build(manifest: Manifest) -> BuildPlan:
         If the splits do not fit the subjects.
     """
     source = manifest.source
-    simulations: tuple[SequencePlan, ...] = ()
-    if isinstance(source, SimulatedSource):
-        simulations = tuple(plan_sequences(source, manifest.seed))
-        sequences = [
-            PlannedSequence(plan.key, tuple(range(source.frames)), source.cameras, source.head) for plan in simulations
-        ]
-    else:
-        if not source.root.is_dir():
-            raise ManifestError(
-                f"source.root {source.root} is not a folder",
-                "the folder that holds <subject>/<sequence>/",
-                "Correct the manifest or pass --set source.root=FOLDER",
-            )
-        sequences = [_planned(info) for info in FolderCaptures(source.root).sequences()]
+    sequences = sorted(source.sequences(manifest.seed), key=lambda info: (info.key.subject, info.key.sequence))
     if not sequences:
         raise InputError(
             f"no captures in {getattr(source, 'root', 'the source')}",
             "at least one <subject>/<sequence> folder",
             "See docs/capture-format.md",
         )
-    sequences.sort(key=lambda sequence: (sequence.key.subject, sequence.key.sequence))
     splits = assign_splits([sequence.key.subject for sequence in sequences], manifest.splits)
-    return BuildPlan(manifest, tuple(sequences), splits, simulations)
+    return BuildPlan(manifest, tuple(sequences), splits)
 
 
-def _planned(info: SequenceInfo) -> PlannedSequence:
-    return PlannedSequence(info.key, tuple(info.frames), len(info.cameras), info.registration)
-
-
-def chunks(sequences: Sequence[PlannedSequence], frames_per_chunk: int) -> list[PlannedSequence]:
+def chunks(sequences: Sequence[SequenceInfo], frames_per_chunk: int) -> list[SequenceInfo]:
     """Cut long sequences, so that one task takes seconds to minutes."""
     return [
         replace(sequence, frames=sequence.frames[start : start + frames_per_chunk])

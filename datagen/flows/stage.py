@@ -19,8 +19,7 @@ from datagen.flows.worker import open_captures, shared_head
 from datagen.heads.base import HeadModel
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
-from datagen.sources.folder import FolderCaptures
-from datagen.sources.frame import SequenceKey
+from datagen.sources.frame import Captures, SequenceKey
 
 NAMED = 5
 
@@ -54,9 +53,9 @@ class Unit(ABC):
         """The build folder's."""
         return BuildLayout(self.root)
 
-    def captures(self) -> FolderCaptures:
+    def captures(self) -> Captures:
         """Open the captures of the build."""
-        return open_captures(self.layout.captures_of(self.manifest))
+        return open_captures(self.manifest.source, self.layout.captures)
 
     def head(self) -> HeadModel:
         """Return the canonical head."""

@@ -9,7 +9,8 @@ from threading import Lock
 from datagen.common.blas import use_one_blas_thread
 from datagen.heads.base import HeadModel
 from datagen.heads.registry import load_head
-from datagen.sources.folder import FolderCaptures
+from datagen.sources.frame import Captures
+from datagen.sources.registry import Source
 from datagen.warp.template import prepare_template
 
 _LOCK = Lock()
@@ -44,12 +45,14 @@ def prepared_head(name: str, root: Path | None, subdivisions: int | None) -> Hea
 
 
 @lru_cache(maxsize=4)
-def open_captures(root: Path) -> FolderCaptures:
-    """Open a folder of captures. It is listed once, frames are always read from the disk.
+def open_captures(source: Source, made: Path) -> Captures:
+    """Open the captures of a build, which keeps those it makes itself in the folder ``made``.
+
+    They are listed once, frames are always read from the disk.
 
     Raises
     ------
     datagen.common.errors.InputError
-        If the folder is missing or holds no sequence.
+        If they are missing.
     """
-    return FolderCaptures(root)
+    return source.captures(made)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from datagen.common.errors import InputError, ManifestError
@@ -86,7 +86,6 @@ def load_head(name: str, root: Path | None = None) -> HeadModel:
             entry.root,
             "Name it as the head's root; docs/heads.md says where the files come from",
         )
-    module, _, function = entry.loader.partition(":")
-    load = getattr(import_module(module), function)
+    load = resolve_name(entry.loader)
     model: HeadModel = load() if entry.root is None else load(Path(str(root)))
     return model

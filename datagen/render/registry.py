@@ -6,8 +6,8 @@ import ctypes
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from datagen.common.errors import CanonfaceError, DependencyError, InputError
@@ -198,8 +198,7 @@ def _made(name: str, threads: int | None) -> Renderer:
     """Make a backend, after looking for what it needs."""
     _require(name)
     entry = _entry(name)
-    module, _, made = entry.target.partition(":")
-    renderer = getattr(import_module(module), made)
+    renderer = resolve_name(entry.target)
     backend: Renderer = renderer(threads) if entry.threads else renderer()
     return backend
 

@@ -14,7 +14,6 @@ from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import REGIONS, mask_of
-from datagen.manifest import SimulatedSource
 from datagen.render.registry import make_renderer
 from datagen.simulation.motion import arkit_curves, expression_curves, head_poses
 from datagen.simulation.person import PosedSurface, Subject, WaveField, identity_departure
@@ -24,6 +23,7 @@ from datagen.simulation.studio import Studio, frontal_arc
 from datagen.simulation.teeth_and_clothes import Teeth, lacks_teeth
 from datagen.simulation.triangulate import SurfaceSamples, random_triangulation
 from datagen.sources.frame import Image
+from datagen.sources.registry import SimulatedSource
 
 MIN_VIEWS = 2
 MIN_PIECE = 30

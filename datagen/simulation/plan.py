@@ -9,10 +9,10 @@ from pathlib import Path
 
 from datagen.common.errors import InputError
 from datagen.common.files import npz_bytes, staged_folder, storage_errors
-from datagen.manifest import SimulatedSource
 from datagen.simulation.motion import MOTION_FILE
 from datagen.sources.folder_writer import SequenceWriter, is_complete
-from datagen.sources.frame import SequenceKey
+from datagen.sources.frame import SequenceInfo, SequenceKey
+from datagen.sources.registry import SimulatedSource
 from datagen.sources.truth import truth_path
 
 # Raise it whenever the same plan would give other bytes.
@@ -40,6 +40,11 @@ class SequencePlan:
     config: SimulatedSource
     seed: int
     subject: int
+
+    @property
+    def info(self) -> SequenceInfo:
+        """What a build has to know of the capture."""
+        return SequenceInfo(self.key, tuple(range(self.config.frames)), self.config.cameras, self.config.head)
 
 
 def plan_sequences(config: SimulatedSource, seed: int) -> list[SequencePlan]:

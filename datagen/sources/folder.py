@@ -17,13 +17,13 @@ from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.registry import HEADS
 from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture_file
-from datagen.sources.frame import Frame, Image, Registration, SequenceInfo, SequenceKey
+from datagen.sources.frame import Captures, Frame, Image, Registration, SequenceInfo, SequenceKey
 from datagen.sources.topology import Topology, read_topology, topology_files
 
 _SEE = "See docs/capture-format.md for the layout"
 
 
-class FolderCaptures:
+class FolderCaptures(Captures):
     """Reads ``<root>/<subject>/<sequence>/capture.json`` and what it names.
 
     Nothing outside a sequence's own folder is ever read, but for ``<root>/topologies``; folders whose name starts with
@@ -124,9 +124,7 @@ class FolderCaptures:
         registration = capture.registration
         if registration is not None and registration.topology is not None:
             topology_files(self._root, registration.topology)
-        return SequenceInfo(
-            key, tuple(capture.frames), capture.fps, _rig(folder), registration.name if registration else None
-        )
+        return SequenceInfo(key, tuple(capture.frames), len(_rig(folder)), registration.name if registration else None)
 
     def topology(self, name: str) -> Topology:
         """Read a topology the captures bring with them, ``<root>/topologies/<name>``.

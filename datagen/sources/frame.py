@@ -1,16 +1,20 @@
-"""The one type captures are read into."""
+"""The one type captures are read into, and what every reader of captures does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.errors import InputError
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
+from datagen.heads.registry import HEADS
+from datagen.sources.topology import Topology
 
 Image = npt.NDArray[np.uint8]
 
@@ -28,25 +32,22 @@ class SequenceKey:
 
 @dataclass(frozen=True)
 class SequenceInfo:
-    """What planning needs to know of a capture without loading its frames.
+    """What a build has to know of a capture, or a part of one, without loading its frames.
 
     Attributes
     ----------
     key : SequenceKey
     frames : tuple of int
         Increasing frame numbers; gaps are allowed.
-    fps : float
-        Frames a second, so that time is ``frame / fps``.
-    cameras : tuple of Camera
-        Validated; the same for every frame.
+    cameras : int
+        Number of cameras, the same for every frame.
     registration : str or None
         Head model or topology of the registrations; None if there are none.
     """
 
     key: SequenceKey
     frames: tuple[int, ...]
-    fps: float
-    cameras: tuple[Camera, ...]
+    cameras: int
     registration: str | None = None
 
 
@@ -98,3 +99,47 @@ class Frame:
     landmarks: Landmarks | None = None
     images: Mapping[str, Callable[[], Image]] = field(default_factory=dict)
     masks: Mapping[str, Callable[[], npt.NDArray[np.bool_]]] = field(default_factory=dict)
+
+
+class Captures(ABC):
+    """Captures as a source reads them, opened once by each process and read by many threads."""
+
+    @abstractmethod
+    def sequences(self) -> Sequence[SequenceInfo]:
+        """List every capture, ordered by subject then sequence.
+
+        Raises
+        ------
+        InputError
+            If one cannot be read.
+        """
+
+    @abstractmethod
+    def frame(self, key: SequenceKey, index: int) -> Frame:
+        """Read one frame; of images and masks only the sizes, their pixels wait until they are asked for.
+
+        Raises
+        ------
+        InputError
+            If the sequence or frame is unknown, or a file of it is missing or broken.
+        """
+
+    @abstractmethod
+    def input_digest(self, key: SequenceKey, index: int) -> str:
+        """SHA-256 over all that a frame is read from: results made of it are trusted as long as it stays the same.
+
+        Raises
+        ------
+        InputError
+            As :meth:`frame`.
+        """
+
+    def topology(self, name: str) -> Topology:
+        """Read a topology of registrations that the captures bring with them, where they are in no head model's.
+
+        Raises
+        ------
+        InputError
+            If there is none of this name, or it is broken.
+        """
+        raise InputError(f"the captures bring no topology {name}", f"one of {', '.join(HEADS)}", "Check the source")

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from datagen.common.errors import ManifestError
-from datagen.manifest import FolderSource, Manifest, SimulatedSource, load_manifest, parse_manifest
+from datagen.manifest import Manifest, load_manifest, parse_manifest
+from datagen.sources.registry import FolderSource, SimulatedSource
 from tests.support.places import ROOT
 
 MANIFESTS = ROOT / "manifests"

@@ -1,4 +1,4 @@
-"""A new head model, or a new renderer, is one file and one entry: everything else knows its name from there.
+"""A new head model, renderer or source is one file and one entry: everything else knows its name from there.
 
 Manifests and commands take the names when they are imported, so each test adds its entry in a process of its own.
 """
@@ -14,8 +14,9 @@ import pytest
 
 from datagen.common.errors import ManifestError
 from datagen.heads import registry as heads
-from datagen.manifest import CanonicalConfig, RenderConfig, SimulatedSource, parse_manifest
+from datagen.manifest import CanonicalConfig, RenderConfig, parse_manifest
 from datagen.render import registry as renderers
+from datagen.sources.registry import SOURCES, SimulatedSource
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +38,35 @@ class Crayon:
     name = "crayon"
     device = "paper"
 """
+NEW_SOURCE = """
+from typing import ClassVar, Literal
+from pydantic import Field
+from datagen.sources.registry import SOURCES, RecordedSource
+class BubbleSource(RecordedSource):
+    '''Faces blown from soap.'''
+    kind: Literal["bubbles"]
+    reader: ClassVar[str] = "bubble_source:BubbleCaptures"
+    licence: ClassVar[str] = "CC-BY-4.0 (Soap)"
+    colours: int = Field(7, ge=1, description="of each film")
+SOURCES["bubbles"] = BubbleSource
+"""
+BUBBLES = """
+import numpy as np
+from datagen.geometry.camera import look_at
+from datagen.geometry.mesh import Mesh
+from datagen.sources.frame import Captures, Frame, SequenceInfo, SequenceKey
+class BubbleCaptures(Captures):
+    def __init__(self, root):
+        self.names = sorted((root / "bubbles.txt").read_text().split(), reverse=True)
+    def sequences(self):
+        return [SequenceInfo(SequenceKey(name, "float"), (0, 2), 1) for name in self.names]
+    def frame(self, key, index):
+        camera = look_at("front", [0, 0, 1], [0, 0, 0], 60.0, 32, 24)
+        points = np.eye(3) * (1 + index) * len(key.subject)
+        return Frame(key, index, index / 25, Mesh.of(points, [[0, 1, 2]]), (camera,))
+    def input_digest(self, key, index):
+        return f"{key}-{index}"
+"""
 WANTED = '{"name": "x", "source": {"kind": "simulated", "head": "%s"}, "canonical": {"head": "%s"}}'
 
 
@@ -44,17 +74,19 @@ def run(folder: Path, code: str, *, fails: bool = False) -> str:
     """Run Python with the new variant's file on its path; return what it printed, or its error."""
     (folder / "cube_head.py").write_text(CUBE_HEAD)
     (folder / "crayon_renderer.py").write_text(CRAYON)
+    (folder / "bubble_source.py").write_text(BUBBLES)
+    (folder / "bubbles.txt").write_text("zoe anna bob")
     path = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(folder)!r}]\n"
     done = subprocess.run([sys.executable, "-c", path + code], cwd=folder, capture_output=True, text=True, check=False)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return done.stderr if fails else done.stdout
 
 
-def help_of(command: str) -> str:
+def help_of(command: str, option: str = "--help") -> str:
     return f"""
 import sys
 from datagen.cli import app
-sys.argv = ["datagen", {command!r}, "--help"]
+sys.argv = "datagen {command} {option}".split()
 app()
 """
 
@@ -64,8 +96,7 @@ def test_a_new_head_is_known_to_manifests_commands_and_the_loader(tmp_path: Path
     check = f"from datagen.manifest import parse_manifest\nm = parse_manifest({WANTED % ('cube', 'cube')})\n"
     assert run(tmp_path, f"{new}{check}print(m.source.head, m.canonical.head)") == "cube cube\n"
     assert "anny|ict|flame|cube" in run(tmp_path, new + help_of("warp"))
-    schema = "from datagen.commands.recipe import manifest_lines\nprint(manifest_lines())"
-    assert "flame | cube" in run(tmp_path, new + schema)
+    assert "flame | cube" in run(tmp_path, new + help_of("schema", ""))
     load = "from pathlib import Path\nfrom datagen.heads.registry import load_head\nprint(load_head('cube'{}))"
     assert run(tmp_path, new + load.format(", Path('a')")) == str(Path("a") / "cube.txt") + "\n"
     assert "the folder of cube.txt" in run(tmp_path, new + load.format(""), fails=True)
@@ -99,9 +130,54 @@ def test_what_a_new_renderer_lacks_is_said(tmp_path: Path) -> None:
     assert "Buy some" in found
 
 
+PARSED = """
+from datagen.manifest import parse_manifest
+wanted = {"name": "x", "source": {"kind": "bubbles", "root": ".", "head_root": "models"}}
+manifest = parse_manifest(wanted)
+"""
+PLANNED = """
+from pathlib import Path
+from datagen.flows.planning import plan_build
+from datagen.flows.stages import STAGES
+from datagen.flows.stages.warp import WarpUnit
+plan = plan_build(manifest)
+print(plan.splits, plan.frames, plan.views())
+print([stage.name for stage in STAGES if not stage.applies(plan)])
+first = WarpUnit(Path("build"), manifest, plan.sequences[0])
+print(first.captures().frame(first.sequence.key, 2).scan.vertices[0, 0], first.captures() is first.captures())
+"""
+
+
+def test_a_new_source_is_known_to_manifests_commands_and_the_build(tmp_path: Path) -> None:
+    lines = run(tmp_path, NEW_SOURCE + help_of("schema", "")).splitlines()
+    assert "source (kind: bubbles) — Faces blown from soap." in lines
+    assert any("colours" in line and "of each film" in line for line in lines)
+    shown = "print(manifest.source.colours, manifest.registration_root, manifest.head_root, manifest.source.origin)\n"
+    text = "again = parse_manifest(__import__('json').loads(manifest.text()))\nprint(again == manifest)"
+    found = run(tmp_path, NEW_SOURCE + PARSED + shown + text).splitlines()
+    assert found == ["7 models None {'name': 'bubbles ', 'licence': 'CC-BY-4.0 (Soap)'}", "True"]
+    assert "source.colours" in run(tmp_path, NEW_SOURCE + PARSED.replace('"models"', '"m", "colours": 0'), fails=True)
+    wrong = PARSED.replace('"kind": "bubbles"', '"kind": "soap"')
+    assert "one of 'simulated', 'folder', 'bubbles'" in run(tmp_path, NEW_SOURCE + wrong, fails=True)
+
+
+def test_a_new_source_is_planned_and_opened_by_the_build(tmp_path: Path) -> None:
+    found = run(tmp_path, NEW_SOURCE + PARSED + PLANNED).splitlines()
+    splits = {"train": ("anna",), "val": ("bob",), "test": ("zoe",)}
+    views = {"train": 2, "val": 2, "test": 2}
+    assert found == [f"{splits} 6 {views}", "['simulate', 'bridge', 'person']", "12.0 True"]
+    loaded = "import sys\nprint({'numpy', 'bubble_source'} & set(sys.modules))"
+    assert run(tmp_path, NEW_SOURCE + PARSED + loaded) == "set()\n"
+    lost = NEW_SOURCE + PARSED.replace('"root": "."', '"root": "nowhere"') + PLANNED
+    assert "source.root nowhere is not a folder" in run(tmp_path, lost, fails=True)
+    topology = "first.captures().topology('film')"
+    assert "the captures bring no topology film" in run(tmp_path, NEW_SOURCE + PARSED + PLANNED + topology, fails=True)
+
+
 def test_names_of_manifests_are_those_of_the_registries() -> None:
     assert get_args(CanonicalConfig.model_fields["head"].annotation) == tuple(heads.HEADS)
     assert get_args(SimulatedSource.model_fields["head"].annotation) == ("anny", "ict")
+    assert [get_args(source.model_fields["kind"].annotation) for source in SOURCES.values()] == [(k,) for k in SOURCES]
     assert get_args(RenderConfig.model_fields["backend"].annotation) == ("auto", *renderers.RENDERERS)
 
 

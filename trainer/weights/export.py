@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,30 @@ if TYPE_CHECKING:
 
     from trainer.model.joint import JointModel
 
-Format = Literal["torch", "onnx"]
-Arrays = dict[str, npt.NDArray[Any]]
+# Runs a written program on images and intrinsics.
+Run = Callable[[Any, Any], list[npt.NDArray[Any]]]
 MOST_FRAMES = 64  # of a program for any number of frames
 TOLERANCE = 1e-4  # of the largest value of each output
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file that a model can be exported to.
+
+    Attributes
+    ----------
+    save : callable
+        Writes a traced program to a path, with the names of its outputs and what its user has to know.
+    read : callable
+        Reads the file back, to be compared with the model.
+    check : callable
+        Raises a DependencyError if a package is missing.
+    """
+
+    save: Callable[[Any, Path, list[str], dict[str, Any]], None]
+    read: Callable[[Path], Run]
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ class Exported:
 
 
 def export_model(
-    checkpoint: Path, out: Path, kind: Format = "torch", *, frames: int | None = None, size: int | None = None
+    checkpoint: Path, out: Path, kind: str = "torch", *, frames: int | None = None, size: int | None = None
 ) -> Exported:
     """Export a checkpoint, read the file back, and compare it with the model on random images.
 
@@ -77,7 +96,8 @@ def export_model(
         A checkpoint, or a run folder (then its ``best.pt``).
     out : Path
         The file; written only if it agrees with the model. ONNX of more than 2 GB also writes ``<out>.data``.
-    kind : "torch" or "onnx"
+    kind : str
+        One of :data:`FORMATS`.
     frames : int, optional
         S, fixed. Without it, any number from the fewest for which the model chooses a reference frame, to 64.
     size : int, optional
@@ -96,8 +116,8 @@ def export_model(
 
     from trainer.model.backbone import FEWEST_FRAMES
 
-    if kind == "onnx":
-        _check_onnx()
+    form = FORMATS[kind]
+    form.check()
     check_output_file(out, checkpoint_file(checkpoint))
     content = read_checkpoint(checkpoint)
     model, _ = build_model(content, torch.device("cpu"))
@@ -114,15 +134,8 @@ def export_model(
     about = _description(content, model, side, names)
     with _disk_errors(out), staged_folder(out.parent, replace=False) as folder:
         staged = folder / out.name
-        if kind == "torch":
-            # Through memory: torch's own file writer ends the process when the disk is full.
-            buffer = io.BytesIO()
-            torch.export.save(program, buffer, extra_files={"canonface.json": json.dumps(about)})
-            staged.write_bytes(buffer.getbuffer())
-            run = _torch_runner(staged)
-        else:
-            _save_onnx(program, staged, names, about)
-            run = _onnx_runner(staged)
+        form.save(program, staged, names, about)
+        run = form.read(staged)
         differences = {count: _difference(model, run, names, count, side) for count in tried}
         result = Exported(
             path=out,
@@ -168,6 +181,16 @@ def _program(model: JointModel, names: list[str], frames: int | None, fewest: in
         raise CheckpointError(f"the model cannot be exported ({reason})", "a network that can be traced", fix) from None
 
 
+def _save_torch(program: Any, path: Path, names: list[str], about: dict[str, Any]) -> None:
+    import torch
+
+    del names
+    # Through memory: torch's own file writer ends the process where the disk is full.
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"canonface.json": json.dumps(about)})
+    path.write_bytes(buffer.getbuffer())
+
+
 def _save_onnx(program: Any, path: Path, names: list[str], about: dict[str, Any]) -> None:
     import torch
 
@@ -187,7 +210,7 @@ def _save_onnx(program: Any, path: Path, names: list[str], about: dict[str, Any]
     onnx_program.save(str(path))
 
 
-def _torch_runner(path: Path) -> Callable[[Any, Any], list[npt.NDArray[Any]]]:
+def _torch_runner(path: Path) -> Run:
     import torch
 
     with _quiet():
@@ -200,7 +223,7 @@ def _torch_runner(path: Path) -> Callable[[Any, Any], list[npt.NDArray[Any]]]:
     return run
 
 
-def _onnx_runner(path: Path) -> Callable[[Any, Any], list[npt.NDArray[Any]]]:
+def _onnx_runner(path: Path) -> Run:
     import onnxruntime
     import torch
 
@@ -214,13 +237,7 @@ def _onnx_runner(path: Path) -> Callable[[Any, Any], list[npt.NDArray[Any]]]:
     return run
 
 
-def _difference(
-    model: JointModel,
-    run: Callable[[Any, Any], list[npt.NDArray[Any]]],
-    names: list[str],
-    frames: int,
-    side: int,
-) -> float:
+def _difference(model: JointModel, run: Run, names: list[str], frames: int, side: int) -> float:
     """Return the largest difference over all outputs, each relative to its largest value; inf if not finite."""
     import torch
 
@@ -282,6 +299,12 @@ def _check_onnx() -> None:
             "the extra `onnx`",
             "Install it with `pip install 'canonface[onnx]'`, or use --format torch",
         )
+
+
+FORMATS = {
+    "torch": Format(_save_torch, _torch_runner),
+    "onnx": Format(_save_onnx, _onnx_runner, _check_onnx),
+}
 
 
 @contextmanager

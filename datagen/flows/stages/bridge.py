@@ -160,4 +160,4 @@ def _topology(manifest: Manifest, layout: BuildLayout, name: str) -> Topology:
                 "Pass --set source.head_root=FOLDER, or --set warp.use_registration=false to start from landmarks",
             )
         return topology_of(shared_head(name, root_of_head).template)
-    return open_captures(layout.captures_of(manifest)).topology(name)
+    return open_captures(manifest.source, layout.captures).topology(name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datagen.common.errors import InputError, WarpError
-from datagen.flows.planning import BuildPlan, PlannedSequence
+from datagen.flows.planning import BuildPlan
 from datagen.flows.records import (
     ResultRecord,
     Stored,
@@ -24,8 +24,7 @@ from datagen.flows.worker import prepared_head
 from datagen.heads.base import HeadTemplate
 from datagen.layout import PERSON_FOLDER, BuildLayout
 from datagen.manifest import Manifest
-from datagen.sources.folder import FolderCaptures
-from datagen.sources.frame import Frame, SequenceKey
+from datagen.sources.frame import Captures, Frame, SequenceInfo, SequenceKey
 from datagen.warp.engine import ALGORITHM_VERSION
 from datagen.warp.personal import SequencePrior
 from datagen.warp.result import PERSON_FILE
@@ -53,13 +52,13 @@ class PersonUnit(Unit):
 
     Attributes
     ----------
-    sequence : PlannedSequence
+    sequence : SequenceInfo
         With all of its frames.
     bridge : StoredBridge or None
         That the registrations of its keyframes pass.
     """
 
-    sequence: PlannedSequence
+    sequence: SequenceInfo
     bridge: StoredBridge | None = None
 
     @property
@@ -72,7 +71,7 @@ class PersonUnit(Unit):
         """Where the person goes."""
         return self.layout.person(self.sequence.key)
 
-    def key(self, source: FolderCaptures, template: HeadTemplate) -> str:
+    def key(self, source: Captures, template: HeadTemplate) -> str:
         """Content key of the person: its keyframes, and everything that decides what is made of them."""
         inputs = {
             "algorithm": ALGORITHM_VERSION,
@@ -85,7 +84,7 @@ class PersonUnit(Unit):
             inputs["bridge"] = self.bridge.key
         return content_key(inputs)
 
-    def _digest(self, source: FolderCaptures, frame: int) -> list[int | str]:
+    def _digest(self, source: Captures, frame: int) -> list[int | str]:
         try:
             return [frame, source.input_digest(self.sequence.key, frame)]
         except InputError as error:
@@ -162,7 +161,7 @@ class PersonStage(Stage[PersonUnit, int]):
         return forgotten
 
 
-def learns_person(manifest: Manifest, sequence: PlannedSequence) -> bool:
+def learns_person(manifest: Manifest, sequence: SequenceInfo) -> bool:
     """Whether a person is to be learnt from a sequence."""
     return manifest.warp.share_identity and len(sequence.frames) >= FEWEST_FRAMES
 

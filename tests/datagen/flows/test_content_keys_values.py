@@ -12,7 +12,7 @@ import pytest
 
 from datagen.common.digests import FileDigest
 from datagen.common.errors import InputError
-from datagen.flows.planning import BuildPlan, PlannedSequence, plan_build
+from datagen.flows.planning import BuildPlan, plan_build
 from datagen.flows.records import ResultRecord, content_key, write_result_record
 from datagen.flows.stages import person as person_stage
 from datagen.flows.stages import render as render_stage
@@ -25,7 +25,7 @@ from datagen.geometry.landmarks import Landmarks
 from datagen.heads.base import HeadTemplate
 from datagen.layout import BuildLayout
 from datagen.manifest import CropJitter, Manifest, RenderConfig, ShardConfig, WarpConfig, parse_manifest
-from datagen.sources.frame import SequenceKey
+from datagen.sources.frame import SequenceInfo, SequenceKey
 from datagen.sources.topology import Topology
 from datagen.warp import bridge as bridge_module
 from datagen.warp.result import VERDICT_FILE as VERDICT
@@ -99,7 +99,7 @@ def test_the_tables_name_every_setting() -> None:
 
 def test_the_key_of_a_frame_knows_all_that_enters(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path("anywhere")
-    frames = PlannedSequence(KEY, (0, 1), 2)
+    frames = SequenceInfo(KEY, (0, 1), 2)
     unit = WarpUnit(folder, manifest, frames, StoredBridge(folder, "b1"), StoredPerson(folder, "p1"))
     template = template_of()
     first = unit.key("input", template)
@@ -147,7 +147,7 @@ class Captures:
 
 def test_the_key_of_a_person_knows_all_that_enters(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     template, source, folder = template_of(), Captures(), Path("anywhere")
-    task = PersonUnit(folder, manifest, PlannedSequence(KEY, tuple(range(0, 50, 5)), 2), StoredBridge(folder, "b1"))
+    task = PersonUnit(folder, manifest, SequenceInfo(KEY, tuple(range(0, 50, 5)), 2), StoredBridge(folder, "b1"))
 
     def key(source: Captures = source, template: HeadTemplate = template, **values: Any) -> str:
         return dataclasses.replace(task, **values).key(source, template)  # type: ignore[arg-type]
@@ -159,7 +159,7 @@ def test_the_key_of_a_person_knows_all_that_enters(manifest: Manifest, monkeypat
         "template": key(template=template_of(1)),
         "bridge": key(bridge=StoredBridge(folder, "b2")),
         "no bridge": key(bridge=None),
-        "frames": key(sequence=PlannedSequence(KEY, tuple(range(0, 50, 7)), 2)),
+        "frames": key(sequence=SequenceInfo(KEY, tuple(range(0, 50, 7)), 2)),
         "content of the first frame": key(Captures(f0="other")),
         "content of the last frame": key(Captures(f45="other")),
         "a broken frame": key(Captures(f45="broken")),
@@ -171,7 +171,7 @@ def test_the_key_of_a_person_knows_all_that_enters(manifest: Manifest, monkeypat
     all_differ(first, others)
     assert key(manifest=manifest.model_copy(update={"seed": 7})) == first
     assert key(root=Path("elsewhere"), bridge=StoredBridge(Path("elsewhere"), "b1")) == first
-    assert key(sequence=PlannedSequence(SequenceKey("other", "name"), tuple(range(0, 50, 5)), 2)) == first
+    assert key(sequence=SequenceInfo(SequenceKey("other", "name"), tuple(range(0, 50, 5)), 2)) == first
 
 
 def topology_of() -> Topology:

@@ -12,13 +12,12 @@ import pytest
 
 from datagen.common.digests import digest_file
 from datagen.common.errors import InputError
-from datagen.flows.planning import PlannedSequence
 from datagen.flows.records import ResultRecord, clear_folder, finished_record, write_result_record
 from datagen.flows.stages import warp as warp_stage
 from datagen.flows.stages.warp import FrameState, WarpStage, WarpUnit
 from datagen.layout import RECORD
 from datagen.manifest import Manifest, parse_manifest
-from datagen.sources.frame import SequenceKey
+from datagen.sources.frame import SequenceInfo, SequenceKey
 from datagen.warp.result import VERDICT_FILE as VERDICT
 from datagen.warp.result import WARP_FILE as WARP
 
@@ -56,7 +55,7 @@ class OneFrame(WarpUnit):
 
 
 def one_frame(root: Path, manifest: Manifest, frame: int = 1, source: object = None, template: str = "t") -> OneFrame:
-    unit = OneFrame(root, manifest, PlannedSequence(KEY, (frame,), 2))
+    unit = OneFrame(root, manifest, SequenceInfo(KEY, (frame,), 2))
     object.__setattr__(unit, "source", source or Captures())  # as frozen as all units
     object.__setattr__(unit, "template", template)
     return unit

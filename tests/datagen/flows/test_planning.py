@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from datagen.common.errors import ManifestError, StorageError
 from datagen.flows.build_folder import build_lock
-from datagen.flows.planning import PlannedSequence, assign_splits, chunks, plan_build, samples_per_shard
+from datagen.flows.planning import assign_splits, chunks, plan_build, samples_per_shard
 from datagen.flows.records import content_key
 from datagen.layout import BuildLayout
 from datagen.manifest import SplitConfig, parse_manifest
-from datagen.sources.frame import SequenceKey
+from datagen.sources.frame import SequenceInfo, SequenceKey
 
 
 @given(st.integers(1, 30), st.integers(0, 5), st.integers(0, 5))
@@ -66,7 +66,7 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_chunks_cover_a_sequence_in_order() -> None:
-    sequence = PlannedSequence(SequenceKey("a", "b"), tuple(range(0, 70, 2)), 3)
+    sequence = SequenceInfo(SequenceKey("a", "b"), tuple(range(0, 70, 2)), 3)
     parts = chunks([sequence], 16)
     assert [len(part.frames) for part in parts] == [16, 16, 3]
     assert tuple(frame for part in parts for frame in part.frames) == sequence.frames

@@ -12,12 +12,12 @@ from datagen.common.errors import InputError
 from datagen.flows.frame_pair import PairCrop, motion_of_pair
 from datagen.heads.registry import load_head
 from datagen.layout import BuildLayout
-from datagen.manifest import SimulatedSource
 from datagen.render.contract import SurfaceAttributes
 from datagen.render.motion import view_motion
 from datagen.render.numba.renderer import NumbaRenderer
 from datagen.simulation.capture import SimulatedCapture
 from datagen.sources.frame import SequenceKey
+from datagen.sources.registry import SimulatedSource
 from datagen.warp.surface import Surface
 from tests.support.render_scenes import attributes, camera_at, head_like, sphere
 

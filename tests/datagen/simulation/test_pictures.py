@@ -10,10 +10,10 @@ from scipy import ndimage
 from datagen.geometry.camera import look_at
 from datagen.heads.regions import mask_of
 from datagen.heads.registry import load_head
-from datagen.manifest import SimulatedSource
 from datagen.simulation.capture import SimulatedCapture
 from datagen.simulation.photo.light import light_from
 from datagen.simulation.photo.shading import Subject3D, light_scene, shade_image
+from datagen.sources.registry import SimulatedSource
 
 SMALL = SimulatedSource(
     kind="simulated", subjects=2, frames=2, fps=4, cameras=3, image_size=64, scan_vertices=4000, scan_noise_mm=0.1

@@ -17,12 +17,12 @@ from datagen.common.errors import InputError
 from datagen.geometry.edges import unique_edges
 from datagen.heads.regions import INTERIOR_REGIONS, mask_of
 from datagen.heads.registry import HEADS, load_head
-from datagen.manifest import SimulatedSource
 from datagen.simulation.capture import SimulatedCapture, SimulatedFrame
 from datagen.simulation.motion import MAX_ROTATION_DEG, MAX_TRANSLATION_M, expression_curves, head_poses
 from datagen.simulation.plan import plan_sequences, simulate_sequence
 from datagen.simulation.triangulate import random_triangulation, subdivide_long_edges
 from datagen.sources.folder import FolderCaptures
+from datagen.sources.registry import SimulatedSource
 from datagen.sources.truth import read_truth
 from tests.support.places import SHARED_DATA
 

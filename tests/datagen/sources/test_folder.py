@@ -76,11 +76,11 @@ def edit(root: Path, change: Callable[[dict[str, Any]], None], key: SequenceKey 
 def test_what_was_written_is_read_back(root: Path) -> None:
     source = FolderCaptures(root)
     (info,) = source.sequences()
-    assert (info.key, info.frames, info.fps) == (KEY, (3, 5), 25.0)
-    for camera, expected in zip(info.cameras, CAMERAS, strict=True):
+    assert (info.key, info.frames, info.cameras) == (KEY, (3, 5), len(CAMERAS))
+    frame = source.frame(KEY, 5)
+    for camera, expected in zip(frame.cameras, CAMERAS, strict=True):
         np.testing.assert_array_equal(camera.K, expected.K)
         np.testing.assert_array_equal(camera.world_to_camera, expected.world_to_camera)
-    frame = source.frame(KEY, 5)
     assert frame.time_s == pytest.approx(0.2)
     np.testing.assert_array_equal(frame.scan.vertices, _ball(5).vertices)
     np.testing.assert_array_equal(frame.scan.faces, _ball(5).faces)

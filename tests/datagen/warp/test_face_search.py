@@ -14,8 +14,8 @@ from datagen.common.errors import WarpError
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.base import HeadModel
 from datagen.heads.registry import load_head
-from datagen.manifest import SimulatedSource
 from datagen.simulation.capture import SimulatedCapture, SimulatedFrame
+from datagen.sources.registry import SimulatedSource
 from datagen.warp.face_search import global_start
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import PointSurface, Surface

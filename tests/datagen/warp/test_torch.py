@@ -15,9 +15,9 @@ from datagen.common.errors import DependencyError
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import weld
 from datagen.heads.registry import load_head
-from datagen.manifest import SimulatedSource
 from datagen.simulation.plan import plan_sequences, simulate_sequence
 from datagen.sources.folder import FolderCaptures
+from datagen.sources.registry import SimulatedSource
 from datagen.warp.deform import Start, deform
 from datagen.warp.start import begin
 from datagen.warp.surface import PointSurface, Surface

@@ -13,10 +13,11 @@ from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.registry import load_head
-from datagen.manifest import SimulatedSource, WarpConfig
+from datagen.manifest import WarpConfig
 from datagen.simulation.plan import plan_sequences, simulate_sequence
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import Frame, Registration
+from datagen.sources.registry import SimulatedSource
 from datagen.sources.truth import read_truth
 from datagen.warp.engine import warp_frame
 from datagen.warp.result import Warp

@@ -16,9 +16,10 @@ from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.registry import load_head
-from datagen.manifest import SimulatedSource, WarpConfig
+from datagen.manifest import WarpConfig
 from datagen.simulation.capture import SimulatedCapture
 from datagen.sources.frame import Registration
+from datagen.sources.registry import SimulatedSource
 from datagen.warp.engine import warp_frame
 from datagen.warp.result import Warp
 from datagen.warp.similarity import fit_similarity

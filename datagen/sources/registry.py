@@ -1,0 +1,186 @@
+"""Sources of captures by kind: a new one is a file of this folder that reads them, and an entry of :data:`SOURCES`.
+
+An entry is the section that a recipe has for the source. It says what is known of the captures before anything heavy
+is loaded, and where the code is that reads them: ``module:name``, imported when they are opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from datagen.common.errors import ManifestError
+from datagen.common.settings import Section
+from datagen.heads.registry import HEADS
+
+if TYPE_CHECKING:
+    from datagen.sources.frame import Captures, SequenceInfo
+
+    SimulatedHeadName = str
+else:
+    # Names of the registry as a type; type checkers cannot read a dictionary.
+    SimulatedHeadName = Literal[tuple(name for name, entry in HEADS.items() if entry.simulated)]
+
+
+class Source(Section):
+    """What a recipe says of its captures, and what a build asks of any kind of them.
+
+    Attributes
+    ----------
+    identity : tuple of str
+        Keys of the manifest, beside the source's kind and root, of which another value makes another dataset.
+    """
+
+    kind: str
+    identity: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def simulated_head(self) -> str | None:
+        """Head model the captures are simulated with, in whose space their truth is; None for all that are not."""
+        return None
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Name and licence, as the dataset states them."""
+        raise NotImplementedError
+
+    def canonical_root(self, named: Path | None) -> Path | None:
+        """Folder with the canonical head model's files, where its own setting names this one or none."""
+        return named
+
+    def registration_root(self, canonical: Path | None) -> Path | None:
+        """Folder with the files of the head model that registrations are in; ``canonical`` has the canonical one's."""
+        return canonical
+
+    def sequences(self, seed: int) -> Sequence[SequenceInfo]:
+        """List the captures there are, or will be once they are simulated with the recipe's seed.
+
+        Raises
+        ------
+        datagen.common.errors.CanonfaceError
+            If there are none, or they cannot be read.
+        """
+        raise NotImplementedError
+
+    def captures(self, made: Path) -> Captures:
+        """Open the captures; those that a build makes itself are in the folder ``made``.
+
+        Raises
+        ------
+        datagen.common.errors.InputError
+            If they are missing.
+        """
+        raise NotImplementedError
+
+
+class SimulatedSource(Source):
+    """Captures made on the spot, with known truth."""
+
+    kind: Literal["simulated"]
+    head: SimulatedHeadName = Field("anny", description="head model the subjects are drawn from")
+    motion: Literal["procedural", "arkit"] = Field(
+        "procedural", description="smooth random expressions, or the recorded ARKit motion under `root`"
+    )
+    root: Path | None = Field(
+        None, description="folder with `ict_facekit/` and `arkit_motion/`, for those who use them"
+    )
+    subjects: int = Field(8, ge=1, le=100_000)
+    frames: int = Field(8, ge=1, le=100_000, description="frames per sequence")
+    fps: float = Field(12.0, gt=0)
+    cameras: int = Field(8, ge=1, le=1000)
+    image_size: int = Field(384, ge=32, le=8192, description="pixels a side of the simulated sensor")
+    scan_vertices: int = Field(
+        25_000, ge=500, le=10_000_000, description="points of a scan, about; stray pieces come on top"
+    )
+    scan_noise_mm: float = Field(0.1, ge=0, description="standard deviation of the scan's noise along its normal")
+    registration_error_mm: float = Field(2.0, ge=0, description="RMS of the smooth error of the supplied registration")
+    landmark_noise_mm: float = Field(0.5, ge=0)
+    identity: ClassVar[tuple[str, ...]] = ("source.head", "seed")
+
+    @property
+    def simulated_head(self) -> str:
+        """The model the subjects are drawn from."""
+        return self.head
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Name and licence, which are the head model's."""
+        return {"name": f"simulated {self.head}", "licence": HEADS[self.head].licence}
+
+    def canonical_root(self, named: Path | None) -> Path | None:
+        """The folder named, or else that of the simulation."""
+        return named or self.root
+
+    def registration_root(self, canonical: Path | None) -> Path | None:
+        """The simulation's folder."""
+        del canonical
+        return self.root
+
+    def sequences(self, seed: int) -> Sequence[SequenceInfo]:
+        """Plan them."""
+        return [plan.info for plan in resolve_name("datagen.simulation.plan:plan_sequences")(self, seed)]
+
+    def captures(self, made: Path) -> Captures:
+        """Open those that were simulated; they are in the folder layout."""
+        return FolderSource(kind="folder", root=made).captures(made)
+
+
+class RecordedSource(Source):
+    """Captures under a folder, of any layout.
+
+    Attributes
+    ----------
+    reader : str
+        Where the class is that reads them, a :class:`datagen.sources.frame.Captures`. It is called with ``root``; a
+        source whose reader takes more has a :meth:`captures` of its own.
+    licence : str
+        Of the captures, as datasets made from them state it.
+    """
+
+    root: Path
+    head_root: Path | None = Field(
+        None, description="folder with the files of the head model the registrations are in, where it is not embedded"
+    )
+    reader: ClassVar[str]
+    licence: ClassVar[str]
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Name and licence. Of the folder its own name, not its path: a dataset says nothing of the machine."""
+        return {"name": f"{self.kind} {self.root.name}", "licence": self.licence}
+
+    def registration_root(self, canonical: Path | None) -> Path | None:
+        """The source's own folder of them, or else the canonical head's."""
+        return self.head_root or canonical
+
+    def sequences(self, seed: int) -> Sequence[SequenceInfo]:
+        """List what is under the folder."""
+        del seed
+        if not self.root.is_dir():
+            raise ManifestError(
+                f"source.root {self.root} is not a folder",
+                "the folder that holds <subject>/<sequence>/",
+                "Correct the manifest or pass --set source.root=FOLDER",
+            )
+        return self.captures(self.root).sequences()
+
+    def captures(self, made: Path) -> Captures:
+        """Open what is under the folder."""
+        del made
+        captures: Captures = resolve_name(self.reader)(self.root)
+        return captures
+
+
+class FolderSource(RecordedSource):
+    """Captures in the layout of docs/capture-format.md."""
+
+    kind: Literal["folder"]
+    reader: ClassVar[str] = "datagen.sources.folder:FolderCaptures"
+    licence: ClassVar[str] = "as agreed with the owner of the captures"
+
+
+SOURCES: dict[str, type[Source]] = {"simulated": SimulatedSource, "folder": FolderSource}
