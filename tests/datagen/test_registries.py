@@ -1,4 +1,4 @@
-"""A new head model, renderer or source is one file and one entry: everything else knows its name from there.
+"""A new head model, renderer, source or export is one file and one entry: everything else knows its name from there.
 
 Manifests and commands take the names when they are imported, so each test adds its entry in a process of its own.
 """
@@ -172,6 +172,13 @@ def test_a_new_source_is_planned_and_opened_by_the_build(tmp_path: Path) -> None
     assert "source.root nowhere is not a folder" in run(tmp_path, lost, fails=True)
     topology = "first.captures().topology('film')"
     assert "the captures bring no topology film" in run(tmp_path, NEW_SOURCE + PARSED + PLANNED + topology, fails=True)
+
+
+def test_a_new_export_is_a_command(tmp_path: Path) -> None:
+    new = "from datagen.commands.share import EXPORTS\nEXPORTS['slides'] = lambda: print('projected')\n"
+    listed = run(tmp_path, new + help_of("export")).split()
+    assert {"webdataset", "slides"} <= set(listed)
+    assert run(tmp_path, new + help_of("export", "slides")) == "projected\n"
 
 
 def test_names_of_manifests_are_those_of_the_registries() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -139,6 +140,31 @@ def test_a_full_disk_leaves_the_old_file(checkpoint: Path, tmp_path: Path) -> No
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
     assert (tmp_path / "model.pt2").read_text() == "old"
+
+
+def test_a_new_format_is_an_entry(checkpoint: Path, tmp_path: Path) -> None:
+    # In a process of its own: the command takes the names when it is imported.
+    code = """
+import sys
+from dataclasses import replace
+from trainer.weights.export import FORMATS
+def save(program, path, names, about):
+    FORMATS["torch"].save(program, path, names, about)
+    print("stencilled", names[0])
+FORMATS["stencil"] = replace(FORMATS["torch"], save=save)
+from trainer.cli import main
+main()
+"""
+    out = tmp_path / "model.stencil"
+    words = ["export", checkpoint, "--out", out, "--frames", "1", "--format"]
+    command = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run([*command, "stencil"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("stencilled depth_m\n")
+    assert out.is_file()
+    refused = subprocess.run([*command, "chisel"], capture_output=True, text=True, check=False)
+    assert refused.returncode
+    assert "'chisel' is not one of 'torch', 'onnx', 'stencil'" in refused.stderr
 
 
 @pytest.mark.parametrize("name", ["export", "convert", "predict"])
