@@ -80,7 +80,7 @@ class BuildLayout:
 
     @property
     def report_summary(self) -> Path:
-        """The figures of the report, for other programs."""
+        """The metrics of the report, for other programs."""
         return self.report / "summary.json"
 
     @property

@@ -60,7 +60,7 @@ def write_calibration(path: Path, curve: Calibration) -> Path:
 
 
 def write_frame_curve(path: Path, groups: dict[str, tuple[list[int], list[float]]], label: str) -> Path:
-    """Draw one figure over the frames of each sequence.
+    """Draw one metric over the frames of each sequence.
 
     Parameters
     ----------

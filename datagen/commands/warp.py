@@ -79,7 +79,7 @@ def warp_command(
         verdict = warp.verdict
         print_json(
             {
-                "figures": dict(verdict.figures),
+                "figures": dict(verdict.metrics),
                 "out": str(out),
                 "reasons": list(verdict.reasons),
                 "verdict": verdict.status,
@@ -96,8 +96,8 @@ def _print_warp(warp: Warp, out: Path) -> None:
     rows: list[tuple[str, object]] = [("verdict", warp.verdict.status)]
     rows += [("because", reason) for reason in warp.verdict.reasons]
     rows += [("scan vertices", len(warp.scan_vertices)), ("with a canonical coordinate", known)]
-    figures = {name: value for name, value in warp.verdict.figures.items() if name != "scan_vertices"}
-    rows += [(name.replace("_", " "), _plain(value)) for name, value in sorted(figures.items())]
+    metrics = {name: value for name, value in warp.verdict.metrics.items() if name != "scan_vertices"}
+    rows += [(name.replace("_", " "), _plain(value)) for name, value in sorted(metrics.items())]
     table([*rows, ("written to", out)])
 
 

@@ -140,7 +140,7 @@ class DemoLayout:
 
     @property
     def summary(self) -> Path:
-        """All figures, for other programs."""
+        """All metrics, for other programs."""
         return self.root / "summary.json"
 
     @property
@@ -149,7 +149,7 @@ class DemoLayout:
         return self.root / "meter.json"
 
     def evaluation(self, split: str) -> Path:
-        """Figures and pictures of one split."""
+        """Metrics and pictures of one split."""
         return self.root / "evaluation" / split
 
 
@@ -181,8 +181,8 @@ def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tupl
         key = _model_key(layout)
         measured = {split: _evaluate(layout, meter, split, key) for split in EVALUATED}
         _predict(layout, meter, key)
-    summary = DemoSummary(_figures(result, meter, measured), dict(result.verdicts), dict(meter.seconds), measured)
-    content = {"figures": summary.figures, "verdicts": summary.verdicts, "stages_s": summary.stages_s}
+    summary = DemoSummary(_metrics(result, meter, measured), dict(result.verdicts), dict(meter.seconds), measured)
+    content = {"figures": summary.metrics, "verdicts": summary.verdicts, "stages_s": summary.stages_s}
     atomic_write_bytes(layout.summary, (json.dumps(content, indent=1) + "\n").encode())
     write_demo_page(out, summary)
     return summary
@@ -229,10 +229,10 @@ def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[st
         answer = _trainer(
             "evaluate", str(layout.run), str(layout.root), "--split", split, "--report", str(folder), "--json"
         )
-        figures = dict(json.loads(answer)["figures"])
-        atomic_write_bytes(stored, (json.dumps({"key": key, "figures": figures}, indent=1) + "\n").encode())
+        metrics = dict(json.loads(answer)["figures"])
+        atomic_write_bytes(stored, (json.dumps({"key": key, "figures": metrics}, indent=1) + "\n").encode())
     meter.add("evaluate", taken[0])
-    return figures
+    return metrics
 
 
 def _predict(layout: DemoLayout, meter: Meter, key: str) -> None:
@@ -284,7 +284,7 @@ def _model_key(layout: DemoLayout) -> str:
     return hashlib.sha256(f"{open_dataset(layout.root).uuid} {weights}".encode()).hexdigest()
 
 
-def _figures(result: BuildResult, meter: Meter, measured: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+def _metrics(result: BuildResult, meter: Meter, measured: dict[str, dict[str, Any]]) -> dict[str, float | None]:
     audit = _read_json(BuildLayout(result.root).report_summary)
     size = sum(path.stat().st_size for path in result.dataset.rglob("*") if path.is_file())
     rendered, render_s = meter.counts.get("views_rendered", 0.0), meter.counts.get("render_s", 0.0)

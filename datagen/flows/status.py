@@ -128,7 +128,7 @@ def requeue(plan: BuildPlan, layout: BuildLayout, frames: Sequence[tuple[Sequenc
 
 
 def explain_frame(layout: BuildLayout, key: SequenceKey, frame: int) -> dict[str, Any]:
-    """Return verdict, reasons, figures and record of a frame, JSON-ready.
+    """Return verdict, reasons, metrics and record of a frame, JSON-ready.
 
     ``person_frames`` are those the sequence's person was learnt from; empty if there is none.
 
@@ -146,7 +146,7 @@ def explain_frame(layout: BuildLayout, key: SequenceKey, frame: int) -> dict[str
         "frame": frame,
         "verdict": verdict.status,
         "reasons": list(verdict.reasons),
-        "figures": dict(verdict.figures),
+        "figures": dict(verdict.metrics),
         "cameras": list(record.cameras) if record else [],
         "person_frames": list(read_prior(person).frames) if (person / PERSON_FILE).is_file() else [],
         "content_key": record.content_key if record else "",

@@ -69,7 +69,7 @@ class Bridge:
     confidence : (S,) float32
     region : (S,) uint8
     verdict : Verdict
-        Of the warp of the source's neutral face, with figures of the bridge itself.
+        Of the warp of the source's neutral face, with metrics of the bridge itself.
     """
 
     template: HeadTemplate
@@ -229,7 +229,7 @@ def build_bridge(topology: Topology, head: HeadModel, config: WarpConfig = STORE
         canonical,
         confidence,
         region,
-        replace(warp.verdict, figures=warp.verdict.figures | _figures(topology, template, on_surface, valid)),
+        replace(warp.verdict, metrics=warp.verdict.metrics | _metrics(topology, template, on_surface, valid)),
     )
 
 
@@ -244,7 +244,7 @@ def bridge_key(topology: Topology, template: HeadTemplate) -> dict[str, object]:
     }
 
 
-def _figures(topology: Topology, template: HeadTemplate, on_surface: F64, valid: Bools) -> dict[str, float]:
+def _metrics(topology: Topology, template: HeadTemplate, on_surface: F64, valid: Bools) -> dict[str, float]:
     marks = topology.landmarks
     apart = np.linalg.norm(template.landmarks(on_surface)[marks.indices] - marks.points, axis=1) * MM_PER_M
     return {

@@ -82,12 +82,12 @@ def warp_frame(
     )
     features = confidence_features(carried, anchored, found.spread_m, template.faces)
     confidence = point_confidence(carried, features)
-    figures = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
-    figures |= found.repaired.figures()
+    metrics = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
+    metrics |= found.repaired.metrics()
     if registration is not None and config.use_registration:
-        figures["registration_shift_mm"] = registration_shift_mm(template, registered, registration.vertices)
+        metrics["registration_shift_mm"] = registration_shift_mm(template, registered, registration.vertices)
     if found.turned:
-        figures["faces_turned"] = 1.0
+        metrics["faces_turned"] = 1.0
     space = head.template.space
     canonical = space.normalise(carried.canonical_m).astype(np.float32)
     # Detail far outside the space's margin cannot be stored; it is no part of a head.
@@ -103,7 +103,7 @@ def warp_frame(
         registered_faces=template.faces,
         head_to_world=_head_pose(template, registered),
         space=space,
-        verdict=judge(figures, config),
+        verdict=judge(metrics, config),
     )
 
 

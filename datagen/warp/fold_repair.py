@@ -95,7 +95,7 @@ class RepairReport:
     moved: Bools
     face_triangles: int
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return the counts for the verdict."""
         return {
             "flipped_triangles": float(self.after.flipped.sum()),

@@ -27,14 +27,14 @@ class Verdict:
     ----------
     status : ``pass``, ``review`` or ``fail``
     reasons : tuple of str
-        One sentence each, with the figure and its limit; for a pass, notes at most.
-    figures : dict of str to float
+        One sentence each, with the metric and its limit; for a pass, notes at most.
+    metrics : dict of str to float
         Everything measured, flat, units in the names.
     """
 
     status: Status
     reasons: tuple[str, ...] = ()
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ def warp_bytes(warp: Warp) -> bytes:
 
 def verdict_bytes(verdict: Verdict) -> bytes:
     """Return the content of ``verdict.json``: ``verdict``, ``reasons`` and ``figures``."""
-    figures = {name: round(float(value), 6) for name, value in sorted(verdict.figures.items())}
-    content = {"verdict": verdict.status, "reasons": list(verdict.reasons), "figures": figures}
+    metrics = {name: round(float(value), 6) for name, value in sorted(verdict.metrics.items())}
+    content = {"verdict": verdict.status, "reasons": list(verdict.reasons), "figures": metrics}
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
