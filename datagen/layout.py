@@ -85,7 +85,7 @@ class BuildLayout:
 
     @property
     def report_key(self) -> Path:
-        """What the report tells of, as a content key."""
+        """What the report describes, as a content key."""
         return self.report / "report.key"
 
     @property
@@ -128,7 +128,7 @@ class BuildLayout:
         Raises
         ------
         InputError
-            If this is no build folder.
+            If this is not a build folder.
         """
         try:
             content = json.loads(self.manifest.read_text(errors="replace"))
@@ -149,7 +149,7 @@ class BuildLayout:
         Raises
         ------
         InputError
-            If this is no build folder.
+            If this is not a build folder.
         ManifestError
             If the recipe is of another version.
         """

@@ -163,7 +163,7 @@ def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
     Raises
     ------
     ManifestError
-        If the file is missing or no YAML, a key is unknown (with the nearest valid one) or given twice, or a value has
+        If the file is missing or not YAML, a key is unknown (with the nearest valid one) or given twice, or a value has
         the wrong type or range.
     """
     content = read_yaml(path, "manifest", "See manifests/ for recipes to start from")

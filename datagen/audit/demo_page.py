@@ -16,7 +16,7 @@ MEASURED = {"canonical": "canonical error", "depth": "depth error", "depth_align
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What the demo came to.
+    """The result of the demo.
 
     Attributes
     ----------

@@ -14,7 +14,7 @@ from datagen.warp.result import PERSON_FILE
 from datagen.warp.storage import read_prior
 
 WORST_REGIONS = 4
-# Metrics in which more is better; of all others, less is.
+# Metrics for which more is better; for all others, less is.
 MORE_IS_BETTER = ("coverage", "matched", "within", "face_vertices", "scan_vertices")
 
 
@@ -41,7 +41,7 @@ def explain(build: Path, subject: str, sequence: str, frame: int) -> str:
     if result.has_warp:
         lines += [_person_line(build, result), *_region_lines(build, result)]
     else:
-        lines.append("There is no warp of this frame: it stopped before one was made.")
+        lines.append("There is no warp of this frame: it failed before one could be made.")
     return "\n".join(lines)
 
 
@@ -59,7 +59,7 @@ def _metric_line(name: str, result: FrameResult, results: list[FrameResult]) -> 
 def _person_line(build: Path, result: FrameResult) -> str:
     folder = BuildLayout(build).person(result.key)
     if not (folder / PERSON_FILE).is_file():
-        return "The person was not learnt from the sequence: the frame stands by itself."
+        return "No person was learnt from the sequence: the frame was warped on its own."
     frames = ", ".join(str(frame) for frame in read_prior(folder).frames)
     return f"The frame is held to the person learnt from frames {frames} of its sequence."
 

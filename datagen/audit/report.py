@@ -55,7 +55,7 @@ class _Pool:
 
 
 def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RANDOM_PICTURED, seed: int = 0) -> Path:
-    """Write ``report/index.html``, its pictures and ``summary.json``; an older report goes when the new is complete.
+    """Write ``report/index.html``, its pictures and ``summary.json``; an older one is removed once the new is complete.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def _frame_card(
     warp = read_warp(result.folder)
     template = _template(warp.space.head, build)
     if template is None or template.digest != warp.space.template_digest:
-        card["note"] = f"No pictures: the template {warp.space.head!r} this warp was made with is not at hand."
+        card["note"] = f"No pictures: the template {warp.space.head!r} this warp was made with is not available."
         return card
     sub = Path("frames") / result.name.replace("/", "_")
     error = truth_reader(build)(result, warp)

@@ -1,4 +1,4 @@
-"""What a build came to, gathered from its folder for the report."""
+"""The results of a build, gathered from its folder for the report."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def report_command(
     random: Annotated[int, typer.Option(min=0, help="Other frames, chosen at random, shown with pictures.")] = 4,
     json_output: JsonOption = False,
 ) -> None:
-    """Write the audit report of a build anew: report/index.html, worst frame first.
+    """Write the audit report of a build again: report/index.html, worst frame first.
 
     Example: datagen report runs/demo --worst 12
     """

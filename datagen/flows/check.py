@@ -52,7 +52,7 @@ def check_captures(root: Path, progress: Progress) -> CheckResult:
     Raises
     ------
     InputError
-        If ``root`` is no folder of captures at all.
+        If ``root`` is not a folder of captures.
     """
     source, result = FolderCaptures(root), CheckResult()
     for folder in sorted(root.glob("*/*")):

@@ -1,4 +1,4 @@
-"""The demo: the whole path on simulated heads, with a page of what came of it."""
+"""The demo: the whole path on simulated heads, with a page of its results."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Meter:
 
     @contextmanager
     def watch_memory(self) -> Iterator[None]:
-        """Record the greatest memory held at a time while the block runs.
+        """Record the peak memory while the block runs.
 
         Sums the resident memory of all processes; pages they share count once for each, so it never says too little.
         """
@@ -103,7 +103,7 @@ MIB = 2**20
 EVALUATED = ("val", "test")
 PREDICTED = "test"
 PREDICTED_FRAMES = 4
-# The trainer's command line, which saves and ends when the pipe to a killed demo breaks: left alone it would go on
+# The trainer's command line, which saves and ends when the pipe to a killed demo breaks: left alone it would run on
 # beside the one that the next demo starts.
 TRAINER = """
 import os, signal, threading
@@ -156,7 +156,7 @@ class DemoLayout:
 def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tuple[str, ...] = ()) -> DemoSummary:
     """Run or continue the demo and write ``index.html`` and ``summary.json``.
 
-    Every step trusts what it finds whole on disk, so a killed demo goes on and a finished one only reports.
+    Every step trusts what it finds whole on disk, so a killed demo resumes and a finished one only reports.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def _fit(layout: DemoLayout, meter: Meter, config: str, overrides: tuple[str, ..
     command = ["fit", str(layout.root), "--out", str(layout.run), "--config", config, *options]
     state = _read_json(layout.run / "state.json")
     if state and state.get("dataset_uuid") != open_dataset(layout.root).uuid:
-        # Weights fitted to another dataset are no run to continue; here, both belong to the demo alone.
+        # A run on another dataset cannot be continued; here, both belong to the demo alone.
         shutil.rmtree(layout.run)
     before = _model_key(layout)
     with stopwatch() as taken:

@@ -50,7 +50,7 @@ class RegistrationFile:
     head_root : Path or None
         Folder with that model's files.
     neutral, neutral_landmarks : Path or None
-        Neutral mesh of its topology and landmarks on it, where that is no head model's.
+        Neutral mesh of its topology and landmarks on it, where that is not a head model's.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""How far a build is, read from the disk alone; and its frames by name, to explain or to forget them."""
+"""How far a build has got, read from the disk alone; and its frames by name, to explain or to forget them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def build_status(layout: BuildLayout) -> dict[str, Any]:
     Raises
     ------
     datagen.common.errors.CanonfaceError
-        If this is no build folder, or its captures can no longer be planned.
+        If this is not a build folder, or its captures can no longer be planned.
     """
     plan = plan_build(layout.read_manifest())
     verdicts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What the rest of the house knows of a head model, and the model that is no more than linear bases."""
+"""What the rest of the house knows of a head model, and the model that is linear bases alone."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def checked_inputs(
         If the arrays have other shapes, a vertex is not finite or absurdly far, there is no triangle, or an index is
         out of range.
     datagen.common.errors.CameraError
-        If a camera is no pinhole camera, absurdly far, or larger than :data:`MAX_IMAGE_PX` pixels a side.
+        If a camera is not a pinhole camera, absurdly far, or larger than :data:`MAX_IMAGE_PX` pixels a side.
     """
     v, f = np.asarray(vertices), np.asarray(faces)
     shapes = v.ndim == f.ndim == 2 and v.shape[1] == f.shape[1] == 3
@@ -103,7 +103,7 @@ def check_attributes(surface: SurfaceAttributes) -> None:
         raise MeshError(
             f"the surface to render has regions from {low} to {high}",
             f"labels from 0 to {LAST_REGION}",
-            "Number the regions anew",
+            "Renumber the regions",
         )
     # NaN means unknown, and passes.
     sure = float(np.fmax.reduce(np.asarray(surface.confidence, np.float64), initial=0.0))

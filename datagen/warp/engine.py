@@ -90,7 +90,7 @@ def warp_frame(
         metrics["faces_turned"] = 1.0
     space = head.template.space
     canonical = space.normalise(carried.canonical_m).astype(np.float32)
-    # Detail far outside the space's margin cannot be stored; it is no part of a head.
+    # Detail far outside the space's margin cannot be stored; it is not part of a head.
     outside = np.abs(canonical).max(axis=1) > 1
     canonical[outside] = np.nan
     return Warp(

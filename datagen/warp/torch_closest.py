@@ -181,7 +181,7 @@ def closest_on_triangles(points: torch.Tensor, triangles: torch.Tensor) -> tuple
     weights = torch.stack(choices, -2)
     foot = torch.einsum("...kc,...cd->...kd", weights, triangles)
     distance = torch.linalg.norm(foot - points[..., None, :], dim=-1)
-    # A plane foot outside its triangle is no candidate.
+    # A plane foot outside its triangle is not a candidate.
     distance = torch.cat([torch.where(outside, torch.inf, distance[..., 0])[..., None], distance[..., 1:]], -1)
     least, best = distance.min(-1)
     chosen = weights.gather(-2, best[..., None, None].expand(*best.shape, 1, 3)).squeeze(-2)

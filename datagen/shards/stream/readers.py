@@ -24,7 +24,7 @@ ReaderKind = Literal["threads", "processes"]
 
 @dataclass(frozen=True)
 class Filled:
-    """What became of a batch.
+    """The outcome of reading a batch.
 
     Attributes
     ----------

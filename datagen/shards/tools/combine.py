@@ -51,7 +51,7 @@ class Selection:
         Raises
         ------
         InputError
-            If one has no "=", an unknown key, no alternatives, or is no range of frames.
+            If one has no "=", an unknown key, no alternatives, or is not a range of frames.
         """
         conditions: dict[str, list[str]] = {}
         for text in texts:
@@ -167,7 +167,7 @@ def combine(
     samples_per_shard: int | None = None,
     on_shard: Callable[[ShardUnit], None] | None = None,
 ) -> Dataset:
-    """Write the chosen samples of several datasets as one; run again after an interruption, it goes on.
+    """Write the chosen samples of several datasets as one; run again after an interruption, it continues.
 
     Compressed chunks are copied byte for byte, each after its checksum; tables and index arrays are made anew.
 
@@ -212,7 +212,9 @@ def combine(
 def merge(sources: Sequence[str | Path], out: Path, labels: Sequence[str] = (), **options: Any) -> Dataset:
     """Write all samples of several datasets as one; see :func:`combine`."""
     if labels and len(labels) != len(sources):
-        raise InputError(f"{len(labels)} labels for {len(sources)} datasets", "one label each", "")
+        raise InputError(
+            f"{len(labels)} labels for {len(sources)} datasets", "one label each", "Name one label for each dataset"
+        )
     names = labels or [""] * len(sources)
     return combine([Part(open_dataset(s), label) for s, label in zip(sources, names, strict=True)], out, **options)
 

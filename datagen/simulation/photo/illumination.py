@@ -202,7 +202,7 @@ class Diffusion:
         """Return the spread irradiance (N, 3)."""
         out = irradiance.copy()
         done = 0
-        # All channels walk together as far as the shortest goes, then the rest go on.
+        # All channels walk together as far as the shortest goes, then the rest continue.
         for channel in np.argsort(self._steps):
             later = [k for k in range(3) if self._steps[k] >= self._steps[channel]]
             for _ in range(self._steps[channel] - done):
