@@ -85,7 +85,7 @@ def test_a_stored_normal_is_unit_to_a_tenth_or_nothing(length: float, allowed: b
         ("frame", (), 0, None),
         ("frame", (), -1, "frame -1 is negative"),
         ("verdict", (), len(VERDICTS) - 1, None),
-        ("verdict", (), len(VERDICTS), f"verdict {len(VERDICTS)} is none of"),
+        ("verdict", (), len(VERDICTS), f"verdict {len(VERDICTS)} is not one of"),
         ("time", (), np.inf, "time is not finite"),
     ],
 )
