@@ -29,7 +29,6 @@ def bridge_picture(bridge: Bridge, topology: Topology) -> Picture:
 
     Parameters
     ----------
-    bridge : Bridge
     topology : Topology
         Its source.
     """

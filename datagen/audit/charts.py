@@ -22,7 +22,6 @@ def write_histogram(path: Path, values: npt.NDArray[np.floating], label: str, *,
 
     Parameters
     ----------
-    path : Path
     values : (N,) float
         At least one is finite.
     label : str
@@ -64,7 +63,6 @@ def write_frame_curve(path: Path, groups: dict[str, tuple[list[int], list[float]
 
     Parameters
     ----------
-    path : Path
     groups : dict
         Sequence name to frame numbers and values.
     label : str

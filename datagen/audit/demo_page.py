@@ -59,13 +59,7 @@ def summary_rows(summary: DemoSummary) -> list[tuple[str, str]]:
 
 
 def write_demo_page(out: Path, summary: DemoSummary) -> Path:
-    """Write ``index.html`` into the demo's folder ``out`` and return its path.
-
-    Raises
-    ------
-    StorageError
-        If the disk refuses.
-    """
+    """Write ``index.html`` into the demo's folder ``out`` and return its path."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     pictures = [

@@ -119,7 +119,6 @@ def paint(
 
     Parameters
     ----------
-    rendering : Rendering
     colours : (H, W, 3) float32 in [0, 1]
         On the supersampled grid; NaN is painted grey.
     wire : bool
@@ -240,13 +239,7 @@ def stack(*pictures: Picture) -> Picture:
 
 
 def write_png(path: Path, picture: Picture) -> Path:
-    """Write a picture atomically; return its path.
-
-    Raises
-    ------
-    datagen.common.errors.StorageError
-        If the disk refuses.
-    """
+    """Write a picture atomically; return its path."""
     from PIL import Image
 
     buffer = io.BytesIO()

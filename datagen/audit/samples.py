@@ -27,8 +27,6 @@ def sample_sheet(sample: Sample, build: Path | None = None, tile: int = TILE_PX)
 
     Parameters
     ----------
-    sample : Sample
-    build : Path, optional
     tile : int
         Pixels a side of each picture.
     """

@@ -19,7 +19,6 @@ def true_error_mm(warp: Warp, truth_canonical: npt.NDArray[np.floating]) -> npt.
 
     Parameters
     ----------
-    warp : Warp
     truth_canonical : (N, 3) float
         Normalised, in the warp's space; NaN for vertices that have none (stray pieces).
 

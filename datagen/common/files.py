@@ -56,10 +56,6 @@ def storage_errors(doing: str, *, only: Collection[int] | None = None) -> Iterat
         What the block does, as in "writing shard train-00003".
     only : collection of int, optional
         The ``errno`` values that are the disk's, such as ``DISK_ERRORS``; every other error passes. All by default.
-
-    Raises
-    ------
-    StorageError
     """
     try:
         yield
@@ -158,7 +154,6 @@ def staged_folder(out: Path, *, replace: bool) -> Iterator[Path]:
 
     Parameters
     ----------
-    out : Path
     replace : bool
         Whether a folder ``out`` that exists is replaced as a whole; it keeps its name until the new one is complete.
         Otherwise it stays, with all that it holds besides: the new entries are moved in one after another, each whole,

@@ -102,7 +102,6 @@ def read_yaml(path: Path, what: str, fix: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : Path
     what : str
         What the file is to the reader, such as "manifest".
     fix : str
@@ -132,7 +131,6 @@ def with_overrides(content: dict[str, Any], overrides: Iterable[str], example: s
     ----------
     content : dict
         Stays as it is, and so do mappings that YAML aliases put in several places of it.
-    overrides : iterable of str
     example : str
         An override to show as an example.
     fix : str
@@ -182,7 +180,6 @@ def parse(
 
     Parameters
     ----------
-    section : type
     content : object
         What YAML or JSON gave.
     name : str

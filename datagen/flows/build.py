@@ -31,7 +31,6 @@ class BuildResult:
 
     Attributes
     ----------
-    root, dataset, report : Path
     verdicts : mapping of status to number of frames
     samples : mapping of split to number of samples
     left_out : int
@@ -39,7 +38,6 @@ class BuildResult:
     warped, rendered : int
         Frames and samples computed by this run; the others were on disk.
     seconds : mapping of stage to seconds
-    verification : VerifyReport
     """
 
     root: Path
@@ -66,7 +64,6 @@ def build(
 
     Parameters
     ----------
-    manifest : Manifest
     out : Path
         The build folder; made if missing.
     config : RunnerConfig, optional
@@ -117,13 +114,7 @@ def nothing_to_do(plan: BuildPlan, layout: BuildLayout) -> bool:
 
 
 def run_stages(plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, runner: StageRunner) -> BuildResult:
-    """Run every stage in its order, and remove what is no longer in the plan.
-
-    Raises
-    ------
-    datagen.common.errors.CanonfaceError
-        As :func:`build`.
-    """
+    """Run every stage in its order, and remove what is no longer in the plan."""
     applied = [stage.name for stage in STAGES if stage.applies(plan)]
     units: dict[str, Sequence[Any]] = {}
     results: dict[str, list[Any]] = {}

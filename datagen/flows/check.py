@@ -45,7 +45,6 @@ def check_captures(root: Path, progress: Progress) -> CheckResult:
 
     Parameters
     ----------
-    root : Path
     progress : Progress
         Advanced by one for each frame.
 

@@ -162,7 +162,6 @@ def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tupl
     ----------
     manifest : Manifest
         Of simulated captures.
-    out : Path
     trainer_config : str
         Name or path, as ``trainer fit --config`` takes it.
     overrides : tuple of str

@@ -62,13 +62,7 @@ class ResultRecord:
 
 
 def write_result_record(folder: Path, record: ResultRecord) -> None:
-    """Write ``record.json`` atomically.
-
-    Raises
-    ------
-    datagen.common.errors.StorageError
-        If the disk refuses.
-    """
+    """Write ``record.json`` atomically."""
     atomic_write_bytes(folder / RECORD, (canonical_json(record.to_json()) + "\n").encode())
 
 
@@ -129,7 +123,6 @@ class Stored(Generic[T]):
 
     Attributes
     ----------
-    folder : Path
     key : str
         Content key.
     """

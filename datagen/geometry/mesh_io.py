@@ -72,7 +72,6 @@ def ply_bytes(
 
     Parameters
     ----------
-    mesh : Mesh
     colours : (N, 3) uint8, optional
         sRGB of each vertex.
     precision : ``float32`` or ``float64``

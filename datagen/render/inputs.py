@@ -31,7 +31,6 @@ def checked_inputs(
     vertices : (N, 3) float
         World metres.
     faces : (F, 3) int
-    cameras : sequence of Camera
 
     Raises
     ------
@@ -82,12 +81,7 @@ def checked_inputs(
 
 
 def check_attributes(surface: SurfaceAttributes) -> None:
-    """Refuse a surface whose attributes do not have one value per vertex.
-
-    Raises
-    ------
-    datagen.common.errors.MeshError
-    """
+    """Refuse a surface whose attributes do not have one value per vertex."""
     n = len(surface.vertices)
     expected = {"canonical": ((n, 3), "fiu"), "confidence": ((n,), "fiu"), "region": ((n,), "iu")}
     for name, (shape, kinds) in expected.items():

@@ -145,12 +145,7 @@ class _Descriptor:
 
 
 class ChunkReader:
-    """Reads chunks from a store; may be shared by threads, pickles as its store.
-
-    Parameters
-    ----------
-    store : Store
-    """
+    """Reads chunks from a store; may be shared by threads, pickles as its store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -45,7 +45,6 @@ class Split:
 
     Parameters
     ----------
-    dataset : Dataset
     name : str
         ``train``, ``val`` or ``test``.
     """

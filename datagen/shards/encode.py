@@ -42,8 +42,6 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
 
     Parameters
     ----------
-    plan : DatasetPlan
-    unit : ShardUnit
     samples : iterable of Sample
         Exactly ``unit.samples`` of them, strictly increasing in (subject, sequence, camera, frame).
 

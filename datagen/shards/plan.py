@@ -104,7 +104,6 @@ class DatasetPlan:
         String tables; kept sorted and without repeats, so that the order of indices is the order of names.
     space : mapping
         The canonical space as ``CanonicalSpace.to_attrs()`` gives it.
-    manifest, manifest_digest : str
     sources : tuple of mappings
         Each with at least ``name`` and ``licence``.
     regions : mapping of region name to label

@@ -57,8 +57,6 @@ def warp_frame(
     ----------
     scan : Mesh
         World metres; without faces it is taken as a point cloud.
-    head : HeadModel
-    config : WarpConfig
     registration : Registration, optional
         In the head's topology, world metres.
     landmarks : Landmarks, optional
@@ -113,19 +111,16 @@ class Registered:
 
     Attributes
     ----------
-    template : WarpTemplate
     surface : Surface
         The welded scan, faces outwards.
     where : (N,) int64
         Welded vertex of each scan vertex.
     turned : bool
         The scan's faces pointed inwards.
-    start : Start
     vertices : (M, 3) float64
         Fine template vertices in the scan's frame, metres.
     anchored : (M,) float64
         Weight of each vertex's last target; 0 where the position was only interpolated or repaired.
-    repaired : RepairReport
     spread_m : (M,) float64
         Standard deviation of each vertex's position, as far as it is known.
     """

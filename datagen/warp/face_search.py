@@ -105,7 +105,6 @@ class GlobalStart:
         Template axes to the scan's frame.
     vertices : (V, 3) float64
         The head model, its shape fitted, in the scan's frame.
-    belief : Belief
     """
 
     similarity: Similarity
@@ -198,7 +197,6 @@ def global_start(head: HeadModel, surface: Surface) -> GlobalStart:
 
     Parameters
     ----------
-    head : HeadModel
     surface : Surface
         The scan, faces outwards; of a point cloud, with normals.
 

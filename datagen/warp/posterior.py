@@ -112,14 +112,10 @@ def fit_shape(
 
     Parameters
     ----------
-    template : WarpTemplate
-    shape : MorphableShape
     pose : Similarity
         Where to begin.
-    rounds : sequence of Round
     surface : Surface or None
         The scan; may be None if no round has a gate.
-    evidence : sequence of PointEvidence
     parameters : (P,) float64, optional
         Where to begin.
     """

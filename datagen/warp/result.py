@@ -57,8 +57,6 @@ class Warp:
     registered_faces : (G, 3) int32
     head_to_world : (4, 4) float64
         Rigid: template axes and origin to the input's frame.
-    space : CanonicalSpace
-    verdict : Verdict
     """
 
     scan_vertices: npt.NDArray[np.float64]

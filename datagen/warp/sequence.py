@@ -31,12 +31,10 @@ def fit_sequence(
 
     Parameters
     ----------
-    head : HeadModel
     frames : sequence of int
         Frame numbers in order of time.
     read : function of a frame number
         Raises :class:`datagen.common.errors.InputError` for a broken frame, which is passed over.
-    config : WarpConfig
 
     Returns
     -------

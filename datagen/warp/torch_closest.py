@@ -50,11 +50,6 @@ class TorchSurface:
     every packet from below, then to every triangle of the nearest packets, and computes the distance to the nearest
     triangles exactly. If nothing left out could have been nearer, the answer is the closest point; where that is not
     proven within ``reach_m``, the search is repeated wider. A point cloud answers with tangent discs.
-
-    Parameters
-    ----------
-    surface : Surface
-    device : torch.device
     """
 
     def __init__(self, surface: Surface, device: torch.device) -> None:

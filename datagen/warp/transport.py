@@ -104,7 +104,6 @@ def transport(
         Scan vertices (metres) and unit normals.
     registered : Surface
         The deformed fine template.
-    template : WarpTemplate
     max_distance_m : float
         Points further away have no counterpart.
     """

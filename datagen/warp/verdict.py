@@ -55,7 +55,6 @@ def measure(
 
     Parameters
     ----------
-    template : WarpTemplate
     registered : (M, 3) float64
         Deformed fine template, metres.
     anchored : (M,) float64

@@ -120,7 +120,6 @@ def edge_maps(
     vertices : (N, 3) float64
         World metres.
     faces : (F, 3) int32
-    cameras : sequence of Camera
     """
     edges = MeshEdges.of(vertices, faces)
     maps = []
@@ -176,7 +175,6 @@ def mesh_edges(faces: I32, n_vertices: int) -> tuple[I32, I32]:
     Parameters
     ----------
     faces : (F, 3) int32
-    n_vertices : int
 
     Returns
     -------

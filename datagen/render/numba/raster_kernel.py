@@ -44,7 +44,6 @@ def project(
         K [R | t].
     near : float
         Metres.
-    start, stop : int
     homogeneous : (N, 3) float64
         Written: pixels times z, and z.
     screen : (N, 2) int32

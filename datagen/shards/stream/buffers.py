@@ -28,7 +28,6 @@ class Place:
     Attributes
     ----------
     arrays : mapping of name to (offset in bytes, shape, dtype)
-    nbytes : int
     """
 
     arrays: Mapping[str, tuple[int, tuple[int, ...], str]]

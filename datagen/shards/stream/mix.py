@@ -39,7 +39,6 @@ class StreamMix:
 
     Parameters
     ----------
-    streams : sequence of ShardStream
     weights : sequence of float
         Shares of the batches, above 0; they need not add up to 1.
 

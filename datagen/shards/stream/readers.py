@@ -47,7 +47,6 @@ def fill(
 
     Parameters
     ----------
-    split : Split
     samples : (B, S) int64
     arrays : mapping of name to array (B, S, ...)
         Map arrays of the stored dtype.

@@ -86,9 +86,6 @@ class ShardStream:
 
     Parameters
     ----------
-    dataset : Dataset
-    split : str
-    config : StreamConfig
     arrays : sequence of str
         Keys of ``schema.ARRAYS``.
     rank, ranks : int

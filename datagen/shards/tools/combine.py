@@ -129,10 +129,8 @@ class Part:
 
     Attributes
     ----------
-    dataset : Dataset
     label : str
         Put before the names of its subjects, with a "-"; empty to leave them.
-    selection : Selection
     """
 
     dataset: Dataset
@@ -173,7 +171,6 @@ def combine(
 
     Parameters
     ----------
-    parts : sequence of Part
     out : Path
         The ``dataset.zarr`` folder to make.
     samples_per_shard : int, optional

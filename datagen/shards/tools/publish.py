@@ -28,7 +28,6 @@ class PublishReport:
 
     Attributes
     ----------
-    url : str
     uuid : str
         Of the dataset.
     sent, sent_bytes : int

@@ -32,7 +32,6 @@ def sample_problems(stored: Stored, plan: DatasetPlan) -> Iterator[str]:
     ----------
     stored : mapping of array name to the stored values of one sample
         Arrays that could not be read may be absent; checks that need them are skipped.
-    plan : DatasetPlan
     """
     for needed, check in (
         (("confidence", "canonical"), _check_canonical),
@@ -132,10 +131,8 @@ class Problem:
     ----------
     split : str or None
         None where the whole dataset is concerned.
-    shard : int or None
     sample : int or None
         Number of the sample in its split, where one sample is concerned.
-    message : str
     """
 
     split: str | None
@@ -156,7 +153,6 @@ class VerifyReport:
 
     Attributes
     ----------
-    path, uuid : str
     level : ``quick``, ``digests`` or ``deep``
     counts : dict
         ``shards``, ``samples``, ``files`` and ``bytes`` of the dataset.

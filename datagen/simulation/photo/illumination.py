@@ -117,7 +117,6 @@ def illuminate(
         Mesh that casts the shadows.
     coarse : (G, 3) int32, optional
         Fewer triangles over the same vertices that will do for the surroundings.
-    light : Light
     renderer : Renderer
         Draws the depth maps seen from the light.
     sphere : (3,) float64, float

@@ -376,12 +376,10 @@ def shade_view(  # type: ignore[no-untyped-def]
     unit_mm : float
         Millimetres per standard millimetre, see :class:`~datagen.simulation.photo.face_fields.FaceFields`.
     eyes : (2, 4) float64
-    look : Look
     lamps : (L, 17) float64
         See :func:`datagen.simulation.photo.shading.lamp_rows`.
     sky : (9, 3) float64
     background : (H, W, 3) float32
-    factor : int
 
     Returns
     -------
