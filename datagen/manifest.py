@@ -107,7 +107,7 @@ class RenderConfig(Section):
 
     backend: BackendName = "auto"
     resolution: int = Field(504, ge=PATCH, le=8190, multiple_of=PATCH, description="pixels a side of a stored sample")
-    crop_margin: float = Field(1.25, gt=0, description="side of the crop over the projected head's extent")
+    crop_margin: float = Field(1.25, gt=0, description="side of the crop, as a multiple of the projected head's extent")
     crop_jitter: CropJitter = CropJitter()
 
 

@@ -37,7 +37,11 @@ class FrameName:
         """
         parts = text.strip("/").split("/")
         if not 1 <= len(parts) <= 3 or not all(parts) or (len(parts) == 3 and not parts[2].isdigit()):
-            raise InputError(f"{text!r} names no frame", "subject, subject/sequence or subject/sequence/frame")
+            raise InputError(
+                f"{text!r} names no frame",
+                "subject, subject/sequence or subject/sequence/frame",
+                "For example: s003/performance/000002",
+            )
         return cls(parts[0], parts[1] if len(parts) > 1 else None, int(parts[2]) if len(parts) > 2 else None)
 
     def covers(self, key: SequenceKey, frame: int) -> bool:

@@ -186,7 +186,11 @@ def _check_labels(region: npt.NDArray[np.uint8], table: Mapping[str, int], where
 def _check_matrices(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:
     k = values["intrinsics"]
     if not (k[0, 0] > 0 and k[1, 1] > 0 and np.array_equal(k[2], (0, 0, 1))):
-        raise InputError(f"{where}: intrinsics are not a pinhole matrix", "fx, fy > 0 and a last row of 0 0 1")
+        raise InputError(
+            f"{where}: intrinsics are not a pinhole matrix", "fx, fy > 0 and a last row of 0 0 1", "Check the camera"
+        )
     for name in ("world_to_camera", "head_to_world"):
         if not np.array_equal(values[name][3], (0, 0, 0, 1)):
-            raise InputError(f"{where}: {name} is not a rigid transform", "a last row of 0 0 0 1")
+            raise InputError(
+                f"{where}: {name} is not a rigid transform", "a last row of 0 0 0 1", "Check the camera and pose"
+            )

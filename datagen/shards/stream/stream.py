@@ -224,7 +224,11 @@ class ShardStream:
                 "Give the stream what it had when the state was taken, or start again",
             )
         if epoch < 0 or not 0 <= position <= self.order(epoch).clips:
-            raise InputError(f"the state names clip {position} of epoch {epoch}", "a place in that epoch")
+            raise InputError(
+                f"the state names clip {position} of epoch {epoch}",
+                "a place in that epoch",
+                "Load a state as state_dict() gave it",
+            )
         self._position = epoch, position
 
     def __iter__(self) -> Generator[StreamBatch, None, None]:
