@@ -72,7 +72,7 @@ class ShardRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ShardRecord:
-        """Read what :meth:`to_json` gave; KeyError, TypeError or ValueError if this is not that."""
+        """Read what :meth:`to_json` gave; KeyError, TypeError or ValueError for anything else."""
         return cls(
             split=str(content["split"]),
             index=int(content["index"]),

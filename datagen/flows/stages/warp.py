@@ -203,7 +203,7 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     manifest = unit.manifest
     head = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
     clear_folder(state.folder)
-    # Not a broken frame's fault: without its person the whole sequence would come out differently.
+    # Outside the `try`: a missing person is not a broken frame, and without it the whole sequence would change.
     prior = unit.person.open(head.template) if unit.person else None
     try:
         content = unit.captures().frame(unit.sequence.key, state.frame)
