@@ -76,12 +76,12 @@ class BuildLayout:
 
     @property
     def report_summary(self) -> Path:
-        """The figures of the report, for other programs."""
+        """The metrics of the report, for other programs."""
         return self.report / "summary.json"
 
     @property
     def report_key(self) -> Path:
-        """What the report tells of, as a content key."""
+        """What the report describes, as a content key."""
         return self.report / "report.key"
 
     @property
@@ -124,7 +124,7 @@ class BuildLayout:
         Raises
         ------
         InputError
-            If this is no build folder.
+            If this is not a build folder.
         """
         try:
             content = json.loads(self.manifest.read_text(errors="replace"))
@@ -145,7 +145,7 @@ class BuildLayout:
         Raises
         ------
         InputError
-            If this is no build folder.
+            If this is not a build folder.
         ManifestError
             If the recipe is of another version.
         """

@@ -73,7 +73,7 @@ class RenderConfig(Section):
 
     backend: BackendName = "auto"
     resolution: int = Field(504, ge=PATCH, le=8190, multiple_of=PATCH, description="pixels a side of a stored sample")
-    crop_margin: float = Field(1.25, gt=0, description="side of the crop over the projected head's extent")
+    crop_margin: float = Field(1.25, gt=0, description="side of the crop, as a multiple of the projected head's extent")
     crop_jitter: CropJitter = CropJitter()
 
 
@@ -125,7 +125,7 @@ def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
     Raises
     ------
     ManifestError
-        If the file is missing or no YAML, a key is unknown (with the nearest valid one) or given twice, or a value has
+        If the file is missing or not YAML, a key is unknown (with the nearest valid one) or given twice, or a value has
         the wrong type or range.
     """
     content = read_yaml(path, "manifest", "See manifests/ for recipes to start from")

@@ -178,7 +178,7 @@ def family_figures(head: HeadModel, ict: HeadModel, people: int) -> dict[str, An
             found[name].append(space.metres(rows.astype(np.float64)))
     face = mask_of(template.regions[kept], FACE_REGIONS)
     figures: dict[str, Any] = {name: _family_spread(np.stack(points)[:, face]) for name, points in found.items()}
-    figures["bridge_itself"] = {k: round(v, 4) for k, v in bridge.verdict.figures.items() if k.startswith("bridge")}
+    figures["bridge_itself"] = {k: round(v, 4) for k, v in bridge.verdict.metrics.items() if k.startswith("bridge")}
     return figures
 
 

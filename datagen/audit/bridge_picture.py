@@ -29,13 +29,12 @@ def bridge_picture(bridge: Bridge, topology: Topology) -> Picture:
 
     Parameters
     ----------
-    bridge : Bridge
     topology : Topology
         Its source.
     """
     template, faces = bridge.template, topology.faces
     face = mask_of(template.regions, FACE_REGIONS)
-    # The neutral face may stand anywhere; pictures show it upright, from the front, and the size it has.
+    # The neutral face may be in any pose; pictures show it upright, from the front and at its own size.
     motion = fit_similarity(bridge.neutral[bridge.valid], template.vertices[bridge.valid], with_scale=False)
     on_surface = _smooth(template, bridge.neutral)
     source, laid = motion.apply(topology.vertices), motion.apply(on_surface)
@@ -86,7 +85,7 @@ def _at(corner: npt.NDArray[np.int64], labels: npt.NDArray[np.uint8]) -> npt.NDA
 
 
 def _smooth(template: HeadTemplate, vertices: F64) -> F64:
-    """Return where template vertices (V, 3) come to lie on the surface that is subdivided from them."""
+    """Return where template vertices (V, 3) lie on the surface that is subdivided from them."""
     n = len(vertices)
     return np.asarray(loop_subdivision(template.faces, n).matrix[:n] @ vertices)
 

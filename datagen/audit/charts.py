@@ -22,7 +22,6 @@ def write_histogram(path: Path, values: npt.NDArray[np.floating], label: str, *,
 
     Parameters
     ----------
-    path : Path
     values : (N,) float
         At least one is finite.
     label : str
@@ -60,11 +59,10 @@ def write_calibration(path: Path, curve: Calibration) -> Path:
 
 
 def write_frame_curve(path: Path, groups: dict[str, tuple[list[int], list[float]]], label: str) -> Path:
-    """Draw one figure over the frames of each sequence.
+    """Draw one metric over the frames of each sequence.
 
     Parameters
     ----------
-    path : Path
     groups : dict
         Sequence name to frame numbers and values.
     label : str

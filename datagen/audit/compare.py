@@ -25,8 +25,8 @@ class Comparison:
         Frames that the other lacks.
     counts_a, counts_b : dict
         Verdicts of the common frames.
-    figures : tuple of (name, median in a, median in b)
-        Every figure both have.
+    metrics : tuple of (name, median in a, median in b)
+        Every metric both have.
     changes : tuple of (frame, verdict in a, verdict in b)
         Frames whose verdict differs, those that got worse first.
     """
@@ -36,7 +36,7 @@ class Comparison:
     only_b: int
     counts_a: dict[str, int]
     counts_b: dict[str, int]
-    figures: tuple[tuple[str, float, float], ...]
+    metrics: tuple[tuple[str, float, float], ...]
     changes: tuple[tuple[str, str, str], ...]
 
     @property
@@ -51,7 +51,7 @@ class Comparison:
         for status in self.counts_a:
             a, b = self.counts_a[status], self.counts_b[status]
             lines.append(f"{status:<26}{a:>12}{b:>12}{b - a:>+12}")
-        lines += [f"{name:<26}{a:>12.4g}{b:>12.4g}{b - a:>+12.3g}" for name, a, b in self.figures]
+        lines += [f"{name:<26}{a:>12.4g}{b:>12.4g}{b - a:>+12.3g}" for name, a, b in self.metrics]
         if self.changes:
             lines += ["", f"verdicts that changed: {len(self.changes)}, {self.worse} of them for the worse"]
             lines += [f"  {name}: {a} → {b}" for name, a, b in self.changes[:LISTED_CHANGES]]
@@ -96,8 +96,8 @@ def compare(first: Path, second: Path) -> Comparison:
 
 def _medians(a: list[FrameResult], b: list[FrameResult]) -> list[tuple[str, float, float]]:
     rows = []
-    for name in sorted({name for r in a for name in r.verdict.figures} & {n for r in b for n in r.verdict.figures}):
-        values = [np.array([r.figure(name) for r in side]) for side in (a, b)]
+    for name in sorted({name for r in a for name in r.verdict.metrics} & {n for r in b for n in r.verdict.metrics}):
+        values = [np.array([r.metric(name) for r in side]) for side in (a, b)]
         if all(np.isfinite(v).any() for v in values):
             rows.append((name, float(np.nanmedian(values[0])), float(np.nanmedian(values[1]))))
     return rows

@@ -1,4 +1,4 @@
-"""The demo's front page: every figure, and links to everything the demo made."""
+"""The demo's front page: every metric, and links to everything the demo made."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 from datagen import __version__
 from datagen.common.files import atomic_write_bytes
 
-Figure = float | None
+Metric = float | None
 MEASURED = {"canonical": "canonical error", "depth": "depth error", "depth_aligned": "depth error, scale aligned"}
 
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What the demo came to.
+    """The result of the demo.
 
     Attributes
     ----------
-    figures : mapping of name to number
+    metrics : mapping of name to number
         Flat, units in the names; None where nothing could be measured.
     verdicts : mapping of status to number of frames
     stages_s : mapping of stage to seconds
-    measured : mapping of split to the trainer's figures
+    measured : mapping of split to the trainer's metrics
     """
 
-    figures: Mapping[str, Figure]
+    metrics: Mapping[str, Metric]
     verdicts: Mapping[str, int]
     stages_s: Mapping[str, float]
     measured: Mapping[str, Mapping[str, Any]]
@@ -35,7 +35,7 @@ class DemoSummary:
 
 def summary_rows(summary: DemoSummary) -> list[tuple[str, str]]:
     """Return the demo's table: label and value."""
-    f = summary.figures
+    f = summary.metrics
     verdicts = ", ".join(f"{summary.verdicts.get(s, 0)} {s}" for s in ("pass", "review", "fail"))
     rows = [
         ("subjects", _number(f["subjects"], 0)),
@@ -59,13 +59,7 @@ def summary_rows(summary: DemoSummary) -> list[tuple[str, str]]:
 
 
 def write_demo_page(out: Path, summary: DemoSummary) -> Path:
-    """Write ``index.html`` into the demo's folder ``out`` and return its path.
-
-    Raises
-    ------
-    StorageError
-        If the disk refuses.
-    """
+    """Write ``index.html`` into the demo's folder ``out`` and return its path."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     pictures = [
@@ -76,7 +70,7 @@ def write_demo_page(out: Path, summary: DemoSummary) -> Path:
     ]
     links = [
         ("Audit report of the warps", "report/index.html"),
-        ("Figures as JSON", "summary.json"),
+        ("Metrics as JSON", "summary.json"),
         ("Recipe, every default spelt out", "manifest.json"),
         ("Training log", "train/log.jsonl"),
         ("Held-out subject: every measure, beside baselines", "evaluation/val/index.html"),
@@ -97,5 +91,5 @@ def write_demo_page(out: Path, summary: DemoSummary) -> Path:
     return path
 
 
-def _number(value: Figure, digits: int = 2) -> str:
+def _number(value: Metric, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"

@@ -14,14 +14,14 @@ from datagen.warp.result import PERSON_FILE
 from datagen.warp.storage import read_prior
 
 WORST_REGIONS = 4
-# Figures in which more is better; of all others, less is.
+# Metrics for which more is better; for all others, less is.
 MORE_IS_BETTER = ("coverage", "matched", "within", "face_vertices", "scan_vertices")
 
 
 def explain(build: Path, subject: str, sequence: str, frame: int) -> str:
     """Return lines that say why a frame passed, needs review or failed.
 
-    They give the verdict with its reasons, each figure with its rank among the build's frames, and the regions that
+    They give the verdict with its reasons, each metric with its rank among the build's frames, and the regions that
     are furthest off.
 
     Raises
@@ -34,20 +34,20 @@ def explain(build: Path, subject: str, sequence: str, frame: int) -> str:
     lines = [f"{result.name}: {result.verdict.status}"]
     lines += [f"  because {reason}" for reason in result.verdict.reasons]
     if not result.verdict.reasons:
-        lines.append("  every figure is within its limits")
-    if result.verdict.figures:
-        lines.append("figures")
-        lines += [_figure_line(name, result, results) for name in sorted(result.verdict.figures)]
+        lines.append("  every metric is within its limits")
+    if result.verdict.metrics:
+        lines.append("metrics")
+        lines += [_metric_line(name, result, results) for name in sorted(result.verdict.metrics)]
     if result.has_warp:
         lines += [_person_line(build, result), *_region_lines(build, result)]
     else:
-        lines.append("There is no warp of this frame: it stopped before one was made.")
+        lines.append("There is no warp of this frame: it failed before one could be made.")
     return "\n".join(lines)
 
 
-def _figure_line(name: str, result: FrameResult, results: list[FrameResult]) -> str:
-    value = result.figure(name)
-    others = np.array([r.figure(name) for r in results if r.name != result.name])
+def _metric_line(name: str, result: FrameResult, results: list[FrameResult]) -> str:
+    value = result.metric(name)
+    others = np.array([r.metric(name) for r in results if r.name != result.name])
     others = others[np.isfinite(others)]
     line = f"  {name:<24} {value:>10.4g}"
     if not len(others):
@@ -59,7 +59,7 @@ def _figure_line(name: str, result: FrameResult, results: list[FrameResult]) -> 
 def _person_line(build: Path, result: FrameResult) -> str:
     folder = BuildLayout(build).person(result.key)
     if not (folder / PERSON_FILE).is_file():
-        return "The person was not learnt from the sequence: the frame stands by itself."
+        return "No person was learnt from the sequence: the frame was warped on its own."
     frames = ", ".join(str(frame) for frame in read_prior(folder).frames)
     return f"The frame is held to the person learnt from frames {frames} of its sequence."
 

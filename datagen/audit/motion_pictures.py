@@ -9,10 +9,10 @@ from datagen.audit import pictures
 from datagen.audit.pictures import Picture
 from datagen.render.motion import Motion
 
-# Steps between the hues of Baker et al. (2007), who give more room to those that eyes tell apart: red to yellow,
+# Steps between the hues of Baker et al. (2007), who give more steps to hues that eyes tell apart: red to yellow,
 # yellow to green, green to cyan, cyan to blue, blue to magenta, magenta to red.
 HUE_STEPS = (15, 6, 4, 11, 13, 6)
-# The longest motion but for this share of the pixels is fully saturated.
+# Saturation is full at the longest motion, leaving out this share of the pixels.
 OUTLIERS = 0.01
 WHEEL_SHARE = 0.22
 OCCLUDED = (70, 72, 78)
@@ -29,9 +29,9 @@ def motion_colours(
     motion : (2, H, W) float
         Pixels.
     shown : (H, W) bool
-        What is left out has the pictures' background.
+        Other pixels get the pictures' background.
     longest : float, optional
-        Length in pixels at full saturation; by default that of the longest shown, but for one in a hundred.
+        Length in pixels at full saturation; by default the longest shown, leaving out one pixel in a hundred.
 
     Returns
     -------

@@ -67,7 +67,7 @@ def view_camera(view: str, focus: Floats, size: int) -> Camera:
     Raises
     ------
     InputError
-        If the view is none of :data:`VIEWS`.
+        If the view is not in :data:`VIEWS`.
     """
     if view not in VIEWS:
         raise InputError(f"there is no view {view!r}", f"one of {', '.join(VIEWS)}", "Choose one of these")
@@ -119,7 +119,6 @@ def paint(
 
     Parameters
     ----------
-    rendering : Rendering
     colours : (H, W, 3) float32 in [0, 1]
         On the supersampled grid; NaN is painted grey.
     wire : bool
@@ -184,7 +183,7 @@ def label_colours(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
 
 
 def colour_bar(name: str, low: float, high: float, label: str, width: int, *, open_end: bool = True) -> Picture:
-    """Draw a horizontal colour bar with its end values, (34, width, 3); an open end also stands for all above."""
+    """Draw a horizontal colour bar with its end values, (34, width, 3); an open end stands for all beyond it."""
     ramp = np.linspace(low, high, max(width - 40, 1))
     bar = np.full((34, width, 3), BACKGROUND, np.uint8)
     bar[2:14, 20 : 20 + len(ramp)] = np.rint(colour_map(ramp, low, high, name) * 255).astype(np.uint8)
@@ -199,15 +198,15 @@ def colour_bar(name: str, low: float, high: float, label: str, width: int, *, op
 
 
 def contact_sheet(items: Sequence[tuple[str, Picture]], columns: int = 4, gap: int = 6) -> Picture:
-    """Lay pictures with titles out in rows; all are centred in tiles as large as the largest.
+    """Lay out titled pictures in rows, each centred in a tile as large as the largest.
 
     Raises
     ------
     InputError
-        If there are none.
+        If there are no pictures.
     """
     if not items:
-        raise InputError("a contact sheet was asked for with no pictures", "at least one", "Pass pictures")
+        raise InputError("a contact sheet was asked for without pictures", "at least one", "Pass pictures")
     columns = min(columns, len(items))
     height = max(picture.shape[0] for _, picture in items) + CAPTION_PX
     width = max(picture.shape[1] for _, picture in items)
@@ -240,13 +239,7 @@ def stack(*pictures: Picture) -> Picture:
 
 
 def write_png(path: Path, picture: Picture) -> Path:
-    """Write a picture atomically; return its path.
-
-    Raises
-    ------
-    datagen.common.errors.StorageError
-        If the disk refuses.
-    """
+    """Write a picture atomically; return its path."""
     from PIL import Image
 
     buffer = io.BytesIO()

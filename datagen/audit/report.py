@@ -16,7 +16,7 @@ from datagen.audit import charts, pictures
 from datagen.audit.results import (
     FrameMeasure,
     FrameResult,
-    build_figures,
+    build_metrics,
     measure_frame,
     read_results,
     truth_reader,
@@ -55,7 +55,7 @@ class _Pool:
 
 
 def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RANDOM_PICTURED, seed: int = 0) -> Path:
-    """Write ``report/index.html``, its pictures and ``summary.json``; an older report goes when the new is complete.
+    """Write ``report/index.html``, its pictures and ``summary.json``; an older one is removed once the new is complete.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
             **_pooled(folder, results, measures),
             **_dataset(folder, build),
         }
-        figures = json.dumps(build_figures(results, measures), indent=1, sort_keys=True)
-        atomic_write_bytes(folder / layout.report_summary.name, f"{figures}\n".encode())
+        metrics = json.dumps(build_metrics(results, measures), indent=1, sort_keys=True)
+        atomic_write_bytes(folder / layout.report_summary.name, f"{metrics}\n".encode())
         atomic_write_bytes(folder / layout.report_page.name, _page(content).encode())
     return layout.report_page
 
@@ -118,13 +118,13 @@ def _frames_to_picture(
 def _frame_card(
     folder: Path, build: Path, result: FrameResult, measure: FrameMeasure | None, is_worst: bool
 ) -> dict[str, Any]:
-    figures = {**result.verdict.figures, **(measure.figures if measure else {})}
+    metrics = {**result.verdict.metrics, **(measure.metrics if measure else {})}
     card = {
         "name": result.name,
         "worst": is_worst,
         "status": result.verdict.status,
         "reasons": result.verdict.reasons,
-        "figures": [(name, f"{value:.4g}") for name, value in figures.items()],
+        "metrics": [(name, f"{value:.4g}") for name, value in metrics.items()],
         "pictures": [],
     }
     if not result.has_warp:
@@ -132,7 +132,7 @@ def _frame_card(
     warp = read_warp(result.folder)
     template = _template(warp.space.head, build)
     if template is None or template.digest != warp.space.template_digest:
-        card["note"] = f"No pictures: the template {warp.space.head!r} this warp was made with is not at hand."
+        card["note"] = f"No pictures: the template {warp.space.head!r} this warp was made with is not available."
         return card
     sub = Path("frames") / result.name.replace("/", "_")
     error = truth_reader(build)(result, warp)
@@ -156,17 +156,17 @@ def _row(result: FrameResult, measure: FrameMeasure | None) -> dict[str, Any]:
     return {
         "name": result.name,
         "status": result.verdict.status,
-        "residual": _number(result.figure("residual_median_mm")),
-        "residual_p95": _number(result.figure("residual_p95_mm")),
-        "coverage": _number(100 * result.figure("face_coverage"), 0),
-        "error": _number(measure.figures.get("true_error_median_mm", np.nan) if measure else np.nan),
+        "residual": _number(result.metric("residual_median_mm")),
+        "residual_p95": _number(result.metric("residual_p95_mm")),
+        "coverage": _number(100 * result.metric("face_coverage"), 0),
+        "error": _number(measure.metrics.get("true_error_median_mm", np.nan) if measure else np.nan),
         "reasons": "; ".join(result.verdict.reasons),
     }
 
 
 def _summary(results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) -> list[tuple[str, str, str]]:
-    """Return the figures at the top: label, value, unit."""
-    residual = np.array([r.figure("residual_median_mm") for r in results])
+    """Return the metrics at the top: label, value, unit."""
+    residual = np.array([r.metric("residual_median_mm") for r in results])
     rows = [
         ("subjects", str(len({r.key.subject for r in results})), ""),
         ("sequences", str(len({r.key for r in results})), ""),
@@ -175,9 +175,9 @@ def _summary(results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) 
     if np.isfinite(residual).any():
         rows.append(("surface residual, median of frames", _number(np.nanmedian(residual)), "mm"))
         rows.append(("surface residual, worst frame", _number(np.nanmax(residual)), "mm"))
-    medians = [m.figures["true_error_median_mm"] for m in measures.values() if m.figures]
+    medians = [m.metrics["true_error_median_mm"] for m in measures.values() if m.metrics]
     if medians:
-        p95 = [m.figures["true_error_p95_mm"] for m in measures.values() if m.figures]
+        p95 = [m.metrics["true_error_p95_mm"] for m in measures.values() if m.metrics]
         rows.append(("true correspondence error, median of frames", _number(float(np.median(medians))), "mm"))
         rows.append(("true correspondence error, 95 % (median of frames)", _number(float(np.median(p95))), "mm"))
         rows.append(("true correspondence error, worst frame", _number(float(np.max(medians))), "mm"))
@@ -205,7 +205,7 @@ def _pooled(folder: Path, results: Sequence[FrameResult], measures: dict[str, Fr
             charts.write_histogram(folder / name, values, label, high=high)
             drawn.append((title, name))
 
-    residual = np.array([r.figure("residual_median_mm") for r in results])
+    residual = np.array([r.metric("residual_median_mm") for r in results])
     histogram("residual.png", residual, "median surface residual, mm", "Frames: surface residual")
     histogram("distance.png", pool.distance_mm[face], "scan to template, mm", "Face vertices: distance to the template")
     histogram("error.png", pool.error_mm[face], "true error, mm", "Face vertices: true correspondence error")
@@ -228,7 +228,7 @@ def _curves(results: Sequence[FrameResult]) -> dict[str, tuple[list[int], list[f
     for result in results:
         frames, values = groups.setdefault(str(result.key), ([], []))
         frames.append(result.frame)
-        values.append(result.figure("residual_median_mm"))
+        values.append(result.metric("residual_median_mm"))
     return groups
 
 
@@ -272,9 +272,9 @@ def _bridges(folder: Path, build: Path) -> list[dict[str, Any]]:
     for source in sorted(BuildLayout(build).bridges.glob(f"*/{BRIDGE_PICTURE}")):
         verdict, copy = read_verdict(source.parent), f"bridge_{source.parent.name}.png"
         atomic_write_bytes(folder / copy, source.read_bytes())
-        figures = {name: f"{value:.4g}" for name, value in verdict.figures.items()}
+        metrics = {name: f"{value:.4g}" for name, value in verdict.metrics.items()}
         name = source.parent.name.rpartition("-")[0]
-        cards.append({"name": name, "picture": copy, "status": verdict.status, "figures": figures})
+        cards.append({"name": name, "picture": copy, "status": verdict.status, "metrics": metrics})
     return cards
 
 

@@ -1,4 +1,4 @@
-"""What a build came to, gathered from its folder for the report."""
+"""The results of a build, gathered from its folder for the report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datagen.audit.truth import error_figures, true_error_mm
+from datagen.audit.truth import error_metrics, true_error_mm
 from datagen.audit.warp_pictures import scan_distance_mm
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -21,8 +21,8 @@ from datagen.warp.result import WARP_FILE, Verdict, Warp
 from datagen.warp.storage import read_verdict, read_warp
 
 
-def build_figures(results: Sequence[FrameResult], measures: Mapping[str, FrameMeasure]) -> dict[str, float]:
-    """Return flat figures over all frames, as stored in ``report/summary.json``.
+def build_metrics(results: Sequence[FrameResult], measures: Mapping[str, FrameMeasure]) -> dict[str, float]:
+    """Return flat metrics over all frames, as stored in ``report/summary.json``.
 
     Correspondence errors are pooled over the face's measured scan vertices whose truth is known, and left out where
     none is; the residual is the median over frames of each frame's median.
@@ -32,18 +32,18 @@ def build_figures(results: Sequence[FrameResult], measures: Mapping[str, FrameMe
     results : sequence of FrameResult
     measures : mapping of frame name to FrameMeasure
     """
-    figures: dict[str, float] = {f"frames_{status}": float(n) for status, n in verdict_counts(results).items()}
-    figures["frames"] = float(len(results))
-    residual = np.array([result.figure("residual_median_mm") for result in results])
+    metrics: dict[str, float] = {f"frames_{status}": float(n) for status, n in verdict_counts(results).items()}
+    metrics["frames"] = float(len(results))
+    residual = np.array([result.metric("residual_median_mm") for result in results])
     if np.isfinite(residual).any():
-        figures["residual_median_mm"] = float(np.nanmedian(residual))
+        metrics["residual_median_mm"] = float(np.nanmedian(residual))
     errors = [m.error_mm[mask_of(m.region, FACE_REGIONS) & np.isfinite(m.error_mm)] for m in measures.values()]
     known = np.concatenate(errors) if errors else np.zeros(0)
     if len(known):
-        figures["true_error_median_mm"] = float(np.median(known))
-        figures["true_error_p95_mm"] = float(np.percentile(known, 95))
-        figures["true_error_points"] = float(len(known))
-    return figures
+        metrics["true_error_median_mm"] = float(np.median(known))
+        metrics["true_error_p95_mm"] = float(np.percentile(known, 95))
+        metrics["true_error_points"] = float(len(known))
+    return metrics
 
 
 SEVERITY = {"fail": 0, "review": 1, "pass": 2}
@@ -79,9 +79,9 @@ class FrameResult:
         """Whether there is a warp to look at."""
         return (self.folder / WARP_FILE).is_file()
 
-    def figure(self, name: str) -> float:
-        """Return a figure of the verdict, NaN where it has none."""
-        return float(self.verdict.figures.get(name, np.nan))
+    def metric(self, name: str) -> float:
+        """Return a metric of the verdict, NaN where it has none."""
+        return float(self.verdict.metrics.get(name, np.nan))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class FrameMeasure:
         To the registered template; NaN without a counterpart.
     error_mm : (Q,) float64
         True correspondence error; NaN where unknown.
-    figures : dict
+    metrics : dict
         ``true_error_*`` over all vertices of the face, empty without truth.
     """
 
@@ -104,7 +104,7 @@ class FrameMeasure:
     confidence: npt.NDArray[np.float32]
     distance_mm: npt.NDArray[np.float64]
     error_mm: npt.NDArray[np.float64]
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def read_results(build: Path) -> list[FrameResult]:
@@ -186,8 +186,8 @@ def measure_frame(
     if error is None:
         unknown = np.full(len(chosen), np.nan)
         return FrameMeasure(warp.region[chosen], warp.confidence[chosen], distance, unknown)
-    figures = error_figures(error, warp.region)
-    return FrameMeasure(warp.region[chosen], warp.confidence[chosen], distance, error[chosen], figures)
+    metrics = error_metrics(error, warp.region)
+    return FrameMeasure(warp.region[chosen], warp.confidence[chosen], distance, error[chosen], metrics)
 
 
 def worst_first(results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) -> list[FrameResult]:
@@ -195,8 +195,8 @@ def worst_first(results: Sequence[FrameResult], measures: dict[str, FrameMeasure
 
     def badness(result: FrameResult) -> tuple[int, bool, float, float, str]:
         measure = measures.get(result.name)
-        error = measure.figures.get("true_error_median_mm", 0.0) if measure else 0.0
-        residual = np.nan_to_num(result.figure("residual_median_mm"), nan=0.0)
+        error = measure.metrics.get("true_error_median_mm", 0.0) if measure else 0.0
+        residual = np.nan_to_num(result.metric("residual_median_mm"), nan=0.0)
         return SEVERITY.get(result.verdict.status, 0), result.has_warp, -error, -residual, result.name
 
     return sorted(results, key=badness)

@@ -1,4 +1,4 @@
-"""Pictures of stored samples: one in large, many on a sheet."""
+"""Pictures of stored samples: one enlarged, many on a sheet."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ def sample_sheet(sample: Sample, build: Path | None = None, tile: int = TILE_PX)
 
     Parameters
     ----------
-    sample : Sample
-    build : Path, optional
     tile : int
         Pixels a side of each picture.
     """
@@ -116,7 +114,7 @@ def samples_picture(dataset_path: Path, per_split: int = 4) -> Picture | None:
     Raises
     ------
     datagen.common.errors.DatasetError
-        If it is no dataset, of another version, or corrupted.
+        If it is not a dataset, is of another version, or is corrupted.
     """
     dataset = open_dataset(dataset_path)
     rows = []
@@ -138,7 +136,7 @@ def _bytes(colours: npt.NDArray[np.floating]) -> Picture:
 
 
 def resize(picture: Picture, tile: int) -> Picture:
-    """Bring a picture to ``tile`` × ``tile`` pixels."""
+    """Resize a picture to ``tile`` × ``tile`` pixels."""
     from PIL import Image
 
     # Nearest: a contact sheet must not invent values between regions or across a silhouette.

@@ -19,7 +19,6 @@ def true_error_mm(warp: Warp, truth_canonical: npt.NDArray[np.floating]) -> npt.
 
     Parameters
     ----------
-    warp : Warp
     truth_canonical : (N, 3) float
         Normalised, in the warp's space; NaN for vertices that have none (stray pieces).
 
@@ -42,7 +41,7 @@ def true_error_mm(warp: Warp, truth_canonical: npt.NDArray[np.floating]) -> npt.
     return warp.space.distance_mm(warp.canonical, truth_canonical)
 
 
-def error_figures(error_mm: npt.NDArray[np.floating], region: npt.NDArray[np.integer]) -> dict[str, float]:
+def error_metrics(error_mm: npt.NDArray[np.floating], region: npt.NDArray[np.integer]) -> dict[str, float]:
     """Return ``true_error_median_mm``, ``true_error_p95_mm`` and ``true_error_within_1mm`` over the face.
 
     Empty where no face vertex (``region`` (N,) of the regions a face is judged on) has a known error (N,).

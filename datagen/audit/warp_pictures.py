@@ -32,17 +32,10 @@ def write_warp_pictures(
 
     Parameters
     ----------
-    folder : Path
-    warp : Warp
     template : HeadTemplate
         The one the warp was made with.
     true_error_mm : (N,) float, optional
         From :func:`datagen.audit.truth.true_error_mm`.
-
-    Raises
-    ------
-    datagen.common.errors.StorageError
-        If the disk refuses.
     """
     columns = [scan_distance_mm(warp), _known_confidence(warp)]
     if true_error_mm is not None:

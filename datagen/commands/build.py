@@ -190,7 +190,7 @@ def simulate_command(
 
 
 def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
-    """Say how far a build is, stage by stage, and what is missing and why; from what is on disk.
+    """Say how far a build has got, stage by stage, and what is missing and why, from what is on disk.
 
     Example: datagen status runs/demo
     """

@@ -24,7 +24,7 @@ def demo_command(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Simulate, warp, render, write, verify, report, fit, evaluate and predict; the same command continues.
+    """Simulate, warp, render, write, verify, report, fit, evaluate and predict; run again, it continues.
 
     Example: datagen demo --out runs/demo
     """

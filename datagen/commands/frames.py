@@ -75,9 +75,9 @@ def requeue_command(
     review: ReviewOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Forget the results of frames, so that the next build makes them anew.
+    """Forget the results of frames, so that the next build makes them again.
 
-    A sequence's person is forgotten with the last of its frames: one frame alone is held to the same person again.
+    A sequence's person is forgotten only with the last of its frames: until then, frames are held to the same person.
 
     Example: datagen requeue runs/demo --failed
     """
@@ -92,7 +92,7 @@ def requeue_command(
         print_json({"persons": persons, "requeued": listed})
     else:
         lines = [*listed, *(f"{key}: the person" for key in persons)]
-        print("\n".join([*lines, f"{len(listed)} frames will be made anew by the next `datagen build`"]))
+        print("\n".join([*lines, f"{len(listed)} frames will be made again by the next `datagen build`"]))
 
 
 def _choose(

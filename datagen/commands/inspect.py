@@ -40,7 +40,7 @@ def verify_command(
     from datagen.shards.tools.verify import LEVELS, Level
 
     if quick and deep:
-        raise InputError("--quick and --deep exclude each other", "one of them", "")
+        raise InputError("--quick and --deep exclude each other", "one of them", "Leave one of them out")
     level: Level = "quick" if quick else "deep" if deep else "digests"
     report = verify_dataset(dataset, level)
     again = _render_again(dataset, rerender, seed) if rerender and report.ok else []
@@ -67,7 +67,9 @@ def _render_again(dataset: str, count: int, seed: int) -> list[RenderedAgain]:
     root = Path(dataset)
     if not BuildLayout(root).manifest.is_file():
         raise InputError(
-            f"{dataset} is no build folder, so there are no warps to render from", "the --out of `datagen build`", ""
+            f"{dataset} is not a build folder, so there are no warps to render from",
+            "the --out of `datagen build`",
+            "Name the build folder, or leave out --rerender",
         )
     return render_again(root, count, seed)
 
@@ -158,7 +160,7 @@ def inspect_command(
 
 
 def build_of(dataset: Dataset) -> Path | None:
-    """Return the build folder around a dataset, or None if it has left it."""
+    """Return the build folder around a dataset, or None if it was moved out of one."""
     from datagen.layout import BuildLayout
     from datagen.shards.store import LocalStore
 

@@ -18,7 +18,7 @@ def report_command(
     random: Annotated[int, typer.Option(min=0, help="Other frames, chosen at random, shown with pictures.")] = 4,
     json_output: JsonOption = False,
 ) -> None:
-    """Write the audit report of a build anew: report/index.html, worst frame first.
+    """Write the audit report of a build again: report/index.html, worst frame first.
 
     Example: datagen report runs/demo --worst 12
     """
@@ -36,7 +36,7 @@ def compare_command(
     second: Annotated[Path, typer.Argument(help="Another build of the same captures.")],
     json_output: JsonOption = False,
 ) -> None:
-    """Compare the verdicts and figures of two builds; exit code 1 if any frame's verdict got worse.
+    """Compare the verdicts and metrics of two builds; exit code 1 if any frame's verdict got worse.
 
     Example: datagen compare runs/before runs/after
     """
@@ -44,7 +44,9 @@ def compare_command(
 
     comparison = compare(first, second)
     if json_output:
-        print_json({**asdict(comparison), "worse": comparison.worse})
+        content = {**asdict(comparison), "worse": comparison.worse}
+        content["figures"] = content.pop("metrics")
+        print_json(content)
     else:
         print(comparison.text())
     if comparison.worse:

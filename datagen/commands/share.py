@@ -1,4 +1,4 @@
-"""``push``, ``merge``, ``subset`` and ``export``: datasets for others, and new ones out of old."""
+"""``push``, ``merge``, ``subset`` and ``export``: datasets for others, and new ones made from old."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def merge_command(
     samples_per_shard: PerShardOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Make one dataset of several; compressed maps are copied byte for byte, nothing is rendered again.
+    """Make one dataset from several; compressed maps are copied byte for byte, nothing is rendered again.
 
     They must agree in canonical space, resolution, depth scale and regions, and no subject may be in two splits.
 
@@ -85,7 +85,7 @@ def subset_command(
     samples_per_shard: PerShardOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Make a dataset of some samples of another; compressed maps are copied byte for byte.
+    """Make a dataset from some samples of another; compressed maps are copied byte for byte.
 
     Keys are split, subject, sequence, camera, verdict (names or patterns, comma-separated) and frame (a number or
     start:stop:step).

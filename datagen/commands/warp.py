@@ -44,7 +44,7 @@ def warp_command(
     ] = None,
     registration_head_root: Annotated[Path | None, typer.Option(help="Folder with that head model's files.")] = None,
     topology: Annotated[
-        Path | None, typer.Option(help="Neutral mesh of the registration's topology, if it is of no head model.")
+        Path | None, typer.Option(help="Neutral mesh of the registration's topology, if it is not a head model's.")
     ] = None,
     topology_landmarks: Annotated[
         Path | None, typer.Option(help="Landmark file of that neutral mesh; it states the mesh's unit too.")
@@ -56,7 +56,7 @@ def warp_command(
 ) -> None:
     """Warp one raw scan into canonical space; exit code 1 if the verdict is fail.
 
-    Without landmarks and registration the face is looked for on the scan alone.
+    Without landmarks or a registration, the face is found from the scan alone.
 
     Example: datagen warp scan.obj --unit mm --landmarks landmarks.json --head anny --out runs/scan
     """
@@ -64,7 +64,9 @@ def warp_command(
 
     named = (registration_head, registration_head_root, topology, topology_landmarks)
     if registration is None and any(option is not None for option in named):
-        raise InputError("a registration's topology is named, but there is no registration", "", "Pass --registration")
+        raise InputError(
+            "a registration's topology is named, but there is no registration", "a registration", "Pass --registration"
+        )
     warp = warp_scan(
         scan,
         out,
@@ -79,7 +81,7 @@ def warp_command(
         verdict = warp.verdict
         print_json(
             {
-                "figures": dict(verdict.figures),
+                "figures": dict(verdict.metrics),
                 "out": str(out),
                 "reasons": list(verdict.reasons),
                 "verdict": verdict.status,
@@ -96,8 +98,8 @@ def _print_warp(warp: Warp, out: Path) -> None:
     rows: list[tuple[str, object]] = [("verdict", warp.verdict.status)]
     rows += [("because", reason) for reason in warp.verdict.reasons]
     rows += [("scan vertices", len(warp.scan_vertices)), ("with a canonical coordinate", known)]
-    figures = {name: value for name, value in warp.verdict.figures.items() if name != "scan_vertices"}
-    rows += [(name.replace("_", " "), _plain(value)) for name, value in sorted(figures.items())]
+    metrics = {name: value for name, value in warp.verdict.metrics.items() if name != "scan_vertices"}
+    rows += [(name.replace("_", " "), _plain(value)) for name, value in sorted(metrics.items())]
     table([*rows, ("written to", out)])
 
 
@@ -124,7 +126,13 @@ def render_command(
     camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be repeated.")] = None,
     backend: BackendOption = "auto",
     backends: Annotated[  # noqa: ARG001 - its callback ends the command
-        bool, typer.Option("--backends", callback=_print_backends, is_eager=True, help="List what works here and end.")
+        bool,
+        typer.Option(
+            "--backends",
+            callback=_print_backends,
+            is_eager=True,
+            help="List the backends and whether each works here, and exit.",
+        ),
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -151,7 +159,9 @@ def flow_command(
     crop: Annotated[
         int | None, typer.Option(min=1, help="Pixels a side of head crops; by default the full images.")
     ] = None,
-    margin: Annotated[float, typer.Option(min=0.1, help="Side of the crop over the projected head's extent.")] = 1.25,
+    margin: Annotated[
+        float, typer.Option(min=0.1, help="Side of the crop, as a multiple of the projected head's extent.")
+    ] = 1.25,
     head_root: Annotated[
         Path | None, typer.Option(help="Folder with the head model's files, for crops where it is not embedded.")
     ] = None,

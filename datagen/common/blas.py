@@ -3,7 +3,7 @@
 Two reasons for one BLAS thread. The last bits of a sum depend on how many threads share it, and what is computed once
 per process (the modes of a template) would carry them into every frame: the same input must give the same bytes on
 every machine and runner. And tasks are the unit of parallelism: threads that wait for each other inside one small
-system cost several times what the system does.
+system cost several times what solving it does.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Compiled functions, kept on disk where no change of a source can leave them stale.
 
 numba keeps a compiled function under a digest of its own file: a change in a function it calls, or in a constant it was
-compiled with, goes unnoticed where that stands in another file. So all kernels of this package lie in one folder named
+compiled with, goes unnoticed if that is in another file. So all kernels of this package lie in one folder named
 after everything they are made of: each file with a kernel, what these import from ``datagen``, numba and Python. Any
-change leads to another folder, and everything is compiled anew.
+change leads to another folder, and everything is compiled again.
 """
 
 from __future__ import annotations

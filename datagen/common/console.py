@@ -1,4 +1,4 @@
-"""What every command line of ours does alike: errors become one message and an exit code, data becomes JSON."""
+"""What all our command lines share: errors become one message and an exit code, data becomes JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 def run(app: Callable[[], Any]) -> NoReturn:
     """Run a command line to its end: errors made on purpose, and what the system refuses, end in one clean message."""
-    # A polite end runs the clean-up that a killed process skips.
+    # Ending politely runs the clean-up that a killed process skips.
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
@@ -31,7 +31,7 @@ def run(app: Callable[[], Any]) -> NoReturn:
             _interrupted()
         raise
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone: not an error of ours, and nothing can be told to it any more.
+        # The reader of a pipe (head, less) has gone: not an error of ours, and nobody is left to read one.
         sys.stderr.close()
         sys.exit(0)
     except (CanonfaceError, OSError, MemoryError, RuntimeError) as error:
@@ -44,7 +44,7 @@ def run(app: Callable[[], Any]) -> NoReturn:
 
 
 def from_the_system(error: Exception) -> CanonfaceError | None:
-    """Return what the system refused as an error of ours; None if it is a fault of this program."""
+    """Return the system's refusal as an error of ours; None if the fault is this program's."""
     if isinstance(error, OSError):
         path = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -54,7 +54,7 @@ def from_the_system(error: Exception) -> CanonfaceError | None:
                 "Free some space and run the same command again; finished work is kept",
             )
         return InputError(f"{path}{error.strerror or error}", "a path that can be read and written", "Check the path")
-    # torch says so in words only, and in its own class only on a GPU.
+    # torch has a class of its own for this on a GPU only; elsewhere just the words tell.
     if isinstance(error, MemoryError) or "memory" in str(error):
         reason = (str(error).strip().splitlines() or ["none is left"])[0][:160]
         return InputError(

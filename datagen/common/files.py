@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, staged folders, locks, npz and JSON with one form for one content.
+"""Files that are whole or absent: atomic writes, staged folders, locks, and one form of npz and JSON for one content.
 
 Everything durable follows one order: the bytes are written, the file is fsynced, it gets its name, and the folder that
 holds the name is fsynced. A kill or a refusing disk between any two of these steps leaves the old content or the new.
@@ -56,10 +56,6 @@ def storage_errors(doing: str, *, only: Collection[int] | None = None) -> Iterat
         What the block does, as in "writing shard train-00003".
     only : collection of int, optional
         The ``errno`` values that are the disk's, such as ``DISK_ERRORS``; every other error passes. All by default.
-
-    Raises
-    ------
-    StorageError
     """
     try:
         yield
@@ -158,11 +154,10 @@ def staged_folder(out: Path, *, replace: bool) -> Iterator[Path]:
 
     Parameters
     ----------
-    out : Path
     replace : bool
         Whether a folder ``out`` that exists is replaced as a whole; it keeps its name until the new one is complete.
         Otherwise it stays, with all that it holds besides: the new entries are moved in one after another, each whole,
-        in falling order of their names, so that "warp.npz" is there before the "verdict.json" that tells of it.
+        in descending order of their names, so that "warp.npz" is there before the "verdict.json" that describes it.
 
     Raises
     ------
@@ -271,7 +266,7 @@ def folder_lock(path: Path, busy: Callable[[str], CanonfaceError]) -> Iterator[N
 
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Hold a lock on a folder, if there is nobody else who does; yield whether it is ours now."""
+    """Lock a folder unless another process holds it; yield whether it is ours now."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield _lock(descriptor) is True
@@ -280,7 +275,7 @@ def _held(folder: Path) -> Iterator[bool]:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Take the lock on an open file or folder; False if another process has it, None if nobody can."""
+    """Take the lock on an open file or folder; False if another process has it, None if nothing can be locked there."""
     import fcntl
 
     try:

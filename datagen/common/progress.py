@@ -87,13 +87,13 @@ class Progress:
         self.update(self._done + count)
 
     def update(self, done: int, text: str = "") -> None:
-        """Say how many are done, and what else there is to say of them."""
+        """Say how many are done, and anything else worth showing."""
         self._done, self._text = done, text
         if self._bar is not None and self._bar_task is not None:
             self._bar.update(self._bar_task, completed=done, text=text)
             return
         now = time.monotonic()
-        # The last line is that of the end.
+        # The end prints the last line itself.
         if now - self._last_line >= LOG_SECONDS and done != self._total:
             self._last_line = now
             self._line(self._so_far(now))

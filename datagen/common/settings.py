@@ -23,7 +23,7 @@ from datagen.common.errors import CanonfaceError, ManifestError
 _MERGE = "tag:yaml.org,2002:merge"
 _SHOWN = 20  # mistakes named at once
 _LONGEST = 120  # characters of a quoted key or value
-# A date that is none is a ValueError, a character beyond Unicode an OverflowError, endless nesting a RecursionError.
+# An impossible date is a ValueError, a character beyond Unicode an OverflowError, endless nesting a RecursionError.
 _UNREADABLE = (yaml.YAMLError, ValueError, ArithmeticError, RecursionError)
 # `!!bool maybe` is a KeyError in PyYAML, `!!int ""` an IndexError, `!!timestamp x` an AttributeError.
 _NO_SCALAR = (ValueError, ArithmeticError, LookupError, AttributeError)
@@ -50,7 +50,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, of dotted keys."""
+    """Return nested mappings flattened into one, with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
@@ -58,7 +58,7 @@ def flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping, of which YAML would silently keep the last."""
+    """Refuses a key given twice in one mapping: YAML would silently keep the last."""
 
     # While nodes are composed: later, merge keys (`<<`) have put keys of other mappings beside a mapping's own.
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -85,7 +85,7 @@ class _StrictLoader(yaml.SafeLoader):
                 str(value)  # a ValueError if Python would not write so long a number
         except _NO_SCALAR as error:
             what = _quoted(node.value) if isinstance(node, yaml.ScalarNode) else "this value"
-            reason = f"{what} is no {node.tag.rpartition(':')[2]}" + (
+            reason = f"{what} is not a valid {node.tag.rpartition(':')[2]}" + (
                 f", {error}" if isinstance(error, ValueError) else ""
             )
             raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
@@ -97,7 +97,6 @@ def read_yaml(path: Path, what: str, fix: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : Path
     what : str
         What the file is to the reader, such as "manifest".
     fix : str
@@ -106,7 +105,7 @@ def read_yaml(path: Path, what: str, fix: str) -> dict[str, Any]:
     Raises
     ------
     ManifestError
-        If it is missing, cannot be read, is no YAML or no mapping, or gives a key twice in one mapping.
+        If it is missing, cannot be read, is not valid YAML or not a mapping, or gives a key twice in one mapping.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
@@ -127,29 +126,28 @@ def with_overrides(content: dict[str, Any], overrides: Iterable[str], example: s
     ----------
     content : dict
         Stays as it is, and so do mappings that YAML aliases put in several places of it.
-    overrides : iterable of str
     example : str
-        An override to show to whom it was none.
+        An override to show as an example.
     fix : str
-        What to do about a key that is no section.
+        What to do about a key that is not a section.
 
     Raises
     ------
     ManifestError
-        If an override has no ``=``, its value is no YAML, or its path leads through a value.
+        If an override has no ``=``, its value is not valid YAML, or its path leads through a value.
     """
     for override in overrides:
         path, separator, text = override.partition("=")
         *parents, last = path.split(".")
         if not separator or not all((*parents, last)):
             raise ManifestError(
-                f"--set {_quoted(override)} is no override", "key.path=value", f"For example: --set {example}"
+                f"--set {_quoted(override)} is not an override", "key.path=value", f"For example: --set {example}"
             )
         try:
             value = yaml.load(text, Loader=_StrictLoader)
         except _UNREADABLE as error:
             raise ManifestError(
-                f"--set {_quoted(override)}: the value is no YAML ({_reason(error)})",
+                f"--set {_quoted(override)}: the value is not valid YAML ({_reason(error)})",
                 "key.path=value",
                 "Quote the value",
             ) from None
@@ -177,7 +175,6 @@ def parse(
 
     Parameters
     ----------
-    section : type
     content : object
         What YAML or JSON gave.
     name : str
@@ -288,7 +285,7 @@ def _place(location: Iterable[Any], section: Any) -> tuple[list[str], Any]:
     for part in location:
         members = _members(kind)
         if len(members) > 1:
-            # Pydantic puts the chosen member of a union into the location; it is no key of the file.
+            # Pydantic puts the chosen member of a union into the location; it is not a key of the file.
             kind = next((member for member in members if _is_called(member, part)), Any)
             continue
         keys.append(str(part))
@@ -297,8 +294,8 @@ def _place(location: Iterable[Any], section: Any) -> tuple[list[str], Any]:
 
 
 def _nearest(key: str, holder: Any, section: type[BaseModel]) -> str:
-    # A key of the section that it stands in is the better guess. A key that is known elsewhere is in the wrong place;
-    # its own name is no advice.
+    # A key of the section it stands in is the better guess. A key that is known elsewhere is merely in the wrong place:
+    # to suggest its own name would not help.
     own = list(holder.model_fields) if _is_section(holder) else []
     for known in (own, known_keys(section)):
         near = difflib.get_close_matches(key, [name for name in known if name != key], n=1)

@@ -1,4 +1,4 @@
-"""A whole build: the stages one after the other, each on what those before it left on the disk."""
+"""A whole build: the stages one after another, each working from what the earlier ones left on disk."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ from datagen.shards import VerifyReport
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build came to.
+    """The result of a build.
 
     Attributes
     ----------
-    root, dataset, report : Path
     verdicts : mapping of status to number of frames
     samples : mapping of split to number of samples
     left_out : int
@@ -39,7 +38,6 @@ class BuildResult:
     warped, rendered : int
         Frames and samples computed by this run; the others were on disk.
     seconds : mapping of stage to seconds
-    verification : VerifyReport
     """
 
     root: Path
@@ -66,7 +64,6 @@ def build(
 
     Parameters
     ----------
-    manifest : Manifest
     out : Path
         The build folder; made if missing.
     config : RunnerConfig, optional
@@ -79,7 +76,7 @@ def build(
     Raises
     ------
     datagen.common.errors.CanonfaceError
-        If the manifest does not fit the captures, no frame can be stored, the disk refuses, another build is at work
+        If the manifest does not fit the captures, no frame can be stored, the disk refuses, another build is running
         in ``out``, ``out`` holds other files or the build of another dataset, or a service the runner needs is missing.
     """
     config = config or RunnerConfig()
@@ -100,7 +97,7 @@ def build(
         if config.name == "serial":
             prepare()
             return run_stages(plan, layout, stream, SerialRunner())
-        # A server that cannot write says little of why it ends.
+        # A server that cannot write says little about why it ends.
         check_room(layout.root)
         with prefect_session(layout.prefect_home, prepare):
             return run_as_flow(f"{manifest.name} in {out.name}", config, partial(run_stages, plan, layout, stream))
@@ -117,13 +114,7 @@ def nothing_to_do(plan: BuildPlan, layout: BuildLayout) -> bool:
 
 
 def run_stages(plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, runner: StageRunner) -> BuildResult:
-    """Run every stage in its order, and remove what the plan no longer speaks of.
-
-    Raises
-    ------
-    datagen.common.errors.CanonfaceError
-        As :func:`build`.
-    """
+    """Run every stage in its order, and remove what is no longer in the plan."""
     applied = [stage.name for stage in STAGES if stage.applies(plan)]
     units: dict[str, Sequence[Any]] = {}
     results: dict[str, list[Any]] = {}
@@ -161,6 +152,6 @@ def _advance(progress: Progress, unit: Unit, result: object) -> None:
 
 
 def _prepare(manifest: Manifest) -> None:
-    """Fail early if the renderer or the canonical head cannot be had, and load the head while there is time."""
+    """Fail early if the renderer or the canonical head cannot be loaded, and load the head while there is time."""
     check_backend(manifest.render.backend)
     prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)

@@ -113,7 +113,7 @@ def _refuse_foreign(layout: BuildLayout) -> None:
     if strange:
         more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
         raise StorageError(
-            f"{layout.root} is no build folder and is not empty: it holds {', '.join(strange[:_SHOWN])}{more}",
+            f"{layout.root} is not a build folder and is not empty: it holds {', '.join(strange[:_SHOWN])}{more}",
             "an empty or new folder, or one that an earlier run made",
             "Choose another --out",
         )
@@ -124,7 +124,7 @@ def _content(layout: BuildLayout) -> dict[str, Any]:
         return layout.manifest_content()
     except InputError:
         raise StorageError(
-            f"{layout.manifest} is no manifest of a build",
+            f"{layout.manifest} is not the manifest of a build",
             "what `datagen build` wrote",
             "Choose another --out, or remove the file",
         ) from None

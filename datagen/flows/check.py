@@ -45,14 +45,13 @@ def check_captures(root: Path, progress: Progress) -> CheckResult:
 
     Parameters
     ----------
-    root : Path
     progress : Progress
         Advanced by one for each frame.
 
     Raises
     ------
     InputError
-        If ``root`` is no folder of captures at all.
+        If ``root`` is not a folder of captures.
     """
     source, result = FolderCaptures(root), CheckResult()
     for folder in sorted(root.glob("*/*")):

@@ -1,4 +1,4 @@
-"""The demo: the whole path on simulated heads, with a page of what came of it."""
+"""The demo: the whole path on simulated heads, with a page of its results."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Meter:
 
     @contextmanager
     def watch_memory(self) -> Iterator[None]:
-        """Record the greatest memory held at a time while the block runs.
+        """Record the peak memory while the block runs.
 
         Sums the resident memory of all processes; pages they share count once for each, so it never says too little.
         """
@@ -103,7 +103,7 @@ MIB = 2**20
 EVALUATED = ("val", "test")
 PREDICTED = "test"
 PREDICTED_FRAMES = 4
-# The trainer's command line, which saves and ends when the pipe to a killed demo breaks: left alone it would go on
+# The trainer's command line, which saves and ends when the pipe to a killed demo breaks: left alone it would run on
 # beside the one that the next demo starts.
 TRAINER = """
 import os, signal, threading
@@ -140,7 +140,7 @@ class DemoLayout:
 
     @property
     def summary(self) -> Path:
-        """All figures, for other programs."""
+        """All metrics, for other programs."""
         return self.root / "summary.json"
 
     @property
@@ -149,20 +149,19 @@ class DemoLayout:
         return self.root / "meter.json"
 
     def evaluation(self, split: str) -> Path:
-        """Figures and pictures of one split."""
+        """Metrics and pictures of one split."""
         return self.root / "evaluation" / split
 
 
 def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tuple[str, ...] = ()) -> DemoSummary:
     """Run or continue the demo and write ``index.html`` and ``summary.json``.
 
-    Every step trusts what it finds whole on disk, so a killed demo goes on and a finished one only reports.
+    Every step trusts what it finds whole on disk, so a killed demo resumes and a finished one only reports.
 
     Parameters
     ----------
     manifest : Manifest
         Of simulated captures.
-    out : Path
     trainer_config : str
         Name or path, as ``trainer fit --config`` takes it.
     overrides : tuple of str
@@ -181,8 +180,8 @@ def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tupl
         key = _model_key(layout)
         measured = {split: _evaluate(layout, meter, split, key) for split in EVALUATED}
         _predict(layout, meter, key)
-    summary = DemoSummary(_figures(result, meter, measured), dict(result.verdicts), dict(meter.seconds), measured)
-    content = {"figures": summary.figures, "verdicts": summary.verdicts, "stages_s": summary.stages_s}
+    summary = DemoSummary(_metrics(result, meter, measured), dict(result.verdicts), dict(meter.seconds), measured)
+    content = {"figures": summary.metrics, "verdicts": summary.verdicts, "stages_s": summary.stages_s}
     atomic_write_bytes(layout.summary, (json.dumps(content, indent=1) + "\n").encode())
     write_demo_page(out, summary)
     return summary
@@ -210,7 +209,7 @@ def _fit(layout: DemoLayout, meter: Meter, config: str, overrides: tuple[str, ..
     command = ["fit", str(layout.root), "--out", str(layout.run), "--config", config, *options]
     state = _read_json(layout.run / "state.json")
     if state and state.get("dataset_uuid") != open_dataset(layout.root).uuid:
-        # Weights fitted to another dataset are no run to continue; here, both belong to the demo alone.
+        # A run on another dataset cannot be continued; here, both belong to the demo alone.
         shutil.rmtree(layout.run)
     before = _model_key(layout)
     with stopwatch() as taken:
@@ -229,10 +228,10 @@ def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[st
         answer = _trainer(
             "evaluate", str(layout.run), str(layout.root), "--split", split, "--report", str(folder), "--json"
         )
-        figures = dict(json.loads(answer)["figures"])
-        atomic_write_bytes(stored, (json.dumps({"key": key, "figures": figures}, indent=1) + "\n").encode())
+        metrics = dict(json.loads(answer)["figures"])
+        atomic_write_bytes(stored, (json.dumps({"key": key, "figures": metrics}, indent=1) + "\n").encode())
     meter.add("evaluate", taken[0])
-    return figures
+    return metrics
 
 
 def _predict(layout: DemoLayout, meter: Meter, key: str) -> None:
@@ -284,7 +283,7 @@ def _model_key(layout: DemoLayout) -> str:
     return hashlib.sha256(f"{open_dataset(layout.root).uuid} {weights}".encode()).hexdigest()
 
 
-def _figures(result: BuildResult, meter: Meter, measured: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+def _metrics(result: BuildResult, meter: Meter, measured: dict[str, dict[str, Any]]) -> dict[str, float | None]:
     audit = _read_json(BuildLayout(result.root).report_summary)
     size = sum(path.stat().st_size for path in result.dataset.rglob("*") if path.is_file())
     rendered, render_s = meter.counts.get("views_rendered", 0.0), meter.counts.get("render_s", 0.0)

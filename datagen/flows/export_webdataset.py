@@ -40,7 +40,7 @@ class TarPlan:
 def export_webdataset(
     source: str | Path, out: Path, samples_per_tar: int = 256, on_tar: Callable[[TarPlan], None] | None = None
 ) -> dict[str, Any]:
-    """Write a dataset as tar files; run again after an interruption, it goes on with the next tar.
+    """Write a dataset as tar files; run again after an interruption, it continues with the next.
 
     Members of a sample share a key and differ in what follows the first dot: ``image.png`` (8 bit RGB), ``depth.png``
     (16 bit), ``confidence.png``, ``region.png``, ``edge.png`` (8 bit), ``maps.npz`` (canonical uint16, normal int8 and
@@ -115,7 +115,9 @@ def _claim(out: Path, head: dict[str, Any]) -> None:
         return
     strange = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if strange:
-        raise DatasetError(f"{out} holds {strange[0]}, which is no export", "an empty folder", "Choose another --out")
+        raise DatasetError(
+            f"{out} holds {strange[0]}, which is not part of an export", "an empty folder", "Choose another --out"
+        )
     atomic_write_bytes(listing, _json({**head, "finished": False}))
 
 

@@ -32,7 +32,6 @@ class PairCrop:
     ----------
     resolution : int
         Pixels a side.
-    margin : float
     head_root : Path or None
         Folder with the files of the head model of the warps' space, where it is not embedded.
     """
@@ -68,10 +67,8 @@ def motion_of_pair(
         Folders with ``warp.npz``.
     cameras : Path
         Sequence folder whose capture file holds the cameras.
-    out : Path
     names : sequence of str or None
         Cameras; all by default.
-    backend : str
     crop : PairCrop or None
         By default the cameras' full images.
 

@@ -21,7 +21,7 @@ NEAREST_M = 0.05
 
 
 def framing_points(warp: Warp, template: HeadTemplate) -> npt.NDArray[np.float64]:
-    """Return the registered vertices of face and ears, (M, 3) float64 world metres; hair and neck do not frame."""
+    """Return the registered vertices of face and ears, (M, 3) float64 world metres; hair and neck are left out."""
     # A registered head may be finer than the template; its first vertices are the template's own.
     own = warp.registered_vertices[: len(template.vertices)]
     return own[mask_of(template.regions, FRAMING_REGIONS)]
@@ -49,7 +49,7 @@ def crop_box(camera: Camera, warp: Warp, template: HeadTemplate, config: RenderC
 
 
 def jitter_of(key: SequenceKey, camera: str, manifest: Manifest) -> Jitter:
-    """Return how crops depart from those that fit: alike over a sequence, so that clips do not shake."""
+    """Return how crops depart from those that fit: the same over a sequence, so that clips do not shake."""
     config = manifest.render.crop_jitter
     return draw_jitter(config.shift, config.scale, manifest.seed, key.subject, key.sequence, camera)
 

@@ -44,13 +44,12 @@ class RegistrationFile:
 
     Attributes
     ----------
-    path : Path
     head : str or None
         Head model of its topology.
     head_root : Path or None
         Folder with that model's files.
     neutral, neutral_landmarks : Path or None
-        Neutral mesh of its topology and landmarks on it, where that is no head model's.
+        Neutral mesh of its topology and landmarks on it, where that is not a head model's.
     """
 
     path: Path
@@ -95,17 +94,12 @@ def warp_scan(
 
     Parameters
     ----------
-    scan : Path
     out : Path
         Folder; files of an earlier warp in it are replaced.
-    head : str
-    head_root : Path or None
     unit : str or None
         Of scan and registration; by default what the landmark file declares, or else metres.
-    landmarks : Path or None
     registration : RegistrationFile or None
         One in another topology than the head's passes a bridge, which is kept in ``out/bridges`` and used again.
-    config : WarpConfig
 
     Raises
     ------

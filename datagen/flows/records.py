@@ -1,4 +1,4 @@
-"""The record that says a result is finished, of what it was made, and with which bytes; and results read late."""
+"""The record that says a result is finished, made of what, and with which bytes; and results read when needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def content_key(inputs: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class ResultRecord:
-    """What is known of one finished result, a frame's, a person or a bridge, without opening it.
+    """What is known of one finished result (a frame, a person or a bridge) without opening it.
 
     Attributes
     ----------
@@ -61,13 +61,7 @@ class ResultRecord:
 
 
 def write_result_record(folder: Path, record: ResultRecord) -> None:
-    """Write ``record.json`` atomically.
-
-    Raises
-    ------
-    datagen.common.errors.StorageError
-        If the disk refuses.
-    """
+    """Write ``record.json`` atomically."""
     atomic_write_bytes(folder / RECORD, (canonical_json(record.to_json()) + "\n").encode())
 
 
@@ -124,11 +118,10 @@ _LOCK = Lock()
 
 @dataclass(frozen=True)
 class Stored(Generic[T]):
-    """Something by where it lies and what it was made of; small, so that it travels to any worker.
+    """A result named by its folder and its content key; small, so that it travels to any worker.
 
     Attributes
     ----------
-    folder : Path
     key : str
         Content key.
     """
@@ -145,7 +138,7 @@ class Stored(Generic[T]):
 
     @property
     def finished(self) -> bool:
-        """Whether it lies whole on disk."""
+        """Whether it is whole on disk."""
         return finished_record(self.folder, self.key) is not None
 
     def open(self, template: HeadTemplate) -> T:

@@ -27,7 +27,6 @@ class RenderedAgain:
 
     Attributes
     ----------
-    split : str
     sample : int
         Number in its split.
     name : str
@@ -69,7 +68,6 @@ def render_again(root: Path, count: int, seed: int = 0) -> list[RenderedAgain]:
         The build folder, with its warps and, where simulated, its captures.
     count : int
         Samples; all if there are fewer.
-    seed : int
 
     Raises
     ------

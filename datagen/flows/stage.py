@@ -1,4 +1,4 @@
-"""What a stage of a build is, and how far one is.
+"""What a stage of a build is, and how far one has got.
 
 A new stage is one file under ``stages`` and one line in :data:`datagen.flows.stages.STAGES`: the build, ``status``,
 ``requeue`` and the question whether anything is left to do all walk that list.
@@ -45,7 +45,7 @@ class Unit(ABC):
 
     @property
     def weight(self) -> int:
-        """How many of what its stage counts it stands for."""
+        """How many it adds to what its stage counts."""
         return 1
 
     @property
@@ -64,7 +64,7 @@ class Unit(ABC):
 
 @dataclass(frozen=True)
 class StageStatus:
-    """How far one stage is.
+    """How far one stage has got.
 
     Attributes
     ----------
@@ -141,11 +141,11 @@ class Stage(ABC, Generic[U, R]):
 
     @abstractmethod
     def finished(self, unit: U) -> bool:
-        """Whether all of a unit is whole on disk, made of what it would be made of now."""
+        """Whether all of a unit is whole on disk, and made from what it would be made from now."""
 
     @abstractmethod
     def make(self, unit: U) -> R:
-        """Make what of a unit is not finished; return how much that was, or another small result."""
+        """Make the unfinished part of a unit; return how much that was, or another small result."""
 
     def run(self, unit: U) -> R:
         """Call :meth:`make` as every worker does: with one BLAS thread, and disk errors in plain words.
@@ -160,13 +160,13 @@ class Stage(ABC, Generic[U, R]):
             return self.make(unit)
 
     def stale(self, layout: BuildLayout, units: Sequence[U]) -> list[Path]:
-        """Return the folders of its results that no unit speaks of any more; the build removes them."""
+        """Return the folders of its results that belong to no unit any more; the build removes them."""
         del layout, units
         return []
 
     @abstractmethod
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
-        """Say how far it is, from what is on disk and nothing else: no head is loaded, no input read.
+        """Say how far it has got, from what is on disk and nothing else: no head is loaded, no input read.
 
         Raises
         ------
@@ -175,7 +175,7 @@ class Stage(ABC, Generic[U, R]):
         """
 
     def forget(self, plan: BuildPlan, layout: BuildLayout, frames: set[tuple[SequenceKey, int]]) -> list[str]:
-        """Forget its results of frames, so that they are made anew; return the names of what is forgotten."""
+        """Forget its results for frames, so that they are made again; return the names of what is forgotten."""
         del plan, layout, frames
         return []
 

@@ -1,4 +1,4 @@
-"""How far a build is, read from the disk alone; and its frames by name, to explain or to forget them."""
+"""How far a build has got, read from the disk alone; and its frames by name, to explain or to forget them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ class FrameName:
         """
         parts = text.strip("/").split("/")
         if not 1 <= len(parts) <= 3 or not all(parts) or (len(parts) == 3 and not parts[2].isdigit()):
-            raise InputError(f"{text!r} names no frame", "subject, subject/sequence or subject/sequence/frame")
+            raise InputError(
+                f"{text!r} names no frame",
+                "subject, subject/sequence or subject/sequence/frame",
+                "For example: s003/performance/000002",
+            )
         return cls(parts[0], parts[1] if len(parts) > 1 else None, int(parts[2]) if len(parts) > 2 else None)
 
     def covers(self, key: SequenceKey, frame: int) -> bool:
@@ -51,7 +55,7 @@ def build_status(layout: BuildLayout) -> dict[str, Any]:
     Raises
     ------
     datagen.common.errors.CanonfaceError
-        If this is no build folder, or its captures can no longer be planned.
+        If this is not a build folder, or its captures can no longer be planned.
     """
     plan = plan_build(layout.read_manifest())
     verdicts: Counter[str] = Counter()
@@ -128,7 +132,7 @@ def requeue(plan: BuildPlan, layout: BuildLayout, frames: Sequence[tuple[Sequenc
 
 
 def explain_frame(layout: BuildLayout, key: SequenceKey, frame: int) -> dict[str, Any]:
-    """Return verdict, reasons, figures and record of a frame, JSON-ready.
+    """Return verdict, reasons, metrics and record of a frame, JSON-ready.
 
     ``person_frames`` are those the sequence's person was learnt from; empty if there is none.
 
@@ -146,7 +150,7 @@ def explain_frame(layout: BuildLayout, key: SequenceKey, frame: int) -> dict[str
         "frame": frame,
         "verdict": verdict.status,
         "reasons": list(verdict.reasons),
-        "figures": dict(verdict.figures),
+        "figures": dict(verdict.metrics),
         "cameras": list(record.cameras) if record else [],
         "person_frames": list(read_prior(person).frames) if (person / PERSON_FILE).is_file() else [],
         "content_key": record.content_key if record else "",

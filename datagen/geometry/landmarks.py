@@ -91,7 +91,7 @@ def declared_unit(path: Path) -> str:
     Raises
     ------
     LandmarkError
-        As :func:`read_landmarks`, for a file that is no landmark file.
+        As :func:`read_landmarks`, for a file that is not a landmark file.
     """
     return str(_read_content(path)["unit"])
 
@@ -102,7 +102,7 @@ def read_landmarks(path: Path) -> Landmarks:
     Raises
     ------
     LandmarkError
-        If the file is missing, is no such JSON, or fails :func:`validate_landmarks`.
+        If the file is missing, is not such JSON, or fails :func:`validate_landmarks`.
     """
     content = _read_content(path)
     scale = metres_per(str(content["unit"]), str(path))

@@ -90,7 +90,7 @@ def compact(vertices: FloatArray, faces: IntArray) -> tuple[Mesh, npt.NDArray[np
 def weld(mesh: Mesh) -> tuple[Mesh, npt.NDArray[np.int64]]:
     """Join vertices at the same place and drop faces without area, so that borders and normals are the surface's own.
 
-    Files split vertices along texture seams or give every triangle its own; to a surface that is no border.
+    Files split vertices along texture seams or give every triangle its own; to a surface that is not a border.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def check_metric_scale(vertices: FloatArray, name: str, reference_diagonal_m: fl
     unit = min(_UNITS, key=lambda u: abs(np.log(ratio * _UNITS[u])))
     factor = 1.0 / _UNITS[unit]
     raise MeshError(
-        f"{name} measures {diagonal:.4g} across, which is no head in metres; "
+        f"{name} measures {diagonal:.4g} across, which is not a head in metres; "
         f"it seems to be off by a factor of about {factor:g} (in {unit})",
         f"a diagonal of {HEAD_DIAGONAL_RANGE_M[0]} to {HEAD_DIAGONAL_RANGE_M[1]} m",
         f"Declare the unit (--unit, or `unit` in capture.json) or multiply the coordinates by {_UNITS[unit]:g}",

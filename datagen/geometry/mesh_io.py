@@ -72,7 +72,6 @@ def ply_bytes(
 
     Parameters
     ----------
-    mesh : Mesh
     colours : (N, 3) uint8, optional
         sRGB of each vertex.
     precision : ``float32`` or ``float64``
@@ -197,7 +196,7 @@ def _read_obj(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64
                 ) from None
             if len(corners) < 3 or 0 in corners:
                 raise MeshError(
-                    f"mesh {path}, line {number}: {line.strip()[:60]!r} is no face",
+                    f"mesh {path}, line {number}: {line.strip()[:60]!r} is not a face",
                     "at least three vertex numbers counting from 1",
                     "The file may be truncated: copy or export it again",
                 )
@@ -219,7 +218,7 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64
             vertices = np.asarray(archive["vertices"])
             faces = np.asarray(archive["faces"]) if "faces" in archive.files else np.zeros((0, 3), np.int64)
     except zipfile.BadZipFile:
-        raise MeshError(f"mesh {path} is no complete npz archive", "a numpy .npz", "Copy it again") from None
+        raise MeshError(f"mesh {path} is not a complete npz archive", "a numpy .npz", "Copy it again") from None
     whole = np.issubdtype(faces.dtype, np.integer)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3 or not whole:
         raise MeshError(

@@ -38,7 +38,6 @@ def loop_subdivision(faces: npt.NDArray[np.integer], n_vertices: int, levels: in
     Parameters
     ----------
     faces : (F, 3) integer
-    n_vertices : int
     levels : int
         0 returns the mesh itself.
     """

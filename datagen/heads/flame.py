@@ -37,7 +37,6 @@ class FlameHead:
 
     Attributes
     ----------
-    template : HeadTemplate
     expression_names : tuple of str
         ``jaw_open`` (0.4 rad at 1), then ``exp_000``, ... (two standard deviations at 1).
     """

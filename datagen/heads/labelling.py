@@ -83,7 +83,7 @@ def label_regions(
     landmarks : (68, 3) float64
         iBUG order.
     opening : (V,) float64
-        How far down each vertex moves when the jaw opens; it alone can tell lips that touch apart.
+        How far down each vertex moves when the jaw opens; only this tells touching lips apart.
     faces : (F, 3) int
     eyeballs : pair of (V,) bool
         Right and left.

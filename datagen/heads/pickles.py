@@ -65,7 +65,7 @@ def load_inert(stream: BinaryIO, name: str) -> Any:
     Raises
     ------
     InputError
-        If it is no pickle.
+        If it is not a pickle.
     """
     try:
         return _ArrayUnpickler(stream, encoding="latin1").load()
@@ -104,7 +104,7 @@ def load_npy(path: Path) -> Any:
     Raises
     ------
     InputError
-        If it is no such file.
+        If it is not such a file.
     """
     try:
         with path.open("rb") as stream:

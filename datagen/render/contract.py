@@ -28,9 +28,9 @@ GUARD_PX = 16384.0
 # A triangle clipped by five planes (near, and four of the guard band) has at most eight corners.
 MAX_CORNERS = 8
 
-# Edges. A step in depth below this is none.
+# Edges. A smaller difference in depth is not a step.
 STEP_M = 1e-3
-# What lies beyond a contour is looked up this far from it.
+# The surface beyond a contour is looked up at this distance from it.
 BEYOND_PX = 1.0 / 64.0
 # Segments of a contour shorter than this share of it are rounding.
 LEAST_SHARE = 1e-9
@@ -45,7 +45,7 @@ BESIDE_EDGE = 0.65
 # The least confidence that survives being stored as 8 bits.
 LEAST_CONFIDENCE = 1.0 / 255.0
 
-# Normals. A vertex normal shorter than this share of its triangles' areas is what rounding leaves of contrary windings.
+# Normals. A vertex normal shorter than this share of its triangles' areas is rounding, where opposite windings cancel.
 CANCELLED = 1e-9
 
 # Planes and type of each map of :class:`ViewMaps`, in its order.

@@ -60,7 +60,6 @@ def draw_jitter(shift: float, scale: float, seed: int, *names: str) -> Jitter:
         Largest shift either way, as a share of the side; uniform.
     scale : float
         Largest change of the side, as a share of it; uniform in its logarithm between 1 / (1 + scale) and 1 + scale.
-    seed : int
     names : str
         Of what shares the jitter, such as subject, sequence and camera.
     """
@@ -79,7 +78,6 @@ def head_crop(
 
     Parameters
     ----------
-    camera : Camera
     head_points : (N, 3) float
         World metres.
     resolution : int
@@ -141,7 +139,6 @@ def crop_image(image: npt.NDArray[np.uint8], box: CropBox, resolution: int) -> n
     ----------
     image : (H, W, 3) uint8
         sRGB, of the full camera.
-    box : CropBox
     resolution : int
         Pixels a side, the one the box was made for.
 

@@ -31,7 +31,6 @@ def checked_inputs(
     vertices : (N, 3) float
         World metres.
     faces : (F, 3) int
-    cameras : sequence of Camera
 
     Raises
     ------
@@ -39,7 +38,7 @@ def checked_inputs(
         If the arrays have other shapes, a vertex is not finite or absurdly far, there is no triangle, or an index is
         out of range.
     datagen.common.errors.CameraError
-        If a camera is no pinhole camera, absurdly far, or larger than :data:`MAX_IMAGE_PX` pixels a side.
+        If a camera is not a pinhole camera, absurdly far, or larger than :data:`MAX_IMAGE_PX` pixels a side.
     """
     v, f = np.asarray(vertices), np.asarray(faces)
     shapes = v.ndim == f.ndim == 2 and v.shape[1] == f.shape[1] == 3
@@ -82,12 +81,7 @@ def checked_inputs(
 
 
 def check_attributes(surface: SurfaceAttributes) -> None:
-    """Refuse a surface whose attributes do not have one value per vertex.
-
-    Raises
-    ------
-    datagen.common.errors.MeshError
-    """
+    """Refuse a surface whose attributes do not have one value per vertex."""
     n = len(surface.vertices)
     expected = {"canonical": ((n, 3), "fiu"), "confidence": ((n,), "fiu"), "region": ((n,), "iu")}
     for name, (shape, kinds) in expected.items():
@@ -103,7 +97,7 @@ def check_attributes(surface: SurfaceAttributes) -> None:
         raise MeshError(
             f"the surface to render has regions from {low} to {high}",
             f"labels from 0 to {LAST_REGION}",
-            "Number the regions anew",
+            "Renumber the regions",
         )
     # NaN means unknown, and passes.
     sure = float(np.fmax.reduce(np.asarray(surface.confidence, np.float64), initial=0.0))

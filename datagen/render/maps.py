@@ -25,8 +25,6 @@ def render_views(
 
     Parameters
     ----------
-    surface : SurfaceAttributes
-    cameras : sequence of Camera
     renderer : Renderer
         From :func:`datagen.render.registry.make_renderer`.
     hide_back_faces : bool
@@ -60,8 +58,6 @@ def maps_from_fragments(
 
     Parameters
     ----------
-    surface : SurfaceAttributes
-    cameras : sequence of Camera
     fragments : sequence of Fragments
         One per camera, in order, of the same mesh.
     hide_back_faces : bool

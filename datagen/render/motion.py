@@ -75,7 +75,6 @@ def view_motion(
         Of the two images: one camera, or its crop in each frame.
     half_extent_m : float
         Metres of one canonical unit (:class:`datagen.geometry.space.CanonicalSpace`).
-    renderer : Renderer
     max_distance_mm : float
         Distance in canonical space beyond which a point has no counterpart.
 

@@ -171,7 +171,6 @@ def clip_matrix(camera: Camera, near: float, far: float, width: int, height: int
 
     Parameters
     ----------
-    camera : Camera
     near, far : float
         Metres.
     width, height : int

@@ -43,13 +43,7 @@ class Open3DRenderer:
     def rasterise(
         self, vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer], cameras: Sequence[Camera]
     ) -> list[Fragments]:
-        """Rasterise a mesh (vertices (N, 3) world metres, faces (F, 3)) into every camera.
-
-        Raises
-        ------
-        datagen.common.errors.MeshError, datagen.common.errors.CameraError
-            As :func:`datagen.render.inputs.checked_inputs`.
-        """
+        """Rasterise a mesh (vertices (N, 3) world metres, faces (F, 3)) into every camera."""
         mesh = checked_inputs(vertices, faces, cameras)
         origin = mesh.vertices.mean(axis=0)
         scene = self._open3d.t.geometry.RaycastingScene()
@@ -62,13 +56,7 @@ class Open3DRenderer:
     def render(
         self, surface: SurfaceAttributes, cameras: Sequence[Camera], *, hide_back_faces: bool = False
     ) -> list[ViewMaps]:
-        """Render all maps of a surface into every camera.
-
-        Raises
-        ------
-        datagen.common.errors.MeshError, datagen.common.errors.CameraError
-            As :func:`datagen.render.inputs.checked_inputs`.
-        """
+        """Render all maps of a surface into every camera."""
         fragments = self.rasterise(surface.vertices, surface.faces, cameras)
         return maps_from_fragments(surface, cameras, fragments, hide_back_faces=hide_back_faces)
 

@@ -1,4 +1,4 @@
-"""The dataset format: Zarr v3 shards with records. Reading needs numpy and zarr only."""
+"""The dataset format: Zarr v3 shards with records. Reading needs numpy and zarr's codecs only."""
 
 from datagen.shards.dataset import Dataset, Split, open_dataset
 from datagen.shards.finish import finalise

@@ -102,7 +102,7 @@ def decode_into(compressed: memoryview[int], out: npt.NDArray[Any]) -> None:
         If the bytes do not decompress to exactly ``out``.
     """
     if len(compressed) < _BLOSC_HEADER.size:
-        raise ChunkError(f"the sample does not decompress: {len(compressed)} bytes are no Blosc frame")
+        raise ChunkError(f"the sample does not decompress: {len(compressed)} bytes are not a Blosc frame")
     # Blosc itself would fill a part of a larger buffer and say nothing.
     decompressed, _, length = _BLOSC_HEADER.unpack_from(compressed)
     if decompressed != out.nbytes:
@@ -145,12 +145,7 @@ class _Descriptor:
 
 
 class ChunkReader:
-    """Reads chunks from a store; may be shared by threads, pickles as its store.
-
-    Parameters
-    ----------
-    store : Store
-    """
+    """Reads chunks from a store; may be shared by threads, pickles as its store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -235,7 +230,7 @@ class ChunkReader:
             return found
 
     def _requested(self, key: str, start: int | None, length: int | None) -> bytes:
-        # A store's client tries again by itself what was refused or cut off.
+        # A store's client repeats by itself what was refused or cut off.
         try:
             return self.store.read(key, start, length)
         except MissingObjectError:

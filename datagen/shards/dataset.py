@@ -45,7 +45,6 @@ class Split:
 
     Parameters
     ----------
-    dataset : Dataset
     name : str
         ``train``, ``val`` or ``test``.
     """
@@ -286,7 +285,7 @@ class Dataset(Mapping[str, Split]):
             If it lies in an object store.
         """
         if not isinstance(self.store, LocalStore):
-            raise DatasetError(f"{self.url} is no local folder", "a dataset on a disk", "Copy it to a disk first")
+            raise DatasetError(f"{self.url} is not a local folder", "a dataset on a disk", "Copy it to a disk first")
         return self.store.root
 
     @property
@@ -326,7 +325,7 @@ def open_dataset(path: str | Path | Store) -> Dataset:
     Raises
     ------
     DatasetError
-        If there is none, it is not finished, of another format or of a newer version.
+        If there is none, or it is unfinished, of another format or of a newer version.
     CorruptDatasetError
         If its root document is damaged.
     StorageError
@@ -366,7 +365,7 @@ def open_dataset(path: str | Path | Store) -> Dataset:
 def _read_attributes(store: Store) -> dict[str, Any]:
     local = isinstance(store, LocalStore)
     if isinstance(store, LocalStore) and not store.root.is_dir():
-        raise DatasetError(f"{store.url} does not exist or is no folder", "a dataset.zarr folder", "Check the path")
+        raise DatasetError(f"{store.url} does not exist or is not a folder", "a dataset.zarr folder", "Check the path")
     try:
         document = store.read(ROOT_METADATA)
     except MissingObjectError:
@@ -374,10 +373,10 @@ def _read_attributes(store: Store) -> dict[str, Any]:
             raise DatasetError(
                 f"dataset {store.url} is not finished",
                 "a build that ran to its end",
-                "Run the build again; it goes on where it stopped",
+                "Run the build again; it continues where it stopped",
             ) from None
         expected = f"a {'folder' if local else 'prefix'} with a zarr.json"
-        raise DatasetError(f"{store.url} is no dataset", expected, "Check the path") from None
+        raise DatasetError(f"{store.url} is not a dataset", expected, "Check the path") from None
     content = json.loads(document)
     attributes = content.get("attributes") if isinstance(content, dict) else None
     return attributes if isinstance(attributes, dict) else {}

@@ -32,7 +32,7 @@ _FLOAT_ARRAYS = (
 )
 _TOLERANCE = 1e-4  # float32 rounding of coordinates on the border of the space
 _NO_NORMAL = 1e-3  # a sliver triangle has no normal; this is stored as 0
-_UNIT_TOLERANCE = 0.05  # far inside what verify_dataset allows after rounding to 1/127
+_UNIT_TOLERANCE = 0.05  # well within what verify_dataset allows after rounding to 1/127
 
 Row = dict[str, Any]
 
@@ -42,8 +42,6 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
 
     Parameters
     ----------
-    plan : DatasetPlan
-    unit : ShardUnit
     samples : iterable of Sample
         Exactly ``unit.samples`` of them, strictly increasing in (subject, sequence, camera, frame).
 
@@ -188,7 +186,11 @@ def _check_labels(region: npt.NDArray[np.uint8], table: Mapping[str, int], where
 def _check_matrices(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:
     k = values["intrinsics"]
     if not (k[0, 0] > 0 and k[1, 1] > 0 and np.array_equal(k[2], (0, 0, 1))):
-        raise InputError(f"{where}: intrinsics are no pinhole matrix", "fx, fy > 0 and a last row of 0 0 1")
+        raise InputError(
+            f"{where}: intrinsics are not a pinhole matrix", "fx, fy > 0 and a last row of 0 0 1", "Check the camera"
+        )
     for name in ("world_to_camera", "head_to_world"):
         if not np.array_equal(values[name][3], (0, 0, 0, 1)):
-            raise InputError(f"{where}: {name} is no rigid transform", "a last row of 0 0 0 1")
+            raise InputError(
+                f"{where}: {name} is not a rigid transform", "a last row of 0 0 0 1", "Check the camera and pose"
+            )

@@ -28,8 +28,6 @@ def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> D
 
     Parameters
     ----------
-    root : Path
-    plan : DatasetPlan
     records : iterable of ShardRecord
         One for each of ``plan.units``, in any order.
 

@@ -64,7 +64,7 @@ class ShardRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ShardRecord:
-        """Read what :meth:`to_json` gave; KeyError, TypeError or ValueError if it did not."""
+        """Read what :meth:`to_json` gave; KeyError, TypeError or ValueError for anything else."""
         return cls(
             split=str(content["split"]),
             index=int(content["index"]),
@@ -87,12 +87,7 @@ def unit_files(unit: ShardUnit) -> list[str]:
 
 
 def write_record(store: Store, record: ShardRecord) -> None:
-    """Write a commit record atomically.
-
-    Raises
-    ------
-    StorageError
-    """
+    """Write a commit record atomically."""
     store.write(f"{RECORDS}/{record.name}.json", metadata_bytes(record.to_json()))
 
 
@@ -169,7 +164,6 @@ def unit_is_complete(root: Path | Store, unit: ShardUnit, content_key: str) -> b
     ----------
     root : Path or Store
         The ``dataset.zarr`` folder, which need not exist.
-    unit : ShardUnit
     content_key : str
         Must depend on everything that decides the shard's bytes, ``DatasetPlan.encoding_digest`` included.
     """

@@ -35,7 +35,6 @@ def array_metadata(name: str, samples: int, resolution: int, samples_per_shard: 
         Length of the first axis.
     resolution : int
         Pixels a side.
-    samples_per_shard : int
     """
     spec = ARRAYS[name]
     sample = list(spec.sample_shape(resolution))
@@ -100,7 +99,6 @@ def content_digest(plan: DatasetPlan, files: Mapping[str, str]) -> str:
 
     Parameters
     ----------
-    plan : DatasetPlan
     files : mapping of path (relative to the root) to SHA-256
     """
     content = {key: value for key, value in plan.to_json().items() if key != "software"}

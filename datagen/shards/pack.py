@@ -25,11 +25,6 @@ class ShardPacker:
     """Packs the samples of one shard as they come; compressed bytes alone are held, and a sample or two in flight.
 
     A thread compresses one sample while the caller makes the next; each is decompressed and compared at once.
-
-    Parameters
-    ----------
-    plan : DatasetPlan
-    unit : ShardUnit
     """
 
     def __init__(self, plan: DatasetPlan, unit: ShardUnit) -> None:

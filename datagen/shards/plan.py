@@ -80,7 +80,6 @@ class DatasetPlan:
         String tables; kept sorted and without repeats, so that the order of indices is the order of names.
     space : mapping
         The canonical space as ``CanonicalSpace.to_attrs()`` gives it.
-    manifest, manifest_digest : str
     sources : tuple of mappings
         Each with at least ``name`` and ``licence``.
     regions : mapping of region name to label
@@ -141,7 +140,9 @@ class DatasetPlan:
                 f"Use {-(-self.samples_per_shard // self.clip) * self.clip} samples per shard",
             )
         if any(count < 0 for count in self.counts.values()):
-            raise InputError(f"negative number of samples: {dict(self.counts)}", "counts of 0 or more")
+            raise InputError(
+                f"a number of samples is negative: {dict(self.counts)}", "counts of 0 or more", "Correct the counts"
+            )
         seen: dict[str, str] = {}
         for split, subjects in self.splits.items():
             for subject in subjects:
@@ -152,7 +153,9 @@ class DatasetPlan:
                         "Change `splits` in the manifest",
                     )
                 if subject not in self.subjects:
-                    raise InputError(f"subject {subject} of {split} is not in the subject table", "every subject there")
+                    raise InputError(
+                        f"subject {subject} of {split} is not in the subject table", "every subject there", "Add it"
+                    )
                 seen[subject] = split
         if not isinstance(self.space.get("half_extent"), float):
             raise InputError(
@@ -160,7 +163,7 @@ class DatasetPlan:
                 "what CanonicalSpace.to_attrs() gives",
             )
         if any(not 0 <= int(label) <= 255 for label in self.regions.values()):
-            raise InputError("a region label does not fit uint8", "labels from 0 to 255")
+            raise InputError("a region label does not fit uint8", "labels from 0 to 255", "Renumber the regions")
         canonical_json(self.to_json())
 
     @property

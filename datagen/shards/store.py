@@ -91,7 +91,7 @@ def open_store(url: str | Path) -> Store:
     if scheme is None:
         return LocalStore(Path(url))
     if scheme[1].lower() != "s3":
-        raise InputError(f"{url} is of a kind that is not known", "a local folder or s3://bucket/prefix", "")
+        raise InputError(f"{url} is of an unknown kind", "a local folder or s3://bucket/prefix", "Correct the URL")
     return ObjectStore(str(url))
 
 
@@ -182,7 +182,7 @@ class ObjectStore:
         self.url = url.rstrip("/")
         bucket, _, self._prefix = self.url.split("://", 1)[1].partition("/")
         if not bucket:
-            raise InputError(f"{url} names no bucket", "s3://bucket/prefix", "")
+            raise InputError(f"{url} names no bucket", "s3://bucket/prefix", "Correct the URL")
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
         timeout = f"{os.environ.get('CANONFACE_STORE_TIMEOUT_S', _TIMEOUT_S)}s"

@@ -36,7 +36,6 @@ def write_unit(
     ----------
     root : Path
         The ``dataset.zarr`` folder; made if missing.
-    plan : DatasetPlan
     unit : ShardUnit
         One of ``plan.units``.
     content_key : str
@@ -59,12 +58,7 @@ def write_unit(
 
 
 def write_packed(root: Path, plan: DatasetPlan, unit: ShardUnit, content_key: str, packer: ShardPacker) -> ShardRecord:
-    """Write a shard whose samples are packed already; otherwise as :func:`write_unit`.
-
-    Raises
-    ------
-    StorageError
-    """
+    """Write a shard whose samples are packed already; otherwise as :func:`write_unit`."""
     with storage_errors(f"writing shard {unit.name} of {root}"):
         make_folders(root / STAGING)
         staging = root / STAGING / f"{unit.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"

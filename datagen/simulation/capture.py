@@ -89,7 +89,7 @@ class SimulatedCapture:
         How far the person departs from every shape of the model, RMS over the template's vertices; 0 is a person
         the model can represent.
     images : bool
-        Whether frames come with images and masks; those who only warp save most of a frame's time without.
+        Whether frames come with images and masks; without them, those who only warp save most of a frame's time.
 
     Raises
     ------

@@ -144,7 +144,7 @@ def arkit_curves(root: Path, names: Sequence[str], times_s: F64, subject: int) -
     Raises
     ------
     InputError
-        If the file is missing or is no such recording.
+        If the file is missing or is not such a recording.
     """
     path = Path(root) / MOTION_FILE
     if not path.exists():

@@ -67,7 +67,6 @@ def identity_departure(template: HeadTemplate, rms_m: float, rng: np.random.Gene
 
     Parameters
     ----------
-    template : HeadTemplate
     rms_m : float
         Root mean square length over the vertices, exact.
     rng : numpy Generator
@@ -100,7 +99,6 @@ class SkinDetail:
 
     Parameters
     ----------
-    template : HeadTemplate
     points : (N, 3) float64
         Template-space metres of the dense vertices.
     shares : mapping of region name to (N,) float64
@@ -186,7 +184,6 @@ class DenseTemplate:
 
     Attributes
     ----------
-    subdivision : Subdivision
     points, normals : (N, 3) float64
         Template-space metres.
     regions : (N,) uint8
@@ -268,7 +265,6 @@ class Subject:
 
     Parameters
     ----------
-    head : HeadModel
     rng : numpy Generator
         Seeded by the subject; draws identity and skin detail.
     departure : (V, 3) float64, optional

@@ -37,7 +37,6 @@ def frontal_arc(
 
     Parameters
     ----------
-    count : int
     image_size : int
         Pixels a side.
     head_extent_m : float
@@ -75,9 +74,6 @@ class Studio:
 
     Parameters
     ----------
-    subject : Subject
-    cameras : tuple of Camera
-    renderer : Renderer
     generator : callable
         Returns the generator of a purpose: ``look``, ``light``, ``backdrop``, ``sensor``.
     """

@@ -29,7 +29,6 @@ class Teeth:
 
     Parameters
     ----------
-    template : HeadTemplate
     rest : (V, 3) float64
         The person's neutral template, template metres.
     rng : numpy Generator
@@ -124,7 +123,6 @@ class Shirt:
 
     Parameters
     ----------
-    template : HeadTemplate
     rng : numpy Generator
         Draws the build.
     """

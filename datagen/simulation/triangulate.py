@@ -45,7 +45,6 @@ def subdivide_long_edges(
     ----------
     vertices : (N, 3) float64, metres
     faces : (F, 3) int
-    longest_m : float
     max_rounds : int
         Each round halves edges at most once.
     """
@@ -126,7 +125,6 @@ def random_triangulation(
 
     Parameters
     ----------
-    refinement : Refinement
     positions : (M, 3) float64, metres
     active : (M,) bool
     count : int

@@ -131,7 +131,7 @@ def read_capture_file(folder: Path) -> CaptureFile:
     Raises
     ------
     InputError
-        If it is missing, no JSON, or not valid: with the key, what was found and the nearest known key.
+        If it is missing, not JSON, or not valid: with the key, what was found and the nearest known key.
     """
     path = folder / CAPTURE_FILE
     try:
@@ -149,7 +149,9 @@ def read_capture_file(folder: Path) -> CaptureFile:
         )
     for camera in capture.cameras:
         if not camera or camera != Path(camera).name:
-            raise InputError(f"{path}: {camera!r} is no name for a camera", "a name that can be part of a path", _SEE)
+            raise InputError(
+                f"{path}: {camera!r} cannot be the name of a camera", "a name that can be part of a path", _SEE
+            )
     return capture
 
 
@@ -159,7 +161,7 @@ def capture_file_bytes(capture: CaptureFile) -> bytes:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object, refusing a key that stands twice, of which Python would silently keep the last."""
+    """Build a JSON object, refusing a key given twice: Python would silently keep the last."""
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:

@@ -46,7 +46,7 @@ class FolderCaptures(Captures):
         self._root = Path(root)
         self._vertex_counts = vertex_counts or {name: head.vertices for name, head in HEADS.items()}
         if not self._root.is_dir():
-            raise InputError(f"capture root {root} is no folder", "a folder of subjects", "Check the path")
+            raise InputError(f"capture root {root} is not a folder", "a folder of subjects", "Check the path")
         self._keys = [
             SequenceKey(subject.name, sequence.name)
             for subject in _subfolders(self._root)

@@ -52,7 +52,6 @@ class Bridge:
         The target.
     source : str
         Name of the source topology.
-    source_digest : str
     neutral : (V, 3) float64
         The template on the source's neutral face, metres.
     corners : (V, 3) int32
@@ -69,7 +68,7 @@ class Bridge:
     confidence : (S,) float32
     region : (S,) uint8
     verdict : Verdict
-        Of the warp of the source's neutral face, with figures of the bridge itself.
+        Of the warp of the source's neutral face, with metrics of the bridge itself.
     """
 
     template: HeadTemplate
@@ -133,13 +132,7 @@ class Bridge:
         return rides_with_skin(self.template, self.neutral, base + self._extension(displacement))
 
     def register(self, registration: Registration) -> Registration:
-        """Carry a registration over; vertices without a counterpart have trust 0, the others 1.
-
-        Raises
-        ------
-        MeshError
-            As :meth:`carry`.
-        """
+        """Carry a registration over; vertices without a counterpart have trust 0, the others 1."""
         return Registration(self.template.name, self.carry(registration.vertices), self.valid.astype(np.float64))
 
     def keep_coordinates(self, warp: Warp, registration: Registration) -> Warp:
@@ -151,7 +144,6 @@ class Bridge:
 
         Parameters
         ----------
-        warp : Warp
         registration : Registration
             In the source topology.
         """
@@ -177,8 +169,6 @@ def build_bridge(topology: Topology, head: HeadModel, config: WarpConfig = STORE
 
     Parameters
     ----------
-    topology : Topology
-    head : HeadModel
     config : WarpConfig, optional
         Other than :data:`STORED_CONFIG` only for what is not stored.
 
@@ -229,7 +219,7 @@ def build_bridge(topology: Topology, head: HeadModel, config: WarpConfig = STORE
         canonical,
         confidence,
         region,
-        replace(warp.verdict, figures=warp.verdict.figures | _figures(topology, template, on_surface, valid)),
+        replace(warp.verdict, metrics=warp.verdict.metrics | _metrics(topology, template, on_surface, valid)),
     )
 
 
@@ -244,7 +234,7 @@ def bridge_key(topology: Topology, template: HeadTemplate) -> dict[str, object]:
     }
 
 
-def _figures(topology: Topology, template: HeadTemplate, on_surface: F64, valid: Bools) -> dict[str, float]:
+def _metrics(topology: Topology, template: HeadTemplate, on_surface: F64, valid: Bools) -> dict[str, float]:
     marks = topology.landmarks
     apart = np.linalg.norm(template.landmarks(on_surface)[marks.indices] - marks.points, axis=1) * MM_PER_M
     return {

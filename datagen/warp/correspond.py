@@ -22,7 +22,6 @@ class Gate:
 
     Attributes
     ----------
-    max_distance_m : float
     min_cosine : float
         Between template and scan normals.
     sigma_m : float
@@ -101,8 +100,6 @@ def find_targets(
     regions : (n,) uint8
     attract : (n,) bool
         Vertices allowed to have a target.
-    back : BackCheck
-    gate : Gate
     """
     hit = surface.closest(vertices)
     offset = hit.position - vertices

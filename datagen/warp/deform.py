@@ -61,16 +61,12 @@ def solve_thin_plate(
 
     Parameters
     ----------
-    level : Level
     reference, start : (n, 3) float64
         Shape whose detail is kept, and where to begin, metres.
-    targets : Targets
     wavelength_m : float
         Displacements shorter than this are suppressed.
-    points : PointTargets, optional
     hold : float
         ``h``, in units of a target's weight.
-    rotate : bool
     """
     stiffness = stiffness_of(wavelength_m)
     detail = level.laplacian @ reference
@@ -130,8 +126,6 @@ class Stage:
         On the subdivided template.
     wavelength_m : float
         Shorter displacements are suppressed.
-    rounds : int
-    gate : Gate
     landmark_weight : float
         Of one landmark, in units of a target's weight.
     hold : float
@@ -170,7 +164,6 @@ class Start:
     ----------
     vertices : (V, 3) float64
         Template topology in the scan's frame, metres.
-    schedule : tuple of Stage
     rotate : bool
         The start may be far off, so its detail must be free to turn.
     spread_m : (M,) float64
@@ -188,10 +181,8 @@ def deform(template: WarpTemplate, surface: Surface, start: Start, landmarks: La
 
     Parameters
     ----------
-    template : WarpTemplate
     surface : Surface
         The scan.
-    start : Start
     landmarks : Landmarks or None
         In the scan's frame.
 

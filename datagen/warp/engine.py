@@ -57,8 +57,6 @@ def warp_frame(
     ----------
     scan : Mesh
         World metres; without faces it is taken as a point cloud.
-    head : HeadModel
-    config : WarpConfig
     registration : Registration, optional
         In the head's topology, world metres.
     landmarks : Landmarks, optional
@@ -82,15 +80,15 @@ def warp_frame(
     )
     features = confidence_features(carried, anchored, found.spread_m, template.faces)
     confidence = point_confidence(carried, features)
-    figures = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
-    figures |= found.repaired.figures()
+    metrics = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
+    metrics |= found.repaired.metrics()
     if registration is not None and config.use_registration:
-        figures["registration_shift_mm"] = registration_shift_mm(template, registered, registration.vertices)
+        metrics["registration_shift_mm"] = registration_shift_mm(template, registered, registration.vertices)
     if found.turned:
-        figures["faces_turned"] = 1.0
+        metrics["faces_turned"] = 1.0
     space = head.template.space
     canonical = space.normalise(carried.canonical_m).astype(np.float32)
-    # Detail far outside the space's margin cannot be stored; it is no part of a head.
+    # Detail far outside the space's margin cannot be stored; it is not part of a head.
     outside = np.abs(canonical).max(axis=1) > 1
     canonical[outside] = np.nan
     return Warp(
@@ -103,7 +101,7 @@ def warp_frame(
         registered_faces=template.faces,
         head_to_world=_head_pose(template, registered),
         space=space,
-        verdict=judge(figures, config),
+        verdict=judge(metrics, config),
     )
 
 
@@ -113,19 +111,16 @@ class Registered:
 
     Attributes
     ----------
-    template : WarpTemplate
     surface : Surface
         The welded scan, faces outwards.
     where : (N,) int64
         Welded vertex of each scan vertex.
     turned : bool
         The scan's faces pointed inwards.
-    start : Start
     vertices : (M, 3) float64
         Fine template vertices in the scan's frame, metres.
     anchored : (M,) float64
         Weight of each vertex's last target; 0 where the position was only interpolated or repaired.
-    repaired : RepairReport
     spread_m : (M,) float64
         Standard deviation of each vertex's position, as far as it is known.
     """

@@ -63,7 +63,6 @@ def rides_with_skin(template: HeadTemplate, rest: F64, moved: F64) -> F64:
 
     Parameters
     ----------
-    template : HeadTemplate
     rest, moved : (V, 3) float64
         Template vertices before and after, metres.
     """

@@ -29,7 +29,7 @@ from datagen.warp.similarity import Similarity
 from datagen.warp.surface import PointSurface, Surface
 
 ROUNDS = 14
-# Points that must still find the scan for a fit to go on.
+# Points that must still find the scan for a fit to continue.
 MIN_WEIGHT = 30
 
 FEATURED_REGIONS = ("nose", "right_eye", "left_eye", "brows", "upper_lip", "lower_lip", "chin")
@@ -44,9 +44,9 @@ SHAPE_SIGMA_M = 0.003
 SHAPE_POINTS = 400
 # Measured: 15 scans of simulated heads of two models and 2 real ones, whole, cropped, as clouds and with strays, agree
 # to 0.87 or more, at the features to 0.67, at the nose to 0.89 where they land right; half a face can fall to 0.35 at
-# the nose and is then refused. What is no face (backs, tops and sides of heads, shoulders, balls, boxes, tori, a hand,
-# random blobs) misses at least one limit: a capsule has 0.85, 0.48 and 0.08, a bumpy blob 0.45, 0.54 and 0.75, the
-# back of a head with its ears and neck up to 0.77, 0.56 and 0.47.
+# the nose and is then refused. What is not a face (backs, tops and sides of heads, shoulders, balls, boxes, tori, a
+# hand, random blobs) misses at least one limit: a capsule has 0.85, 0.48 and 0.08, a bumpy blob 0.45, 0.54 and 0.75,
+# the back of a head with its ears and neck up to 0.77, 0.56 and 0.47.
 MIN_AREA_M2 = 0.012
 MIN_AGREEMENT = 0.8
 MIN_FEATURES = 0.6
@@ -105,7 +105,6 @@ class GlobalStart:
         Template axes to the scan's frame.
     vertices : (V, 3) float64
         The head model, its shape fitted, in the scan's frame.
-    belief : Belief
     """
 
     similarity: Similarity
@@ -198,7 +197,6 @@ def global_start(head: HeadModel, surface: Surface) -> GlobalStart:
 
     Parameters
     ----------
-    head : HeadModel
     surface : Surface
         The scan, faces outwards; of a point cloud, with normals.
 

@@ -93,10 +93,8 @@ def proposals(template: OrientedPoints, matched: npt.NDArray[np.int64], scan: Or
 
     Parameters
     ----------
-    template : OrientedPoints
     matched : (m,) int64
         Its points whose features are looked for.
-    scan : OrientedPoints
     """
     rng = np.random.default_rng(SEED)
     _, nearest = cKDTree(scan.features).query(template.features[matched], MATCHES)

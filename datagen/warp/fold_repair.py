@@ -78,14 +78,12 @@ class RepairReport:
 
     Attributes
     ----------
-    before, after : Defects
     lip_overlap_m : float
         How deep one lip lies in the other after it.
     lid_contacts : int
         Triangles of ``after.contacts`` around the eyes.
     moved : (M,) bool
         Fine vertices whose place is no longer what the scan said. They must not count as held by it.
-    face_triangles : int
     """
 
     before: Defects
@@ -95,7 +93,7 @@ class RepairReport:
     moved: Bools
     face_triangles: int
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return the counts for the verdict."""
         return {
             "flipped_triangles": float(self.after.flipped.sum()),
@@ -196,7 +194,6 @@ def repair(
 
     Parameters
     ----------
-    template : WarpTemplate
     vertices : (M, 3) float64
         Deformed fine template, metres.
     anchored : (M,) float64

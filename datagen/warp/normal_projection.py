@@ -75,7 +75,7 @@ def _newton(point, v, n, bary, height):  # type: ignore[no-untyped-def]
         u, w, height = u + du, w + dw, height + dh
         if abs(du) + abs(dw) < 1e-10 and abs(dh) < 1e-12:
             return 1 - u - w, u, w, height, True
-        # Undamped, so that a step that diverges shows at once: the search goes on from the best foot met.
+        # Undamped, so that a step that diverges shows at once: the search continues from the best foot met.
         if abs(u) + abs(w) > 50:
             return 1 - u - w, u, w, height, False
     # Slow near a centre of curvature, but 1e-5 of a triangle some millimetres wide is less than a tenth of a micron.
@@ -172,7 +172,7 @@ def phong_feet(
     """Return the feet from which the surface's interpolated normals lead to the points.
 
     In a triangle, ``Σ bᵢ (vᵢ + h nᵢ) = p`` is solved by Newton's method; where the weights leave the triangle, the
-    search goes on across that edge. Positions and normals agree along edges, so the foot moves continuously with the
+    search continues across that edge. Positions and normals agree along edges, so the foot moves continuously with the
     point, and a point raised along the interpolated normal comes back exactly. Phong projection: L. Kobbelt, J. Vorsatz
     & H.-P. Seidel, "Multiresolution hierarchies on unstructured triangle meshes", 1999; D. Panozzo et al., "Weighted
     averages on surfaces", 2013.

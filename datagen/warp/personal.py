@@ -71,7 +71,6 @@ def learn_neutral(head: HeadModel, template: WarpTemplate, keyframes: Sequence[K
 
     Parameters
     ----------
-    head : HeadModel
     template : WarpTemplate
         Of the same head.
     keyframes : sequence of Keyframe

@@ -112,14 +112,10 @@ def fit_shape(
 
     Parameters
     ----------
-    template : WarpTemplate
-    shape : MorphableShape
     pose : Similarity
         Where to begin.
-    rounds : sequence of Round
     surface : Surface or None
         The scan; may be None if no round has a gate.
-    evidence : sequence of PointEvidence
     parameters : (P,) float64, optional
         Where to begin.
     """
@@ -184,7 +180,7 @@ class _System:
         low, high = points.sigma_m
         distance = np.linalg.norm(residual, axis=1) * self.pose.scale
         sigma = float(np.clip(np.median(distance) / 1.538, low, high))  # median length of a unit normal 3-vector
-        # Huber: people and templates differ in what they call a brow's end, but no landmark is off for nothing.
+        # Huber: people and templates differ in what they call a brow's end, but even a landmark far off says something.
         trust = np.minimum(1.0, HUBER_SIGMAS * sigma / np.maximum(distance, 1e-9))
         weight = trust / (sigma / self.pose.scale) ** 2
         rows = np.zeros((len(now), 3, self.size))

@@ -27,14 +27,14 @@ class Verdict:
     ----------
     status : ``pass``, ``review`` or ``fail``
     reasons : tuple of str
-        One sentence each, with the figure and its limit; for a pass, notes at most.
-    figures : dict of str to float
+        One sentence each, with the metric and its limit; for a pass, notes at most.
+    metrics : dict of str to float
         Everything measured, flat, units in the names.
     """
 
     status: Status
     reasons: tuple[str, ...] = ()
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,6 @@ class Warp:
     registered_faces : (G, 3) int32
     head_to_world : (4, 4) float64
         Rigid: template axes and origin to the input's frame.
-    space : CanonicalSpace
-    verdict : Verdict
     """
 
     scan_vertices: npt.NDArray[np.float64]

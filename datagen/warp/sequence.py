@@ -27,16 +27,14 @@ def fit_sequence(
     """Learn a person from keyframes spread evenly over a sequence.
 
     Each keyframe is registered by itself; what they agree on is the person's neutral shape. It does not depend on the
-    order in which frames are warped later, so a build that was killed and goes on ends in the same bytes.
+    order in which frames are warped later, so a build that is killed and resumed ends in the same bytes.
 
     Parameters
     ----------
-    head : HeadModel
     frames : sequence of int
         Frame numbers in order of time.
     read : function of a frame number
         Raises :class:`datagen.common.errors.InputError` for a broken frame, which is passed over.
-    config : WarpConfig
 
     Returns
     -------

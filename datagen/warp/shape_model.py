@@ -25,7 +25,6 @@ class Component:
 
     Attributes
     ----------
-    length_m : float
     amplitude_m : float
         Standard deviation of each coordinate of the displacement.
     """
@@ -45,7 +44,6 @@ class SmoothModes:
     ----------
     nodes : (m, 3) float64
         Where the covariance is known exactly, metres.
-    components : tuple of Component
     loadings : (m, K) float64
         From covariances with the nodes to modes.
     """
@@ -167,7 +165,6 @@ class LinearModel:
         Metres.
     basis : (P, V, 3) float64
         Metres per unit of each parameter, identity first.
-    n_identity : int
     sigma, lower, upper : (P,) float64
     """
 

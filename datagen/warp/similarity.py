@@ -14,7 +14,6 @@ class Similarity:
 
     Attributes
     ----------
-    scale : float
     rotation : (3, 3) float64
     translation : (3,) float64
         Metres.

@@ -165,7 +165,7 @@ def _personal(
     if tracked is not None:
         seen = template.coarse_skin[observed_vertices(template)]
         if trust is not None:
-            # Not one that a guessed vertex has a part in.
+            # None that depends on a guessed vertex.
             seen = seen[template.subdivide[seen] @ (trust <= 0).astype(np.float64) == 0]
         rows = template.subdivide[seen[:: max(1, len(seen) // TRACKED_POINTS)]]
         if len(seen) >= FEWEST_TRACKED:
@@ -208,7 +208,7 @@ def _checked_registration(template: HeadTemplate, registration: Registration, su
 
 
 def _check_shape(template: HeadTemplate, vertices: F64) -> None:
-    """Refuse a registration that is no head in the template's topology: disordered, mirrored, or of impossible size."""
+    """Refuse a registration that is not a head in the template's topology: disordered, mirrored or wrong in size."""
     edges, _ = unique_edges(template.faces)
 
     def lengths(v: F64) -> F64:

@@ -38,19 +38,13 @@ def warp_bytes(warp: Warp) -> bytes:
 
 def verdict_bytes(verdict: Verdict) -> bytes:
     """Return the content of ``verdict.json``: ``verdict``, ``reasons`` and ``figures``."""
-    figures = {name: round(float(value), 6) for name, value in sorted(verdict.figures.items())}
-    content = {"verdict": verdict.status, "reasons": list(verdict.reasons), "figures": figures}
+    metrics = {name: round(float(value), 6) for name, value in sorted(verdict.metrics.items())}
+    content = {"verdict": verdict.status, "reasons": list(verdict.reasons), "figures": metrics}
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def write_warp(folder: Path, warp: Warp) -> None:
-    """Write ``warp.npz`` and then ``verdict.json`` into ``folder``, each atomically.
-
-    Raises
-    ------
-    datagen.common.errors.StorageError
-        If the disk refuses.
-    """
+    """Write ``warp.npz`` and then ``verdict.json`` into ``folder``, each atomically."""
     atomic_write_bytes(folder / WARP_FILE, warp_bytes(warp))
     atomic_write_bytes(folder / VERDICT_FILE, verdict_bytes(warp.verdict))
 
@@ -89,13 +83,7 @@ def read_warp(folder: Path) -> Warp:
 
 
 def write_prior(folder: Path, prior: SequencePrior) -> None:
-    """Write ``person.npz`` into ``folder`` atomically: the neutral, the frames it was learnt from, the head's name.
-
-    Raises
-    ------
-    datagen.common.errors.StorageError
-        If the disk refuses.
-    """
+    """Write ``person.npz`` into ``folder`` atomically: the neutral, the frames it was learnt from, the head's name."""
     content = npz_bytes(
         {
             "neutral": prior.neutral,
@@ -111,7 +99,6 @@ def read_prior(folder: Path, template: HeadTemplate | None = None) -> SequencePr
 
     Parameters
     ----------
-    folder : Path
     template : HeadTemplate, optional
         That the person must be in the topology of.
 
@@ -149,13 +136,7 @@ def bridge_bytes(bridge: Bridge) -> bytes:
 
 
 def write_bridge(folder: Path, bridge: Bridge) -> None:
-    """Write ``bridge.npz`` and then ``verdict.json`` into ``folder``, each atomically.
-
-    Raises
-    ------
-    datagen.common.errors.StorageError
-        If the disk refuses.
-    """
+    """Write ``bridge.npz`` and then ``verdict.json`` into ``folder``, each atomically."""
     atomic_write_bytes(folder / BRIDGE_FILE, bridge_bytes(bridge))
     atomic_write_bytes(folder / VERDICT_FILE, verdict_bytes(bridge.verdict))
 

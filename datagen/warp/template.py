@@ -180,7 +180,6 @@ class WarpTemplate:
 
     Attributes
     ----------
-    head : HeadTemplate
     subdivide : (M, V) float64 CSR
         Template vertices to fine vertices (Loop).
     faces : (G, 3) int32
@@ -194,10 +193,8 @@ class WarpTemplate:
         Fine vertices of the connected skin; ``fine.rest`` is ``canonical_m[skin]``.
     coarse_skin : (n,) int64
         Template vertices of the connected skin.
-    coarse, fine : Level
     coarse_to_fine : (m, n) float64 CSR
         Carries a displacement field from the coarse to the fine skin.
-    satellites : tuple of Satellite
     """
 
     head: HeadTemplate

@@ -50,11 +50,6 @@ class TorchSurface:
     every packet from below, then to every triangle of the nearest packets, and computes the distance to the nearest
     triangles exactly. If nothing left out could have been nearer, the answer is the closest point; where that is not
     proven within ``reach_m``, the search is repeated wider. A point cloud answers with tangent discs.
-
-    Parameters
-    ----------
-    surface : Surface
-    device : torch.device
     """
 
     def __init__(self, surface: Surface, device: torch.device) -> None:
@@ -181,7 +176,7 @@ def closest_on_triangles(points: torch.Tensor, triangles: torch.Tensor) -> tuple
     weights = torch.stack(choices, -2)
     foot = torch.einsum("...kc,...cd->...kd", weights, triangles)
     distance = torch.linalg.norm(foot - points[..., None, :], dim=-1)
-    # A plane foot outside its triangle is no candidate.
+    # A plane foot outside its triangle is not a candidate.
     distance = torch.cat([torch.where(outside, torch.inf, distance[..., 0])[..., None], distance[..., 1:]], -1)
     least, best = distance.min(-1)
     chosen = weights.gather(-2, best[..., None, None].expand(*best.shape, 1, 3)).squeeze(-2)

@@ -42,7 +42,6 @@ def deform_batch(
 
     Parameters
     ----------
-    template : WarpTemplate
     surfaces : sequence of Surface
         The scans; they may differ in size.
     starts : sequence of Start
@@ -121,8 +120,6 @@ class DenseStage:
 
     Parameters
     ----------
-    template : WarpTemplate
-    device : torch.device
     exact_inverse : bool, optional
         See :class:`datagen.warp.torch_level.TorchLevel`.
     """
@@ -153,9 +150,7 @@ class DenseStage:
 
         Parameters
         ----------
-        surfaces : sequence of Surface
         starts : (B, V, 3) float64, metres
-        landmarks : sequence of Landmarks or None
         schedule, rotate
             See :class:`datagen.warp.deform.Start`.
 
@@ -222,14 +217,7 @@ class DenseStage:
 
 
 class LandmarkTargets:
-    """Landmarks of B frames as weighted sums of coarse skin vertices; a frame may have none.
-
-    Parameters
-    ----------
-    template : WarpTemplate
-    landmarks : sequence of Landmarks or None
-    device : torch.device
-    """
+    """Landmarks of B frames as weighted sums of coarse skin vertices; a frame may have none."""
 
     def __init__(self, template: WarpTemplate, landmarks: Sequence[Landmarks | None], device: torch.device) -> None:
         import torch

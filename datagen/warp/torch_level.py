@@ -47,8 +47,6 @@ class TorchLevel:
 
     Parameters
     ----------
-    level : Level
-    device : torch.device
     dense : bool, optional
         Precondition with a dense Cholesky factor, whose triangular solves suit a graphics card: 8 n² bytes for each
         wavelength. Otherwise with the CPU's sparse factor, which gives the same. By default the former on CUDA only.

@@ -104,7 +104,6 @@ def transport(
         Scan vertices (metres) and unit normals.
     registered : Surface
         The deformed fine template.
-    template : WarpTemplate
     max_distance_m : float
         Points further away have no counterpart.
     """
@@ -167,7 +166,7 @@ def _reconsider(
     face: npt.NDArray[np.int64],
     barycentric: F64,
 ) -> None:
-    """Replace, in place, feet of which another vertex is nearer in place and normal together."""
+    """Replace, in place, feet where another vertex is nearer in position and normal together."""
     tree = cKDTree(np.concatenate([registered.vertices, NORMAL_PRICE_M * registered.normals], axis=1))
     cost, vertex = tree.query(np.concatenate([points[which], NORMAL_PRICE_M * normals[which]], axis=1))
     gap = points[which] - closest.position[which]

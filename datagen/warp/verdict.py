@@ -1,4 +1,4 @@
-"""Figures of one warp, and the verdict that follows from them."""
+"""Metrics of one warp, and the verdict that follows from them."""
 
 from __future__ import annotations
 
@@ -51,11 +51,10 @@ def measure(
     transported: Transported,
     landmark_rms_mm: float | None,
 ) -> dict[str, float]:
-    """Return the flat figures of one warp.
+    """Return the flat metrics of one warp.
 
     Parameters
     ----------
-    template : WarpTemplate
     registered : (M, 3) float64
         Deformed fine template, metres.
     anchored : (M,) float64
@@ -77,7 +76,7 @@ def measure(
     parts = {name: labels == REGIONS[name] for name in FACE_REGIONS if name != "cheeks"}
     parts |= {f"{side}_cheek": (labels == REGIONS["cheeks"]) & (left == (side == "left")) for side in ("right", "left")}
     flips = flipped_triangles(registered, template.faces, template.canonical_m) & face_triangles
-    figures = {
+    metrics = {
         "scan_vertices": float(len(transported.matched)),
         "matched_fraction": float(transported.matched.mean()),
         "face_vertices": float(on_face.sum()),
@@ -89,14 +88,14 @@ def measure(
     }
     for name, part in parts.items():
         if area[part].sum() > 0:
-            figures[f"coverage_{name}"] = float(area[part] @ held[part] / area[part].sum())
+            metrics[f"coverage_{name}"] = float(area[part] @ held[part] / area[part].sum())
     if landmark_rms_mm is not None:
-        figures["landmark_rms_mm"] = landmark_rms_mm
-    return figures
+        metrics["landmark_rms_mm"] = landmark_rms_mm
+    return metrics
 
 
-def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
-    """Return the verdict: the worst of what each figure says, with a sentence for each that is not a pass.
+def judge(metrics: dict[str, float], config: WarpConfig) -> Verdict:
+    """Return the verdict: the worst of what each metric says, with a sentence for each that is not a pass.
 
     A small residual alone proves no correspondence, so coverage, flips and landmarks are asked too. What was done to
     the scan before the warp is noted, whatever the status.
@@ -135,9 +134,9 @@ def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
     order: tuple[Status, ...] = ("pass", "review", "fail")
     worst, reasons = 0, []
     for name, label, unit, pass_limit, fail_limit, sign in limits:
-        if name not in figures:
+        if name not in metrics:
             continue
-        value = figures[name]
+        value = metrics[name]
         level = 2 if sign * value > sign * fail_limit else 1 if sign * value > sign * pass_limit else 0
         if level:
             limit = fail_limit if level == 2 else pass_limit
@@ -148,13 +147,13 @@ def judge(figures: dict[str, float], config: WarpConfig) -> Verdict:
         worst = max(worst, level)
     bare = [
         name.removeprefix("coverage_").replace("_", " ")
-        for name, value in figures.items()
+        for name, value in metrics.items()
         if name.startswith("coverage_") and value < MIN_REGION_COVERAGE
     ]
     if bare:
         reasons.append(f"there is no scan data at: {', '.join(bare)}")
         worst = max(worst, 1)
-    if figures.get("faces_turned"):
+    if metrics.get("faces_turned"):
         # No fault of the warp: a whole export can be so, and turned over it is as good as any.
         reasons.append("note: the scan's faces point inwards; they were turned over before the warp")
-    return Verdict(order[worst], tuple(reasons), figures)
+    return Verdict(order[worst], tuple(reasons), metrics)

@@ -1,4 +1,4 @@
-"""A store that is no local folder, and to which things happen."""
+"""A store that is not a local folder, and to which things happen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datagen.shards.store import LocalStore
 
 
 class Remote:
-    """A store that is no local folder, to which things happen.
+    """A store that is not a local folder, to which things happen.
 
     Parameters
     ----------

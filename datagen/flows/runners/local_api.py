@@ -57,7 +57,7 @@ class LocalApi:
         Raises
         ------
         DependencyError
-            If it ends, or does not answer in two minutes.
+            If it ends, or does not answer within two minutes.
         """
         deadline = time.monotonic() + STARTUP_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:

@@ -76,7 +76,7 @@ def prefect_session(home: Path, prepare: Callable[[], object]) -> Iterator[None]
                 api.wait()
             from prefect.settings import PREFECT_API_URL, temporary_settings
 
-            # Said outright: Prefect reads the environment only once, when it is first imported.
+            # Set explicitly: Prefect reads the environment only once, when it is first imported.
             with temporary_settings({PREFECT_API_URL: url or (api.url if api else None)}):
                 try:
                     yield

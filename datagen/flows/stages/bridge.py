@@ -93,7 +93,7 @@ class BridgeStage(Stage[BridgeUnit, int]):
         return 1
 
     def stale(self, layout: BuildLayout, units: Sequence[BridgeUnit]) -> list[Path]:
-        """Return the bridges that the build does not use: the report must speak of this build only."""
+        """Return the bridges that the build does not use: the report must cover this build only."""
         used = {unit.stored.folder for unit in units}
         return [folder for folder in sorted(layout.bridges.glob("*")) if folder not in used and folder.is_dir()]
 

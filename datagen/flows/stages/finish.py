@@ -36,7 +36,7 @@ class VerifyUnit(Unit):
 
     @property
     def name(self) -> str:
-        """What it is."""
+        """Its name in messages."""
         return "the dataset"
 
 
@@ -55,7 +55,7 @@ class VerifyStage(Stage[VerifyUnit, VerifyReport]):
         return [VerifyUnit(layout.root, plan.manifest, shards.dataset, shards.frames.verdicts, left_out)]
 
     def finished(self, unit: VerifyUnit) -> bool:
-        """Never: bytes that were whole may not be so any more."""
+        """Never: bytes that were whole may be damaged by now."""
         del unit
         return False
 
@@ -89,19 +89,19 @@ class ReportUnit(Unit):
     Attributes
     ----------
     key : str
-        Content key of the warps and the dataset it is to tell of.
+        Content key of the warps and the dataset it describes.
     """
 
     key: str
 
     @property
     def name(self) -> str:
-        """What it is."""
+        """Its name in messages."""
         return "the report"
 
 
 class ReportStage(Stage[ReportUnit, int]):
-    """Writes the audit report, unless the one on disk tells of the same warps and dataset."""
+    """Writes the audit report, unless the one on disk describes the same warps and dataset."""
 
     name = "report"
     counts = "page"

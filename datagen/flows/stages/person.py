@@ -55,7 +55,7 @@ class PersonUnit(Unit):
     sequence : SequenceInfo
         With all of its frames.
     bridge : StoredBridge or None
-        That the registrations of its keyframes pass.
+        The one that the registrations of its keyframes pass through.
     """
 
     sequence: SequenceInfo
@@ -95,7 +95,7 @@ class PersonStage(Stage[PersonUnit, int]):
     """Learns what the frames of each sequence share.
 
     Keyframes that are broken, bare scans, or cannot be registered are passed over. Their bytes are part of the key all
-    the same, so that a repaired one counts. A sequence whose frames do not tell has a record that says so.
+    the same, so that a repaired one counts. A sequence whose frames give no person has a record that says so.
     """
 
     name = "person"
@@ -116,7 +116,7 @@ class PersonStage(Stage[PersonUnit, int]):
         ]
 
     def finished(self, unit: PersonUnit) -> bool:
-        """Whether the person, or that there is none, stands in a record that still holds."""
+        """Whether a record that still holds has the person, or says that there is none."""
         return finished_record(unit.folder, unit.key(unit.captures(), unit.head().template)) is not None
 
     def make(self, unit: PersonUnit) -> int:
@@ -151,7 +151,7 @@ class PersonStage(Stage[PersonUnit, int]):
         return self._status(len(keys), missing, "not learnt yet")
 
     def forget(self, plan: BuildPlan, layout: BuildLayout, frames: set[tuple[SequenceKey, int]]) -> list[str]:
-        """Forget the person of each sequence none of whose frames is left: any other would come out the same."""
+        """Forget the person of each sequence that has no frame left: in any other it would come out the same."""
         forgotten = []
         for sequence in plan.sequences:
             folder = layout.person(sequence.key)
@@ -167,7 +167,7 @@ def learns_person(manifest: Manifest, sequence: SequenceInfo) -> bool:
 
 
 def learnt_person(layout: BuildLayout, key: SequenceKey) -> StoredPerson | None:
-    """Return the person that was learnt from a sequence, None if its frames did not tell.
+    """Return the person that was learnt from a sequence, None if its frames gave none.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def learnt_person(layout: BuildLayout, key: SequenceKey) -> StoredPerson | None:
     folder = layout.person(key)
     record = read_result_record(folder)
     if record is None:
-        raise InputError(f"the person of {key} is not learnt yet", "", "Run `datagen build` again")
+        raise InputError(f"the person of {key} is not learnt yet", "a learnt person", "Run `datagen build` again")
     return StoredPerson(folder, record.content_key) if record.status == LEARNT else None
 
 

@@ -213,7 +213,9 @@ def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
     manifest, frames = plan.manifest, stored_frames(plan, layout)
     if frames.waiting:
         sequence, frame = min(frames.waiting, key=str)
-        raise InputError(f"frame {frame} of {sequence} has no warp", "", "Run `datagen build` again")
+        raise InputError(
+            f"frame {frame} of {sequence} has no warp", "a warp of every frame", "Run `datagen build` again"
+        )
     if not frames.records:
         raise InputError(
             f"none of {plan.frames} frames can be stored "

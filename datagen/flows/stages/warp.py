@@ -77,7 +77,7 @@ class WarpUnit(Unit):
     bridge : StoredBridge or None
         From the topology of its registrations to the canonical template; None where they are in that already.
     person : StoredPerson or None
-        That the frames are held to.
+        The one that the frames are held to.
     """
 
     sequence: SequenceInfo
@@ -103,7 +103,7 @@ class WarpUnit(Unit):
         """Content key of the warp of an input."""
         inputs = {
             "algorithm": ALGORITHM_VERSION,
-            # Whether identity is shared is told by the person alone: a sequence without one stays as it is.
+            # The person alone says whether identity is shared: a sequence without one keeps its key.
             "config": self.manifest.warp.model_dump(mode="json", exclude={"share_identity"}),
             "head": self.manifest.canonical.head,
             "input": input_digest,
@@ -158,7 +158,7 @@ class WarpStage(Stage[WarpUnit, int]):
         return computed
 
     def stale(self, layout: BuildLayout, units: Sequence[WarpUnit]) -> list[Path]:
-        """Return the warps of frames that are no longer in the plan: the report must speak of this build only."""
+        """Return the warps of frames that are no longer in the plan: the report must cover this build only."""
         planned = {folder for unit in units for folder in unit.folders}
         found = [folder for folder in sorted(layout.warps.glob("*/*/*")) if folder.name != PERSON_FOLDER]
         return [folder for folder in found if folder not in planned and folder.is_dir()]
@@ -203,7 +203,7 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     manifest = unit.manifest
     head = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
     clear_folder(state.folder)
-    # Not among what may be broken in a frame: without its person the whole sequence would come out otherwise.
+    # Outside the `try`: a missing person is not a broken frame, and without it the whole sequence would change.
     prior = unit.person.open(head.template) if unit.person else None
     try:
         content = unit.captures().frame(unit.sequence.key, state.frame)

@@ -120,7 +120,6 @@ def edge_maps(
     vertices : (N, 3) float64
         World metres.
     faces : (F, 3) int32
-    cameras : sequence of Camera
     """
     edges = MeshEdges.of(vertices, faces)
     maps = []
@@ -176,7 +175,6 @@ def mesh_edges(faces: I32, n_vertices: int) -> tuple[I32, I32]:
     Parameters
     ----------
     faces : (F, 3) int32
-    n_vertices : int
 
     Returns
     -------
@@ -251,7 +249,7 @@ def _inner_sign(side, front):  # type: ignore[no-untyped-def]
 
 @compiled
 def _crossed(e, sign, ends, sides, front):  # type: ignore[no-untyped-def]
-    """Say whether any of more than two triangles of an edge lies on the other side, so that the surface goes on."""
+    """Say whether any of more than two triangles of an edge lies on the other side, so the surface continues."""
     for step in (-1, 1):
         i = e + step
         while 0 <= i < len(ends) and ends[i, 0] == ends[e, 0] and ends[i, 1] == ends[e, 1]:
@@ -382,7 +380,7 @@ def _walk(segments, top, height, shape):  # type: ignore[no-untyped-def]
         while t < end:
             # Grid lines are numbered, not added up, so that their places do not depend on where the walk began.
             stop = min(_next_line(x0, dx, t), _next_line(y0, dy, t), end)
-            # Through a corner of the grid, two lines are met at once but for rounding: no pixel lies between them.
+            # At a corner of the grid two lines are crossed at once, up to rounding: no pixel lies between them.
             if stop - t > LEAST_SHARE:
                 if count == len(places):
                     places, inverse = _grown(places), _grown_row(inverse)

@@ -148,7 +148,6 @@ def shade_row(  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    y, first, last : int
     blended : (W, 11) float32
         Canonical, confidence, normal, known, and the triangle's normal; zeros where there is no surface.
     factors : (W,) float32

@@ -44,7 +44,6 @@ def project(
         K [R | t].
     near : float
         Metres.
-    start, stop : int
     homogeneous : (N, 3) float64
         Written: pixels times z, and z.
     screen : (N, 2) int32
@@ -249,7 +248,7 @@ def _draw_all(chosen, faces, ids, homogeneous, screen, inverse_z, near, top, key
     rows, width = keys.shape
     one, half = np.int64(1 << SUBPIXEL_BITS), np.int64(1 << (SUBPIXEL_BITS - 1))
     for i in range(len(chosen)):
-        # Unsigned, so that numba leaves out its look for negative indices; so all over these kernels.
+        # Unsigned, so that numba leaves out its check for negative indices; likewise throughout these kernels.
         f = np.uint64(chosen[i])
         a, b, c = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
         x0, x1, x2 = np.int64(screen[a, 0]), np.int64(screen[b, 0]), np.int64(screen[c, 0])

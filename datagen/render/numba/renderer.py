@@ -32,9 +32,6 @@ class _View:
 
     Attributes
     ----------
-    index : int
-    camera : Camera
-    seen : Projection
     rows : int
         Of a band.
     order : (T,) int32
@@ -76,13 +73,7 @@ class NumbaRenderer:
     def rasterise(
         self, vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer], cameras: Sequence[Camera]
     ) -> list[Fragments]:
-        """Rasterise a mesh (vertices (N, 3) world metres, faces (F, 3)) into every camera.
-
-        Raises
-        ------
-        datagen.common.errors.MeshError, datagen.common.errors.CameraError
-            As :func:`datagen.render.inputs.checked_inputs`.
-        """
+        """Rasterise a mesh (vertices (N, 3) world metres, faces (F, 3)) into every camera."""
         mesh = OrderedMesh.of(checked_inputs(vertices, faces, cameras))
         views = []
         for camera in cameras:
@@ -112,13 +103,7 @@ class NumbaRenderer:
     def render(
         self, surface: SurfaceAttributes, cameras: Sequence[Camera], *, hide_back_faces: bool = False
     ) -> list[ViewMaps]:
-        """Render all maps of a surface into every camera.
-
-        Raises
-        ------
-        datagen.common.errors.MeshError, datagen.common.errors.CameraError
-            As :func:`datagen.render.inputs.checked_inputs`.
-        """
+        """Render all maps of a surface into every camera."""
         mesh = OrderedMesh.of(checked_inputs(surface.vertices, surface.faces, cameras))
         table = packed_surface(
             SurfaceAttributes(

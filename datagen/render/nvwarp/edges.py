@@ -179,7 +179,7 @@ def walk(samples: Samples, view: wp.int32, edge: Segment, sign: wp.int32) -> Non
 
 @wp.func
 def is_crossed(rig: Rig, edges: Edges, view: wp.int32, i: wp.int32, sign: wp.int32) -> wp.bool:
-    """Return whether any of more than two triangles of an edge lies on the other side, so that the surface goes on."""
+    """Return whether any of more than two triangles of an edge lies on the other side, so the surface continues."""
     code = edges.codes[i]
     j = i - 1
     while j >= 0 and edges.codes[wp.max(j, 0)] == code:

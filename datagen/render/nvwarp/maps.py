@@ -142,7 +142,7 @@ def is_known(attributes: Attributes, corners: wp.vec3i) -> wp.bool:
 def edge_factor(edge: wp.array3d[wp.bool], view: wp.int32, row: wp.int32, column: wp.int32) -> wp.float64:
     if edge[view, row, column]:
         return ON
-    # At the border the pixel stands for the neighbour it lacks: it is no edge, as was just seen.
+    # At the border the pixel stands for the neighbour it lacks: it is not an edge, as was just seen.
     beside = (
         edge[view, wp.max(row - 1, 0), column]
         or edge[view, wp.min(row + 1, edge.shape[1] - 1), column]

@@ -60,7 +60,7 @@ def vertex_normals(
             area += wp.length(cross)
             i += 1
     length = wp.length(total)
-    # Contrary windings can cancel: what rounding leaves points nowhere.
+    # Opposite windings can cancel: what rounding leaves points nowhere.
     scale = ZERO
     if length > CANCELLED_SHARE * area:
         scale = UNIT / length

@@ -99,7 +99,7 @@ def draw_or_hand_out(
     high = t.bottom - t.top + 1
     if wide <= 0:
         return
-    # A full queue is no error: the triangle is drawn here, slower and with the same result.
+    # A full queue is not an error: the triangle is drawn here, slower and with the same result.
     if wide * high > SMALL_BOX_PX and hand_out(wp.vec4i(view, face, fan, 0), wide, high, queue, queued):
         return
     draw_box(rig, t, view, face)

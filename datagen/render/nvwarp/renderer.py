@@ -170,13 +170,7 @@ class NvwarpRenderer:
     def rasterise(
         self, vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer], cameras: Sequence[Camera]
     ) -> list[Fragments]:
-        """Rasterise a mesh (vertices (N, 3) world metres, faces (F, 3)) into every camera.
-
-        Raises
-        ------
-        datagen.common.errors.MeshError, datagen.common.errors.CameraError
-            As :func:`datagen.render.inputs.checked_inputs`.
-        """
+        """Rasterise a mesh (vertices (N, 3) world metres, faces (F, 3)) into every camera."""
         mesh = checked_inputs(vertices, faces, cameras)
         done: dict[int, Fragments] = {}
         with self._lock:
@@ -212,7 +206,6 @@ class NvwarpRenderer:
 
         Parameters
         ----------
-        surface : SurfaceAttributes
         cameras : sequence of Camera
             Views of one size are rendered together, so chunks may come in another order.
         hide_back_faces : bool

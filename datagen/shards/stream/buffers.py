@@ -1,4 +1,4 @@
-"""Memory that batches are read into: used again as soon as nobody looks at it any more."""
+"""Memory that batches are read into: reused as soon as nobody holds it any more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ class Place:
     Attributes
     ----------
     arrays : mapping of name to (offset in bytes, shape, dtype)
-    nbytes : int
     """
 
     arrays: Mapping[str, tuple[int, tuple[int, ...], str]]

@@ -83,10 +83,8 @@ def cut_clips(
 
     Parameters
     ----------
-    layout : Layout
     keep : (N,) bool
         Samples that may be used; the others leave gaps.
-    config : StreamConfig
     rng : numpy Generator
 
     Returns

@@ -54,7 +54,7 @@ class StreamConfig:
     Raises
     ------
     InputError
-        If a value cannot be.
+        If a value is impossible.
     """
 
     seed: int = 0

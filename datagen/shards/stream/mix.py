@@ -34,12 +34,11 @@ def check_same_space(datasets: Sequence[Dataset]) -> None:
 class StreamMix:
     """Take batches from several streams in turn, in shares as near to the weights as whole batches allow.
 
-    Each stream goes on through its own epochs. The turns are a function of the weights alone, so that all ranks take
+    Each stream runs through its own epochs. The turns are a function of the weights alone, so that all ranks take
     them alike.
 
     Parameters
     ----------
-    streams : sequence of ShardStream
     weights : sequence of float
         Shares of the batches, above 0; they need not add up to 1.
 
@@ -80,7 +79,7 @@ class StreamMix:
         return {"counts": list(self._counts), "streams": [stream.state_dict() for stream in self.streams]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a mix of the same streams stood; InputError if it was another mix."""
+        """Continue where a mix of the same streams stood; InputError if it was another mix."""
         counts, states = list(state.get("counts", ())), list(state.get("streams", ()))
         if not len(counts) == len(states) == len(self.streams):
             raise InputError(

@@ -20,11 +20,8 @@ class OrderInputs:
 
     Attributes
     ----------
-    layout : Layout
-    config : StreamConfig
     digest : str
         ``config.digest`` of this dataset and split.
-    samples_per_shard : int
     keep : (N,) bool
         Samples that pass the filters.
     weight : (N,) float64
@@ -60,14 +57,8 @@ class EpochOrder:
     units; the batches of each kind and length are filled in that order and come when they are full. A unit is a shard.
     Where there are clips of views, which reach across a performance, it is the performances that begin in one shard.
 
-    Parameters
-    ----------
-    inputs : OrderInputs
-    epoch : int
-
     Attributes
     ----------
-    epoch : int
     clips : int
         Clips of the epoch.
     starts : (batches + 1,) int64

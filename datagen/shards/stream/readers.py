@@ -24,7 +24,7 @@ ReaderKind = Literal["threads", "processes"]
 
 @dataclass(frozen=True)
 class Filled:
-    """What became of a batch.
+    """The outcome of reading a batch.
 
     Attributes
     ----------
@@ -47,7 +47,6 @@ def fill(
 
     Parameters
     ----------
-    split : Split
     samples : (B, S) int64
     arrays : mapping of name to array (B, S, ...)
         Map arrays of the stored dtype.

@@ -86,9 +86,6 @@ class ShardStream:
 
     Parameters
     ----------
-    dataset : Dataset
-    split : str
-    config : StreamConfig
     arrays : sequence of str
         Keys of ``schema.ARRAYS``.
     rank, ranks : int
@@ -115,7 +112,7 @@ class ShardStream:
     Raises
     ------
     InputError
-        If there is nothing to read, or an argument cannot be.
+        If there is nothing to read, or an argument is impossible.
     CorruptDatasetError, StorageError
     """
 
@@ -208,7 +205,7 @@ class ShardStream:
         return {"version": STATE_VERSION, "order": self.inputs.digest, "epoch": epoch, "position": position}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a stream of the same order stood, whatever its workers and ranks.
+        """Continue where a stream of the same order stood, whatever its workers and ranks.
 
         Raises
         ------
@@ -224,10 +221,14 @@ class ShardStream:
             raise InputError(
                 "the state belongs to a stream of another order",
                 "the same dataset, split, seed and configuration",
-                "Give the stream what it had when the state was taken, or start anew",
+                "Give the stream what it had when the state was taken, or start again",
             )
         if epoch < 0 or not 0 <= position <= self.order(epoch).clips:
-            raise InputError(f"the state names clip {position} of epoch {epoch}", "a place in that epoch")
+            raise InputError(
+                f"the state names clip {position} of epoch {epoch}",
+                "a place in that epoch",
+                "Load a state as state_dict() gave it",
+            )
         self._position = epoch, position
 
     def __iter__(self) -> Generator[StreamBatch, None, None]:
@@ -271,7 +272,7 @@ class ShardStream:
             if not endless:
                 return
             if not len(order):
-                raise InputError(f"epoch {epoch} of the stream has no batch", "one at least", "Set drop_last to false")
+                raise InputError(f"epoch {epoch} of the stream has no batch", "at least one", "Set drop_last to false")
             epoch, position = epoch + 1, 0
 
     def _begin(self, order: EpochOrder, number: int, samples: I64, rows: I64, after: tuple[int, int]) -> _Planned:
@@ -302,12 +303,12 @@ class ShardStream:
             raise StorageError(
                 f"no batch came from {self.dataset.url} within {self._stall_s:g} s",
                 "a store that answers",
-                "Check the store and the network; the run can go on from its last state",
+                "Check the store and the network; the run can continue from its last state",
             ) from None
         except BrokenProcessPool:
             self._readers = None
             raise StorageError(
-                "a reading process ended by itself",
+                "a reading process ended unexpectedly",
                 "enough memory for all workers, and a script whose work is under `if __name__ == '__main__'`",
                 "Use fewer workers, or reader_kind='threads'",
             ) from None

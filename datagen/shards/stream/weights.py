@@ -45,13 +45,8 @@ def sample_statistics(split: Split, folder: Path | None = None) -> SampleStatist
 
     Parameters
     ----------
-    split : Split
     folder : Path, optional
         Where the result is kept for the next time, under the dataset's uuid; a result found there is used.
-
-    Raises
-    ------
-    CorruptDatasetError, StorageError
     """
     kept = None if folder is None else Path(folder) / f"{split.dataset.uuid}-{split.name}-v{_VERSION}.npz"
     if kept is not None and (found := _load(kept, len(split))) is not None:

@@ -52,7 +52,7 @@ class Selection:
         Raises
         ------
         InputError
-            If one has no "=", an unknown key, no alternatives, or is no range of frames.
+            If one has no "=", an unknown key, no alternatives, or is not a range of frames.
         """
         conditions: dict[str, list[str]] = {}
         for text in texts:
@@ -130,10 +130,8 @@ class Part:
 
     Attributes
     ----------
-    dataset : Dataset
     label : str
         Put before the names of its subjects, with a "-"; empty to leave them.
-    selection : Selection
     """
 
     dataset: Dataset
@@ -168,13 +166,12 @@ def combine(
     samples_per_shard: int | None = None,
     on_shard: Callable[[ShardUnit], None] | None = None,
 ) -> Dataset:
-    """Write the chosen samples of several datasets as one; run again after an interruption, it goes on.
+    """Write the chosen samples of several datasets as one; run again after an interruption, it continues.
 
     Compressed chunks are copied byte for byte, each after its checksum; tables and index arrays are made anew.
 
     Parameters
     ----------
-    parts : sequence of Part
     out : Path
         The ``dataset.zarr`` folder to make.
     samples_per_shard : int, optional
@@ -213,7 +210,9 @@ def combine(
 def merge(sources: Sequence[str | Path], out: Path, labels: Sequence[str] = (), **options: Any) -> Dataset:
     """Write all samples of several datasets as one; see :func:`combine`."""
     if labels and len(labels) != len(sources):
-        raise InputError(f"{len(labels)} labels for {len(sources)} datasets", "one label each", "")
+        raise InputError(
+            f"{len(labels)} labels for {len(sources)} datasets", "one label each", "Name one label for each dataset"
+        )
     names = labels or [""] * len(sources)
     return combine([Part(open_dataset(s), label) for s, label in zip(sources, names, strict=True)], out, **options)
 

@@ -29,7 +29,6 @@ class PublishReport:
 
     Attributes
     ----------
-    url : str
     uuid : str
         Of the dataset.
     sent, sent_bytes : int
@@ -71,7 +70,7 @@ def publish(
 
     Every file is compared with its record before it is sent, and the store's copy with what was sent. A shard's record
     follows its files, the root document everything: until then no reader opens the dataset. Run again after any
-    interruption, it goes on: files that are there with the right bytes are not sent again.
+    interruption, it continues: files that are there with the right bytes are not sent again.
 
     Parameters
     ----------
@@ -143,7 +142,7 @@ def _refuse_others(dataset: Dataset, target: Store, there: set[str], replace: bo
         if kind != FORMAT or uuid != dataset.uuid:
             what = f"dataset {uuid}" if kind == FORMAT else "something else"
             raise DatasetError(
-                f"{target.url} holds {what}, to be sent is {dataset.uuid}",
+                f"{target.url} holds {what}; the dataset to be sent is {dataset.uuid}",
                 "an empty prefix, or the same dataset",
                 "Choose another URL, or pass --replace to have it replaced",
             )

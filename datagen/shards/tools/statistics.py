@@ -266,8 +266,6 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
 
     Parameters
     ----------
-    dataset : Dataset
-    split : str
     i : int
         Number of the sample in the split.
 

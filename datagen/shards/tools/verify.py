@@ -32,7 +32,6 @@ def sample_problems(stored: Stored, plan: DatasetPlan) -> Iterator[str]:
     ----------
     stored : mapping of array name to the stored values of one sample
         Arrays that could not be read may be absent; checks that need them are skipped.
-    plan : DatasetPlan
     """
     for needed, check in (
         (("confidence", "canonical"), _check_canonical),
@@ -55,7 +54,7 @@ def sample_problems(stored: Stored, plan: DatasetPlan) -> Iterator[str]:
     if "frame" in stored and stored["frame"] < 0:
         yield f"frame {int(stored['frame'])} is negative"
     if "verdict" in stored and stored["verdict"] >= len(VERDICTS):
-        yield f"verdict {int(stored['verdict'])} is none of {len(VERDICTS)}"
+        yield f"verdict {int(stored['verdict'])} is not one of {len(VERDICTS)}"
     if "time" in stored and not np.isfinite(stored["time"]):
         yield "time is not finite"
 
@@ -98,12 +97,12 @@ def _check_normal(stored: Stored) -> str | None:
 def _check_intrinsics(stored: Stored) -> str | None:
     k = stored["intrinsics"]
     well = np.isfinite(k).all() and k[0, 0] > 0 and k[1, 1] > 0 and np.array_equal(k[2], (0, 0, 1))
-    return None if well else "intrinsics are no pinhole matrix"
+    return None if well else "intrinsics are not a pinhole matrix"
 
 
 def _check_transform(stored: Stored, name: str) -> str | None:
     m = stored[name]
-    return None if np.isfinite(m).all() and np.array_equal(m[3], (0, 0, 0, 1)) else f"{name} is no rigid transform"
+    return None if np.isfinite(m).all() and np.array_equal(m[3], (0, 0, 0, 1)) else f"{name} is not a rigid transform"
 
 
 def _check_world_to_camera(stored: Stored) -> str | None:
@@ -132,10 +131,8 @@ class Problem:
     ----------
     split : str or None
         None where the whole dataset is concerned.
-    shard : int or None
     sample : int or None
         Number of the sample in its split, where one sample is concerned.
-    message : str
     """
 
     split: str | None
@@ -156,7 +153,6 @@ class VerifyReport:
 
     Attributes
     ----------
-    path, uuid : str
     level : ``quick``, ``digests`` or ``deep``
     counts : dict
         ``shards``, ``samples``, ``files`` and ``bytes`` of the dataset.

@@ -14,7 +14,7 @@ SURFACE_SIZE = 11
 LIP, BROW_ALONG, BROW_ACROSS = COLUMN["lip"], COLUMN["brow_along"], COLUMN["brow_across"]
 UPPER_LID, LOWER_LID, HAIR, BEARD = COLUMN["upper_lid"], COLUMN["lower_lid"], COLUMN["hair"], COLUMN["beard"]
 BLOOD, OIL, PORES, SHADOW = COLUMN["blood"], COLUMN["oil"], COLUMN["pores"], COLUMN["shadow"]
-FLOW = COLUMN["flow_x"]
+STRAND = COLUMN["strand_x"]
 # Linear RGB of the palest skin, and log absorption per unit of melanin and of blood.
 PALE = (0.80, 0.585, 0.46)
 MELANIN = (2.15, 2.78, 3.20)
@@ -48,9 +48,9 @@ def strands(q, f, wavelength, seed):  # type: ignore[no-untyped-def]
     x = (0.742 * q[0] - 0.531 * q[1] + 0.409 * q[2]) / wavelength
     y = (0.630 * q[0] + 0.769 * q[1] - 0.108 * q[2]) / wavelength
     z = (-0.229 * q[0] + 0.356 * q[1] + 0.906 * q[2]) / wavelength
-    u = 0.742 * f[FLOW] - 0.531 * f[FLOW + 1] + 0.409 * f[FLOW + 2]
-    v = 0.630 * f[FLOW] + 0.769 * f[FLOW + 1] - 0.108 * f[FLOW + 2]
-    w = -0.229 * f[FLOW] + 0.356 * f[FLOW + 1] + 0.906 * f[FLOW + 2]
+    u = 0.742 * f[STRAND] - 0.531 * f[STRAND + 1] + 0.409 * f[STRAND + 2]
+    v = 0.630 * f[STRAND] + 0.769 * f[STRAND + 1] - 0.108 * f[STRAND + 2]
+    w = -0.229 * f[STRAND] + 0.356 * f[STRAND + 1] + 0.906 * f[STRAND + 2]
     for k in range(5):
         t = (k - 2) * 0.85
         total += smooth_noise(x + t * u, y + t * v, z + t * w, seed)[0]
@@ -224,10 +224,10 @@ def _scalp(q, f, footprint, look, edge, out):  # type: ignore[no-untyped-def]
     # Hairs turn the light: break the surface up across their direction.
     tilt = cover * (0.03 + 0.07 * long)
     _value, dx, dy, dz = smooth_noise(q[0] / 2.4, q[1] / 2.4, q[2] / 2.4, seed + 23)
-    along = dx * f[FLOW] + dy * f[FLOW + 1] + dz * f[FLOW + 2]
-    out[GRADIENT] += tilt * 0.4 * (dx - along * f[FLOW])
-    out[GRADIENT + 1] += tilt * 0.4 * (dy - along * f[FLOW + 1])
-    out[GRADIENT + 2] += tilt * 0.4 * (dz - along * f[FLOW + 2])
+    along = dx * f[STRAND] + dy * f[STRAND + 1] + dz * f[STRAND + 2]
+    out[GRADIENT] += tilt * 0.4 * (dx - along * f[STRAND])
+    out[GRADIENT + 1] += tilt * 0.4 * (dy - along * f[STRAND + 1])
+    out[GRADIENT + 2] += tilt * 0.4 * (dz - along * f[STRAND + 2])
 
 
 @compiled

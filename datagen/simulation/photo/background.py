@@ -23,7 +23,6 @@ class Backdrop:
     ----------
     kind : str
         One of :data:`KINDS`.
-    seed : int
     base : 3 floats
         Linear RGB of its main surface.
     blur : float

@@ -64,7 +64,7 @@ SKIN, RIGHT_EYE, LEFT_EYE, MOUTH, TEETH, CLOTH = range(6)
 # Columns of FaceFields.values. Distances are millimetres on a face of standard size, positive inside.
 FIELDS = (
     "lip", "brow_along", "brow_across", "upper_lid", "lower_lid", "hair", "beard", "blood", "oil", "pores", "shadow",
-    "thin", "flow_x", "flow_y", "flow_z",
+    "thin", "strand_x", "strand_y", "strand_z",
 )  # fmt: skip
 COLUMN = {name: k for k, name in enumerate(FIELDS)}
 # Outer corners of the eyes of the standard face, millimetres: midpoint and distance.
@@ -160,7 +160,7 @@ def face_fields(
     values[:, COLUMN["pores"]] = np.clip(0.2 + 0.8 * _spot(p, (0, -15, 115), (20, 22, 30)) + _oil(p) * 0.6, 0, 1)
     values[:, COLUMN["shadow"]] = _eye_shadow(p)
     values[:, COLUMN["thin"]] = np.clip(1.3 * ears - 0.2, 0, 1)
-    values[:, COLUMN["flow_x"] :] = _flow(p, np.asarray(normals), across, along, tangent)
+    values[:, COLUMN["strand_x"] :] = _strand(p, np.asarray(normals), across, along, tangent)
     material = np.zeros(len(p), np.int8)
     eyes = np.zeros((2, 4))
     for k, (name, label) in enumerate(zip(EYEBALLS, (RIGHT_EYE, LEFT_EYE), strict=True)):
@@ -319,7 +319,7 @@ def _eye_shadow(p: F64) -> F64:
     )
 
 
-def _flow(p: F64, normals: F64, across: F64, along: F64, tangent: F64) -> F64:
+def _strand(p: F64, normals: F64, across: F64, along: F64, tangent: F64) -> F64:
     """Return the direction hair lies in, (N, 3) unit: from the crown over the scalp, along brows, down in beards."""
     away = p - CROWN
     away /= np.linalg.norm(away, axis=1, keepdims=True) + 1e-9
@@ -329,9 +329,9 @@ def _flow(p: F64, normals: F64, across: F64, along: F64, tangent: F64) -> F64:
     rise = np.deg2rad(np.interp(along, [0, 0.2, 0.6, 1.0], [70, 45, 15, -5]))[:, None]
     lean = (-np.clip(across / 6, -1, 1) * 0.5)[:, None]
     brow = tangent * np.cos(rise) + np.array([0.0, 1, 0]) * (np.sin(rise) + lean)
-    flow = np.where(brow_near, brow, np.where((p[:, 1] > 10)[:, None] | (p[:, 2:] < 0), scalp, down))
-    flow -= (flow * normals).sum(axis=1, keepdims=True) * normals
-    return np.asarray(flow / (np.linalg.norm(flow, axis=1, keepdims=True) + 1e-9))
+    strand = np.where(brow_near, brow, np.where((p[:, 1] > 10)[:, None] | (p[:, 2:] < 0), scalp, down))
+    strand -= (strand * normals).sum(axis=1, keepdims=True) * normals
+    return np.asarray(strand / (np.linalg.norm(strand, axis=1, keepdims=True) + 1e-9))
 
 
 def _sphere(points: F64) -> F64:

@@ -117,7 +117,6 @@ def illuminate(
         Mesh that casts the shadows.
     coarse : (G, 3) int32, optional
         Fewer triangles over the same vertices that will do for the surroundings.
-    light : Light
     renderer : Renderer
         Draws the depth maps seen from the light.
     sphere : (3,) float64, float
@@ -202,7 +201,7 @@ class Diffusion:
         """Return the spread irradiance (N, 3)."""
         out = irradiance.copy()
         done = 0
-        # All channels walk together as far as the shortest goes, then the rest go on.
+        # All channels walk together as far as the shortest goes, then the rest continue.
         for channel in np.argsort(self._steps):
             later = [k for k in range(3) if self._steps[k] >= self._steps[channel]]
             for _ in range(self._steps[channel] - done):

@@ -61,13 +61,10 @@ class Look(NamedTuple):
     cap : float
         1 for a person who wears a cap over the hair.
     cap_colour : 3 floats
-    brow_thickness, brow_density : float
     beard : float
         0 none, up to 0.35 shaved, 0.6 stubble, 1 a short beard.
-    lashes : float
     lip_tint : float
         Additional red of the lips.
-    pupil_mm, eye_red : float
     teeth : 3 floats
     """
 

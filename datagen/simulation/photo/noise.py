@@ -46,7 +46,7 @@ def smooth_noise(px, py, pz, seed):  # type: ignore[no-untyped-def]
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
     i, j, k = np.int32(fx), np.int32(fy), np.int32(fz)
     x, y, z = x - fx, y - fy, z - fz
-    # float32 spelt out: beside a plain number numba would go on in float64.
+    # float32 spelt out: beside a plain number numba would continue in float64.
     one = np.float32(1.0)
     u = x * x * x * (x * (x * np.float32(6) - np.float32(15)) + np.float32(10))
     v = y * y * y * (y * (y * np.float32(6) - np.float32(15)) + np.float32(10))

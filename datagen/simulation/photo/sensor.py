@@ -35,7 +35,6 @@ class Sensor:
         Share of white.
     contrast : float
         Steepness of the tone curve's middle; 0 is linear light in sRGB encoding.
-    saturation, black : float
     sharpen : float
         Amount of the in-camera sharpening.
     jpeg_quality : int
@@ -99,7 +98,6 @@ def expose(linear: F32, sensor: Sensor, rng: np.random.Generator) -> npt.NDArray
     ----------
     linear : (H, W, 3) float32
         Linear RGB, 1 is white at exposure 1.
-    sensor : Sensor
     rng : numpy Generator
         Draws the noise.
 

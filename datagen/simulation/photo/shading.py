@@ -32,7 +32,6 @@ class Part:
     faces : (F, 3) int32
     places : (N, 3) float32
         What its pattern is a function of, millimetres.
-    material : int
     behind : bool
         Seen only where the subject is not.
     """
@@ -59,7 +58,6 @@ class Scene:
     moving, fixed : (N, MOVING_SIZE) and (N, FIXED_SIZE) float32
         Columns of :mod:`datagen.simulation.photo.surface_kernel`.
     eyes : (2, 4) float64
-    unit_mm : float
     rank : (N,) int64
         Where each vertex as given stands in these arrays, subject first, then the parts.
     """
@@ -99,13 +97,10 @@ def light_scene(
 
     Parameters
     ----------
-    subject : Subject3D
     fields : FaceFields
         Of the same vertices.
-    light : Light
     renderer : Renderer
         Draws depth maps from the light.
-    parts : sequence of Part
     blocker_faces : two of (B, 3) int32, optional
         Fewer triangles over the subject's vertices that stand for it before lamps, and before the surroundings.
     spread : Diffusion, optional
@@ -196,12 +191,8 @@ def shade_image(
 
     Parameters
     ----------
-    scene : Scene
-    camera : Camera
-    renderer : Renderer
     light : Light
         The one the scene was lit with.
-    look : Look
     background : (H, W, 3) float32
         Linear RGB behind the subject.
 

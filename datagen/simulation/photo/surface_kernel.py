@@ -9,11 +9,11 @@ from datagen.simulation.photo.appearance_kernel import (
     ALBEDO,
     COAT,
     COVER,
-    FLOW,
     GRADIENT,
     ROUGHNESS,
     SOFT,
     SPECULAR,
+    STRAND,
     SURFACE_SIZE,
     cloth_at,
     eye_at,
@@ -189,16 +189,16 @@ def add_reflections(at, n, vx, vy, vz, surface, lamps, sky, out):  # type: ignor
 
 @compiled
 def hair_shine(at, fix, edges, vx, vy, vz, cover, surface, lamps, out):  # type: ignore[no-untyped-def]
-    """Add the two highlights of hair that lies along the canonical flow (Kajiya & Kay 1989, shifted as Marschner's)."""
-    # The flow in the posed triangle: the same mixture of its edges.
-    flow = fix[3 + FLOW : 6 + FLOW]
+    """Add the two highlights of hair, strands given in canonical space (Kajiya & Kay 1989, shifted as Marschner's)."""
+    # The strand in the posed triangle: the same mixture of its edges.
+    strand = fix[3 + STRAND : 6 + STRAND]
     e1, e2 = edges[0], edges[1]
     a11, a12, a22 = e1[0] ** 2 + e1[1] ** 2 + e1[2] ** 2, 0.0, e2[0] ** 2 + e2[1] ** 2 + e2[2] ** 2
     b1, b2 = 0.0, 0.0
     for k in range(3):
         a12 += e1[k] * e2[k]
-        b1 += e1[k] * flow[k]
-        b2 += e2[k] * flow[k]
+        b1 += e1[k] * strand[k]
+        b2 += e2[k] * strand[k]
     det = a11 * a22 - a12 * a12
     if det < 1e-12:
         return
@@ -376,12 +376,10 @@ def shade_view(  # type: ignore[no-untyped-def]
     unit_mm : float
         Millimetres per standard millimetre, see :class:`~datagen.simulation.photo.face_fields.FaceFields`.
     eyes : (2, 4) float64
-    look : Look
     lamps : (L, 17) float64
         See :func:`datagen.simulation.photo.shading.lamp_rows`.
     sky : (9, 3) float64
     background : (H, W, 3) float32
-    factor : int
 
     Returns
     -------

@@ -17,7 +17,7 @@ from datagen.audit.compare import compare
 from datagen.audit.explain import explain
 from datagen.audit.report import write_report
 from datagen.audit.samples import sample_row, samples_picture
-from datagen.audit.truth import by_region, calibration, error_figures, true_error_mm
+from datagen.audit.truth import by_region, calibration, error_metrics, true_error_mm
 from datagen.audit.warp_pictures import canonical_picture, scan_distance_mm, write_warp_pictures
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes
@@ -98,13 +98,13 @@ def test_truth_of_another_scan_is_refused(template: HeadTemplate):
         true_error_mm(a_warp(template), truth_of(template)[:-1])
 
 
-def test_error_figures_judge_the_face_only():
+def test_error_metrics_judge_the_face_only():
     region = np.array([REGIONS["nose"]] * 4 + [REGIONS["scalp"]] * 4)
     error = np.array([0.2, 0.4, 2.0, np.nan, 50, 50, 50, 50])
-    figures = error_figures(error, region)
-    assert figures["true_error_median_mm"] == pytest.approx(0.4)
-    assert figures["true_error_within_1mm"] == pytest.approx(2 / 3)
-    assert error_figures(np.full(8, np.nan), region) == {}
+    metrics = error_metrics(error, region)
+    assert metrics["true_error_median_mm"] == pytest.approx(0.4)
+    assert metrics["true_error_within_1mm"] == pytest.approx(2 / 3)
+    assert error_metrics(np.full(8, np.nan), region) == {}
 
 
 def test_by_region_counts_finite_values():

@@ -62,7 +62,7 @@ def test_samples_rendered_again_are_the_stored_ones(run: Run, tiny_build: BuildR
     assert all(sample["ok"] for sample in content["rerendered"])
     code, _, err = run("verify", tiny_build.dataset, "--rerender", "1")
     assert code == 2
-    assert "is no build folder" in err
+    assert "is not a build folder" in err
 
 
 def test_rendering_again_notices_a_changed_warp_and_changed_captures(copy: Path) -> None:

@@ -81,7 +81,7 @@ def test_values_that_yaml_cannot_give_are_refused(program: Program, file: Path, 
 
 def test_an_impossible_date_is_named_with_its_place(file: Path) -> None:
     message = refusal(DATAGEN, save(file, "name: t\nseed: 2020-13-45\n"))
-    assert "'2020-13-45' is no timestamp, month must be in 1..12 (line 2, column 7)" in message
+    assert "'2020-13-45' is not a valid timestamp, month must be in 1..12 (line 2, column 7)" in message
 
 
 @both
@@ -184,8 +184,12 @@ def test_a_value_in_the_place_of_a_section_is_named(program: Program, file: Path
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        *(("{section}.{number}", "is no override"), ("=3", "is no override"), ("", "is no override")),
-        *((".=3", "is no override"), ("{section}.=3", "is no override"), ("{section}..{number}=3", "is no override")),
+        *(("{section}.{number}", "is not an override"), ("=3", "is not an override"), ("", "is not an override")),
+        *(
+            (".=3", "is not an override"),
+            ("{section}.=3", "is not an override"),
+            ("{section}..{number}=3", "is not an override"),
+        ),
         *(("name.first=3", "name is a value, not a section"), ("{section}.{number}.x=3", "should be a valid number")),
     ],
 )

@@ -36,7 +36,7 @@ def test_what_is_no_dataset_is_refused_in_words(copy: Path, tmp_path: Path) -> N
     with pytest.raises(DatasetError, match="does not exist"):
         open_dataset(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="is no dataset"):
+    with pytest.raises(DatasetError, match="is not a dataset"):
         open_dataset(tmp_path / "empty")
     zarr.create_group(store=str(tmp_path / "foreign.zarr"), attributes={"format": "other"})
     with pytest.raises(DatasetError, match="another kind"):

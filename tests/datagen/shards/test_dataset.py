@@ -234,7 +234,7 @@ def _change(sample: Sample, name: str, value: object) -> Sample:
         ("region", np.zeros((28, 28), np.int64), "region is int64"),
         ("normal", lambda a: a.__setitem__((0, 14, 14), 2), "normal is not unit"),
         ("region", lambda a: a.__setitem__((14, 14), 200), "region label 200 is not in the table"),
-        ("intrinsics", np.zeros((3, 3), np.float32), "no pinhole"),
+        ("intrinsics", np.zeros((3, 3), np.float32), "not a pinhole"),
         ("subject", "dan", "does not belong to train"),
         ("camera", "cam99", "'cam99' is not in the plan"),
         ("frame", -1, "frame -1"),

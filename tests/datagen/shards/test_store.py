@@ -67,7 +67,7 @@ def test_an_object_store_pickles_as_its_url(s3_url: str) -> None:
 def test_urls_that_cannot_be_used_are_refused() -> None:
     assert is_url("s3://bucket/x")
     assert not is_url("runs/demo")
-    with pytest.raises(InputError, match="a kind that is not known"):
+    with pytest.raises(InputError, match="an unknown kind"):
         open_store("ftp://host/x")
     with pytest.raises(InputError, match="names no bucket"):
         open_store("s3:///x")

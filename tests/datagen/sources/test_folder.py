@@ -176,7 +176,7 @@ def test_writing_is_deterministic_and_atomic(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_roots(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         FolderCaptures(tmp_path / "none")
     with pytest.raises(InputError, match="holds no sequence"):
         FolderCaptures(tmp_path)

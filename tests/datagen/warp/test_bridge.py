@@ -111,7 +111,7 @@ def test_a_bridge_is_stored_and_read_back_byte_for_byte(
     write_bridge(tmp_path, bridge)
     again = read_bridge(tmp_path, head.template)
     assert bridge_bytes(again) == (tmp_path / "bridge.npz").read_bytes() == bridge_bytes(bridge)
-    assert again.verdict.figures["bridge_face_share"] == pytest.approx(bridge.verdict.figures["bridge_face_share"])
+    assert again.verdict.metrics["bridge_face_share"] == pytest.approx(bridge.verdict.metrics["bridge_face_share"])
     np.testing.assert_array_equal(again.carry(foreign.topology.vertices), bridge.carry(foreign.topology.vertices))
     other = dataclasses.replace(head.template, vertices=head.template.vertices * 1.01)
     with pytest.raises(InputError, match="leads to another template"):
@@ -357,8 +357,8 @@ def test_a_family_of_ict_heads_agrees_in_annys_space(head: HeadModel):
     ict = load_head("ict", DATA)
     template = ict.template
     bridge = build_bridge(topology_of(template), head)
-    assert bridge.verdict.figures["bridge_face_share"] > 0.95
-    assert bridge.verdict.figures["bridge_landmark_median_mm"] < 2.5
+    assert bridge.verdict.metrics["bridge_face_share"] > 0.95
+    assert bridge.verdict.metrics["bridge_landmark_median_mm"] < 2.5
 
     skin = ~np.any(mask_of(template.regions, INTERIOR_REGIONS)[template.faces], axis=1)
     bridged, marked, exact = [], [], []

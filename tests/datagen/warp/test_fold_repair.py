@@ -145,9 +145,9 @@ def test_a_vertex_dragged_across_its_neighbours_is_found_and_put_back(flat: Warp
     assert flipped.any()
     assert touching[flipped].all()
     mended, report = repair(flat, folded, np.ones(len(folded)))
-    assert report.figures()["flipped_before_repair"] == flipped.sum()
-    assert report.figures()["flipped_triangles"] == 0
-    assert report.figures()["crossing_triangles"] == 0
+    assert report.metrics()["flipped_before_repair"] == flipped.sum()
+    assert report.metrics()["flipped_triangles"] == 0
+    assert report.metrics()["crossing_triangles"] == 0
     assert not find_defects(flat, mended).any.any()
     np.testing.assert_array_equal(mended[~report.moved], folded[~report.moved])
     assert report.moved[at(7, 7)]
@@ -217,7 +217,7 @@ def test_a_lower_lip_pushed_into_the_upper_is_seen_but_left_to_the_scan(template
     assert (lips[0] != lips[1]).any()
     assert not find_defects(template, template.canonical_m).any.any()
     same, report = repair(template, pushed, np.ones(len(pushed)))
-    assert report.figures()["lip_contact_triangles"] > 50
+    assert report.metrics()["lip_contact_triangles"] > 50
     np.testing.assert_array_equal(same[upper | lower], pushed[upper | lower])
 
 
@@ -245,7 +245,7 @@ def test_a_fold_in_a_warp_is_mended_counted_and_believed_less(monkeypatch: pytes
     scan = Mesh.of(skin.matrix @ head.template.vertices, skin.faces)
     registration = Registration("anny", head.template.vertices)
     plain = warp_frame(scan, head, config, registration=registration)
-    assert plain.verdict.figures["repaired_vertices"] == 0
+    assert plain.verdict.metrics["repaired_vertices"] == 0
     vertex = head.template.faces[head.template.landmark_faces[33]][0]  # below the nose
 
     def folding(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
@@ -255,11 +255,11 @@ def test_a_fold_in_a_warp_is_mended_counted_and_believed_less(monkeypatch: pytes
 
     monkeypatch.setattr("datagen.warp.engine.deform", folding)
     folded = warp_frame(scan, head, config, registration=registration)
-    figures = folded.verdict.figures
-    assert figures["flipped_before_repair"] > 0
-    assert figures["flipped_triangles"] == figures["crossing_triangles"] == 0
+    metrics = folded.verdict.metrics
+    assert metrics["flipped_before_repair"] > 0
+    assert metrics["flipped_triangles"] == metrics["crossing_triangles"] == 0
     moved = np.linalg.norm(folded.registered_vertices - plain.registered_vertices, axis=1) > 0
-    assert moved.sum() == figures["repaired_vertices"] > 0
+    assert moved.sum() == metrics["repaired_vertices"] > 0
     around = np.linalg.norm(scan.vertices - head.template.vertices[vertex], axis=1) < 0.002
     assert around.any()
     assert folded.confidence[around].max() < 0.5 * plain.confidence[around].min()
@@ -277,9 +277,9 @@ def test_nostrils_that_a_real_scan_does_not_show_stay_inside_the_nose() -> None:
     scan = read_mesh(data / "scans" / "menpo_james" / "james.obj", "mm")
     head = load_head("ict", data)
     warp = warp_frame(scan, head, WarpConfig(), landmarks=Landmarks(np.arange(68), points))
-    figures = warp.verdict.figures
-    assert figures["repaired_vertices"] > 0
-    assert figures["crossing_triangles"] == 0
+    metrics = warp.verdict.metrics
+    assert metrics["repaired_vertices"] > 0
+    assert metrics["crossing_triangles"] == 0
     template = prepare_template(head.template)
     nose = mask_of(template.regions, ("nose",))[template.faces].any(axis=1)
     assert not (flipped_triangles(warp.registered_vertices, template.faces, template.canonical_m) & nose).any()

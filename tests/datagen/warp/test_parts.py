@@ -156,7 +156,7 @@ def test_flipped_triangles_are_counted_only_where_the_deformation_flipped_them()
     assert not flipped_triangles(folded, faces, folded).any()
 
 
-def test_verdict_is_the_worst_of_its_figures_and_says_why() -> None:
+def test_verdict_is_the_worst_of_its_metrics_and_says_why() -> None:
     good = {"residual_median_mm": 0.1, "face_coverage": 0.9, "flipped_fraction": 0.0, "landmark_rms_mm": 1.0}
     assert judge(good, WarpConfig()) == Verdict("pass", (), good)
     low = judge({**good, "face_coverage": 0.5}, WarpConfig())

@@ -279,11 +279,11 @@ def test_a_warp_is_put_together_from_its_parts(template: WarpTemplate, monkeypat
     marks.points[0] -= [0.003, 0, 0]
     registration = Registration("round", place.apply(template.head.vertices) + np.array([0.0, 0.002, 0.0]))
     warp = warp_frame(scan, bare(template), WarpConfig(), registration=registration, landmarks=marks)
-    figures = warp.verdict.figures
-    assert figures["landmark_rms_mm"] == pytest.approx(3 * np.sqrt(2 / 3))
-    assert figures["registration_shift_mm"] == pytest.approx(2.0)
-    assert figures["faces_turned"] == 1.0
-    assert figures["lip_overlap_mm"] == 0.0
+    metrics = warp.verdict.metrics
+    assert metrics["landmark_rms_mm"] == pytest.approx(3 * np.sqrt(2 / 3))
+    assert metrics["registration_shift_mm"] == pytest.approx(2.0)
+    assert metrics["faces_turned"] == 1.0
+    assert metrics["lip_overlap_mm"] == 0.0
     np.testing.assert_allclose(warp.head_to_world[:3, :3], turn, atol=1e-9)
     np.testing.assert_allclose(warp.head_to_world[:3, 3], place.translation, atol=1e-9)
     np.testing.assert_array_equal(warp.scan_faces, scan.faces[:, ::-1])
@@ -298,8 +298,8 @@ def test_a_warp_is_put_together_from_its_parts(template: WarpTemplate, monkeypat
     np.testing.assert_array_equal(warp.confidence[~matched], 0)
     np.testing.assert_array_equal(warp.region[matched & used], template.regions[matched & used])
     plain = warp_frame(scan, bare(template), WarpConfig(use_registration=False), registration=registration)
-    assert "registration_shift_mm" not in plain.verdict.figures
-    assert "landmark_rms_mm" not in plain.verdict.figures
+    assert "registration_shift_mm" not in plain.verdict.metrics
+    assert "landmark_rms_mm" not in plain.verdict.metrics
 
 
 def test_what_lies_outside_the_space_is_left_out(template: WarpTemplate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +334,7 @@ def test_what_lies_outside_the_space_is_left_out(template: WarpTemplate, monkeyp
     assert np.isfinite(warp.canonical[inside]).all()
     assert (warp.confidence[inside] > 0).all()
     np.testing.assert_array_equal(warp.scan_faces, scan.faces)
-    assert "faces_turned" not in warp.verdict.figures
+    assert "faces_turned" not in warp.verdict.metrics
 
 
 def test_belief_is_shares_of_area(template: WarpTemplate) -> None:

@@ -176,7 +176,7 @@ def test_flips_are_against_the_surface_around_and_not_there_at_rest() -> None:
     assert sum(wanted) > 0
 
 
-def test_figures_of_a_repair() -> None:
+def test_metrics_of_a_repair() -> None:
     flags = np.zeros(20, bool)
     flags[[2, 5]] = True
     pairs = np.array([[3, 7], [3, 8]])
@@ -185,7 +185,7 @@ def test_figures_of_a_repair() -> None:
     moved = np.zeros(9, bool)
     moved[:4] = True
     report = RepairReport(before, after, 0.0012, 2, moved, 16)
-    assert report.figures() == {
+    assert report.metrics() == {
         "flipped_triangles": 0.0,
         "crossing_triangles": 2.0,
         "crossing_fraction": 2 / 16,
@@ -197,7 +197,7 @@ def test_figures_of_a_repair() -> None:
         "repaired_vertices": 4.0,
     }
     assert np.flatnonzero(before.any).tolist() == [2, 3, 5, 7, 8]
-    assert RepairReport(before, after, 0.0, 0, moved, 0).figures()["crossing_fraction"] == 2.0
+    assert RepairReport(before, after, 0.0, 0, moved, 0).metrics()["crossing_fraction"] == 2.0
 
 
 def test_of_two_triangles_that_cross_the_less_held_yields_and_of_equals_both() -> None:

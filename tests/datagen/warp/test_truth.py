@@ -99,8 +99,8 @@ def test_warp_from_landmarks_alone_is_right(captured: tuple[Frame, np.ndarray], 
 def test_verdict_passes_with_a_small_residual_and_no_flips(which: str, request: pytest.FixtureRequest) -> None:
     warp: Warp = request.getfixturevalue(which)
     assert warp.verdict.status == "pass", warp.verdict.reasons
-    assert warp.verdict.figures["residual_median_mm"] < 0.2
-    assert warp.verdict.figures["flipped_fraction"] < 0.001
+    assert warp.verdict.metrics["residual_median_mm"] < 0.2
+    assert warp.verdict.metrics["flipped_fraction"] < 0.001
 
 
 def test_the_scan_itself_is_carried_not_the_template(
@@ -178,7 +178,7 @@ def test_how_a_file_splits_its_vertices_does_not_matter(head: HeadModel, capture
     degenerate = np.stack([np.arange(100), np.arange(100), np.arange(100) + 1], axis=1)
     faces = np.concatenate([np.arange(len(corners)).reshape(-1, 3), degenerate])
     soup = warp_frame(Mesh.of(frame.scan.vertices[corners], faces), head, QUICK, landmarks=frame.landmarks)
-    assert soup.verdict.figures["face_coverage"] == pytest.approx(whole.verdict.figures["face_coverage"], abs=1e-3)
+    assert soup.verdict.metrics["face_coverage"] == pytest.approx(whole.verdict.metrics["face_coverage"], abs=1e-3)
     np.testing.assert_array_equal(soup.confidence > 0, whole.confidence[corners] > 0)
     gap_mm = soup.space.distance_mm(soup.canonical, whole.canonical[corners])
     assert np.nanpercentile(gap_mm, 99) < 1e-3
@@ -260,7 +260,7 @@ def test_a_real_raw_scan_lands_where_its_landmarks_say(head: HeadModel, faces: b
     given = inner[::2]
     marks = Landmarks(given, points[given])
     warp = warp_frame(scan if faces else Mesh.of(scan.vertices), head, QUICK, landmarks=marks)
-    assert warp.verdict.figures["residual_median_mm"] < 0.6
+    assert warp.verdict.metrics["residual_median_mm"] < 0.6
     registered = warp.registered_vertices[: len(head.template.vertices)]
     held_out = np.setdiff1d(inner, given)
     gap_mm = np.linalg.norm(head.template.landmarks(registered)[held_out] - points[held_out], axis=1) * 1000

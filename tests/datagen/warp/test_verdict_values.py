@@ -1,4 +1,4 @@
-"""Every figure of a warp between perfect and hopeless, and every limit of the verdict from just below and above."""
+"""Every metric of a warp between perfect and hopeless, and every limit of the verdict from just below and above."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datagen.warp.verdict import judge, measure, registration_shift_mm
 from tests.support.round_head import prepared
 
 CONFIG = WarpConfig(pass_residual_mm=0.8, fail_residual_mm=2.5)
-# What a figure may be for a pass and for more than a fail, and which side of that is worse.
+# What a metric may be for a pass and for more than a fail, and which side of that is worse.
 LIMITS = {
     "residual_median_mm": (0.8, 2.5, 1),
     "residual_p95_mm": (3.0, 6.0, 1),
@@ -74,19 +74,19 @@ def scan_points() -> tuple[Transported, np.ndarray]:
 
 def test_residuals_count_on_both_sides_of_the_surface_and_on_the_matched_face_alone(template: WarpTemplate) -> None:
     carried, offset = scan_points()
-    figures = measure(template, template.canonical_m, np.ones(len(template.canonical_m)), carried, 1.25)
+    metrics = measure(template, template.canonical_m, np.ones(len(template.canonical_m)), carried, 1.25)
     height = np.sort(np.sqrt((offset * 1000) ** 2))
     n = len(height)
     assert (offset < 0).mean() > 0.7
-    assert figures["residual_median_mm"] == pytest.approx((height[(n - 1) // 2] + height[n // 2]) / 2)
+    assert metrics["residual_median_mm"] == pytest.approx((height[(n - 1) // 2] + height[n // 2]) / 2)
     low = int(0.95 * (n - 1))
-    assert figures["residual_p95_mm"] == pytest.approx(
+    assert metrics["residual_p95_mm"] == pytest.approx(
         height[low] + (0.95 * (n - 1) - low) * (height[low + 1] - height[low])
     )
-    assert figures["face_vertices"] == n
-    assert figures["scan_vertices"] == 400
-    assert figures["matched_fraction"] == pytest.approx(carried.matched.sum() / 400)
-    assert figures["landmark_rms_mm"] == 1.25
+    assert metrics["face_vertices"] == n
+    assert metrics["scan_vertices"] == 400
+    assert metrics["matched_fraction"] == pytest.approx(carried.matched.sum() / 400)
+    assert metrics["landmark_rms_mm"] == 1.25
     assert "landmark_rms_mm" not in measure(
         template, template.canonical_m, np.ones(len(template.canonical_m)), carried, None
     )
@@ -94,9 +94,9 @@ def test_residuals_count_on_both_sides_of_the_surface_and_on_the_matched_face_al
 
 def test_without_a_point_on_the_face_the_residual_is_infinite(template: WarpTemplate) -> None:
     scalp = transported(np.zeros(5), np.full(5, REGIONS["scalp"], np.uint8), np.ones(5, bool))
-    figures = measure(template, template.canonical_m, np.ones(len(template.canonical_m)), scalp, None)
-    assert figures["residual_median_mm"] == figures["residual_p95_mm"] == np.inf
-    assert judge(figures, CONFIG).status == "fail"
+    metrics = measure(template, template.canonical_m, np.ones(len(template.canonical_m)), scalp, None)
+    assert metrics["residual_median_mm"] == metrics["residual_p95_mm"] == np.inf
+    assert judge(metrics, CONFIG).status == "fail"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -106,7 +106,7 @@ def test_coverage_is_held_area_over_area_for_each_part_of_the_face(template: War
     anchored = rng.uniform(0.05, 0.3, len(template.canonical_m))
     anchored[template.canonical_m[:, 0] > 0.01 + 0.02 * seed] *= 0.5
     carried, _ = scan_points()
-    figures = measure(template, template.canonical_m, anchored, carried, None)
+    metrics = measure(template, template.canonical_m, anchored, carried, None)
 
     face_labels = {REGIONS[name] for name in FACE_REGIONS}
     held: dict[str, float] = {}
@@ -123,8 +123,8 @@ def test_coverage_is_held_area_over_area_for_each_part_of_the_face(template: War
         for part in (name, "all"):
             whole[part] = whole.get(part, 0.0) + area
             held[part] = held.get(part, 0.0) + area * sum(anchored[v] > 0.1 for v in triangle) / 3
-    assert figures["face_coverage"] == pytest.approx(held["all"] / whole["all"])
-    found = {name.removeprefix("coverage_"): value for name, value in figures.items() if name.startswith("coverage_")}
+    assert metrics["face_coverage"] == pytest.approx(held["all"] / whole["all"])
+    found = {name.removeprefix("coverage_"): value for name, value in metrics.items() if name.startswith("coverage_")}
     assert found == pytest.approx({name: held[name] / whole[name] for name in whole if name != "all"})
     assert len(found) == len(FACE_REGIONS) + 1
     assert found["left_cheek"] < 0.95 * found["right_cheek"]
@@ -141,9 +141,9 @@ def test_flips_are_counted_on_the_face_alone_and_against_all_of_its_triangles(te
             a, b, c = folded[triangle]
             # One corner is drawn over the opposite edge.
             folded[triangle[0]] = a + 1.4 * ((b + c) / 2 - a)
-        figures = measure(template, folded, np.ones(len(folded)), carried, None)
-        counts.append(figures["flipped_triangles"])
-        assert figures["flipped_fraction"] == pytest.approx(counts[-1] / face.sum())
+        metrics = measure(template, folded, np.ones(len(folded)), carried, None)
+        counts.append(metrics["flipped_triangles"])
+        assert metrics["flipped_fraction"] == pytest.approx(counts[-1] / face.sum())
     assert 2 <= counts[0] < 20
     assert counts[1] == counts[0]
 
@@ -180,7 +180,7 @@ def test_each_limit_of_the_verdict_holds_to_the_last_digit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_the_reason_names_the_figure_and_the_limit(name: str) -> None:
+def test_the_reason_names_the_metric_and_the_limit(name: str) -> None:
     passing, failing, sign = LIMITS[name]
     (reason,) = judge({**GOOD, name: passing + sign * 0.001}, CONFIG).reasons
     word = "above" if sign > 0 else "below"
@@ -193,11 +193,11 @@ def test_the_reason_names_the_figure_and_the_limit(name: str) -> None:
     assert judge(without, CONFIG).status == "pass"
 
 
-def test_the_worst_figure_decides_and_each_has_its_sentence() -> None:
+def test_the_worst_metric_decides_and_each_has_its_sentence() -> None:
     verdict = judge({**GOOD, "landmark_rms_mm": 13.0, "residual_median_mm": 0.9}, CONFIG)
     assert verdict.status == "fail"
     assert len(verdict.reasons) == 2
-    assert verdict.figures["landmark_rms_mm"] == 13.0
+    assert verdict.metrics["landmark_rms_mm"] == 13.0
 
 
 @pytest.mark.parametrize(("coverage", "status"), [(0.05, "pass"), (0.0499, "review"), (0.0, "review")])

@@ -245,7 +245,7 @@ def test_inward_faces_are_turned_over_and_said_to_be(head: HeadModel, cases: dic
     np.testing.assert_array_equal(result.scan_faces, plain.scan.faces)
     np.testing.assert_array_equal(result.canonical, right.canonical)
     assert result.verdict.status == right.verdict.status
-    assert result.verdict.figures["faces_turned"] == 1
+    assert result.verdict.metrics["faces_turned"] == 1
     assert any("point inwards" in reason for reason in result.verdict.reasons)
     assert not any("point inwards" in reason for reason in right.verdict.reasons)
 

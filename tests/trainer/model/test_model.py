@@ -312,7 +312,7 @@ def test_shipped_configurations_are_valid_and_overridable() -> None:
         ("backbone.outputs=[0,1,2,4]", "blocks run from 0 to 3"),
         ("decoder.kind=unet", "dpt"),
         ("name.x=1", "is a value, not a section"),
-        ("fit.steps", "no override"),
+        ("fit.steps", "not an override"),
         ("data.clip_lengths=[]", "at least one length"),
     ],
 )

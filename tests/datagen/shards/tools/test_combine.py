@@ -213,7 +213,7 @@ def test_an_interrupted_export_goes_on_with_the_same_bytes(pristine: Path, tmp_p
         export_webdataset(pristine, tmp_path / "whole", samples_per_tar=41)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("of the user")
-    with pytest.raises(DatasetError, match=r"notes\.txt, which is no export"):
+    with pytest.raises(DatasetError, match=r"notes\.txt, which is not part of an export"):
         export_webdataset(pristine, tmp_path / "mine")
 
 

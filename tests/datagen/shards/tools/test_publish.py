@@ -82,7 +82,7 @@ def test_a_push_broken_at_any_write_is_never_open_and_goes_on(
             patch.setattr(ObjectStore, "write", failing)
             with pytest.raises(StorageError, match="the store is gone"):
                 publish(local, url, at_once=1)
-        with pytest.raises(DatasetError, match=r"not finished|is no dataset"):
+        with pytest.raises(DatasetError, match=r"not finished|is not a dataset"):
             open_dataset(url)
         report = publish(local, url)
         assert report.sent + report.kept == total
