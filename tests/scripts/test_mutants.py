@@ -1,4 +1,4 @@
-"""The list of small changes in scripts/mutants.json fits the code: nearly all can be made, and their tests are there."""
+"""The list of small changes in scripts/mutants.json fits the code: nearly all can be made, their tests are there."""
 
 from __future__ import annotations
 
