@@ -151,7 +151,7 @@ def test_another_dataset_is_replaced_on_request_only(copy: Path, tiny_manifest: 
     build(other, copy, SERIAL, replace=True)
     assert json.loads(open_dataset(copy).plan.manifest)["name"] == "other"
     (copy / "manifest.json").write_text("[]")
-    with pytest.raises(StorageError, match="no manifest of a build"):
+    with pytest.raises(StorageError, match="is not the manifest of a build"):
         build(other, copy, SERIAL)
 
 
