@@ -76,6 +76,16 @@ def test_what_turns_away_is_occluded():
     np.testing.assert_array_equal(found.visible[clear], cosine[clear] > 0)
 
 
+def test_what_went_behind_the_camera_is_matched_no_more():
+    vertices, faces = head_like(np.random.default_rng(1), 32)
+    first, camera = at_rest(vertices, faces), camera_at(0.3, size=48)
+    back = camera.world_to_camera[2, :3]
+    assert motion(first, moved(first, np.eye(3), -0.1 * back), camera).matched.sum() > 300
+    behind = motion(first, moved(first, np.eye(3), -2.5 * back), camera)
+    for values in (behind.matched, behind.visible, behind.scene, behind.optical):
+        assert not values.any()
+
+
 def test_something_in_front_occludes_and_the_image_ends():
     vertices, faces = sphere(48, (0.1, 0.1, 0.1))
     first = at_rest(vertices, faces)
