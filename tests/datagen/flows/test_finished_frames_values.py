@@ -54,8 +54,8 @@ class OneFrame(WarpUnit):
         return SimpleNamespace(template=SimpleNamespace(digest=self.template))
 
 
-def one_frame(root: Path, manifest: Manifest, frame: int = 1, source: object = None, template: str = "t") -> OneFrame:
-    unit = OneFrame(root, manifest, SequenceInfo(KEY, (frame,), 2))
+def one_frame(root: Path, manifest: Manifest, source: object = None, template: str = "t") -> OneFrame:
+    unit = OneFrame(root, manifest, SequenceInfo(KEY, (1,), 2))
     object.__setattr__(unit, "source", source or Captures())  # as frozen as all units
     object.__setattr__(unit, "template", template)
     return unit
@@ -140,7 +140,6 @@ def test_a_frame_is_finished_for_its_own_input_and_settings_alone(manifest: Mani
     assert state_of(unit).record == record
     assert WarpStage().finished(unit)
     for other in (
-        one_frame(tmp_path, manifest, frame=2),
         one_frame(tmp_path, manifest, source=Captures(f1="other")),
         one_frame(tmp_path, manifest, template="u"),
         one_frame(tmp_path, farther),
