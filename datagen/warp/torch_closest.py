@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 PACKET_FACES = 32
 NEAR_PACKETS = 8
 NEAR_FACES = 16
-# A search that could not prove its answer is repeated this much wider, so often.
+# A search that could not prove its answer is repeated this much wider, until it can.
 WIDER = 4
-REPEATS = 2
 # Pairs of query and candidate held at once, which bounds the memory.
 PAIRS_AT_ONCE = 1 << 25
 
@@ -90,10 +89,8 @@ class TorchSurface:
             return self._on_discs(query)
         packets, faces = NEAR_PACKETS, NEAR_FACES
         face, weights, distance, beyond = self._search(query, packets, faces)
-        for _ in range(REPEATS):
-            open_ = torch.nonzero(beyond < distance.clamp_max(reach_m)).squeeze(1)
-            if not len(open_):
-                break
+        # It ends: of all triangles, none is left that could be nearer.
+        while len(open_ := torch.nonzero(beyond < distance.clamp_max(reach_m)).squeeze(1)):
             packets, faces = packets * WIDER, faces * WIDER
             face[open_], weights[open_], distance[open_], beyond[open_] = self._search(query[open_], packets, faces)
         corners = self._faces[face]

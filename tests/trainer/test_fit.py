@@ -185,7 +185,7 @@ def test_unusable_checkpoints_say_so(run: Path, scene: Path, tmp_path: Path, dam
         "text": "cannot be read",
         "version": "is of version 99",
         "weights": "does not fit",
-        "foreign": "no canonface checkpoint",
+        "foreign": "is not a canonface checkpoint",
     }
     if damage == "truncated":
         path.write_bytes((run / BEST).read_bytes()[:-5000])
