@@ -6,6 +6,7 @@ is loaded, and where the code is that reads them: ``module:name``, imported when
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
@@ -26,7 +27,7 @@ else:
     SimulatedHeadName = Literal[tuple(name for name, entry in HEADS.items() if entry.simulated)]
 
 
-class Source(Section):
+class Source(Section, ABC):
     """What a recipe says of its captures, and what a build asks of any kind of them.
 
     Attributes
@@ -44,9 +45,9 @@ class Source(Section):
         return None
 
     @property
+    @abstractmethod
     def origin(self) -> dict[str, str]:
         """Name and licence, as the dataset states them."""
-        raise NotImplementedError
 
     def canonical_root(self, named: Path | None) -> Path | None:
         """Folder with the canonical head model's files, where its own setting names this one or none."""
@@ -56,6 +57,7 @@ class Source(Section):
         """Folder with the files of the head model that registrations are in; ``canonical`` has the canonical one's."""
         return canonical
 
+    @abstractmethod
     def sequences(self, seed: int) -> Sequence[SequenceInfo]:
         """List the captures there are, or will be once they are simulated with the recipe's seed.
 
@@ -64,8 +66,8 @@ class Source(Section):
         datagen.common.errors.CanonfaceError
             If there are none, or they cannot be read.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def captures(self, made: Path) -> Captures:
         """Open the captures; those that a build makes itself are in the folder ``made``.
 
@@ -74,7 +76,6 @@ class Source(Section):
         datagen.common.errors.InputError
             If they are missing.
         """
-        raise NotImplementedError
 
 
 class SimulatedSource(Source):
