@@ -16,7 +16,7 @@ demo: check-libraries install ## Install what is missing, then run the whole pat
 test: check-libraries dev ## Install what is missing, then run ruff, mypy and pytest
 	@$(MAKE) --no-print-directory lint types unit
 
-bench: check-libraries install ## Run all benchmarks briefly, in about six minutes
+bench: check-libraries install ## Run all benchmarks briefly, in about four minutes
 	@$(BIN)/python -m benchmarks.short
 
 install: ## Create .venv with the pinned runtime dependencies
