@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from datagen.common.digests import sha256_text
 from datagen.common.errors import CanonfaceError, ManifestError
+from datagen.common.names import checked_name
+
+# What becomes a part of paths: a subject, sequence, camera or topology.
+Name = Annotated[str, AfterValidator(checked_name)]
 
 _MERGE = "tag:yaml.org,2002:merge"
 _SHOWN = 20  # mistakes named at once
