@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.names import name_problem
 from datagen.manifest import Manifest, parse_manifest
@@ -129,7 +129,7 @@ class BuildLayout:
             If this is not a build folder.
         """
         try:
-            content = json.loads(self.manifest.read_text(errors="replace"))
+            content = read_json(self.manifest)
             reason = "" if isinstance(content, dict) else f"holds a {type(content).__name__}"
         except (OSError, ValueError) as error:
             content, reason = None, str(error)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
+from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.names import checked_pattern
 from datagen.common.settings import Name, Section, parse
@@ -113,12 +114,12 @@ def read_capture_file(folder: Path) -> CaptureFile:
     """
     path = folder / CAPTURE_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(
             f"{folder} has no {CAPTURE_FILE}", f"a {CAPTURE_FILE} in every sequence folder", _SEE
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a JSON file", _SEE) from None
     capture = parse(CaptureFile, content, str(path), _SEE, "the keys of docs/capture-format.md", InputError)
     if sorted(set(capture.frames)) != capture.frames or capture.frames[0] < 0:
@@ -131,13 +132,3 @@ def read_capture_file(folder: Path) -> CaptureFile:
 def capture_file_bytes(capture: CaptureFile) -> bytes:
     """Return the text of ``capture.json``: the same content always gives the same bytes."""
     return (json.dumps(capture.model_dump(mode="json", exclude_none=True), indent=1) + "\n").encode()
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object, refusing a key given twice: Python would silently keep the last."""
-    content: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in content:
-            raise ValueError(f"the key {key!r} is given twice")
-        content[key] = value
-    return content
