@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from datagen.commands.options import JsonOption, SetOption
-from datagen.common.console import print_json, table
+from datagen.common.console import print_json, say, table
 from datagen.common.documents import read_json
 from datagen.common.errors import ManifestError
 from datagen.manifest import load_manifest
@@ -38,9 +38,9 @@ def demo_command(
     if json_output:
         print_json(read_json(out / "summary.json"))
         return
-    print()
+    say()
     table(list(summary_rows(summary)))
-    print(f"\nopen {(out / 'index.html').resolve()}")
+    say(f"\nopen {(out / 'index.html').resolve()}")
 
 
 def _shipped_manifest() -> Path:

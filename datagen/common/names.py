@@ -129,13 +129,3 @@ def shown(value: object) -> str:
     """Return a value as a message quotes it: one short line of printable characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:50]}…{text[-20:]}"
-
-
-def printable(text: str) -> str:
-    """Return a text as a terminal may have it: control and escape characters spelt out, line ends kept.
-
-    Names of files are anyone's, and a terminal obeys what is in them.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

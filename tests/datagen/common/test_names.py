@@ -13,14 +13,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from datagen.common.errors import CanonfaceError, DatasetError, InputError
+from datagen.common.errors import CanonfaceError, DatasetError, InputError, printable
 from datagen.common.names import (
     MOST_BYTES,
     MOST_DIGITS,
     checked_name,
     checked_pattern,
     name_problem,
-    printable,
     require_name,
 )
 from datagen.manifest import parse_manifest
