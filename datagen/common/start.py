@@ -33,7 +33,11 @@ def _start(module: str) -> NoReturn:
     answer_signals(lambda *_: _leave())
     from importlib import import_module
 
-    import_module(module).main()
+    try:
+        import_module(module).main()
+    finally:
+        # What is left to do at the end of an interpreter, such as joining threads, would answer with a traceback.
+        answer_signals(lambda *_: _leave())
     raise SystemExit(0)
 
 
