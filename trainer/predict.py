@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.console import say
 from datagen.common.errors import InputError
 from datagen.common.progress import Progress
 from datagen.shards import open_dataset
@@ -234,7 +235,7 @@ class _FirstPass:
         self._say_what_is_left(frames.count)
         if self._blank:
             some = ", ".join(self._blank[:5]) + (", ..." if len(self._blank) > 5 else "")
-            print(f"no surface was found in {len(self._blank)} of {len(cameras)} frames: {some}", file=sys.stderr)
+            say(f"no surface was found in {len(self._blank)} of {len(cameras)} frames: {some}", to=sys.stderr)
         return cameras
 
     def _say_what_is_left(self, count: int | None) -> None:
@@ -242,9 +243,9 @@ class _FirstPass:
         for what, them in given.items():
             taken = None if them is None else them.in_order
             if taken is not None and count is not None and taken != count:
-                print(
+                say(
                     f"{taken} {what} for {count} frames were matched in order; check that they belong together",
-                    file=sys.stderr,
+                    to=sys.stderr,
                 )
 
     def summary(self) -> dict[str, Any]:
@@ -284,7 +285,7 @@ def _frames_of(
 def _left_out(options: PredictOptions) -> set[str]:
     without = set(options.without)
     if "videos" not in without and not have_video():
-        print("videos are left out: PyAV is not installed (extra `video`)", file=sys.stderr)
+        say("videos are left out: PyAV is not installed (extra `video`)", to=sys.stderr)
         without.add("videos")
     return without
 

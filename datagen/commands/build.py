@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from datagen.commands.options import BuildArgument, JsonOption, ManifestArgument, SetOption
-from datagen.common.console import print_json, table
+from datagen.common.console import print_json, say, table
 from datagen.common.errors import ManifestError
 from datagen.manifest import load_manifest
 
@@ -71,9 +71,9 @@ def _report_broken_input(out: Path) -> int:
 
     broken = [frame for frame in read_results(out) if not frame.has_warp]
     for frame in broken[:SHOWN_REASONS]:
-        print(f"left out {frame.name}: {'; '.join(frame.verdict.reasons)}", file=sys.stderr)
+        say(f"left out {frame.name}: {'; '.join(frame.verdict.reasons)}", to=sys.stderr)
     if len(broken) > SHOWN_REASONS:
-        print(f"… and {len(broken) - SHOWN_REASONS} more; `datagen explain {out} --failed` lists them", file=sys.stderr)
+        say(f"… and {len(broken) - SHOWN_REASONS} more; `datagen explain {out} --failed` lists them", to=sys.stderr)
     return len(broken)
 
 
@@ -106,7 +106,7 @@ def _print_result(result: BuildResult) -> None:
         rows.insert(2, ("left out", f"{result.left_out} frames without a surface or outside every image"))
     table(rows)
     for problem in result.verification.problems[:10]:
-        print(f"  {problem}")
+        say(f"  {problem}")
 
 
 def plan_command(manifest: ManifestArgument, overrides: SetOption = None, json_output: JsonOption = False) -> None:
@@ -186,7 +186,7 @@ def simulate_command(
         for unit in units:
             stage.run(unit)
             progress.advance(unit.weight)
-    print(f"captures  {layout.captures}\ntruth     {layout.truth}")
+    say(f"captures  {layout.captures}\ntruth     {layout.truth}")
 
 
 def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
@@ -204,7 +204,7 @@ def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
     else:
         stages = [StageStatus(**{k: v for k, v in s.items() if k != "percent"}) for s in status.pop("stages")]
         table([(stage.stage, stage) for stage in stages])
-        print()
+        say()
         table([(name.replace("_", " "), _flat(value)) for name, value in status.items()])
 
 

@@ -1,4 +1,4 @@
-"""The errors a user can meet.
+"""The errors a user can meet, and how text from anywhere is shown to them.
 
 Every message has three parts: what was found, what was expected, and what to do about it. The command line
 prints the message without a traceback and ends with the error's ``exit_code``.
@@ -7,8 +7,20 @@ prints the message without a traceback and ends with the error's ``exit_code``.
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Return a text as a terminal may have it: control and escape characters spelt out, line ends kept.
+
+    Names of files are anyone's, and a terminal obeys what is in them.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 class CanonfaceError(Exception):
     """Root of all errors raised on purpose.
+
+    What files and their names bring into a message is spelt out where it does not print.
 
     Parameters
     ----------
@@ -34,7 +46,7 @@ class CanonfaceError(Exception):
             parts.append(f"Expected {self.expected.rstrip('.')}.")
         if self.fix:
             parts.append(f"{self.fix.rstrip('.')}.")
-        return " ".join(parts)
+        return printable(" ".join(parts))
 
     def __reduce__(self) -> tuple[type[CanonfaceError], tuple[str, str, str]]:
         # Errors cross process borders (Dask workers), so they must pickle with all three parts.

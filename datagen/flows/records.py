@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
 
 from datagen.common.digests import FileDigest, canonical_json, digest_file, sha256_text
+from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes
 from datagen.heads.base import HeadTemplate
@@ -68,7 +68,7 @@ def write_result_record(folder: Path, record: ResultRecord) -> None:
 def read_result_record(folder: Path) -> ResultRecord | None:
     """Read ``record.json``; None if it is missing or broken, which both mean "not finished"."""
     try:
-        content = json.loads((folder / RECORD).read_bytes())
+        content = read_json(folder / RECORD)
         return ResultRecord(
             content_key=str(content["content_key"]),
             input_digest=str(content["input_digest"]),

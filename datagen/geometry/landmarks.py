@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.documents import read_json
 from datagen.common.errors import LandmarkError
 from datagen.geometry.space import metres_per
 
@@ -123,7 +124,7 @@ def read_landmarks(path: Path) -> Landmarks:
 
 def _read_content(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except FileNotFoundError:
         raise LandmarkError(f"landmark file {path} does not exist", "a JSON file", "Check the path") from None
     except (OSError, ValueError) as error:

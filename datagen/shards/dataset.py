@@ -5,7 +5,6 @@ Needs numpy and numcodecs only; object stores need obstore.
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.documents import parse_json
 from datagen.common.errors import CanonfaceError, CorruptDatasetError, DatasetError, MissingObjectError
 from datagen.shards import index as _index
 from datagen.shards.chunks import ChunkError, ChunkReader
@@ -377,7 +377,7 @@ def _read_attributes(store: Store) -> dict[str, Any]:
             ) from None
         expected = f"a {'folder' if local else 'prefix'} with a zarr.json"
         raise DatasetError(f"{store.url} is not a dataset", expected, "Check the path") from None
-    content = json.loads(document)
+    content = parse_json(document)
     attributes = content.get("attributes") if isinstance(content, dict) else None
     return attributes if isinstance(attributes, dict) else {}
 

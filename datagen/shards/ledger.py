@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datagen.common.digests import READ_BYTES, FileDigest
+from datagen.common.documents import parse_json
 from datagen.common.errors import CorruptDatasetError, MissingObjectError, StorageError
 from datagen.common.files import is_temporary
 from datagen.shards.metadata import chunk_path, metadata_bytes
@@ -119,7 +119,7 @@ def list_records(root: Path | Store) -> list[ShardRecord]:
 
 def _read(store: Store, key: str) -> ShardRecord:
     try:
-        return ShardRecord.from_json(json.loads(store.read(key)))
+        return ShardRecord.from_json(parse_json(store.read(key)))
     except MissingObjectError:
         reason = "it is missing"
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
+from datagen.common.documents import read_json
 from datagen.common.errors import InputError
-from datagen.common.settings import Section, parse
+from datagen.common.names import checked_pattern
+from datagen.common.settings import Name, Section, parse
 from datagen.geometry.camera import Camera, validate_camera
 from datagen.geometry.space import metres_per
 from datagen.sources.topology import checked_topology_name
@@ -21,30 +24,6 @@ CAPTURE_VERSION = 1
 _SEE = "See docs/capture-format.md for the layout"
 
 
-def _frame_pattern(pattern: str) -> str:
-    return _checked_pattern(pattern, needs_camera=False)
-
-
-def _camera_pattern(pattern: str) -> str:
-    return _checked_pattern(pattern, needs_camera=True)
-
-
-def _checked_pattern(pattern: str, *, needs_camera: bool) -> str:
-    try:
-        first, other_frame = pattern.format(frame=1, camera="a"), pattern.format(frame=2, camera="a")
-        other_camera = pattern.format(frame=1, camera="b")
-    except (KeyError, IndexError, AttributeError, ValueError) as error:
-        raise ValueError(f"the pattern cannot be filled in ({error!r})") from None
-    if first == other_frame or (needs_camera and first == other_camera):
-        raise ValueError("the pattern needs {frame}" + (" and {camera}" if needs_camera else ""))
-    if not needs_camera and first != other_camera:
-        raise ValueError("the pattern names {camera}, but there is one such file per frame")
-    path = PurePosixPath(first)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError("files must lie inside the sequence folder: no absolute path, no '..'")
-    return pattern
-
-
 def _pixel_centre(value: float) -> float:
     if value not in {0.0, 0.5}:
         raise ValueError("0.5 (centre of the top-left pixel at (0.5, 0.5)) or 0 (at (0, 0))")
@@ -52,9 +31,9 @@ def _pixel_centre(value: float) -> float:
 
 
 PixelCentre = Annotated[float, AfterValidator(_pixel_centre)]
-FramePattern = Annotated[str, AfterValidator(_frame_pattern)]
+FramePattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=False))]
 TopologyName = Annotated[str, AfterValidator(checked_topology_name)]
-CameraPattern = Annotated[str, AfterValidator(_camera_pattern)]
+CameraPattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=True))]
 
 
 class CameraEntry(Section):
@@ -97,7 +76,7 @@ class CaptureFile(Section):
     fps: float = Field(gt=0)
     frames: list[int] = Field(min_length=1)
     pixel_center: PixelCentre = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
-    cameras: dict[str, CameraEntry] = Field(min_length=1)
+    cameras: dict[Name, CameraEntry] = Field(min_length=1)
     scan: FramePattern = "scans/{frame:06d}.ply"
     registration: RegistrationEntry | None = None
     landmarks: FramePattern | None = None
@@ -135,36 +114,21 @@ def read_capture_file(folder: Path) -> CaptureFile:
     """
     path = folder / CAPTURE_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(
             f"{folder} has no {CAPTURE_FILE}", f"a {CAPTURE_FILE} in every sequence folder", _SEE
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a JSON file", _SEE) from None
     capture = parse(CaptureFile, content, str(path), _SEE, "the keys of docs/capture-format.md", InputError)
     if sorted(set(capture.frames)) != capture.frames or capture.frames[0] < 0:
         raise InputError(
             f"{path}: `frames` is not an increasing list of numbers from 0 on", "each frame once, in order", _SEE
         )
-    for camera in capture.cameras:
-        if not camera or camera != Path(camera).name:
-            raise InputError(
-                f"{path}: {camera!r} cannot be the name of a camera", "a name that can be part of a path", _SEE
-            )
     return capture
 
 
 def capture_file_bytes(capture: CaptureFile) -> bytes:
     """Return the text of ``capture.json``: the same content always gives the same bytes."""
     return (json.dumps(capture.model_dump(mode="json", exclude_none=True), indent=1) + "\n").encode()
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object, refusing a key given twice: Python would silently keep the last."""
-    content: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in content:
-            raise ValueError(f"the key {key!r} is given twice")
-        content[key] = value
-    return content

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from trainer.prediction.frames import Box, Region, SourceFrame, into_square, out_of_square
 
@@ -71,10 +72,10 @@ class GivenCameras:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path)
             entries = content["frames"]
             self._cameras = [self._parse(entry, k) for k, entry in enumerate(entries)]
-        except (OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise InputError(f"cameras {path} cannot be used: {reason}", "a cameras.json", _HELP) from None
         if not self._cameras:

@@ -121,7 +121,7 @@ class ReportStage(Stage[ReportUnit, int]):
     def finished(self, unit: ReportUnit) -> bool:
         """Whether the page is there, and of these warps and this dataset."""
         page, key = unit.layout.report_page, unit.layout.report_key
-        return page.is_file() and key.is_file() and key.read_text().strip() == unit.key
+        return page.is_file() and key.is_file() and key.read_bytes().strip() == unit.key.encode()
 
     def make(self, unit: ReportUnit) -> int:
         """Write the page; return 1 if that had to be done."""

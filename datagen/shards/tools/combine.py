@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CorruptDatasetError, DatasetError, InputError
+from datagen.common.names import require_name
 from datagen.shards.chunks import ChunkError, check_crc
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.finish import finalise
@@ -213,6 +214,9 @@ def merge(sources: Sequence[str | Path], out: Path, labels: Sequence[str] = (), 
         raise InputError(
             f"{len(labels)} labels for {len(sources)} datasets", "one label each", "Name one label for each dataset"
         )
+    for label in labels:
+        if label:
+            require_name(label, "a label")
     names = labels or [""] * len(sources)
     return combine([Part(open_dataset(s), label) for s, label in zip(sources, names, strict=True)], out, **options)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from datagen.common.digests import FileDigest
+from datagen.common.documents import parse_json
 from datagen.common.errors import CorruptDatasetError, DatasetError, MissingObjectError, StorageError
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.ledger import RECORDS, read_record, record_key, unit_files
@@ -135,7 +135,7 @@ def _refuse_others(dataset: Dataset, target: Store, there: set[str], replace: bo
         return
     if ROOT_METADATA in there:
         try:
-            attributes = json.loads(target.read(ROOT_METADATA))["attributes"]
+            attributes = parse_json(target.read(ROOT_METADATA))["attributes"]
             kind, uuid = attributes.get("format"), attributes.get("uuid")
         except (ValueError, KeyError, AttributeError):
             kind, uuid = None, None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.documents import parse_json
 from datagen.common.errors import CorruptDatasetError, StorageError
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.index import IndexTables, index_problems, load_small_chunk
@@ -262,12 +262,12 @@ def _check_metadata(dataset: Dataset) -> Iterator[Problem]:
     for key, expected in plan_documents(dataset.plan).items():
         split = key.partition("/")[0]
         try:
-            found = json.loads(dataset.store.read(key))
+            found = parse_json(dataset.store.read(key))
         except (StorageError, ValueError) as error:
             reason = error.found if isinstance(error, StorageError) else str(error)
             yield Problem(split, None, None, f"{key} cannot be read: {reason}")
             continue
-        if found != json.loads(expected):
+        if found != parse_json(expected):
             yield Problem(split, None, None, f"{key} is not what the attributes call for")
 
 
