@@ -99,5 +99,9 @@ class CorruptDatasetError(DatasetError):
     exit_code = 1
 
 
+class ReplacedDatasetError(DatasetError):
+    """A dataset that was open is gone, or another lies in its place: what was read until then is of the old one."""
+
+
 class CheckpointError(CanonfaceError):
     """A model checkpoint cannot be read or does not fit."""

@@ -13,7 +13,7 @@ from datagen.common.names import require_name
 from datagen.shards.schema import DEFAULT_DEPTH_SCALE, DEFAULT_IMAGE_ERROR, MAX_IMAGE_ERROR, SPLITS
 
 # Raise it whenever the same samples would be stored as other bytes; shards of another version are rewritten.
-ENCODING_VERSION = 3
+ENCODING_VERSION = 4
 
 _TABLES = {"subjects": "a subject", "sequences": "a sequence", "cameras": "a camera"}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -95,6 +97,34 @@ def open_store(url: str | Path) -> Store:
     return ObjectStore(str(url))
 
 
+def open_regular(path: str) -> int:
+    """Open a regular file for reading and return its descriptor.
+
+    Raises
+    ------
+    MissingObjectError
+        If something else has the name: a folder, a device, a socket or a pipe, which would be read for ever.
+    OSError
+        As ``os.open``.
+    """
+    missing = MissingObjectError(f"{path} is not a regular file", "a file", "Put the file back")
+    try:
+        # Opening a pipe would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise missing from None
+        raise
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    raise missing
+
+
 class LocalStore:
     """A folder of the local file system.
 
@@ -117,16 +147,21 @@ class LocalStore:
 
     def read(self, key: str, start: int | None = None, length: int | None = None) -> bytes:
         """See :class:`Store`."""
-        with _local_errors(f"reading {self.path(key)}"), open(self.path(key), "rb", buffering=0) as file:
-            if start is not None and start < 0:
-                start = max(0, file.seek(0, os.SEEK_END) + start)
-            file.seek(start or 0)
-            return file.read(-1 if length is None else length)
+        path = self.path(key)
+        with _local_errors(f"reading {path}"), open(open_regular(str(path)), "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            start = max(0, size + start) if start is not None and start < 0 else start or 0
+            file.seek(start)
+            # Never room for more than is there, whatever length was asked for.
+            return file.readall() if length is None else file.read(min(length, max(0, size - start)))
 
     def size(self, key: str) -> int:
         """See :class:`Store`."""
         with _local_errors(f"reading {self.path(key)}"):
-            return self.path(key).stat().st_size
+            found = self.path(key).stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise MissingObjectError(f"{self.path(key)} is not a regular file", "a file", "Put the file back")
+        return found.st_size
 
     def exists(self, key: str) -> bool:
         """See :class:`Store`."""

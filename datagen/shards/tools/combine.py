@@ -15,12 +15,10 @@ import numpy.typing as npt
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CorruptDatasetError, DatasetError, InputError
 from datagen.common.names import require_name
-from datagen.shards.chunks import ChunkError, check_crc
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.finish import finalise
-from datagen.shards.index import damaged
 from datagen.shards.ledger import list_records, unit_is_complete
-from datagen.shards.metadata import ROOT_METADATA, chunk_path, is_map
+from datagen.shards.metadata import ROOT_METADATA, is_map
 from datagen.shards.pack import ShardPacker
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import ARRAYS, SPLITS, VERDICTS
@@ -358,16 +356,6 @@ def _packed(parts: Sequence[Part], plan: DatasetPlan, unit: ShardUnit, chosen: S
 
 def _chunks(dataset: Dataset, split: str, number: int) -> Iterator[tuple[str, bytes]]:
     """Yield the chunk of every map array of a sample as it is stored, after its checksum."""
-    per_shard = dataset.plan.samples_per_shard
-    shard, position = divmod(number, per_shard)
     for name, spec in ARRAYS.items():
-        if not is_map(spec):
-            continue
-        key = chunk_path(split, name, shard)
-        try:
-            offset, length = dataset.reader.index(key, per_shard).of(position)
-            data = dataset.store.read(key, offset, length)
-            check_crc(data, "sample")
-        except ChunkError as error:
-            raise damaged(dataset.url, split, name, shard, number, str(error)) from None
-        yield name, data
+        if is_map(spec):
+            yield name, dataset.reader.chunk(split, name, number)
