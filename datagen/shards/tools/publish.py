@@ -12,13 +12,14 @@ from pathlib import Path
 
 from datagen.common.digests import FileDigest
 from datagen.common.errors import CorruptDatasetError, DatasetError, StorageError
+from datagen.shards.contents import JOURNAL, Contents, Journal, contents, digest_of, is_unfinished, refuse_strangers
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.lease import LEASE, only_writer
 from datagen.shards.ledger import digest_object, record_key, unit_files
 from datagen.shards.metadata import ROOT_METADATA, plan_documents
-from datagen.shards.owned import JOURNAL, Contents, Journal, contents, digest_of, is_unfinished, refuse_strangers
 from datagen.shards.plan import ShardUnit
 from datagen.shards.store import LocalStore, ObjectStore, open_store
+from datagen.shards.tools.place import refuse_inside
 
 AT_ONCE = 8
 Sent = tuple[bool, int]  # whether a file was put, and its length
@@ -100,6 +101,8 @@ def publish(
         If the store refuses, does not answer, or does not hold what it was sent; if another writes there.
     """
     dataset, target = open_dataset(source), open_store(url)
+    if isinstance(target, LocalStore):
+        refuse_inside(target, [dataset])
     new = contents(dataset)
     report = PublishReport(target.url, dataset.uuid)
     with only_writer(target) as check, ThreadPoolExecutor(at_once, "push") as pool:

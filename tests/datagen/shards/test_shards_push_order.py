@@ -12,8 +12,8 @@ import pytest
 
 from datagen.common.errors import DatasetError, StorageError
 from datagen.shards import finalise, list_records, open_dataset, verify_dataset, write_unit
+from datagen.shards.contents import JOURNAL
 from datagen.shards.ledger import file_problem
-from datagen.shards.owned import JOURNAL
 from datagen.shards.store import LocalStore
 from datagen.shards.tools.publish import publish
 from tests.support.shard_samples import make_plan, make_sample, sample_keys, tree
