@@ -6,6 +6,26 @@ prints the message without a traceback and ends with the error's ``exit_code``.
 
 from __future__ import annotations
 
+import re
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2})([^\s'\"]+)")
+
+
+def redacted(text: str) -> str:
+    """Return a text without the user names, passwords, keys and query strings of the URLs in it."""
+    return _URL.sub(lambda match: match[1] + _without_secrets(match[2]), text)
+
+
+def _without_secrets(rest: str) -> str:
+    authority = rest.partition("/")[0]
+    _, colon, port = authority.partition(":")
+    # A secret key may hold a "/", so the last "@" counts; a port is no secret.
+    if "@" in rest and (colon or "@" in authority):
+        rest = "…@" + rest.rpartition("@")[2]
+    elif colon and not port[:1].isdigit():
+        rest = "…"
+    return re.sub(r"\?.*", "?…", rest) if re.match(r"[^?]*\?[\w-]+=", rest) else rest
+
 
 def printable(text: str) -> str:
     """Return a text as a terminal may have it: control and escape characters spelt out, line ends kept.
@@ -35,9 +55,8 @@ class CanonfaceError(Exception):
     exit_code = 2
 
     def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
-        self.found = found
-        self.expected = expected
-        self.fix = fix
+        # Here once for all: whatever names a URL must not show what it holds besides the place.
+        self.found, self.expected, self.fix = redacted(found), redacted(expected), redacted(fix)
         super().__init__(str(self))
 
     def __str__(self) -> str:
