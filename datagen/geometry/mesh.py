@@ -132,13 +132,24 @@ def validate_mesh(mesh: Mesh, name: str, *, need_faces: bool = True) -> Mesh:
             "finite coordinates",
             "Remove these vertices and the faces that use them",
         )
-    if len(f) and (f.min() < 0 or f.max() >= len(v)):
+    check_face_indices(f, len(v), name)
+    return mesh
+
+
+def check_face_indices(faces: IntArray, vertices: int, name: str) -> None:
+    """Refuse faces (F, 3) that point outside ``vertices`` many vertices.
+
+    Raises
+    ------
+    MeshError
+        If one does.
+    """
+    if len(faces) and (faces.min() < 0 or faces.max() >= vertices):
         raise MeshError(
-            f"{name} has face indices from {int(f.min())} to {int(f.max())}",
-            f"indices from 0 to {len(v) - 1}",
+            f"{name} has face indices from {int(faces.min())} to {int(faces.max())}",
+            f"indices from 0 to {vertices - 1}",
             "Check whether the faces belong to another vertex list or count from 1",
         )
-    return mesh
 
 
 def check_metric_scale(vertices: FloatArray, name: str, reference_diagonal_m: float = HEAD_DIAGONAL_TYPICAL_M) -> None:
