@@ -152,8 +152,18 @@ def check_face_indices(faces: IntArray, vertices: int, name: str) -> None:
         )
 
 
-def check_metric_scale(vertices: FloatArray, name: str, reference_diagonal_m: float = HEAD_DIAGONAL_TYPICAL_M) -> None:
+def check_metric_scale(
+    vertices: FloatArray,
+    name: str,
+    reference_diagonal_m: float = HEAD_DIAGONAL_TYPICAL_M,
+    declare: str = "--unit, or `unit` in capture.json",
+) -> None:
     """Refuse a head that is not in metres, naming the factor it seems to be off by.
+
+    Parameters
+    ----------
+    declare : str
+        Where the unit of these very points is declared.
 
     Raises
     ------
@@ -178,5 +188,5 @@ def check_metric_scale(vertices: FloatArray, name: str, reference_diagonal_m: fl
         f"{name} measures {diagonal:.4g} across, which is not a head in metres; "
         f"it seems to be off by a factor of about {factor:g} (in {unit})",
         f"a diagonal of {HEAD_DIAGONAL_RANGE_M[0]} to {HEAD_DIAGONAL_RANGE_M[1]} m",
-        f"Declare the unit (--unit, or `unit` in capture.json) or multiply the coordinates by {_UNITS[unit]:g}",
+        f"Declare the unit ({declare}) or multiply the coordinates by {_UNITS[unit]:g}",
     )
