@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from datagen.common.errors import CameraError, InputError
+from datagen.common.errors import InputError
 from datagen.common.pictures import Orientation
 from datagen.common.settings import Section, parse
 from datagen.geometry.camera import Camera, validate_camera
@@ -22,7 +22,6 @@ CAPTURE_FORMAT = "canonface-capture"
 CAPTURE_VERSION = 1
 MAX_FRAME = int(np.iinfo(ARRAYS["frame"].dtype).max)
 MAX_PIXELS = 2**16
-MIN_FOCAL = 0.1  # of the longer side: 157 degrees
 TIME_TOLERANCE = 0.1  # of the time between two frames
 _SEE = "See docs/capture-format.md for the layout"
 
@@ -135,14 +134,6 @@ class CaptureFile(Section):
             K[:2, 2] += 0.5 - self.pixel_center
             E[:3, 3] *= scale
         found = validate_camera(Camera(camera, K, E, entry.width, entry.height))
-        side = max(entry.width, entry.height)
-        if min(K[0, 0], K[1, 1]) < MIN_FOCAL * side:
-            raise CameraError(
-                f"camera {camera} of {name} has a focal length of {min(K[0, 0], K[1, 1]):.3g} pixels for an image of "
-                f"{entry.width}×{entry.height}",
-                f"at least {MIN_FOCAL * side:g} pixels: no lens without distortion sees wider",
-                "Give K in pixels of the image; is it in units of its width, or in millimetres?",
-            )
         # Within the tolerances of the check, but the dataset wants these exactly.
         K[1, 0], K[2], E[3] = 0, (0, 0, 1), (0, 0, 0, 1)
         return found

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture
 from datagen.sources.frame import Captures, Frame, Image, Registration, SequenceInfo, SequenceKey
 from datagen.sources.topology import Topology, read_topology, topology_files
 
+PICTURES = ("images", "masks")
 _ASK = 'Say "orientation": "stored" or "upright" in capture.json, as K, size and masks are meant'
 _SEE = "See docs/capture-format.md for the layout"
 
@@ -85,13 +85,17 @@ class FolderCaptures(Captures):
         folder, capture = self._capture(key, index)
         cameras = _rig(folder)
         scan = self._scan(folder, capture, index)
+        pictures = {kind: _camera_files(folder, capture, kind, cameras, index) for kind in PICTURES}
+        for files in pictures.values():
+            for path, camera in files.values():
+                _check_header(path, camera, capture.orientation)
         images = {
             name: partial(_read_image, path, camera, capture.orientation)
-            for name, (path, camera) in _camera_files(folder, capture, "images", cameras, index).items()
+            for name, (path, camera) in pictures["images"].items()
         }
         masks: dict[str, Callable[[], npt.NDArray[np.bool_]]] = {
             name: partial(_read_mask, path, camera, capture.orientation)
-            for name, (path, camera) in _camera_files(folder, capture, "masks", cameras, index).items()
+            for name, (path, camera) in pictures["masks"].items()
         }
         return Frame(
             key=key,
@@ -113,7 +117,7 @@ class FolderCaptures(Captures):
             paths.append(_inside(folder, capture.registration.pattern, frame=index))
         if capture.landmarks:
             paths.append(_inside(folder, capture.landmarks, frame=index))
-        for kind in ("images", "masks"):
+        for kind in PICTURES:
             paths += [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
         sha = hashlib.sha256()
         for path in paths:
@@ -241,7 +245,7 @@ def _inside(folder: Path, pattern: str, **names: object) -> Path:
 
 
 def _camera_files(
-    folder: Path, capture: CaptureFile, kind: Literal["images", "masks"], cameras: tuple[Camera, ...], index: int
+    folder: Path, capture: CaptureFile, kind: str, cameras: tuple[Camera, ...], index: int
 ) -> dict[str, tuple[Path, Camera]]:
     """Return the files of those cameras that have any, in any frame: the others have no images, which is allowed."""
     pattern = getattr(capture, kind)
@@ -252,7 +256,6 @@ def _camera_files(
     for camera in cameras:
         path = _inside(folder, pattern, frame=index, camera=camera.name)
         if path.is_file():
-            _check_header(path, camera, capture.orientation)
             found[camera.name] = path, camera
         elif path.parent.is_dir() and camera.name in path.parent.relative_to(folder).parts:
             raise _no_file(path, camera, "or remove the camera's whole image folder")
