@@ -37,10 +37,14 @@ def check_command(
     with Progress("check", 0, "frames") as progress:
         found = check_captures(captures, progress)
     if json_output:
-        print_json({"frames": found.frames, "problems": found.problems, "sequences": found.sequences})
+        print_json(
+            {"frames": found.frames, "notes": found.notes, "problems": found.problems, "sequences": found.sequences}
+        )
     else:
         for problem in found.problems:
             say(f"{problem['where']}: {problem['problem']}")
+        for note in found.notes:
+            say(f"note: {note['where']}: {note['problem']}")
         say(f"{found.sequences} sequences, {found.frames} frames, {len(found.problems)} problems")
     if found.problems:
         raise SystemExit(1)

@@ -18,18 +18,13 @@ class DocumentError(ValueError):
     """A document cannot be read; its text is the reason, to follow "… cannot be read:"."""
 
 
-def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark.
-
-    Parameters
-    ----------
-    most : int
-        Bytes that may be read: a device has no end.
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read a file whole, at most ``most`` bytes: a device has no end.
 
     Raises
     ------
     DocumentError
-        If it is longer, or not UTF-8.
+        If it is longer.
     OSError
         If it cannot be read.
     """
@@ -40,7 +35,12 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
         data = file.read(most + 1)
     if len(data) > most:
         raise DocumentError(f"it is longer than {most} bytes")
-    return _decoded(data)
+    return data
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark; raises as :func:`read_bytes`, or if it is not."""
+    return _decoded(read_bytes(path, most))
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> Any:
