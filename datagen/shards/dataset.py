@@ -22,6 +22,7 @@ from datagen.shards.chunks import ChunkError, ChunkReader
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import RECORDS
 from datagen.shards.metadata import ROOT_METADATA, attributes_digest, chunk_path, is_map
+from datagen.shards.ownership import STAGING
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import (
     ARRAYS,
@@ -37,7 +38,6 @@ from datagen.shards.schema import (
     restore_rows,
 )
 from datagen.shards.store import LocalStore, Store, is_url, open_store
-from datagen.shards.writer import STAGING
 
 
 class Split:
