@@ -26,6 +26,7 @@ app = typer.Typer(
 
 _Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 if TYPE_CHECKING:  # type checkers cannot read a dictionary
     _FormatName = str
 else:
@@ -204,13 +205,14 @@ def export(
         int | None, typer.Option("--frames", min=1, help="A fixed number of frames; default: any number from 3 to 64.")
     ] = None,
     size: Annotated[int | None, typer.Option("--size", min=14, help="Pixels a side; default: as trained.")] = None,
+    overwrite: _Overwrite = False,
     as_json: _Json = False,
 ) -> None:
     """Export a model to one file and check the file against the model on random images.
 
     Example: `trainer export runs/model --out model.onnx --format onnx`
     """
-    result = export_model(checkpoint, out, kind, frames=frames, size=size)
+    result = export_model(checkpoint, out, kind, frames=frames, size=size, overwrite=overwrite)
     if as_json:
         differences = {str(count): value for count, value in result.differences.items()}
         what = {"out": str(out), "frames": result.frames, "size": result.size, "outputs": result.outputs}
@@ -232,6 +234,7 @@ def convert(
         str, typer.Option("--config", "-c", help="A configuration that matches the weights' size.")
     ] = "giant",
     size: Annotated[int, typer.Option("--size", min=14, help="Pixels of the longer side to predict at.")] = 504,
+    overwrite: _Overwrite = False,
 ) -> None:
     """Turn published weights with a canonical decoder (Face Anything) into a checkpoint, without fitting.
 
@@ -239,7 +242,7 @@ def convert(
     """
     from trainer.weights.convert import convert_weights
 
-    say(convert_weights(source, out, config, size=size).text())
+    say(convert_weights(source, out, config, size=size, overwrite=overwrite).text())
     say(f"{out} is ready for `trainer predict` and `trainer export`")
 
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from datagen.common.arrays import F64
 from datagen.common.console import say
 from datagen.common.errors import CheckpointError, InputError
-from datagen.common.files import atomic_write_bytes, json_ready
+from datagen.common.files import atomic_write_bytes, json_ready, staged_folder
+from datagen.common.ownership import refuse_strangers, strangers
 from datagen.common.progress import Progress
 from datagen.shards import Dataset, Split, open_dataset
 from trainer.evaluation.baselines import MeanMap, flow_available, mean_map
@@ -32,7 +33,7 @@ from trainer.evaluation.frames import (
     runs_of_frames,
 )
 from trainer.evaluation.gather import Evaluation, Run
-from trainer.evaluation.report import Result, write_report
+from trainer.evaluation.report import REPORT_FILES, Result, write_report
 from trainer.evaluation.shape import key_points
 from trainer.evaluation.speed import measure_speed, speed_metrics
 from trainer.inference import Maps, predict_maps
@@ -93,9 +94,10 @@ def evaluate(
     result = Result(split, session.samples, content.get("step"), metrics, session.evaluation.curves())
     if report is not None and showcase is not None:
         run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-        write_report(report, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
         stored = result.to_json() | {"curves": json_ready(result.curves)}
-        atomic_write_bytes(report / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
+        with staged_folder(report, replace=False) as folder:
+            write_report(folder, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
+            atomic_write_bytes(folder / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
     return result
 
 
@@ -122,17 +124,12 @@ def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
 
 
 def _check_report(report: Path) -> None:
-    """Refuse, before hours of work, a folder that cannot take the report or holds a page of something else."""
+    """Refuse, before hours of work, a folder that cannot take the report, or files of its names that are not ours."""
     if not report.is_dir():
         nearest = next(path for path in (report, *report.absolute().parents) if path.exists() or path.is_symlink())
         if not nearest.is_dir():
             raise InputError(f"--report {report}: {nearest} is a file", "a folder", "Choose another --report")
-    elif (report / "index.html").exists() and not (report / EVALUATION_FILE).exists():
-        raise InputError(
-            f"--report {report} holds an index.html that is not an evaluation's (there is no {EVALUATION_FILE})",
-            "a new folder, or an earlier report, which is replaced",
-            "Choose another --report",
-        )
+    refuse_strangers(strangers(report, (EVALUATION_FILE, *REPORT_FILES)), "Choose another --report, or move it away")
 
 
 def _check_split(dataset: Dataset, split: str) -> None:

@@ -15,7 +15,8 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from datagen.common.errors import InputError
-from datagen.common.files import atomic_write_bytes
+from datagen.common.files import write_owned, write_owned_bytes
+from datagen.common.ownership import refuse_strangers, strangers
 from datagen.common.progress import Progress
 from datagen.shards import Dataset, open_dataset
 from trainer.config import TrainConfig
@@ -27,8 +28,8 @@ from trainer.losses import arrays_of
 from trainer.model.joint import DepthUnit, JointModel
 from trainer.optimiser import MovingAverage, learning_rate, make_optimiser, set_rates
 from trainer.run.checkpoint import model_content, pick_device, read_last, save_checkpoint
-from trainer.run.folder import BEST, CONFIG, LAST, RunState, check_same_run, locked_run_folder
-from trainer.run.log import Journal
+from trainer.run.folder import BEST, BOARD, CONFIG, LAST, STATE, TRACE, RunState, check_same_run, locked_run_folder
+from trainer.run.log import Journal, own_log_or_path
 from trainer.run.signals import stop_on_signals
 from trainer.run.throughput import Throughput
 from trainer.step import Gradients
@@ -74,7 +75,7 @@ def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
         stopping = at_end.enter_context(stop_on_signals())
         if group.is_main:
             job.journal = at_end.enter_context(Journal(run, progress.step, config))
-            atomic_write_bytes(run / CONFIG, (config.text() + "\n").encode())
+            write_owned_bytes(run / CONFIG, (config.text() + "\n").encode())
         screen.say(job.describe())
         # A kill may have come between the checkpoint and the state file.
         state = job.write_state() if job.resumed else job.save()
@@ -157,6 +158,8 @@ class _Job:
         state, saved = read_last(run)
         if state is not None:
             check_same_run(run, state, config, self.dataset.uuid)
+        if group.is_main:
+            _check_own(run)
         # Complains early about an empty split or clips that do not fit.
         self.loader = TrainingLoader(
             self.dataset,
@@ -288,7 +291,7 @@ class _Job:
             "space": dict(self.dataset.attrs.get("space", {})),
         }
         content = model_content(self.model, self.config, about) | {"model": weights} | extra
-        save_checkpoint(self.run / name, content | ({"optimiser": moments} if name == LAST else {}))
+        save_checkpoint(self.run / name, content | ({"optimiser": moments} if name == LAST else {}), write_owned)
 
     def _averaged(self) -> AbstractContextManager[None]:
         average = self.progress.average
@@ -297,6 +300,14 @@ class _Job:
     def _record(self, kind: str, metrics: dict[str, float]) -> None:
         if self.journal is not None:
             self.journal.record(kind, self.progress.step, metrics)
+
+
+def _check_own(run: Path) -> None:
+    """Refuse, before the work begins, files of a run's names that no run in this folder wrote."""
+    found = strangers(run, (LAST, BEST, STATE, CONFIG, TRACE)) + own_log_or_path(run)
+    if (run / BOARD).is_symlink() or (run / BOARD).is_file():
+        found.append(run / BOARD)
+    refuse_strangers(found)
 
 
 def _check_shares(loader: TrainingLoader, config: TrainConfig, group: Team) -> None:

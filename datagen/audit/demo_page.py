@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen import __version__
-from datagen.common.files import atomic_write_bytes
+from datagen.common.files import write_owned_bytes
 
 Metric = float | None
 MEASURED = {"canonical": "canonical error", "depth": "depth error", "depth_aligned": "depth error, scale aligned"}
@@ -58,6 +58,9 @@ def summary_rows(summary: DemoSummary) -> list[tuple[str, str]]:
     return rows
 
 
+PAGE = "index.html"
+
+
 def write_demo_page(out: Path, summary: DemoSummary) -> Path:
     """Write ``index.html`` into the demo's folder ``out`` and return its path."""
     from jinja2 import Environment, PackageLoader, select_autoescape
@@ -86,8 +89,8 @@ def write_demo_page(out: Path, summary: DemoSummary) -> Path:
         pictures=[(title, path) for title, path in pictures if (out / path).is_file()],
         links=[(title, path) for title, path in links if (out / path).is_file()],
     )
-    path = out / "index.html"
-    atomic_write_bytes(path, page.encode())
+    path = out / PAGE
+    write_owned_bytes(path, page.encode())
     return path
 
 

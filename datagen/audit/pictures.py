@@ -240,12 +240,17 @@ def stack(*pictures: Picture) -> Picture:
 
 def write_png(path: Path, picture: Picture) -> Path:
     """Write a picture atomically; return its path."""
+    atomic_write_bytes(path, png_bytes(picture))
+    return path
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """Return a picture as a PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=4)
-    atomic_write_bytes(path, buffer.getvalue())
-    return path
+    return buffer.getvalue()
 
 
 @cache

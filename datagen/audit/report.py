@@ -29,6 +29,7 @@ from datagen.audit.truth import Calibration, by_region, calibration
 from datagen.audit.warp_pictures import write_warp_pictures
 from datagen.common.errors import CanonfaceError
 from datagen.common.files import atomic_write_bytes, staged_folder
+from datagen.common.ownership import refuse_strangers, strangers
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.registry import load_head
@@ -78,9 +79,11 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
     InputError
         If the build has no warps, or one is broken.
     StorageError
-        If the disk refuses.
+        If ``report/`` holds something that is not ours, or the disk refuses.
     """
-    results, layout = read_results(build), BuildLayout(build)
+    layout = BuildLayout(build)
+    refuse_strangers(strangers(layout.report))
+    results = read_results(build)
     rng = np.random.default_rng(seed)
     read_error = truth_reader(build)
     measurable = [r for r in results if r.has_warp]

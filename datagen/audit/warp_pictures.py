@@ -16,6 +16,7 @@ from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.warp.result import Warp
 
 VIEW_NAMES = {"front": "front", "left": "left three-quarter", "right": "right three-quarter"}
+WARP_PICTURES = ("residual.png", "canonical.png", "confidence.png")
 TILE_PX = 340
 RESIDUAL_LIMIT_MM = 2.0
 ERROR_LIMIT_MM = 4.0
@@ -41,11 +42,12 @@ def write_warp_pictures(
     if true_error_mm is not None:
         columns.append(np.asarray(true_error_mm, np.float64))
     views = _scan_views(warp, template, np.stack(columns, axis=1))
-    sheets = {
-        "residual.png": _residual_sheet(warp, template, views),
-        "canonical.png": canonical_picture(warp, template),
-        "confidence.png": _sheet(views, 1, 1.0, "viridis", "confidence", open_end=False),
-    }
+    drawn = (
+        _residual_sheet(warp, template, views),
+        canonical_picture(warp, template),
+        _sheet(views, 1, 1.0, "viridis", "confidence", open_end=False),
+    )
+    sheets = dict(zip(WARP_PICTURES, drawn, strict=True))
     if true_error_mm is not None:
         label = "true correspondence error, mm"
         sheets["error.png"] = _sheet(views, 2, ERROR_LIMIT_MM, "YlOrRd", label)

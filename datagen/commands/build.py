@@ -194,15 +194,20 @@ def simulate_command(
         raise ManifestError(
             f"the source of {manifest} is {recipe.source.kind}", "simulated", "See manifests/demo.yaml for one that is"
         )
+    from datagen.common.files import claim_folder
     from datagen.common.progress import Progress
-    from datagen.flows.build_folder import build_lock, check_folder
+    from datagen.flows.build_folder import build_lock, check_folder, check_places
     from datagen.flows.planning import plan_build
     from datagen.flows.stages.simulate import SimulateStage
     from datagen.layout import BuildLayout
 
     stage, layout = SimulateStage(), BuildLayout(out.resolve())
-    units = stage.plan(plan_build(recipe), layout)
+    plan = plan_build(recipe)
+    units = stage.plan(plan, layout)
     check_folder(layout, recipe)
+    check_places(plan, layout)
+    if not layout.manifest.is_file():
+        claim_folder(layout.root, beside=(layout.lock.name,))
     with build_lock(layout), Progress(stage.name, len(units), stage.counts) as progress:
         for unit in units:
             stage.run(unit)

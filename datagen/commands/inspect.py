@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datagen.commands.options import JsonOption
+from datagen.commands.options import JsonOption, OverwriteOption
 from datagen.common.console import print_json, say, table
 from datagen.common.errors import InputError
 
@@ -123,6 +123,7 @@ def inspect_command(
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to look in.")] = "train",
     sample: Annotated[int, typer.Option(min=0, help="Number of the sample in its split.")] = 0,
     out: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path("sample.png"),
+    overwrite: OverwriteOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Draw one sample and say where it comes from.
@@ -133,8 +134,10 @@ def inspect_command(
     """
     from datagen.audit.pictures import write_png
     from datagen.audit.samples import sample_sheet
+    from datagen.common.ownership import check_output_file
     from datagen.shards import open_dataset, sample_provenance
 
+    check_output_file(out, overwrite=overwrite)
     opened = open_dataset(dataset)
     count = len(opened[split])
     if sample >= count:

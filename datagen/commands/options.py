@@ -12,4 +12,5 @@ BuildArgument = Annotated[Path, typer.Argument(help="Build folder, the --out of 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a manifest key; may be repeated.")
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -10,6 +10,7 @@ import errno
 import io
 import math
 import os
+import re
 import shutil
 import uuid
 import zipfile
@@ -19,12 +20,25 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from datagen.common.digests import FileDigest, digest_file
 from datagen.common.errors import CanonfaceError, InputError, StorageError
+from datagen.common.ownership import (
+    LISTING,
+    check_output_file,
+    digests_of,
+    is_ours,
+    listed,
+    listing_bytes,
+    refuse_strangers,
+    remove_ours,
+    strangers,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 _TEMPORARY = ".tmp-"
+_LEFT = re.compile(r"\..+\.tmp-(\d+-[0-9a-f]{8}|former)")
 _FSYNCS_AT_ONCE = 8
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -102,10 +116,12 @@ def make_folders(folder: Path) -> None:
 
 def is_temporary(name: str) -> bool:
     """Whether a name is one that :func:`atomic_write` or :func:`staged_folder` leaves behind when it is killed."""
-    return name.startswith(".") and _TEMPORARY in name
+    return _LEFT.fullmatch(name) is not None
 
 
-def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def atomic_write(
+    path: Path, write: Callable[[BinaryIO], object], *, before: Callable[[Path], object] | None = None
+) -> None:
     """Write a file so that readers see either the old content or the whole new one, also after a power cut.
 
     Parameters
@@ -114,6 +130,8 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         Missing parent folders are made.
     write : function of a binary file
         Writes the content; it goes to a temporary name in the same folder.
+    before : function of a path, optional
+        Called with that temporary file, whole and durable, before it takes its name.
 
     Raises
     ------
@@ -128,6 +146,8 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
+            if before is not None:
+                before(temporary)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
@@ -141,16 +161,90 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     atomic_write(path, lambda file: file.write(data))
 
 
+def claim_folder(folder: Path, *, beside: Collection[str] = ()) -> None:
+    """Make a folder ours: give it a listing, which names nothing yet, unless it has one.
+
+    Parameters
+    ----------
+    beside : collection of str
+        Names that may be there all the same.
+
+    Raises
+    ------
+    StorageError
+        If it holds something and has no listing of ours, or the disk refuses.
+    """
+    with storage_errors(f"opening {folder}"):
+        make_folders(folder)
+        if listed(folder) is None:
+            others = [path for path in folder.iterdir() if path.name not in beside and not is_temporary(path.name)]
+            refuse_strangers(others)
+            atomic_write_bytes(folder / LISTING, listing_bytes({}))
+
+
+def write_owned(path: Path, write: Callable[[BinaryIO], object], *, known: Iterable[FileDigest] = ()) -> None:
+    """Write a file that its folder's listing names, as :func:`atomic_write`; one that is not ours is not replaced.
+
+    The listing names the new bytes before they appear, and the old ones beside them.
+
+    Parameters
+    ----------
+    known : iterable of FileDigest
+        What the caller knows to be ours though no listing names it: a file that was appended to.
+
+    Raises
+    ------
+    StorageError
+        If there is a file that is not ours, or the disk refuses.
+    """
+    folder, name = path.parent, path.name
+    vouched = tuple(known)
+
+    def claim(temporary: Path) -> None:
+        new = digest_file(temporary)
+        refuse_strangers(strangers(folder, [name], {name: (new, *vouched)}))
+        files = dict(listed(folder) or {})
+        there = [d for d in (*files.get(name, ()), *vouched) if d != new and is_ours(path, [d])]
+        if files.get(name) != (*there, new):
+            files[name] = (*there, new) if os.path.lexists(path) else (new,)
+            atomic_write_bytes(folder / LISTING, listing_bytes(files))
+
+    with storage_errors(f"writing {path}"):
+        refuse_strangers(strangers(folder, [LISTING]))
+        atomic_write(path, write, before=claim)
+
+
+def name_as_ours(folder: Path, paths: Iterable[Path]) -> None:
+    """Have a folder's listing name files as they are now, which whoever calls has written by other means.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    with storage_errors(f"writing {folder}"):
+        files = {path.relative_to(folder).as_posix(): (digest_file(path),) for path in paths}
+        atomic_write_bytes(folder / LISTING, listing_bytes({**(listed(folder) or {}), **files}))
+
+
+def write_owned_bytes(path: Path, data: bytes) -> None:
+    """Write a file that its folder's listing names, as :func:`write_owned`."""
+    write_owned(path, lambda file: file.write(data))
+
+
 def _suffix() -> str:
     return f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 @contextmanager
-def staged_folder(out: Path, *, replace: bool) -> Iterator[Path]:
-    """Yield an empty hidden folder that becomes ``out`` when the block ends well: whole or not at all, and durably.
+def staged_folder(out: Path, *, replace: bool, names: Iterable[str] = ()) -> Iterator[Path]:
+    """Yield a hidden folder that becomes ``out`` when the block ends well: whole or not at all, and durably.
 
     After an exception nothing remains of it and ``out`` is as it was. What a killed process left is removed, or put
     back where the kill came between the two renames of a replacement, when the same folder is staged again.
+
+    ``out`` gets a listing (:mod:`datagen.common.ownership`) of all that it holds. What is in the way is replaced only
+    if such a listing names it with the bytes it has; before the block, and again before anything is moved.
 
     Parameters
     ----------
@@ -158,71 +252,133 @@ def staged_folder(out: Path, *, replace: bool) -> Iterator[Path]:
         Whether a folder ``out`` that exists is replaced as a whole; it keeps its name until the new one is complete.
         Otherwise it stays, with all that it holds besides: the new entries are moved in one after another, each whole,
         in descending order of their names, so that "warp.npz" is there before the "verdict.json" that describes it.
+    names : iterable of str
+        Entries that will be moved in, as far as they are known: looked for before the block.
 
     Raises
     ------
     InputError
         If ``out`` is a file.
     StorageError
-        If no folder can be made there, or a file is in the way of a folder or a folder in the way of a file.
+        If no folder can be made there, something that is not ours is in the way, or a folder in the way of a file.
     """
-    if out.exists() and not out.is_dir():
+    if os.path.lexists(out) and not out.is_dir():
         raise InputError(f"{out} is a file", "a folder or a new name", "Choose another --out")
     out = out.resolve()
     stays = out.is_dir() and not replace
     room = out if stays else out.parent
     former = room / f".{out.name}{_TEMPORARY}former"
+    with _staging(room, out, former) as staging:
+        with storage_errors(f"reading {out}"):
+            refuse_strangers(strangers(out, names if stays else None))
+        yield staging
+        with storage_errors(f"writing {out}"):
+            files = _finish(staging)
+            if stays:
+                _move_in(staging, out, files)
+                return
+            if replace and out.exists():
+                refuse_strangers(strangers(out))
+                # A folder cannot be replaced in one step: the old one first gets a name that readers pass over.
+                os.replace(out, former)
+            os.replace(staging, out)
+            fsync_path(room)
+
+
+@contextmanager
+def staged_files(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield a hidden folder whose files are moved beside ``out`` when the block ends well; none after an exception.
+
+    Parameters
+    ----------
+    overwrite : bool
+        As for :func:`datagen.common.ownership.check_output_file`, which every file has to pass.
+
+    Raises
+    ------
+    StorageError
+        If a file is in the way, or the disk refuses.
+    """
+    check_output_file(out, overwrite=overwrite)
+    room = out.parent.resolve()
+    with _staging(room, room / out.name, None) as staging:
+        yield staging
+        with storage_errors(f"writing {out}"):
+            names = [name for name in _finish(staging) if name != LISTING]
+            for name in names:
+                check_output_file(room / name, overwrite=overwrite)
+            for name in names:
+                os.replace(staging / name, room / name)
+            fsync_path(room)
+
+
+@contextmanager
+def _staging(room: Path, out: Path, former: Path | None) -> Iterator[Path]:
+    """Make a staging folder, after what killed processes left of others; nothing remains of it in the end."""
     staging = room / f".{out.name}{_suffix()}"
     with ExitStack() as stack:
         # Whatever stands in the way here (a file among the parents, a folder nobody can write) is the caller's choice.
         with storage_errors(f"making the folder {out}"):
             make_folders(room)
-            _put_back(former, out)
+            if former is not None:
+                _put_back(former, out)
             _remove_left_overs(room, f".{out.name}{_TEMPORARY}")
             staging.mkdir()
             stack.callback(_clear, staging, former, out)
             stack.enter_context(_held(staging))
+            # Whoever finds what a kill leaves of it knows by this that it was made here.
+            (staging / LISTING).write_bytes(listing_bytes({}))
         yield staging
-        with storage_errors(f"writing {out}"):
-            fsync_all(Path(folder) / name for folder, _, names in os.walk(staging) for name in (*names, "."))
-            if stays:
-                _move_in(staging, out)
-            else:
-                if replace and out.exists():
-                    # A folder cannot be replaced in one step: the old one first gets a name that readers pass over.
-                    os.replace(out, former)
-                os.replace(staging, out)
-            fsync_path(room)
+
+
+def _finish(staging: Path) -> dict[str, tuple[FileDigest, ...]]:
+    """Write the listing of a staged folder, make all of it durable, and return what the listing names."""
+    files = digests_of(staging)
+    (staging / LISTING).write_bytes(listing_bytes(files))
+    fsync_all(Path(folder) / name for folder, _, names in os.walk(staging) for name in (*names, "."))
+    return files
 
 
 def _put_back(former: Path, out: Path) -> None:
-    if former.exists() and not out.exists():
+    if listed(former) is not None and not os.path.lexists(out):
         os.replace(former, out)
 
 
-def _clear(staging: Path, former: Path, out: Path) -> None:
-    _put_back(former, out)
-    for folder in (staging, former):
-        shutil.rmtree(folder, ignore_errors=True)
+def _clear(staging: Path, former: Path | None, out: Path) -> None:
+    if former is not None:
+        _put_back(former, out)
+        with suppress(OSError):
+            remove_ours(former)
+    shutil.rmtree(staging, ignore_errors=True)
 
 
 def _remove_left_overs(room: Path, prefix: str) -> None:
     """Remove the hidden folders of processes that are dead; a living one holds a lock on its own."""
     for path in list(room.iterdir()):
-        if path.name.startswith(prefix) and path.is_dir():
-            with suppress(FileNotFoundError), _held(path) as ours:
-                if ours:
-                    shutil.rmtree(path)
+        if not (path.name.startswith(prefix) and is_temporary(path.name) and path.is_dir() and not path.is_symlink()):
+            continue
+        with suppress(FileNotFoundError), _held(path) as ours:
+            if ours and path.name.endswith("former"):
+                remove_ours(path)
+            elif ours and ((path / LISTING).is_file() or not any(path.iterdir())):
+                shutil.rmtree(path)
 
 
-def _move_in(staging: Path, out: Path) -> None:
-    entries = sorted(staging.iterdir(), reverse=True)
+def _move_in(staging: Path, out: Path, files: Mapping[str, tuple[FileDigest, ...]]) -> None:
+    entries = sorted((path for path in staging.iterdir() if path.name != LISTING), reverse=True)
     for place in (out / path.name for path in entries):
         if place.is_dir() or (place.exists() and (staging / place.name).is_dir()):
             code = errno.EISDIR if place.is_dir() else errno.EEXIST
             raise OSError(code, os.strerror(code), str(place))
+    refuse_strangers(strangers(out, files, files))
+    kept = dict(listed(out) or {})
+    # While they are moved, the old bytes and the new are ours.
+    both = {name: tuple(dict.fromkeys((*kept.get(name, ()), *digests))) for name, digests in files.items()}
+    atomic_write_bytes(out / LISTING, listing_bytes({**kept, **both}))
     for path in entries:
         os.replace(path, out / path.name)
+    fsync_path(out)
+    atomic_write_bytes(out / LISTING, listing_bytes({**kept, **files}))
 
 
 @contextmanager
@@ -243,15 +399,17 @@ def folder_lock(path: Path, busy: Callable[[str], CanonfaceError]) -> Iterator[N
     CanonfaceError
         What ``busy`` returns.
     StorageError
-        If the folder cannot be opened or written.
+        If the folder cannot be opened or written, or the file is not one that a lock left.
     """
     with storage_errors(f"locking {path}"):
         if path.is_dir():
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         else:
             make_folders(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
+        if not path.is_dir() and not re.fullmatch(rb"(\d+\n)?", os.pread(descriptor, 32, 0)):
+            refuse_strangers([path])
         if _lock(descriptor) is False:
             holder = "" if path.is_dir() else os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             raise busy(holder or "unknown")

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from datagen.common.files import DISK_ERRORS, atomic_write_bytes, storage_errors
+from datagen.common.files import DISK_ERRORS, storage_errors, write_owned_bytes
 from datagen.common.progress import Progress
-from datagen.flows.build_folder import build_lock, check_folder, check_room
+from datagen.flows.build_folder import build_lock, check_folder, check_places, check_room
 from datagen.flows.planning import BuildPlan, plan_build, settle
-from datagen.flows.records import remove_folder
+from datagen.flows.records import clear_folder
 from datagen.flows.runners.prefect import prefect_session, require_api_for_dask, run_as_flow
 from datagen.flows.runners.serial import RunnerConfig, SerialRunner, StageRunner
 from datagen.flows.stage import Unit
@@ -92,11 +92,12 @@ def build(
     with build_lock(layout):
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
-        if not same_recipe:
-            atomic_write_bytes(layout.manifest, text)
         if same_recipe and nothing_to_do(plan, layout):
             # No server or workers are started for it.
             return run_stages(plan, layout, stream, SerialRunner())
+        check_places(plan, layout)
+        if not same_recipe:
+            write_owned_bytes(layout.manifest, text)
         prepare = partial(_prepare, manifest)
         if config.name == "serial":
             prepare()
@@ -134,7 +135,9 @@ def run_stages(plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, runn
             seconds[stage.name] = time.monotonic() - started
         with storage_errors(f"removing what the {stage.name} stage no longer needs", only=DISK_ERRORS):
             for folder in stage.stale(layout, planned):
-                remove_folder(folder)
+                # Beyond a link lies what is not this build's.
+                if folder.resolve() == folder:
+                    clear_folder(folder)
     (dataset,), (verification,) = units["verify"], results["verify"]
     return BuildResult(
         root=layout.root,

@@ -1,4 +1,8 @@
-"""Whether a folder may be built in: one that is empty, or this build's own, and by one process at a time."""
+"""Whether a folder may be built in: one that is empty, or this build's own, and by one process at a time.
+
+A build claims its folder before it writes anything else there: its listing names the manifest, and what lies in the
+folder without a listing is somebody else's, whatever its name.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,10 @@ from typing import Any
 
 from datagen.common.errors import InputError, StorageError
 from datagen.common.files import folder_lock, is_temporary, make_folders, storage_errors
+from datagen.common.ownership import LISTING, listed, refuse_strangers
 from datagen.common.settings import flatten
+from datagen.flows.planning import BuildPlan
+from datagen.flows.stages import STAGES
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 from datagen.sources.registry import SOURCES, Source
@@ -68,6 +75,21 @@ def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = Fal
     return earlier
 
 
+def check_places(plan: BuildPlan, layout: BuildLayout) -> None:
+    """Refuse, before anything is done, files that are in the way of a stage's results and not ours.
+
+    A quick look, at names and lengths: whoever replaces a file looks at its bytes.
+
+    Raises
+    ------
+    StorageError
+        Naming them.
+    """
+    with storage_errors(f"reading {layout.root}"):
+        applied = [stage for stage in STAGES if stage.applies(plan)]
+        refuse_strangers(path for stage in applied for path in stage.strangers(plan, layout))
+
+
 def check_room(root: Path) -> None:
     """Refuse a disk that has no room even for what is written before the first result.
 
@@ -108,8 +130,10 @@ def build_lock(layout: BuildLayout) -> AbstractContextManager[None]:
 
 
 def _refuse_foreign(layout: BuildLayout) -> None:
-    known = layout.own_names()
-    strange = sorted(p.name for p in layout.root.iterdir() if p.name not in known and not is_temporary(p.name))
+    with storage_errors(f"reading {layout.root}"):
+        # Without a listing, `report` or `captures` are no more ours than anything else.
+        known = {layout.lock.name} | (set() if listed(layout.root) is None else {LISTING, *layout.own_names()})
+        strange = sorted(p.name for p in layout.root.iterdir() if p.name not in known and not is_temporary(p.name))
     if strange:
         more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
         raise StorageError(

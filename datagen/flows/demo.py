@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -16,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen.audit.demo_page import DemoSummary, write_demo_page
+from datagen.audit.demo_page import PAGE, DemoSummary, write_demo_page
 from datagen.common.documents import parse_json, read_json
 from datagen.common.errors import CanonfaceError, StorageError
-from datagen.common.files import atomic_write_bytes
+from datagen.common.files import write_owned_bytes
+from datagen.common.ownership import listed, refuse_strangers, remove_ours, strangers
 from datagen.flows.build import BuildResult, build
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -57,7 +57,7 @@ class Meter:
         for name, value in counts.items():
             self.counts[name] = self.counts.get(name, 0.0) + value
         content = {"seconds": self.seconds, "counts": self.counts, "peak_gib": self.peak_gib}
-        atomic_write_bytes(self._path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+        write_owned_bytes(self._path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
     @contextmanager
     def watch_memory(self) -> Iterator[None]:
@@ -149,6 +149,11 @@ class DemoLayout:
         """Seconds and memory so far."""
         return self.root / "meter.json"
 
+    @property
+    def page(self) -> Path:
+        """The page of its results."""
+        return self.root / PAGE
+
     def evaluation(self, split: str) -> Path:
         """Metrics and pictures of one split."""
         return self.root / "evaluation" / split
@@ -174,6 +179,7 @@ def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tupl
         If a step fails.
     """
     layout = DemoLayout(out)
+    _check_places(layout)
     meter = Meter(layout.meter)
     with meter.watch_memory():
         result = _build(manifest, out, meter)
@@ -183,9 +189,18 @@ def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tupl
         _predict(layout, meter, key)
     summary = DemoSummary(_metrics(result, meter, measured), dict(result.verdicts), dict(meter.seconds), measured)
     content = {"figures": summary.metrics, "verdicts": summary.verdicts, "stages_s": summary.stages_s}
-    atomic_write_bytes(layout.summary, (json.dumps(content, indent=1) + "\n").encode())
+    write_owned_bytes(layout.summary, (json.dumps(content, indent=1) + "\n").encode())
     write_demo_page(out, summary)
     return summary
+
+
+def _check_places(layout: DemoLayout) -> None:
+    """Refuse, before the work begins, what is in the way of the demo's own files and not ours."""
+    found = strangers(layout.root, (layout.summary.name, layout.meter.name, layout.page.name), look=False)
+    for folder in (layout.run, layout.prediction, *(layout.evaluation(split) for split in EVALUATED)):
+        # What the trainer may replace in a folder of its own, it knows itself.
+        found += strangers(folder, look=False) if listed(folder) is None else []
+    refuse_strangers(found)
 
 
 def _build(manifest: Manifest, out: Path, meter: Meter) -> BuildResult:
@@ -211,7 +226,8 @@ def _fit(layout: DemoLayout, meter: Meter, config: str, overrides: tuple[str, ..
     state = _read_json(layout.run / "state.json")
     if state and state.get("dataset_uuid") != open_dataset(layout.root).uuid:
         # A run on another dataset cannot be continued; here, both belong to the demo alone.
-        shutil.rmtree(layout.run)
+        refuse_strangers(strangers(layout.run))
+        remove_ours(layout.run)
     before = _model_key(layout)
     with stopwatch() as taken:
         _trainer(*command)
@@ -230,7 +246,7 @@ def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[st
             "evaluate", str(layout.run), str(layout.root), "--split", split, "--report", str(folder), "--json"
         )
         metrics = dict(parse_json(answer)["figures"])
-        atomic_write_bytes(stored, (json.dumps({"key": key, "figures": metrics}, indent=1) + "\n").encode())
+        write_owned_bytes(stored, (json.dumps({"key": key, "figures": metrics}, indent=1) + "\n").encode())
     meter.add("evaluate", taken[0])
     return metrics
 
@@ -244,7 +260,7 @@ def _predict(layout: DemoLayout, meter: Meter, key: str) -> None:
         _trainer(
             "predict", str(layout.run), str(layout.root), "--out", str(layout.prediction), "--split", PREDICTED, *frames
         )
-        atomic_write_bytes(marker, (json.dumps({"key": key}) + "\n").encode())
+        write_owned_bytes(marker, (json.dumps({"key": key}) + "\n").encode())
     meter.add("predict", taken[0])
 
 

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from datagen.common.digests import canonical_json
 from datagen.common.documents import read_json
 from datagen.common.errors import DatasetError
-from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, storage_errors
+from datagen.common.files import DISK_ERRORS, is_temporary, npz_bytes, storage_errors, write_owned_bytes
+from datagen.common.ownership import LISTING as OWN_LISTING
+from datagen.common.ownership import refuse_strangers, strangers
 from datagen.shards import SPLITS, Dataset, open_dataset
 from datagen.shards.schema import CANONICAL_LEVELS, CONFIDENCE_LEVELS, NORMAL_LEVELS, VERDICTS
 
@@ -66,19 +68,20 @@ def export_webdataset(
     DatasetError
         If ``out`` holds another export or other files.
     StorageError
-        If the disk refuses.
+        If a file of these names is not ours, or the disk refuses.
     """
     dataset = open_dataset(source)
     head = {"dataset": dataset.uuid, "export_version": EXPORT_VERSION, "samples_per_tar": samples_per_tar}
     plans = list(_plans(dataset, samples_per_tar))
     tars = {}
     with storage_errors(f"exporting to {out}", only=DISK_ERRORS):
+        refuse_strangers(strangers(out, (LISTING, *(plan.name for plan in plans))))
         _claim(out, head)
         for plan in plans:
             path = out / plan.name
             # A tar appears under its name only when it is whole.
             if not path.is_file():
-                atomic_write_bytes(path, _tar(dataset, plan))
+                write_owned_bytes(path, _tar(dataset, plan))
             data = path.read_bytes()
             tars[plan.name] = {
                 "bytes": len(data),
@@ -88,7 +91,7 @@ def export_webdataset(
             if on_tar is not None:
                 on_tar(plan)
         content = {**head, "finished": True, "tars": tars}
-        atomic_write_bytes(out / LISTING, _json(content))
+        write_owned_bytes(out / LISTING, _json(content))
     return content
 
 
@@ -113,12 +116,17 @@ def _claim(out: Path, head: dict[str, Any]) -> None:
                 "Choose another --out",
             )
         return
-    strange = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    strange = sorted(path.name for path in out.iterdir() if not _ours(path)) if out.is_dir() else []
     if strange:
         raise DatasetError(
             f"{out} holds {strange[0]}, which is not part of an export", "an empty folder", "Choose another --out"
         )
-    atomic_write_bytes(listing, _json({**head, "finished": False}))
+    write_owned_bytes(listing, _json({**head, "finished": False}))
+
+
+def _ours(path: Path) -> bool:
+    """Whether it is what a kill left before the listing was there."""
+    return path.name == OWN_LISTING or is_temporary(path.name)
 
 
 def _tar(dataset: Dataset, plan: TarPlan) -> bytes:

@@ -12,8 +12,9 @@ from datagen.audit.motion_pictures import motion_row
 from datagen.audit.pictures import write_png
 from datagen.common.errors import InputError
 from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, staged_folder, storage_errors
+from datagen.common.ownership import refuse_strangers, strangers
 from datagen.flows.framing import framing_points, surface_of
-from datagen.flows.one_scan import PICTURE_PX, chosen_cameras
+from datagen.flows.one_scan import PICTURE_PX, chosen_cameras, files_of_cameras
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.manifest import RenderConfig
@@ -93,13 +94,14 @@ def motion_of_pair(
     renderer = make_renderer(backend)
     surfaces = surface_of(warps[0]), surface_of(warps[1])
     chosen = chosen_cameras(cameras, names)
+    refuse_strangers(strangers(out, files_of_cameras(chosen)))
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
         for camera in chosen:
             pair = (camera, camera) if crop is None else crop.cameras(camera, warps)
             motion = view_motion(*surfaces, pair, warps[0].space.half_extent, renderer)
             atomic_write_bytes(folder / f"{camera.name}.npz", _motion_bytes(motion, pair))
             write_png(folder / f"{camera.name}.png", motion_row(motion, PICTURE_PX))
-    return [out / f"{camera.name}{suffix}" for camera in chosen for suffix in (".npz", ".png")]
+    return [out / name for name in files_of_cameras(chosen)]
 
 
 def _motion_bytes(motion: Motion, cameras: tuple[Camera, Camera]) -> bytes:

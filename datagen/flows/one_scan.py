@@ -10,11 +10,12 @@ import numpy as np
 
 from datagen.audit.pictures import write_png
 from datagen.audit.samples import sample_row
-from datagen.audit.warp_pictures import write_warp_pictures
+from datagen.audit.warp_pictures import WARP_PICTURES, write_warp_pictures
 from datagen.common.errors import InputError
 from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, staged_folder, storage_errors
+from datagen.common.ownership import refuse_strangers, strangers
 from datagen.flows.framing import surface_of
-from datagen.flows.stages.bridge import store_bridge, stored_bridge
+from datagen.flows.stages.bridge import check_bridge_folder, store_bridge, stored_bridge
 from datagen.flows.stages.warp import register_and_warp
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
@@ -30,7 +31,7 @@ from datagen.sources.capture_file import read_capture_file
 from datagen.sources.frame import Registration
 from datagen.sources.topology import Topology, read_topology, topology_of
 from datagen.warp.bridge import build_bridge
-from datagen.warp.result import Warp
+from datagen.warp.result import VERDICT_FILE, WARP_FILE, Warp
 from datagen.warp.storage import read_warp, write_warp
 
 PICTURE_PX = 360
@@ -95,7 +96,7 @@ def warp_scan(
     Parameters
     ----------
     out : Path
-        Folder; files of an earlier warp in it are replaced.
+        Folder; files of an earlier warp in it are replaced, others of the same names are refused.
     unit : str or None
         Of scan and registration; by default what the landmark file declares, or else metres.
     registration : RegistrationFile or None
@@ -106,8 +107,10 @@ def warp_scan(
     datagen.common.errors.InputError
         If a file is missing or broken, or the warp cannot start.
     datagen.common.errors.StorageError
-        If the disk refuses.
+        If a file that is not ours is in the way, or the disk refuses.
     """
+    with storage_errors(f"reading {out}"):
+        refuse_strangers(strangers(out, (WARP_FILE, VERDICT_FILE, *WARP_PICTURES)))
     # Landmarks are marked on the scan, so the unit they declare is the scan's unless something else is said.
     unit = unit or (declared_unit(landmarks) if landmarks else "m")
     mesh = read_mesh(scan, unit, need_faces=False)
@@ -120,6 +123,7 @@ def warp_scan(
         start = Registration(name, read_mesh(registration.path, unit, need_faces=False).vertices)
     if topology is not None:
         stored = stored_bridge(BuildLayout(out).bridges, topology, model.template)
+        check_bridge_folder(stored)
         bridge = stored.open(model.template) if stored.finished else build_bridge(topology, model)
     warp = register_and_warp(mesh, model, config, bridge=bridge, registration=start, landmarks=marks)
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
@@ -146,12 +150,18 @@ def render_warp(
     """
     warp = read_warp(warp_folder)
     chosen = chosen_cameras(cameras, names)
+    refuse_strangers(strangers(out, files_of_cameras(chosen)))
     maps = render_views(surface_of(warp), chosen, make_renderer(backend), hide_back_faces=True)
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
         for camera, view in zip(chosen, maps, strict=True):
             atomic_write_bytes(folder / f"{camera.name}.npz", _maps_bytes(view, camera))
             write_png(folder / f"{camera.name}.png", sample_row(_as_sample(view, camera), tile=PICTURE_PX))
-    return [out / f"{camera.name}{suffix}" for camera in chosen for suffix in (".npz", ".png")]
+    return [out / name for name in files_of_cameras(chosen)]
+
+
+def files_of_cameras(cameras: Sequence[Camera]) -> list[str]:
+    """Return the names of what is written for cameras."""
+    return [f"{camera.name}{suffix}" for camera in cameras for suffix in (".npz", ".png")]
 
 
 def chosen_cameras(sequence: Path, names: Sequence[str] | None) -> list[Camera]:

@@ -1,11 +1,15 @@
-"""The record that says a result is finished, made of what, and with which bytes; and results read when needed."""
+"""The record that says what a result is made of, and with which bytes; and results read when needed.
+
+A record is written before the files it names, and removed after them: whatever a kill leaves in a result's folder, its
+record says what of it is ours. A result is finished when all that its record names is there.
+"""
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -14,7 +18,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from datagen.common.digests import FileDigest, canonical_json, digest_file, sha256_text
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
-from datagen.common.files import atomic_write_bytes
+from datagen.common.files import atomic_write_bytes, is_temporary
+from datagen.common.ownership import Owned, refuse_strangers, remove_ours, strangers
 from datagen.flows.views import Views
 from datagen.heads.base import HeadTemplate
 from datagen.layout import RECORD
@@ -65,13 +70,84 @@ class ResultRecord:
         }
 
 
+def store_result(folder: Path, record: ResultRecord, contents: Mapping[str, bytes]) -> None:
+    """Write a result: its record first, then its files, in their order, each atomically.
+
+    Parameters
+    ----------
+    record : ResultRecord
+        Its ``files`` are filled in here.
+    contents : mapping of file name to bytes
+
+    Raises
+    ------
+    StorageError
+        If something that is not ours is in the way, or the disk refuses.
+    """
+    digests = {name: FileDigest(hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents.items()}
+    check_result_folder(folder, contents, digests)
+    clear_folder(folder)
+    write_result_record(folder, replace(record, files=digests))
+    for name, data in contents.items():
+        atomic_write_bytes(folder / name, data)
+
+
+def check_result_folder(
+    folder: Path, names: Iterable[str], coming: Mapping[str, FileDigest] | None = None, *, look: bool = True
+) -> None:
+    """Refuse a folder in which one of these files, or the record, is there and not ours.
+
+    Parameters
+    ----------
+    coming : mapping, optional
+        What will be written: the same bytes may be there.
+    look : bool
+        As for :func:`datagen.common.ownership.is_ours`.
+
+    Raises
+    ------
+    StorageError
+        Naming them.
+    """
+    refuse_strangers(result_strangers(folder, names, coming, look=look))
+
+
+def result_strangers(
+    folder: Path, names: Iterable[str], coming: Mapping[str, FileDigest] | None = None, *, look: bool = True
+) -> list[Path]:
+    """Return which of these files of a result's folder, and of its record, are there and not ours."""
+    ours = dict(_owned(folder))
+    for name, digest in (coming or {}).items():
+        ours[name] = (*ours.get(name, ()), digest)
+    return strangers(folder, (*names, RECORD), ours, look=look)
+
+
+def _owned(folder: Path) -> Owned:
+    """Return what a result's record names, itself included; nothing if it is not one that was written here."""
+    record = _read_record(folder)
+    if record is None:
+        return {}
+    text = _text(record)
+    own = FileDigest(hashlib.sha256(text).hexdigest(), len(text))
+    return {**{name: (digest,) for name, digest in record.files.items()}, RECORD: (own,)}
+
+
+def _text(record: ResultRecord) -> bytes:
+    return (canonical_json(record.to_json()) + "\n").encode()
+
+
 def write_result_record(folder: Path, record: ResultRecord) -> None:
     """Write ``record.json`` atomically."""
-    atomic_write_bytes(folder / RECORD, (canonical_json(record.to_json()) + "\n").encode())
+    atomic_write_bytes(folder / RECORD, _text(record))
 
 
 def read_result_record(folder: Path) -> ResultRecord | None:
-    """Read ``record.json``; None if it is missing or broken, which both mean "not finished"."""
+    """Read ``record.json``; None if it is missing or broken or one of its files is missing: "not finished"."""
+    record = _read_record(folder)
+    return record if record is not None and all((folder / name).is_file() for name in record.files) else None
+
+
+def _read_record(folder: Path) -> ResultRecord | None:
     try:
         content = read_json(folder / RECORD)
         return ResultRecord(
@@ -82,7 +158,16 @@ def read_result_record(folder: Path) -> ResultRecord | None:
             files={name: FileDigest(str(f["sha256"]), int(f["bytes"])) for name, f in content["files"].items()},
             views=Views.from_json(content["views"]) if "views" in content else Views(),
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        IsADirectoryError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):
         return None
 
 
@@ -99,23 +184,20 @@ def finished_record(folder: Path, key: str) -> ResultRecord | None:
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove everything in a result's folder, its record first, so that nothing half-new ever looks finished."""
-    if not folder.is_dir():
-        return
-    (folder / RECORD).unlink(missing_ok=True)
-    for path in sorted(folder.iterdir()):
-        path.unlink()
+    """Remove a result: what its record names, with those bytes, and its record last; then the folder if it is empty.
 
+    What a kill left half-written goes too.
 
-def remove_folder(folder: Path) -> None:
-    """Remove a result with its folder, its record first."""
-    (folder / RECORD).unlink(missing_ok=True)
-    shutil.rmtree(folder)
-
-
-def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileDigest]:
-    """Digest the named files of a folder."""
-    return {name: digest_file(folder / name) for name in names}
+    Raises
+    ------
+    OSError
+        If the disk refuses.
+    """
+    if folder.is_dir() and not folder.is_symlink():
+        for path in list(folder.iterdir()):
+            if is_temporary(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink(missing_ok=True)
+        remove_ours(folder, _owned(folder), last=(RECORD,))
 
 
 T = TypeVar("T")

@@ -164,6 +164,17 @@ class Stage(ABC, Generic[U, R]):
         del layout, units
         return []
 
+    def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
+        """Return what is in the way of its results and not ours, at a quick look; a build that would begin refuses it.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses.
+        """
+        del plan, layout
+        return []
+
     @abstractmethod
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Say how far it has got, from what is on disk and nothing else: no head is loaded, no input read.

@@ -21,6 +21,7 @@ from datagen.shards.chunks import ChunkError
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import RECORDS, ShardRecord
 from datagen.shards.metadata import ROOT_METADATA, attributes_digest, attributes_of, is_map
+from datagen.shards.ownership import STAGING
 from datagen.shards.pinned import PinnedRecords
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.reader import ChunkReader
@@ -39,7 +40,6 @@ from datagen.shards.schema import (
     restore_rows,
 )
 from datagen.shards.store import LocalStore, Store, is_url, open_store
-from datagen.shards.writer import STAGING
 
 
 class Split:

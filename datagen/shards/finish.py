@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from datagen.common.errors import MissingObjectError, StorageError
-from datagen.common.files import atomic_write_bytes, fsync_path, is_temporary, make_folders, storage_errors
+from datagen.common.files import atomic_write_bytes, fsync_path, make_folders, storage_errors
+from datagen.common.ownership import refuse_strangers, walk
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.index import IndexTables, index_problems
 from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, record_digest, record_key
 from datagen.shards.metadata import ROOT_METADATA, group_metadata, metadata_bytes, plan_documents, root_attributes
+from datagen.shards.ownership import STAGING, chunk_is_ours, is_document, is_left_over, owned_chunks, records_of
 from datagen.shards.pinned import GivenRecords
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
 from datagen.shards.reader import ChunkReader
 from datagen.shards.reads import StoreReads
 from datagen.shards.schema import SPLITS
 from datagen.shards.store import LocalStore
-from datagen.shards.writer import STAGING
 
 
 def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> Dataset:
     """Finish a dataset whose shards are all written.
 
-    Removes what a killed or an earlier build left (staging, temporary files, shards and records that are not in the
-    plan), writes the metadata of arrays and groups, and the root's ``zarr.json`` last: before that the folder does not
-    open as a dataset. The bytes depend on the plan and the records alone.
+    Removes what a killed or an earlier build left (staging, temporary files, records that are not in the plan with the
+    shards they name) and nothing else, writes the metadata of arrays and groups, and the root's ``zarr.json`` last:
+    before that the folder does not open as a dataset. The bytes depend on the plan and the records alone.
 
     Parameters
     ----------
@@ -36,7 +36,8 @@ def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> D
     Raises
     ------
     StorageError
-        If a shard is missing, of another plan or not as its record says, or if the disk refuses.
+        If a shard is missing, of another plan or not as its record says, if a document is in the way that is not ours,
+        or if the disk refuses.
     """
     root = Path(root)
     by_name = {record.name: record for record in records}
@@ -47,8 +48,10 @@ def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> D
     keep = {*documents, *files, *(record_key(unit) for unit in plan.units)}
     with storage_errors(f"finishing {root}"):
         make_folders(root)
-        stale = [path for path in sorted(root.rglob("*")) if _is_ours(root, path, keep)]
         pending = {name: data for name, data in documents.items() if not _holds(root / name, data)}
+        in_the_way = [root / name for name in (ROOT_METADATA, *pending) if not is_document(root, root / name)]
+        refuse_strangers(dict.fromkeys(in_the_way))
+        stale = _stale(root, keep)
         if stale or pending:
             # Nothing may look finished while it changes.
             (root / ROOT_METADATA).unlink(missing_ok=True)
@@ -94,13 +97,15 @@ def _check_records(root: Path, plan: DatasetPlan, by_name: dict[str, ShardRecord
     return files
 
 
-def _is_ours(root: Path, path: Path, keep: set[str]) -> bool:
-    """Whether a file is a leftover of this or an earlier build: files of other people are never removed."""
-    name = path.relative_to(root).as_posix()
-    if name in keep or (path.is_dir() and not path.is_symlink()):
-        return False
-    top = name.split("/")[0]
-    return top in {*SPLITS, RECORDS, STAGING} or is_temporary(path.name)
+def _stale(root: Path, keep: set[str]) -> list[Path]:
+    """Return what this or an earlier build left, records after what they name, and nothing of other people."""
+    records = {path: record for path, record in records_of(root).items() if f"{RECORDS}/{path.name}" not in keep}
+    chunks = [
+        root / key
+        for key, digests in owned_chunks(records).items()
+        if key not in keep and chunk_is_ours(root / key, digests)
+    ]
+    return [path for path in walk(root) if is_left_over(root, path)] + chunks + list(records)
 
 
 def _stored(store: LocalStore, key: str, data: bytes) -> bool:
@@ -115,10 +120,10 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def _remove_empty_folders(root: Path) -> None:
-    shutil.rmtree(root / STAGING, ignore_errors=True)
-    folders = [path for name in (*SPLITS, RECORDS) for path in (root / name).rglob("*") if path.is_dir()]
-    for folder in sorted([*folders, *(root / name for name in (*SPLITS, RECORDS))], reverse=True):
-        if folder.is_dir() and not any(folder.iterdir()):
+    tops = [root / name for name in (*SPLITS, RECORDS, STAGING)]
+    folders = [path for top in tops if not top.is_symlink() for path in top.rglob("*")]
+    for folder in sorted([*folders, *tops], reverse=True):
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""Writing one shard: encode, stage, read back, fsync, rename, commit."""
+"""Writing one shard: encode, stage, read back, fsync, say what is coming, rename."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from datagen.shards.chunks import trailing_checksums
 from datagen.shards.encode import encode_samples
 from datagen.shards.ledger import ShardRecord, record_key, write_record
 from datagen.shards.metadata import ROOT_METADATA, chunk_path, is_map
+from datagen.shards.ownership import STAGING, check_place
 from datagen.shards.pack import ShardPacker
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import ARRAYS, Sample
 from datagen.shards.store import LocalStore
-
-STAGING = ".staging"
 
 
 def write_unit(
@@ -29,9 +28,10 @@ def write_unit(
 ) -> ShardRecord:
     """Write one shard; the only writer of its files.
 
-    The shard is staged beside its place, read back and compared, fsynced and renamed into place, ``valid`` last; then
-    its commit record is written. A shard that is there already is replaced, its record removed first; a finished
-    dataset is unfinished again until ``finalise``.
+    The shard is staged beside its place, read back, compared and fsynced. What an older record names is removed, the
+    new record is written, and the files are renamed into place, ``valid`` last: whatever a kill leaves, a record says
+    that it is ours, and a shard is finished once all that its record names is there. A finished dataset is unfinished
+    again until ``finalise``.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def write_unit(
     InputError
         If the samples are not as the plan says; nothing is on disk then.
     StorageError
-        If the disk is full, read-only or refuses, or does not give back what was written; nothing half-written is
-        visible then.
+        If a file that is not ours is in the way, or the disk is full, read-only or refuses, or does not give back what
+        was written; nothing half-written is visible then.
     """
     packer = ShardPacker(plan, unit)
     for row in encode_samples(plan, unit, samples):
@@ -72,11 +72,12 @@ def write_packed(root: Path, plan: DatasetPlan, unit: ShardUnit, content_key: st
                 digests[key] = _stage(files[name], data)
                 checksums[key] = trailing_checksums(data, unit.samples, plan.samples_per_shard, indexed=is_map(spec))
             fsync_all(files.values())
-            _publish(root, unit, files)
+            record = ShardRecord(
+                unit.split, unit.index, unit.samples, content_key, plan.encoding_digest, digests, checksums
+            )
+            _publish(root, unit, files, record)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    record = ShardRecord(unit.split, unit.index, unit.samples, content_key, plan.encoding_digest, digests, checksums)
-    write_record(LocalStore(root), record)
     return record
 
 
@@ -90,19 +91,20 @@ def _stage(path: Path, data: bytes) -> FileDigest:
     return FileDigest(hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _publish(root: Path, unit: ShardUnit, files: dict[str, Path]) -> None:
+def _publish(root: Path, unit: ShardUnit, files: dict[str, Path], record: ShardRecord) -> None:
     """Rename a shard's files into place, in the order of ``ARRAYS``, and make the names durable."""
-    invalidate(root, unit)
-    folders = []
-    for name, staged in files.items():
-        target = root / chunk_path(unit.split, name, unit.index)
+    check_place(root, root / record_key(unit), record.files)
+    store = LocalStore(root)
+    # Nothing may look finished while bytes change beneath it.
+    store.delete(ROOT_METADATA)
+    targets = {name: root / chunk_path(unit.split, name, unit.index) for name in files}
+    for target in targets.values():
         make_folders(target.parent)
-        os.replace(staged, target)
-        folders.append(target.parent)
+        target.unlink(missing_ok=True)
+    folders = [target.parent for target in targets.values()]
+    # An old file that a power cut brings back would pass for one that the new record names.
     fsync_all(folders)
-
-
-def invalidate(root: Path, unit: ShardUnit) -> None:
-    """Take back the claims that a shard and the dataset are finished, before bytes change beneath them."""
-    for key in (ROOT_METADATA, record_key(unit)):
-        LocalStore(root).delete(key)
+    write_record(store, record)
+    for name, target in targets.items():
+        os.replace(files[name], target)
+    fsync_all(folders)

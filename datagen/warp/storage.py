@@ -83,20 +83,19 @@ def read_warp(folder: Path) -> Warp:
     return Warp(**arrays, space=space, verdict=read_verdict(folder))
 
 
-def write_prior(folder: Path, prior: SequencePrior) -> None:
-    """Write ``person.npz`` into ``folder`` atomically: the neutral, the frames it was learnt from, the head's name."""
-    content = npz_bytes(
+def prior_bytes(prior: SequencePrior) -> bytes:
+    """Return the content of ``person.npz``: the neutral, the frames it was learnt from, the head's name."""
+    return npz_bytes(
         {
             "neutral": prior.neutral,
             "frames": np.array(prior.frames, np.int64),
             "head": np.frombuffer(prior.head.encode(), np.uint8),
         }
     )
-    atomic_write_bytes(folder / PERSON_FILE, content)
 
 
 def read_prior(folder: Path, template: HeadTemplate | None = None) -> SequencePrior:
-    """Read what :func:`write_prior` wrote.
+    """Read ``person.npz``.
 
     Parameters
     ----------
@@ -136,14 +135,8 @@ def bridge_bytes(bridge: Bridge) -> bytes:
     return npz_bytes(arrays)
 
 
-def write_bridge(folder: Path, bridge: Bridge) -> None:
-    """Write ``bridge.npz`` and then ``verdict.json`` into ``folder``, each atomically."""
-    atomic_write_bytes(folder / BRIDGE_FILE, bridge_bytes(bridge))
-    atomic_write_bytes(folder / VERDICT_FILE, verdict_bytes(bridge.verdict))
-
-
 def read_bridge(folder: Path, template: HeadTemplate) -> Bridge:
-    """Read what :func:`write_bridge` wrote.
+    """Read ``bridge.npz`` and ``verdict.json``.
 
     Raises
     ------

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from datagen.common.files import write_owned_bytes
 from datagen.manifest import load_manifest
 
 # What a finished build consists of; the rest is logs, locks and the report with its pictures.
@@ -51,7 +52,7 @@ def folder_build(build: Path, out: Path, captures: Path) -> Path:
     manifest = out.with_name(f"{out.name}.yaml")
     manifest.write_text(yaml.safe_dump(content))
     # A build of other captures would be refused in this folder.
-    (out / "manifest.json").write_text(load_manifest(manifest).text() + "\n")
+    write_owned_bytes(out / "manifest.json", load_manifest(manifest).text().encode() + b"\n")
     return manifest
 
 

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from datagen.flows.records import clear_folder, finished_record, read_result_record, write_result_record
+from datagen.flows.records import finished_record, read_result_record, store_result
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter, is_complete
 from datagen.sources.frame import SequenceKey
-from datagen.warp.storage import read_warp, write_warp
+from datagen.warp.result import VERDICT_FILE, WARP_FILE
+from datagen.warp.storage import read_warp, verdict_bytes, warp_bytes
 from tests.support.fault_hooks import Steps, in_child
 from tests.support.shard_samples import tree
 
@@ -36,9 +37,8 @@ def frame_writer(build: Path) -> tuple[Callable[[Path], None], Callable[[Path], 
 
     def write(root: Path) -> None:
         if not finished(root):
-            clear_folder(root / "000000")
-            write_warp(root / "000000", warp)
-            write_result_record(root / "000000", record)
+            contents = {WARP_FILE: warp_bytes(warp), VERDICT_FILE: verdict_bytes(warp.verdict)}
+            store_result(root / "000000", record, contents)
 
     return write, finished
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from datagen.common.errors import StorageError
 from datagen.common.files import staged_folder, storage_errors
+from datagen.common.ownership import LISTING
 from tests.support.fault_hooks import REMOVING, Steps, in_child
 
 OLD = {"a": "old", "b": "old", "gone": "old"}
@@ -41,16 +42,18 @@ def content(root: Path) -> dict[str, str] | None:
     out = root / "out"
     if not out.is_dir():
         return None
-    return {str(path.relative_to(out)): path.read_text() for path in out.rglob("*") if path.is_file()}
+    files = [path for path in out.rglob("*") if path.is_file() and path.name != LISTING]
+    return {str(path.relative_to(out)): path.read_text() for path in files}
 
 
 def prepare(root: Path, before: dict[str, str] | None) -> None:
     """Make a folder that holds ``before`` as ``out``."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
-    for name, text in (before or {}).items():
-        (root / "out").mkdir(exist_ok=True)
-        (root / "out" / name).write_text(text)
+    if before is not None:
+        with staged_folder(root / "out", replace=True) as folder:
+            for name, text in before.items():
+                (folder / name).write_text(text)
 
 
 def faulted(root: Path, step: int, action: str) -> None:
@@ -62,8 +65,8 @@ def faulted(root: Path, step: int, action: str) -> None:
     except StorageError as error:
         refusal = str(error)
     assert action == "full", "the kill did not come"
-    # A full disk refuses no removal, and the old folder's is the last step.
-    if steps.names[-1].split()[0] not in REMOVING or steps.count > step:
+    # A full disk refuses no removal, and those of the old folder's files come last.
+    if any(name.split()[0] not in REMOVING for name in steps.names[step - 1 :]):
         assert "disk is full" in refusal, refusal or f"nothing happened at step {step}"
     assert {path.name for path in root.iterdir()} <= {"out"}, "something is left of it"
 

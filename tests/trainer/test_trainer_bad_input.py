@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from datagen.common.errors import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
+from datagen.common.ownership import LISTING
 from tests.support import trainer_scene
 from tests.support.trainer_scene import build_scene, render
 from trainer.cli import main
@@ -88,6 +89,10 @@ def test_a_run_resumes_from_its_last_checkpoint_whatever_became_of_its_state_fil
         (run / STATE).write_text(texts[damage])
         with pytest.raises(CheckpointError, match=r"state\.json cannot be read.*Remove this file: last\.pt"):
             read_state(run)
+        with pytest.raises(StorageError, match=r"state\.json: in the way"):
+            fit(scene, run, settings())
+        assert (run / STATE).read_text() == texts[damage]
+        (run / STATE).unlink()
     assert fit(scene, run, settings()).finished
     assert same_weights(run / LAST, straight / LAST)
     state = read_state(run)
@@ -142,7 +147,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(run: Path, scene: Path, straight
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {name: (run / name).read_bytes() for name in before} == before
-    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == [LISTING]
     assert fit(scene, run, settings()).finished
     assert same_weights(run / LAST, straight / LAST)
 
@@ -155,10 +160,12 @@ def test_a_folder_takes_one_run_at_a_time(run: Path, scene: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_removed(run: Path, scene: Path) -> None:
-    (run / f".{LAST}.tmp-123-abcd").write_bytes(b"half")
-    (run / ".notes").write_text("mine")
+    (run / f".{LAST}.tmp-123-0123abcd").write_bytes(b"half")
+    mine = {".notes", ".vimrc.tmp-backup"}
+    for name in mine:
+        (run / name).write_text("mine")
     fit(scene, run, settings())
-    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == [".notes"]
+    assert {path.name for path in run.iterdir() if path.name.startswith(".")} == {LISTING, *mine}
 
 
 def test_a_run_that_cannot_begin_leaves_no_folder(scene: Path, tmp_path: Path) -> None:
@@ -173,10 +180,16 @@ def test_a_run_that_cannot_begin_leaves_no_folder(scene: Path, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_damaged_log_does_not_stop_a_run(run: Path, scene: Path) -> None:
-    kept = read_log(run)
-    (run / LOG).write_bytes(b"\xff\xfe\n5\nnull\n{}\n" + (run / LOG).read_bytes())
-    assert read_log(run) == kept
+def test_a_log_is_read_whatever_it_holds_and_rewritten_only_if_it_is_the_run_s(run: Path, scene: Path) -> None:
+    kept, whole = read_log(run), (run / LOG).read_bytes()
+    for content in (b"\xff\xfe\n5\nnull\n{}\n" + whole, whole + b"my notes\n"):
+        (run / LOG).write_bytes(content)
+        assert read_log(run) == kept
+        with pytest.raises(StorageError, match=r"log\.jsonl: in the way"):
+            fit(scene, run, settings())
+        assert (run / LOG).read_bytes() == content
+    # What a killed run goes on with after its last save, the last line cut.
+    (run / LOG).write_bytes(whole + b'{"kind": "train", "step": 3}\n{"kind": "tr')
     assert fit(scene, run, settings()).finished
 
 
@@ -245,13 +258,19 @@ def test_nothing_is_written_over_what_it_is_made_from(run: Path, scene: Path, tm
     before = {name: (run / name).read_bytes() for name in (LAST, BEST)}
     for out in (run / BEST, run / LAST):
         with pytest.raises(InputError, match="would overwrite what it is made from"):
-            export_model(run, out, frames=1)
+            export_model(run, out, frames=1, overwrite=True)
     with pytest.raises(InputError, match="would overwrite what it is made from"):
-        convert_weights(str(run), run / BEST, "tiny", size=28)
+        convert_weights(str(run), run / BEST, "tiny", size=28, overwrite=True)
+    with pytest.raises(StorageError, match="belongs to what this program keeps"):
+        export_model(run, run / CONFIG, frames=1, overwrite=True)
+    (tmp_path / "mine.pt2").write_text("mine")
+    with pytest.raises(StorageError, match="pass --overwrite"):
+        export_model(run, tmp_path / "mine.pt2", frames=1)
+    assert (tmp_path / "mine.pt2").read_text() == "mine"
     assert {name: (run / name).read_bytes() for name in before} == before
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("mine")
-    with pytest.raises(InputError, match=r"index\.html that is not an evaluation's"):
+    with pytest.raises(StorageError, match=r"index\.html: in the way"):
         evaluate(run, scene, report=tmp_path / "site", device_name="cpu")
     with pytest.raises(InputError, match="is a file"):
         evaluate(run, scene, report=run / LOG / "report", device_name="cpu")

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen.common.errors import StorageError
 from datagen.common.files import atomic_write_bytes, json_ready
 from trainer.evaluation import charts, tables
 from trainer.evaluation.charts import Showcase
 from trainer.pictures import write_grid, write_learning_curve
 from trainer.run.log import read_log
 
-PAGE = "index.html"
+PAGE, SHEET, CURVE = REPORT_FILES = ("index.html", "contact_sheet.png", "learning_curve.png")
 
 
 @dataclass(frozen=True)
@@ -53,20 +52,14 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
     """Write ``index.html``, ``contact_sheet.png`` and, if the run has a log, ``learning_curve.png``."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"{folder} cannot be made: {error}", "a writable folder", "Choose another --report"
-        ) from None
     metrics = result.metrics
-    sheet = folder / "contact_sheet.png"
+    sheet = folder / SHEET
     rows = [charts.sheet_row(shown, showcase.half_extent_m) for shown in showcase.views]
     if rows:
         write_grid(sheet, rows, _heading(result))
     records = read_log(run_folder)
     base = {name.removeprefix("mean_map_"): v for name, v in metrics.items() if name.startswith("mean_map_")}
-    curve = folder / "learning_curve.png"
+    curve = folder / CURVE
     if records:
         write_learning_curve(curve, records, base)
     pictures = [

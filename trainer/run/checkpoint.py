@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from datagen.common.documents import parse_json
 from datagen.common.errors import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
 from datagen.common.files import atomic_write
+from datagen.common.ownership import check_output_file
 from trainer.config import TrainConfig, parse_config
 from trainer.run.folder import BEST, LAST, STATE, RunState
 
@@ -24,13 +25,17 @@ FORMAT = "canonface-checkpoint"
 FORMAT_VERSION = 2
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, content: dict[str, Any], write: Callable[[Path, Callable[[BinaryIO], object]], None] = atomic_write
+) -> None:
     """Write a checkpoint: under a temporary name, fsynced, then renamed, so a reader finds the old or the new one.
 
     Parameters
     ----------
     content : dict
         See :func:`model_content`; other keys (optimiser, step, ...) as the caller likes. Tensors and plain data only.
+    write : callable
+        Puts what a function writes at a path: :func:`datagen.common.files.atomic_write`, or its like.
 
     Raises
     ------
@@ -41,7 +46,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
     whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **content}
     try:
-        atomic_write(path, lambda file: torch.save(whole, file))
+        write(path, lambda file: torch.save(whole, file))
     except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its file writer
         raise StorageError(
             f"writing {path} failed: {error}", "a writable folder with space", "Free space, then resume"
@@ -139,8 +144,8 @@ def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
     return state, content
 
 
-def check_output_file(out: Path, source: Path, kept: Iterable[str] = (BEST, LAST)) -> None:
-    """Refuse to write a file where there is a folder, or over what it is made from.
+def check_output(out: Path, source: Path, kept: Iterable[str] = (BEST, LAST), *, overwrite: bool) -> None:
+    """Refuse to write a file where there is something, or, whatever was said, over what it is made from.
 
     Parameters
     ----------
@@ -148,12 +153,15 @@ def check_output_file(out: Path, source: Path, kept: Iterable[str] = (BEST, LAST
         A file, or a folder.
     kept : iterable of str
         Names in the source's folder that are not written over either.
+    overwrite : bool
+        As for :func:`datagen.common.ownership.check_output_file`.
     """
     if out.is_dir():
         raise InputError(f"--out {out} is a folder", "a file", "Give a file name")
     folder = source if source.is_dir() else source.parent
     if out.exists() and any(path.exists() and out.samefile(path) for path in (source, *(folder / n for n in kept))):
         raise InputError(f"--out {out} would overwrite what it is made from", "another file", "Choose another --out")
+    check_output_file(out, overwrite=overwrite)
 
 
 def model_content(model: JointModel, config: TrainConfig, dataset: dict[str, Any]) -> dict[str, Any]:

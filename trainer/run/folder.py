@@ -14,10 +14,11 @@ from pydantic import Field, TypeAdapter
 
 from datagen.common.documents import read_json
 from datagen.common.errors import CheckpointError, InputError, ManifestError
-from datagen.common.files import atomic_write_bytes, folder_lock, is_temporary, json_ready, make_folders, storage_errors
+from datagen.common.files import folder_lock, is_temporary, json_ready, make_folders, storage_errors, write_owned_bytes
 from trainer.config import TrainConfig, changed_keys, parse_config
 
 LAST, BEST, STATE, LOG, CONFIG = "last.pt", "best.pt", "state.json", "log.jsonl", "config.json"
+TRACE, BOARD = "trace.json", "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RunState:
     def write(self, run: Path) -> None:
         """Replace the state file of a run folder atomically."""
         content = json_ready(TypeAdapter(RunState).dump_python(self, by_alias=True))
-        atomic_write_bytes(run / STATE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+        write_owned_bytes(run / STATE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 def read_state(run: Path) -> RunState | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any, TypeVar
 import torch
 
 from datagen.common.errors import StorageError
+from datagen.common.files import write_owned_bytes
+from trainer.run.folder import TRACE
 
-TRACE = "trace.json"
 _WARM_STEPS = 5
 _T = TypeVar("_T")
 
@@ -91,6 +93,8 @@ class Throughput:
         self._profiler.__exit__(None, None, None)
         profiler, self._profiler = self._profiler, None
         try:
-            profiler.export_chrome_trace(str(self._run / TRACE))
+            with tempfile.TemporaryDirectory(prefix="canonface-trace-") as folder:
+                profiler.export_chrome_trace(f"{folder}/{TRACE}")
+                write_owned_bytes(self._run / TRACE, Path(folder, TRACE).read_bytes())
         except (OSError, RuntimeError) as error:
             raise StorageError(f"{self._run / TRACE} cannot be written: {error}", "space", "Free some") from None

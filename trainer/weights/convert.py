@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datagen.common.errors import CheckpointError
+from datagen.common.files import atomic_write
 from trainer.config import load_config
-from trainer.run.checkpoint import check_output_file, model_content, save_checkpoint
+from trainer.run.checkpoint import check_output, model_content, save_checkpoint
 
 if TYPE_CHECKING:
     from trainer.weights.load import WeightsReport
@@ -17,7 +19,9 @@ HALF_EXTENT_M = 0.15
 _OUT = "decoders.canonical.heads.canonical.out"
 
 
-def convert_weights(source: str, out: Path, config_name: str, *, size: int = 504) -> WeightsReport:
+def convert_weights(
+    source: str, out: Path, config_name: str, *, size: int = 504, overwrite: bool = False
+) -> WeightsReport:
     """Write a checkpoint with published weights that include a canonical decoder (Face Anything).
 
     Depth is in the unit those weights give, which is up to scale; what they do not have (a surface) is marked as
@@ -33,6 +37,8 @@ def convert_weights(source: str, out: Path, config_name: str, *, size: int = 504
         A configuration of the weights' size: "giant" for Face Anything.
     size : int
         Pixels of the longer side that images will have.
+    overwrite : bool
+        Whether a file ``out`` that exists is replaced.
 
     Raises
     ------
@@ -41,13 +47,16 @@ def convert_weights(source: str, out: Path, config_name: str, *, size: int = 504
     InputError
         If ``out`` is a folder, or the weights themselves.
     StorageError
-        If the file cannot be written.
+        If there is a file already, or it cannot be written.
     """
     from trainer.model.joint import DepthUnit, JointModel
     from trainer.weights.load import load_weights
     from trainer.weights.read import USUAL_NAMES
 
-    check_output_file(out, Path(source), USUAL_NAMES)
+    def refuse(_: Path | None = None) -> None:
+        check_output(out, Path(source), USUAL_NAMES, overwrite=overwrite)
+
+    refuse()
     config = load_config(config_name)
     config = config.model_copy(update={"weights": config.weights.model_copy(update={"source": source})})
     # Neither unit nor spread: depth is exp of their number. One image width is a usual focal length.
@@ -66,7 +75,9 @@ def convert_weights(source: str, out: Path, config_name: str, *, size: int = 504
     dataset = {"resolution": size, "half_extent_m": HALF_EXTENT_M, "space": space}
     untrained = ["surface"] if any(".surface." in name for name in report.fresh) else []
     content = model_content(model, config, dataset)
-    save_checkpoint(out, {**content, "untrained": untrained, "depth_up_to_scale": True})
+    save_checkpoint(
+        out, {**content, "untrained": untrained, "depth_up_to_scale": True}, partial(atomic_write, before=refuse)
+    )
     return report
 
 

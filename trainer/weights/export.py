@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import logging
@@ -18,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import CheckpointError, DependencyError, InputError, StorageError
-from datagen.common.files import staged_folder, storage_errors
-from trainer.run.checkpoint import build_model, check_output_file, checkpoint_file, read_checkpoint
+from datagen.common.files import staged_files, storage_errors
+from trainer.run.checkpoint import build_model, check_output, checkpoint_file, read_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,13 @@ class Exported:
 
 
 def export_model(
-    checkpoint: Path, out: Path, kind: str = "torch", *, frames: int | None = None, size: int | None = None
+    checkpoint: Path,
+    out: Path,
+    kind: str = "torch",
+    *,
+    frames: int | None = None,
+    size: int | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Export a checkpoint, read the file back, and compare it with the model on random images.
 
@@ -102,6 +109,8 @@ def export_model(
         S, fixed. Without it, any number from the fewest for which the model chooses a reference frame, to 64.
     size : int, optional
         R; the training resolution by default.
+    overwrite : bool
+        Whether a file ``out`` that exists is replaced.
 
     Raises
     ------
@@ -110,7 +119,7 @@ def export_model(
     DependencyError
         If the packages for ONNX are missing.
     InputError, StorageError
-        If the size does not suit the model; if the file cannot be written.
+        If the size does not suit the model; if there is a file already, or it cannot be written.
     """
     import torch
 
@@ -118,7 +127,7 @@ def export_model(
 
     form = FORMATS[kind]
     form.check()
-    check_output_file(out, checkpoint_file(checkpoint))
+    check_output(out, checkpoint_file(checkpoint), overwrite=overwrite)
     content = read_checkpoint(checkpoint)
     model, _ = build_model(content, torch.device("cpu"))
     # Autocast belongs to the training machine; the file's user chooses precision by other means.
@@ -132,7 +141,7 @@ def export_model(
     names = _output_names(model, side)
     program = _program(model, names, frames, fewest, side)
     about = _description(content, model, side, names)
-    with _disk_errors(out), staged_folder(out.parent, replace=False) as folder:
+    with _disk_errors(out), staged_files(out, overwrite=overwrite) as folder:
         staged = folder / out.name
         form.save(program, staged, names, about)
         run = form.read(staged)
@@ -144,7 +153,7 @@ def export_model(
             outputs=names,
             differences=differences,
             seconds=time.monotonic() - started,
-            mib=sum(path.stat().st_size for path in folder.iterdir()) / 2**20,
+            mib=sum(path.stat().st_size for path in folder.glob(f"{glob.escape(out.name)}*")) / 2**20,
         )
         if not result.passed:
             for path in list(folder.iterdir()):

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -17,6 +18,7 @@ import urllib.request
 from pathlib import Path
 
 from datagen.common.errors import DependencyError
+from datagen.common.files import claim_folder
 
 STARTUP_SECONDS = 120.0
 POLL_SECONDS = 0.1
@@ -30,21 +32,25 @@ class LocalApi:
     Parameters
     ----------
     home : Path
-        Folder for its log.
+        Folder for what Prefect keeps; made if missing.
+
+    Raises
+    ------
+    StorageError
+        If the folder holds something and was not made here.
     """
 
     def __init__(self, home: Path) -> None:
-        home.mkdir(parents=True, exist_ok=True)
+        claim_folder(home)
         self._port = _free_port()
-        self._log = home / "server.log"
-        with open(self._log, "wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "datagen.flows.runners.local_api", str(self._port)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
-            )
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "datagen.flows.runners.local_api", str(self._port)],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            env={**os.environ, "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+        )
 
     @property
     def url(self) -> str:
@@ -64,7 +70,9 @@ class LocalApi:
             if _healthy(self.url):
                 return
             time.sleep(POLL_SECONDS)
-        tail = self._log.read_text(errors="replace")[-LOG_TAIL:].strip()
+        # Read without a seek: the server's end of the file would move with it.
+        size = os.fstat(self._log.fileno()).st_size
+        tail = os.pread(self._log.fileno(), LOG_TAIL, max(0, size - LOG_TAIL)).decode(errors="replace").strip()
         state = "ended" if self._process.poll() is not None else f"gave no answer in {STARTUP_SECONDS:.0f} s"
         raise DependencyError(
             f"the local Prefect server {state}" + (f": {tail}" if tail else ""),
@@ -81,6 +89,7 @@ class LocalApi:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
+        self._log.close()
         if self._process.stdin is not None:
             self._process.stdin.close()
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.audit.bridge_picture import bridge_picture
-from datagen.audit.pictures import write_png
+from datagen.audit.pictures import png_bytes
 from datagen.common.errors import InputError
 from datagen.common.files import DISK_ERRORS, storage_errors
 from datagen.flows.planning import BuildPlan
-from datagen.flows.records import ResultRecord, Stored, content_key, digest_files, write_result_record
+from datagen.flows.records import ResultRecord, Stored, check_result_folder, content_key, store_result
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.worker import open_captures, prepared_head, shared_head
 from datagen.heads.base import HeadTemplate
@@ -22,7 +22,7 @@ from datagen.manifest import Manifest
 from datagen.sources.topology import Topology, topology_of
 from datagen.warp.bridge import Bridge, bridge_key, build_bridge
 from datagen.warp.result import BRIDGE_FILE, VERDICT_FILE
-from datagen.warp.storage import read_bridge, write_bridge
+from datagen.warp.storage import bridge_bytes, read_bridge, verdict_bytes
 
 
 class StoredBridge(Stored[Bridge]):
@@ -88,6 +88,7 @@ class BridgeStage(Stage[BridgeUnit, int]):
             return 0
         manifest = unit.manifest
         topology = _topology(manifest, unit.layout, unit.topology)
+        check_bridge_folder(unit.stored)
         head = prepared_head(manifest.canonical.head, manifest.head_root, None)
         store_bridge(unit.stored, topology, build_bridge(topology, head))
         return 1
@@ -133,21 +134,31 @@ def stored_bridge(folder: Path, topology: Topology, template: HeadTemplate) -> S
 
 
 def store_bridge(stored: StoredBridge, topology: Topology, bridge: Bridge) -> None:
-    """Write a bridge with its picture, the record last.
+    """Write a bridge with its picture.
 
     Raises
     ------
     StorageError
-        If the disk refuses.
+        If something that is not ours is in the way, or the disk refuses.
     """
+    contents = {
+        BRIDGE_FILE: bridge_bytes(bridge),
+        VERDICT_FILE: verdict_bytes(bridge.verdict),
+        BRIDGE_PICTURE: png_bytes(bridge_picture(bridge, topology)),
+    }
     with storage_errors(f"writing {stored.folder}", only=DISK_ERRORS):
-        if stored.folder.is_dir():
-            (stored.folder / RECORD).unlink(missing_ok=True)
-        write_bridge(stored.folder, bridge)
-        write_png(stored.folder / BRIDGE_PICTURE, bridge_picture(bridge, topology))
-        files = digest_files(stored.folder, (BRIDGE_FILE, VERDICT_FILE, BRIDGE_PICTURE))
-        record = ResultRecord(stored.key, topology.digest, bridge.verdict.status, (), files)
-        write_result_record(stored.folder, record)
+        store_result(stored.folder, ResultRecord(stored.key, topology.digest, bridge.verdict.status, (), {}), contents)
+
+
+def check_bridge_folder(stored: StoredBridge) -> None:
+    """Refuse a folder with files of the names of a bridge's that are not ours.
+
+    Raises
+    ------
+    StorageError
+        Naming them.
+    """
+    check_result_folder(stored.folder, (BRIDGE_FILE, VERDICT_FILE, BRIDGE_PICTURE))
 
 
 def _topology(manifest: Manifest, layout: BuildLayout, name: str) -> Topology:

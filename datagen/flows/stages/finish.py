@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from datagen.audit.report import write_report
 from datagen.common.errors import CanonfaceError
-from datagen.common.files import atomic_write_bytes
+from datagen.common.files import write_owned_bytes
+from datagen.common.ownership import strangers
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import content_key, read_result_record
 from datagen.flows.stage import Stage, StageStatus, Unit
@@ -131,8 +133,13 @@ class ReportStage(Stage[ReportUnit, int]):
         if self.finished(unit):
             return 0
         write_report(unit.root)
-        atomic_write_bytes(unit.layout.report_key, f"{unit.key}\n".encode())
+        write_owned_bytes(unit.layout.report_key, f"{unit.key}\n".encode())
         return 1
+
+    def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
+        """Return what is in the report's folder, which is replaced as a whole, and is not ours."""
+        del plan
+        return strangers(layout.report, look=False)
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Say whether there is a page."""

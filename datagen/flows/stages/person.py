@@ -11,12 +11,13 @@ from datagen.flows.planning import BuildPlan
 from datagen.flows.records import (
     ResultRecord,
     Stored,
+    check_result_folder,
     clear_folder,
     content_key,
-    digest_files,
     finished_record,
     read_result_record,
-    write_result_record,
+    result_strangers,
+    store_result,
 )
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.bridge import StoredBridge, stored_bridges
@@ -29,7 +30,7 @@ from datagen.warp.engine import ALGORITHM_VERSION
 from datagen.warp.personal import SequencePrior
 from datagen.warp.result import PERSON_FILE
 from datagen.warp.sequence import FEWEST_FRAMES, fit_sequence, keyframes_of
-from datagen.warp.storage import read_prior, write_prior
+from datagen.warp.storage import prior_bytes, read_prior
 
 # What a person's record says instead of a verdict.
 LEARNT, NONE = "learnt", "none"
@@ -125,6 +126,7 @@ class PersonStage(Stage[PersonUnit, int]):
         key = unit.key(source, unit.head().template)
         if finished_record(unit.folder, key) is not None:
             return 0
+        check_result_folder(unit.folder, (PERSON_FILE,))
         head = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
         bridge = unit.bridge.open(head.template) if unit.bridge else None
 
@@ -143,6 +145,11 @@ class PersonStage(Stage[PersonUnit, int]):
         """Return the persons of sequences from which none is learnt any more."""
         planned = {unit.folder for unit in units}
         return [folder for folder in sorted(layout.warps.glob(f"*/*/{PERSON_FOLDER}")) if folder not in planned]
+
+    def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
+        """Return what is where persons go and is not ours."""
+        folders = [layout.person(sequence.key) for sequence in plan.sequences if learns_person(plan.manifest, sequence)]
+        return [path for folder in folders for path in result_strangers(folder, (PERSON_FILE,), look=False)]
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the sequences whose person is learnt, or cannot be."""
@@ -182,9 +189,5 @@ def learnt_person(layout: BuildLayout, key: SequenceKey) -> StoredPerson | None:
 
 
 def _store(folder: Path, key: str, prior: SequencePrior | None) -> None:
-    clear_folder(folder)
-    if prior is not None:
-        write_prior(folder, prior)
-    names = (PERSON_FILE,) if prior is not None else ()
-    record = ResultRecord(key, "", LEARNT if prior is not None else NONE, (), digest_files(folder, names))
-    write_result_record(folder, record)
+    contents = {} if prior is None else {PERSON_FILE: prior_bytes(prior)}
+    store_result(folder, ResultRecord(key, "", NONE if prior is None else LEARNT, (), {}), contents)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from datagen.render.crop import CropBox, crop_image
 from datagen.render.maps import render_views
 from datagen.render.registry import make_renderer, resolve_backend
 from datagen.shards.ledger import read_record, unit_is_complete
+from datagen.shards.ownership import foreign_files
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan, ShardUnit, plan_units
 from datagen.shards.schema import ARRAYS, SPLITS, Sample
 from datagen.shards.store import LocalStore
@@ -104,6 +106,11 @@ class RenderStage(Stage[RenderUnit, int]):
             return 0
         write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, ShardSamples(unit))
         return unit.shard.samples
+
+    def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
+        """Return what is in the dataset's folder, which has to verify, and is not ours."""
+        del plan
+        return foreign_files(layout.dataset)
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the shards of the frames that are stored; those without a verdict yet are taken to pass."""

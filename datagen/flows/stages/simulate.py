@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
+from datagen.common.ownership import strangers
 from datagen.flows.planning import BuildPlan
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.worker import shared_head
@@ -11,6 +14,7 @@ from datagen.layout import BuildLayout
 from datagen.simulation.plan import SequencePlan, is_simulated, plan_sequences, simulate_sequence
 from datagen.sources.capture_file import CAPTURE_FILE
 from datagen.sources.registry import SimulatedSource
+from datagen.sources.truth import truth_path
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,16 @@ class SimulateStage(Stage[SimulateUnit, int]):
         # Loaded once per process, however many threads ask.
         shared_head(unit.capture.config.head, unit.capture.config.root)
         return int(simulate_sequence(unit.capture, unit.layout.captures, unit.layout.truth))
+
+    def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
+        """Return what is where captures go that have to be made, and is not ours."""
+        found = []
+        for unit in self.plan(plan, layout):
+            key = unit.capture.key
+            folders = [layout.captures / key.subject / key.sequence, truth_path(layout.truth, key, 0).parent]
+            if any(map(os.path.lexists, folders)) and not self.finished(unit):
+                found += [path for folder in folders for path in strangers(folder, look=False)]
+        return found
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the captures that are there."""

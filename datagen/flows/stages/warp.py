@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datagen.common.errors import InputError
-from datagen.common.files import atomic_write_bytes
 from datagen.flows.framing import cameras_in_view
 from datagen.flows.planning import BuildPlan, chunks
 from datagen.flows.records import (
     ResultRecord,
+    check_result_folder,
     clear_folder,
     content_key,
-    digest_files,
     finished_record,
     read_result_record,
-    write_result_record,
+    result_strangers,
+    store_result,
 )
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.bridge import StoredBridge, stored_bridges
@@ -34,7 +34,7 @@ from datagen.warp.bridge import Bridge
 from datagen.warp.engine import ALGORITHM_VERSION, warp_frame
 from datagen.warp.personal import SequencePrior
 from datagen.warp.result import VERDICT_FILE, WARP_FILE, Verdict, Warp
-from datagen.warp.storage import verdict_bytes, write_warp
+from datagen.warp.storage import verdict_bytes, warp_bytes
 
 # Seconds to a minute: long enough to pay for a task, short enough to show progress.
 FRAMES_PER_UNIT = 4
@@ -164,6 +164,11 @@ class WarpStage(Stage[WarpUnit, int]):
         found = [folder for folder in sorted(layout.warps.glob("*/*/*")) if folder.name != PERSON_FOLDER]
         return [folder for folder in found if folder not in planned and folder.is_dir()]
 
+    def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
+        """Return what is where warps go and is not ours."""
+        folders = [layout.frame_warp(sequence.key, frame) for sequence in plan.sequences for frame in sequence.frames]
+        return [path for folder in folders for path in result_strangers(folder, (WARP_FILE, VERDICT_FILE), look=False)]
+
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the frames with a verdict."""
         frames = [(sequence.key, frame) for sequence in plan.sequences for frame in sequence.frames]
@@ -203,7 +208,7 @@ def register_and_warp(
 def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     manifest = unit.manifest
     head = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
-    clear_folder(state.folder)
+    check_result_folder(state.folder, (WARP_FILE, VERDICT_FILE))
     # Outside the `try`: a missing person is not a broken frame, and without it the whole sequence would change.
     prior = unit.person.open(head.template) if unit.person else None
     try:
@@ -222,10 +227,9 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
         _store_failure(state, _reason(error))
         return
     warp, cameras, views = _with_views(content, warp, head.template)
-    write_warp(state.folder, warp)
-    files = digest_files(state.folder, (WARP_FILE, VERDICT_FILE))
-    record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, files, views)
-    write_result_record(state.folder, record)
+    record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, {}, views)
+    contents = {WARP_FILE: warp_bytes(warp), VERDICT_FILE: verdict_bytes(warp.verdict)}
+    store_result(state.folder, record, contents)
 
 
 def _with_views(frame: Frame, warp: Warp, template: HeadTemplate) -> tuple[Warp, tuple[str, ...], Views]:
@@ -244,10 +248,9 @@ def _with_views(frame: Frame, warp: Warp, template: HeadTemplate) -> tuple[Warp,
 
 
 def _store_failure(state: FrameState, reason: str) -> None:
-    clear_folder(state.folder)
-    atomic_write_bytes(state.folder / VERDICT_FILE, verdict_bytes(Verdict("fail", (reason,))))
-    files = digest_files(state.folder, (VERDICT_FILE,))
-    write_result_record(state.folder, ResultRecord(state.key, state.input_digest, "fail", (), files))
+    check_result_folder(state.folder, (WARP_FILE, VERDICT_FILE))
+    record = ResultRecord(state.key, state.input_digest, "fail", (), {})
+    store_result(state.folder, record, {VERDICT_FILE: verdict_bytes(Verdict("fail", (reason,)))})
 
 
 def _reason(error: InputError) -> str:

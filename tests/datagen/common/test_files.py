@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -28,6 +29,7 @@ from datagen.common.files import (
     staged_folder,
     storage_errors,
 )
+from datagen.common.ownership import LISTING
 from tests.support.places import ROOT
 
 ARRAYS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "flags": np.array([True, False]), "none": np.zeros((0, 3))}
@@ -125,6 +127,7 @@ def test_everything_in_a_folder_is_durable_before_it_gets_its_name(
             (staging / name).write_text(name)
     renamed = recorder.events.index(("replace", str(staging), str(tmp_path / "out")))
     before = {event[1]: event[2] for event in recorder.events[:renamed]}
+    assert sorted(json.loads(before.pop(str(staging / LISTING)))["files"]) == ["a", "deep/b"]
     assert before == {
         str(staging): "",
         str(staging / "a"): "a",
@@ -143,9 +146,9 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, error: BaseExcepti
     fill(out, {"first": "1", "both": "1"}, replace=True)
     with pytest.raises(type(error)):
         fill(out, {"half": "x"}, replace=True, error=error)
-    assert names(out) == ["both", "first"]
+    assert names(out) == [LISTING, "both", "first"]
     fill(out, {"second": "2", "both": "2"}, replace=True)
-    assert names(out) == ["both", "second"]
+    assert names(out) == [LISTING, "both", "second"]
     assert names(tmp_path) == ["out"]
 
 
@@ -170,7 +173,7 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_name(tmp_path:
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(StorageError, match=r"writing .*out failed"):
         fill(out, {"b": "new"}, replace=True)
-    assert names(out) == ["a"]
+    assert names(out) == [LISTING, "a"]
     assert names(tmp_path) == ["out"]
 
 
@@ -178,11 +181,13 @@ def test_a_folder_that_stays_keeps_what_else_it_holds(tmp_path: Path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine").write_text("years of work")
-    (out / "a").write_text("old")
+    fill(out, {"a": "old"}, replace=False)
     with pytest.raises(RuntimeError):
         fill(out, {"a": "new", "b": "new"}, replace=False, error=RuntimeError())
     assert (out / "a").read_text() == "old"
     fill(out, {"a": "new", "b": "new"}, replace=False)
+    assert set(json.loads((out / LISTING).read_text())["files"]) == {"a", "b"}
+    (out / LISTING).unlink()
     assert {path.name: path.read_text() for path in out.iterdir()} == {"mine": "years of work", "a": "new", "b": "new"}
     assert names(tmp_path) == ["out"]
 
@@ -207,17 +212,23 @@ def test_a_file_is_not_taken_for_a_folder(tmp_path: Path, replace: bool):
 
 def test_a_living_process_keeps_its_staging_and_a_dead_one_loses_it(tmp_path: Path):
     out = tmp_path / "out"
-    dead = tmp_path / ".out.tmp-1-dead"
-    dead.mkdir()
-    (dead / "half").write_text("x")
-    (tmp_path / ".outer.tmp-1").mkdir()  # of another folder
+    dead, empty, theirs = (tmp_path / f".out.tmp-1-{name}" for name in ("deadbeef", "0123abcd", "01234567"))
+    with staged_folder(out, replace=True) as staging:
+        (staging / "half").write_text("x")
+        shutil.copytree(staging, dead)
+    empty.mkdir()
+    theirs.mkdir()
+    (theirs / "photo.jpg").write_text("of the user")
+    (tmp_path / ".outer.tmp-1-deadbeef").mkdir()  # of another folder
     with staged_folder(out, replace=True) as first:
         assert not dead.exists()
+        assert not empty.exists()
         (first / "a").write_text("first")
         fill(out, {"a": "second"}, replace=True)
         assert first.is_dir()
     assert (out / "a").read_text() == "first"
-    assert names(tmp_path) == [".outer.tmp-1", "out"]
+    assert names(tmp_path) == [theirs.name, ".outer.tmp-1-deadbeef", "out"]
+    assert (theirs / "photo.jpg").read_text() == "of the user"
 
 
 @pytest.mark.parametrize("action", ["kill", "full"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from datagen.common.errors import InputError
+from datagen.common.errors import InputError, StorageError
 from datagen.flows.build import build
 from datagen.flows.records import read_result_record
 from datagen.flows.runners.serial import RunnerConfig
@@ -127,13 +127,18 @@ def test_no_usable_frame_ends_with_the_reason(tiny_build: BuildResult, tmp_path:
         build(load_manifest(manifest), tmp_path / "out", SERIAL)
 
 
-def test_a_damaged_warp_and_a_damaged_shard_are_made_anew(
+def test_a_lost_warp_and_a_damaged_shard_are_made_anew_and_an_edited_warp_is_refused(
     tiny_build: BuildResult, tiny_manifest: Path, tmp_path: Path
 ) -> None:
     out = copy_build(tiny_build.root, tmp_path / "out")
     before = tree(out)
     warp = BuildLayout(out).frame_warp(FIRST, 0) / "warp.npz"
-    warp.write_bytes(warp.read_bytes()[:-100] + bytes(100))
+    edited = warp.read_bytes()[:-100] + bytes(100)
+    warp.write_bytes(edited)
+    with pytest.raises(StorageError, match=r"performance/000000/warp\.npz: in the way.*remove it if it is ours"):
+        build(load_manifest(tiny_manifest), out, SERIAL)
+    assert warp.read_bytes() == edited
+    warp.unlink()
     shard = next(path for path in sorted((out / "dataset.zarr" / "val" / "depth").rglob("c*")) if path.is_file())
     shard.write_bytes(shard.read_bytes()[:-4] + bytes(4))
     result = build(load_manifest(tiny_manifest), out, SERIAL)

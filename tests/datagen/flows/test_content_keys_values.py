@@ -234,7 +234,10 @@ def write_records(plan: BuildPlan, root: Path, **changes: Any) -> None:
             folder = BuildLayout(root).frame_warp(sequence.key, frame)
             if first or not folder.is_dir():
                 folder.mkdir(parents=True, exist_ok=True)
-                write_result_record(folder, record_of(frame, **(changes if first else {})))
+                record = record_of(frame, **(changes if first else {}))
+                write_result_record(folder, record)
+                for name in record.files:
+                    (folder / name).touch()
 
 
 def test_the_key_of_a_shard_knows_all_that_enters(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from datagen.common.digests import digest_file
-from datagen.common.errors import InputError
-from datagen.flows.records import ResultRecord, clear_folder, finished_record, write_result_record
+from datagen.common.errors import InputError, StorageError
+from datagen.flows.records import ResultRecord, clear_folder, finished_record, store_result, write_result_record
 from datagen.flows.stages import warp as warp_stage
 from datagen.flows.stages.warp import FrameState, WarpStage, WarpUnit
 from datagen.layout import RECORD
@@ -97,27 +97,51 @@ def test_a_result_is_finished_only_if_every_file_is_whole(
     assert finished_record(tmp_path / "frame", "another key") is None
 
 
-def test_a_folder_is_cleared_record_first(tmp_path: Path) -> None:
-    finished(tmp_path / "frame")
-    (tmp_path / "frame" / "a folder").mkdir()  # comes first by name, and cannot be removed like a file
-    with pytest.raises(OSError, match="a folder"):
-        clear_folder(tmp_path / "frame")
-    assert not (tmp_path / "frame" / RECORD).exists()
-    (tmp_path / "frame" / "a folder").rmdir()
-    clear_folder(tmp_path / "frame")
-    assert list((tmp_path / "frame").iterdir()) == []
+def test_a_result_is_removed_before_its_record_and_nothing_else_is(tmp_path: Path) -> None:
+    folder = tmp_path / "frame"
+    finished(folder)
+    (folder / "notes.txt").write_text("of the user")
+    (folder / WARP).write_bytes(b"edited")
+    clear_folder(folder)
+    # The record still says that the rest was ours, as long as something it names is there.
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", RECORD, WARP]
+    (folder / WARP).write_bytes(b"warp")
+    clear_folder(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    (folder / "notes.txt").unlink()
+    clear_folder(folder)
+    assert not folder.exists()
     clear_folder(tmp_path / "nowhere")
 
 
-def test_a_frames_folder_is_empty_before_it_is_warped_anew(
+@pytest.mark.parametrize("name", [WARP, VERDICT, RECORD])
+@pytest.mark.parametrize("kind", ["alone", "edited", "link", "folder"])
+def test_a_result_is_not_written_over_what_is_not_ours(tmp_path: Path, name: str, kind: str) -> None:
+    folder, theirs = tmp_path / "frame", tmp_path / "theirs"
+    theirs.write_text("of the user")
+    if kind != "alone":
+        finished(folder)
+        (folder / name).unlink()
+    folder.mkdir(exist_ok=True)
+    if kind == "link":
+        (folder / name).symlink_to(theirs)
+    elif kind == "folder":
+        (folder / name).mkdir()
+    else:
+        (folder / name).write_text("of the user")
+    before = {path: path.is_file() and path.read_bytes() for path in folder.iterdir()}
+    record = ResultRecord("key 2", "input 2", "pass", (), {})
+    with pytest.raises(StorageError, match=name):
+        store_result(folder, record, {WARP: b"new warp", VERDICT: b"new verdict"})
+    assert {path: path.is_file() and path.read_bytes() for path in folder.iterdir()} == before
+    assert theirs.read_text() == "of the user"
+
+
+def test_a_frames_old_result_stays_until_the_new_one_is_there(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A build killed in the middle of it must not leave a new warp beside an old verdict."""
-    met: list[list[Path]] = []
-
     class Source(Captures):
         def frame(self, _key: SequenceKey, _index: int) -> object:
-            met.append(sorted(folder.iterdir()))
             raise KeyboardInterrupt
 
     unit = one_frame(tmp_path, manifest, source=Source())
@@ -127,8 +151,8 @@ def test_a_frames_folder_is_empty_before_it_is_warped_anew(
     assert state_of(unit).record is None
     with pytest.raises(KeyboardInterrupt):
         WarpStage().make(unit)
-    assert met == [[]]
-    assert finished_record(folder, record.content_key) is None
+    assert state_of(unit).record is None
+    assert finished_record(folder, record.content_key) == record
 
 
 def test_a_frame_is_finished_for_its_own_input_and_settings_alone(manifest: Manifest, tmp_path: Path) -> None:

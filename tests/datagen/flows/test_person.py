@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from datagen.cli import app
 from datagen.common.errors import InputError
+from datagen.common.files import claim_folder
 from datagen.flows.build import build, nothing_to_do
 from datagen.flows.planning import plan_build
 from datagen.flows.records import read_result_record
@@ -27,7 +28,7 @@ from datagen.manifest import WarpConfig, load_manifest
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import Registration, SequenceKey
 from datagen.warp.engine import register_frame
-from datagen.warp.storage import read_prior, write_prior
+from datagen.warp.storage import prior_bytes, read_prior
 from tests.support.build_trees import command, copy_build, folder_build, tree
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 SERIAL = RunnerConfig("serial")
 KEY = SequenceKey("s000", "performance")
 QUICK = WarpConfig(subdivisions=0)
-# The process ends where a person's file is written and its record is not.
+# The process ends where a person's record is written and its file is not.
 KILL = (
-    "import os, datagen.flows.stages.person as stage; write = stage.write_prior; "
-    "stage.write_prior = lambda *a: (write(*a), os._exit(9))"
+    "import os, datagen.flows.records as records; write = records.write_result_record; "
+    "records.write_result_record = lambda *a: (write(*a), os._exit(9))"
 )
 
 
@@ -57,22 +58,23 @@ def head() -> HeadModel:
     return load_head("anny")
 
 
-def kill_before_the_record(out: Path, manifest: Path) -> None:
+def kill_after_the_record(out: Path, manifest: Path) -> None:
     process = command("build", manifest, "--out", out, "--runner", "serial", before=KILL)
     process.communicate()
     assert process.returncode == 9
     folder = BuildLayout(out).person(KEY)
-    assert (folder / "person.npz").is_file()
-    assert not (folder / "record.json").exists()
+    assert (folder / "record.json").is_file()
+    assert not (folder / "person.npz").exists()
 
 
 def test_a_build_killed_while_it_learns_ends_in_the_bytes_of_an_undisturbed_one(
     talk_build: BuildResult, talk_manifest: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
+    claim_folder(out)
     for name in ("captures", "truth"):
         shutil.copytree(talk_build.root / name, out / name)
-    kill_before_the_record(out, talk_manifest)
+    kill_after_the_record(out, talk_manifest)
     result = build(load_manifest(talk_manifest), out, SERIAL)
     assert result.warped == 5
     assert tree(out) == tree(talk_build.root)
@@ -216,7 +218,7 @@ def test_a_person_is_stored_and_read_back_byte_for_byte(
 ) -> None:
     stored = BuildLayout(talk_build.root).person(KEY)
     prior = read_prior(stored, head.template)
-    write_prior(tmp_path, prior)
+    (tmp_path / "person.npz").write_bytes(prior_bytes(prior))
     content = (tmp_path / "person.npz").read_bytes()
     assert content == (stored / "person.npz").read_bytes()
     other = dataclasses.replace(head.template, name="other")

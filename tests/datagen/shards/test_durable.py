@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from datagen.shards import (
     verify_dataset,
     write_unit,
 )
+from datagen.shards.ownership import foreign_files
 from tests.support.places import ROOT
 from tests.support.shard_samples import build, flip, make_plan, tree, unit_samples
 
@@ -73,8 +75,39 @@ def test_finished_shards_are_recognised_and_changed_ones_are_not(copy: Path) -> 
 def test_damage_is_repaired_by_building_again(copy: Path, pristine: Path) -> None:
     flip(copy / "train/canonical/c.2.0.0.0", 500)
     (copy / "val/valid/c.0").unlink()
-    (copy / "records/train-00000.json").write_text("{")
     (copy / "records/train-00000.json").unlink()
+    build(copy)
+    assert tree(copy) == tree(pristine)
+
+
+@pytest.mark.parametrize(
+    "name", ["zarr.json", "train/depth/zarr.json", "train/zarr.json", "records/train-00000.json", "train/depth/c.0.0.0"]
+)
+@pytest.mark.parametrize("link", [False, True])
+def test_what_no_record_names_is_not_written_over(
+    copy: Path, pristine: Path, tmp_path: Path, name: str, link: bool
+) -> None:
+    """Whether the shard is asked for again or the dataset finished: the file is refused by name, and stays."""
+    theirs = tmp_path / "theirs"
+    theirs.write_text("of the user")
+    whole = (copy / name).read_bytes()
+    (copy / name).unlink()
+    if link:
+        (copy / name).symlink_to(theirs)
+    else:
+        (copy / name).write_text("of the user")
+    plan = make_plan()
+    records = list_records(pristine)
+    for write in (
+        lambda: write_unit(copy, plan, plan.units[0], "new", unit_samples(plan.units[0])),
+        lambda: finalise(copy, make_plan(counts={"train": 16}), [records[0]]),
+    ):
+        with suppress(StorageError):
+            write()
+        assert (copy / name).read_text() == "of the user"
+    assert copy / name in foreign_files(copy)
+    (copy / name).unlink()
+    (copy / name).write_bytes(whole)
     build(copy)
     assert tree(copy) == tree(pristine)
 
@@ -90,13 +123,17 @@ def test_rewriting_a_shard_takes_back_that_the_dataset_is_finished(copy: Path) -
 
 def test_a_smaller_plan_leaves_nothing_of_the_larger_one(copy: Path, tmp_path: Path) -> None:
     plan = make_plan(counts={"train": 32, "val": 24})
-    (copy / ".staging" / "train-00000-1").mkdir(parents=True)
-    (copy / ".staging" / "train-00000-1" / "half").write_text("x")
-    (copy / ".zarr.json.tmp-1-2").write_text("x")
-    (copy / "notes.txt").write_text("of the user")
+    (copy / ".staging" / "train-00000-1-0123abcd").mkdir(parents=True)
+    (copy / ".staging" / "train-00000-1-0123abcd" / "depth").write_text("x")
+    (copy / ".zarr.json.tmp-1-0123abcd").write_text("x")
+    theirs = ("notes.txt", "train/photo.jpg", "val/depth/c.7", "records/me.txt", ".staging/x", ".zarr.json.tmp-1-2")
+    for name in theirs:
+        (copy / name).write_text("of the user")
     build(copy, plan)
-    assert (copy / "notes.txt").exists()
-    (copy / "notes.txt").unlink()
+    for name in theirs:
+        assert (copy / name).read_text() == "of the user"
+        (copy / name).unlink()
+    (copy / ".staging").rmdir()
     assert tree(copy) == tree(build(tmp_path / "small", plan))
 
 

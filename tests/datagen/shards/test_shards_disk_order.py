@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from datagen.common.errors import StorageError
 from datagen.common.files import atomic_write_bytes, fsync_all, is_temporary, make_folders
 from datagen.shards import ARRAYS, Sample, ShardUnit, finalise, list_records, write_unit
+from datagen.shards.ledger import write_record
 from datagen.shards.store import LocalStore
 from datagen.shards.writer import write_packed
 from tests.support.disk import Disk
@@ -70,15 +72,15 @@ def test_folders_that_are_there_are_left_alone_and_all_paths_are_synced(
         fsync_all([files[0], tmp_path / "missing"])
 
 
-def test_a_shard_is_whole_on_the_disk_before_its_record_says_so(
+def test_a_shard_is_whole_on_the_disk_before_its_record_and_its_record_before_its_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(**SMALL)
     disk = Disk(tmp_path, monkeypatch)
     record = write_unit(tmp_path, plan, plan.units[0], "key", small_samples(plan.units[0]))
     files = list(record.files)
-    # In the order of the arrays, ``valid`` last, then the record.
-    assert disk.moved() == [*files, "records/train-00000.json"]
+    # The record, which says whose the names are; then they, in the order of the arrays, ``valid`` last.
+    assert disk.moved() == ["records/train-00000.json", *files]
     assert files[-1] == "train/valid/c.0"
     assert [name.split("/")[1] for name in files] == list(ARRAYS)
     for name in (*files, "records/train-00000.json"):
@@ -91,17 +93,14 @@ def test_a_shard_is_whole_on_the_disk_before_its_record_says_so(
         assert (f"sync {record.files[name].bytes}", f".staging/{_staging(disk)}/{name.split('/')[1]}") in disk.steps
         folder = Path(name).parent.as_posix()
         synced = [k for k, step in enumerate(disk.steps) if step == ("sync/", folder)]
-        record_synced = max(
-            k for k, (what, where) in enumerate(disk.steps) if what.startswith("sync ") and "records" in where
-        )
-        assert moves[files.index(name)] < synced[-1] < record_synced, name
+        assert disk.place(("sync/", "records")) < moves[1 + files.index(name)] < synced[-1], name
 
 
 def _staging(disk: Disk) -> str:
     return next(where for what, where in disk.steps if what == "mkdir" and where.startswith(".staging/")).split("/")[1]
 
 
-def test_a_shard_that_is_replaced_loses_root_and_record_first_and_for_good(
+def test_a_shard_that_is_replaced_loses_root_and_files_first_and_for_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
@@ -110,13 +109,16 @@ def test_a_shard_that_is_replaced_loses_root_and_record_first_and_for_good(
         write_unit(tmp_path, plan, unit, "old", small_samples(unit))
     finalise(tmp_path, plan, list_records(tmp_path))
     disk = Disk(tmp_path, monkeypatch)
-    write_unit(tmp_path, plan, plan.units[1], "new", small_samples(plan.units[1]))
+    written = write_unit(tmp_path, plan, plan.units[1], "new", small_samples(plan.units[1]))
     first_move = next(k for k, (what, _) in enumerate(disk.steps) if what.startswith("move"))
-    root, record = disk.place(("unlink", "zarr.json")), disk.place(("unlink", "records/train-00001.json"))
+    assert disk.steps[first_move][1] == "records/train-00001.json"
+    root = disk.place(("unlink", "zarr.json"))
     assert disk.steps[root + 1] == ("sync/", ".")
-    assert disk.steps[record + 1] == ("sync/", "records")
-    assert root < record < first_move - 1
-    assert ("unlink", "records/train-00000.json") not in disk.steps
+    for name in written.files:
+        gone = disk.place(("unlink", name))
+        synced = [k for k, step in enumerate(disk.steps) if step == ("sync/", Path(name).parent.as_posix())]
+        assert root < gone < max(k for k in synced if k < first_move), name
+    assert not [where for what, where in disk.steps if what == "unlink" and "train-00000" in where]
 
 
 def test_the_root_document_is_the_last_that_is_written_and_the_first_that_goes(
@@ -139,11 +141,14 @@ def test_the_root_document_is_the_last_that_is_written_and_the_first_that_goes(
     finalise(tmp_path, plan, list_records(tmp_path))  # nothing to do, nothing done
     assert disk.steps == []
 
-    (tmp_path / "train" / "depth" / "zarr.json").write_text("damaged")
-    (tmp_path / "train" / "depth" / "c.9.0.0").write_text("of another plan")
+    larger = make_plan(**{**SMALL, "counts": {"train": 5}})
+    write_unit(tmp_path, larger, larger.units[2], "k", small_samples(larger.units[2]))
+    finalise(tmp_path, plan, list_records(tmp_path)[:2])
+    (tmp_path / "train" / "depth" / "zarr.json").unlink()
+    write_record(LocalStore(tmp_path), dataclasses.replace(list_records(tmp_path)[1], index=9, files={}))
     disk.steps.clear()
-    finalise(tmp_path, plan, list_records(tmp_path))
-    assert disk.steps[:3] == [("unlink", "zarr.json"), ("sync/", "."), ("unlink", "train/depth/c.9.0.0")]
+    finalise(tmp_path, plan, list_records(tmp_path)[:2])
+    assert disk.steps[:3] == [("unlink", "zarr.json"), ("sync/", "."), ("unlink", "records/train-00009.json")]
     assert disk.moved() == ["train/depth/zarr.json", "zarr.json"]
 
 

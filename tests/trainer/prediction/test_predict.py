@@ -15,6 +15,7 @@ import trimesh
 from PIL import Image
 
 from datagen.common.errors import CanonfaceError, DependencyError, InputError
+from datagen.common.ownership import LISTING
 from tests.support.predict_scene import SIDE, clip, write_photos, write_video
 from tests.support.trainer_scene import HALF_EXTENT_M, build_scene
 from trainer.cli import main
@@ -61,7 +62,7 @@ def test_a_video_gives_every_file_for_every_frame(whole: Path) -> None:
     assert {p.name for p in (whole / "videos").iterdir()} == {f"{name}.mp4" for name in films}
     assert {p.name for p in whole.iterdir()} == {
         *("maps", "ply", "videos", "cameras.json", "cameras.npz", "raw_predictions.npz", "tracks.npz"),
-        *("viewer.html", "strip.png", "prediction.json"),
+        *("viewer.html", "strip.png", "prediction.json", LISTING),
     }
 
 

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from datagen.common.errors import InputError, StorageError
+from datagen.common.files import write_owned_bytes
+from datagen.common.ownership import LISTING
 from tests.support.predict_scene import SIDE, clip, write_photos, write_video
 from trainer.predict import PredictOptions, predict
 from trainer.prediction.cameras import GivenCameras
@@ -125,7 +127,7 @@ def damaged_input(kind: str, photos: Path) -> PredictOptions:
         ("empty masks", "all masks in .* are empty"),
         ("mask of another size", r"f9\.png is 30 × 30 pixels\. Expected 28 × 28"),
         ("missing mask", "no mask for f10"),
-        ("foreign", "holds files and is not a prediction"),
+        ("foreign", r"thesis\.tex: in the way"),
         ("file", "is a file"),
         ("size", "multiple of the model's patch, 14"),
         ("overlap", "shorter than the window"),
@@ -138,7 +140,7 @@ def test_bad_input_is_named_and_leaves_nothing(
 ) -> None:
     options = damaged_input(kind, photos)
     before = sorted(str(p) for p in tmp_path.rglob("*"))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises((InputError, StorageError), match=message):
         predict(learnt_model, photos, tmp_path / "out", options, device_name="cpu")
     assert sorted(str(p) for p in tmp_path.rglob("*")) == before
 
@@ -245,10 +247,9 @@ def small_files() -> Iterator[None]:
 def test_a_disk_that_refuses_leaves_the_earlier_prediction(
     small_files: None, without: tuple[str, ...], photos: Path, learnt_model: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "prediction.json").write_text("{}")
+    write_owned_bytes(tmp_path / "out" / "prediction.json", b"{}")
     size = 56 if "raw" in without else 112
     with pytest.raises(StorageError, match=r"writing .* failed"):
         predict(learnt_model, photos, tmp_path / "out", PredictOptions(size=size, without=without), device_name="cpu")
     assert leaves_nothing(tmp_path, "photos", "out")
-    assert leaves_nothing(tmp_path / "out", "prediction.json")
+    assert leaves_nothing(tmp_path / "out", "prediction.json", LISTING)

@@ -77,6 +77,6 @@ def test_weights_of_any_file_name_are_taken(config: Path, tmp_path: Path, monkey
     weights = to_depth_anything_3(published(config))
     for name in ("w #1.pt", "[1].pt", "2024", "a: b", "null"):
         torch.save(weights, name)
-        assert convert_weights(name, tmp_path / "ours.pt", str(config), size=28).complete
+        assert convert_weights(name, tmp_path / "ours.pt", str(config), size=28, overwrite=True).complete
     with pytest.raises(InputError, match="would overwrite what it is made from"):
         convert_weights("2024", tmp_path / "2024", str(config), size=28)

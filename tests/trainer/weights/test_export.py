@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_the_old_file(checkpoint: Path, tmp_path: Path) -> No
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # no file may grow beyond 20 kB
     try:
         with pytest.raises(StorageError, match=r"writing .* failed"):
-            export_model(checkpoint, tmp_path / "model.pt2", frames=1)
+            export_model(checkpoint, tmp_path / "model.pt2", frames=1, overwrite=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
