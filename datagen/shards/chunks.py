@@ -6,6 +6,7 @@ into memory the caller owns, and is safe in any thread or worker process. It kno
 
 from __future__ import annotations
 
+import math
 import struct
 import sys
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ def plain_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np
         If it is damaged or of another length.
     """
     body = check_crc(data, "chunk")
-    expected = int(np.prod(shape)) * dtype.itemsize
+    expected = math.prod(shape) * dtype.itemsize
     if len(body) != expected:
         raise ChunkError(f"{len(body)} bytes decoded, {expected} expected")
     # The disk is little-endian; on a big-endian machine the cast swaps.

@@ -107,13 +107,12 @@ def open_regular(path: str) -> int:
     OSError
         As ``os.open``.
     """
-    missing = MissingObjectError(f"{path} is not a regular file", "a file", "Put the file back")
     try:
         # Opening a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
-            raise missing from None
+            raise _not_regular(path) from None
         raise
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -122,7 +121,11 @@ def open_regular(path: str) -> int:
         os.close(descriptor)
         raise
     os.close(descriptor)
-    raise missing
+    raise _not_regular(path)
+
+
+def _not_regular(path: str | Path) -> MissingObjectError:
+    return MissingObjectError(f"{path} is not a regular file", "a file", "Put the file back")
 
 
 class LocalStore:
@@ -160,7 +163,7 @@ class LocalStore:
         with _local_errors(f"reading {self.path(key)}"):
             found = self.path(key).stat()
         if not stat.S_ISREG(found.st_mode):
-            raise MissingObjectError(f"{self.path(key)} is not a regular file", "a file", "Put the file back")
+            raise _not_regular(self.path(key))
         return found.st_size
 
     def exists(self, key: str) -> bool:
