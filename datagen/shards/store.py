@@ -97,6 +97,10 @@ def open_store(url: str | Path) -> Store:
     return ObjectStore(str(url))
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def open_regular(path: str) -> int:
     """Open a regular file for reading and return its descriptor.
 
@@ -173,8 +177,12 @@ class LocalStore:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See :class:`Store`; what a killed :meth:`write` left is listed too."""
-        with _local_errors(f"listing {self.path(prefix)}"):
-            found = [path for path in self.path(prefix).rglob("*") if path.is_symlink() or not path.is_dir()]
+        top, found = self.path(prefix), list[Path]()
+        with _local_errors(f"listing {top}"):
+            # A folder that cannot be read is an error here: what it holds must not look missing.
+            for folder, folders, files in os.walk(top, onerror=_raise) if top.is_dir() else ():
+                links = [name for name in folders if (Path(folder) / name).is_symlink()]
+                found += [Path(folder) / name for name in (*files, *links)]
         yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def write(self, key: str, data: bytes) -> None:
