@@ -29,6 +29,10 @@ class ChunkError(ValueError):
     """A chunk is missing or its bytes are damaged; the reader turns it into a ``CorruptDatasetError``."""
 
 
+class MissingChunkError(ChunkError):
+    """A whole file is missing; the reader turns it into a ``MissingShardError``."""
+
+
 @dataclass(frozen=True)
 class ShardIndex:
     """Where the inner chunks of a shard file lie: offsets and lengths in bytes, S each."""

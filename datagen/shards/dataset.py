@@ -295,7 +295,7 @@ class Dataset(Mapping[str, Split]):
         try:
             return self._records.of(split, shard)
         except ChunkError as error:
-            raise self.reader.damaged(split, shard, str(error)) from None
+            raise self.reader.damaged(split, shard, error) from None
 
     def check_current(self) -> None:
         """Raise ReplacedDatasetError if another dataset lies there by now, or none; StorageError."""

@@ -30,7 +30,7 @@ class ReadFaults:
         self.count = 0
         self._below, self._code, self._at, self._times = str(below), code, at, times
 
-    def watch(self, name: str, real: Any) -> Any:
+    def watch(self, real: Any) -> Any:
         """Return a system call that may be refused."""
 
         def call(target: Any, *rest: Any, **options: Any) -> Any:
@@ -50,6 +50,6 @@ def read_faults(below: Path, code: int = 0, at: int = 0, times: int = 1) -> Iter
     faults = ReadFaults(below, code, at, times)
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
-            patch.setattr(os, name, faults.watch(name, getattr(os, name)))
+            patch.setattr(os, name, faults.watch(getattr(os, name)))
         patch.setattr("datagen.shards.reads._WAITS_S", (0.0, 0.0))
         yield faults
