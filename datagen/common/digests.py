@@ -31,7 +31,7 @@ def canonical_json(value: Any) -> str:
     """
     try:
         return json.dumps(value, sort_keys=True, indent=1, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"dataset attributes cannot be stored: {error}",
             "text, finite numbers, booleans, lists and mappings",

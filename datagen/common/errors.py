@@ -118,6 +118,10 @@ class CorruptDatasetError(DatasetError):
     exit_code = 1
 
 
+class MissingShardError(CorruptDatasetError):
+    """A file that a dataset's records name is not there, though the rest is."""
+
+
 class ReplacedDatasetError(DatasetError):
     """A dataset that was open is gone, or another lies in its place: what was read until then is of the old one."""
 

@@ -6,6 +6,7 @@ into memory the caller owns, and is safe in any thread or worker process. It kno
 
 from __future__ import annotations
 
+import math
 import struct
 import sys
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ _BLOSC_HEADER = struct.Struct("<4xIII")  # versions and flags, then bytes decomp
 
 class ChunkError(ValueError):
     """A chunk is missing or its bytes are damaged; the reader turns it into a ``CorruptDatasetError``."""
+
+
+class MissingChunkError(ChunkError):
+    """A whole file is missing; the reader turns it into a ``MissingShardError``."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def plain_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np
         If it is damaged or of another length.
     """
     body = check_crc(data, "chunk")
-    expected = int(np.prod(shape)) * dtype.itemsize
+    expected = math.prod(shape) * dtype.itemsize
     if len(body) != expected:
         raise ChunkError(f"{len(body)} bytes decoded, {expected} expected")
     # The disk is little-endian; on a big-endian machine the cast swaps.

@@ -20,7 +20,7 @@ from datagen.shards import index as _index
 from datagen.shards.chunks import ChunkError
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import RECORDS, ShardRecord
-from datagen.shards.metadata import ROOT_METADATA, attributes_digest, attributes_of, is_map
+from datagen.shards.metadata import ROOT_METADATA, attributes_digest, attributes_of, is_map, uuid_of
 from datagen.shards.ownership import STAGING
 from datagen.shards.pinned import PinnedRecords
 from datagen.shards.plan import DatasetPlan
@@ -295,7 +295,7 @@ class Dataset(Mapping[str, Split]):
         try:
             return self._records.of(split, shard)
         except ChunkError as error:
-            raise self.reader.damaged(split, shard, str(error)) from None
+            raise self.reader.damaged(split, shard, error) from None
 
     def check_current(self) -> None:
         """Raise ReplacedDatasetError if another dataset lies there by now, or none; StorageError."""
@@ -362,8 +362,12 @@ def open_dataset(path: str | Path | Store) -> Dataset:
         attrs = _read_attributes(store)
     url = store.url
     _check_format(url, attrs)
+    try:
+        digest = attributes_digest(attrs)
+    except CanonfaceError:  # nested deeper than anything that was written
+        digest = ""
     # A flipped bit in depth_scale, say, would scale every depth without a trace.
-    if attrs.get("attributes_digest") != attributes_digest(attrs):
+    if attrs.get("attributes_digest") != digest:
         raise CorruptDatasetError(
             f"the attributes of {url} are not those that were written",
             "attributes that agree with their attributes_digest",
@@ -376,6 +380,9 @@ def open_dataset(path: str | Path | Store) -> Dataset:
             "Run `datagen build` on its folder again, or `datagen merge` or `subset` into a new one",
         )
     try:
+        # Caches name files by it.
+        if attrs["uuid"] != uuid_of(attrs["content_digest"]):
+            raise ValueError("the uuid is not that of the content_digest")
         return Dataset(store, attrs)
     except (CanonfaceError, ValueError, TypeError, ArithmeticError, MemoryError, KeyError) as error:
         raise CorruptDatasetError(

@@ -7,7 +7,8 @@ import re
 _LONGEST = 1024  # bytes: what object stores take
 _LONGEST_PART = 255  # bytes: what file systems take
 # Control characters hide in listings; "\" and ":" are separators and drives elsewhere.
-_PART = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f-\x9f/\\:]+", re.ASCII)
+_PART = r"(?!\.{1,2}(?:/|$))[^\x00-\x1f\x7f-\x9f/\\:]+"
+_KEY = re.compile(f"{_PART}(?:/{_PART})*")
 _SHOWN = 80
 
 
@@ -32,9 +33,12 @@ class Key(str):
 
 
 def _is_key(text: str) -> bool:
+    if not _KEY.fullmatch(text):
+        return False
     try:
-        if len(text.encode()) > _LONGEST:
-            return False
+        encoded = text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-    return all(_PART.fullmatch(part) and len(part.encode()) <= _LONGEST_PART for part in text.split("/"))
+    if len(encoded) <= _LONGEST_PART:
+        return True
+    return len(encoded) <= _LONGEST and max(map(len, encoded.split(b"/"))) <= _LONGEST_PART

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datagen.common.digests import READ_BYTES, FileDigest
+from datagen.common.digests import READ_BYTES, FileDigest, canonical_json, sha256_text
 from datagen.common.errors import CorruptDatasetError, MissingObjectError
 from datagen.common.files import is_temporary
 from datagen.shards.chunks import CRC_BYTES
@@ -61,8 +61,8 @@ class ShardRecord:
         return f"{self.split}-{self.index:05d}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON data."""
-        return {
+        """Return the record as plain JSON data; ``digest`` is of everything else in it."""
+        content = {
             "algorithm": self.algorithm,
             "content_key": self.content_key,
             "encoding_digest": self.encoding_digest,
@@ -71,6 +71,7 @@ class ShardRecord:
             "samples": self.samples,
             "split": self.split,
         }
+        return {**content, "digest": _digest_of(content)}
 
     def _file(self, path: str) -> dict[str, Any]:
         found, sums = self.files[path], self.checksums.get(path, b"")
@@ -103,6 +104,10 @@ class ShardRecord:
         if record.algorithm == ENCODING_VERSION:  # what other versions list is not known
             _check_files(record)
         return record
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    return sha256_text(canonical_json({key: value for key, value in content.items() if key != "digest"}))
 
 
 def _text(value: object) -> str:
@@ -194,10 +199,15 @@ def list_records(root: Path | Store) -> list[ShardRecord]:
 
 def _read(store: Store, key: str) -> ShardRecord:
     try:
-        record = ShardRecord.from_json(parse_document(store.read(key)))
-        if f"{RECORDS}/{record.name}.json" == key:
+        content = parse_document(store.read(key))
+        record = ShardRecord.from_json(content)
+        # There is no root document yet that would tell a flipped bit.
+        if record.algorithm == ENCODING_VERSION and content.get("digest") != _digest_of(content):
+            reason = "its digest is of other content"
+        elif f"{RECORDS}/{record.name}.json" != key:
+            reason = f"it is that of {record.name}"
+        else:
             return record
-        reason = f"it is that of {record.name}"
     except MissingObjectError:
         reason = "it is missing"
     except ValueError as error:
@@ -256,8 +266,9 @@ def unit_is_complete(root: Path | Store, unit: ShardUnit, content_key: str) -> b
         record = read_record(store, unit)
     except CorruptDatasetError:
         return False
-    fits = record.content_key == content_key and record.algorithm == ENCODING_VERSION and record.samples == unit.samples
-    if not fits:
+    if not (
+        record.content_key == content_key and record.samples == unit.samples and record.algorithm == ENCODING_VERSION
+    ):
         return False
     # Lengths first: they are cheap and catch most of what a crash can do.
     return not any(

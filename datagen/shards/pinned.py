@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Protocol
 
 from datagen.common.errors import MissingObjectError, ReplacedDatasetError
-from datagen.shards.chunks import CRC_BYTES, ChunkError, index_bytes
+from datagen.shards.chunks import CRC_BYTES, ChunkError, MissingChunkError, index_bytes
 from datagen.shards.ledger import RECORD_DIGITS, ShardRecord, record_digest, record_key, record_of
 from datagen.shards.metadata import ROOT_METADATA, attributes_of, is_map
 from datagen.shards.plan import DatasetPlan, ShardUnit
@@ -114,7 +114,7 @@ class PinnedRecords:
         try:
             data = self._reads.document(key)
         except MissingObjectError:
-            raise ChunkError(f"{key} is missing") from None
+            raise MissingChunkError(f"{key} is missing") from None
         if not self._named(unit, data):
             self.check_current()
             if not self._named(unit, data):

@@ -10,7 +10,7 @@ from typing import Any
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import InputError
 from datagen.common.names import require_name
-from datagen.shards.schema import DEFAULT_DEPTH_SCALE, DEFAULT_IMAGE_ERROR, MAX_IMAGE_ERROR, SPLITS
+from datagen.shards.schema import DEFAULT_DEPTH_SCALE, DEFAULT_IMAGE_ERROR, MAX_IMAGE_ERROR, MAX_RESOLUTION, SPLITS
 
 # Raise it whenever the same samples would be stored as other bytes; shards of another version are rewritten.
 ENCODING_VERSION = 4
@@ -134,6 +134,8 @@ class DatasetPlan:
             value = getattr(self, name)
             if not isinstance(value, kind) or not value > 0:
                 raise InputError(f"{name} is {value!r}", f"a positive {kind.__name__}", f"Set {name} in the manifest")
+        if self.resolution > MAX_RESOLUTION:
+            raise InputError(f"resolution is {self.resolution}", f"at most {MAX_RESOLUTION}", "Set it in the manifest")
         if not isinstance(self.image_error, int) or not 0 <= self.image_error <= MAX_IMAGE_ERROR:
             raise InputError(f"image_error is {self.image_error!r}", f"a whole number from 0 to {MAX_IMAGE_ERROR}")
         if self.samples_per_shard % self.clip:

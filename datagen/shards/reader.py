@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.errors import CorruptDatasetError, MissingObjectError
+from datagen.common.errors import CorruptDatasetError, MissingObjectError, MissingShardError
 from datagen.shards.chunks import (
     CRC_BYTES,
     ChunkError,
+    MissingChunkError,
     ShardIndex,
     check_crc,
     decode_into,
@@ -46,7 +48,8 @@ class ChunkReader:
 
     Every method raises
 
-    - ``CorruptDatasetError``, naming split, array, shard, sample and file, if bytes are missing or not those written,
+    - ``CorruptDatasetError``, naming split, array, shard, sample and file, if bytes are not those written;
+      ``MissingShardError``, one of them, if a whole file is missing,
     - ``ReplacedDatasetError`` if that is so because another dataset lies there now, or none,
     - ``StorageError`` if the store refuses.
     """
@@ -63,7 +66,7 @@ class ChunkReader:
             data = self._chunk(split, name, shard, position)
             decode_into(memoryview(data)[:-CRC_BYTES], out)
         except (ChunkError, MissingObjectError) as error:
-            raise self.damaged(split, shard, _reason(error), name, i) from None
+            raise self.damaged(split, shard, error, name, i) from None
         return len(data)
 
     def chunk(self, split: str, name: str, i: int) -> bytes:
@@ -72,7 +75,7 @@ class ChunkReader:
         try:
             return self._chunk(split, name, shard, position)
         except (ChunkError, MissingObjectError) as error:
-            raise self.damaged(split, shard, _reason(error), name, i) from None
+            raise self.damaged(split, shard, error, name, i) from None
 
     def small(self, split: str, name: str, shard: int) -> npt.NDArray[Any]:
         """Return the part of a small array that belongs to a shard, (samples_per_shard, ...)."""
@@ -81,11 +84,12 @@ class ChunkReader:
         key = chunk_path(split, name, shard)
         try:
             record = self._records.of(split, shard)
-            data = self._reads.whole(key, record.files[key].bytes)
-            values = plain_array(data, np.dtype(spec.dtype), shape)
-            _check_same(data, record.checksums[key], "the file")
+            with self._of_length(key, record.files[key].bytes):
+                data = self._reads.whole(key, record.files[key].bytes)
+                values = plain_array(data, np.dtype(spec.dtype), shape)
+                _check_same(data, record.checksums[key], "the file")
         except (ChunkError, MissingObjectError) as error:
-            raise self.damaged(split, shard, _reason(error), name) from None
+            raise self.damaged(split, shard, error, name) from None
         return values
 
     def wrong_checksums(self, unit: ShardUnit, name: str, *, every: bool) -> Iterator[tuple[int | None, str]]:
@@ -112,10 +116,10 @@ class ChunkReader:
                 end = sum(file.index.of(i - unit.start))
                 _check_same(self._reads.part(file.key, end - CRC_BYTES, CRC_BYTES), file.checksums[i - unit.start])
             except (ChunkError, MissingObjectError) as error:
-                yield i, self.damaged(unit.split, unit.index, _reason(error), name, i).found
+                yield i, self.damaged(unit.split, unit.index, error, name, i).found
 
     def damaged(
-        self, split: str, shard: int, reason: str, name: str | None = None, sample: int | None = None
+        self, split: str, shard: int, reason: str | Exception, name: str | None = None, sample: int | None = None
     ) -> CorruptDatasetError:
         """Return the error of damage, naming its place.
 
@@ -133,7 +137,10 @@ class ChunkReader:
             place += f", sample {sample}"
         if name is not None:
             place += f" ({chunk_path(split, name, shard)})"
-        return CorruptDatasetError(
+        missing = isinstance(reason, MissingObjectError | MissingChunkError)
+        if isinstance(reason, MissingObjectError):
+            reason = "the file is missing"
+        return (MissingShardError if missing else CorruptDatasetError)(
             f"{self._reads.store.url} is damaged at {place}: {reason}",
             "the bytes that were written",
             "Run `datagen verify` for the whole list, then build again: damaged shards are rewritten",
@@ -154,24 +161,29 @@ class ChunkReader:
         if found is None:
             record = self._records.of(split, shard)
             key, tail = chunk_path(split, name, shard), index_bytes(self._per_shard)
-            within = record.files[key].bytes - tail
-            data = self._reads.part(key, within, tail)
-            if len(data) != tail:
-                raise ChunkError(f"the file is shorter than the {within + tail} bytes of its record")
-            index = parse_index(data, self._per_shard, within)
-            sums = record.checksums[key]
-            _check_same(data, sums[-CRC_BYTES:], "the index")
+            within, sums = record.files[key].bytes - tail, record.checksums[key]
+            with self._of_length(key, within + tail):
+                data = self._reads.part(key, within, tail)
+                index = parse_index(data, self._per_shard, within)
+                _check_same(data, sums[-CRC_BYTES:], "the index")
             checksums = tuple(sums[k : k + CRC_BYTES] for k in range(0, len(sums) - CRC_BYTES, CRC_BYTES))
             if len(self._files) >= _CACHED_FILES:
                 self._files.clear()
             found = self._files[split, name, shard] = _ShardFile(key, index, checksums)
         return found
 
+    @contextmanager
+    def _of_length(self, key: str, length: int) -> Iterator[None]:
+        """Name the length of a file where it is the reason why what was read of it is wrong."""
+        try:
+            yield
+        except ChunkError:
+            found = self._reads.store.size(key)
+            if found != length:
+                raise ChunkError(f"the file has {found} bytes, its record says {length}") from None
+            raise
+
 
 def _check_same(data: bytes, checksum: bytes, what: str = "the sample") -> None:
     if data[-CRC_BYTES:] != checksum:
         raise ChunkError(f"{what} is another than the record of the shard names, though its bytes are whole")
-
-
-def _reason(error: ChunkError | MissingObjectError) -> str:
-    return "the file is missing" if isinstance(error, MissingObjectError) else str(error)

@@ -17,6 +17,7 @@ from datagen.shards.store import LocalStore, Store, open_regular
 
 _OPEN_FILES = 128
 _LARGEST_DOCUMENT = 256 << 20  # bytes: a record of a shard has some thousands
+_WITHOUT_LOOKING = 1 << 20  # bytes that are asked for without looking at the file's length
 _WAITS_S = (0.02, 0.2)  # before what may pass by itself is tried again
 _PASSING = frozenset(
     {
@@ -114,8 +115,9 @@ class StoreReads:
 
     def _pread(self, store: LocalStore, key: str, start: int, length: int) -> bytes:
         descriptor = self._descriptor(store, key)
-        # Never room for more than is there, whatever a damaged index or document declares.
-        length = min(length, max(0, os.fstat(descriptor.number).st_size - start))
+        if length > _WITHOUT_LOOKING:
+            # Never room for more than is there, whatever a document declares.
+            length = min(length, max(0, os.fstat(descriptor.number).st_size - start))
         data = os.pread(descriptor.number, length, start)
         while len(data) < length and (more := os.pread(descriptor.number, length - len(data), start + len(data))):
             data += more
@@ -125,7 +127,7 @@ class StoreReads:
         with self._lock:
             found = self._open.get(key)
             if found is None:
-                found = self._open[key] = _Descriptor(str(store.path(key)))
+                found = self._open[key] = _Descriptor(os.path.join(store.url, key))
                 if len(self._open) > self._most_open:
                     self._open.popitem(last=False)
             else:

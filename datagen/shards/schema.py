@@ -26,6 +26,7 @@ COMPRESSION_LEVEL = 5
 # An image is stored to within this many of its 255 steps, unless the plan says otherwise.
 DEFAULT_IMAGE_ERROR = 1
 MAX_IMAGE_ERROR = 2
+MAX_RESOLUTION = 16384  # pixels a side: one sample of every map fits a Blosc frame, of 2 GiB at most
 _BAND_ROWS = 24  # about the square root of the usual height
 
 

@@ -172,6 +172,10 @@ def _check_url(url: str, scheme: str) -> None:
         check_key(prefix)
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def open_regular(path: str) -> int:
     """Open a regular file for reading and return its descriptor.
 
@@ -182,13 +186,12 @@ def open_regular(path: str) -> int:
     OSError
         As ``os.open``.
     """
-    missing = MissingObjectError(f"{path} is not a regular file", "a file", "Put the file back")
     try:
         # Opening a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
-            raise missing from None
+            raise _not_regular(path) from None
         raise
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -197,7 +200,11 @@ def open_regular(path: str) -> int:
         os.close(descriptor)
         raise
     os.close(descriptor)
-    raise missing
+    raise _not_regular(path)
+
+
+def _not_regular(path: str | Path) -> MissingObjectError:
+    return MissingObjectError(f"{path} is not a regular file", "a file", "Put the file back")
 
 
 class LocalStore:
@@ -247,7 +254,7 @@ class LocalStore:
         with _local_errors(f"reading {self.path(key)}"):
             found = self.path(key).stat()
         if not stat.S_ISREG(found.st_mode):
-            raise MissingObjectError(f"{self.path(key)} is not a regular file", "a file", "Put the file back")
+            raise _not_regular(self.path(key))
         return found.st_size
 
     def exists(self, key: str) -> bool:
@@ -257,9 +264,12 @@ class LocalStore:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See :class:`Store`; what a killed :meth:`write` left is listed too."""
-        top = self.path(prefix) if prefix else self.root
+        top, found = self.path(prefix) if prefix else self.root, list[Path]()
         with _local_errors(f"listing {top}"):
-            found = [path for path in top.rglob("*") if path.is_symlink() or not path.is_dir()]
+            # A folder that cannot be read is an error here: what it holds must not look missing.
+            for folder, folders, files in os.walk(top, onerror=_raise) if top.is_dir() else ():
+                links = [name for name in folders if (Path(folder) / name).is_symlink()]
+                found += [Path(folder) / name for name in (*files, *links)]
         yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def found(self) -> dict[str, Found]:

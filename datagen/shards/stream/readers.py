@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.errors import CorruptDatasetError
+from datagen.common.errors import CorruptDatasetError, MissingShardError
 from datagen.shards.dataset import Split
 from datagen.shards.schema import ARRAYS, restore_rows
 from datagen.shards.stream.buffers import Block, Memory, Place, open_block
@@ -56,7 +56,9 @@ def fill(
     Raises
     ------
     StorageError
-        If the store refuses. Damaged samples are not raised but named in the result.
+        If the store refuses.
+    MissingShardError, ReplacedDatasetError
+        If files are gone, or are another dataset's. Damaged samples are not raised but named in the result.
     """
     nbytes, damaged, rows = 0, {}, []
     for row, clip in enumerate(samples.tolist()):
@@ -64,6 +66,8 @@ def fill(
             for place, i in enumerate(clip):
                 for name, out in arrays.items():
                     nbytes += split.map_into(name, i, out[row, place])
+        except MissingShardError:
+            raise  # no accident of a few bytes: the dataset is going away, or was never whole
         except CorruptDatasetError as error:
             damaged[i] = str(error)
             rows.append(row)

@@ -301,7 +301,7 @@ def _check_shard(dataset: Dataset, unit: ShardUnit, record: ShardRecord | None, 
     # Where a digest disagrees, decoding says which samples are hit.
     if level == "deep" or (damaged and level == "digests"):
         yield from _check_samples(dataset, unit)
-    elif level == "quick" and not damaged:
+    elif not damaged:
         for name in ARRAYS:
             # A disk gives four bytes of each chunk at once; a store takes a request for each.
             every = isinstance(dataset.store, LocalStore)
