@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datagen.common.errors import CanonfaceError, DatasetError, StorageError
+from datagen.flows.build_folder import build_lock
+from datagen.layout import BuildLayout
 from datagen.shards import lease as lease_module
 from datagen.shards import open_dataset, verify_dataset
 from datagen.shards.lease import LEASE, only_writer
@@ -36,11 +38,11 @@ def pair(without_fsync: None, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "target") if request.param == "local" else request.getfixturevalue("s3_url")
+    return str(tmp_path / "dataset.zarr") if request.param == "local" else request.getfixturevalue("s3_url")
 
 
 @pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float, float, float], None]]:
+def fast(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float, float], None]:
     """Set beat, patience of a holder and of those who wait, in seconds."""
 
     def set_times(beat: float, give_up: float, stale: float) -> None:
@@ -132,8 +134,10 @@ def test_a_living_push_is_named_and_a_killed_one_is_followed_at_once(pair: tuple
                 assert "since 20" in str(caught.value)
                 assert "takes over 5 minutes after" in str(caught.value)
             else:
-                with pytest.raises(StorageError, match="is being written by"):
-                    subset(pair[1], Path(place), Selection())
+                layout = BuildLayout(Path(place).parent)
+                for write in (lambda: subset(pair[1], Path(place), Selection()), build_lock(layout).__enter__):
+                    with pytest.raises(StorageError, match="is being written by"):
+                        write()
             assert remote_tree(place) == before
         finally:
             process.kill()

@@ -103,6 +103,8 @@ SECRET = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), 
     SECRET, SECRET, st.sampled_from(["s3", "https", "S3"]), st.sampled_from(["{}:{}@bucket/x", "{}@{}/x", "b?{}={}"])
 )
 def test_secrets_in_a_url_are_refused_and_never_repeated(key: str, secret: str, scheme: str, form: str) -> None:
+    # A "/" before the first ":" or "@" ends the bucket: what follows is a prefix like any other.
+    key = key.replace("/", "")
     url = f"{scheme}://{form.format(key, secret)}"
     for ask in (open_store, open_dataset, ObjectStore):
         with pytest.raises(InputError) as caught:
@@ -160,9 +162,10 @@ def test_nothing_is_written_or_removed_through_a_link_to_a_place_outside(tmp_pat
     store = open_store(root)
     (root / key).write_bytes(DATA)
     assert store.read(key) == DATA
-    for change in (lambda: store.write(key, b"other"), lambda: store.delete(key)):
-        with pytest.raises(StorageError, match="a link to a place outside"):
-            change()
+    with pytest.raises(StorageError, match="a link to a place outside"):
+        store.write(key, b"other")
+    with pytest.raises(StorageError, match="a link to a place outside"):
+        store.delete(key)
     assert (root / key).read_bytes() == DATA
     # A root that is a link itself is what the user named.
     (tmp_path / "named").symlink_to(root)
