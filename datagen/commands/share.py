@@ -13,7 +13,9 @@ from datagen.commands.options import JsonOption
 from datagen.common.console import print_json, table
 from datagen.common.errors import InputError
 
-OutOption = Annotated[Path, typer.Option("--out", help="The dataset.zarr folder to make; continued if unfinished.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", help="The dataset.zarr folder to make: empty, new, or this dataset unfinished.")
+]
 PerShardOption = Annotated[
     int | None, typer.Option("--samples-per-shard", min=1, help="By default that of the first dataset.")
 ]
@@ -22,13 +24,16 @@ PerShardOption = Annotated[
 def push_command(
     dataset: DatasetArgument,
     url: Annotated[str, typer.Argument(help="s3://bucket/prefix, or a folder.")],
-    replace: Annotated[bool, typer.Option("--replace", help="Replace another dataset that is there.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace another dataset that is there; never other files.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Send a finished dataset to an object store; run again, it sends what is missing.
 
     Credentials, region and endpoint come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
-    AWS_ENDPOINT_URL). Readers open the dataset only once all of it is there.
+    AWS_ENDPOINT_URL), never from the URL. Readers open the dataset only once all of it is there. A place that holds
+    anything else, or that another push is writing to, is refused.
 
     Example: datagen push runs/demo s3://bucket/demo
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2})([^\s'\"]+)")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,2})([^\s'\"]+)")
 
 
 def redacted(text: str) -> str:

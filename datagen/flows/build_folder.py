@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from datagen.flows.planning import BuildPlan
 from datagen.flows.stages import STAGES
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
+from datagen.shards.lease import only_writer
+from datagen.shards.store import LocalStore
 from datagen.sources.registry import SOURCES, Source
 
 # A Prefect server, logs and records need some room before the first result does.
@@ -110,8 +113,9 @@ def check_room(root: Path) -> None:
             probe.unlink(missing_ok=True)
 
 
-def build_lock(layout: BuildLayout) -> AbstractContextManager[None]:
-    """Hold a build folder against other builds; its lock file says which process does.
+@contextmanager
+def build_lock(layout: BuildLayout) -> Iterator[None]:
+    """Hold a build folder against other builds, and its dataset against pushes and merges into it.
 
     Raises
     ------
@@ -126,7 +130,11 @@ def build_lock(layout: BuildLayout) -> AbstractContextManager[None]:
             "Wait until it ends, stop it, or choose another --out",
         )
 
-    return folder_lock(layout.lock, busy)
+    with ExitStack() as held:
+        held.enter_context(folder_lock(layout.lock, busy))
+        if layout.dataset.is_dir():
+            held.enter_context(only_writer(LocalStore(layout.dataset)))
+        yield
 
 
 def _refuse_foreign(layout: BuildLayout) -> None:

@@ -50,7 +50,7 @@ def only_writer(store: LocalStore | ObjectStore) -> Iterator[Callable[[], None]]
         return
     with storage_errors(f"making the folder {store.root}"):
         make_folders(store.root)
-    with folder_lock(store.root, lambda _: _busy(store.url, "another push, merge or subset on this machine")):
+    with folder_lock(store.root, lambda _: _busy(store.url, "another push, merge, subset or build of this machine")):
         yield lambda: None
 
 

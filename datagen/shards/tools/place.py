@@ -103,7 +103,7 @@ class _Known:
         self.units = {key: unit for unit in plan.units for key in unit_files(unit)}
         self._records = {record_key(unit) for unit in plan.units}
         self._names = {unit.name: unit for unit in plan.units}
-        self._packed: tuple[ShardUnit, ShardPacker] | None = None
+        self._packed: dict[str, bytes] = {}
 
     def add_record(self, unit: ShardUnit, content_key: str) -> None:
         """Believe the record of a shard if it is of this content."""
@@ -137,7 +137,7 @@ class _Known:
         """Return what is written under a key: what is there under its record, else what the shard is packed to."""
         if key in self.named:
             return self._store.read(key)
-        unit = self.units[key]
-        if self._packed is None or self._packed[0] != unit:
-            self._packed = unit, self._pack(unit)
-        return self._packed[1].file(key.split("/")[1])
+        if key not in self._packed:
+            packer = self._pack(self.units[key])
+            self._packed = {file: packer.file(file.split("/")[1]) for file in unit_files(self.units[key])}
+        return self._packed[key]

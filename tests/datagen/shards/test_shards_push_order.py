@@ -11,24 +11,15 @@ from typing import Any
 import pytest
 
 from datagen.common.errors import DatasetError, StorageError
-from datagen.shards import finalise, list_records, open_dataset, verify_dataset, write_unit
+from datagen.shards import list_records, open_dataset, verify_dataset
 from datagen.shards.contents import JOURNAL
 from datagen.shards.ledger import file_problem
 from datagen.shards.store import LocalStore
 from datagen.shards.tools.publish import publish
-from tests.support.shard_samples import make_plan, make_sample, sample_keys, tree
+from tests.support.shard_places import small
+from tests.support.shard_samples import tree
 
 pytestmark = pytest.mark.usefixtures("without_fsync")
-
-
-def small(root: Path, count: int, first: int, **changes: object) -> Path:
-    """A dataset of ``count`` samples in shards of two, of other views for another ``first``."""
-    plan = make_plan(counts={"train": count}, samples_per_shard=2, clip=1, resolution=8, **changes)
-    for unit in plan.units:
-        keys = sample_keys("train")[first + unit.start : first + unit.stop]
-        write_unit(root, plan, unit, f"{first}-{unit.name}", [make_sample(*key, resolution=8) for key in keys])
-    finalise(root, plan, list_records(root))
-    return root
 
 
 @pytest.fixture(scope="module")

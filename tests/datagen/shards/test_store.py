@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datagen.common.errors import InputError, MissingObjectError, StorageError
-from datagen.shards.store import ObjectStore, Store, is_url, open_store
+from datagen.shards import open_dataset
+from datagen.shards.store import LocalStore, ObjectStore, Store, is_url, open_store
+from datagen.shards.tools.publish import publish
 
 DATA = bytes(range(200))
 
@@ -73,12 +78,99 @@ def test_urls_that_cannot_be_used_are_refused() -> None:
         open_store("s3:///x")
 
 
-def test_a_bucket_that_does_not_exist_is_named_so(s3_endpoint: str) -> None:
+def test_a_bucket_that_does_not_exist_is_named_so(s3_endpoint: str, tmp_path: Path, pristine: Path) -> None:
     store = open_store("s3://there-is-none/x")
-    with pytest.raises(StorageError, match="no such bucket"):
-        store.write("k", DATA)
-    with pytest.raises(StorageError, match="no such bucket"):
-        store.read("k")
+    asks: tuple[Callable[[], object], ...] = (
+        lambda: store.write("k", DATA),
+        lambda: store.read("k"),
+        lambda: store.read("k", -4),
+        lambda: store.delete("k"),
+        lambda: list(store.list()),
+        lambda: ObjectStore(store.url).write_if("k", DATA, None),
+        lambda: open_dataset(store.url),
+        lambda: publish(pristine, store.url),
+    )
+    for ask in asks:
+        with pytest.raises(StorageError, match="no such bucket") as caught:
+            ask()
+        assert "<" not in str(caught.value)
+
+
+SECRET = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=4).map("Zq".__add__)
+
+
+@given(
+    SECRET, SECRET, st.sampled_from(["s3", "https", "S3"]), st.sampled_from(["{}:{}@bucket/x", "{}@{}/x", "b?{}={}"])
+)
+def test_secrets_in_a_url_are_refused_and_never_repeated(key: str, secret: str, scheme: str, form: str) -> None:
+    # A "/" before the first ":" or "@" ends the bucket: what follows is a prefix like any other.
+    key = key.replace("/", "")
+    url = f"{scheme}://{form.format(key, secret)}"
+    for ask in (open_store, open_dataset, ObjectStore):
+        with pytest.raises(InputError) as caught:
+            ask(url)
+        for shown in (str(caught.value), repr(caught.value), *map(str, vars(caught.value).values())):
+            assert key not in shown
+            assert form == "{}@{}/x" or secret not in shown
+
+
+@given(SECRET.filter(lambda text: not set(text) & set("'\"")))
+def test_no_error_repeats_a_secret(secret: str) -> None:
+    for url in (
+        f"https://user:{secret}@host/x",
+        f"redis://:{secret}@host:1",
+        f"s3:/K:{secret}@b/x",
+        f"xy://h?t={secret}",
+    ):
+        error = StorageError(f"writing {url} failed", f"not {url}", f"See {url}.")
+        assert secret not in str(error) + repr(error) + str(vars(error)) + str(pickle.loads(pickle.dumps(error)))
+    kept = "tcp://scheduler:8786 and http://127.0.0.1:80/x, s3://bucket/a@b, C:/x@y, /a/b@c and a@b"
+    assert StorageError(kept).found == kept
+
+
+@given(
+    st.text(max_size=30) | st.lists(st.sampled_from(["..", ".", "", "a", "\0", "x" * 256]), max_size=6).map("/".join)
+)
+def test_no_key_leaves_its_root(key: str) -> None:
+    root = Path("/some/root")
+    try:
+        path = LocalStore(root).path(key)
+    except InputError:
+        return
+    assert Path(os.path.normpath(path)) == path
+    assert root in path.parents
+    assert all(len(os.fsencode(part)) <= 255 for part in path.parts)
+
+
+def test_paths_and_urls_that_can_be_nothing_are_refused(tmp_path: Path) -> None:
+    for url in ("a\0b", "x" * 256, "a/" * 3000, "s3://b k/x", "s3://bucket/a\0b", "s3://bucket/../x", "s3://bucket//x"):
+        with pytest.raises(InputError) as caught:
+            open_dataset(url)
+        assert len(str(caught.value)) < 500
+    with pytest.raises(InputError, match="the key"):
+        open_store(tmp_path).write("../x", DATA)
+    assert list(tmp_path.parent.glob("x")) == []
+
+
+@pytest.mark.parametrize("key", ["link/x", "link/deep/x", "inside/link/x"])
+def test_nothing_is_written_or_removed_through_a_link_to_a_place_outside(tmp_path: Path, key: str) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    (outside / "deep").mkdir(parents=True)
+    link = (root / key).parents[key.count("/") - 1 if key.startswith("link") else 0]
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    store = open_store(root)
+    (root / key).write_bytes(DATA)
+    assert store.read(key) == DATA
+    with pytest.raises(StorageError, match="a link to a place outside"):
+        store.write(key, b"other")
+    with pytest.raises(StorageError, match="a link to a place outside"):
+        store.delete(key)
+    assert (root / key).read_bytes() == DATA
+    # A root that is a link itself is what the user named.
+    (tmp_path / "named").symlink_to(root)
+    open_store(tmp_path / "named").write("y", DATA)
+    assert (root / "y").read_bytes() == DATA
 
 
 class _Failing(BaseHTTPRequestHandler):
