@@ -108,8 +108,8 @@ def _other_unit(camera: Camera, points: npt.NDArray[np.float64]) -> str:
     if not fits:
         return ""
     return (
-        f"; with {min(fits)[1]:g} times its translation it would see it: are the cameras in another unit than the scan? "
-        "`camera_unit` in capture.json states theirs"
+        f"; with {min(fits)[1]:g} times its translation it would see it: if the cameras are in another unit than the "
+        "scan, state theirs as `camera_unit` in capture.json"
     )
 
 
