@@ -25,7 +25,7 @@ BackendOption = Annotated[
 ]
 UnitOption = Annotated[
     str | None,
-    typer.Option(help="Length unit of scan and registration: m, dm, cm, mm or in; by default the landmark file's."),
+    typer.Option(help="Length unit of the scan: m, dm, cm, mm or in; by default the landmark file's."),
 ]
 
 
@@ -43,6 +43,9 @@ def warp_command(
         typer.Option(help="Head model of the registration's topology, if it is not --head."),
     ] = None,
     registration_head_root: Annotated[Path | None, typer.Option(help="Folder with that head model's files.")] = None,
+    registration_unit: Annotated[
+        str | None, typer.Option(help="Length unit of the registration, where it is not the scan's.")
+    ] = None,
     topology: Annotated[
         Path | None, typer.Option(help="Neutral mesh of the registration's topology, if it is not a head model's.")
     ] = None,
@@ -62,10 +65,12 @@ def warp_command(
     """
     from datagen.flows.one_scan import RegistrationFile, warp_scan
 
-    named = (registration_head, registration_head_root, topology, topology_landmarks)
+    named = (registration_head, registration_head_root, topology, topology_landmarks, registration_unit)
     if registration is None and any(option is not None for option in named):
         raise InputError(
-            "a registration's topology is named, but there is no registration", "a registration", "Pass --registration"
+            "a registration's topology or unit is named, but there is no registration",
+            "a registration",
+            "Pass --registration",
         )
     warp = warp_scan(
         scan,

@@ -73,7 +73,7 @@ def _check_sequence(
     source: FolderCaptures, key: SequenceKey, frames: tuple[int, ...], result: CheckResult, progress: Progress
 ) -> None:
     progress.expect(len(frames))
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[tuple[str, str]]] = {}
     blind: dict[str, list[str]] = {}
     read = 0
     for index in frames:
@@ -84,18 +84,19 @@ def _check_sequence(
             read += 1
             views = look_at_views(frame)
             for camera, reason in views.wrong.items():
-                found.setdefault(camera, []).append(f"frame {index}: {reason}")
+                found.setdefault(camera, []).append((where, reason))
             for camera, reason in views.blind.items():
                 blind.setdefault(camera, []).append(reason)
         progress.advance(1)
-    for camera, reasons in found.items():
-        more = f" ({len(reasons)} of {len(frames)} frames have such a problem)" if len(reasons) > 1 else ""
-        result.problems.append({"where": f"{key} camera {camera}", "problem": reasons[0] + more})
+    for camera, listed in found.items():
+        where, reason = listed[0]
+        more = f" ({len(listed)} of {len(frames)} frames have such a problem)" if len(listed) > 1 else ""
+        result.problems.append({"where": f"{where} camera {camera}", "problem": reason + more})
     for camera, reasons in blind.items():
         # Seen from aside, some frames of a moving head may be outside an image.
         if len(reasons) < read:
             continue
         without_image = all(reason == NO_IMAGE for reason in reasons)
-        listed = result.notes if without_image else result.problems
         problem = next(reason for reason in reasons if without_image or reason != NO_IMAGE)
-        listed.append({"where": f"{key} camera {camera}", "problem": f"{problem}, so that it gives no samples"})
+        entry = {"where": f"{key} camera {camera}", "problem": f"{problem}, so that it gives no samples"}
+        (result.notes if without_image else result.problems).append(entry)

@@ -18,6 +18,7 @@ from datagen.warp.result import Warp
 
 FRAMING_REGIONS = (*FACE_REGIONS, "right_ear", "left_ear")
 NEAREST_M = 0.05
+LARGEST_MARGIN = 2.0
 
 
 def framing_points(warp: Warp, template: HeadTemplate) -> npt.NDArray[np.float64]:
@@ -41,6 +42,15 @@ def cameras_in_view(cameras: Sequence[Camera], warp: Warp, template: HeadTemplat
         if 0 <= x < camera.width and 0 <= y < camera.height:
             seen.append(camera.name)
     return tuple(sorted(seen))
+
+
+def farthest_depth(camera: Camera, warp: Warp, template: HeadTemplate) -> float:
+    """Return the largest depth in metres that the scan has around the head: what crops of usual margins show."""
+    head, _ = camera.project(framing_points(warp, template))
+    centre, half = (head.min(axis=0) + head.max(axis=0)) / 2, np.ptp(head, axis=0).max() / 2
+    pixels, z = camera.project(warp.scan_vertices)
+    around = (np.abs(pixels - centre).max(axis=1) <= LARGEST_MARGIN * half) & (z > 0)
+    return float(z[around].max(initial=0.0))
 
 
 def crop_box(camera: Camera, warp: Warp, template: HeadTemplate, config: RenderConfig, jitter: Jitter) -> CropBox:

@@ -20,6 +20,7 @@ from datagen.flows.stages.warp import register_and_warp
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import declared_unit, read_landmarks
+from datagen.geometry.mesh import check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
 from datagen.layout import BuildLayout
 from datagen.manifest import WarpConfig
@@ -51,6 +52,8 @@ class RegistrationFile:
         Folder with that model's files.
     neutral, neutral_landmarks : Path or None
         Neutral mesh of its topology and landmarks on it, where that is not a head model's.
+    unit : str or None
+        Length unit of the file; that of the scan if None.
     """
 
     path: Path
@@ -58,6 +61,7 @@ class RegistrationFile:
     head_root: Path | None = None
     neutral: Path | None = None
     neutral_landmarks: Path | None = None
+    unit: str | None = None
 
     def topology(self, canonical: str) -> Topology | None:
         """Return its topology, None if it is that of the head model ``canonical``.
@@ -98,7 +102,7 @@ def warp_scan(
     out : Path
         Folder; files of an earlier warp in it are replaced, others of the same names are refused.
     unit : str or None
-        Of scan and registration; by default what the landmark file declares, or else metres.
+        Of the scan; by default what the landmark file declares, or else metres.
     registration : RegistrationFile or None
         One in another topology than the head's passes a bridge, which is kept in ``out/bridges`` and used again.
 
@@ -114,13 +118,16 @@ def warp_scan(
     # Landmarks are marked on the scan, so the unit they declare is the scan's unless something else is said.
     unit = unit or (declared_unit(landmarks) if landmarks else "m")
     mesh = read_mesh(scan, unit, need_faces=False)
+    check_metric_scale(mesh.vertices, str(scan), declare="--unit")
     marks = read_landmarks(landmarks) if landmarks else None
     model = shared_head(head, head_root)
     start, topology, bridge, stored = None, None, None, None
     if registration is not None:
         topology = registration.topology(head)
         name = topology.name if topology else head
-        start = Registration(name, read_mesh(registration.path, unit, need_faces=False).vertices)
+        vertices = read_mesh(registration.path, registration.unit or unit, need_faces=False).vertices
+        check_metric_scale(vertices, str(registration.path), declare="--registration-unit")
+        start = Registration(name, vertices)
     if topology is not None:
         stored = stored_bridge(BuildLayout(out).bridges, topology, model.template)
         check_bridge_folder(stored)

@@ -25,8 +25,9 @@ FEWEST_POINTS = 0.01  # of the scan's points: a camera that has fewer in its ima
 SMALLEST_PX = 8  # across: less is no picture of a head
 LEAST_FOCAL = 0.1  # of the longer side: 157 degrees, wider than any lens without distortion
 NEAREST_M = 0.1  # to the middle of the scan: nearer is inside the head
-# Between units of length, to name a cause.
-_FACTORS = (1000, 100, 10, 0.001, 0.01, 0.1, 39.37, 25.4, 1 / 25.4, 0.0254)
+# Between units of length, to name a cause; of those that fit, the one that puts a camera nearest to its usual place.
+_FACTORS = (10, 0.1, 100, 0.01, 1000, 0.001, 25.4, 1 / 25.4, 39.37, 1 / 39.37)
+USUAL_DISTANCE_M = 1.0
 NO_IMAGE = "it has no image"
 OUTSIDE = "the middle of face and ears lies outside its image"
 _CAMERA = "world_to_camera (its direction, axes and unit) and K (for images of this size)"
@@ -44,7 +45,7 @@ class Views:
     blind : mapping of camera name to reason
         Of cameras that see nothing of the head, or have no image.
     farthest_m : mapping of camera name to float
-        Depth of what lies farthest of the scan in each image.
+        Depth of what lies farthest of the scan around the head, of the cameras that give samples.
     """
 
     wrong: Mapping[str, str] = field(default_factory=dict)
@@ -62,7 +63,7 @@ def look_at_views(frame: Frame) -> Views:
     scan = frame.scan
     # Centres too, so that no triangle of a sparse mesh is missed; a pixel counts once however many points it has.
     points = np.concatenate([scan.vertices, scan.vertices[scan.faces].mean(axis=1)])
-    wrong, blind, farthest = dict[str, str](), dict[str, str](), dict[str, float]()
+    wrong, blind = dict[str, str](), dict[str, str]()
     for camera in frame.cameras:
         name = camera.name
         try:
@@ -71,8 +72,6 @@ def look_at_views(frame: Frame) -> Views:
                 blind[name] = (
                     f"it sees nothing of the scan, which lies {_where(camera, points)}{_other_unit(camera, points)}"
                 )
-            else:
-                farthest[name] = round(float(depth.max()), 4)
             _check_place(camera, points, seen)
             _check_pixels(frame, camera, *seen.T)
         except InputError as error:
@@ -80,7 +79,7 @@ def look_at_views(frame: Frame) -> Views:
             blind.pop(name, None)
         if name not in frame.images:
             blind.setdefault(name, NO_IMAGE)
-    return Views(wrong, blind, farthest)
+    return Views(wrong, blind)
 
 
 def _seen(camera: Camera, points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -98,17 +97,20 @@ def _where(camera: Camera, points: npt.NDArray[np.float64]) -> str:
 
 def _other_unit(camera: Camera, points: npt.NDArray[np.float64]) -> str:
     """Say which factor of the camera's translation would bring the scan into its image, if one does."""
+    fits = []
     for factor in _FACTORS:
         pose = camera.world_to_camera.copy()
         pose[:3, 3] *= factor
         moved = replace(camera, world_to_camera=pose)
         seen, depth = _seen(moved, points)
         if len(depth) > len(points) / 2 and _extent(seen) >= SMALLEST_PX and not _inside_head(moved, points):
-            return (
-                f"; with {factor:g} times its translation it would see it: are the cameras in another unit than the "
-                "scan? `camera_unit` in capture.json states theirs"
-            )
-    return ""
+            fits.append((abs(np.log(np.median(depth) / USUAL_DISTANCE_M)), factor))
+    if not fits:
+        return ""
+    return (
+        f"; with {min(fits)[1]:g} times its translation it would see it: if the cameras are in another unit than the "
+        "scan, state theirs as `camera_unit` in capture.json"
+    )
 
 
 def _extent(seen: npt.NDArray[np.int64]) -> int:

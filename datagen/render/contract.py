@@ -16,7 +16,7 @@ import numpy.typing as npt
 from datagen.geometry.camera import Camera
 
 # Part of every shard's content key: raise it when the same warps would be rendered to other maps.
-RENDER_VERSION = 4
+RENDER_VERSION = 5
 
 # What is seen. Nothing nearer than this is imaged: one millimetre in front of the optical centre.
 NEAR_M = 1e-3

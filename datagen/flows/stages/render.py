@@ -236,10 +236,10 @@ def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
 def _within_depth(views: Views, limit_m: float) -> Views:
     """Add the cameras that see the scan farther away than depth can be stored: found late, it would end a build."""
     far = {
-        camera: f"the scan reaches {depth:.2f} m from it. Depth is stored up to {limit_m:.2f} m. Raise "
+        camera: f"around the head the scan reaches {depth:.2f} m from it. Depth is stored up to {limit_m:.2f} m. Raise "
         f"shards.depth_scale in the manifest to {1.01 * depth / DEPTH_LEVELS:.1g} or more."
         for camera, depth in views.farthest_m.items()
-        if depth >= limit_m and camera not in views.blind
+        if depth >= limit_m
     }
     return replace(views, wrong={**far, **views.wrong})
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datagen.common.errors import InputError
-from datagen.flows.framing import cameras_in_view
+from datagen.flows.framing import cameras_in_view, farthest_depth
 from datagen.flows.planning import BuildPlan, chunks
 from datagen.flows.records import (
     ResultRecord,
@@ -244,7 +244,9 @@ def _with_views(frame: Frame, warp: Warp, template: HeadTemplate) -> tuple[Warp,
         reasons = (f"camera {name} gives no sample: {reason}" for name, reason in views.wrong.items())
         status = "review" if verdict.status == "pass" else verdict.status
         warp = replace(warp, verdict=replace(verdict, status=status, reasons=(*verdict.reasons, *reasons)))
-    return warp, tuple(name for name in in_view if name not in views.wrong and name not in views.blind), views
+    used = [c for c in frame.cameras if c.name in in_view and c.name not in views.wrong and c.name not in views.blind]
+    depths = {camera.name: round(farthest_depth(camera, warp, template), 4) for camera in used}
+    return warp, tuple(sorted(depths)), replace(views, farthest_m=depths)
 
 
 def _store_failure(state: FrameState, reason: str) -> None:

@@ -1,0 +1,297 @@
+"""Cameras against images, masks and scan: what is right passes from anywhere, every mistake is found by its camera."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datagen.common.errors import InputError
+from datagen.flows.check import CheckResult, _check_sequence
+from datagen.flows.planning import plan_build
+from datagen.flows.records import ResultRecord, read_result_record, write_result_record
+from datagen.flows.stages.render import NO_VIEW, stored_frames
+from datagen.flows.stages.warp import _with_views
+from datagen.flows.views import NO_IMAGE, Views, look_at_views
+from datagen.geometry.camera import Camera, look_at
+from datagen.geometry.mesh import Mesh
+from datagen.layout import BuildLayout
+from datagen.manifest import parse_manifest
+from datagen.sources.frame import Frame, SequenceKey
+from datagen.warp.result import Verdict, Warp
+from tests.support.round_head import round_template
+
+SIZE = 96
+KEY = SequenceKey("anna", "speech")
+
+
+def head() -> Mesh:
+    """A head with a nose on a neck and one shoulder, as real scans have: no mirror image or turn of it is itself."""
+    ball = trimesh.creation.icosphere(3)
+    parts = [np.asarray(ball.vertices) * (0.08, 0.11, 0.1)]
+    parts.append(np.asarray(ball.vertices) * (0.05, 0.07, 0.05) + (0.015, -0.14, -0.02))
+    parts.append(np.asarray(ball.vertices) * (0.02, 0.02, 0.03) + (0, 0, 0.1))
+    n = len(ball.vertices)
+    return Mesh.of(np.concatenate(parts), np.concatenate([np.asarray(ball.faces) + k * n for k in range(3)]))
+
+
+HEAD = head()
+
+
+def rig(angles: tuple[float, ...] = (-25, 0, 25)) -> tuple[Camera, ...]:
+    places = [(0.8 * np.sin(np.radians(a)), 0.05, 0.8 * np.cos(np.radians(a))) for a in angles]
+    return tuple(
+        look_at(name, place, (0, -0.03, 0), 1.9 * SIZE, SIZE, SIZE)
+        for name, place in zip(("left", "front", "right"), places, strict=True)
+    )
+
+
+def silhouette(camera: Camera) -> np.ndarray:
+    b = np.random.default_rng(0).dirichlet([1, 1, 1], 30)
+    points = np.einsum("kc,fcx->kfx", b, HEAD.vertices[HEAD.faces]).reshape(-1, 3)
+    pixels = np.floor(camera.project(points)[0]).astype(int)
+    mask = np.zeros((camera.height, camera.width), bool)
+    seen = (pixels >= 0).all(axis=1) & (pixels < (camera.width, camera.height)).all(axis=1)
+    mask[pixels[seen, 1], pixels[seen, 0]] = True
+    return mask
+
+
+def photo(mask: np.ndarray) -> np.ndarray:
+    """A head before black, as a cut-out is."""
+    noise = np.random.default_rng(1).integers(60, 200, (*mask.shape, 3))
+    return (noise * mask[..., None]).astype(np.uint8)
+
+
+def frame_of(
+    cameras: tuple[Camera, ...] | None = None,
+    masks: Callable[[np.ndarray], np.ndarray] | None = lambda mask: mask,
+    images: Callable[[np.ndarray], np.ndarray] | None = photo,
+    swapped: bool = False,
+    scan: Mesh = HEAD,
+) -> Frame:
+    """A frame whose pictures are those of the true rig, whatever is said of the cameras."""
+    true = rig()
+    shown = true[::-1] if swapped else true
+    seen = {camera.name: silhouette(other) for camera, other in zip(true, shown, strict=True)}
+    return Frame(
+        KEY,
+        0,
+        0.0,
+        scan,
+        cameras or true,
+        images={n: (lambda m=m: images(m)) for n, m in seen.items()} if images else {},
+        masks={n: (lambda m=m: masks(m)) for n, m in seen.items()} if masks else {},
+    )
+
+
+def with_pose(change: Callable[[np.ndarray], np.ndarray]) -> tuple[Camera, ...]:
+    return tuple(dataclasses.replace(c, world_to_camera=change(c.world_to_camera)) for c in rig())
+
+
+def with_intrinsics(change: Callable[[np.ndarray], np.ndarray]) -> tuple[Camera, ...]:
+    return tuple(dataclasses.replace(c, K=change(c.K)) for c in rig())
+
+
+def centre_as_t(E: np.ndarray) -> np.ndarray:
+    E = E.copy()
+    E[:3, 3] = -E[:3, :3].T @ E[:3, 3]
+    return E
+
+
+def scaled(E: np.ndarray, factor: float) -> np.ndarray:
+    E = E.copy()
+    E[:3, 3] *= factor
+    return E
+
+
+GL = np.diag([1.0, -1, -1, 1])
+MISTAKES = {
+    "inverse": with_pose(np.linalg.inv),
+    "opengl": with_pose(lambda E: GL @ E),
+    "opengl inverse": with_pose(lambda E: np.linalg.inv(GL @ E)),
+    "centre as t": with_pose(centre_as_t),
+    "metres for millimetres": with_pose(lambda E: scaled(E, 1e-3)),
+    "millimetres for metres": with_pose(lambda E: scaled(E, 1e3)),
+    "K of half the size": with_intrinsics(lambda K: np.diag([0.5, 0.5, 1]) @ K),
+    "K of twice the size": with_intrinsics(lambda K: np.diag([2, 2, 1]) @ K),
+    "K in widths": with_intrinsics(lambda K: np.diag([1 / SIZE, 1 / SIZE, 1]) @ K),
+    "K before a crop": with_intrinsics(lambda K: K + np.array([[0, 0, 34], [0, 0, 20], [0, 0, 0]])),
+}
+
+
+def test_what_is_right_is_used() -> None:
+    for frame in (frame_of(), frame_of(masks=None), frame_of(masks=lambda m: m, images=None)):
+        assert not look_at_views(frame).wrong
+    assert look_at_views(frame_of()).blind == {}
+    assert set(look_at_views(frame_of(images=None)).blind.values()) == {NO_IMAGE}
+
+
+@settings(max_examples=25, deadline=None)
+@given(yaw=st.floats(-180, 180), strays=st.integers(0, 60), seed=st.integers(0, 9), border=st.integers(-1, 2))
+def test_a_true_camera_is_believed_from_anywhere(yaw: float, strays: int, seed: int, border: int) -> None:
+    """Also with stray points, and with masks a pixel too small or two too large."""
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    camera = rig((yaw, yaw, yaw))[1]
+    mask = silhouette(camera)
+    if border:
+        mask = binary_dilation(mask, iterations=border) if border > 0 else binary_erosion(mask)
+    points = np.random.default_rng(seed).uniform(-0.25, 0.25, (strays, 3))
+    scan = Mesh.of(np.concatenate([HEAD.vertices, points]), HEAD.faces)
+    image = photo(silhouette(camera))
+    views = look_at_views(
+        Frame(KEY, 0, 0.0, scan, (camera,), images={"front": lambda: image}, masks={"front": lambda: mask})
+    )
+    assert (views.wrong, views.blind) == ({}, {})
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("masks", [True, False])
+def test_cameras_that_contradict_the_pictures_are_found_by_name(name: str, masks: bool) -> None:
+    views = look_at_views(frame_of(MISTAKES[name], masks=(lambda m: m) if masks else None))
+    # The front camera's pose is nearly its own inverse: without masks nothing tells them apart.
+    unseen = {"front"} if name in {"inverse", "centre as t", "opengl inverse"} and not masks else set()
+    assert {"left", "right"} <= {*views.wrong, *views.blind}
+    assert {"left", "front", "right"} - {*views.wrong, *views.blind} <= unseen
+    for camera, reason in views.wrong.items():
+        assert f"camera {camera}" in reason
+
+
+@pytest.mark.parametrize(("factor", "named"), [(1e-3, "1000 times"), (1e3, "0.001 times"), (0.01, "100 times")])
+def test_cameras_in_another_unit_than_the_scan_are_told_so(factor: float, named: str) -> None:
+    views = look_at_views(frame_of(with_pose(lambda E: scaled(E, factor))))
+    for reason in {**views.wrong, **views.blind}.values():
+        assert f"with {named} its translation" in reason
+        assert "camera_unit" in reason
+
+
+@pytest.mark.parametrize(
+    ("masks", "word"),
+    [
+        (np.logical_not, "inside its mask"),
+        (lambda m: m[::-1], "inside its mask"),
+        (np.zeros_like, "black everywhere"),
+        (np.ones_like, "white everywhere"),
+        (lambda m: np.roll(m, 30, axis=1), "inside its mask"),
+    ],
+)
+def test_masks_that_contradict_the_scan_are_found(masks: Callable[[np.ndarray], np.ndarray], word: str) -> None:
+    views = look_at_views(frame_of(masks=masks))
+    assert views.wrong.keys() == {"left", "front", "right"}
+    assert all(word in reason for reason in views.wrong.values())
+
+
+def test_pictures_exchanged_between_cameras_are_found_without_masks() -> None:
+    # Farther apart than the rig above, whose pictures hardly differ.
+    true = rig((-70, 0, 70))
+    seen = {c.name: photo(silhouette(other)) for c, other in zip(true, true[::-1], strict=True)}
+    shifted = {name: np.roll(image, 25, axis=1) if name != "front" else image for name, image in seen.items()}
+    frame = Frame(KEY, 0, 0.0, HEAD, true, images={n: (lambda m=m: m) for n, m in shifted.items()})
+    assert look_at_views(frame).wrong.keys() == {"left", "right"}
+
+
+def test_what_cannot_be_read_is_a_reason_of_its_camera_alone() -> None:
+    def broken() -> np.ndarray:
+        raise InputError("mask m.png has colours", "white on black")
+
+    frame = frame_of()
+    frame = dataclasses.replace(frame, masks={**frame.masks, "left": broken})
+    assert look_at_views(frame).wrong == {"left": "mask m.png has colours. Expected white on black."}
+
+
+def a_warp(frame: Frame, status: Any = "pass") -> Warp:
+    template = round_template()
+    n = len(frame.scan.vertices)
+    return Warp(
+        frame.scan.vertices,
+        frame.scan.faces,
+        np.zeros((n, 3), np.float32),
+        np.ones(n, np.float32),
+        np.zeros(n, np.uint8),
+        template.vertices,
+        template.faces,
+        np.eye(4),
+        template.space,
+        Verdict(status, ("as it was",) if status != "pass" else ()),
+    )
+
+
+@pytest.mark.parametrize("status", ["pass", "review", "fail"])
+def test_a_view_that_contradicts_gives_no_sample_and_asks_for_a_review(status: str) -> None:
+    frame = frame_of()
+    bad = frame.masks["left"]()
+    images = {name: read for name, read in frame.images.items() if name != "right"}
+    frame = dataclasses.replace(frame, masks={**frame.masks, "left": lambda: ~bad}, images=images)
+    warp, cameras, views = _with_views(frame, a_warp(frame, status), round_template())
+    assert cameras == ("front",)
+    assert (views.wrong.keys(), views.blind) == ({"left"}, {"right": NO_IMAGE})
+    assert views.farthest_m["front"] == pytest.approx(0.85, abs=0.1)
+    assert warp.verdict.status == ("review" if status == "pass" else status)
+    assert warp.verdict.reasons[-1].startswith("camera left gives no sample: of the scan")
+    fine, cameras, views = _with_views(frame_of(), a_warp(frame_of()), round_template())
+    assert (cameras, fine.verdict) == (("front", "left", "right"), a_warp(frame_of()).verdict)
+
+
+def test_what_is_left_out_is_counted_by_camera_and_depth_that_cannot_be_stored_is_left_out(tmp_path: Path) -> None:
+    source = {"kind": "simulated", "subjects": 2, "frames": 3, "cameras": 3}
+    manifest = parse_manifest({"name": "x", "source": source, "splits": {"val": 0, "test": 0}})
+    plan, layout = plan_build(manifest), BuildLayout(tmp_path)
+    for sequence in plan.sequences:
+        for frame in sequence.frames:
+            views = Views(
+                {"cam00": "inverted"} if frame == 1 else {},
+                {"cam00": "outside"} if frame == 0 else {},
+                {"cam01": 1.2, "cam02": 65535 * 2e-5 + 0.001 * frame},
+            )
+            cameras = ("cam01", "cam02") if frame < 2 else ("cam02",)
+            folder = layout.frame_warp(sequence.key, frame)
+            folder.mkdir(parents=True)
+            write_result_record(folder, ResultRecord("k", "i", "review", cameras, {}, views))
+            found = read_result_record(folder)
+            assert found is not None
+            assert found.views == views
+    frames = stored_frames(plan, layout)
+    assert {record.cameras for record in frames.records.values()} == {("cam01",)}
+    assert len(frames.records) == 4
+    assert frames.left_out == {NO_VIEW: 2}
+    of_first = {c.camera: c for c in frames.cameras if c.key == plan.sequences[0].key}
+    assert {name: (c.frames, c.wrong) for name, c in of_first.items()} == {"cam00": (2, True), "cam02": (3, True)}
+    assert str(of_first["cam00"]) == f"{plan.sequences[0].key} camera cam00 (2 frames): inverted"
+    assert "Raise shards.depth_scale" in of_first["cam02"].reason
+    coarse = manifest.model_copy(update={"shards": manifest.shards.model_copy(update={"depth_scale": 3e-5})})
+    assert {r.cameras for r in stored_frames(plan_build(coarse), layout).records.values()} == {
+        ("cam01", "cam02"),
+        ("cam02",),
+    }
+
+
+def test_check_says_each_camera_once_and_only_what_holds_for_all_frames() -> None:
+    frames = [
+        frame_of(masks=np.logical_not),
+        frame_of(cameras=(*rig()[:2], MISTAKES["opengl"][2])),
+        frame_of(images=None, masks=np.logical_not, cameras=(*rig()[:2], MISTAKES["opengl"][2])),
+    ]
+
+    def check(*chosen: int) -> CheckResult:
+        result = CheckResult()
+        source = SimpleNamespace(frame=lambda _key, index: frames[index])
+        progress = SimpleNamespace(expect=lambda _: None, advance=lambda _: None)
+        _check_sequence(source, KEY, chosen, result, progress)  # type: ignore[arg-type]
+        return result
+
+    both = check(0, 1)
+    assert {p["where"] for p in both.problems} == {f"{KEY}/000000 camera {name}" for name in ("left", "front", "right")}
+    (alone,) = check(1).problems
+    assert alone["where"] == f"{KEY} camera right"
+    assert alone["problem"].startswith("it sees nothing of the scan, which lies behind it")
+    last = check(2, 2)
+    assert all("(2 of 2 frames have such a problem)" in p["problem"] for p in last.problems if "mask" in p["problem"])
+    assert {note["where"] for note in last.notes} == {f"{KEY} camera {name}" for name in ("left", "front")}
