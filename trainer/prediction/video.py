@@ -275,7 +275,7 @@ def _ends_early(container: Any, timing: _Timing, av: Any) -> bool:
 
 
 def ends_beyond_the_file(path: Path) -> bool:
-    """Whether the outermost parts of an MP4, Matroska, AVI or MPEG-TS file take more bytes than there are."""
+    """Whether the outermost parts of an MP4, Matroska, AVI, MPEG-TS or GIF file take more bytes than there are."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_TS_PACKETS[-1] + 5)
@@ -284,6 +284,9 @@ def ends_beyond_the_file(path: Path) -> bool:
                 return size % length != 0
         if head[4:8] in _BOXES:
             return _parts_end(file, size, _box) > size
+        if head[:3] == b"GIF":
+            file.seek(max(size - 64, 0))
+            return not file.read().rstrip(b"\0").endswith(b";")
         if head[:4] == b"RIFF":
             return _parts_end(file, size, _chunk) > size
         if head[:4] == _EBML:
