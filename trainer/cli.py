@@ -139,6 +139,13 @@ def predict(
         ),
     ] = "auto",
     cameras: Annotated[Path | None, typer.Option("--cameras", help="A cameras.json with known cameras.")] = None,
+    orientation: Annotated[
+        Literal["stored", "upright"] | None,
+        typer.Option(
+            "--orientation",
+            help="Whether masks and cameras are of the stored pixels or of the picture turned as its file says.",
+        ),
+    ] = None,
     fov: Annotated[
         float | None, typer.Option("--fov", help="Field of view along the longer side, degrees; default: as trained.")
     ] = None,
@@ -155,9 +162,12 @@ def predict(
         float | None, typer.Option("--rate", min=0.1, help="Frames per second of the videos; default: the source's.")
     ] = None,
     split: Annotated[
-        Literal["train", "val", "test"], typer.Option("--split", help="Split, if the source is a dataset.")
-    ] = "val",
-    index: Annotated[int, typer.Option("--index", help="A sample of the clip, if the source is a dataset.")] = 0,
+        Literal["train", "val", "test"] | None,
+        typer.Option("--split", help="Split, if the source is a dataset; default: val."),
+    ] = None,
+    index: Annotated[
+        int | None, typer.Option("--index", help="A sample of the clip, if the source is a dataset; default: 0.")
+    ] = None,
     device: _Device = "auto",
     as_json: _Json = False,
 ) -> None:
@@ -181,6 +191,7 @@ def predict(
         crop=crop,
         foreground=foreground,
         cameras=cameras,
+        orientation=orientation,
         fov_deg=fov,
         without=tuple(without or ()),
         tracks=TrackConfig(count=tracks, radius_mm=track_radius_mm),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from datagen.common.console import say
 from datagen.common.errors import InputError
+from datagen.common.pictures import Orientation
 from datagen.common.progress import Progress
 from datagen.shards import open_dataset
 from trainer.inference import Maps
@@ -28,9 +29,10 @@ from trainer.prediction.tracks import TrackConfig
 from trainer.prediction.video import VIDEO_SUFFIXES, VideoFile, have_video
 from trainer.prediction.windows import Drift, WindowModel, cut_windows, stitch_windows
 from trainer.prediction.writers import write_marker
-from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
+from trainer.run.checkpoint import build_model, kind_of, pick_device, read_checkpoint
 
 _DEFAULT_RATE = 12.0
+_SAME_RATE = 0.05  # times are stored in whole milliseconds, or less
 PARTS = ("maps", "ply", "tracks", "raw", "videos", "viewer")
 
 
@@ -58,6 +60,9 @@ class PredictOptions:
         See :class:`trainer.prediction.foreground.Foreground`.
     cameras : Path or None
         A ``cameras.json``.
+    orientation : "stored", "upright" or None
+        Whether pictures, masks and cameras are those of the stored pixels or of the picture as it is shown. By default
+        pictures are turned upright, and refused where they would be and masks or cameras are given.
     fov_deg : float or None
         Field of view along the longer side, where ``cameras`` is not given.
     without : tuple of str
@@ -65,7 +70,7 @@ class PredictOptions:
     rate : float or None
         Frames per second of the videos; the source's by default.
     split, index : str, int
-        For a dataset: the clip that holds this sample.
+        For a dataset: the clip that holds this sample; by default the first of ``val``.
     """
 
     frames: int = 4
@@ -79,12 +84,13 @@ class PredictOptions:
     crop: str | None = None
     foreground: Rule = "auto"
     cameras: Path | None = None
+    orientation: Orientation | None = None
     fov_deg: float | None = None
     without: tuple[str, ...] = ()
     tracks: TrackConfig = field(default_factory=TrackConfig)
     rate: float | None = None
-    split: str = "val"
-    index: int = 0
+    split: str | None = None
+    index: int | None = None
 
     def checked_overlap(self) -> int:
         """Check the options against each other and return the overlap.
@@ -110,7 +116,15 @@ class PredictOptions:
             raise InputError(f"--without {unknown[0]}", f"one of {', '.join(PARTS)}", "Choose another")
         if self.cameras is not None and self.fov_deg is not None:
             raise InputError("both --cameras and --fov are given", "one of them", "Leave one out")
+        if self.masks is not None and self.foreground != "auto":
+            raise InputError("both --masks and --foreground are given", "one of them", "Leave one out")
         return overlap
+
+    def turned(self) -> Orientation | None:
+        """Return how pictures are to be turned; None asks where it matters."""
+        if self.orientation is None and self.masks is None and self.cameras is None:
+            return "upright"
+        return self.orientation
 
 
 def predict(
@@ -149,25 +163,26 @@ def predict(
     resolution = options.size or int(content["dataset"]["resolution"])
     if resolution % patch:
         raise InputError(f"--size {resolution}", f"a multiple of the model's patch, {patch}", "Round it")
-    masks = None if options.masks is None else MaskFolder(options.masks)
+    masks = None if options.masks is None else MaskFolder(options.masks, options.turned())
     frames = _frames_of(source, resolution, content, options, patch, make_crop(options.crop, masks))
     usual = assumed_intrinsics(model.depth_unit.focal_over_width, resolution)
     network = WindowModel(model, usual, knows_surface="surface" not in content.get("untrained", ()))
     drift: Drift = options.drift or ("chain" if content.get("depth_up_to_scale") else "fade")
     without = _left_out(options)
     half_extent_m = float(content["dataset"]["half_extent_m"])
+    first_pass = _FirstPass(network, options, masks)
+    first_pass.assign(frames)
     with prediction_folder(out) as staging:
         hidden = staging / ".frames"
         store = FrameStore(hidden if "maps" in without else staging / "maps" / "raw")
-        first_pass = _FirstPass(network, options, masks, store)
-        cameras = first_pass.run(frames, overlap, drift)
+        cameras = first_pass.run(frames, overlap, drift, store)
         write_cameras(staging, cameras)
         show = ShowConfig(
             half_extent_m=half_extent_m,
             centre=np.array(content["dataset"]["space"].get("centre", (0.0, 0.0, 0.0)), np.float64),
             confidence_lambda=config.loss.confidence_lambda,
             tracks=options.tracks,
-            rate=options.rate or (frames.rate or _DEFAULT_RATE * options.step) / options.step,
+            rate=options.rate or _rate(frames.rate, cameras, options.step),
             title=source.name or "prediction",
             without=frozenset(without),
         )
@@ -199,12 +214,9 @@ def predict(
 class _FirstPass:
     """Read, predict and stitch; leave every frame in the store."""
 
-    def __init__(
-        self, network: WindowModel, options: PredictOptions, masks: MaskFolder | None, store: FrameStore
-    ) -> None:
+    def __init__(self, network: WindowModel, options: PredictOptions, masks: MaskFolder | None) -> None:
         self._network = network
         self._options = options
-        self._store = store
         self._foreground = Foreground(options.foreground)
         self._masks = masks
         self._given: GivenCameras | FieldOfView | None = None
@@ -214,10 +226,22 @@ class _FirstPass:
             self._given = FieldOfView(options.fov_deg)
         self._blank: list[str] = []
 
-    def run(self, frames: FrameSource, overlap: int, drift: Drift) -> list[FrameCamera]:
+    def assign(self, frames: FrameSource) -> None:
+        """Find the mask and the camera of every frame that is wanted, before anything is predicted."""
+        if self._masks is None and not isinstance(self._given, GivenCameras):
+            return
+        options = self._options
+        names = frames.names(options.stop)
+        wanted = range(len(names))[options.start : options.stop : options.step]
+        if self._masks is not None:
+            self._masks.assign(names, wanted, numbered=frames.numbered)
+        if isinstance(self._given, GivenCameras):
+            self._given.assign(names, wanted)
+
+    def run(self, frames: FrameSource, overlap: int, drift: Drift, store: FrameStore) -> list[FrameCamera]:
         """Return the cameras of the frames, in order."""
         cameras: list[FrameCamera] = []
-        options, store = self._options, self._store
+        options = self._options
         windows = cut_windows(self._prepared(frames), options.frames, overlap)
         with Progress("predict", _expected(frames.count, options), "frames") as progress:
             for frame, maps in stitch_windows(windows, self._network, overlap, drift):
@@ -232,21 +256,10 @@ class _FirstPass:
             raise InputError("--start, --stop and --step leave no frame of the source", "at least one", "Change them")
         if self._masks is not None:
             self._masks.check_any()
-        self._say_what_is_left(frames.count)
         if self._blank:
             some = ", ".join(self._blank[:5]) + (", ..." if len(self._blank) > 5 else "")
             say(f"no surface was found in {len(self._blank)} of {len(cameras)} frames: {some}", to=sys.stderr)
         return cameras
-
-    def _say_what_is_left(self, count: int | None) -> None:
-        given = {"masks": self._masks, "cameras": self._given if isinstance(self._given, GivenCameras) else None}
-        for what, them in given.items():
-            taken = None if them is None else them.in_order
-            if taken is not None and count is not None and taken != count:
-                say(
-                    f"{taken} {what} for {count} frames were matched in order; check that they belong together",
-                    to=sys.stderr,
-                )
 
     def summary(self) -> dict[str, Any]:
         """Say how the foreground was found, and in how many frames it was not."""
@@ -265,21 +278,37 @@ class _FirstPass:
 def _frames_of(
     source: Path, resolution: int, content: dict[str, Any], options: PredictOptions, patch: int, crop: Crop | None
 ) -> FrameSource:
-    if not source.exists():
-        raise InputError(
-            f"{source} does not exist", "an image, a folder of images, a video or a dataset", "Check the path"
-        )
-    if (source / "zarr.json").exists() or (source / "dataset.zarr").is_dir():
-        if options.size is not None or crop is not None:
-            raise InputError("--size or --crop with a dataset", "a dataset's images as they are stored", "Leave it out")
+    kind = kind_of(source)
+    if kind == "a dataset":
+        for name in ("size", "crop", "orientation"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name} with a dataset", "a dataset's images as they are stored", "Leave it out")
         from trainer.evaluate import check_fit
 
         dataset = open_dataset(source)
         check_fit(content, dataset, patch)
-        return DatasetClip(dataset, options.split, options.index, options.frames)
+        return DatasetClip(dataset, options.split or "val", options.index or 0, options.frames)
+    if kind in {"a run of `trainer fit`", "a checkpoint", "nothing"}:
+        raise InputError(
+            f"{source} does not exist" if kind == "nothing" else f"{source} is {kind}",
+            "an image, a folder of images, a video or a dataset",
+            "Check the path",
+        )
+    if options.split is not None or options.index is not None:
+        raise InputError("--split or --index without a dataset", "a dataset, or neither of them", "Leave them out")
     if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoFile(source, resolution, crop)
-    return ImageFiles(image_files(source), resolution, crop)
+        return VideoFile(source, resolution, crop, options.turned())
+    return ImageFiles(image_files(source), resolution, crop, options.turned())
+
+
+def _rate(declared: float | None, cameras: list[FrameCamera], step: int) -> float:
+    """Return frames a second of what is written: as declared, or as the frames' own times say where these differ."""
+    usual = (declared or _DEFAULT_RATE * step) / step
+    times = [camera.time_s for camera in cameras if camera.time_s is not None]
+    if declared is None or len(times) < 2 or times[-1] <= times[0]:
+        return usual
+    measured = (len(times) - 1) / (times[-1] - times[0])
+    return usual if abs(measured / usual - 1) < _SAME_RATE else measured
 
 
 def _left_out(options: PredictOptions) -> set[str]:

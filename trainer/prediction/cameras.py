@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from datagen.common.console import say
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
+from datagen.common.settings import Section, parse
 from trainer.prediction.frames import Box, Region, SourceFrame, into_square, out_of_square
+from trainer.prediction.matching import assign, belongs, check_regular
 
 FORMAT = "canonface-cameras"
 Origin = Literal["given", "model", "assumed"]
 _LONGEST_NAME, _MOST_BYTES = 100, 200
 _HELP = "docs/prediction.md shows the format"
+_CONVENTION = "OpenCV: x right, y down, z forward; x_camera = world_to_camera x_world; metres; pixel centres at +0.5"
+_Row3 = tuple[float, float, float]
+_Row4 = tuple[float, float, float, float]
+# Focal lengths over the larger side: from beyond any fisheye's to a telescope's, of crops too.
+_SHORTEST, _LONGEST = 0.2, 50.0
+_SQUARE = 1.1  # largest ratio of the sides of a pixel
+_POSE = "convert it to world_to_camera (x_camera = world_to_camera x_world, OpenCV axes), inverted if need be"
+_UNDISTORTED = "undistort the images, and give the intrinsics of the result"
+_FOREIGN = {
+    "camera_to_world": "give its inverse as world_to_camera",
+    "transform_matrix": _POSE,
+    "extrinsics": _POSE,
+    "distortion": _UNDISTORTED,
+    "distortion_coefficients": _UNDISTORTED,
+    "camera_model": _UNDISTORTED,
+    "pixel_center": "leave it out; centres lie at +0.5, and where they lie at whole numbers cx and cy want 0.5 more",
+}
 
 
 @dataclass(frozen=True)
@@ -51,9 +74,10 @@ class FrameCamera:
 
     def stem(self, number: int) -> str:
         """Return what the frame's files are called; long names are cut, the number keeps them apart."""
-        # File systems count bytes; what is not UTF-8 in a name could not be written into the page or the tables.
-        short = self.name[:_LONGEST_NAME].encode("utf-8", "ignore")[:_MOST_BYTES]
-        return f"{number:06d}_{short.decode('utf-8', 'ignore')}"
+        # A name may come out of a dataset: it must not lead out of the folder, nor break the line of a listing. File
+        # systems count bytes; what is not UTF-8 in a name could not be written into the page or the tables.
+        plain = "".join(c if c.isprintable() and c not in "/\\" else "_" for c in self.name[:_LONGEST_NAME])
+        return f"{number:06d}_{plain.encode('utf-8', 'ignore')[:_MOST_BYTES].decode('utf-8', 'ignore')}"
 
     @property
     def of_image(self) -> npt.NDArray[np.float64]:
@@ -61,73 +85,160 @@ class FrameCamera:
         return out_of_square(self.intrinsics, self.content, self.region)
 
 
+class CameraEntry(Section):
+    """The camera of a frame, or of all."""
+
+    name: str = ""
+    width: float = Field(gt=0)
+    height: float = Field(gt=0)
+    intrinsics: tuple[_Row3, _Row3, _Row3]
+    world_to_camera: tuple[_Row4, _Row4, _Row4, _Row4] | None = None
+    # What a prediction says besides of its cameras.
+    time_s: float | None = None
+    intrinsics_from: Origin | None = None
+    pose_from: Origin | None = None
+
+
+class CameraFile(Section):
+    """What ``cameras.json`` holds."""
+
+    format: Literal["canonface-cameras"] = "canonface-cameras"
+    convention: str = _CONVENTION
+    frames: tuple[CameraEntry, ...]
+
+
 class GivenCameras:
     """Cameras read from a file.
 
     The file is ``{"frames": [{"name", "width", "height", "intrinsics", "world_to_camera"}, ...]}`` as this package
-    writes it (``width`` and ``height`` of the image, ``world_to_camera`` optional); one entry stands for all frames.
-    Frames are found by name, or, where the first name is not found, by number.
+    writes it (``width`` and ``height`` of the image, ``world_to_camera`` optional). Frames are found by name, or, if
+    no entry has one, in order; one entry stands for all frames.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, has keys that are not known, or a camera is none of an image of its size.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._holder = f"cameras {path}"
+        file = parse(CameraFile, self._read(path), self._holder, _HELP, "a cameras.json", InputError)
+        if not file.frames:
+            raise InputError(f"{self._holder} holds no frames", "one, or one for each frame", _HELP)
+        if file.convention != _CONVENTION:
+            raise InputError(
+                f"{self._holder} follows another convention: {file.convention[:80]}", _CONVENTION, "Convert the cameras"
+            )
+        self._entries = file.frames
+        self._matrices = [self._checked(k, entry) for k, entry in enumerate(file.frames)]
+        self._assigned: dict[int, int] = {}
+
+    def _read(self, path: Path) -> object:
+        check_regular(path)
         try:
             content = read_json(path)
-            entries = content["frames"]
-            self._cameras = [self._parse(entry, k) for k, entry in enumerate(entries)]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise InputError(f"cameras {path} cannot be used: {reason}", "a cameras.json", _HELP) from None
-        if not self._cameras:
-            raise InputError(f"cameras {path} holds no frames", "one, or one for each frame", _HELP)
-        self._by_name = {name: k for k, (name, *_) in enumerate(self._cameras) if name}
-        self._named: bool | None = None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._holder} cannot be read: {error}", "a cameras.json", _HELP) from None
+        entries = content.get("frames") if isinstance(content, dict) else None
+        places = [
+            place for place in (content, *(entries if isinstance(entries, list) else ())) if isinstance(place, dict)
+        ]
+        # A key of another program must not be taken for one of ours that is misspelt.
+        foreign = [key for key in _FOREIGN if any(key in place for place in places)]
+        if foreign:
+            fixes = "; ".join(f"{key}: {_FOREIGN[key]}" for key in foreign)
+            raise InputError(
+                f"{self._holder} has keys that are not read: {', '.join(foreign)}",
+                f"the keys {', '.join(CameraEntry.model_fields)}",
+                fixes,
+            )
+        return content
+
+    def assign(self, frames: Sequence[str], wanted: Sequence[int]) -> None:
+        """Find the camera of each frame; see :func:`trainer.prediction.matching.assign`."""
+        names = [entry.name for entry in self._entries]
+        unnamed = names.count("")
+        if len(names) == 1 and (unnamed or any(belongs(names[0], frames[number]) for number in wanted)):
+            self._assigned = dict.fromkeys(wanted, 0)
+            if not unnamed and len(wanted) > 1:
+                say(f"{self._holder} has one camera, {names[0]!r}, which stands for all frames", to=sys.stderr)
+            return
+        if 0 < unnamed < len(names):
+            raise InputError(
+                f"{unnamed} of {len(names)} frames in {self._holder} have no name", "names for all, or for none", _HELP
+            )
+        self._assigned = assign(frames, wanted, names, "camera", self._holder, in_order=unnamed > 0)
 
     def attach(self, frame: SourceFrame, number: int) -> SourceFrame:
         """Return a frame with its camera."""
-        if self._named is None:
-            self._named = frame.name in self._by_name
-        if len(self._cameras) == 1:
-            which: int | None = 0
-        elif self._named:
-            which = self._by_name.get(frame.name)
-        else:
-            which = number if number < len(self._cameras) else None
-        if which is None:
-            raise InputError(f"cameras {self._path} has none for {frame.name}", "one for each frame", "Add it")
-        _, size, K, pose = self._cameras[which]
+        entry = self._entries[self._assigned[number]]
+        K, pose = self._matrices[self._assigned[number]]
         width, height = frame.original
-        if abs(size[0] / size[1] - width / height) > 0.02 * width / height:
+        if not _same_shape((entry.width, entry.height), frame.original):
+            turned = _same_shape((entry.height, entry.width), frame.original)
             raise InputError(
-                f"cameras {self._path}: {frame.name} is {width} × {height} pixels, its camera is for {size[0]:g} × "
-                f"{size[1]:g}",
+                f"{self._holder}: {frame.name} is {width} × {height} pixels, its camera is for {entry.width:g} × "
+                f"{entry.height:g}{', as if one of them were turned' if turned else ''}",
                 "cameras of these images (another scale will do, other proportions will not)",
-                "Give the cameras that belong to them",
+                "Give the other --orientation, or cameras that are turned alike"
+                if turned
+                else "Give the cameras that belong to them",
             )
-        of_image = np.diag([width / size[0], height / size[1], 1.0]) @ K
+        of_image = np.diag([width / entry.width, height / entry.height, 1.0]) @ K
         scaled = into_square(of_image, frame.content, frame.region)
         pose32 = None if pose is None else pose.astype(np.float32)
         return replace(frame, intrinsics=scaled.astype(np.float32), world_to_camera=pose32)
 
-    @property
-    def in_order(self) -> int | None:
-        """How many there are, if frames take them by number; None if by name, or if one stands for all."""
-        return len(self._cameras) if self._named is False and len(self._cameras) > 1 else None
+    def _checked(
+        self, number: int, entry: CameraEntry
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+        """Return the matrices of an entry, if they are those of a camera."""
+        name = f"frame {number}{f' ({entry.name[:80]!r})' if entry.name else ''} of {self._holder}"
+        K = np.array(entry.intrinsics, np.float64)
+        fault = _fault_of_intrinsics(K, entry.width, entry.height)
+        if fault is not None:
+            raise InputError(f"{name}: {fault[0]}", "intrinsics in pixels of an image of width × height", fault[1])
+        if entry.world_to_camera is None:
+            return K, None
+        pose = np.array(entry.world_to_camera, np.float64)
+        if not _usable(pose) or not _is_rigid(pose):
+            raise InputError(
+                f"{name}: world_to_camera is not a rigid transform",
+                "a rotation and a translation in metres, last row 0 0 0 1",
+                _HELP,
+            )
+        return K, pose
 
-    @staticmethod
-    def _parse(
-        entry: dict[str, Any], number: int
-    ) -> tuple[str, tuple[float, float], npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
-        K = np.array(entry["intrinsics"], np.float64)
-        size = (float(entry["width"]), float(entry["height"]))
-        if K.shape != (3, 3) or not _usable(K, *size) or min(K[0, 0], K[1, 1], *size) <= 0 or list(K[2]) != [0, 0, 1]:
-            raise ValueError(f"frame {number} has no 3 × 3 intrinsics with focal lengths above 0, or no size")
-        pose = entry.get("world_to_camera")
-        if pose is not None:
-            pose = np.array(pose, np.float64)
-            if pose.shape != (4, 4) or not _usable(pose) or not _is_rigid(pose):
-                raise ValueError(f"world_to_camera of frame {number} is not a 4 × 4 rigid transform")
-        return str(entry.get("name", "")), size, K, pose
+
+def _fault_of_intrinsics(K: npt.NDArray[np.float64], width: float, height: float) -> tuple[str, str] | None:
+    """Return what is wrong with intrinsics and what to do about it."""
+    if not _usable(K, width, height) or K[2].tolist() != [0, 0, 1] or K[1, 0] != 0:
+        return (
+            "intrinsics are not [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in finite numbers",
+            "Write the matrix row by row",
+        )
+    (fx, skew, cx), (_, fy, cy), _ = K.tolist()
+    larger = max(width, height)
+    size = f"{width:g} × {height:g} pixels"
+    for focal in (fx, fy):
+        if not _SHORTEST * larger <= focal <= _LONGEST * larger:
+            cause = "as if normalised, or in millimetres" if focal < _SHORTEST * larger else "as if of a larger image"
+            return f"a focal length of {focal:g} pixels for an image of {size}, {cause}", "Give it in pixels"
+    if not (-width <= cx <= 2 * width and -height <= cy <= 2 * height):
+        return f"the principal point ({cx:g}, {cy:g}) lies far outside an image of {size}", "Give it in its pixels"
+    if abs(cx) <= 1 and abs(cy) <= 1:
+        return f"the principal point ({cx:g}, {cy:g}) of an image of {size}, as if normalised", "Give it in pixels"
+    if max(fx, fy) > _SQUARE * min(fx, fy) or abs(skew) > (_SQUARE - 1) * fx:
+        return (
+            f"focal lengths of {fx:g} and {fy:g} and a skew of {skew:g} pixels: the pixels are not square",
+            "Stretch the images to square pixels, and the intrinsics with them",
+        )
+    return None
+
+
+def _same_shape(declared: tuple[float, float], found: tuple[int, int]) -> bool:
+    """Whether two sizes have one shape, as far as sides of whole pixels can."""
+    return abs(declared[0] * found[1] - declared[1] * found[0]) <= max(sum(declared), sum(found))
 
 
 def _usable(*values: npt.ArrayLike) -> bool:
@@ -138,8 +249,9 @@ def _usable(*values: npt.ArrayLike) -> bool:
 
 def _is_rigid(pose: npt.NDArray[np.float64]) -> bool:
     turn = pose[:3, :3]
-    orthonormal = np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0
-    return orthonormal and list(pose[3]) == [0, 0, 0, 1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        orthonormal = np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0
+    return bool(orthonormal and pose[3].tolist() == [0, 0, 0, 1])
 
 
 def assumed_intrinsics(focal_over_width: float, resolution: int) -> npt.NDArray[np.float32]:
@@ -187,11 +299,7 @@ def write_cameras(folder: Path, cameras: list[FrameCamera]) -> None:
             "pose_from": np.array([c.pose_from for c in cameras]),
         },
     )
-    head = {
-        "format": FORMAT,
-        "convention": "OpenCV: x right, y down, z forward; x_camera = world_to_camera x_world; metres; "
-        "pixel centres at +0.5",
-    }
+    head = {"format": FORMAT, "convention": _CONVENTION}
     with (folder / "cameras.json").open("w") as file:
         file.write(json.dumps(head, indent=1)[:-2] + ',\n "frames": [\n')
         for k, c in enumerate(cameras):

@@ -6,7 +6,9 @@ A model that learnt head-centred crops wants the head in the middle: a crop is f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
+from datagen.common.pictures import Orientation, read_mask
 from trainer.inference import Maps
-from trainer.prediction.frames import IMAGE_SUFFIXES, Region, SourceFrame, natural_key, open_mask, read_mask
+from trainer.prediction.frames import ASK, Region, SourceFrame, fit_mask
+from trainer.prediction.matching import assign, picture_files
 
 Rule = Literal["auto", "surface", "confidence", "all"]
 _SURFACE = 0.5
@@ -24,51 +28,55 @@ _MARGIN = 1.15  # side of the crop over the mask's longer extent
 
 
 class MaskFolder:
-    """Masks of the frames: files named like the images, or, where none is, in the order of their names."""
+    """Masks of the frames: files named like the images; of a video, one for each of its frames in order.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    orientation : "stored", "upright" or None
+        See :func:`datagen.common.pictures.read_mask`.
+    """
+
+    def __init__(self, folder: Path, orientation: Orientation | None = None) -> None:
         if not folder.is_dir():
             raise InputError(f"--masks {folder} is not a folder", "a folder of mask images", "Check the path")
         self._folder = folder
-        self._files = sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
-        if not self._files:
-            raise InputError(f"--masks {folder} holds no images", f"files ending in {', '.join(IMAGE_SUFFIXES)}")
-        self._by_stem = {path.stem: path for path in self._files}
-        self._named: bool | None = None
+        self._orientation = orientation
+        self._files = picture_files(folder)
+        self._assigned: dict[int, int] = {}
         self._any = False
+
+    def assign(self, frames: Sequence[str], wanted: Sequence[int], *, numbered: bool) -> None:
+        """Find the mask of each frame; see :func:`trainer.prediction.matching.assign`.
+
+        Parameters
+        ----------
+        numbered : bool
+            Whether the frames have numbers only, as those of a video.
+        """
+        names = [path.name for path in self._files]
+        self._assigned = assign(frames, wanted, names, "mask", f"--masks {self._folder}", in_order=numbered)
 
     def attach(self, frame: SourceFrame, number: int) -> SourceFrame:
         """Return a frame with its mask."""
-        mask = read_mask(self._path(frame.name, number), frame)
+        mask = fit_mask(self._files[self._assigned[number]], frame, self._orientation)
         self._any |= bool(mask.any())
         return replace(frame, mask=mask)
 
-    def extent(self, name: str, number: int) -> Region | None:
+    def extent(self, number: int) -> Region | None:
         """Return the rectangle a frame's mask takes, pixels; None if it is empty."""
-        return open_mask(self._path(name, number)).getbbox()
+        mask = read_mask(self._files[self._assigned[number]], orientation=self._orientation, ask=ASK)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not rows.size:
+            return None
+        return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
     def common_extent(self) -> Region | None:
-        """Return the rectangle all masks take together; None if all are empty."""
-        boxes = [box for path in self._files if (box := open_mask(path).getbbox()) is not None]
+        """Return the rectangle all frames' masks take together; None if all are empty."""
+        boxes = [box for number in self._assigned if (box := self.extent(number)) is not None]
         if not boxes:
             return None
         low, high = np.array(boxes)[:, :2].min(0), np.array(boxes)[:, 2:].max(0)
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-    @property
-    def in_order(self) -> int | None:
-        """How many there are, if frames take them in order; None if by name."""
-        return len(self._files) if self._named is False else None
-
-    def _path(self, name: str, number: int) -> Path:
-        if self._named is None:
-            self._named = name in self._by_stem
-        in_order = self._files[number] if number < len(self._files) else None
-        path = self._by_stem.get(name) if self._named else in_order
-        if path is None:
-            wanted = f"{name}.png or the like" if self._named else f"one for each frame; it holds {len(self._files)}"
-            raise InputError(f"--masks {self._folder} has no mask for {name}", wanted, "Add it")
-        return path
 
     def check_any(self) -> None:
         """Refuse masks that are all empty."""
@@ -142,13 +150,16 @@ class MaskCrop:
 
     def __init__(self, masks: MaskFolder, each: bool) -> None:
         self._masks = masks
-        self._common = None if each else masks.common_extent()
         self._each = each
 
     def __call__(self, name: str, number: int, size: tuple[int, int]) -> Region | None:  # noqa: ARG002 - a Crop's
         """Return the crop of a frame; the whole image where its mask is empty."""
-        extent = self._masks.extent(name, number) if self._each else self._common
+        extent = self._masks.extent(number) if self._each else self._common
         return None if extent is None else _widened(extent)
+
+    @cached_property
+    def _common(self) -> Region | None:
+        return self._masks.common_extent()  # once the frames have their masks
 
 
 class FixedCrop:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +12,18 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.console import say
 from datagen.common.errors import InputError
+from datagen.common.pictures import BACKDROP, Orientation, picture_size, read_mask, read_picture
 from datagen.shards import Dataset
 from trainer.inference import split_clips
+from trainer.prediction.matching import check_regular, picture_files
 
 if TYPE_CHECKING:
     from PIL import Image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-PADDING = (124, 116, 104)  # the mean of ImageNet: zero to the model
 SMALLEST_SIDE = 14  # pixels: less than one patch of the usual networks says nothing about a head
-_MASK_THRESHOLD = 127
+ASK = "Pass --orientation stored or --orientation upright; masks, cameras and the prediction are then of those pixels"
 
 Box = tuple[int, int, int, int]
 Region = tuple[float, float, float, float]
@@ -43,7 +45,7 @@ class SourceFrame:
     region : tuple of float
         Left, top, right and bottom of the part of the original that ``content`` shows, its pixels.
     time_s : float or None
-        From the start of the video.
+        On the video's own clock.
     intrinsics : (3, 3) float32 or None
         Of the square, if they are known.
     world_to_camera : (4, 4) float32 or None
@@ -73,6 +75,19 @@ class FrameSource(Protocol):
     def rate(self) -> float | None:
         """Frames per second, None if the frames have no times."""
 
+    @property
+    def numbered(self) -> bool:
+        """Whether the frames have no names of their own, only numbers."""
+
+    def names(self, stop: int | None) -> list[str]:
+        """Return the names of all frames, as files are called; of a damaged video those before the damage.
+
+        Parameters
+        ----------
+        stop : int or None
+            How many frames are wanted at most.
+        """
+
     def __iter__(self) -> Iterator[SourceFrame]:
         """Yield the frames."""
 
@@ -91,28 +106,44 @@ class ImageFiles:
     ----------
     resolution : int
         Pixels a side of the square.
+    orientation : "stored", "upright" or None
+        See :func:`datagen.common.pictures.read_picture`.
     """
 
     rate: float | None = None
+    numbered = False
 
-    def __init__(self, paths: Sequence[Path], resolution: int, crop: Crop | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        resolution: int,
+        crop: Crop | None = None,
+        orientation: Orientation | None = "upright",
+    ) -> None:
         self._paths = list(paths)
         self._resolution = resolution
         self._crop = crop
+        self._orientation = orientation
 
     @property
     def count(self) -> int:
         """Number of files."""
         return len(self._paths)
 
+    def names(self, stop: int | None) -> list[str]:  # noqa: ARG002 - a FrameSource's
+        """Return the names of the files."""
+        return [path.name for path in self._paths]
+
     def __iter__(self) -> Iterator[SourceFrame]:
         for number, path in enumerate(self._paths):
+            size = picture_size(path, orientation=self._orientation, ask=ASK)
+            wanted = None if self._crop is None else self._crop(path.stem, number, size)
+            check_size(path.name, size, wanted)
             # A crop needs the pixels that a JPEG decoded at a fraction would lack.
-            image = open_image(path, self._resolution if self._crop is None else None)
-            original = original_size(path)
-            wanted = None if self._crop is None else self._crop(path.stem, number, original)
-            square, box, region = fit_square(image, self._resolution, path.name, original, wanted)
-            yield SourceFrame(path.stem, square, box, original, region)
+            enough = self._resolution if self._crop is None else None
+            picture = read_picture(path, orientation=self._orientation, ask=ASK, at_least=enough)
+            square, box, region = fit_square(picture.image, self._resolution, path.name, size, wanted)
+            yield SourceFrame(path.stem, square, box, size, region)
 
 
 class DatasetClip:
@@ -132,19 +163,27 @@ class DatasetClip:
         if split not in dataset or not 0 <= index < len(dataset[split]):
             known = ", ".join(f"{name} (0 to {len(dataset[name]) - 1})" for name in dataset if len(dataset[name]))
             raise InputError(f"{dataset.path} has no sample {index} in {split!r}", f"one of {known}", "Choose another")
+        self.numbered = False
         self._split = dataset[split]
         self._side = dataset.resolution
         self._chosen = next(clip for clip in split_clips(self._split, length) if index in clip)
         self.count = len(self._chosen)
 
-    def __iter__(self) -> Iterator[SourceFrame]:
+    def names(self, stop: int | None) -> list[str]:  # noqa: ARG002 - a FrameSource's
+        """Return subject, sequence, camera and frame of each sample, as one word."""
         plan, tables = self._split.dataset.plan, self._split.index
-        for index in self._chosen:
+        return [
+            f"{plan.subjects[tables.subject[k]]}_{plan.sequences[tables.sequence[k]]}_"
+            f"{plan.cameras[tables.camera[k]]}_{tables.frame[k]:06d}"
+            for k in self._chosen
+        ]
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        tables = self._split.index
+        for name, index in zip(self.names(None), self._chosen, strict=True):
             values = self._split.read(("image", "intrinsics", "world_to_camera"), [index])
-            subject, sequence = plan.subjects[tables.subject[index]], plan.sequences[tables.sequence[index]]
-            camera = plan.cameras[tables.camera[index]]
             yield SourceFrame(
-                f"{subject}_{sequence}_{camera}_{tables.frame[index]:06d}",
+                name,
                 values["image"][0],
                 (0, 0, self._side, self._side),
                 (self._side, self._side),
@@ -156,56 +195,39 @@ class DatasetClip:
 
 
 def image_files(source: Path) -> list[Path]:
-    """Return an image itself, or the images of a folder in the order of their names, numbers in them by value."""
+    """Return an image itself, or the images of a folder in the order of their names, numbers in them by value.
+
+    Raises
+    ------
+    InputError
+        As :func:`trainer.prediction.matching.picture_files`.
+    """
     if not source.is_dir():
+        check_regular(source)
         return [source]
-    files = sorted((p for p in source.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
-    if not files:
-        raise InputError(
-            f"{source} holds no images",
-            f"files ending in {', '.join(IMAGE_SUFFIXES)}, a video, or a dataset",
-            "Check the path",
-        )
+    files = picture_files(source)
+    twice = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
+    if twice:
+        names = ", ".join(path.name for path in files if path.stem == twice[0])
+        say(f"{source}: {len(twice)} names stand for several frames, such as {names}", to=sys.stderr)
     return files
 
 
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Order frame_2 before frame_10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+def check_size(name: str, size: tuple[int, int], crop: Region | None) -> None:
+    """Refuse an image, or a crop of it, that is too small to show a head.
 
-
-def open_image(path: Path, resolution: int | None = None) -> Image.Image:
-    """Open an image as RGB, turned as its EXIF says; with a resolution, large JPEGs are decoded at a fraction."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            if resolution is not None:
-                opened.draft("RGB", (2 * resolution, 2 * resolution))
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I") or image.mode == "F":
-                return _from_deep(image)
-            if "A" in image.getbands() or "transparency" in image.info:
-                backdrop = Image.new("RGBA", image.size, (*PADDING, 255))
-                return Image.alpha_composite(backdrop, image.convert("RGBA")).convert("RGB")
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path} cannot be read as an image: {error}",
-            f"an image file ({', '.join(s[1:] for s in IMAGE_SUFFIXES)})",
-            "Remove or replace it",
-        ) from None
-
-
-def original_size(path: Path) -> tuple[int, int]:
-    """Return width and height of an image file that was opened before, as seen after its EXIF turn."""
-    from PIL import Image
-
-    with Image.open(path) as opened:
-        turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        width, height = opened.size
-    return (height, width) if turned else (width, height)
+    Raises
+    ------
+    InputError
+        If it shows fewer than :data:`SMALLEST_SIDE` pixels a side.
+    """
+    _, region = place_in_square(size, 1, crop)
+    shown = (region[2] - region[0], region[3] - region[1])
+    if min(shown) < SMALLEST_SIDE:
+        what = f"{name} is {size[0]} × {size[1]} pixels"
+        if crop is not None:
+            what = f"the crop of {name} shows {max(shown[0], 0):.0f} × {max(shown[1], 0):.0f} of its pixels"
+        raise InputError(what, f"at least {SMALLEST_SIDE} a side", "Give an image that shows a head")
 
 
 def fit_square(
@@ -230,16 +252,11 @@ def fit_square(
     """
     from PIL import Image
 
+    check_size(name, original, crop)
     box, region = place_in_square(original, resolution, crop)
-    shown = (region[2] - region[0], region[3] - region[1])
-    if min(shown) < SMALLEST_SIDE or min(box[2] - box[0], box[3] - box[1]) < 1:
-        what = f"{name} is {original[0]} × {original[1]} pixels"
-        if crop is not None:
-            what = f"the crop of {name} shows {max(shown[0], 0):.0f} × {max(shown[1], 0):.0f} of its pixels"
-        raise InputError(what, f"at least {SMALLEST_SIDE} a side", "Give an image that shows a head")
     smaller = (image.size[0] / original[0], image.size[1] / original[1])
     source = (region[0] * smaller[0], region[1] * smaller[1], region[2] * smaller[0], region[3] * smaller[1])
-    square = Image.new("RGB", (resolution, resolution), PADDING)
+    square = Image.new("RGB", (resolution, resolution), BACKDROP)
     size = (box[2] - box[0], box[3] - box[1])
     square.paste(image.resize(size, Image.Resampling.LANCZOS, box=source, reducing_gap=3.0), box[:2])
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), box, region
@@ -282,44 +299,27 @@ def out_of_square(intrinsics: npt.NDArray[np.floating], box: Box, region: Region
     return K
 
 
-def read_mask(path: Path, frame: SourceFrame) -> npt.NDArray[np.bool_]:
-    """Read a foreground mask and fit it into the square of its frame."""
+def fit_mask(path: Path, frame: SourceFrame, orientation: Orientation | None) -> npt.NDArray[np.bool_]:
+    """Read a foreground mask and fit it into the square of its frame.
+
+    Raises
+    ------
+    InputError
+        If it is unusable (:func:`datagen.common.pictures.read_mask`) or of another size than its frame.
+    """
     from PIL import Image
 
-    mask = open_mask(path)
+    mask = Image.fromarray(read_mask(path, orientation=orientation, ask=ASK).astype(np.uint8))
     if mask.size != frame.original:
+        turned = mask.size == frame.original[::-1]
         raise InputError(
-            f"mask {path} is {mask.size[0]} × {mask.size[1]} pixels",
+            f"mask {path} is {mask.size[0]} × {mask.size[1]} pixels{', its image turned' if turned else ''}",
             f"{frame.original[0]} × {frame.original[1]}, as its image",
-            "Give masks of the original images",
+            "Give the other --orientation, or masks that are turned alike"
+            if turned
+            else "Give masks of the original images",
         )
     left, top, right, bottom = frame.content
     inside = np.zeros(frame.image.shape[1:], bool)
-    scaled = mask.resize((right - left, bottom - top), Image.Resampling.NEAREST, box=frame.region)
-    inside[top:bottom, left:right] = np.asarray(scaled) > _MASK_THRESHOLD
+    inside[top:bottom, left:right] = mask.resize((right - left, bottom - top), Image.Resampling.NEAREST, frame.region)
     return inside
-
-
-def open_mask(path: Path) -> Image.Image:
-    """Open a mask: 255 where the original is brighter than half, else 0."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as opened:
-            return opened.convert("L").point(lambda value: 255 if value > _MASK_THRESHOLD else 0)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as a mask: {error}", "an image file", "Replace it") from None
-
-
-def _from_deep(image: Image.Image) -> Image.Image:
-    """Turn 16-bit or floating grey into RGB; Pillow's own conversion clips instead of scaling."""
-    from PIL import Image
-
-    values = np.nan_to_num(np.asarray(image, np.float64), posinf=0)
-    if image.mode.startswith("I;16"):
-        top = 65535.0  # dark ones too: frames of one clip must not be scaled each in its own way
-    else:
-        largest = values.max(initial=0)
-        top = 1.0 if image.mode == "F" and largest <= 1 else 65535.0 if largest > 255 else 255.0
-    grey = np.rint(np.clip(values / top, 0, 1) * 255).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+import struct
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import DependencyError, InputError, StorageError
-from trainer.prediction.frames import Crop, SourceFrame, fit_square
+from datagen.common.pictures import BACKDROP, Orientation
+from trainer.prediction.frames import ASK, Crop, SourceFrame, fit_square
+from trainer.prediction.matching import check_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,7 +25,14 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv"),
     *(".3gp", ".ogv", ".mxf", ".y4m", ".gif"),
 )
-_MOST_MISSING = 0.1  # share of the frames a container promises that may be missing: edit lists and rounding drop a few
+_MOST_MISSING = 0.1  # share of the packets, or of the duration, that may be missing: not every packet is shown
+_SQUARE = 1.01  # largest ratio of a pixel's sides that is not stretched
+# Transfer functions whose values are not those of a picture on a common screen, by their number in H.273.
+_CURVES = {8: "linear", 9: "logarithmic", 10: "logarithmic", 16: "PQ (HDR)", 17: "cinema (SMPTE 428)", 18: "HLG (HDR)"}
+_DECLARE_TIME = {"flv", "asf"}
+_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid", b"meta", b"sidx", b"styp", b"moof", b"mfra"}
+_TS_PACKETS = (188, 192)  # bytes; the latter with four of a time before
+_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 _DEFAULT_RATE = 25.0
 
 
@@ -52,53 +63,147 @@ class VideoFile:
     ----------
     resolution : int
         Pixels a side of the square.
+    orientation : "stored", "upright" or None
+        Whether the pixels are taken as they are stored, or turned, mirrored and stretched as a player shows them; None
+        refuses a video where the two differ.
+
+    Raises
+    ------
+    InputError
+        If it is no video, or its brightness cannot be shown as sRGB; while reading, if it is damaged or cut off.
     """
 
-    def __init__(self, path: Path, resolution: int, crop: Crop | None = None) -> None:
+    numbered = True
+
+    def __init__(
+        self,
+        path: Path,
+        resolution: int,
+        crop: Crop | None = None,
+        orientation: Orientation | None = "upright",
+    ) -> None:
+        check_regular(path)
         self._path = path
         self._resolution = resolution
         self._crop = crop
+        self._orientation = orientation
         self._av = import_av()
         with self._open() as container:
             stream = self._stream(container)
             self.rate: float | None = float(stream.average_rate or _DEFAULT_RATE)
-            self.count: int | None = _promised(stream, self.rate)
+            self.count: int | None = stream.frames or None
+            if stream.metadata.get("alpha_mode") == "1":
+                raise InputError(
+                    f"video {path} has transparent parts, which its decoder drops",
+                    "an opaque video",
+                    "Put it before a background, or give its frames as PNG files",
+                )
+
+    def names(self, stop: int | None) -> list[str]:
+        """Return the numbers of all frames; decodes the video."""
+        names: list[str] = []
+        try:
+            names.extend(f"{number:06d}" for number, _ in enumerate(self._decoded()))
+        except InputError:
+            if stop is None or len(names) < stop:
+                raise
+        return names
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        from PIL import Image
+        for number, (picture, sides, time_s) in enumerate(self._decoded()):
+            image = self._shown(picture, sides)
+            stem = f"{number:06d}"
+            wanted = None if self._crop is None else self._crop(stem, number, image.size)
+            name = f"{self._path.name} frame {number}"
+            square, box, region = fit_square(image, self._resolution, name, image.size, wanted)
+            yield SourceFrame(stem, square, box, image.size, region, time_s)
 
-        done = 0
+    def _decoded(self) -> Iterator[tuple[Any, float, float | None]]:
+        """Yield every frame with the ratio of its pixels' sides and its time, seconds."""
+        done = packets = 0
         with self._open() as container:
             stream = self._stream(container)
             stream.thread_type = "AUTO"
+            timing = _Timing(stream, container.format.name == "avi")
             try:
-                for picture in container.decode(stream):
-                    if picture.is_corrupt:
-                        raise self._damaged(done, "a frame is damaged")
-                    pixels = np.rot90(picture.to_ndarray(format="rgb24"), round((picture.rotation or 0) / 90) % 4)
-                    image = Image.fromarray(np.ascontiguousarray(pixels))
-                    yield self._frame(image, done, picture.time)
-                    done += 1
+                for packet in container.demux(stream):
+                    packets += bool(packet.size) and not packet.is_discard
+                    timing.add(packet)
+                    for picture in packet.decode():
+                        if picture.is_corrupt:
+                            raise self._damaged(done, "a frame is damaged")
+                        self._refuse_other_brightness(picture)
+                        sides = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
+                        yield picture, float(sides), timing.of(picture, done)
+                        done += 1
             except self._av.error.FFmpegError as error:
                 raise self._damaged(done, error.strerror or str(error)) from None
+            short = _ends_early(container, timing, self._av)
+        if short or ends_beyond_the_file(self._path):
+            raise self._damaged(done, "the file goes on where it ends")
         if not done:
             raise InputError(f"video {self._path} holds no frames", "at least one", "Check the file with a player")
-        if self.count is not None and done < self.count * (1 - _MOST_MISSING) - 1:
-            raise self._damaged(done, f"it should hold {self.count} frames")
+        # A decoder passes over what it cannot read; some packets are of frames that are never shown.
+        if done < packets * (1 - _MOST_MISSING) - 1:
+            raise self._damaged(done, f"it should hold {packets} frames")
 
-    def _frame(self, image: Image.Image, number: int, time_s: float | None) -> SourceFrame:
-        stem = f"{number:06d}"
-        wanted = None if self._crop is None else self._crop(stem, number, image.size)
-        name = f"{self._path.name} frame {number}"
-        square, box, region = fit_square(image, self._resolution, name, image.size, wanted)
-        return SourceFrame(stem, square, box, image.size, region, time_s)
+    def _shown(self, picture: Any, sides: float) -> Image.Image:
+        """Return a frame as RGB, as the orientation says."""
+        from PIL import Image
+
+        if any(component.is_alpha for component in picture.format.components) or picture.format.name == "pal8":
+            layered = Image.fromarray(picture.to_ndarray(format="rgba"))
+            image = Image.alpha_composite(Image.new("RGBA", layered.size, (*BACKDROP, 255)), layered).convert("RGB")
+        else:
+            image = Image.fromarray(picture.to_ndarray(format="rgb24"))
+        matrix = _display_matrix(picture)
+        stretched = not 1 / _SQUARE <= sides <= _SQUARE
+        if self._orientation == "stored" or not (stretched or matrix is not None):
+            return image
+        if self._orientation is None:
+            how = "stretched" if matrix is None else "turned or mirrored"
+            raise InputError(
+                f"video {self._path} is stored {how}, and masks and cameras may be of the stored or of the upright "
+                "picture",
+                "a video without a turn, or a word which of the two is meant",
+                ASK,
+            )
+        if stretched:
+            width, height = image.size
+            size = (round(width * sides), height) if sides > 1 else (width, round(height / sides))
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        return image if matrix is None else Image.fromarray(self._turned(np.asarray(image), matrix))
+
+    def _turned(self, pixels: npt.NDArray[np.uint8], matrix: tuple[float, ...]) -> npt.NDArray[np.uint8]:
+        """Apply the linear part of a display matrix: x' = a x + c y, y' = b x + d y."""
+        a, b, c, d = matrix
+        across, down = (a, d) if abs(a) > abs(b) else (c, b)
+        rest = (b, c) if abs(a) > abs(b) else (a, d)
+        if not all(abs(abs(value) - 1) < 0.01 for value in (across, down)) or max(map(abs, rest)) > 0.01:
+            raise InputError(
+                f"video {self._path} is shown turned by an angle, or scaled",
+                "quarter turns and mirroring only",
+                "Convert it, or give --orientation stored",
+            )
+        if abs(a) < abs(b):
+            pixels = pixels.transpose(1, 0, 2)
+        return np.ascontiguousarray(pixels[:: 1 if down > 0 else -1, :: 1 if across > 0 else -1])
+
+    def _refuse_other_brightness(self, picture: Any) -> None:
+        curve = _CURVES.get(int(picture.color_trc or 0))
+        if curve is not None:
+            raise InputError(
+                f"video {self._path} has {curve} brightness, which is not mapped to sRGB",
+                "a video of standard dynamic range",
+                "Convert it, for example with ffmpeg's tonemap filter",
+            )
 
     def _open(self) -> Any:
         try:
             return self._av.open(str(self._path))
-        except self._av.error.FFmpegError as error:
+        except (self._av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(
-                f"video {self._path} cannot be opened: {error.strerror or error}",
+                f"video {self._path} cannot be opened: {getattr(error, 'strerror', None) or error}",
                 "a complete video file",
                 "Copy it again, or convert it to mp4",
             ) from None
@@ -115,6 +220,114 @@ class VideoFile:
             "a complete video file",
             f"Copy it again{rescue}",
         )
+
+
+class _Timing:
+    """When frames are shown.
+
+    Parameters
+    ----------
+    by_packets : bool
+        For a container that stores no times, AVI: the earliest time of any packet not yet shown is the next frame's.
+    """
+
+    def __init__(self, stream: Any, by_packets: bool) -> None:
+        self._rate = float(stream.average_rate or _DEFAULT_RATE)
+        self._base = float(stream.time_base or 0)
+        self._waiting: list[float] | None = [] if by_packets else None
+        self.last = self.longest = 0.0
+
+    def add(self, packet: Any) -> None:
+        """Take a packet, before its frames."""
+        if self._waiting is not None and packet.size and packet.dts is not None:
+            heapq.heappush(self._waiting, packet.dts * self._base)
+
+    def of(self, picture: Any, number: int) -> float:
+        """Return the time of the next frame, seconds."""
+        time = picture.time
+        if self._waiting:
+            time = heapq.heappop(self._waiting)
+        time = number / self._rate if time is None else float(time)
+        self.longest = max(self.longest, time - self.last if number else 0.0)
+        self.last = time
+        return time
+
+
+def _display_matrix(picture: Any) -> tuple[float, float, float, float] | None:
+    """Return a, b, c, d of a frame's display matrix; None if it shows the frame as it is stored."""
+    for data in picture.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d, *_ = (value / 65536 for value in struct.unpack("=9i", bytes(data)[:36]))
+            return None if (a, b, c, d) == (1, 0, 0, 1) else (a, b, c, d)
+    return None
+
+
+def _ends_early(container: Any, timing: _Timing, av: Any) -> bool:
+    """Whether the duration that a container declares goes on after its last packet; for kinds of no known size."""
+    if container.format.name not in _DECLARE_TIME or not container.duration:
+        return False
+    least = container.duration / av.time_base * (1 - _MOST_MISSING) - timing.longest
+    if timing.last >= least:
+        return False
+    container.seek(0)  # sound may go on after the pictures
+    times = [float(p.pts * p.time_base) for p in container.demux() if p.pts is not None and p.time_base is not None]
+    return max(times, default=0.0) < least
+
+
+def ends_beyond_the_file(path: Path) -> bool:
+    """Whether the outermost parts of an MP4, Matroska, AVI, MPEG-TS or GIF file take more bytes than there are."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_TS_PACKETS[-1] + 5)
+        for length, start in zip(_TS_PACKETS, (0, 4), strict=True):
+            if head[start : start + 1] == head[start + length : start + length + 1] == b"G":
+                return size % length != 0
+        if head[4:8] in _BOXES:
+            return _parts_end(file, size, _box) > size
+        if head[:3] == b"GIF":
+            file.seek(max(size - 64, 0))
+            return not file.read().rstrip(b"\0").endswith(b";")
+        if head[:4] == b"RIFF":
+            return _parts_end(file, size, _chunk) > size
+        if head[:4] == _EBML:
+            return _parts_end(file, size, _element) > size
+    return False
+
+
+def _parts_end(file: BinaryIO, size: int, length: Callable[[bytes], int | None]) -> int:
+    """Walk over the outermost parts and return where the last one ends; 0 if one does not say."""
+    at = 0
+    while at < size:
+        file.seek(at)
+        step = length(file.read(16))
+        if step is None or step <= 0:
+            return 0
+        at += step
+    return at
+
+
+def _box(head: bytes) -> int | None:
+    if head[4:8] not in _BOXES:  # what some phones append
+        return None
+    length = int.from_bytes(head[:4], "big")
+    return int.from_bytes(head[8:16], "big") if length == 1 else length or None  # 0: to the end of the file
+
+
+def _chunk(head: bytes) -> int | None:
+    length = int.from_bytes(head[4:8], "little")
+    return None if length in {0, 0xFFFFFFFF} or head[:4] != b"RIFF" else 8 + length + length % 2
+
+
+def _element(head: bytes) -> int | None:
+    if head[:4] not in (_EBML, _SEGMENT):
+        return None
+    name = 9 - head[0].bit_length()
+    if name >= len(head) or not head[name]:
+        return None
+    width = 9 - head[name].bit_length()
+    value = int.from_bytes(head[name : name + width], "big") & ((1 << (7 * width)) - 1)
+    unknown = value == (1 << (7 * width)) - 1  # a recording that was never finished, or sent live
+    return None if unknown or len(head) < name + width else name + width + value
 
 
 class VideoWriter:
@@ -176,15 +389,3 @@ class VideoWriter:
 
     def _refused(self, error: Exception) -> StorageError:
         return StorageError(f"{self._path} cannot be written: {error}", "a folder with space", "Free space")
-
-
-def _promised(stream: Any, rate: float) -> int | None:
-    """Return the frames a container says it holds: its own count, or its video's duration times the rate."""
-    if stream.frames:
-        return int(stream.frames)
-    tag = {key.upper(): value for key, value in stream.metadata.items()}.get("DURATION", "")
-    try:
-        hours, minutes, seconds = (float(part) for part in tag.split(":"))
-    except ValueError:
-        return None
-    return round((3600 * hours + 60 * minutes + seconds) * rate)

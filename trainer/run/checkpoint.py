@@ -65,7 +65,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     path = checkpoint_file(path)
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist", "the best.pt or last.pt of a run", "Check the path")
+        given = path.parent if path.name == BEST and path.parent.is_dir() else path
+        what = "holds no best.pt" if kind_of(given) == "a folder" else f"is {kind_of(given)}"
+        raise CheckpointError(
+            f"checkpoint {given} {'does not exist' if kind_of(given) == 'nothing' else what}",
+            "the folder of a run of `trainer fit`, or its best.pt or last.pt",
+            "Check the path, and the order of the arguments",
+        )
     try:
         # torch does not verify the checksums it wrote: damaged weights would pass for sound ones.
         with zipfile.ZipFile(path) as archive:
@@ -90,6 +96,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "Use the version of canonface that wrote it, or fit again",
         )
     return content
+
+
+def kind_of(path: Path) -> str:
+    """Say what lies at a path, for messages: a dataset, a run, a checkpoint, a folder, a file, or nothing."""
+    if (path / "zarr.json").exists() or (path / "dataset.zarr").is_dir():
+        return "a dataset"
+    if (path / LAST).exists() or (path / BEST).exists():
+        return "a run of `trainer fit`"
+    if path.is_dir():
+        return "a folder"
+    if not path.exists():
+        return "nothing"
+    if not path.is_file():
+        return "a pipe or a device"
+    return "a checkpoint" if path.suffix in {".pt", ".pth"} and zipfile.is_zipfile(path) else "a file"
 
 
 def checkpoint_file(path: Path) -> Path:

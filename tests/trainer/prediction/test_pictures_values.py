@@ -17,11 +17,10 @@ from trainer.prediction.foreground import FixedCrop, Foreground, MaskCrop, MaskF
 from trainer.prediction.frames import (
     ImageFiles,
     SourceFrame,
+    fit_mask,
     fit_square,
     into_square,
-    open_image,
     place_in_square,
-    read_mask,
 )
 
 
@@ -33,6 +32,13 @@ def maps_of(size: tuple[int, int] = (6, 6), **change: object) -> Maps:
 def frame_of(size: tuple[int, int], resolution: int, crop: tuple[float, float, float, float] | None = None):
     box, region = place_in_square(size, resolution, crop)
     return SourceFrame("a", np.zeros((3, resolution, resolution), np.uint8), box, size, region)
+
+
+def masks_of(folder: Path) -> MaskFolder:
+    """The masks of frames a and b."""
+    masks = MaskFolder(folder)
+    masks.assign(["a", "b"], range(2), numbered=False)
+    return masks
 
 
 def best_threshold(values: np.ndarray) -> float:
@@ -88,20 +94,20 @@ def test_masks_are_white_above_the_middle_and_follow_their_frames(tmp_path: Path
     grey[4:12, 10:20], grey[12:16, 10:20] = 128, 127
     Image.fromarray(grey).save(tmp_path / "a.png")
     Image.fromarray(np.roll(grey, (2, 6), (0, 1))).save(tmp_path / "b.png")
-    folder = MaskFolder(tmp_path)
-    assert folder.extent("a", 0) == (10, 4, 20, 12)
+    folder = masks_of(tmp_path)
+    assert folder.extent(0) == (10, 4, 20, 12)
     assert folder.common_extent() == (10, 4, 26, 14)
     frame = frame_of((30, 20), 60)
-    mask = read_mask(tmp_path / "a.png", frame)
+    mask = fit_mask(tmp_path / "a.png", frame, None)
     expected = np.zeros((60, 60), bool)
     expected[10 + 8 : 10 + 24, 20:40] = True
     np.testing.assert_array_equal(mask, expected)
     shown = frame_of((30, 20), 60, (10.0, 0.0, 30.0, 20.0))
     expected = np.zeros((60, 60), bool)
     expected[12:36, 0:30] = True
-    np.testing.assert_array_equal(read_mask(tmp_path / "a.png", shown), expected)
+    np.testing.assert_array_equal(fit_mask(tmp_path / "a.png", shown, None), expected)
     with pytest.raises(InputError, match="30 × 20"):
-        read_mask(tmp_path / "a.png", frame_of((31, 20), 60))
+        fit_mask(tmp_path / "a.png", frame_of((31, 20), 60), None)
 
 
 def test_a_crop_about_masks_is_a_square_a_little_wider_than_they_are(tmp_path: Path) -> None:
@@ -109,11 +115,11 @@ def test_a_crop_about_masks_is_a_square_a_little_wider_than_they_are(tmp_path: P
         mask = np.zeros((40, 60), np.uint8)
         mask[8:28, left:right] = 255
         Image.fromarray(mask).save(tmp_path / f"{name}.png")
-    each = make_crop("each", MaskFolder(tmp_path))
+    each = make_crop("each", masks_of(tmp_path))
     assert isinstance(each, MaskCrop)
     half = 1.15 * 20 / 2
     assert each("b", 1, (60, 40)) == pytest.approx((34 - half, 18 - half, 34 + half, 18 + half))
-    together = make_crop("all", MaskFolder(tmp_path))
+    together = make_crop("all", masks_of(tmp_path))
     assert together is not None
     half = 1.15 * 28 / 2
     for name in ("a", "b"):
@@ -158,16 +164,16 @@ def test_a_portrait_lies_between_bars_at_its_sides() -> None:
     np.testing.assert_allclose(K, [[100 * scale, 0, 15 * scale + 14], [0, 90 * scale, 20 * scale], [0, 0, 1]])
 
 
-def test_deep_and_transparent_images_are_what_they_show(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / "deep.png")
-    assert np.asarray(open_image(tmp_path / "deep.png"))[0, :, 0].tolist() == [0, 1, 128, 255]
-    Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32)).save(tmp_path / "unit.tif")
-    assert np.asarray(open_image(tmp_path / "unit.tif"))[0, :, 1].tolist() == [0, 128, 255]
-    Image.fromarray(np.array([[0.0, 100.0, 255.0]], np.float32)).save(tmp_path / "bytes.tif")
-    assert np.asarray(open_image(tmp_path / "bytes.tif"))[0, :, 1].tolist() == [0, 100, 255]
-    clear = np.array([[[10, 20, 30, 0], [10, 20, 30, 255]]], np.uint8)
+def test_transparent_images_show_the_backdrop_and_deep_ones_are_refused(tmp_path: Path) -> None:
+    clear = np.full((30, 30, 4), (255, 0, 255, 0), np.uint8)
+    clear[:, 15:] = (10, 20, 30, 255)
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    assert np.asarray(open_image(tmp_path / "clear.png"))[0].tolist() == [[124, 116, 104], [10, 20, 30]]
+    frame = next(iter(ImageFiles([tmp_path / "clear.png"], 30)))
+    assert frame.image[:, 7, 7].tolist() == [124, 116, 104]
+    assert frame.image[:, 7, 22].tolist() == [10, 20, 30]
+    Image.fromarray(np.full((30, 30), 4095, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(InputError, match="more than 8 bits"):
+        next(iter(ImageFiles([tmp_path / "deep.png"], 30)))
 
 
 def test_a_turned_photograph_is_seen_upright_and_measured_so(tmp_path: Path) -> None:
@@ -213,7 +219,9 @@ def test_given_cameras_follow_the_scale_of_each_axis(tmp_path: Path) -> None:
     def write(width: float, height: float) -> GivenCameras:
         entry = {"width": width, "height": height, "intrinsics": [[100, 2, 21], [0, 110, 40], [0, 0, 1]]}
         (tmp_path / "c.json").write_text(json.dumps({"frames": [entry]}))
-        return GivenCameras(tmp_path / "c.json")
+        cameras = GivenCameras(tmp_path / "c.json")
+        cameras.assign(["a.png"], [0])
+        return cameras
 
     frame = frame_of((80, 160), 56)
     found = write(40, 80).attach(frame, 0)
@@ -221,10 +229,12 @@ def test_given_cameras_follow_the_scale_of_each_axis(tmp_path: Path) -> None:
     expected = [[100 * scale, 2 * scale, 21 * scale + 14], [0, 110 * scale, 40 * scale], [0, 0, 1]]
     np.testing.assert_allclose(found.intrinsics, expected, rtol=1e-6)
     assert found.world_to_camera is None
-    # Proportions may differ by two per cent, as rounded sizes do.
-    write(40, 80 / 1.019).attach(frame, 0)
-    with pytest.raises(InputError, match="other proportions"):
-        write(40, 80 / 1.021).attach(frame, 0)
+    # Proportions may differ as sides do that are rounded to whole pixels.
+    write(40, 79).attach(frame, 0)
+    for size, turned in (((40, 84), False), ((80, 40), True)):
+        with pytest.raises(InputError, match="other proportions") as refused:
+            write(*size).attach(frame, 0)
+        assert ("turned" in str(refused.value)) == turned
 
 
 def test_cameras_are_written_with_all_that_is_known_of_them(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from tests.support.predict_scene import SIDE, clip, write_photos, write_video
 from trainer.predict import PredictOptions, predict
 from trainer.prediction.cameras import GivenCameras
 from trainer.prediction.foreground import FixedCrop
-from trainer.prediction.frames import open_image
 from trainer.prediction.video import VideoFile
 
 av = pytest.importorskip("av")
@@ -72,7 +71,7 @@ def bad_videos(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "message"),
     [
         ("cut.mp4", r"cut\.mp4 is damaged or cut off after \d+ frames"),
-        ("cut.mkv", r"cut off after \d+ frames: it should hold 12"),
+        ("cut.mkv", r"cut off after \d+ frames: the file goes on"),
         ("text.mp4", "cannot be opened"),
         ("empty.mp4", "cannot be opened"),
         ("sound.mp4", "no video stream"),
@@ -121,12 +120,12 @@ def damaged_input(kind: str, photos: Path) -> PredictOptions:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("unreadable", r"f9\.png cannot be read as an image"),
-        ("cut off", r"f9\.png cannot be read as an image"),
+        ("unreadable", r"f9\.png cannot be read"),
+        ("cut off", r"f9\.png cannot be read"),
         ("one pixel", r"f9\.png is 1 × 1 pixels"),
         ("empty masks", "all masks in .* are empty"),
         ("mask of another size", r"f9\.png is 30 × 30 pixels\. Expected 28 × 28"),
-        ("missing mask", "no mask for f10"),
+        ("missing mask", r"no mask for f10\.png; .* has f8\.png, f9\.png"),
         ("foreign", r"thesis\.tex: in the way"),
         ("file", "is a file"),
         ("size", "multiple of the model's patch, 14"),
@@ -163,15 +162,15 @@ def pose(**changes: float) -> list[list[float]]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"world_to_camera": pose(_03=np.nan)}, "is not a 4 × 4 rigid transform"),
-        ({"world_to_camera": pose(_03=1e300)}, "is not a 4 × 4 rigid transform"),
-        ({"world_to_camera": pose(_00=2, _11=0.5)}, "is not a 4 × 4 rigid transform"),
-        ({"world_to_camera": pose(_32=5)}, "is not a 4 × 4 rigid transform"),
-        ({"world_to_camera": pose(_00=np.nan, _11=np.nan)}, "is not a 4 × 4 rigid transform"),
-        ({"intrinsics": [[70, 0, 14], [0, 70, 14], [0, 0, 0]]}, "no 3 × 3 intrinsics"),
-        ({"intrinsics": [[10**400, 0, 14], [0, 70, 14], [0, 0, 1]]}, "cannot be used"),
-        ({"height": np.nan}, "or no size"),
-        ({"width": np.inf}, "or no size"),
+        ({"world_to_camera": pose(_03=np.nan)}, "world_to_camera"),
+        ({"world_to_camera": pose(_03=1e300)}, "world_to_camera"),
+        ({"world_to_camera": pose(_00=2, _11=0.5)}, "world_to_camera"),
+        ({"world_to_camera": pose(_32=5)}, "world_to_camera"),
+        ({"world_to_camera": pose(_00=np.nan, _11=np.nan)}, "world_to_camera"),
+        ({"intrinsics": [[70, 0, 14], [0, 70, 14], [0, 0, 0]]}, "intrinsics are not"),
+        ({"intrinsics": [[10**400, 0, 14], [0, 70, 14], [0, 0, 1]]}, "intrinsics"),
+        ({"height": np.nan}, "(width|height)"),
+        ({"width": np.inf}, "(width|height)"),
     ],
 )
 def test_unusable_cameras_are_refused(change: dict, message: str, tmp_path: Path) -> None:
@@ -184,7 +183,7 @@ def test_unusable_cameras_are_refused(change: dict, message: str, tmp_path: Path
 
 def test_endless_nesting_is_not_a_cameras_file(tmp_path: Path) -> None:
     (tmp_path / "cameras.json").write_text("[" * 100_000)
-    with pytest.raises(InputError, match="cannot be used"):
+    with pytest.raises(InputError, match="nested too deeply"):
         GivenCameras(tmp_path / "cameras.json")
 
 
@@ -199,17 +198,6 @@ def test_videos_have_a_rate(photos: Path, learnt_model: Path, tmp_path: Path) ->
         predict(learnt_model, photos, tmp_path / "out", PredictOptions(rate=float("inf")), device_name="cpu")
 
 
-def test_a_number_of_masks_that_differs_from_that_of_frames_is_pointed_out(
-    photos: Path, learnt_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "masks").mkdir()
-    for k in range(5):
-        Image.new("L", (SIDE, SIDE), 255).save(tmp_path / "masks" / f"m{k}.png")
-    options = PredictOptions(masks=tmp_path / "masks", without=(*QUICK, "maps", "raw"))
-    predict(learnt_model, photos, tmp_path / "out", options, device_name="cpu")
-    assert "5 masks for 3 frames were matched in order; check that they belong together" in capsys.readouterr().err
-
-
 def test_names_of_any_length_and_alphabet_fit_the_file_system(photos: Path, learnt_model: Path, tmp_path: Path) -> None:
     (photos / "f8.png").rename(photos / f"{'長' * 83}.png")
     os.rename(os.fsencode(photos / "f9.png"), os.fsencode(photos) + b"/\xff\xfe.png")
@@ -218,20 +206,6 @@ def test_names_of_any_length_and_alphabet_fit_the_file_system(photos: Path, lear
         learnt_model, photos, tmp_path / "out", PredictOptions(without=("videos", "ply", "tracks")), device_name="cpu"
     )
     assert summary["frames"] == 3
-
-
-def test_deep_greys_keep_their_scale(tmp_path: Path) -> None:
-    grey = np.full((SIDE, SIDE), 60, np.uint8)
-    for name, values in {"dark": grey.astype(np.uint16), "bright": grey.astype(np.uint16) * 257}.items():
-        Image.fromarray(values).save(tmp_path / f"{name}.png")
-    undefined = grey.astype(np.float32) / 255
-    undefined[0] = np.nan
-    Image.fromarray(undefined).save(tmp_path / "undefined.tif")
-    shown = {p.stem: np.asarray(open_image(p)) for p in tmp_path.iterdir()}
-    assert shown["dark"].max() == 0
-    assert (shown["bright"] == 60).all()
-    assert (shown["undefined"][1:] == 60).all()
-    assert (shown["undefined"][0] == 0).all()
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from trainer.model.joint import DepthUnit, JointModel
 from trainer.prediction.cameras import FrameCamera, GivenCameras, assumed_intrinsics, write_cameras
 from trainer.prediction.films import Orbit
 from trainer.prediction.foreground import Foreground, otsu
-from trainer.prediction.frames import SourceFrame, fit_square, into_square, natural_key, out_of_square, place_in_square
+from trainer.prediction.frames import SourceFrame, fit_square, into_square, out_of_square, place_in_square
+from trainer.prediction.matching import natural_key
 from trainer.prediction.output import MARKER, prediction_folder
 from trainer.prediction.store import ArraySpool, FrameStore, normals_from_depth
 from trainer.prediction.tracks import TrackConfig, Tracker
@@ -263,14 +264,15 @@ def test_cameras_read_back_as_they_were_written_at_any_size(tmp_path: Path) -> N
     assert [f["name"] for f in content["frames"]] == ["a", "b"]
     assert content["frames"][0]["intrinsics"][0][0] == pytest.approx(100 * 80 / 56)
     given_cameras = GivenCameras(tmp_path / "cameras.json")
+    given_cameras.assign(["a.png", "b.png"], range(2))
     image = np.zeros((3, 112, 112), np.uint8)
     frame = given_cameras.attach(SourceFrame("b", image, (0, 28, 112, 84), (40, 20), (0, 0, 40, 20)), 1)
     np.testing.assert_allclose(frame.intrinsics, [[200, 0, 54], [0, 202, 58], [0, 0, 1]], rtol=1e-5)
     np.testing.assert_allclose(frame.world_to_camera, pose)
     with pytest.raises(InputError, match="other proportions"):
         given_cameras.attach(SourceFrame("a", image, (0, 0, 112, 112), (40, 40), (0, 0, 40, 40)), 0)
-    with pytest.raises(InputError, match="has none for c"):
-        given_cameras.attach(SourceFrame("c", image, (0, 28, 112, 84), (40, 20), (0, 0, 40, 20)), 2)
+    with pytest.raises(InputError, match=r"no camera for c\.png; .* has a, b"):
+        given_cameras.assign(["a.png", "b.png", "c.png"], range(3))
     for damage in ("{", '{"frames": []}', '{"frames": [{"width": 4}]}'):
         (tmp_path / "bad.json").write_text(damage)
         with pytest.raises(InputError, match=r"bad\.json"):
