@@ -80,7 +80,7 @@ def demo_page(folder: Path, name: str, text: str) -> Path:
 
 
 def evaluation_page(folder: Path, name: str, text: str) -> Path:
-    curves = {key: {} for key in ("ssme", "pck", "pck_shares", "canonical_confidence", "depth_confidence")}
+    curves: dict[str, Any] = dict.fromkeys(["ssme", "pck", "pck_shares", "canonical_confidence", "depth_confidence"])
     run = SimpleNamespace(name=f"#1 {name}/{name}/{name} frame 3")
     showcase: Any = SimpleNamespace(views=[], best=[run], worst=[run], half_extent_m=0.1)
     with pytest.MonkeyPatch.context() as patch:
