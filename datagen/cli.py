@@ -7,18 +7,18 @@ from typing import NoReturn
 import typer
 
 from datagen.commands import build, demo, frames, inspect, recipe, report, share, warp
-from datagen.common.console import run
+from datagen.common.console import add_version, run
 
 app = typer.Typer(
     name="datagen",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Turn multi-view face captures into canonical training sets. Exit codes: 0 success, 1 verdict not met, "
-    "2 wrong use or bad input.",
+    "2 wrong use or bad input, 70 a fault of this program, 130 interrupted.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+add_version(app, "datagen")
 for group in (demo, build, warp, frames, inspect, share, report, recipe):
     group.register(app)
 

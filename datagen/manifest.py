@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import reduce
+from importlib.resources import files
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -119,8 +120,19 @@ class Manifest(Section):
         return self.source.registration_root(self.canonical.head_root)
 
 
+def shipped_manifests() -> dict[str, Path]:
+    """Return the recipes that come along with this package, by name."""
+    found = (Path(str(entry)) for entry in (files("datagen") / "manifests").iterdir())
+    return {path.stem: path for path in sorted(found) if path.suffix == ".yaml"}
+
+
 def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
     """Read a YAML manifest and apply ``key.path=value`` overrides (values are YAML).
+
+    Parameters
+    ----------
+    path : Path
+        A file, or the name of one of :func:`shipped_manifests`.
 
     Raises
     ------
@@ -128,7 +140,10 @@ def load_manifest(path: Path, overrides: Iterable[str] = ()) -> Manifest:
         If the file is missing or not YAML, a key is unknown (with the nearest valid one) or given twice, or a value has
         the wrong type or range.
     """
-    content = read_yaml(path, "manifest", "See manifests/ for recipes to start from")
+    shipped = shipped_manifests()
+    if path.name in shipped and str(path) == path.name and not path.is_file():
+        path = shipped[path.name]
+    content = read_yaml(path, "manifest", f"Recipes that come along go by their names: {', '.join(shipped)}")
     return parse_manifest(with_overrides(content, overrides, "source.subjects=3", _KEYS), str(path))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from datagen.common.console import print_json, run, say
+from datagen.common.console import add_version, print_json, run, say
 from datagen.shards import open_dataset
 from trainer.config import load_config
 from trainer.run.folder import RunState, check_same_run, read_state
@@ -18,11 +18,11 @@ app = typer.Typer(
     name="trainer",
     help="Fit the joint depth and canonical-coordinate model on a dataset, measure it, use it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+add_version(app, "trainer")
 
 _Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]

@@ -9,6 +9,7 @@ from typing import Any
 
 from datagen import __version__
 from datagen.common.files import write_owned_bytes
+from datagen.common.pages import render_page
 
 Metric = float | None
 MEASURED = {"canonical": "canonical error", "depth": "depth error", "depth_aligned": "depth error, scale aligned"}
@@ -63,8 +64,6 @@ PAGE = "index.html"
 
 def write_demo_page(out: Path, summary: DemoSummary) -> Path:
     """Write ``index.html`` into the demo's folder ``out`` and return its path."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
     pictures = [
         ("Held-out subject: image, true and predicted maps, errors", "evaluation/val/contact_sheet.png"),
         ("A held-out clip of the test subject, predicted together", "prediction/strip.png"),
@@ -81,8 +80,10 @@ def write_demo_page(out: Path, summary: DemoSummary) -> Path:
         ("The predicted clip in a viewer", "prediction/viewer.html"),
         ("Raw predictions", "prediction/raw_predictions.npz"),
     ]
-    environment = Environment(loader=PackageLoader("datagen.audit"), autoescape=select_autoescape())
-    page = environment.get_template("demo.html").render(
+    page = render_page(
+        "datagen.audit",
+        "templates",
+        "demo.html",
         version=__version__,
         rows=summary_rows(summary),
         stages=[(name, f"{seconds:.0f} s") for name, seconds in summary.stages_s.items()],
@@ -90,7 +91,7 @@ def write_demo_page(out: Path, summary: DemoSummary) -> Path:
         links=[(title, path) for title, path in links if (out / path).is_file()],
     )
     path = out / PAGE
-    write_owned_bytes(path, page.encode())
+    write_owned_bytes(path, page)
     return path
 
 

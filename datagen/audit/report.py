@@ -30,6 +30,7 @@ from datagen.audit.warp_pictures import write_warp_pictures
 from datagen.common.errors import CanonfaceError
 from datagen.common.files import atomic_write_bytes, staged_folder
 from datagen.common.ownership import refuse_strangers, strangers
+from datagen.common.pages import render_page
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.registry import load_head
@@ -110,7 +111,8 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
         }
         metrics = json.dumps(build_metrics(results, measures), indent=1, sort_keys=True)
         atomic_write_bytes(folder / layout.report_summary.name, f"{metrics}\n".encode())
-        atomic_write_bytes(folder / layout.report_page.name, _page(content).encode())
+        page = render_page("datagen.audit", "templates", "report.html", **content)
+        atomic_write_bytes(folder / layout.report_page.name, page)
     return layout.report_page
 
 
@@ -141,7 +143,7 @@ def _frame_card(
     if template is None or template.digest != warp.space.template_digest:
         card["note"] = f"No pictures: the template {warp.space.head!r} this warp was made with is not available."
         return card
-    sub = Path("frames") / result.name.replace("/", "_")
+    sub = Path("frames") / result.name
     error = truth_reader(build)(result, warp)
     paths = write_warp_pictures(folder / sub, warp, template, true_error_mm=error)
     card["pictures"] = [(path.stem, (sub / path.name).as_posix()) for path in paths]
@@ -300,11 +302,3 @@ def _title(build: Path) -> str:
 
 def _number(value: float, digits: int = 2) -> str:
     return "–" if not np.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _page(content: dict[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("datagen.audit", "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("report.html").render(**content)

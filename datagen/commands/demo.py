@@ -16,7 +16,7 @@ from datagen.manifest import load_manifest
 
 def demo_command(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("runs/demo"),
-    manifest: Annotated[Path | None, typer.Option("--manifest", help="Recipe; manifests/demo.yaml by default.")] = None,
+    manifest: Annotated[Path, typer.Option("--manifest", help="A file, or one that comes along.")] = Path("demo"),
     config: Annotated[str, typer.Option("--config", help="The trainer's configuration.")] = "demo",
     overrides: SetOption = None,
     fit_overrides: Annotated[
@@ -28,7 +28,7 @@ def demo_command(
 
     Example: datagen demo --out runs/demo
     """
-    recipe = load_manifest(manifest or _shipped_manifest(), overrides or ())
+    recipe = load_manifest(manifest, overrides or ())
     if recipe.source.simulated_head is None:
         raise ManifestError("the demo's manifest names real captures", "a simulated source", "Use `datagen build`")
     from datagen.audit.demo_page import summary_rows
@@ -41,12 +41,6 @@ def demo_command(
     say()
     table(list(summary_rows(summary)))
     say(f"\nopen {(out / 'index.html').resolve()}")
-
-
-def _shipped_manifest() -> Path:
-    """The recipe in the current folder, or in the checkout this package was installed from."""
-    here = Path("manifests/demo.yaml")
-    return here if here.is_file() else Path(__file__).parents[2] / here
 
 
 def register(app: typer.Typer) -> None:

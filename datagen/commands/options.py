@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-ManifestArgument = Annotated[Path, typer.Argument(help="Manifest (YAML); see manifests/ and `datagen schema`.")]
+ManifestArgument = Annotated[
+    Path,
+    typer.Argument(help="Manifest (YAML), or the name of one that comes along: demo, …; see `datagen schema`."),
+]
 BuildArgument = Annotated[Path, typer.Argument(help="Build folder, the --out of `datagen build`.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a manifest key; may be repeated.")

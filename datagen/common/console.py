@@ -5,17 +5,25 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
+import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from datagen import __version__
 from datagen.common.errors import CanonfaceError, InputError, StorageError, printable
 from datagen.common.files import json_ready
 from datagen.common.start import GOODBYE, INTERRUPTED, answer_signals
+
+if TYPE_CHECKING:
+    import typer
 
 FAULT = 70
 DEBUG = "CANONFACE_DEBUG"
@@ -86,6 +94,38 @@ def from_the_system(error: Exception) -> CanonfaceError | None:
             "Lower the size, the frames of a clip or of a batch, or the workers",
         )
     return None
+
+
+def add_version(app: typer.Typer, program: str) -> None:
+    """Give a command line the option ``--version``."""
+    import typer
+
+    def show(asked: bool) -> None:
+        if asked:
+            say(f"{program} {version_text()}")
+            raise typer.Exit
+
+    def options(
+        version: bool = typer.Option(False, "--version", callback=show, is_eager=True, help="Print it and exit."),
+    ) -> None:
+        del version
+
+    app.callback()(options)
+
+
+def version_text() -> str:
+    """Return version, commit where this is a checkout, and those of what decides most, without importing any."""
+    root = Path(__file__).parents[2]
+    commit = ""
+    if (root / ".git").exists():
+        call = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+        with suppress(OSError, subprocess.SubprocessError):
+            commit = subprocess.run(call, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    versions = [f"Python {platform.python_version()}"]
+    for name in ("torch", "zarr"):
+        with suppress(metadata.PackageNotFoundError):
+            versions.append(f"{name} {metadata.version(name)}")
+    return f"{__version__}{f' ({commit})' if commit else ''}, {', '.join(versions)}"
 
 
 def say(text: object = "", *, to: TextIO | None = None) -> None:

@@ -55,7 +55,7 @@ def parse_json(document: bytes | str) -> Any:
     ------
     DocumentError
         If it is not JSON in UTF-8, a key is given twice (Python would silently keep the last), a number does not fit 64
-        bits, a text holds half a character, or it is nested too deeply.
+        bits, or it is nested too deeply.
     """
     text = document if isinstance(document, str) else _decoded(document)
     try:
@@ -65,11 +65,6 @@ def parse_json(document: bytes | str) -> Any:
     except RecursionError:
         raise DocumentError("it is nested too deeply") from None
     check_depth(content)
-    if "\\u" in text:
-        try:
-            json.dumps(content, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise DocumentError("a text in it holds half a character") from None
     return content
 
 

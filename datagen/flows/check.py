@@ -58,6 +58,7 @@ def check_captures(root: Path, progress: Progress) -> CheckResult:
         If ``root`` is not a folder of captures.
     """
     source, result = FolderCaptures(root), CheckResult()
+    sequences: list[tuple[SequenceKey, tuple[int, ...]]] = []
     for folder in sorted(root.glob("*/*")):
         key = SequenceKey(folder.parent.name, folder.name)
         if not folder.is_dir() or key.subject.startswith(".") or key.sequence.startswith("."):
@@ -65,14 +66,18 @@ def check_captures(root: Path, progress: Progress) -> CheckResult:
         result.sequences += 1
         capture = result.attempt(str(key), partial(read_capture_file, folder))
         if capture is not None:
-            _check_sequence(source, key, tuple(capture.frames), result, progress)
+            sequences.append((key, tuple(capture.frames)))
+    # Counted before the first is read, so that what is shown is a share of all.
+    progress.expect(sum(len(frames) for _, frames in sequences))
+    for key, frames in sequences:
+        _check_sequence(source, key, frames, result, progress)
+    result.problems.sort(key=lambda problem: problem["where"])
     return result
 
 
 def _check_sequence(
     source: FolderCaptures, key: SequenceKey, frames: tuple[int, ...], result: CheckResult, progress: Progress
 ) -> None:
-    progress.expect(len(frames))
     found: dict[str, list[tuple[str, str]]] = {}
     blind: dict[str, list[str]] = {}
     read = 0

@@ -109,7 +109,7 @@ def _claim(out: Path, head: dict[str, Any]) -> None:
             found = read_json(listing)
         except ValueError:
             found = {}
-        if {key: found.get(key) for key in head} != head:
+        if not isinstance(found, dict) or {key: found.get(key) for key in head} != head:
             raise DatasetError(
                 f"{out} holds the export of another dataset or of another size of tars",
                 "an empty folder, or this export unfinished",

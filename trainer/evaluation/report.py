@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.common.files import atomic_write_bytes, json_ready
+from datagen.common.pages import render_page
 from trainer.evaluation import charts, tables
 from trainer.evaluation.charts import Showcase
 from trainer.pictures import write_grid, write_learning_curve
@@ -50,8 +51,6 @@ class _Picture:
 
 def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: Path, facts: Mapping[str, str]) -> Path:
     """Write ``index.html``, ``contact_sheet.png`` and, if the run has a log, ``learning_curve.png``."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
     metrics = result.metrics
     sheet = folder / SHEET
     rows = [charts.sheet_row(shown, showcase.half_extent_m) for shown in showcase.views]
@@ -70,10 +69,10 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
         *(_tracks(showcase)),
         _embedded("Learning curves", "", curve.read_bytes() if records else None),
     ]
-    environment = Environment(
-        loader=PackageLoader("trainer.evaluation"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = render_page(
+        "trainer.evaluation",
+        "templates",
+        "report.html.j2",
         result=result,
         facts=facts,
         summary=_summary(metrics),
@@ -81,7 +80,7 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
         pictures=[p for p in pictures if p is not None],
         metrics=sorted((name, _plain(value)) for name, value in metrics.items()),
     )
-    atomic_write_bytes(folder / PAGE, page.encode())
+    atomic_write_bytes(folder / PAGE, page)
     return folder / PAGE
 
 

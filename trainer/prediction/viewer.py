@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.pages import render_page
 from trainer.prediction.shown import Ranges, Shown, normal_colours
 
 MOST_FRAMES = 120
@@ -129,15 +128,10 @@ class Viewer:
                 "colours": self.track_colours.tolist(),
             },
         }
-        page = (Path(__file__).parent / "viewer.html").read_text()
-        before, rest = page.split("__BODY__")
-        # "</" inside a script element would end it.
-        before = before.replace("__HEAD__", json.dumps(head).replace("</", "<\\/"))
-        before = before.replace("__TITLE__", html.escape(self.title))
-        with self.path.open("wb") as file:
-            file.write(before.encode())
-            file.write(base64.b64encode(b"".join(self._parts)))
-            file.write(rest.encode())
+        body = base64.b64encode(b"".join(self._parts)).decode()
+        self.path.write_bytes(
+            render_page("trainer.prediction", ".", "viewer.html", title=self.title, head=head, body=body)
+        )
 
     def abandon(self) -> None:
         """Nothing is open."""

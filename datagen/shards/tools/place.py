@@ -12,10 +12,10 @@ from datagen.shards.contents import contents, digest_of, refuse_strangers, unfin
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.ledger import digest_object, read_record, record_key, unit_files
 from datagen.shards.metadata import ROOT_METADATA, metadata_bytes, plan_documents
+from datagen.shards.ownership import STAGING
 from datagen.shards.pack import ShardPacker
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.store import LocalStore, open_store
-from datagen.shards.writer import STAGING
 
 # <shard>-<process>-<hex>/<array>, as datagen.shards.writer names what it stages.
 _STAGED = re.compile(rf"{re.escape(STAGING)}/(\w+-\d{{5,}})-\d+-[0-9a-f]{{8}}/(\w+)")

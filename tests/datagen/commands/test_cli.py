@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -74,6 +75,27 @@ def test_every_command_shows_an_example(run: Run, name: str) -> None:
     code, out, _ = run(name, "--help")
     assert code == 0
     assert f"Example: datagen {name}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("program", ["datagen", "trainer"])
+def test_each_program_says_its_version_and_completes_commands(program: str) -> None:
+    def answer(**environment: str) -> str:
+        call = [sys.executable, "-c", f"from datagen.common.start import {program}; {program}()"]
+        call += [] if environment else ["--version"]
+        # The program's name is that of the file a shell starts.
+        call[2] = f"import sys; sys.argv[0] = {program!r}; {call[2]}"
+        done = subprocess.run(
+            call, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    versions = rf"{program} \d+\.\d+\.\d+(?: \(\w+(?:-dirty)?\))?, Python 3\.\d+\.\d+, torch \S+, zarr \S+\n"
+    assert re.fullmatch(versions, answer())
+    complete = {f"_{program.upper()}_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    assert answer(**complete, COMP_WORDS=f"{program} p").split() == (
+        ["plan", "push"] if program == "datagen" else ["predict"]
+    )
 
 
 def test_wrong_use_is_exit_code_2(run: Run) -> None:

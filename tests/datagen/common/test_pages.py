@@ -1,0 +1,214 @@
+"""Pages made of hostile names show them and obey nothing: in a parser always, in a browser where there is one."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+
+from datagen.audit.demo_page import DemoSummary, write_demo_page
+from datagen.audit.report import write_report
+from datagen.common.files import atomic_write_bytes
+from datagen.common.pages import render_page
+from datagen.heads.registry import load_head
+from datagen.warp.storage import write_warp
+from tests.datagen.audit.test_audit import a_warp
+from trainer.evaluation import charts
+from trainer.evaluation import report as evaluation
+from trainer.evaluation.report import Result
+from trainer.prediction.shown import Ranges
+from trainer.prediction.viewer import Viewer
+
+TAME = "anna"
+# Without separators they may be the name of a folder; the others stand in texts that files bring along.
+NAMES = (
+    "<script>alert(1)<!--<script>",
+    '" onmouseover=alert(1) x="',
+    "' onfocus=alert(1) autofocus '",
+    "<img src=x onerror=alert(1)>",
+    "javascript:alert(1)",
+    "a#b?c=d&e %41;{{ 7*7 }}${alert(1)}",
+    "}</style><style>*{display:none}".replace("/", ""),
+)
+TEXTS = (
+    *NAMES,
+    "</script><script>alert(1)</script>",
+    "</title></style><svg onload=alert(1)>",
+    "\u202egnp.exe",
+    "\udcff",
+)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# Before all else on a page: what it would do if a name were obeyed is noted where the dump of the page shows it.
+LISTENER = (
+    "<script>const caught = what => document.documentElement.setAttribute('data-caught', what);"
+    "for (const f of ['alert', 'confirm', 'prompt']) window[f] = () => caught(f);"
+    "console.error = text => caught('error ' + text);"
+    "addEventListener('error', e => caught('error ' + e.message));"
+    "addEventListener('load', () => document.querySelectorAll('*').forEach(e => {"
+    " e.dispatchEvent(new MouseEvent('mouseover')); e.focus && e.focus(); }));"
+    "addEventListener('load', () => document.documentElement.setAttribute('data-opened', 'yes'));</script>"
+)
+
+
+def audit_page(folder: Path, name: str, text: str) -> Path:
+    template = load_head("anny").template
+    sequence = folder / "build" / "warps" / name / name
+    write_warp(sequence / "000000", a_warp(template))
+    verdict = {"verdict": text, "reasons": [text], "figures": {text: 1.0}}
+    atomic_write_bytes(sequence / "000001" / "verdict.json", json.dumps({**verdict, "verdict": "fail"}).encode())
+    return write_report(folder / "build", worst=2, random=0)
+
+
+def demo_page(folder: Path, name: str, text: str) -> Path:
+    (folder / "report").mkdir()
+    (folder / "report/index.html").touch()
+    numbers = "subjects frames views samples_train samples_val samples_test warp_median_mm warp_p95_mm seconds peak_gib"
+    metrics = dict.fromkeys([*numbers.split(), "residual_median_mm", "views_per_s", "dataset_mib"], 1.0)
+    measured = {"canonical_mean_mm", "depth_mean_mm", "depth_aligned_mean_mm"}
+    ours = {**dict.fromkeys(measured, 1.0), **{f"mean_map_{key}": 2.0 for key in measured}}
+    return write_demo_page(folder, DemoSummary(metrics, {"pass": 1}, {text: 1.0}, {name: ours}))
+
+
+def evaluation_page(folder: Path, name: str, text: str) -> Path:
+    curves: dict[str, Any] = dict.fromkeys(["ssme", "pck", "pck_shares", "canonical_confidence", "depth_confidence"])
+    run = SimpleNamespace(name=f"#1 {name}/{name}/{name} frame 3")
+    showcase: Any = SimpleNamespace(views=[], best=[run], worst=[run], half_extent_m=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        for chart in ("track_picture", "motion_chart", "pck_chart", "confidence_chart"):
+            patch.setattr(charts, chart, lambda *_: b"a picture")
+        result = Result(split=name, samples=1, step=1, metrics={text: 1.0}, curves=curves)
+        return evaluation.write_report(folder, result, showcase, folder, {text: text})
+
+
+def viewer_page(folder: Path, name: str, text: str) -> Path:
+    path = folder / "viewer.html"
+    ranges = Ranges((0.1, 1.0), (0.0, 1.0))
+    colours, tracks = np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.float32)
+    viewer = Viewer(path, text, 1, 25.0, np.zeros(3), 0.1, colours, tracks, ranges)
+    maps = np.full((3, 2, 2), 0.5, np.float32)
+    frame = SimpleNamespace(
+        valid=np.ones((2, 2), bool),
+        canonical=maps,
+        canonical_confidence=np.ones((2, 2), np.float32),
+        image=np.zeros((3, 2, 2), np.uint8),
+        normal=maps,
+    )
+    shown: Any = SimpleNamespace(number=0, name=name, frame=frame, points=maps, camera_to_world=np.eye(4), tracks=None)
+    viewer.add(shown)
+    viewer.close()
+    return path
+
+
+PAGES: dict[str, Callable[[Path, str, str], Path]] = {
+    "audit report": audit_page,
+    "demo page": demo_page,
+    "evaluation report": evaluation_page,
+    "prediction viewer": viewer_page,
+}
+
+
+class Outline(html.parser.HTMLParser):
+    """A page without its texts: tags with the names of their attributes, where it leads, and what scripts hold."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, ...]] = []
+        self.targets: list[str] = []
+        self.scripts: list[str] = []
+        self.texts = ""
+        self._in_script = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, *(name for name, _ in attrs)))
+        self.targets += [value or "" for name, value in attrs if name in ("src", "href")]
+        self._in_script = tag == "script"
+
+    def handle_data(self, data: str) -> None:
+        if self._in_script:
+            self.scripts.append(data)
+        self.texts += data
+
+    def handle_endtag(self, tag: str) -> None:
+        del tag
+        self._in_script = False
+
+    def handle_comment(self, data: str) -> None:
+        self.tags.append(("comment", data))
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def pages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """One kind of page: of tame names, and of each hostile one."""
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "tame").mkdir()
+    tame = PAGES[request.param](folder / "tame", TAME, TAME)
+    # The audit report draws pictures: two of them hold all there is to see.
+    pairs = [("".join(NAMES)[:190], "".join(TEXTS)), (NAMES[0], TEXTS[-4])] + [(n, n) for n in NAMES]
+    hostile = []
+    for k, (name, text) in enumerate(pairs[: 2 if request.param == "audit report" else None]):
+        (folder / str(k)).mkdir()
+        hostile.append(PAGES[request.param](folder / str(k), name.rstrip(), text))
+    return tame, hostile
+
+
+def test_a_hostile_name_changes_nothing_but_texts(pages: tuple[Path, list[Path]]) -> None:
+    tame, hostile = pages
+    expected = Outline(tame.read_text())
+    for page in hostile:
+        found = Outline(page.read_text())
+        assert found.tags == expected.tags
+        for target in found.targets:
+            if target.startswith("data:image/png;base64,"):
+                continue
+            parts = urlsplit(target)
+            assert target == parts.path  # no scheme, host, query or fragment
+            assert (page.parent / unquote(parts.path)).is_file()
+        # Data in a script element: "<" in any form could end it, or open a comment that hides its end.
+        assert not any("<" in script for script in found.scripts if "alert(1)" in script)
+
+
+def test_a_browser_obeys_no_name(pages: tuple[Path, list[Path]]) -> None:
+    browser = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    if browser is None:
+        pytest.skip("there is no browser on this machine")
+    for page in [pages[0], *pages[1]]:
+        page.with_name("heard.html").write_text(LISTENER + page.read_text())
+        call = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
+        call.append(page.with_name("heard.html").as_uri())
+        done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+        root = re.search(r"<html[^>]*>", done.stdout)
+        assert root is not None, done.stderr
+        assert 'data-opened="yes"' in root[0]
+        assert "data-caught" not in root[0]
+
+
+def test_every_template_is_filled_in_by_the_one_that_escapes() -> None:
+    root = Path(__file__).parents[3]
+    sources = [path for name in ("datagen", "trainer") for path in (root / name).rglob("*.py")]
+    users = [path.relative_to(root).as_posix() for path in sources if "jinja2" in path.read_text()]
+    assert users == ["datagen/common/pages.py"]
+    templates = [path for name in ("datagen", "trainer") for path in (root / name).rglob("*.htm*")]
+    assert len(templates) == len(PAGES)
+    for path in templates:
+        text = path.read_text()
+        assert "| safe" not in text
+        assert "autoescape" not in text
+        for value in re.findall(r'(?:href|src)="\{\{(.*?)\}\}"', text):
+            assert value.endswith("| link ") or value == " picture.source "  # a picture of ours, as data
+
+
+def test_a_value_that_was_forgotten_is_an_error() -> None:
+    with pytest.raises(Exception, match="is undefined"):
+        render_page("datagen.audit", "templates", "demo.html", version="1")
