@@ -108,7 +108,7 @@ WRITERS = {
         lambda s, out: serial("build", s.manifest, "--out", out), ("--set", "render.resolution=42"), a_build
     ),
     "datagen simulate": Writer(
-        lambda s, out: ["simulate", s.manifest, "--out", out, "--set", "source.subjects=1"],
+        lambda s, out: ["simulate", s.manifest, "--out", out, "--set", "source.subjects=1", "--set", "splits.val=0"],
         ("--set", "source.scan_vertices=2500"),
     ),
     "datagen warp": Writer(lambda s, out: ["warp", captures(s) / "scans/000000.ply", "--unit", "m", "--out", out]),

@@ -24,6 +24,7 @@ from datagen.common.digests import FileDigest, digest_file
 from datagen.common.errors import CanonfaceError, InputError, StorageError
 from datagen.common.ownership import (
     LISTING,
+    Owned,
     check_output_file,
     digests_of,
     is_ours,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _TEMPORARY = ".tmp-"
-_LEFT = re.compile(r"\..+\.tmp-(\d+-[0-9a-f]{8}|former)")
+_LEFT = re.compile(r"\.(.+)\.tmp-(?:(\d+)-[0-9a-f]{8}|former)")
 _FSYNCS_AT_ONCE = 8
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -117,6 +118,30 @@ def make_folders(folder: Path) -> None:
 def is_temporary(name: str) -> bool:
     """Whether a name is one that :func:`atomic_write` or :func:`staged_folder` leaves behind when it is killed."""
     return _LEFT.fullmatch(name) is not None
+
+
+def remove_half_written(folder: Path, names: Collection[str]) -> None:
+    """Remove what processes that are no more left half-written of these files of a folder.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        left = _LEFT.fullmatch(path.name)
+        if left and left[1] in names and left[2] and not _is_running(left[2]) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def atomic_write(
@@ -203,15 +228,14 @@ def write_owned(path: Path, write: Callable[[BinaryIO], object], *, known: Itera
     def claim(temporary: Path) -> None:
         new = digest_file(temporary)
         refuse_strangers(strangers(folder, [name], {name: (new, *vouched)}))
-        files = dict(listed(folder) or {})
-        there = [d for d in (*files.get(name, ()), *vouched) if d != new and is_ours(path, [d])]
-        if files.get(name) != (*there, new):
-            files[name] = (*there, new) if os.path.lexists(path) else (new,)
-            atomic_write_bytes(folder / LISTING, listing_bytes(files))
+        there = [d for d in (*(listed(folder) or {}).get(name, ()), *vouched) if d != new and is_ours(path, [d])]
+        _list(folder, {name: (*there, new) if os.path.lexists(path) else (new,)})
 
     with storage_errors(f"writing {path}"):
         refuse_strangers(strangers(folder, [LISTING]))
+        remove_half_written(folder, (name, LISTING))
         atomic_write(path, write, before=claim)
+        _list(folder, {name: (listed(folder) or {})[name][-1:]})
 
 
 def name_as_ours(folder: Path, paths: Iterable[Path]) -> None:
@@ -223,8 +247,14 @@ def name_as_ours(folder: Path, paths: Iterable[Path]) -> None:
         If the disk refuses.
     """
     with storage_errors(f"writing {folder}"):
-        files = {path.relative_to(folder).as_posix(): (digest_file(path),) for path in paths}
-        atomic_write_bytes(folder / LISTING, listing_bytes({**(listed(folder) or {}), **files}))
+        _list(folder, {path.relative_to(folder).as_posix(): (digest_file(path),) for path in paths})
+
+
+def _list(folder: Path, files: Owned) -> None:
+    before = listed(folder)
+    after = {**(before or {}), **files}
+    if before != after:
+        atomic_write_bytes(folder / LISTING, listing_bytes(after))
 
 
 def write_owned_bytes(path: Path, data: bytes) -> None:
@@ -331,7 +361,7 @@ def _staging(room: Path, out: Path, former: Path | None) -> Iterator[Path]:
         yield staging
 
 
-def _finish(staging: Path) -> dict[str, tuple[FileDigest, ...]]:
+def _finish(staging: Path) -> Owned:
     """Write the listing of a staged folder, make all of it durable, and return what the listing names."""
     files = digests_of(staging)
     (staging / LISTING).write_bytes(listing_bytes(files))
@@ -364,21 +394,21 @@ def _remove_left_overs(room: Path, prefix: str) -> None:
                 shutil.rmtree(path)
 
 
-def _move_in(staging: Path, out: Path, files: Mapping[str, tuple[FileDigest, ...]]) -> None:
+def _move_in(staging: Path, out: Path, files: Owned) -> None:
     entries = sorted((path for path in staging.iterdir() if path.name != LISTING), reverse=True)
     for place in (out / path.name for path in entries):
         if place.is_dir() or (place.exists() and (staging / place.name).is_dir()):
             code = errno.EISDIR if place.is_dir() else errno.EEXIST
             raise OSError(code, os.strerror(code), str(place))
     refuse_strangers(strangers(out, files, files))
-    kept = dict(listed(out) or {})
+    remove_half_written(out, [LISTING])
+    kept = listed(out) or {}
     # While they are moved, the old bytes and the new are ours.
-    both = {name: tuple(dict.fromkeys((*kept.get(name, ()), *digests))) for name, digests in files.items()}
-    atomic_write_bytes(out / LISTING, listing_bytes({**kept, **both}))
+    _list(out, {name: tuple(dict.fromkeys((*kept.get(name, ()), *digests))) for name, digests in files.items()})
     for path in entries:
         os.replace(path, out / path.name)
     fsync_path(out)
-    atomic_write_bytes(out / LISTING, listing_bytes({**kept, **files}))
+    _list(out, files)
 
 
 @contextmanager

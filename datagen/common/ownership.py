@@ -44,7 +44,7 @@ def listed(folder: Path) -> dict[str, tuple[FileDigest, ...]] | None:
             for name, digests in json.loads(data)["files"].items()
         }
         ours = all(map(_inside, files)) and listing_bytes(files) == data
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return files if ours else None
 

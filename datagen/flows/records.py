@@ -166,6 +166,7 @@ def _read_record(folder: Path) -> ResultRecord | None:
         KeyError,
         TypeError,
         AttributeError,
+        OverflowError,
         RecursionError,
     ):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from datagen.shards.store import LocalStore, Store
 _CRC_BYTES = 4
 _SUFFIX = ".chunk"
 _TEMPORARY = ".part"
+# What people keep under such suffixes is theirs.
+_OURS = re.compile(r".+@(-?\d+|None)\+(\d+|None)\.chunk|[0-9a-f]{32}\.part")
 _ROOM = 0.9  # of the limit is kept when room is made
 _SHARE = 16  # a process looks at the folder again after writing this part of the limit
 
@@ -129,7 +132,7 @@ class CachedStore:
             with storage_errors(f"reading the cache {self.folder}"), os.scandir(self.folder) as entries:
                 for entry in entries:
                     with suppress(FileNotFoundError):
-                        if entry.name.endswith((_SUFFIX, _TEMPORARY)):
+                        if _OURS.fullmatch(entry.name):
                             status = entry.stat()
                             files.append((status.st_mtime, status.st_size, entry.path))
             total = sum(size for _, size, _ in files)

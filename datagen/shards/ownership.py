@@ -32,7 +32,7 @@ def _record(path: Path) -> ShardRecord | None:
     data = _document(path)
     try:
         record = ShardRecord.from_json(json.loads(data))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return record if metadata_bytes(record.to_json()) == data and path.stem == record.name else None
 
@@ -68,7 +68,7 @@ def is_document(root: Path, path: Path) -> bool:
         shape, grid = content["shape"], content["chunk_grid"]["configuration"]["chunk_shape"]
         written = array_metadata(key.split("/")[1], int(shape[0]), int(shape[-1]), int(grid[0]))
         return metadata_bytes(written) == data
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
         return False
 
 

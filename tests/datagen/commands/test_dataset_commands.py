@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from datagen.common.errors import StorageError
+from datagen.common.ownership import LISTING
 from datagen.flows.build import build
 from datagen.flows.rerender import render_again
 from datagen.flows.runners.serial import RunnerConfig
@@ -150,9 +151,13 @@ def test_another_dataset_is_replaced_on_request_only(copy: Path, tiny_manifest: 
     assert tree(copy) == before
     build(other, copy, SERIAL, replace=True)
     assert json.loads(open_dataset(copy).plan.manifest)["name"] == "other"
-    (copy / "manifest.json").write_text("[]")
-    with pytest.raises(StorageError, match="is not the manifest of a build"):
-        build(other, copy, SERIAL)
+    for text, message in (("[]", "is not the manifest of a build"), ('{"name": "an extension"}', "another dataset")):
+        (copy / "manifest.json").write_text(text)
+        with pytest.raises(StorageError, match=message):
+            build(other, copy, SERIAL)
+        with pytest.raises(StorageError, match=r"manifest\.json: in the way"):
+            build(other, copy, SERIAL, replace=True)
+        assert (copy / "manifest.json").read_text() == text
 
 
 def test_a_full_disk_is_named_before_a_server_is_started(tiny_manifest: Path, tmp_path: Path) -> None:
@@ -162,4 +167,4 @@ def test_a_full_disk_is_named_before_a_server_is_started(tiny_manifest: Path, tm
     assert process.returncode == 2
     assert "larger than allowed" in err
     assert "Prefect" not in err
-    assert sorted(os.listdir(tmp_path / "out")) == [".lock", "manifest.json"]
+    assert sorted(os.listdir(tmp_path / "out")) == [LISTING, ".lock", "manifest.json"]

@@ -129,7 +129,7 @@ def test_same_seed_gives_the_same_bytes_and_finished_work_is_kept(written: Path,
     plan = plan_sequences(SMALL, SEED)[0]
     simulate_sequence(plan, tmp_path / "captures", tmp_path / "truth")
     files = [path.relative_to(written) for path in written.rglob("*") if path.is_file()]
-    assert len(files) == 1 + 2 * (1 + 1 + 1 + 2 * 3) + 3
+    assert len(files) == 2 + 2 * (1 + 1 + 1 + 2 * 3) + 4  # each folder with its listing
     for path in files:
         assert (written / path).read_bytes() == (tmp_path / path).read_bytes(), path
     capture_file = tmp_path / "captures/s000/performance/capture.json"

@@ -160,7 +160,7 @@ def test_writing_is_deterministic_and_atomic(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_sequence(tmp_path / name)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 1 + 2 * (3 + 4)
+    assert len(files) == 2 + 2 * (3 + 4)  # with capture.json and the listing
     for path in files:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
     assert is_complete(tmp_path / "a", KEY, "k1")
@@ -169,7 +169,7 @@ def test_writing_is_deterministic_and_atomic(tmp_path: Path) -> None:
         _write_out_of_order(tmp_path / "c")
     assert list((tmp_path / "c" / "anna").iterdir()) == []
     # What a killed run left is cleared away by the next, and an older sequence is replaced.
-    (tmp_path / "a/anna/.speech.tmp-1").mkdir()
+    (tmp_path / "a/anna/.speech.tmp-1-0123abcd").mkdir()
     write_sequence(tmp_path / "a", content_key="k2")
     assert [path.name for path in (tmp_path / "a/anna").iterdir()] == ["speech"]
     assert is_complete(tmp_path / "a", KEY, "k2")
