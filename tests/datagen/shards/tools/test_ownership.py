@@ -156,6 +156,26 @@ def test_whatever_lies_in_the_folder_of_a_subset_stays(new: Path, tmp_path: Path
     assert not done or tree(out) == tree(whole)
 
 
+KEYS = ("train/image/c.1.0.0.0", "train/valid/c.0", "val/zarr.json", "records/train-00000.json")
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_file_of_the_same_length_in_the_place_of_what_is_replaced_stays(
+    old: Path, new: Path, tmp_path: Path, request: pytest.FixtureRequest, kind: str, key: str
+) -> None:
+    url = str(tmp_path / "target") if kind == "local" else request.getfixturevalue("s3_url")
+    publish(old, url)
+    open_store(url).write(key, b"\x07" * len(tree(old)[key]))
+    before = remote_tree(url)
+    with pytest.raises(DatasetError):
+        publish(new, url, replace=True)
+    assert remote_tree(url) == before
+    open_store(url).write(key, tree(old)[key])
+    publish(new, url, replace=True)
+    assert remote_tree(url) == tree(new)
+
+
 def test_what_a_killed_write_left_is_cleared_and_what_only_has_its_name_is_not(new: Path, tmp_path: Path) -> None:
     cases: tuple[tuple[Callable[[Path], object], str], ...] = (
         (lambda out: publish(new, out), "train/depth/c.0.0.0"),
