@@ -24,7 +24,7 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 def verify_command(
     dataset: DatasetArgument,
-    quick: Annotated[bool, typer.Option("--quick", help="Lengths instead of the digest of every byte.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Lengths and ends of chunks, not every byte.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Also decode every map and check every value.")] = False,
     rerender: Annotated[
         int, typer.Option(metavar="K", min=0, help="Also render K random samples again from the build's warps.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards.plan import DatasetPlan, plan_units
+from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units
 from datagen.shards.reader import ChunkReader
 from datagen.shards.schema import ARRAYS
 
+_REQUESTS = 8  # to a store at a time
 ORDER = ("subject", "sequence", "camera", "frame")
 
 
@@ -53,7 +55,15 @@ def load_small_arrays(
     """Read whole small arrays, (N, ...) each; raises as :class:`ChunkReader`."""
     units = plan_units({split: plan.counts[split]}, plan.samples_per_shard)
     # Shard by shard, so that each record is read once; and nothing of a declared size is made before it is read.
-    parts = [[reader.small(split, name, unit.index)[: unit.samples] for name in names] for unit in units]
+
+    def read(unit: ShardUnit) -> list[npt.NDArray[Any]]:
+        return [reader.small(split, name, unit.index)[: unit.samples] for name in names]
+
+    if reader.is_local:
+        parts = [read(unit) for unit in units]
+    else:  # each read is a request, and waits for its answer
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            parts = list(pool.map(read, units))
     empty = [np.zeros((0, *ARRAYS[name].sample_shape(plan.resolution)), ARRAYS[name].dtype) for name in names]
     return {name: np.concatenate(column) for name, column in zip(names, zip(empty, *parts, strict=True), strict=True)}
 

@@ -17,6 +17,7 @@ from datagen.shards.chunks import CRC_BYTES
 from datagen.shards.keys import Key
 from datagen.shards.metadata import chunk_path, is_map, metadata_bytes, parse_document
 from datagen.shards.plan import ENCODING_VERSION, ShardUnit
+from datagen.shards.reads import StoreReads
 from datagen.shards.schema import ARRAYS, SPLITS
 from datagen.shards.store import LocalStore, Store
 
@@ -199,7 +200,7 @@ def list_records(root: Path | Store) -> list[ShardRecord]:
 
 def _read(store: Store, key: str) -> ShardRecord:
     try:
-        content = parse_document(store.read(key))
+        content = parse_document(StoreReads(store).document(key))
         record = ShardRecord.from_json(content)
         # There is no root document yet that would tell a flipped bit.
         if record.algorithm == ENCODING_VERSION and content.get("digest") != _digest_of(content):

@@ -115,6 +115,8 @@ class PinnedRecords:
             data = self._reads.document(key)
         except MissingObjectError:
             raise MissingChunkError(f"{key} is missing") from None
+        except ValueError as error:
+            raise ChunkError(f"{key} cannot be used: {error}") from None
         if not self._named(unit, data):
             self.check_current()
             if not self._named(unit, data):

@@ -27,6 +27,7 @@ from datagen.shards.pinned import Records
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.reads import StoreReads
 from datagen.shards.schema import ARRAYS
+from datagen.shards.store import LocalStore
 
 _CACHED_FILES = 4096  # a few kB each at 64 samples a shard
 
@@ -58,6 +59,11 @@ class ChunkReader:
         self._reads, self._plan, self._records = reads, plan, records
         self._per_shard = plan.samples_per_shard
         self._files: dict[tuple[str, str, int], _ShardFile] = {}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files lie on a disk: then small reads cost next to nothing."""
+        return isinstance(self._reads.store, LocalStore)
 
     def sample_into(self, split: str, name: str, i: int, out: npt.NDArray[Any]) -> int:
         """Decompress one sample of a map array into ``out`` (contiguous, stored dtype); return the bytes read."""
@@ -92,13 +98,10 @@ class ChunkReader:
             raise self.damaged(split, shard, error, name) from None
         return values
 
-    def wrong_checksums(self, unit: ShardUnit, name: str, *, every: bool) -> Iterator[tuple[int | None, str]]:
-        """Compare checksums at the ends of chunks with the record, and read no chunk of a map.
+    def wrong_checksums(self, unit: ShardUnit, name: str) -> Iterator[tuple[int | None, str]]:
+        """Compare the last bytes of an array's chunks with the record, and read no chunk of a map.
 
-        Parameters
-        ----------
-        every : bool
-            Of each chunk; otherwise of the index and of the last chunk of the shard, which lies beside it.
+        On a disk those of each chunk; elsewhere, where each would be a request, those of the index and the last one.
 
         Yields
         ------
@@ -110,7 +113,7 @@ class ChunkReader:
             except CorruptDatasetError as error:
                 yield None, error.found
             return
-        for i in range(unit.start if every else unit.stop - 1, unit.stop):
+        for i in range(unit.start if self.is_local else unit.stop - 1, unit.stop):
             try:
                 file = self._file(unit.split, name, unit.index)
                 end = sum(file.index.of(i - unit.start))

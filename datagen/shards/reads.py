@@ -89,12 +89,12 @@ class StoreReads:
         return data
 
     def document(self, key: str) -> bytes:
-        """Return a whole small file of unknown length; raises as :meth:`part`."""
+        """Return a whole small file of unknown length; ValueError if it is none, otherwise raises as :meth:`part`."""
         if not isinstance(self.store, LocalStore):
             return self.store.read(key)
         data = self.whole(key, _LARGEST_DOCUMENT + 1)
         if len(data) > _LARGEST_DOCUMENT:
-            raise StorageError(f"{self.store.path(key)} is larger than any document of a dataset", "some kilobytes")
+            raise ValueError("it is larger than any document of a dataset")
         return data
 
     def close(self) -> None:

@@ -290,7 +290,7 @@ class _Sending:
         expected = self.new.shards[key]
         if key in self.there.kept:
             return False, expected.bytes
-        data = self.dataset.store.read(key)
+        data = self.dataset.store.read(key, 0, expected.bytes + 1)
         if digest_of(data) != expected:
             raise CorruptDatasetError(
                 f"{self.dataset.url}/{key} is damaged: its bytes are not those of its record",

@@ -17,7 +17,6 @@ from datagen.shards.ledger import ShardRecord, file_problem, record_key, unit_fi
 from datagen.shards.metadata import ROOT_METADATA, content_digest, is_map, plan_documents, uuid_of
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import ARRAYS, CANONICAL_LEVELS, NORMAL_LEVELS, SPLITS, VERDICTS
-from datagen.shards.store import LocalStore
 
 UNKNOWN_CANONICAL = CANONICAL_LEVELS // 2  # stored where nothing is known; decodes to 0 exactly
 _UNIT_LOW, _UNIT_HIGH = 0.9, 1.1  # a unit normal after rounding to 1/127, with room for float error
@@ -303,9 +302,7 @@ def _check_shard(dataset: Dataset, unit: ShardUnit, record: ShardRecord | None, 
         yield from _check_samples(dataset, unit)
     elif not damaged:
         for name in ARRAYS:
-            # A disk gives four bytes of each chunk at once; a store takes a request for each.
-            every = isinstance(dataset.store, LocalStore)
-            for sample, message in dataset.reader.wrong_checksums(unit, name, every=every):
+            for sample, message in dataset.reader.wrong_checksums(unit, name):
                 yield Problem(unit.split, unit.index, sample, message)
 
 

@@ -23,12 +23,13 @@ from datagen.shards import (
     finalise,
     list_records,
     open_dataset,
+    unit_is_complete,
     verify_dataset,
     write_unit,
 )
-from datagen.shards.metadata import metadata_bytes
+from datagen.shards.metadata import attributes_digest, metadata_bytes
 from tests.support.independent_reader import IndependentReader
-from tests.support.shard_samples import flip, make_plan, make_sample, sample_keys, unit_samples
+from tests.support.shard_samples import build, flip, make_plan, make_sample, sample_keys, unit_samples
 
 pytestmark = pytest.mark.usefixtures("without_fsync")
 
@@ -62,6 +63,25 @@ def test_a_changed_attribute_is_noticed(copy: Path) -> None:
     with pytest.raises(CorruptDatasetError, match="attributes_digest"):
         open_dataset(copy)
     assert not verify_dataset(copy).ok
+
+
+def test_a_dataset_of_before_is_refused_with_what_to_run_and_built_anew(copy: Path) -> None:
+    """Records of version 3 name no chunks, and the root document named no records."""
+    for path in sorted((copy / "records").iterdir()):
+        record = json.loads(path.read_text())
+        record = {key: value for key, value in record.items() if key != "digest"} | {"algorithm": 3}
+        record["files"] = {key: {k: v for k, v in f.items() if k != "crc32c"} for key, f in record["files"].items()}
+        path.write_bytes(metadata_bytes(record))
+    document = json.loads((copy / "zarr.json").read_text())
+    attributes = {key: value for key, value in document["attributes"].items() if key != "records"}
+    document["attributes"] = {**attributes, "attributes_digest": attributes_digest(attributes)}
+    (copy / "zarr.json").write_bytes(metadata_bytes(document))
+    for use in (open_dataset, verify_dataset):
+        with pytest.raises(DatasetError, match=r"an earlier version.*Run `datagen build` on its folder again"):
+            use(copy)
+    assert [record.algorithm for record in list_records(copy)] == [3] * 7
+    assert not unit_is_complete(copy, make_plan().units[0], "key-train-00000")
+    assert verify_dataset(build(copy), "deep").ok
 
 
 def test_an_undamaged_dataset_verifies(pristine: Path) -> None:

@@ -150,7 +150,7 @@ def check_reads(dataset: Dataset, values: dict[str, Any], changed: Files) -> Non
 def test_whatever_is_swapped_is_never_read_and_verify_finds_it(bench: tuple[Path, Files, Files, Files]) -> None:
     root, mine, other, values = bench
 
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(swaps(mine, other))
     def swap(files: Files) -> None:
         changed = {key: data for key, data in files.items() if mine[key] != data}
