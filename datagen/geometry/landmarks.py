@@ -6,6 +6,7 @@ import json
 import re
 import reprlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,16 @@ def _coordinates(path: Path, name: object, xyz: object) -> list[float]:
     return [float(x) for x in values]
 
 
+def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object, refusing a key given twice: Python would silently keep the last."""
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise LandmarkError(f"landmark file {path} names {_shown(key)} twice", "each key once", "Remove one")
+        content[key] = value
+    return content
+
+
 def _shown(value: object) -> str:
     text = reprlib.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -192,7 +203,7 @@ def _read_content(path: Path) -> dict[str, Any]:
             f"landmark file {path} cannot be read ({error.strerror})", "a readable file", "Check the path"
         ) from None
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=partial(_once, path))
     except (ValueError, RecursionError):
         content = None
     missing = {"scheme", "unit", "points"} - set(content if isinstance(content, dict) else ())
