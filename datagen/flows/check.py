@@ -78,6 +78,7 @@ def check_captures(root: Path, progress: Progress) -> CheckResult:
 def _check_sequence(
     source: FolderCaptures, key: SequenceKey, frames: tuple[int, ...], result: CheckResult, progress: Progress
 ) -> None:
+    earlier = len(result.problems)
     found: dict[str, list[tuple[str, str]]] = {}
     blind: dict[str, list[str]] = {}
     read = 0
@@ -93,6 +94,7 @@ def _check_sequence(
             for camera, reason in views.blind.items():
                 blind.setdefault(camera, []).append(reason)
         progress.advance(1)
+    _say_once(result.problems, earlier)
     for camera, listed in found.items():
         where, reason = listed[0]
         more = f" ({len(listed)} of {len(frames)} frames have such a problem)" if len(listed) > 1 else ""
@@ -105,3 +107,14 @@ def _check_sequence(
         problem = next(reason for reason in reasons if without_image or reason != NO_IMAGE)
         entry = {"where": f"{key} camera {camera}", "problem": f"{problem}, so that it gives no samples"}
         (result.notes if without_image else result.problems).append(entry)
+
+
+def _say_once(problems: list[dict[str, str]], start: int) -> None:
+    """Join problems from ``start`` on that say the same of several frames."""
+    same: dict[str, list[str]] = {}
+    for problem in problems[start:]:
+        same.setdefault(problem["problem"], []).append(problem["where"])
+    problems[start:] = [
+        {"where": where[0], "problem": problem + (f" ({len(where)} frames)" if len(where) > 1 else "")}
+        for problem, where in same.items()
+    ]

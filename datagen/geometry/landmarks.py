@@ -51,14 +51,8 @@ def validate_landmarks(landmarks: Landmarks, name: str) -> Landmarks:
         If the scheme is unknown, an index is outside it, a point is not finite, there are fewer than three, or
         they lie on one line.
     """
-    if landmarks.scheme not in SCHEME_SIZES:
-        raise LandmarkError(
-            f"{name} uses the landmark scheme {landmarks.scheme!r}",
-            f"one of {sorted(SCHEME_SIZES)}",
-            "Convert the points to that scheme; any subset of at least three will do",
-        )
+    size = _scheme_size(landmarks.scheme, name)
     indices, points = np.asarray(landmarks.indices, np.int64), np.asarray(landmarks.points, np.float64)
-    size = SCHEME_SIZES[landmarks.scheme]
     if len(indices) < MINIMUM_POINTS:
         raise LandmarkError(
             f"{name} has {len(indices)} landmarks",
@@ -90,6 +84,16 @@ def validate_landmarks(landmarks: Landmarks, name: str) -> Landmarks:
     return Landmarks(indices[order], points[order], landmarks.scheme)
 
 
+def _scheme_size(scheme: str, name: str) -> int:
+    if scheme not in SCHEME_SIZES:
+        raise LandmarkError(
+            f"{name} uses the landmark scheme {scheme!r}",
+            f"one of {sorted(SCHEME_SIZES)}",
+            "Convert the points to that scheme; any subset of at least three will do",
+        )
+    return SCHEME_SIZES[scheme]
+
+
 def declared_unit(path: Path) -> str:
     """Return the length unit a landmark file declares, which is usually that of the scan it was marked on.
 
@@ -115,8 +119,8 @@ def read_landmarks(path: Path) -> Landmarks:
     content = _read_content(path)
     scale = metres_per(str(content["unit"]), str(path))
     scheme, points = str(content["scheme"]), content["points"]
+    size = _scheme_size(scheme, str(path))
     if isinstance(points, list):
-        size = SCHEME_SIZES.get(scheme, len(points))
         if len(points) != size:
             raise LandmarkError(
                 f"landmark file {path} lists {len(points)} points",
@@ -190,13 +194,13 @@ def _read_content(path: Path) -> dict[str, Any]:
             f"landmark file {path} cannot be read ({reason})", "a readable file", "Check the path"
         ) from None
     try:
-        content = parse_json(data)
-    except DocumentError:
-        content = None
+        content, problem = parse_json(data), ""
+    except DocumentError as error:
+        content, problem = None, f" cannot be read: {error}"
     missing = {"scheme", "unit", "points"} - set(content if isinstance(content, dict) else ())
     if missing:
         known = _format_of(path, data, content)
-        lacks = f" lacks {', '.join(sorted(missing))}" if isinstance(content, dict) else " is not such JSON"
+        lacks = f" lacks {', '.join(sorted(missing))}" if isinstance(content, dict) else problem or " is not such JSON"
         raise LandmarkError(
             f"landmark file {path} is {known}, which is not read" if known else f"landmark file {path}{lacks}",
             'JSON {"scheme": "ibug68", "unit": "mm", "points": {"30": [0.1, -2.0, 95.4], ...}}',

@@ -181,6 +181,17 @@ def _not_read(path: Path, number: int, line: str, keyword: str) -> MeshError:
     )
 
 
+def _refuse_faces_of_other_names(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    for name, values in arrays.items():
+        # Of 8 bits they are colours.
+        if values.dtype.kind in "iu" and values.dtype.itemsize > 1 and values.ndim == 2 and values.shape[1] in (3, 4):
+            raise MeshError(
+                f"mesh {path} has no array `faces`, but {name!r} of shape {values.shape}, which may be faces",
+                "triangles as `faces` (F, 3), or none",
+                "Save it under that name, or leave it out",
+            )
+
+
 def _read_npz(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -191,6 +202,10 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64
                     "Save it with these names",
                 )
             vertices = np.asarray(archive["vertices"])
+            if "faces" not in archive.files:
+                _refuse_faces_of_other_names(
+                    path, {name: archive[name] for name in archive.files if name != "vertices"}
+                )
             faces = np.asarray(archive["faces"]) if "faces" in archive.files else np.zeros((0, 3), np.int64)
     except zipfile.BadZipFile:
         raise MeshError(f"mesh {path} is not a complete npz archive", "a numpy .npz", "Copy it again") from None

@@ -26,6 +26,7 @@ from datagen.sources.frame import Captures, Frame, Image, Registration, Sequence
 from datagen.sources.topology import Topology, read_topology, topology_files
 
 PICTURES = ("images", "masks")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic", ".exr")
 _ASK = 'Say "orientation": "stored" or "upright" in capture.json, as K, size and masks are meant'
 _SEE = "See docs/capture-format.md for the layout"
 
@@ -251,7 +252,7 @@ def _camera_files(
     pattern = getattr(capture, kind)
     if pattern is None:
         return {}
-    _check_strangers(folder, pattern, kind, index, frozenset(camera.name for camera in cameras))
+    like = _pictures_like(folder, pattern, kind, index, frozenset(camera.name for camera in cameras))
     found = {}
     for camera in cameras:
         path = _inside(folder, pattern, frame=index, camera=camera.name)
@@ -261,6 +262,8 @@ def _camera_files(
             raise _no_file(path, camera, "or remove the camera's whole image folder")
         elif any((folder / pattern.format(frame=frame, camera=camera.name)).is_file() for frame in capture.frames):
             raise _no_file(path, camera, f"or remove all {kind} of the camera")
+        elif camera.name in like:
+            raise _no_file(path, camera, f"or correct `{kind}` in {CAPTURE_FILE}: there is {like[camera.name]!r}")
     if not found:
         raise InputError(
             f"frame {index} has none of the {kind} that {CAPTURE_FILE} promises, such as "
@@ -279,37 +282,43 @@ def _no_file(path: Path, camera: Camera, other: str) -> InputError:
     )
 
 
-def _check_strangers(folder: Path, pattern: str, kind: str, index: int, cameras: frozenset[str]) -> None:
-    """Refuse folders, and files of a folder shared by cameras, that are named as if they were of a camera we lack."""
+def _pictures_like(folder: Path, pattern: str, kind: str, index: int, cameras: frozenset[str]) -> Mapping[str, str]:
+    """Return the cameras that have files of other frames' numbers or another suffix, each with one of them.
+
+    Only where cameras share a folder. Folders and files that are named as if they were of a camera we lack are refused.
+    """
     parts = PurePosixPath(pattern).parts
     level = next(k for k, part in enumerate(parts) if "{camera" in part)
     place = folder.joinpath(*(part.format(frame=index) for part in parts[:level]))
-    found = _strangers(place, _stamp(place), parts[level], level + 1 < len(parts), cameras)
-    if found:
-        name, near = found[0], difflib.get_close_matches(found[0].casefold(), [c.casefold() for c in cameras], 1, 0)
+    own_folders = level + 1 < len(parts)
+    like = _named_like(place, _stamp(place), parts[level], own_folders)
+    strangers = sorted(like.keys() - cameras)
+    if strangers:
+        near = difflib.get_close_matches(strangers[0].casefold(), [camera.casefold() for camera in cameras], 1, 0)
         nearest = next(camera for camera in sorted(cameras) if camera.casefold() == near[0])
         raise InputError(
-            f"{place} has {kind} of {name!r}, which is no camera of {CAPTURE_FILE}"
-            + (f" (and {len(found) - 1} more such)" if len(found) > 1 else ""),
+            f"{place} has {kind} of {strangers[0]!r}, which is no camera of {CAPTURE_FILE}"
+            + (f" (and {len(strangers) - 1} more such)" if len(strangers) > 1 else ""),
             f"{kind} of its {len(cameras)} cameras only; the nearest name is {nearest!r}",
             "Rename one of the two (capitals count), add the camera, or move the files elsewhere",
         )
+    return {} if own_folders else like
 
 
 @lru_cache(maxsize=1024)
-def _strangers(
-    place: Path, _stamp: tuple[int, int], part: str, folders: bool, cameras: frozenset[str]
-) -> tuple[str, ...]:
-    pieces = Formatter().parse(part)
-    names = {"camera": "(?P<camera>.+)", "frame": "[0-9]+", None: ""}
-    expression = re.compile("".join(re.escape(text) + names.get(name, ".*") for text, name, _, _ in pieces))
+def _named_like(place: Path, _stamp: tuple[int, int], part: str, folders: bool) -> Mapping[str, str]:
+    # Kept as long as the folder's time stamp, which changes with its entries, says that it lists the same.
     if not place.is_dir():
-        return ()
-    entries = [
-        entry.name for entry in os.scandir(place) if entry.is_dir() == folders and not entry.name.startswith(".")
-    ]
-    matches = (expression.fullmatch(name) for name in entries)
-    return tuple(sorted({match["camera"] for match in matches if match} - cameras))
+        return {}
+    stem, suffix = os.path.splitext(part)
+    any_suffix = not folders and suffix.lower() in PICTURE_SUFFIXES
+    names = {"camera": "(?P<camera>.+)", "frame": "[0-9]+", None: ""}
+    pieces = Formatter().parse(stem if any_suffix else part)
+    expression = "".join(re.escape(text) + names.get(name, ".*") for text, name, _, _ in pieces)
+    wanted = re.compile(expression + (f"(?i:{'|'.join(map(re.escape, PICTURE_SUFFIXES))})" if any_suffix else ""))
+    entries = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() == folders)
+    matches = (wanted.fullmatch(name) for name in entries if not name.startswith("."))
+    return {match["camera"]: match[0] for match in matches if match}
 
 
 def _landmarks(folder: Path, capture: CaptureFile, index: int) -> Landmarks | None:

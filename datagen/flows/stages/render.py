@@ -414,6 +414,12 @@ def blocks(views: Sequence[View], resolution: int) -> Iterator[Sequence[View]]:
 def _sample(
     frame: Frame, view: View, box: CropBox, maps: ViewMaps, head_to_world: npt.NDArray[np.float64], config: RenderConfig
 ) -> Sample:
+    if view.camera not in frame.images:
+        raise InputError(
+            f"frame {view.frame} of {view.key} has no image of camera {view.camera} any more",
+            "the captures that were warped",
+            "Run `datagen build` again",
+        )
     return Sample(
         image=crop_image(frame.images[view.camera](), box, config.resolution),
         depth=maps.depth,

@@ -19,6 +19,7 @@ from PIL import Image
 from datagen.cli import app, main
 from datagen.layout import BuildLayout
 from datagen.manifest import load_manifest
+from datagen.shards import open_dataset
 from datagen.sources.frame import SequenceKey
 from tests.support.build_trees import copy_build, folder_build
 from tests.support.places import ROOT
@@ -384,3 +385,32 @@ def test_build_names_frames_with_broken_input_and_ends_with_one(
     assert "left out s001/performance/000000: CameraError" in errors
     assert "7×9 pixels" in errors
     assert "Traceback" not in errors
+
+
+def test_build_names_cameras_that_contradict_or_show_nothing_and_makes_no_samples_of_them(
+    run: Run, tiny_build: BuildResult, tmp_path: Path
+) -> None:
+    manifest = folder_build(tiny_build.root, tmp_path / "out", tmp_path / "captures")
+    folder = tmp_path / "captures" / "s001" / "performance"
+    mask = folder / "masks" / "cam00" / "000000.png"
+    Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
+    for kind in ("images", "masks"):
+        shutil.rmtree(folder / kind / "cam02")
+    (problem,) = json.loads(run("check", tmp_path / "captures", "--json")[1])["problems"]
+    assert problem["where"] == "s001/performance/000000 camera cam00"
+    command = ("build", manifest, "--out", tmp_path / "out", "--runner", "serial", "--set", "splits.val=0")
+    code, text, errors = run(*command, "--json")
+    assert code == 1
+    assert "left out s001/performance camera cam00 (1 frame): of the scan" in errors
+    assert "left out s001/performance camera cam02 (1 frame): it has no image" in errors
+    result = json.loads(text)
+    assert {c["camera"]: c["wrong"] for c in result["left_out_cameras"]} == {"cam00": True, "cam02": False}
+    split = open_dataset(tmp_path / "out")["train"]
+    samples = [split.sample(k) for k in range(len(split))]
+    assert sorted((s.subject, s.camera) for s in samples) == sorted(
+        [("s000", f"cam0{k}") for k in range(4)] + [("s001", "cam01"), ("s001", "cam03")]
+    )
+    assert {s.verdict for s in samples if s.subject == "s001"} == {"review"}
+    assert all(s.image.std() > 5 for s in samples)
+    (explained,) = run.json("explain", tmp_path / "out", "s001")
+    assert any("camera cam00 gives no sample" in reason for reason in explained["reasons"])

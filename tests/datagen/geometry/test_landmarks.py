@@ -130,6 +130,13 @@ def test_any_json_in_place_of_a_part_is_read_or_refused_in_words(
         assert isinstance(read_landmarks(path), Landmarks)
 
 
+def test_a_point_given_twice_is_refused(tmp_path: Path):
+    path = save(tmp_path)
+    path.write_text(path.read_text().replace('"36": [', '"36": [1, 2, 3], "36": ['))
+    with pytest.raises(LandmarkError, match="names '36' twice"):
+        read_landmarks(path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(LandmarkError, match="does not exist"):
         read_landmarks(tmp_path / "none.json")

@@ -216,6 +216,17 @@ def test_surface_that_is_not_read_is_refused_by_name(tmp_path: Path, name: str, 
         read_mesh(tmp_path / name, need_faces=False)
 
 
+@pytest.mark.parametrize("corners", [3, 4])
+@pytest.mark.parametrize("name", ["triangles", "f"])
+def test_faces_of_an_npz_under_another_name_are_no_cloud(tmp_path: Path, name: str, corners: int) -> None:
+    arrays = {"vertices": np.eye(4)[:, :3], name: np.arange(corners)[None]}
+    np.savez(tmp_path / "m.npz", **arrays)
+    with pytest.raises(MeshError, match=f"'{name}' of shape"):
+        read_mesh(tmp_path / "m.npz", need_faces=False)
+    np.savez(tmp_path / "m.npz", vertices=np.eye(3), colours=np.eye(3).astype(np.uint8), normals=np.eye(3))
+    assert len(read_mesh(tmp_path / "m.npz", need_faces=False).vertices) == 3
+
+
 @pytest.mark.parametrize("index", [2**32, 2**32 + 1, -(2**32), 3])
 def test_an_index_too_large_for_a_vertex_is_not_cut_to_one(tmp_path: Path, index: int) -> None:
     np.savez(tmp_path / "m.npz", vertices=np.eye(3), faces=np.array([[0, 1, index]]))

@@ -194,7 +194,8 @@ def test_pictures_of_a_camera_that_there_is_not_are_refused_with_the_nearest_nam
         with pytest.raises(InputError, match="which is no camera") as caught:
             read(KEY, 3)
         assert repr(name) in caught.value.found
-    assert len(check(root).problems) == len(FRAMES)
+    (problem,) = check(root).problems
+    assert (problem["where"], problem["problem"].endswith("(2 frames)")) == (f"{KEY}/000003", True)
 
 
 @pytest.mark.parametrize(("name", "near"), [("Left", "left"), ("rihgt", "right"), ("TOP", "top")])
@@ -227,6 +228,20 @@ def test_a_file_that_is_missing_in_some_frames_is_an_error_in_any_layout(
         with pytest.raises(InputError, match=f"{path.name} is missing.*every frame of camera left"):
             read(KEY, 3)
     assert [problem["where"] for problem in check(root).problems] == [f"{KEY}/000003"]
+
+
+@pytest.mark.parametrize("change", ["suffix", "numbers"])
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_files_of_a_camera_under_other_names_are_not_passed_over(root: Path, kind: str, change: str) -> None:
+    flat(root)
+    for path in list((folder(root) / kind).glob("*_left.png")):
+        number = path.name[:6] if change == "suffix" else f"{int(path.name[:6]) + 100:06d}"
+        path.rename(path.with_name(f"{number}_left.{'JPG' if change == 'suffix' else 'png'}"))
+    name = "000003_left.JPG" if change == "suffix" else "000103_left.png"
+    for read in (FolderCaptures(root).frame, FolderCaptures(root).input_digest):
+        with pytest.raises(InputError, match=f"000003_left.png is missing.*correct `{kind}`.*there is '"):
+            read(KEY, 3)
+    assert (folder(root) / kind / name).is_file()
 
 
 @pytest.mark.parametrize("one_folder", [True, False])
