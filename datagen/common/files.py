@@ -10,6 +10,7 @@ import errno
 import io
 import math
 import os
+import re
 import shutil
 import uuid
 import zipfile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _TEMPORARY = ".tmp-"
+_STAGED = re.compile(rf"\..+{re.escape(_TEMPORARY)}\d+-[0-9a-f]{{8}}", re.DOTALL)
 _FSYNCS_AT_ONCE = 8
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -150,7 +152,8 @@ def staged_folder(out: Path, *, replace: bool) -> Iterator[Path]:
     """Yield an empty hidden folder that becomes ``out`` when the block ends well: whole or not at all, and durably.
 
     After an exception nothing remains of it and ``out`` is as it was. What a killed process left is removed, or put
-    back where the kill came between the two renames of a replacement, when the same folder is staged again.
+    back where the kill came between the two renames of a replacement, when the same folder is staged again; removed
+    also when another is staged beside it.
 
     Parameters
     ----------
@@ -178,7 +181,7 @@ def staged_folder(out: Path, *, replace: bool) -> Iterator[Path]:
         with storage_errors(f"making the folder {out}"):
             make_folders(room)
             _put_back(former, out)
-            _remove_left_overs(room, f".{out.name}{_TEMPORARY}")
+            _remove_left_overs(room, former)
             staging.mkdir()
             stack.callback(_clear, staging, former, out)
             stack.enter_context(_held(staging))
@@ -206,10 +209,13 @@ def _clear(staging: Path, former: Path, out: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_left_overs(room: Path, prefix: str) -> None:
-    """Remove the hidden folders of processes that are dead; a living one holds a lock on its own."""
+def _remove_left_overs(room: Path, former: Path) -> None:
+    """Remove the hidden folders of processes that are dead, whatever they should have become.
+
+    A living process holds a lock on its own. Of folders that were being replaced only ``former`` is known to be.
+    """
     for path in list(room.iterdir()):
-        if path.name.startswith(prefix) and path.is_dir():
+        if (path == former or _STAGED.fullmatch(path.name)) and path.is_dir() and not path.is_symlink():
             with suppress(FileNotFoundError), _held(path) as ours:
                 if ours:
                     shutil.rmtree(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,12 +131,12 @@ class Viewer:
             },
         }
         page = (Path(__file__).parent / "viewer.html").read_text()
-        before, rest = page.split("__BODY__")
-        # "</" inside a script element would end it.
-        before = before.replace("__HEAD__", json.dumps(head).replace("</", "<\\/"))
-        before = before.replace("__TITLE__", html.escape(self.title))
+        begin, middle, before, rest = re.split("__TITLE__|__HEAD__|__BODY__", page)
+        title = html.escape(self.title.encode("utf-8", "replace").decode())
+        # "<" inside a script element could end it, or begin a comment that hides its end.
+        named = json.dumps(head).replace("<", "\\u003c")
         with self.path.open("wb") as file:
-            file.write(before.encode())
+            file.write(f"{begin}{title}{middle}{named}{before}".encode())
             file.write(base64.b64encode(b"".join(self._parts)))
             file.write(rest.encode())
 
