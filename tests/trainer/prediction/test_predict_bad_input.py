@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -309,7 +310,7 @@ def test_each_kind_of_input_in_the_place_of_another_is_named(photos: Path, learn
     for dataset_path in (photos, run, photos / "f8.png", run / "best.pt"):
         with pytest.raises(CanonfaceError, match=re.escape(str(dataset_path))):
             evaluate(run, dataset_path, device_name="cpu")
-    options: list[tuple[Path, dict, str]] = [
+    options: list[tuple[Path, dict[str, Any], str]] = [
         (build, {"orientation": "stored"}, "--orientation with a dataset"),
         (photos, {"split": "val"}, "without a dataset"),
         (photos, {"index": 0}, "without a dataset"),
