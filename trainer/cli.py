@@ -267,12 +267,14 @@ def main() -> None:
 
 def _report_run(out: Path, state: RunState, as_json: bool) -> None:
     if as_json:
-        print_json({"run": str(out), "finished": state.finished, "step": state.step, "steps": state.steps})
+        done = {"finished": state.finished, "step": state.step, "steps": state.steps, "seconds": state.seconds}
+        print_json({"run": str(out), **done})
         return
     metrics = state.best_metrics.items()
     best = "".join(f", {name} {value:.2f}" for name, value in metrics if name.endswith("mean_mm") and value is not None)
     if state.finished:
-        say(f"{out} is finished: {state.step} steps, best at step {state.best_step}{best}")
+        taken = f"{state.steps} steps in {state.seconds / 60:.1f} minutes"
+        say(f"{out} is finished: {taken}, best at step {state.best_step}{best}")
     else:
         say(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
 

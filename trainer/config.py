@@ -148,7 +148,7 @@ class FitConfig(Section):
     val_samples: int = Field(64, ge=1, description="samples of `val` measured while fitting, evenly spread")
     save_every: int = Field(200, ge=1, description="steps between writes of last.pt")
     max_minutes: float | None = Field(
-        None, gt=0, description="stop (and save) after this time; the same command resumes"
+        None, gt=0, description="stop (and save) when a call has taken this long; the same command resumes"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
     compile: bool = Field(False, description="torch.compile the network; a minute at the start, faster steps on a GPU")

@@ -66,7 +66,7 @@ def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
     with ExitStack() as at_end:
         group = at_end.enter_context(team(pick_device(settings.device)))
         at_end.enter_context(locked_run_folder(run, is_main=group.is_main))
-        job = _Job(dataset_path, run, config, group)
+        job = _Job(dataset_path, run, config, group, started)
         at_end.callback(job.loader.close)
         progress = job.progress
         screen = at_end.enter_context(
@@ -126,6 +126,8 @@ class RunProgress:
         Its canonical and its aligned depth error together, millimetres.
     best_metrics : dict
         All that was measured then.
+    seconds : float
+        Time spent on these steps, in all calls.
     """
 
     stream: dict[str, Any]
@@ -134,12 +136,13 @@ class RunProgress:
     best_step: int | None = None
     best_score: float = math.inf
     best_metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, under the names it has always had there."""
         best = {"best_step": self.best_step, "best_score": self.best_score, "best_figures": self.best_metrics}
         average = self.average.state_dict() if self.average is not None else None
-        return {"step": self.step, "stream": self.stream, "average": average, **best}
+        return {"step": self.step, "stream": self.stream, "average": average, "seconds": self.seconds, **best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what :meth:`state_dict` gave."""
@@ -147,12 +150,13 @@ class RunProgress:
             self.average.load_state_dict(state["average"])
         self.step, self.stream, self.best_step = state["step"], state["stream"], state["best_step"]
         self.best_score, self.best_metrics = state["best_score"], state["best_figures"]
+        self.seconds = state.get("seconds", 0.0)  # runs of before had none
 
 
 class _Job:
     """What a run works with, and the named steps of its loop."""
 
-    def __init__(self, dataset_path: Path | str, run: Path, config: TrainConfig, group: Team) -> None:
+    def __init__(self, dataset_path: Path | str, run: Path, config: TrainConfig, group: Team, started: float) -> None:
         self.run, self.config, self.group = run, config, group
         self.dataset = open_dataset(dataset_path)
         state, saved = read_last(run)
@@ -189,6 +193,7 @@ class _Job:
             self.model.depth_unit = DepthUnit(**saved["depth_unit"])
             self.progress.load_state_dict(saved)
             self.loader.resume(self.progress.stream)
+        self._began = started - self.progress.seconds  # as if there had been one call
         self.throughput = Throughput(group.device, run if group.is_main else None, config.fit.profile_steps)
         self.journal: Journal | None = None  # of the main process
         self._gradients = Gradients(wrapped, self.model.depth_unit, config)
@@ -262,6 +267,7 @@ class _Job:
 
     def save(self) -> RunState:
         """Write ``last.pt`` and the state file."""
+        self.progress.seconds = time.monotonic() - self._began
         self._write(LAST, self.optimiser if self.progress.step else None, self.progress.state_dict())
         return self.write_state()
 
@@ -274,7 +280,9 @@ class _Job:
         """Write the state file."""
         progress = self.progress
         steps, digest = self.config.fit.steps, self.config.digest
-        state = RunState(progress.step, steps, digest, self.dataset.uuid, progress.best_step, {**progress.best_metrics})
+        best: dict[str, float | None] = {**progress.best_metrics}
+        uuid, taken = self.dataset.uuid, progress.seconds
+        state = RunState(progress.step, steps, digest, uuid, progress.best_step, best, taken)
         if self.group.is_main:
             state.write(self.run)
         return state

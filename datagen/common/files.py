@@ -271,7 +271,8 @@ def staged_folder(out: Path, *, replace: bool, names: Iterable[str] = ()) -> Ite
     """Yield a hidden folder that becomes ``out`` when the block ends well: whole or not at all, and durably.
 
     After an exception nothing remains of it and ``out`` is as it was. What a killed process left is removed, or put
-    back where the kill came between the two renames of a replacement, when the same folder is staged again.
+    back where the kill came between the two renames of a replacement, when the same folder is staged again; removed
+    also when another is staged beside it.
 
     ``out`` gets a listing (:mod:`datagen.common.ownership`) of all that it holds. What is in the way is replaced only
     if such a listing names it with the bytes it has; before the block, and again before anything is moved.
@@ -352,7 +353,7 @@ def _staging(room: Path, out: Path, former: Path | None) -> Iterator[Path]:
             make_folders(room)
             if former is not None:
                 _put_back(former, out)
-            _remove_left_overs(room, f".{out.name}{_TEMPORARY}")
+            _remove_left_overs(room, former)
             staging.mkdir()
             stack.callback(_clear, staging, former, out)
             stack.enter_context(_held(staging))
@@ -382,13 +383,17 @@ def _clear(staging: Path, former: Path | None, out: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
 
 
-def _remove_left_overs(room: Path, prefix: str) -> None:
-    """Remove the hidden folders of processes that are dead; a living one holds a lock on its own."""
+def _remove_left_overs(room: Path, former: Path | None) -> None:
+    """Remove the hidden folders of processes that are dead, whatever they should have become.
+
+    A living process holds a lock on its own. Of folders that were being replaced only ``former`` is known to be.
+    """
     for path in list(room.iterdir()):
-        if not (path.name.startswith(prefix) and is_temporary(path.name) and path.is_dir() and not path.is_symlink()):
+        left = _LEFT.fullmatch(path.name)
+        if not (path == former or (left and left[2])) or path.is_symlink() or not path.is_dir():
             continue
         with suppress(FileNotFoundError), _held(path) as ours:
-            if ours and path.name.endswith("former"):
+            if ours and path == former:
                 remove_ours(path)
             elif ours and ((path / LISTING).is_file() or not any(path.iterdir())):
                 shutil.rmtree(path)

@@ -232,7 +232,9 @@ def _fit(layout: DemoLayout, meter: Meter, config: str, overrides: tuple[str, ..
     with stopwatch() as taken:
         _trainer(*command)
     if _model_key(layout) != before:
-        meter.add("fit", taken[0])
+        # A call that was interrupted is known to the run alone.
+        spent = float(_read_json(layout.run / "state.json").get("seconds", 0.0)) - meter.seconds.get("fit", 0.0)
+        meter.add("fit", max(spent, taken[0]))
 
 
 def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[str, Any]:

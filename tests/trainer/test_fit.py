@@ -24,7 +24,7 @@ from trainer.config import load_config
 from trainer.evaluate import evaluate
 from trainer.fit import fit
 from trainer.optimiser import learning_rate
-from trainer.run.checkpoint import read_checkpoint
+from trainer.run.checkpoint import read_checkpoint, read_last
 from trainer.run.folder import BEST, LAST, read_state
 from trainer.run.log import read_log
 
@@ -98,10 +98,19 @@ def test_a_stopped_run_ends_in_the_same_bits(scene: Path, tmp_path: Path) -> Non
     hurried = load_config(
         "tiny", [*QUICK, "fit.steps=9", "fit.val_every=4", "fit.save_every=2", "fit.max_minutes=1e-6"]
     )
-    steps = []
+    steps, spent, taken = [], [], 0.0
     while not steps or steps[-1] < 9:
-        steps.append(fit(scene, tmp_path / "stopped", hurried if len(steps) < 4 else straight).step)
+        started = time.monotonic()
+        state = fit(scene, tmp_path / "stopped", hurried if len(steps) < 4 else straight)
+        taken += time.monotonic() - started
+        steps.append(state.step)
+        spent.append(state.seconds)
+        assert read_state(tmp_path / "stopped") == state
     assert steps == [1, 2, 3, 4, 9]
+    # The time of every call counts, up to its last write.
+    assert spent == sorted(set(spent))
+    assert 0.5 * taken < spent[-1] < taken
+    assert read_last(tmp_path / "stopped")[0] == state
     for name in (LAST, BEST):
         one, other = (read_checkpoint(tmp_path / folder / name) for folder in ("straight", "stopped"))
         assert one["step"] == other["step"]

@@ -219,8 +219,7 @@ class Showcase:
         self._split = dataset[split]
         self.half_extent_m = dataset.half_extent_m
         self.views: list[ShownView] = []
-        self.best: list[ShownRun] = []
-        self.worst: list[ShownRun] = []
+        self._runs: list[ShownRun] = []
         places = np.linspace(0, len(self._split) - 1, _ROWS).round().astype(int)
         self._chosen = set(places.tolist())
 
@@ -241,8 +240,18 @@ class Showcase:
             run.score_px,
         )
         shown = ShownRun(f"{self._name(int(run.indices[0]))}, {last + 1} frames", ends)
-        self.best = sorted([*self.best, shown], key=lambda s: s.run.score_px)[:_RUNS]
-        self.worst = sorted([*self.worst, shown], key=lambda s: -s.run.score_px)[:_RUNS]
+        ranked = sorted([*self._runs, shown], key=lambda s: s.run.score_px)
+        self._runs = [*ranked[:_RUNS], *ranked[_RUNS:][-_RUNS:]]
+
+    @property
+    def best(self) -> list[ShownRun]:
+        """The runs that are followed best, the best first; of few the better half, so that each is shown once."""
+        return self._runs[: (len(self._runs) + 1) // 2]
+
+    @property
+    def worst(self) -> list[ShownRun]:
+        """The runs that are followed worst, the worst first; none of the best."""
+        return self._runs[: len(self.best) - 1 : -1]
 
     def _name(self, index: int) -> str:
         sample = self._split.sample(index)

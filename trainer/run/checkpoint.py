@@ -154,6 +154,7 @@ def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
             dataset_uuid=content["dataset"]["uuid"],
             best_step=content["best_step"],
             best_metrics=content["best_figures"],
+            seconds=content.get("seconds", 0.0),
         )
     except (KeyError, TypeError, ValueError, ManifestError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0][:200]

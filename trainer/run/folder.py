@@ -33,6 +33,8 @@ class RunState:
         The step ``best.pt`` was saved at.
     best_metrics : dict
         Its validation metrics, None where nothing was measured; empty without a validation split.
+    seconds : float
+        Time spent on these steps, in all calls; 0 in runs of before.
     """
 
     step: int
@@ -42,6 +44,7 @@ class RunState:
     best_step: int | None
     # The name in the file is that of runs long since written.
     best_metrics: Annotated[dict[str, float | None], Field(alias="best_figures")]
+    seconds: float = 0.0
 
     @property
     def finished(self) -> bool:

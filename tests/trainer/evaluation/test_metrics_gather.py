@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datagen.common.files import json_ready
+from datagen.shards import open_dataset
 from tests.support.evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
 from tests.support.places import ROOT
 from tests.support.trainer_scene import build_scene
@@ -18,7 +21,7 @@ from trainer.config import load_config
 from trainer.evaluate import evaluate
 from trainer.evaluation.baselines import flow_available
 from trainer.evaluation.canonical import region_labels
-from trainer.evaluation.charts import motion_chart, pck_chart
+from trainer.evaluation.charts import Showcase, motion_chart, pck_chart
 from trainer.evaluation.frames import EvaluationOptions, View
 from trainer.evaluation.gather import Evaluation, Run
 from trainer.evaluation.shape import key_points
@@ -221,6 +224,29 @@ def test_the_report_holds_everything_in_one_page(evaluated) -> None:
     assert stored["samples"] == 12
     for table in metric_tables(stored["figures"]):
         assert table.title in page
+
+
+@given(st.lists(st.one_of(st.floats(0, 50), st.just(math.nan)), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_every_run_is_shown_once_the_best_and_the_worst_of_them(
+    evaluated: tuple[dict, Path], scores: list[float]
+) -> None:
+    showcase = Showcase(open_dataset(evaluated[1].parent), "val")
+    for k, score in enumerate(scores):
+        views: list = [None, None]
+        places = np.zeros((2, 1, 2))
+        indices = np.array([k, k + 1]) % 12
+        run = Run(indices, views, [], {"true": places, "": places + k}, np.ones((2, 1), bool), score)
+        showcase.views.clear()
+        showcase.offer(run)
+    shown = [run.run for run in (*showcase.best, *reversed(showcase.worst))]
+    kinds = [int(run.tracks[""][0, 0, 0]) for run in shown]
+    measured = sorted((score, k) for k, score in enumerate(scores) if not math.isnan(score))
+    assert len(set(kinds)) == len(kinds) == min(len(measured), 6)
+    assert len(showcase.best) - len(showcase.worst) in {0, 1}
+    found = [run.score_px for run in shown]
+    ranked = [score for score, _ in measured]
+    assert found == (ranked if len(ranked) <= 6 else ranked[:3] + ranked[-3:])
 
 
 def test_printed_tables_name_every_method(evaluated) -> None:

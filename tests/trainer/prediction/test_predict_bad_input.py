@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import struct
+import zlib
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from datagen.common.errors import InputError, StorageError
+from datagen.common.errors import CanonfaceError, InputError, StorageError
 from datagen.common.files import write_owned_bytes
 from datagen.common.ownership import LISTING
+from tests.support.places import ROOT
 from tests.support.predict_scene import SIDE, clip, write_photos, write_video
+from tests.support.trainer_scene import build_scene
+from trainer.evaluate import evaluate
 from trainer.predict import PredictOptions, predict
-from trainer.prediction.cameras import GivenCameras
+from trainer.prediction.cameras import FrameCamera, GivenCameras
 from trainer.prediction.foreground import FixedCrop
 from trainer.prediction.video import VideoFile
 
@@ -198,14 +208,120 @@ def test_videos_have_a_rate(photos: Path, learnt_model: Path, tmp_path: Path) ->
         predict(learnt_model, photos, tmp_path / "out", PredictOptions(rate=float("inf")), device_name="cpu")
 
 
-def test_names_of_any_length_and_alphabet_fit_the_file_system(photos: Path, learnt_model: Path, tmp_path: Path) -> None:
-    (photos / "f8.png").rename(photos / f"{'長' * 83}.png")
-    os.rename(os.fsencode(photos / "f9.png"), os.fsencode(photos) + b"/\xff\xfe.png")
-    (photos / "f10.png").rename(photos / "</script> \n.png".replace("/", "∕"))
-    summary = predict(
-        learnt_model, photos, tmp_path / "out", PredictOptions(without=("videos", "ply", "tracks")), device_name="cpu"
-    )
-    assert summary["frames"] == 3
+class _Page(HTMLParser):
+    """What a browser would find in a page: its elements, and the texts of its scripts and its title."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.texts: dict[str, str] = {}
+        self._in = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._in = dict(attrs).get("id") or tag
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002 - HTMLParser's
+        self._in = ""
+
+    def handle_data(self, data: str) -> None:
+        self.texts[self._in] = self.texts.get(self._in, "") + data
+
+
+HOSTILE = [
+    "長" * 83,
+    "</script><script>alert(1)</script> \n".replace("/", "∕"),
+    "<!--<script>",
+    "__TITLE__ __HEAD__ __BODY__",
+    "<img src=x onerror=alert(1)>",
+    "\x1b[31m\x07\r\n",
+    "x\\..\\..\\y",
+    "{{7*7}}{%x%}",
+    "'\";$(x)`x`",
+    "-rf",
+]
+
+
+def test_names_of_any_length_and_alphabet_are_names_and_nothing_else(
+    photos: Path, learnt_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / HOSTILE[1]).mkdir()
+    for k, name in enumerate(HOSTILE):
+        Image.new("RGB", (SIDE, SIDE), (k, k, k)).save(tmp_path / HOSTILE[1] / f"{name}.png")
+    (photos / "f8.png").rename(os.fsdecode(os.fsencode(tmp_path / HOSTILE[1]) + b"/\xff\xfe.png"))
+    for source in (tmp_path / HOSTILE[1], tmp_path / HOSTILE[1] / f"{HOSTILE[2]}.png"):
+        options = PredictOptions(without=("videos", "tracks"), foreground="all")
+        summary = predict(learnt_model, source, tmp_path / "out", options, device_name="cpu")
+        assert summary["frames"] == (len(HOSTILE) + 1 if source.is_dir() else 1)
+        page = _Page((tmp_path / "out" / "viewer.html").read_text())
+        plain = _Page((ROOT / "trainer" / "prediction" / "viewer.html").read_text())
+        assert page.tags == plain.tags
+        assert page.texts["title"].strip() == source.name.strip()
+        assert page.texts["script"] == plain.texts["script"]
+        names = {frame["name"] for frame in json.loads(page.texts["head"])["frames"]}
+        assert names >= (set(HOSTILE) if source.is_dir() else {HOSTILE[2]})
+    files = [path.name for path in (tmp_path / "out").rglob("*")]
+    assert all(name.isprintable() for name in files)
+    assert leaves_nothing(tmp_path, "photos", "out", HOSTILE[1])
+
+
+@given(st.text(max_size=300), st.integers(0, 999_999))
+@settings(max_examples=300, deadline=None)
+def test_any_name_makes_one_file_name(name: str, number: int) -> None:
+    eye = np.eye(4, dtype=np.float32)
+    camera = FrameCamera(name, eye[:3, :3], eye, (0, 0, 1, 1), (1, 1), (0, 0, 1, 1), None, "assumed", "assumed")
+    stem = camera.stem(number)
+    assert stem.isprintable()
+    assert not set(stem) & set("/\\\0")
+    assert len(stem.encode()) <= 210
+    assert stem.startswith(f"{number:06d}_")
+
+
+def test_sizes_that_are_declared_and_not_there_are_refused(photos: Path, learnt_model: Path, tmp_path: Path) -> None:
+    """A picture of 200,000 pixels a side that takes 57 bytes, and one of no bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 200_000, 200_000, 8, 2, 0, 0, 0)
+    for content in (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""), b""):
+        (photos / "f9.png").write_bytes(content)
+        with pytest.raises(InputError, match=r"f9\.png cannot be read"):
+            predict(learnt_model, photos, tmp_path / "out", PredictOptions(without=QUICK), device_name="cpu")
+    assert leaves_nothing(tmp_path, "photos")
+
+
+def test_each_kind_of_input_in_the_place_of_another_is_named(photos: Path, learnt_model: Path, tmp_path: Path) -> None:
+    dataset = build_scene(tmp_path / "build" / "dataset.zarr", subjects={"train": 1, "val": 1}, frames=1, cameras=1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.pt").write_bytes(learnt_model.read_bytes())
+    run, build = tmp_path / "run", Path(dataset.path).parent
+    cases: list[tuple[Path, Path, str]] = [
+        (photos, photos, f"{photos} holds no best.pt"),
+        (build, photos, f"{build} is a dataset"),
+        (photos / "f8.png", photos, "f8.png"),
+        (tmp_path / "none", photos, "none does not exist"),
+        (run, run, f"{run} is a run of `trainer fit`"),
+        (run, run / "best.pt", "best.pt is a checkpoint"),
+        (run, tmp_path / "none", "none does not exist"),
+    ]
+    for model, source, words in cases:
+        with pytest.raises(CanonfaceError, match=re.escape(words)):
+            predict(model, source, tmp_path / "out", PredictOptions(without=QUICK), device_name="cpu")
+    for dataset_path in (photos, run, photos / "f8.png", run / "best.pt"):
+        with pytest.raises(CanonfaceError, match=re.escape(str(dataset_path))):
+            evaluate(run, dataset_path, device_name="cpu")
+    options: list[tuple[Path, dict[str, Any], str]] = [
+        (build, {"orientation": "stored"}, "--orientation with a dataset"),
+        (photos, {"split": "val"}, "without a dataset"),
+        (photos, {"index": 0}, "without a dataset"),
+        (photos, {"masks": photos, "foreground": "all"}, "both --masks and --foreground"),
+    ]
+    for source, given_options, words in options:
+        with pytest.raises(InputError, match=words):
+            predict(run, source, tmp_path / "out", PredictOptions(without=QUICK, **given_options), device_name="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

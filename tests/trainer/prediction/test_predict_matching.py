@@ -138,7 +138,8 @@ def test_cameras_and_masks_of_a_folder_go_by_name(
         assert raw["extrinsics"][:, 0, 3].tolist() == [8, 9, 10]
         assert [int(np.flatnonzero(valid.any(0))[0]) for valid in raw["valid"]] == [8, 9, 10]
     assert "is of no frame here: images/f11.png" in capsys.readouterr().err
-    for part in ({"cameras": tmp_path / "c.json"}, {"masks": tmp_path / "masks"}):
+    parts: list[dict[str, Any]] = [{"cameras": tmp_path / "c.json"}, {"masks": tmp_path / "masks"}]
+    for part in parts:
         (tmp_path / "photos" / "f10.png").rename(tmp_path / "photos" / "g10.png")
         with pytest.raises(InputError, match=r"no (camera|mask) for g10\.png"):
             predict(
@@ -170,14 +171,14 @@ def test_a_misspelt_key_is_an_error_that_names_the_nearest(
     folder = tmp_path_factory.mktemp("c")
     at = place % (len(key) + 1)
     with pytest.raises(InputError, match=rf"unknown key frames\.0\..*did you mean {key}\?"):
-        cameras(folder, entry(**{key[:at] + letter + key[at:]: 1}))
+        cameras(folder, entry() | {key[:at] + letter + key[at:]: 1})
 
 
 @pytest.mark.parametrize("key", ["camera_to_world", "distortion", "pixel_center", "transform_matrix", "extrinsics"])
 @pytest.mark.parametrize("above", [True, False])
 def test_a_key_of_another_program_is_an_error_that_says_what_to_do(key: str, above: bool, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"keys that are not read: {key}\..*{key}: "):
-        cameras(tmp_path, entry(**({} if above else {key: [0]})), **({key: [0]} if above else {}))
+        cameras(tmp_path, entry() | ({} if above else {key: [0]}), **({key: [0]} if above else {}))
 
 
 def matrix(fx: float, fy: float, cx: float, cy: float) -> list[list[float]]:
@@ -214,7 +215,7 @@ def test_fisheyes_telescopes_and_crops_are_cameras(
     assume(0.21 < focal * ratio < 49)
     size = {"width": 1920, "height": 1080}
     K = matrix(focal * 1920, focal * ratio * 1920, x * 1920, y * 1080)
-    cameras(tmp_path_factory.mktemp("c"), entry(intrinsics=K, **size)).assign(["a.png"], [0])
+    cameras(tmp_path_factory.mktemp("c"), entry(intrinsics=K) | size).assign(["a.png"], [0])
 
 
 def test_camera_files_that_are_none(tmp_path: Path) -> None:
@@ -329,7 +330,7 @@ def test_a_turn_beside_masks_or_cameras_is_asked_about_and_applies_to_all(
             shown = raw["image"][0].transpose(1, 2, 0)[top:bottom, left:right]
             wanted = stored if how.get("orientation") == "stored" else upright
             np.testing.assert_array_equal(shown, np.asarray(wanted))
-            return raw["valid"][0][top:bottom, left:right]
+            return np.array(raw["valid"][0][top:bottom, left:right])
 
     valid()
     for orientation, mask in of_pixels.items():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -369,6 +372,45 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     write_staged(out, [MARKER])
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert {p.name for p in out.iterdir()} == {LISTING, MARKER}
+
+
+STAGING = """
+import sys, time
+from pathlib import Path
+from datagen.common.console import run
+from trainer.prediction.output import prediction_folder
+def work():
+    with prediction_folder(Path(sys.argv[1])) as staging:
+        (staging / "half").write_text("half")
+        print("begun", flush=True)
+        time.sleep(60)
+run(work)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_what_a_killed_prediction_leaves_is_gone_at_once_or_with_the_next(number: int, tmp_path: Path) -> None:
+    living, killed = (
+        subprocess.Popen([sys.executable, "-c", STAGING, str(tmp_path / name)], stdout=subprocess.PIPE, text=True)
+        for name in ("living", "killed")
+    )
+    (tmp_path / ".notes.tmp-of-mine").mkdir()
+    try:
+        for process in (living, killed):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+        killed.send_signal(number)
+        assert killed.wait(30) == (-number if number == signal.SIGKILL else 130)
+        left = [path.name.partition(".tmp-")[0] for path in sorted(tmp_path.iterdir())]
+        assert left == ([".killed"] if number == signal.SIGKILL else []) + [".living", ".notes"]
+        write_staged(tmp_path / "next", [MARKER])
+        # What is another's, or still at work, stays.
+        left = [path.name.partition(".tmp-")[0] for path in sorted(tmp_path.iterdir())]
+        assert left == [".living", ".notes", "next"]
+    finally:
+        for process in (living, killed):
+            process.kill()
+            process.communicate()
 
 
 def test_foreign_folders_and_files_are_left_alone(tmp_path: Path) -> None:

@@ -87,9 +87,8 @@ def frames_of(path: Path) -> tuple[list[int], list[float]]:
     return which, [frame.time_s for frame in found if frame.time_s is not None]
 
 
-TIMES = st.lists(st.sampled_from([1, 17, 33, 40, 41, 250, 3000, 60_000]), min_size=1, max_size=11).map(
-    lambda gaps: [sum(gaps[:k]) for k in range(len(gaps) + 1)]
-)
+GAPS_MS = st.lists(st.sampled_from([1, 17, 33, 40, 41, 250, 3000, 60_000]), min_size=1, max_size=11)
+TIMES = GAPS_MS.map(lambda gaps: [sum(gaps[:k]) for k in range(len(gaps) + 1)])
 KINDS = st.sampled_from([(".mp4", False), (".mov", False), (".mkv", False), (".webm", False), (".mkv", True)])
 
 
@@ -100,7 +99,7 @@ def test_a_video_of_any_rate_gives_all_its_frames_at_their_times(
 ) -> None:
     suffix, live = kind
     path = tmp_path_factory.mktemp("v") / f"a{suffix}"
-    how = {} if suffix == ".webm" else {"max_b_frames": b_frames}
+    how: dict[str, Any] = {} if suffix == ".webm" else {"max_b_frames": b_frames}
     which, times = frames_of(write(path, times_ms, live=live, **how))
     assert which == list(range(len(times_ms)))
     np.testing.assert_allclose(times, np.array(times_ms) / 1000, atol=0.0011)
@@ -126,7 +125,7 @@ def test_a_video_that_is_cut_off_is_an_error(
 @pytest.mark.parametrize("b_frames", [0, 2])
 def test_older_kinds_of_video(suffix: str, b_frames: int, tmp_path: Path) -> None:
     codec = "flv1" if suffix == ".flv" else "libx264"
-    how = {} if codec == "flv1" else {"max_b_frames": b_frames}
+    how: dict[str, Any] = {} if codec == "flv1" else {"max_b_frames": b_frames}
     path = write(tmp_path / f"a{suffix}", list(range(0, 480, 40)), codec, **how)
     which, times = frames_of(path)
     assert which == list(range(12))
@@ -162,7 +161,7 @@ def test_what_is_written_lasts_as_long_as_the_video(learnt_model: Path, tmp_path
         assert float(container.streams.video[0].average_rate) == pytest.approx(5 / 6, rel=0.01)
 
 
-QUARTER = {
+QUARTER: dict[str, tuple[tuple[float, ...], Any]] = {
     "mirrored": ((-1, 0, 0, 1), lambda a: a[:, ::-1]),
     "upside down": ((-1, 0, 0, -1), lambda a: a[::-1, ::-1]),
     "mirrored top to bottom": ((1, 0, 0, -1), lambda a: a[::-1]),
