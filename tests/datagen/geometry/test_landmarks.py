@@ -133,7 +133,7 @@ def test_any_json_in_place_of_a_part_is_read_or_refused_in_words(
 def test_a_point_given_twice_is_refused(tmp_path: Path):
     path = save(tmp_path)
     path.write_text(path.read_text().replace('"36": [', '"36": [1, 2, 3], "36": ['))
-    with pytest.raises(LandmarkError, match="names '36' twice"):
+    with pytest.raises(LandmarkError, match="the key '36' is given twice"):
         read_landmarks(path)
 
 
