@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 import typer
 
 import datagen.cli
@@ -28,6 +29,7 @@ from datagen.sources.frame import SequenceKey
 from datagen.warp.storage import read_warp
 from tests.support.build_trees import copy_build
 from tests.support.predict_scene import write_photos
+from tests.support.published_weights import published, to_depth_anything_3, write_config
 from tests.support.trainer_scene import build_scene
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Scene:
     data: Path
     run: Path
     photos: Path
+    weights: Path
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def captures(scene: Scene) -> Path:
 QUICK = ["fit.device=cpu", "fit.threads=1", "fit.steps=2", "fit.save_every=1"]
 SET = [word for change in QUICK for word in ("--set", change)]
 WITHOUT = [word for part in ("ply", "videos", "viewer", "tracks") for word in ("--without", part)]
+SIZE = ("--size", "28")
 OUT = "file"  # of commands that write a single one
 WRITERS = {
     "datagen build": Writer(
@@ -136,7 +140,7 @@ WRITERS = {
     ),
     "trainer export": Writer(lambda s, out: ["export", s.run, "--out", out / OUT, "--frames", "1"], ("--overwrite",)),
     "trainer convert": Writer(
-        lambda s, out: ["convert", str(s.run / "best.pt"), "--out", out / OUT, "--config", "tiny", "--size", "28"],
+        lambda s, out: ["convert", s.weights, "--out", out / OUT, "--config", s.weights.with_name("c.yaml"), *SIZE],
         ("--overwrite",),
     ),
 }
@@ -149,7 +153,9 @@ def scene(
     folder = tmp_path_factory.mktemp("scene")
     build_scene(folder / "data.zarr", frames=2, cameras=1)
     write_photos(folder / "photos")
-    begun = Scene(tiny_build.root, tiny_manifest, folder / "data.zarr", folder / "run", folder / "photos")
+    torch.save(to_depth_anything_3(published(write_config(folder / "c.yaml"))), folder / "weights.pt")
+    given = (folder / name for name in ("data.zarr", "run", "photos", "weights.pt"))
+    begun = Scene(tiny_build.root, tiny_manifest, *given)
     # At step 1 of 2: there is something left to do.
     stop = ("--set", "fit.max_minutes=1e-6")
     assert call("trainer", *WRITERS["trainer fit"].words(begun, begun.run), *stop) == 0

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import re
 from itertools import zip_longest
+from pathlib import Path
 
 import torch
+import yaml
 
-from trainer.model.joint import JointModel
+from trainer.config import CONFIGS, load_config
+from trainer.model.joint import DepthUnit, JointModel
 from trainer.weights.layouts import RULES
 
 _DEPTH_OUT = "decoders.geometry.heads.depth.out."
+
+
+_APART = {"shared": False, "image_skip": False, "norm": "geometry", "positions": "geometry"}
+
+
+def write_config(path: Path) -> Path:
+    """Write a configuration as small as `tiny` and built as `giant`."""
+    content = yaml.safe_load((CONFIGS / "tiny.yaml").read_text())
+    content["decoder"] |= _APART
+    content["heads"] = {"ray": True, "camera": True}
+    content["backbone"]["position_grid"] = 5
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def published(config: Path) -> JointModel:
+    """Return a model of a configuration with random weights, always the same."""
+    torch.manual_seed(3)
+    torch.set_num_threads(1)
+    return JointModel(load_config(config), 28, DepthUnit("dataset", 1.0, 1.0, 1.0)).eval()
 
 
 def to_depth_anything_3(model: JointModel) -> dict[str, torch.Tensor]:

@@ -7,37 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from datagen.common.errors import CheckpointError, InputError
 from tests.support.predict_scene import write_photos
-from tests.support.published_weights import to_depth_anything_3
-from trainer.config import CONFIGS, load_config
+from tests.support.published_weights import published, to_depth_anything_3, write_config
 from trainer.data import normalise
-from trainer.model.joint import DepthUnit, JointModel
 from trainer.predict import PredictOptions, predict
 from trainer.weights.convert import HALF_EXTENT_M, convert_weights
 
-APART = {"shared": False, "image_skip": False, "norm": "geometry", "positions": "geometry"}
 QUICK = ("ply", "videos", "viewer", "tracks", "maps")
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A configuration as small as `tiny` and built as `giant`."""
-    content = yaml.safe_load((CONFIGS / "tiny.yaml").read_text())
-    content["decoder"] |= APART
-    content["heads"] = {"ray": True, "camera": True}
-    content["backbone"]["position_grid"] = 5
-    path = tmp_path / "published.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def published(config: Path) -> JointModel:
-    torch.manual_seed(3)
-    torch.set_num_threads(1)
-    return JointModel(load_config(config), 28, DepthUnit("dataset", 1.0, 1.0, 1.0)).eval()
+    return write_config(tmp_path / "published.yaml")
 
 
 def test_published_weights_predict_without_fitting(config: Path, tmp_path: Path) -> None:
