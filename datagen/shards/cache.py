@@ -87,6 +87,12 @@ class CachedStore:
         self._keep(path, data)
         return data
 
+    def forget(self, key: str) -> None:
+        """Remove what is kept of a file: it was not what was written when it was read."""
+        for path in self.folder.glob(f"{self.name}-{key.replace('/', '-')}@*{_SUFFIX}"):
+            with suppress(OSError):
+                path.unlink()
+
     def size(self, key: str) -> int:
         """See :class:`datagen.shards.store.Store`."""
         return self.store.size(key)

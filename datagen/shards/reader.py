@@ -22,6 +22,7 @@ from datagen.shards.chunks import (
     parse_index,
     plain_array,
 )
+from datagen.shards.ledger import record_key
 from datagen.shards.metadata import chunk_path, is_map
 from datagen.shards.pinned import Records
 from datagen.shards.plan import DatasetPlan, ShardUnit
@@ -131,15 +132,15 @@ class ChunkReader:
         ReplacedDatasetError
             If it is no damage: another dataset lies there now, or none.
         """
-        self._records.check_current()
-        place = f"split {split}"
+        self._reads.forget(record_key(ShardUnit(split, shard, 0, 0)))
+        place = f"split {split}, shard {shard}"
         if name is not None:
-            place += f", array {name}"
-        place += f", shard {shard}"
-        if sample is not None:
-            place += f", sample {sample}"
-        if name is not None:
+            self._reads.forget(chunk_path(split, name, shard))
+            self._files.pop((split, name, shard), None)
+            place = f"split {split}, array {name}, shard {shard}"
+            place += "" if sample is None else f", sample {sample}"
             place += f" ({chunk_path(split, name, shard)})"
+        self._records.check_current()
         missing = isinstance(reason, MissingObjectError | MissingChunkError)
         if isinstance(reason, MissingObjectError):
             reason = "the file is missing"

@@ -134,6 +134,13 @@ class StoreReads:
                 self._open.move_to_end(key)
             return found
 
+    def forget(self, key: str) -> None:
+        """Let go of what is kept of a file that is not as it should be, here and in a cache: it may be mended."""
+        self._forget(key)
+        forget = getattr(self.store, "forget", None)
+        if forget is not None:
+            forget(key)
+
     def _forget(self, key: str) -> None:
         with self._lock:
             self._open.pop(key, None)

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.errors import InputError
+from datagen.common.files import storage_errors
+
 Memory = npt.NDArray[np.uint8]
 # Called with whole pages that nothing else lies in; what it returns, if anything, is called before they are freed.
 Pin = Callable[[Memory], Callable[[], object] | None]
@@ -111,7 +114,13 @@ class Buffers:
             fitting = [k for k, block in enumerate(self._free) if len(block.memory) >= nbytes]
             block = self._free.pop(min(fitting, key=lambda k: len(self._free[k].memory))) if fitting else None
         if block is None:
-            block = Block(nbytes, shared=self._shared)
+            try:
+                with storage_errors(f"making room for {nbytes:,} bytes of batches"):
+                    block = Block(nbytes, shared=self._shared)
+            except MemoryError:
+                raise InputError(
+                    f"a batch of {nbytes:,} bytes does not fit the memory", "one that does", "Use fewer frames a batch"
+                ) from None
             self.made += 1
             undo = None if self._pin is None else self._pin(block.memory)
             if undo is not None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datagen.common.errors import InputError
-from datagen.shards import ShardStream, StreamConfig
+from datagen.common.errors import CorruptDatasetError, InputError
+from datagen.shards import ShardStream, StreamConfig, open_dataset
 from datagen.shards.cache import CachedStore, cached
 from tests.support.shard_remote import remote
 from tests.support.shard_samples import build, flip
@@ -83,6 +83,26 @@ def test_cache_heals_files_a_crash_left(root: Path, tmp_path: Path, damage: str)
         path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
     assert kept.read("train/frame/c.0") == want
     assert path.read_bytes() == content
+
+
+def test_cache_forgets_what_was_not_as_written(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, store = remote(root)
+    split = cached(opened, tmp_path, 10**9)["train"]
+    want = open_dataset(root)["train"].raw("image", 16, 20)
+    true = store.read
+    swapped = {"train/image/c.1.0.0.0": "train/image/c.2.0.0.0", "records/train-00001.json": "records/train-00002.json"}
+    for key, other in swapped.items():
+        monkeypatch.setattr(store, "read", lambda k, *r, a=key, b=other: true(b if k == a else k, *r))
+        fresh = cached(opened, tmp_path, 10**9)["train"]
+        with pytest.raises(CorruptDatasetError, match="shard 1"):
+            fresh.raw("image", 16, 20)
+        monkeypatch.setattr(store, "read", true)
+        for one in (fresh, split):
+            np.testing.assert_array_equal(one.raw("image", 16, 20), want)
+            for path in tmp_path.glob("*-train-image-c.1*"):
+                path.unlink()
+        for path in tmp_path.glob("*-records-train-00001*"):
+            path.unlink()
 
 
 def test_cache_that_cannot_be_written_costs_speed_not_the_run(root: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import mmap
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datagen.common.errors import CorruptDatasetError, DatasetError, InputError, MissingObjectError, StorageError
+from datagen.common.errors import (
+    CorruptDatasetError,
+    DatasetError,
+    InputError,
+    MissingObjectError,
+    MissingShardError,
+    StorageError,
+)
 from datagen.shards import Dataset, ShardStream, StreamConfig, open_dataset
 from datagen.shards.chunks import index_bytes, parse_index
 from datagen.shards.metadata import chunk_path
@@ -190,8 +198,6 @@ def test_filters_and_weights_by_content(dataset: Dataset, tmp_path: Path) -> Non
 def test_a_damaged_sample_is_named_and_fatal_or_skipped(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import shutil
-
     copy = tmp_path / "dataset.zarr"
     shutil.copytree(root, copy)
     damaged = 21
@@ -222,6 +228,15 @@ def test_a_damaged_sample_is_named_and_fatal_or_skipped(
     # With nothing to take its place, skipping is not possible.
     with pytest.raises(CorruptDatasetError, match="sample 21"):
         list(ShardStream(dataset, "train", StreamConfig(frames_per_batch=1), on_corrupt="skip"))
+
+
+def test_a_missing_file_is_never_skipped(root: Path, tmp_path: Path) -> None:
+    for key in ("train/depth/c.1.0.0", "records/train-00001.json"):
+        copy = Path(shutil.copytree(root, tmp_path / key.replace("/", "-")))
+        dataset = open_dataset(copy)
+        (copy / key).unlink()
+        with pytest.raises(MissingShardError, match=r"shard 1.*(the file|records/train-00001.json) is missing"):
+            list(ShardStream(dataset, "train", CONFIG, on_corrupt="skip"))
 
 
 def test_what_a_store_refuses_in_the_end_is_an_error(root: Path, expected: list) -> None:
