@@ -130,9 +130,10 @@ def _check_place(camera: Camera, points: npt.NDArray[np.float64], seen: npt.NDAr
             f"Check {_CAMERA}",
         )
     side = max(camera.width, camera.height)
-    if camera.K[0, 0] < LEAST_FOCAL * side:
+    focal = min(camera.K[0, 0], camera.K[1, 1])
+    if focal < LEAST_FOCAL * side:
         raise CameraError(
-            f"camera {camera.name} has a focal length of {camera.K[0, 0]:.3g} pixels for an image of {side} pixels",
+            f"camera {camera.name} has a focal length of {focal:.3g} pixels for an image of {side} pixels",
             f"at least {LEAST_FOCAL * side:g} pixels",
             "Give K in pixels of the image, not in units of its width or in millimetres",
         )
