@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datagen.common.documents import read_json
 from datagen.common.errors import InputError
+from datagen.common.names import name_problem
 from datagen.manifest import Manifest, parse_manifest
 from datagen.shards.dataset import DATASET_FOLDER
 from datagen.sources.frame import SequenceKey
@@ -115,8 +116,9 @@ class BuildLayout:
         """Every frame with a verdict, and its folder; ordered by subject, sequence, frame."""
         for path in sorted(self.warps.glob(f"*/*/*/{VERDICT_FILE}")):
             folder = path.parent
-            if folder.name.isdigit():
-                yield SequenceKey(folder.parent.parent.name, folder.parent.name), int(folder.name), folder
+            names = folder.parent.parent.name, folder.parent.name
+            if folder.name.isdigit() and not any(map(name_problem, names)):
+                yield SequenceKey(*names), int(folder.name), folder
 
     def manifest_content(self) -> dict[str, Any]:
         """Read the recipe as plain data, whatever version of this program wrote it.
@@ -127,7 +129,7 @@ class BuildLayout:
             If this is not a build folder.
         """
         try:
-            content = json.loads(self.manifest.read_text(errors="replace"))
+            content = read_json(self.manifest)
             reason = "" if isinstance(content, dict) else f"holds a {type(content).__name__}"
         except (OSError, ValueError) as error:
             content, reason = None, str(error)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from datagen.common.settings import Section, parse, read_yaml, with_overrides
+from datagen.common.settings import Name, Section, parse, read_yaml, with_overrides
 from datagen.heads.registry import HEADS
 from datagen.render.registry import RENDERERS
 from datagen.sources.registry import SOURCES, Source
@@ -92,14 +92,14 @@ class ShardConfig(Section):
 class SplitConfig(Section):
     """Which subjects are held out: named, or the last ones in order."""
 
-    val: int | tuple[str, ...] = 1
-    test: int | tuple[str, ...] = 1
+    val: int | tuple[Name, ...] = 1
+    test: int | tuple[Name, ...] = 1
 
 
 class Manifest(Section):
     """The recipe of one dataset."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     seed: int = 0
     source: AnySource
     canonical: CanonicalConfig = CanonicalConfig()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from datagen.common.console import print_json, run
+from datagen.common.console import print_json, run, say
 from datagen.shards import open_dataset
 from trainer.config import load_config
 from trainer.run.folder import RunState, check_same_run, read_state
@@ -94,10 +94,10 @@ def evaluate(
     if as_json:
         print_json(result.to_json())
         return
-    print(f"{result.samples} samples of {split}, step {result.step}\n")
-    print(result_text(result.metrics))
+    say(f"{result.samples} samples of {split}, step {result.step}\n")
+    say(result_text(result.metrics))
     if report is not None:
-        print(f"report in {report}/index.html")
+        say(f"report in {report}/index.html")
 
 
 @app.command()
@@ -203,7 +203,7 @@ def predict(
         print_json({"out": str(out), **summary})
         return
     page = "open viewer.html" if "viewer" in summary["written"] else "strip.png shows the first"
-    print(f"{summary['frames']} frames in {out}; {page}; docs/prediction.md says what every file holds")
+    say(f"{summary['frames']} frames in {out}; {page}; docs/prediction.md says what every file holds")
 
 
 @app.command()
@@ -228,9 +228,9 @@ def export(
         print_json({**what, "differences": differences, "passed": result.passed, "mib": result.mib})
     else:
         for count, value in result.differences.items():
-            print(f"{count} frames: largest relative difference {value:.1e}, at most {TOLERANCE:.0e} is allowed")
+            say(f"{count} frames: largest relative difference {value:.1e}, at most {TOLERANCE:.0e} is allowed")
         size_text = f"{result.frames} frames of {result.size} pixels, {result.mib:.1f} MiB, {result.seconds:.0f} s"
-        print(f"{out}: {size_text}" if result.passed else f"{out} was not written: it does not agree with the model")
+        say(f"{out}: {size_text}" if result.passed else f"{out} was not written: it does not agree with the model")
     if not result.passed:
         raise typer.Exit(1)
 
@@ -250,8 +250,8 @@ def convert(
     """
     from trainer.weights.convert import convert_weights
 
-    print(convert_weights(source, out, config, size=size).text())
-    print(f"{out} is ready for `trainer predict` and `trainer export`")
+    say(convert_weights(source, out, config, size=size).text())
+    say(f"{out} is ready for `trainer predict` and `trainer export`")
 
 
 def main() -> None:
@@ -271,9 +271,9 @@ def _report_run(out: Path, state: RunState, as_json: bool) -> None:
     best = "".join(f", {name} {value:.2f}" for name, value in metrics if name.endswith("mean_mm") and value is not None)
     if state.finished:
         taken = f"{state.steps} steps in {state.seconds / 60:.1f} minutes"
-        print(f"{out} is finished: {taken}, best at step {state.best_step}{best}")
+        say(f"{out} is finished: {taken}, best at step {state.best_step}{best}")
     else:
-        print(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
+        say(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
 
 
 def _device(name: str) -> str:

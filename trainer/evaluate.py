@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
+from datagen.common.console import say
 from datagen.common.errors import CheckpointError, InputError
 from datagen.common.files import atomic_write_bytes, json_ready
 from datagen.common.progress import Progress
@@ -161,13 +162,13 @@ class _Session:
         self._half_extent_m = dataset.half_extent_m
         learnt = dataset["train"]
         if not len(learnt):
-            print(f"no training split: the mean map is that of {split} itself", file=sys.stderr)
+            say(f"no training split: the mean map is that of {split} itself", to=sys.stderr)
             learnt = self._split
         self._mean = self._mean_in_metres(mean_map(learnt))
         labels = dict(dataset.attrs.get("regions", {}))
         with_flow = flow_available()
         if not with_flow:
-            print("OpenCV is not installed (extra `flow`): optical flow is left out", file=sys.stderr)
+            say("OpenCV is not installed (extra `flow`): optical flow is left out", to=sys.stderr)
         self.evaluation = Evaluation(
             options, region_labels(labels), self._key_points(learnt, labels), dataset.resolution, with_flow
         )

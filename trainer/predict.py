@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.console import say
 from datagen.common.errors import InputError
 from datagen.common.pictures import Orientation
 from datagen.common.progress import Progress
@@ -257,7 +258,7 @@ class _FirstPass:
             self._masks.check_any()
         if self._blank:
             some = ", ".join(self._blank[:5]) + (", ..." if len(self._blank) > 5 else "")
-            print(f"no surface was found in {len(self._blank)} of {len(cameras)} frames: {some}", file=sys.stderr)
+            say(f"no surface was found in {len(self._blank)} of {len(cameras)} frames: {some}", to=sys.stderr)
         return cameras
 
     def summary(self) -> dict[str, Any]:
@@ -313,7 +314,7 @@ def _rate(declared: float | None, cameras: list[FrameCamera], step: int) -> floa
 def _left_out(options: PredictOptions) -> set[str]:
     without = set(options.without)
     if "videos" not in without and not have_video():
-        print("videos are left out: PyAV is not installed (extra `video`)", file=sys.stderr)
+        say("videos are left out: PyAV is not installed (extra `video`)", to=sys.stderr)
         without.add("videos")
     return without
 

@@ -16,10 +16,8 @@ import numpy.typing as npt
 from benchmarks.read.case import MAPS, ReadCase
 from datagen.common.errors import InputError
 from datagen.shards import ARRAYS, ShardStream, Split, StreamConfig, open_dataset
-from datagen.shards.chunks import check_crc, decode_into, index_bytes
-from datagen.shards.metadata import chunk_path
+from datagen.shards.chunks import CRC_BYTES, decode_into, index_bytes
 from datagen.shards.schema import restore_rows
-from datagen.shards.store import LocalStore
 
 Batch = Mapping[str, Any]
 Resumed = tuple[Batch, float, Batch]
@@ -206,16 +204,10 @@ def decompression_rates(case: ReadCase) -> dict[str, float]:
 
 def _chunks(split: Split) -> dict[str, list[memoryview]]:
     """Return the compressed bytes of every sample."""
-    store, per_shard = split.dataset.store, split.dataset.plan.samples_per_shard
-    assert isinstance(store, LocalStore)
-    found: dict[str, list[memoryview]] = {}
-    for name in MAPS:
-        found[name] = []
-        for i in range(len(split)):
-            key = chunk_path(split.name, name, i // per_shard)
-            offset, length = split.dataset.reader.index(key, per_shard).of(i % per_shard)
-            found[name].append(check_crc(store.read(key, offset, length), "sample"))
-    return found
+    return {
+        name: [memoryview(split.dataset.reader.chunk(split.name, name, i))[:-CRC_BYTES] for i in range(len(split))]
+        for name in MAPS
+    }
 
 
 def stored_bytes(split: Split, samples: Sequence[int]) -> float:
@@ -224,6 +216,5 @@ def stored_bytes(split: Split, samples: Sequence[int]) -> float:
     total = 0
     for name in MAPS:
         for i in samples:
-            index = split.dataset.reader.index(chunk_path(split.name, name, i // per_shard), per_shard)
-            total += index.of(i % per_shard)[1] + index_bytes(per_shard) // per_shard
+            total += len(split.dataset.reader.chunk(split.name, name, i)) + index_bytes(per_shard) // per_shard
     return total / len(samples)

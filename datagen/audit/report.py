@@ -17,6 +17,7 @@ from datagen.audit.results import (
     FrameMeasure,
     FrameResult,
     build_metrics,
+    head_sizes,
     measure_frame,
     read_results,
     truth_reader,
@@ -33,6 +34,7 @@ from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.registry import load_head
 from datagen.layout import BRIDGE_PICTURE, BuildLayout
 from datagen.warp.storage import read_verdict, read_warp
+from datagen.warp.verdict import SIZE_RANGE
 
 WORST_PICTURED = 4
 RANDOM_PICTURED = 4
@@ -97,6 +99,8 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
             "rows": [_row(r, measures.get(r.name)) for r in ranked[:TABLE_ROWS]],
             "rows_left": max(len(ranked) - TABLE_ROWS, 0),
             "measured": len(measures),
+            "sizes": _sizes(results),
+            "usual": SIZE_RANGE,
             "bridges": _bridges(folder, build),
             **_pooled(folder, results, measures),
             **_dataset(folder, build),
@@ -162,6 +166,12 @@ def _row(result: FrameResult, measure: FrameMeasure | None) -> dict[str, Any]:
         "error": _number(measure.metrics.get("true_error_median_mm", np.nan) if measure else np.nan),
         "reasons": "; ".join(result.verdict.reasons),
     }
+
+
+def _sizes(results: Sequence[FrameResult]) -> list[tuple[str, str]]:
+    """Return subjects and head sizes, those farthest from the template's first."""
+    sizes = sorted(head_sizes(results).items(), key=lambda item: (-abs(np.log(item[1])), item[0]))
+    return [(subject, _number(size)) for subject, size in sizes[:TABLE_ROWS]]
 
 
 def _summary(results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) -> list[tuple[str, str, str]]:

@@ -21,11 +21,20 @@ from datagen.warp.result import WARP_FILE, Verdict, Warp
 from datagen.warp.storage import read_verdict, read_warp
 
 
+def head_sizes(results: Sequence[FrameResult]) -> dict[str, float]:
+    """Return each subject's head size as a multiple of the template's: the median over its frames."""
+    sizes: dict[str, list[float]] = {}
+    for result in results:
+        if np.isfinite(size := result.metric("head_size")):
+            sizes.setdefault(result.key.subject, []).append(size)
+    return {subject: float(np.median(found)) for subject, found in sizes.items()}
+
+
 def build_metrics(results: Sequence[FrameResult], measures: Mapping[str, FrameMeasure]) -> dict[str, float]:
     """Return flat metrics over all frames, as stored in ``report/summary.json``.
 
     Correspondence errors are pooled over the face's measured scan vertices whose truth is known, and left out where
-    none is; the residual is the median over frames of each frame's median.
+    none is; the residual is the median over frames of each frame's median, a head's size of each subject's.
 
     Parameters
     ----------
@@ -37,6 +46,7 @@ def build_metrics(results: Sequence[FrameResult], measures: Mapping[str, FrameMe
     residual = np.array([result.metric("residual_median_mm") for result in results])
     if np.isfinite(residual).any():
         metrics["residual_median_mm"] = float(np.nanmedian(residual))
+    metrics |= {f"head_size.{subject}": size for subject, size in head_sizes(results).items()}
     errors = [m.error_mm[mask_of(m.region, FACE_REGIONS) & np.isfinite(m.error_mm)] for m in measures.values()]
     known = np.concatenate(errors) if errors else np.zeros(0)
     if len(known):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from datagen.commands.options import BuildArgument, JsonOption, ManifestArgument, SetOption
-from datagen.common.console import print_json, table
+from datagen.common.console import print_json, say, table
 from datagen.common.errors import ManifestError
 from datagen.manifest import load_manifest
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datagen.flows.planning import BuildPlan
 
 SHOWN_REASONS = 10
+_NAMED_CAMERAS = 100
 _NAMED_SUBJECTS = 16
 
 OutOption = Annotated[Path, typer.Option("--out", help="Build folder; made if missing, continued if not.")]
@@ -46,7 +47,8 @@ def build_command(
 ) -> None:
     """Build a dataset from a manifest, or finish an interrupted build.
 
-    Exit code 1 if the finished dataset does not verify, or if a frame was left out because its input is broken.
+    Exit code 1 if the finished dataset does not verify, or if a frame or a camera was left out because its input is
+    broken or contradicts itself.
 
     Example: datagen build manifests/demo.yaml --out runs/demo --set source.frames=3
     """
@@ -61,8 +63,21 @@ def build_command(
     else:
         _print_result(result)
     broken = _report_broken_input(out)
-    if broken or not result.verification.ok:
+    wrong = _report_left_out_cameras(result)
+    if broken or wrong or not result.verification.ok:
         raise SystemExit(1)
+
+
+def _report_left_out_cameras(result: BuildResult) -> bool:
+    """Name the cameras that give no samples, those first that contradict their images; return if there are such."""
+    ordered = sorted(result.cameras, key=lambda camera: not camera.wrong)
+    for camera in ordered[:SHOWN_REASONS]:
+        print(f"left out {camera}", file=sys.stderr)
+    more = [f"{camera.key} camera {camera.camera}" for camera in ordered[SHOWN_REASONS:]]
+    if more:
+        named = ", ".join(more[:_NAMED_CAMERAS]) + (", …" if len(more) > _NAMED_CAMERAS else "")
+        print(f"left out too, for such reasons (--json has them): {named}", file=sys.stderr)
+    return any(camera.wrong for camera in ordered)
 
 
 def _report_broken_input(out: Path) -> int:
@@ -71,15 +86,19 @@ def _report_broken_input(out: Path) -> int:
 
     broken = [frame for frame in read_results(out) if not frame.has_warp]
     for frame in broken[:SHOWN_REASONS]:
-        print(f"left out {frame.name}: {'; '.join(frame.verdict.reasons)}", file=sys.stderr)
+        say(f"left out {frame.name}: {'; '.join(frame.verdict.reasons)}", to=sys.stderr)
     if len(broken) > SHOWN_REASONS:
-        print(f"… and {len(broken) - SHOWN_REASONS} more; `datagen explain {out} --failed` lists them", file=sys.stderr)
+        say(f"… and {len(broken) - SHOWN_REASONS} more; `datagen explain {out} --failed` lists them", to=sys.stderr)
     return len(broken)
 
 
 def _result_json(result: BuildResult) -> dict[str, Any]:
     return {
         "dataset": str(result.dataset),
+        "left_out_cameras": [
+            {"camera": c.camera, "frames": c.frames, "reason": c.reason, "sequence": str(c.key), "wrong": c.wrong}
+            for c in result.cameras
+        ],
         "left_out_frames": result.left_out,
         "problems": [str(problem) for problem in result.verification.problems],
         "rendered": result.rendered,
@@ -103,10 +122,12 @@ def _print_result(result: BuildResult) -> None:
         ("verified", "yes" if result.verification.ok else f"NO: {len(result.verification.problems)} problems"),
     ]
     if result.left_out:
-        rows.insert(2, ("left out", f"{result.left_out} frames without a surface or outside every image"))
+        rows.insert(
+            2, ("left out", f"{result.left_out} frames without a surface, or that no camera with an image sees")
+        )
     table(rows)
     for problem in result.verification.problems[:10]:
-        print(f"  {problem}")
+        say(f"  {problem}")
 
 
 def plan_command(manifest: ManifestArgument, overrides: SetOption = None, json_output: JsonOption = False) -> None:
@@ -186,7 +207,7 @@ def simulate_command(
         for unit in units:
             stage.run(unit)
             progress.advance(unit.weight)
-    print(f"captures  {layout.captures}\ntruth     {layout.truth}")
+    say(f"captures  {layout.captures}\ntruth     {layout.truth}")
 
 
 def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
@@ -204,7 +225,7 @@ def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
     else:
         stages = [StageStatus(**{k: v for k, v in s.items() if k != "percent"}) for s in status.pop("stages")]
         table([(stage.stage, stage) for stage in stages])
-        print()
+        say()
         table([(name.replace("_", " "), _flat(value)) for name, value in status.items()])
 
 

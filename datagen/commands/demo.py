@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from datagen.commands.options import JsonOption, SetOption
-from datagen.common.console import print_json, table
+from datagen.common.console import print_json, say, table
+from datagen.common.documents import read_json
 from datagen.common.errors import ManifestError
 from datagen.manifest import load_manifest
 
@@ -36,11 +36,11 @@ def demo_command(
 
     summary = run_demo(recipe, out, config, tuple(fit_overrides or ()))
     if json_output:
-        print_json(json.loads((out / "summary.json").read_text()))
+        print_json(read_json(out / "summary.json"))
         return
-    print()
+    say()
     table(list(summary_rows(summary)))
-    print(f"\nopen {(out / 'index.html').resolve()}")
+    say(f"\nopen {(out / 'index.html').resolve()}")
 
 
 def _shipped_manifest() -> Path:

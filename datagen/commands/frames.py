@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from datagen.commands.options import BuildArgument, JsonOption
-from datagen.common.console import print_json
+from datagen.common.console import print_json, say
 from datagen.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,11 +37,15 @@ def check_command(
     with Progress("check", 0, "frames") as progress:
         found = check_captures(captures, progress)
     if json_output:
-        print_json({"frames": found.frames, "problems": found.problems, "sequences": found.sequences})
+        print_json(
+            {"frames": found.frames, "notes": found.notes, "problems": found.problems, "sequences": found.sequences}
+        )
     else:
         for problem in found.problems:
-            print(f"{problem['where']}: {problem['problem']}")
-        print(f"{found.sequences} sequences, {found.frames} frames, {len(found.problems)} problems")
+            say(f"{problem['where']}: {problem['problem']}")
+        for note in found.notes:
+            say(f"note: {note['where']}: {note['problem']}")
+        say(f"{found.sequences} sequences, {found.frames} frames, {len(found.problems)} problems")
     if found.problems:
         raise SystemExit(1)
 
@@ -65,7 +69,7 @@ def explain_command(
         print_json([explain_frame(layout, key, frame) for key, frame in frames])
     else:
         texts = [explain(layout.root, key.subject, key.sequence, frame) for key, frame in frames]
-        print("\n\n".join(texts) if texts else "no frame has such a verdict")
+        say("\n\n".join(texts) if texts else "no frame has such a verdict")
 
 
 def requeue_command(
@@ -92,7 +96,7 @@ def requeue_command(
         print_json({"persons": persons, "requeued": listed})
     else:
         lines = [*listed, *(f"{key}: the person" for key in persons)]
-        print("\n".join([*lines, f"{len(listed)} frames will be made again by the next `datagen build`"]))
+        say("\n".join([*lines, f"{len(listed)} frames will be made again by the next `datagen build`"]))
 
 
 def _choose(

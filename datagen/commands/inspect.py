@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from datagen.commands.options import JsonOption
-from datagen.common.console import print_json, table
+from datagen.common.console import print_json, say, table
 from datagen.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ def verify_command(
         print_json({**content, "ok": report.ok and not wrong, "rerendered": [sample.to_json() for sample in again]})
     else:
         for problem in (*report.problems, *wrong):
-            print(problem)
+            say(problem)
         examined = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-        print(f"{'ok' if report.ok else f'{len(report.problems)} problems'}: {examined}")
-        print(f"checked ({level}): {LEVELS[level]}")
+        say(f"{'ok' if report.ok else f'{len(report.problems)} problems'}: {examined}")
+        say(f"checked ({level}): {LEVELS[level]}")
         if again:
-            print(f"rendered again: {len(again)} samples, {len(wrong)} of them different")
+            say(f"rendered again: {len(again)} samples, {len(wrong)} of them different")
     if wrong or not report.ok:
         raise SystemExit(1)
 
@@ -86,7 +86,7 @@ def stats_command(dataset: DatasetArgument, json_output: JsonOption = False) -> 
         print_json(content)
     else:
         for line in outline(_with_bars(content)):
-            print(line)
+            say(line)
 
 
 def _with_bars(content: Any) -> Any:

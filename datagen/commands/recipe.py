@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from datagen.commands.options import JsonOption
-from datagen.common.console import print_json
+from datagen.common.console import print_json, say
 from datagen.common.settings import schema_lines
 from datagen.manifest import Manifest
 
@@ -19,7 +19,7 @@ def schema_command(json_output: JsonOption = False) -> None:
         print_json(Manifest.model_json_schema())
         return
     for line in schema_lines(Manifest):
-        print(line)
+        say(line)
 
 
 def register(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from datagen.commands.options import BuildArgument, JsonOption
-from datagen.common.console import print_json
+from datagen.common.console import print_json, say
 
 
 def report_command(
@@ -28,7 +28,7 @@ def report_command(
     if json_output:
         print_json({"report": str(index)})
     else:
-        print(index)
+        say(index)
 
 
 def compare_command(
@@ -48,7 +48,7 @@ def compare_command(
         content["figures"] = content.pop("metrics")
         print_json(content)
     else:
-        print(comparison.text())
+        say(comparison.text())
     if comparison.worse:
         raise SystemExit(1)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from datagen.commands.options import JsonOption
-from datagen.common.console import print_json, table
+from datagen.common.console import print_json, say, table
 from datagen.common.errors import InputError
 from datagen.manifest import BackendName, HeadName, WarpConfig
 
@@ -147,7 +147,7 @@ def render_command(
     if json_output:
         print_json({"files": [str(path) for path in written]})
     else:
-        print("\n".join(str(path) for path in written))
+        say("\n".join(str(path) for path in written))
 
 
 def flow_command(
@@ -180,7 +180,7 @@ def flow_command(
     if json_output:
         print_json({"files": [str(path) for path in written]})
     else:
-        print("\n".join(str(path) for path in written))
+        say("\n".join(str(path) for path in written))
 
 
 def register(app: typer.Typer) -> None:

@@ -5,40 +5,60 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
-from datagen.common.errors import CanonfaceError, InputError, StorageError
+from datagen.common.errors import CanonfaceError, InputError, StorageError, printable
 from datagen.common.files import json_ready
+from datagen.common.start import GOODBYE, INTERRUPTED, answer_signals
 
-INTERRUPTED = 130
+FAULT = 70
+DEBUG = "CANONFACE_DEBUG"
+# What Python says, with or without a class of its own, where something given to it cannot be.
+_REFUSALS: tuple[tuple[type[Exception], str, str, str, str], ...] = (
+    (RecursionError, "", "something that was given is nested too deeply", "a few levels", "Check the files named"),
+    (OverflowError, "", "a number is too large ({})", "a number that fits its purpose", "Lower it"),
+    (UnicodeError, "", "a text cannot be read or written ({})", "UTF-8", "Check the names and files given"),
+    (ValueError, "embedded null", "a path holds a NUL character", "a file or folder", "Check the paths given"),
+    (RuntimeError, "Symlink loop", "{}", "a link that leads somewhere", "Check the path"),
+)
 
 
 def run(app: Callable[[], Any]) -> NoReturn:
-    """Run a command line to its end: errors made on purpose, and what the system refuses, end in one clean message."""
+    """Run a command line to its end: whatever happens becomes one clean message and an exit code of docs/flows.md."""
     # Ending politely runs the clean-up that a killed process skips.
-    signal.signal(signal.SIGTERM, _terminate)
+    answer_signals(_interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        # A name that is not UTF-8, or a terminal that is not, must not end a command.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _interrupted()
     except SystemExit as end:
         # typer turns an interruption inside a command into this, without a word.
         if end.code == INTERRUPTED:
             _interrupted()
-        raise
+        if isinstance(end.__context__, BrokenPipeError):
+            _nobody_reads()
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+            raise
+        _nobody_reads()
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone: not an error of ours, and nobody is left to read one.
-        sys.stderr.close()
-        sys.exit(0)
-    except (CanonfaceError, OSError, MemoryError, RuntimeError) as error:
+        _nobody_reads()
+    except Exception as error:
         known = error if isinstance(error, CanonfaceError) else from_the_system(error)
         if known is None:
-            raise
-        print(f"error: {known}", file=sys.stderr)
+            _fault(error)
+        say(f"error: {known}", to=sys.stderr)
         sys.exit(known.exit_code)
     sys.exit(0)
 
@@ -54,6 +74,9 @@ def from_the_system(error: Exception) -> CanonfaceError | None:
                 "Free some space and run the same command again; finished work is kept",
             )
         return InputError(f"{path}{error.strerror or error}", "a path that can be read and written", "Check the path")
+    for kind, words, found, expected, fix in _REFUSALS:
+        if isinstance(error, kind) and words in str(error):
+            return InputError(found.format(str(error)[:160]), expected, fix)
     # torch has a class of its own for this on a GPU only; elsewhere just the words tell.
     if isinstance(error, MemoryError) or "memory" in str(error):
         reason = (str(error).strip().splitlines() or ["none is left"])[0][:160]
@@ -65,6 +88,11 @@ def from_the_system(error: Exception) -> CanonfaceError | None:
     return None
 
 
+def say(text: object = "", *, to: TextIO | None = None) -> None:
+    """Print a text, on standard output by default, with nothing in it that a terminal would obey."""
+    print(printable(str(text)), file=to or sys.stdout)
+
+
 def print_json(content: Any) -> None:
     """Print data for another program."""
     print(json.dumps(json_ready(content), indent=1, sort_keys=True, default=str))
@@ -74,13 +102,42 @@ def table(rows: Sequence[tuple[str, Any]]) -> None:
     """Print names and values in two aligned columns."""
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        print(f"{name:<{width}}  {value}")
+        say(f"{name:<{width}}  {value}")
 
 
 def _interrupted() -> NoReturn:
-    print("interrupted; run the same command again to continue", file=sys.stderr)
+    say(GOODBYE, to=sys.stderr)
     sys.exit(INTERRUPTED)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _nobody_reads() -> NoReturn:
+    """End well: the reader of a pipe (head, less) has gone, which is not an error of ours."""
+    # Python would complain about what it cannot write when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(0)
+
+
+def _fault(error: Exception) -> NoReturn:
+    """Say that this program is at fault, and keep the traceback for those who mend it."""
+    if os.environ.get(DEBUG):
+        raise error
+    details = f"Set {DEBUG}=1 to see where"
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile(
+            "w", prefix="canonface-", suffix=".txt", delete=False, errors="backslashreplace"
+        ) as file,
+    ):
+        file.write(f"{sys.argv}\n{traceback.format_exc()}")
+        details = f"{file.name} says where"
+    reason = (str(error).strip().splitlines() or [""])[0][:300]
+    say(
+        f"error: this is a fault of canonface, not yours: {type(error).__name__}: {reason}. {details}; "
+        "please report it with the command",
+        to=sys.stderr,
+    )
+    sys.exit(FAULT)

@@ -1,4 +1,4 @@
-"""The errors a user can meet.
+"""The errors a user can meet, and how text from anywhere is shown to them.
 
 Every message has three parts: what was found, what was expected, and what to do about it. The command line
 prints the message without a traceback and ends with the error's ``exit_code``.
@@ -6,9 +6,41 @@ prints the message without a traceback and ends with the error's ``exit_code``.
 
 from __future__ import annotations
 
+import re
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2})([^\s'\"]+)")
+
+
+def redacted(text: str) -> str:
+    """Return a text without the user names, passwords, keys and query strings of the URLs in it."""
+    return _URL.sub(lambda match: match[1] + _without_secrets(match[2]), text)
+
+
+def _without_secrets(rest: str) -> str:
+    authority = rest.partition("/")[0]
+    _, colon, port = authority.partition(":")
+    # A secret key may hold a "/", so the last "@" counts; a port is no secret.
+    if "@" in rest and (colon or "@" in authority):
+        rest = "…@" + rest.rpartition("@")[2]
+    elif colon and not port[:1].isdigit():
+        rest = "…"
+    return re.sub(r"\?.*", "?…", rest) if re.match(r"[^?]*\?[\w-]+=", rest) else rest
+
+
+def printable(text: str) -> str:
+    """Return a text as a terminal may have it: control and escape characters spelt out, line ends kept.
+
+    Names of files are anyone's, and a terminal obeys what is in them.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
 
 class CanonfaceError(Exception):
     """Root of all errors raised on purpose.
+
+    What files and their names bring into a message is spelt out where it does not print.
 
     Parameters
     ----------
@@ -23,9 +55,8 @@ class CanonfaceError(Exception):
     exit_code = 2
 
     def __init__(self, found: str, expected: str = "", fix: str = "") -> None:
-        self.found = found
-        self.expected = expected
-        self.fix = fix
+        # Here once for all: whatever names a URL must not show what it holds besides the place.
+        self.found, self.expected, self.fix = redacted(found), redacted(expected), redacted(fix)
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -34,7 +65,7 @@ class CanonfaceError(Exception):
             parts.append(f"Expected {self.expected.rstrip('.')}.")
         if self.fix:
             parts.append(f"{self.fix.rstrip('.')}.")
-        return " ".join(parts)
+        return printable(" ".join(parts))
 
     def __reduce__(self) -> tuple[type[CanonfaceError], tuple[str, str, str]]:
         # Errors cross process borders (Dask workers), so they must pickle with all three parts.
@@ -85,6 +116,10 @@ class CorruptDatasetError(DatasetError):
     """A dataset's bytes are not what was written."""
 
     exit_code = 1
+
+
+class ReplacedDatasetError(DatasetError):
+    """A dataset that was open is gone, or another lies in its place: what was read until then is of the old one."""
 
 
 class CheckpointError(CanonfaceError):

@@ -172,7 +172,7 @@ def _opened(path: Path, kind: str) -> Iterator[Any]:
 
 def _turn(opened: Image.Image, path: Path, orientation: Orientation | None, ask: str) -> int:
     """Return the EXIF orientation to apply, 1 for none."""
-    tag = opened.getexif().get(_ORIENTATION, 1)
+    tag = _exif(opened).get(_ORIENTATION, 1)
     if tag not in _TURNS or orientation == "stored":
         return 1
     if orientation is None:
@@ -183,6 +183,32 @@ def _turn(opened: Image.Image, path: Path, orientation: Orientation | None, ask:
             ask,
         )
     return int(tag)
+
+
+def _exif(opened: Image.Image) -> Any:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngImageFile
+
+    # For a PNG Pillow decodes every pixel to see what comes after them, which is nearly always nothing.
+    if isinstance(opened, PngImageFile) and not _says_more_after_pixels(opened.fp):
+        return Image.Image.getexif(opened)
+    return opened.getexif()
+
+
+def _says_more_after_pixels(file: Any) -> bool:
+    """Whether a PNG has text or EXIF behind its pixels."""
+    place, pixels = file.tell(), False
+    try:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            kind = head[4:]
+            pixels = pixels or kind == b"IDAT"
+            if pixels and kind in {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}:
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
+        return False
+    finally:
+        file.seek(place)
 
 
 def _oriented_size(opened: Image.Image, turn: int) -> tuple[int, int]:

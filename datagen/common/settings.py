@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from datagen.common.digests import sha256_text
+from datagen.common.documents import check_depth, read_text
 from datagen.common.errors import CanonfaceError, ManifestError
+from datagen.common.names import checked_name
+
+# What becomes a part of paths: a subject, sequence, camera or topology.
+Name = Annotated[str, AfterValidator(checked_name)]
 
 _MERGE = "tag:yaml.org,2002:merge"
+_MOST_BYTES = 4 << 20
+_MOST_VALUES = 100_000  # with what aliases repeat
 _SHOWN = 20  # mistakes named at once
 _LONGEST = 120  # characters of a quoted key or value
 # An impossible date is a ValueError, a character beyond Unicode an OverflowError, endless nesting a RecursionError.
@@ -78,6 +85,14 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(key)
         return node
 
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _values_in(node, {}) > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"its aliases repeat more than {_MOST_VALUES} values", node.start_mark
+            )
+        return node
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             value = super().construct_object(node, deep)
@@ -90,6 +105,22 @@ class _StrictLoader(yaml.SafeLoader):
             )
             raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
         return value
+
+
+def _values_in(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
+    """Count the values of a document as if every alias were written out: each is a copy once merged or written."""
+    if node not in known:
+        known[node] = float("inf")  # while it is counted: one that holds itself has no end
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        parts = inner if isinstance(node, yaml.CollectionNode) else ()
+        known[node] = 1 + sum(_values_in(part, known) for part in parts)
+    return known[node]
+
+
+def _read(text: str) -> Any:
+    content = yaml.load(text, Loader=_StrictLoader)
+    check_depth(content)
+    return content
 
 
 def read_yaml(path: Path, what: str, fix: str) -> dict[str, Any]:
@@ -108,7 +139,7 @@ def read_yaml(path: Path, what: str, fix: str) -> dict[str, Any]:
         If it is missing, cannot be read, is not valid YAML or not a mapping, or gives a key twice in one mapping.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        content = _read(read_text(path, _MOST_BYTES))
     except FileNotFoundError:
         raise ManifestError(f"{what} {path} does not exist", "a YAML file", fix) from None
     except (OSError, *_UNREADABLE) as error:
@@ -144,7 +175,7 @@ def with_overrides(content: dict[str, Any], overrides: Iterable[str], example: s
                 f"--set {_quoted(override)} is not an override", "key.path=value", f"For example: --set {example}"
             )
         try:
-            value = yaml.load(text, Loader=_StrictLoader)
+            value = _read(text)
         except _UNREADABLE as error:
             raise ManifestError(
                 f"--set {_quoted(override)}: the value is not valid YAML ({_reason(error)})",

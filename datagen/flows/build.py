@@ -18,6 +18,7 @@ from datagen.flows.runners.prefect import prefect_session, require_api_for_dask,
 from datagen.flows.runners.serial import RunnerConfig, SerialRunner, StageRunner
 from datagen.flows.stage import Unit
 from datagen.flows.stages import STAGES
+from datagen.flows.stages.render import LeftOutCamera
 from datagen.flows.worker import prepared_head
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -35,6 +36,8 @@ class BuildResult:
     samples : mapping of split to number of samples
     left_out : int
         Frames with a usable verdict that no camera could show.
+    cameras : tuple of LeftOutCamera
+        Cameras that give no samples of some frames, and why.
     warped, rendered : int
         Frames and samples computed by this run; the others were on disk.
     seconds : mapping of stage to seconds
@@ -46,6 +49,7 @@ class BuildResult:
     verdicts: Mapping[str, int]
     samples: Mapping[str, int]
     left_out: int
+    cameras: tuple[LeftOutCamera, ...]
     warped: int
     rendered: int
     seconds: Mapping[str, float]
@@ -139,6 +143,7 @@ def run_stages(plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, runn
         verdicts=dataset.verdicts,
         samples=dataset.dataset.counts,
         left_out=dataset.left_out,
+        cameras=dataset.cameras,
         warped=sum(results["warp"]),
         rendered=sum(results["render"]),
         seconds=seconds,

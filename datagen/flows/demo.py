@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.audit.demo_page import DemoSummary, write_demo_page
+from datagen.common.documents import parse_json, read_json
 from datagen.common.errors import CanonfaceError, StorageError
 from datagen.common.files import atomic_write_bytes
 from datagen.flows.build import BuildResult, build
@@ -43,7 +44,7 @@ class Meter:
         self.counts: dict[str, float] = {}
         self.peak_gib = 0.0
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path)
             self.seconds = {str(k): float(v) for k, v in content["seconds"].items()}
             self.counts = {str(k): float(v) for k, v in content["counts"].items()}
             self.peak_gib = float(content["peak_gib"])
@@ -230,7 +231,7 @@ def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[st
         answer = _trainer(
             "evaluate", str(layout.run), str(layout.root), "--split", split, "--report", str(folder), "--json"
         )
-        metrics = dict(json.loads(answer)["figures"])
+        metrics = dict(parse_json(answer)["figures"])
         atomic_write_bytes(stored, (json.dumps({"key": key, "figures": metrics}, indent=1) + "\n").encode())
     meter.add("evaluate", taken[0])
     return metrics
@@ -314,7 +315,7 @@ def _metrics(result: BuildResult, meter: Meter, measured: dict[str, dict[str, An
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.digests import canonical_json
+from datagen.common.documents import read_json
 from datagen.common.errors import DatasetError
 from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, storage_errors
 from datagen.shards import SPLITS, Dataset, open_dataset
@@ -103,7 +103,7 @@ def _claim(out: Path, head: dict[str, Any]) -> None:
     listing = out / LISTING
     if listing.is_file():
         try:
-            found = json.loads(listing.read_bytes())
+            found = read_json(listing)
         except ValueError:
             found = {}
         if {key: found.get(key) for key in head} != head:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
 
 from datagen.common.digests import FileDigest, canonical_json, digest_file, sha256_text
+from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes
+from datagen.flows.views import Views
 from datagen.heads.base import HeadTemplate
 from datagen.layout import RECORD
 
@@ -38,8 +39,10 @@ class ResultRecord:
     status : str
         The verdict: ``pass``, ``review`` or ``fail``; of a person ``learnt`` or ``none``.
     cameras : tuple of str
-        Cameras that have the head of a frame in view; empty where there is no warp of a surface to render.
+        Cameras that give a sample of a frame; empty where there is no warp of a surface to render.
     files : mapping of file name to FileDigest
+    views : Views
+        Of a frame: why the other cameras give none.
     """
 
     content_key: str
@@ -47,6 +50,7 @@ class ResultRecord:
     status: str
     cameras: tuple[str, ...]
     files: Mapping[str, FileDigest]
+    views: Views = field(default_factory=Views)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON data."""
@@ -57,6 +61,7 @@ class ResultRecord:
             "files": files,
             "input_digest": self.input_digest,
             "status": self.status,
+            "views": asdict(self.views),
         }
 
 
@@ -68,13 +73,14 @@ def write_result_record(folder: Path, record: ResultRecord) -> None:
 def read_result_record(folder: Path) -> ResultRecord | None:
     """Read ``record.json``; None if it is missing or broken, which both mean "not finished"."""
     try:
-        content = json.loads((folder / RECORD).read_bytes())
+        content = read_json(folder / RECORD)
         return ResultRecord(
             content_key=str(content["content_key"]),
             input_digest=str(content["input_digest"]),
             status=str(content["status"]),
             cameras=tuple(str(name) for name in content["cameras"]),
             files={name: FileDigest(str(f["sha256"]), int(f["bytes"])) for name, f in content["files"].items()},
+            views=Views.from_json(content["views"]) if "views" in content else Views(),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None

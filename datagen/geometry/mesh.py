@@ -132,17 +132,38 @@ def validate_mesh(mesh: Mesh, name: str, *, need_faces: bool = True) -> Mesh:
             "finite coordinates",
             "Remove these vertices and the faces that use them",
         )
-    if len(f) and (f.min() < 0 or f.max() >= len(v)):
-        raise MeshError(
-            f"{name} has face indices from {int(f.min())} to {int(f.max())}",
-            f"indices from 0 to {len(v) - 1}",
-            "Check whether the faces belong to another vertex list or count from 1",
-        )
+    check_face_indices(f, len(v), name)
     return mesh
 
 
-def check_metric_scale(vertices: FloatArray, name: str, reference_diagonal_m: float = HEAD_DIAGONAL_TYPICAL_M) -> None:
+def check_face_indices(faces: IntArray, vertices: int, name: str) -> None:
+    """Refuse faces (F, 3) that point outside ``vertices`` many vertices.
+
+    Raises
+    ------
+    MeshError
+        If one does.
+    """
+    if len(faces) and (faces.min() < 0 or faces.max() >= vertices):
+        raise MeshError(
+            f"{name} has face indices from {int(faces.min())} to {int(faces.max())}",
+            f"indices from 0 to {vertices - 1}",
+            "Check whether the faces belong to another vertex list or count from 1",
+        )
+
+
+def check_metric_scale(
+    vertices: FloatArray,
+    name: str,
+    reference_diagonal_m: float = HEAD_DIAGONAL_TYPICAL_M,
+    declare: str = "--unit, or `unit` in capture.json",
+) -> None:
     """Refuse a head that is not in metres, naming the factor it seems to be off by.
+
+    Parameters
+    ----------
+    declare : str
+        Where the unit of these very points is declared.
 
     Raises
     ------
@@ -167,5 +188,5 @@ def check_metric_scale(vertices: FloatArray, name: str, reference_diagonal_m: fl
         f"{name} measures {diagonal:.4g} across, which is not a head in metres; "
         f"it seems to be off by a factor of about {factor:g} (in {unit})",
         f"a diagonal of {HEAD_DIAGONAL_RANGE_M[0]} to {HEAD_DIAGONAL_RANGE_M[1]} m",
-        f"Declare the unit (--unit, or `unit` in capture.json) or multiply the coordinates by {_UNITS[unit]:g}",
+        f"Declare the unit ({declare}) or multiply the coordinates by {_UNITS[unit]:g}",
     )

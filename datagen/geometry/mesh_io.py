@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import MeshError
-from datagen.geometry.mesh import Mesh, validate_mesh
+from datagen.geometry.mesh import Mesh, check_face_indices, validate_mesh
+from datagen.geometry.ply import fans, read_ply
 from datagen.geometry.space import metres_per
 
 SUFFIXES = (".ply", ".obj", ".npz")
@@ -23,7 +25,7 @@ def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
     ----------
     path : Path
         ``.ply`` (ASCII or binary), ``.obj``, or ``.npz`` with ``vertices`` (N, 3) and ``faces`` (F, 3).
-        Quads and larger polygons are split into fans.
+        Quads and larger polygons are split into fans, triangle strips into triangles.
     unit : str
         Unit of the file's coordinates, one of :data:`datagen.geometry.space.METRES_PER_UNIT`.
     need_faces : bool
@@ -37,8 +39,8 @@ def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
     Raises
     ------
     MeshError
-        If the file is missing, truncated, of an unknown kind, has no faces though they are needed, or fails
-        :func:`datagen.geometry.mesh.validate_mesh`.
+        If the file is missing, truncated, of an unknown kind, has no faces though they are needed, holds surface in a
+        form that is not read, or fails :func:`datagen.geometry.mesh.validate_mesh`.
     InputError
         If the unit is unknown.
     """
@@ -48,7 +50,7 @@ def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
         raise MeshError(f"mesh {path} has the suffix {suffix!r}", f"one of {', '.join(SUFFIXES)}", "Convert the file")
     if not path.is_file():
         raise MeshError(f"mesh {path} does not exist", "a mesh file", "Check the path")
-    reader = {".ply": _read_ply, ".obj": _read_obj, ".npz": _read_npz}[suffix]
+    reader = {".ply": read_ply, ".obj": _read_obj, ".npz": _read_npz}[suffix]
     try:
         vertices, faces = reader(path)
     except MeshError:
@@ -59,6 +61,8 @@ def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
             f"a complete {suffix[1:]} file",
             "Copy or export it again; it may be truncated",
         ) from None
+    # Before they become 32-bit: a larger number would turn into one that is a vertex.
+    check_face_indices(faces, len(vertices), str(path))
     return validate_mesh(Mesh.of(vertices * scale, faces), str(path), need_faces=need_faces)
 
 
@@ -108,102 +112,73 @@ def ply_bytes(
     return ("\n".join([*header, "end_header"]) + "\n").encode("ascii") + body
 
 
-def _read_ply(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    from trimesh.exchange.ply import load_ply
-
-    with open(path, "rb") as file:
-        if file.read(3) != b"ply":
-            raise MeshError(f"mesh {path} does not start with 'ply'", "a PLY file", "Check what kind of file it is")
-        file.seek(0)
-        declared = _declared_counts(path, file)
-        file.seek(0)
-        # fix_texture would split vertices along texture seams.
-        loaded = load_ply(file, fix_texture=False, skip_materials=True)
-        trailing = file.tell()
-    raw: dict[str, Any] = loaded["metadata"]["_ply_raw"]
-    vertices = np.asarray(loaded.get("vertices", np.zeros((0, 3))), np.float64).reshape(-1, 3)
-    faces = loaded.get("faces")
-    faces = np.zeros((0, 3), np.int64) if faces is None else np.asarray(faces)
-    # The loader passes over elements it could not fill, so the header is the judge of completeness.
-    if len(vertices) != declared["vertex"] or len(faces) < declared["face"]:
-        raise MeshError(
-            f"mesh {path} is truncated or has polygons of mixed size: its header declares {declared['vertex']} "
-            f"vertices and {declared['face']} faces, but {len(vertices)} and {len(faces)} could be read "
-            f"(to byte {trailing})",
-            "as many as the header declares, polygons all of one size",
-            "Copy the file again, or export it triangulated",
-        )
-    _check_list_sizes(path, raw)
-    return vertices, _triangulated(faces)
-
-
-def _declared_counts(path: Path, file: BinaryIO) -> dict[str, int]:
-    counts = {"vertex": 0, "face": 0}
-    for _ in range(1000):
-        words = file.readline(1000).decode("ascii", "replace").split()
-        if words[:1] == ["element"] and len(words) == 3:
-            counts[words[1]] = int(words[2])
-        if words == ["end_header"]:
-            return counts
-    raise MeshError(f"mesh {path} has no complete PLY header", "a line `end_header`", "Copy the file again")
-
-
-def _check_list_sizes(path: Path, raw: dict[str, Any]) -> None:
-    """Refuse a binary PLY whose polygons differ in size: it would have been read out of step."""
-    data = raw.get("face", {}).get("data")
-    if not isinstance(data, np.ndarray) or data.dtype.names is None:
-        return
-    for name in data.dtype.names:
-        field = data[name]
-        sizes = field["f0"] if field.dtype.names and "f0" in field.dtype.names else None
-        if sizes is not None and len(sizes) and (sizes != sizes[0]).any():
-            raise MeshError(
-                f"mesh {path} has polygons of mixed size in a binary PLY",
-                "triangles only",
-                "Export it triangulated",
-            )
-
-
-def _triangulated(faces: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    if faces.ndim == 2:
-        corners = faces.astype(np.int64)
-        return np.concatenate([corners[:, [0, k, k + 1]] for k in range(1, corners.shape[1] - 1)] or [corners[:0, :3]])
-    fans = [(f[0], f[k], f[k + 1]) for f in faces for k in range(1, len(f) - 1)]
-    return np.array(fans, np.int64).reshape(-1, 3)
+# Statements of OBJ that say nothing of where the surface is; points and lines are no surface.
+_OBJ_PASSED_OVER = {"vt", "vn", "vp", "g", "s", "o", "mg", "lod", "p", "l", "usemtl", "mtllib", "usemap", "maplib"}
+_OBJ_PASSED_OVER |= {"bevel", "c_interp", "d_interp", "shadow_obj", "trace_obj"}
+_OBJ_CURVED = {"curv", "curv2", "surf", "bzp", "bsp", "cdc", "cdp", "res", "cstype", "deg", "bmat", "step", "parm"}
+_OBJ_CURVED |= {"trim", "hole", "scrv", "sp", "end", "con"}
 
 
 def _read_obj(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    # trimesh drops unused vertices and splits those on texture seams, so the two line kinds that matter are
-    # read here.
+    # trimesh drops unused vertices and splits those on texture seams, so the line kinds that matter are read here.
     vertices: list[list[float]] = []
-    fans: list[tuple[int, int, int]] = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            words = line.split()
-            if not words or words[0] not in {"v", "f"}:
-                continue
+    sizes: list[int] = []
+    corners: list[int] = []
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        for number, line in _obj_lines(file):
+            keyword, *words = line.split()
             try:
-                if words[0] == "v":
-                    x, y, z = words[1:4]
-                    vertices.append([float(x), float(y), float(z)])
-                    continue
-                corners = [int(word.split("/", 1)[0]) for word in words[1:]]
+                if keyword == "v":
+                    # After x, y and z: a weight, colours, or both.
+                    x, y, z, *_ = map(float, words)
+                    vertices.append([x, y, z])
+                elif keyword in {"f", "fo"}:
+                    face = [int(word.split("/", 1)[0]) for word in words]
+                    if len(face) < 3 or 0 in face or -min(face) > len(vertices):
+                        raise ValueError
+                    # Negative numbers count back from the latest vertex.
+                    corners += [c - 1 if c > 0 else len(vertices) + c for c in face]
+                    sizes.append(len(face))
+                elif keyword not in _OBJ_PASSED_OVER:
+                    raise _not_read(path, number, line, keyword)
             except ValueError:
                 raise MeshError(
-                    f"mesh {path}, line {number}: {line.strip()[:60]!r} cannot be read",
-                    "`v x y z` or `f a b c ...`",
+                    f"mesh {path}, line {number}: {line[:60]!r} cannot be read",
+                    "`v x y z`, or `f a b c ...` with at least three vertex numbers counting from 1",
                     "The file may be truncated: copy or export it again",
                 ) from None
-            if len(corners) < 3 or 0 in corners:
-                raise MeshError(
-                    f"mesh {path}, line {number}: {line.strip()[:60]!r} is not a face",
-                    "at least three vertex numbers counting from 1",
-                    "The file may be truncated: copy or export it again",
-                )
-            # Negative numbers count back from the latest vertex.
-            corners = [c - 1 if c > 0 else len(vertices) + c for c in corners]
-            fans.extend((corners[0], corners[k], corners[k + 1]) for k in range(1, len(corners) - 1))
-    return np.array(vertices, np.float64).reshape(-1, 3), np.array(fans, np.int64).reshape(-1, 3)
+    faces = fans(np.array(sizes, np.int64), np.array(corners, np.int64))
+    return np.array(vertices, np.float64).reshape(-1, 3), faces
+
+
+def _obj_lines(file: TextIO) -> Iterator[tuple[int, str]]:
+    """Yield statements without comments, each with its line number; a line that ends with a backslash goes on."""
+    begun, first = "", 0
+    for number, line in enumerate(file, 1):
+        # A comment may end with one as well, as paths of Windows do: that does not continue it.
+        text, comment, _ = line.partition("#")
+        text, first = begun + text.strip(), first if begun else number
+        begun = ""
+        if text.endswith("\\") and not comment:
+            begun = text[:-1] + " "
+        elif text:
+            yield first, text
+    if begun.strip():
+        yield first, begun.strip()
+
+
+def _not_read(path: Path, number: int, line: str, keyword: str) -> MeshError:
+    if keyword in _OBJ_CURVED:
+        return MeshError(
+            f"mesh {path}, line {number}: {keyword!r} belongs to curves or curved surfaces, which are not read",
+            "vertices and faces",
+            "Export it as triangles",
+        )
+    return MeshError(
+        f"mesh {path}, line {number}: {line[:60]!r} is no statement that is known",
+        "an OBJ file as text: `v x y z`, `f a b c`",
+        "Check what kind of file it is, or remove the line",
+    )
 
 
 def _read_npz(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
@@ -219,11 +194,12 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64
             faces = np.asarray(archive["faces"]) if "faces" in archive.files else np.zeros((0, 3), np.int64)
     except zipfile.BadZipFile:
         raise MeshError(f"mesh {path} is not a complete npz archive", "a numpy .npz", "Copy it again") from None
-    whole = np.issubdtype(faces.dtype, np.integer)
+    whole = np.issubdtype(faces.dtype, np.integer) and vertices.dtype.kind in "iuf"
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3 or not whole:
         raise MeshError(
-            f"mesh {path} has vertices of shape {vertices.shape} and faces of shape {faces.shape}, {faces.dtype}",
-            "shapes (N, 3) and (F, 3), faces of an integer type",
+            f"mesh {path} has vertices of shape {vertices.shape}, {vertices.dtype}, and faces of shape {faces.shape}, "
+            f"{faces.dtype}",
+            "shapes (N, 3) and (F, 3), vertices of a real and faces of an integer type",
             "Save triangles",
         )
     return vertices.astype(np.float64), faces.astype(np.int64)

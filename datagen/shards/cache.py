@@ -14,6 +14,7 @@ import google_crc32c
 from datagen.common.errors import InputError
 from datagen.common.files import storage_errors
 from datagen.shards.dataset import Dataset
+from datagen.shards.metadata import ROOT_METADATA
 from datagen.shards.store import LocalStore, Store
 
 _CRC_BYTES = 4
@@ -69,7 +70,9 @@ class CachedStore:
         return type(self), (self.store, self.folder, self.name, self.limit_bytes)
 
     def read(self, key: str, start: int | None = None, length: int | None = None) -> bytes:
-        """See :class:`datagen.shards.store.Store`."""
+        """See :class:`datagen.shards.store.Store`; the root document, which tells what lies there now, is not kept."""
+        if key == ROOT_METADATA:
+            return self.store.read(key, start, length)
         path = self.folder / f"{self.name}-{key.replace('/', '-')}@{start}+{length}{_SUFFIX}"
         kept = _read_kept(path)
         with self._lock:

@@ -5,24 +5,26 @@ Needs numpy and numcodecs only; object stores need obstore.
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.errors import CanonfaceError, CorruptDatasetError, DatasetError, MissingObjectError
+from datagen.common.errors import CanonfaceError, CorruptDatasetError, DatasetError, InputError, MissingObjectError
+from datagen.common.files import storage_errors
 from datagen.shards import index as _index
-from datagen.shards.chunks import ChunkError, ChunkReader
+from datagen.shards.chunks import ChunkError
 from datagen.shards.index import IndexTables
-from datagen.shards.ledger import RECORDS
-from datagen.shards.metadata import ROOT_METADATA, attributes_digest, chunk_path, is_map
+from datagen.shards.ledger import RECORDS, ShardRecord
+from datagen.shards.metadata import ROOT_METADATA, attributes_digest, attributes_of, is_map
+from datagen.shards.pinned import PinnedRecords
 from datagen.shards.plan import DatasetPlan
+from datagen.shards.reader import ChunkReader
+from datagen.shards.reads import StoreReads
 from datagen.shards.schema import (
     ARRAYS,
     FORMAT,
@@ -41,7 +43,13 @@ from datagen.shards.writer import STAGING
 
 
 class Split:
-    """One split of a dataset; pickles as a store and a name, and opens its files where it is used.
+    """One split of a dataset; pickles as its dataset and a name, and opens its files where it is used.
+
+    What is read of it raises
+
+    - ``CorruptDatasetError``, naming split, array, shard, sample and file, if bytes are missing or not those written,
+    - ``ReplacedDatasetError`` if that is so because another dataset lies there by now, or none,
+    - ``StorageError`` if the disk or the store refuses.
 
     Parameters
     ----------
@@ -52,10 +60,6 @@ class Split:
     def __init__(self, dataset: Dataset, name: str) -> None:
         self.dataset = dataset
         self.name = name
-        self._small: dict[str, npt.NDArray[Any]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"dataset": self.dataset, "name": self.name, "_small": {}}
 
     def __len__(self) -> int:
         return self.dataset.plan.counts[self.name]
@@ -63,21 +67,10 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({self.dataset.url!r}, {self.name!r}, {len(self)} samples)"
 
-    @cached_property
+    @property
     def index(self) -> IndexTables:
-        """Subject, sequence, camera, frame, time and valid of every sample, (N,) arrays.
-
-        Raises
-        ------
-        CorruptDatasetError
-            If a part is missing, damaged or not marked valid.
-        """
-        tables = IndexTables.load(self.dataset.reader, self.name, self.dataset.plan)
-        if not (tables.valid == 1).all():
-            sample = int(np.flatnonzero(tables.valid != 1)[0])
-            shard = sample // self.dataset.plan.samples_per_shard
-            raise _index.damaged(self.dataset.url, self.name, "valid", shard, sample, "the sample was never written")
-        return tables
+        """Subject, sequence, camera, frame, time and valid of every sample, (N,) arrays."""
+        return self.dataset.index_of(self.name)
 
     def raw(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
         """Return samples ``start`` to ``stop`` (exclusive) of an array as stored, differences of rows undone.
@@ -90,11 +83,6 @@ class Split:
         Returns
         -------
         (stop − start, ...) array of the stored dtype
-
-        Raises
-        ------
-        CorruptDatasetError
-            Naming split, array, shard and sample.
         """
         return self._stored(name, range(*slice(start, stop).indices(len(self))))
 
@@ -140,8 +128,6 @@ class Split:
 
         Raises
         ------
-        CorruptDatasetError
-            Naming split, array, shard and sample.
         IndexError
             If there is no such sample.
         """
@@ -191,8 +177,15 @@ class Split:
     def _stored(self, name: str, chosen: Sequence[int]) -> npt.NDArray[Any]:
         spec = ARRAYS[name]
         if not is_map(spec):
-            return self._small_array(name)[np.asarray(chosen, np.int64)]
-        out = np.empty((len(chosen), *spec.sample_shape(self.dataset.resolution)), spec.dtype)
+            return self.dataset.small_of(self.name, name)[np.asarray(chosen, np.int64)]
+        try:
+            out = np.empty((len(chosen), *spec.sample_shape(self.dataset.resolution)), spec.dtype)
+        except MemoryError:
+            raise InputError(
+                f"{len(chosen)} samples of {name} at {self.dataset.resolution} pixels a side do not fit the memory",
+                "as many as do",
+                "Read fewer at a time",
+            ) from None
         for row, i in enumerate(chosen):
             self.map_into(name, i, out[row])
         if spec.differenced:
@@ -211,25 +204,8 @@ class Split:
         i : int
             Sample, 0 or more.
         out : array of the sample's shape and stored dtype, C-contiguous
-
-        Raises
-        ------
-        CorruptDatasetError
-            Naming split, array, shard and sample.
-        StorageError
-            If the store refuses.
         """
-        per_shard = self.dataset.plan.samples_per_shard
-        shard, position = divmod(i, per_shard)
-        try:
-            return self.dataset.reader.sample_into(chunk_path(self.name, name, shard), per_shard, position, out)
-        except ChunkError as error:
-            raise _index.damaged(self.dataset.url, self.name, name, shard, i, str(error)) from None
-
-    def _small_array(self, name: str) -> npt.NDArray[Any]:
-        if name not in self._small:
-            self._small[name] = _index.load_small_array(self.dataset.reader, self.name, name, self.dataset.plan)
-        return self._small[name]
+        return self.dataset.reader.sample_into(self.name, name, i, out)
 
 
 DATASET_FOLDER = "dataset.zarr"
@@ -250,6 +226,10 @@ class Dataset(Mapping[str, Split]):
         The same, typed.
     reader : ChunkReader
         Reads its chunks; shared by all splits and threads.
+
+    It is what was opened, also in worker processes that it is sent to: where another dataset takes its place,
+    reading ends with a ``ReplacedDatasetError``. As a context manager it closes its files; they are closed as well
+    when the last of dataset and splits goes.
     """
 
     def __init__(self, store: Store, attrs: Mapping[str, Any]) -> None:
@@ -257,23 +237,69 @@ class Dataset(Mapping[str, Split]):
         self.url = store.url
         self.attrs = MappingProxyType(dict(attrs))
         self.plan = DatasetPlan.from_json(attrs)
-        self.reader = ChunkReader(store)
-        self._splits = {name: Split(self, name) for name in SPLITS}
+        self._reads = StoreReads(store)
+        self._records = PinnedRecords(self._reads, self.plan, self.uuid, str(self.attrs["records"]))
+        self.reader = ChunkReader(self._reads, self.plan, self._records)
+        self._tables: dict[str, IndexTables] = {}
+        self._small: dict[tuple[str, str], npt.NDArray[Any]] = {}
+
+    def __enter__(self) -> Dataset:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files that are open; reading again opens them again."""
+        self._reads.close()
 
     def __reduce__(self) -> tuple[type[Dataset], tuple[Store, dict[str, Any]]]:
         return type(self), (self.store, dict(self.attrs))
 
     def __getitem__(self, split: str) -> Split:
-        return self._splits[split]
+        # Made anew each time: a split that was kept here would keep the dataset, and its files open, in a circle.
+        if split not in SPLITS:
+            raise KeyError(split)
+        return Split(self, split)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._splits)
+        return iter(SPLITS)
 
     def __len__(self) -> int:
-        return len(self._splits)
+        return len(SPLITS)
 
     def __repr__(self) -> str:
         return f"Dataset({self.url!r}, {dict(self.plan.counts)})"
+
+    def index_of(self, split: str) -> IndexTables:
+        """Return ``Split.index``, read once."""
+        if split not in self._tables:
+            tables = IndexTables.load(self.reader, split, self.plan)
+            if not (tables.valid == 1).all():
+                sample = int(np.flatnonzero(tables.valid != 1)[0])
+                shard = sample // self.plan.samples_per_shard
+                raise self.reader.damaged(split, shard, "the sample was never written", "valid", sample)
+            self._tables[split] = tables
+        return self._tables[split]
+
+    def small_of(self, split: str, name: str) -> npt.NDArray[Any]:
+        """Return a whole small array of a split, (N, ...), read once."""
+        if (split, name) not in self._small:
+            self._small[split, name] = _index.load_small_arrays(self.reader, split, [name], self.plan)[name]
+        return self._small[split, name]
+
+    def record(self, split: str, shard: int) -> ShardRecord:
+        """Return the commit record of a shard; raises as reading a :class:`Split`."""
+        try:
+            return self._records.of(split, shard)
+        except ChunkError as error:
+            raise self.reader.damaged(split, shard, str(error)) from None
+
+    def check_current(self) -> None:
+        """Raise ReplacedDatasetError if another dataset lies there by now, or none; StorageError."""
+        self._records.check_current()
 
     @property
     def path(self) -> Path:
@@ -331,19 +357,10 @@ def open_dataset(path: str | Path | Store) -> Dataset:
     StorageError
         If the disk or the store refuses.
     """
-    store = open_store(path) if isinstance(path, str | Path) else path
-    if isinstance(path, str | Path) and not store.exists(ROOT_METADATA):
-        below = f"{store.url}/{DATASET_FOLDER}" if is_url(path) else Path(path) / DATASET_FOLDER
-        inner = open_store(below)
-        if inner.root.is_dir() if isinstance(inner, LocalStore) else inner.exists(ROOT_METADATA):
-            store = inner
-    url = store.url
-    try:
+    with storage_errors(f"opening {path if isinstance(path, str | Path) else path.url}"):
+        store = _find_store(path)
         attrs = _read_attributes(store)
-    except ValueError as error:
-        raise CorruptDatasetError(
-            f"{url}/{ROOT_METADATA} is damaged: {error}", "a Zarr v3 document", "Build again; finished shards are kept"
-        ) from None
+    url = store.url
     _check_format(url, attrs)
     # A flipped bit in depth_scale, say, would scale every depth without a trace.
     if attrs.get("attributes_digest") != attributes_digest(attrs):
@@ -352,9 +369,15 @@ def open_dataset(path: str | Path | Store) -> Dataset:
             "attributes that agree with their attributes_digest",
             "Build again; finished shards are kept",
         )
+    if "records" not in attrs:
+        raise DatasetError(
+            f"{url} was made by an earlier version of canonface, whose records do not name every chunk",
+            "a dataset of this version",
+            "Run `datagen build` on its folder again, or `datagen merge` or `subset` into a new one",
+        )
     try:
         return Dataset(store, attrs)
-    except CanonfaceError as error:
+    except (CanonfaceError, ValueError, TypeError, ArithmeticError, MemoryError, KeyError) as error:
         raise CorruptDatasetError(
             f"the attributes of {url} contradict each other: {error}",
             "the attributes of docs/dataset-format.md",
@@ -362,12 +385,24 @@ def open_dataset(path: str | Path | Store) -> Dataset:
         ) from None
 
 
+def _find_store(path: str | Path | Store) -> Store:
+    if not isinstance(path, str | Path):
+        return path
+    store = open_store(path)
+    if not store.exists(ROOT_METADATA):
+        below = f"{store.url}/{DATASET_FOLDER}" if is_url(path) else Path(path) / DATASET_FOLDER
+        inner = open_store(below)
+        if inner.root.is_dir() if isinstance(inner, LocalStore) else inner.exists(ROOT_METADATA):
+            return inner
+    return store
+
+
 def _read_attributes(store: Store) -> dict[str, Any]:
     local = isinstance(store, LocalStore)
     if isinstance(store, LocalStore) and not store.root.is_dir():
         raise DatasetError(f"{store.url} does not exist or is not a folder", "a dataset.zarr folder", "Check the path")
     try:
-        document = store.read(ROOT_METADATA)
+        return attributes_of(StoreReads(store).document(ROOT_METADATA))
     except MissingObjectError:
         if any(_holds(store, name) for name in (RECORDS, STAGING, *SPLITS)):
             raise DatasetError(
@@ -377,9 +412,12 @@ def _read_attributes(store: Store) -> dict[str, Any]:
             ) from None
         expected = f"a {'folder' if local else 'prefix'} with a zarr.json"
         raise DatasetError(f"{store.url} is not a dataset", expected, "Check the path") from None
-    content = json.loads(document)
-    attributes = content.get("attributes") if isinstance(content, dict) else None
-    return attributes if isinstance(attributes, dict) else {}
+    except ValueError as error:
+        raise CorruptDatasetError(
+            f"{store.url}/{ROOT_METADATA} is damaged: {error}",
+            "a Zarr v3 document",
+            "Build again; finished shards are kept",
+        ) from None
 
 
 def _holds(store: Store, name: str) -> bool:

@@ -6,14 +6,16 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from datagen.common.errors import StorageError
+from datagen.common.errors import MissingObjectError, StorageError
 from datagen.common.files import atomic_write_bytes, fsync_path, is_temporary, make_folders, storage_errors
-from datagen.shards.chunks import ChunkReader
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.index import IndexTables, index_problems
-from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, record_key, unit_files
+from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, record_digest, record_key
 from datagen.shards.metadata import ROOT_METADATA, group_metadata, metadata_bytes, plan_documents, root_attributes
+from datagen.shards.pinned import GivenRecords
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
+from datagen.shards.reader import ChunkReader
+from datagen.shards.reads import StoreReads
 from datagen.shards.schema import SPLITS
 from datagen.shards.store import LocalStore
 from datagen.shards.writer import STAGING
@@ -40,7 +42,8 @@ def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> D
     by_name = {record.name: record for record in records}
     files = _check_records(root, plan, by_name)
     documents = plan_documents(plan)
-    documents[ROOT_METADATA] = metadata_bytes(group_metadata(root_attributes(plan, files)))
+    digests = "".join(record_digest(by_name[unit.name].to_bytes()) for unit in plan.units)
+    documents[ROOT_METADATA] = metadata_bytes(group_metadata(root_attributes(plan, files, digests)))
     keep = {*documents, *files, *(record_key(unit) for unit in plan.units)}
     with storage_errors(f"finishing {root}"):
         make_folders(root)
@@ -57,7 +60,7 @@ def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> D
     for name, data in pending.items():
         if name != ROOT_METADATA:
             atomic_write_bytes(root / name, data)
-    _check_order(root, plan)
+    _check_order(root, plan, by_name)
     if ROOT_METADATA in pending:
         atomic_write_bytes(root / ROOT_METADATA, pending[ROOT_METADATA])
     return open_dataset(root)
@@ -66,17 +69,19 @@ def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> D
 def _check_records(root: Path, plan: DatasetPlan, by_name: dict[str, ShardRecord]) -> dict[str, str]:
     """Return the digest of every shard file of the plan."""
     files: dict[str, str] = {}
+    store = LocalStore(root)
     for unit in plan.units:
         record = by_name.get(unit.name)
         problem = None
-        if record is None or not (root / record_key(unit)).is_file():
+        if record is None:
             problem = "it was never finished"
-        elif record.samples != unit.samples or set(record.files) != set(unit_files(unit)):
-            problem = f"it holds {record.samples} samples in {len(record.files)} files, planned were {unit.samples}"
+        elif record.samples != unit.samples:
+            problem = f"it holds {record.samples} samples, planned were {unit.samples}"
         elif record.encoding_digest != plan.encoding_digest or record.algorithm != ENCODING_VERSION:
             problem = "it was written for another plan; content keys must depend on DatasetPlan.encoding_digest"
+        elif not _stored(store, record_key(unit), record.to_bytes()):
+            problem = "its record is not the one on disk"
         else:
-            store = LocalStore(root)
             found = (file_problem(store, key, expected, digest=False) for key, expected in record.files.items())
             problem = next((text for text in found if text), None)
         if record is None or problem:
@@ -98,6 +103,13 @@ def _is_ours(root: Path, path: Path, keep: set[str]) -> bool:
     return top in {*SPLITS, RECORDS, STAGING} or is_temporary(path.name)
 
 
+def _stored(store: LocalStore, key: str, data: bytes) -> bool:
+    try:
+        return store.read(key) == data
+    except MissingObjectError:
+        return False
+
+
 def _holds(path: Path, data: bytes) -> bool:
     return path.is_file() and path.read_bytes() == data
 
@@ -110,8 +122,9 @@ def _remove_empty_folders(root: Path) -> None:
             folder.rmdir()
 
 
-def _check_order(root: Path, plan: DatasetPlan) -> None:
-    tables = {split: IndexTables.load(ChunkReader(LocalStore(root)), split, plan) for split in SPLITS}
+def _check_order(root: Path, plan: DatasetPlan, by_name: dict[str, ShardRecord]) -> None:
+    reader = ChunkReader(StoreReads(LocalStore(root)), plan, GivenRecords(by_name))
+    tables = {split: IndexTables.load(reader, split, plan) for split in SPLITS}
     problems = [text for split in SPLITS for _, text in index_problems(split, tables[split], plan)]
     if problems:
         raise StorageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -9,10 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.errors import CorruptDatasetError
-from datagen.shards.chunks import ChunkError, ChunkReader
-from datagen.shards.metadata import chunk_path
-from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units
+from datagen.shards.plan import DatasetPlan, plan_units
+from datagen.shards.reader import ChunkReader
 from datagen.shards.schema import ARRAYS
 
 ORDER = ("subject", "sequence", "camera", "frame")
@@ -41,60 +40,22 @@ class IndexTables:
 
     @classmethod
     def load(cls, reader: ChunkReader, split: str, plan: DatasetPlan) -> IndexTables:
-        """Read the tables of a split.
-
-        Raises
-        ------
-        CorruptDatasetError
-            If a part is missing or damaged.
-        """
-        return cls(**{f.name: load_small_array(reader, split, f.name, plan) for f in fields(cls)})
+        """Read the tables of a split; raises as :class:`ChunkReader`."""
+        return cls(**load_small_arrays(reader, split, [f.name for f in fields(cls)], plan))
 
     def __len__(self) -> int:
         return len(self.frame)
 
 
-def load_small_array(reader: ChunkReader, split: str, name: str, plan: DatasetPlan) -> npt.NDArray[Any]:
-    """Read a whole small array, (N, ...).
-
-    Raises
-    ------
-    CorruptDatasetError
-        Naming the split, array and shard.
-    """
-    spec = ARRAYS[name]
+def load_small_arrays(
+    reader: ChunkReader, split: str, names: Sequence[str], plan: DatasetPlan
+) -> dict[str, npt.NDArray[Any]]:
+    """Read whole small arrays, (N, ...) each; raises as :class:`ChunkReader`."""
     units = plan_units({split: plan.counts[split]}, plan.samples_per_shard)
-    values = np.zeros((plan.counts[split], *spec.sample_shape(plan.resolution)), spec.dtype)
-    for unit in units:
-        values[unit.start : unit.stop] = load_small_chunk(reader, unit, name, plan)
-    return values
-
-
-def load_small_chunk(reader: ChunkReader, unit: ShardUnit, name: str, plan: DatasetPlan) -> npt.NDArray[Any]:
-    """Read the part of a small array that belongs to a shard, (unit.samples, ...).
-
-    Raises
-    ------
-    CorruptDatasetError
-        Naming the split, array and shard.
-    """
-    spec = ARRAYS[name]
-    key = chunk_path(unit.split, name, unit.index)
-    shape = (plan.samples_per_shard, *spec.sample_shape(plan.resolution))
-    try:
-        return reader.plain_array(key, np.dtype(spec.dtype), shape)[: unit.samples]
-    except ChunkError as error:
-        raise damaged(reader.store.url, unit.split, name, unit.index, None, str(error)) from None
-
-
-def damaged(url: str, split: str, name: str, shard: int, sample: int | None, reason: str) -> CorruptDatasetError:
-    """Return the error of a damaged chunk, naming dataset, split, array, shard and sample."""
-    place = f"split {split}, array {name}, shard {shard}" + ("" if sample is None else f", sample {sample}")
-    return CorruptDatasetError(
-        f"{url} is damaged at {place}: {reason}",
-        "the bytes that were written",
-        "Run `datagen verify` for the whole list, then build again: damaged shards are rewritten",
-    )
+    # Shard by shard, so that each record is read once; and nothing of a declared size is made before it is read.
+    parts = [[reader.small(split, name, unit.index)[: unit.samples] for name in names] for unit in units]
+    empty = [np.zeros((0, *ARRAYS[name].sample_shape(plan.resolution)), ARRAYS[name].dtype) for name in names]
+    return {name: np.concatenate(column) for name, column in zip(names, zip(empty, *parts, strict=True), strict=True)}
 
 
 def index_problems(split: str, tables: IndexTables, plan: DatasetPlan) -> list[tuple[int | None, str]]:

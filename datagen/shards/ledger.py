@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datagen.common.digests import READ_BYTES, FileDigest
-from datagen.common.errors import CorruptDatasetError, MissingObjectError, StorageError
+from datagen.common.errors import CorruptDatasetError, MissingObjectError
 from datagen.common.files import is_temporary
-from datagen.shards.metadata import chunk_path, metadata_bytes
+from datagen.shards.chunks import CRC_BYTES
+from datagen.shards.keys import Key
+from datagen.shards.metadata import chunk_path, is_map, metadata_bytes, parse_document
 from datagen.shards.plan import ENCODING_VERSION, ShardUnit
-from datagen.shards.schema import ARRAYS
+from datagen.shards.schema import ARRAYS, SPLITS
 from datagen.shards.store import LocalStore, Store
 
 RECORDS = "records"
+RECORD_DIGITS = 16  # of a record's SHA-256, in the root document
+_SHA256 = re.compile("[0-9a-f]{64}")
+_LARGEST = 2**63
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,10 @@ class ShardRecord:
         Digest of everything the samples were made of, as the builder chose it.
     encoding_digest : str
         ``DatasetPlan.encoding_digest`` at the time of writing.
-    files : mapping of path (relative to the dataset's root, "/" between parts) to FileDigest
+    files : mapping of key to FileDigest
+        Exactly those of :func:`unit_files`.
+    checksums : mapping of key to bytes
+        As ``chunks.trailing_checksums`` gives them; empty in a record of another version.
     algorithm : int
         ``ENCODING_VERSION`` at the time of writing.
     """
@@ -43,6 +52,7 @@ class ShardRecord:
     content_key: str
     encoding_digest: str
     files: Mapping[str, FileDigest]
+    checksums: Mapping[str, bytes] = field(default_factory=dict)
     algorithm: int = ENCODING_VERSION
 
     @property
@@ -56,24 +66,89 @@ class ShardRecord:
             "algorithm": self.algorithm,
             "content_key": self.content_key,
             "encoding_digest": self.encoding_digest,
-            "files": {path: {"bytes": f.bytes, "sha256": f.sha256} for path, f in self.files.items()},
+            "files": {path: self._file(path) for path in self.files},
             "index": self.index,
             "samples": self.samples,
             "split": self.split,
         }
 
+    def _file(self, path: str) -> dict[str, Any]:
+        found, sums = self.files[path], self.checksums.get(path, b"")
+        return {"bytes": found.bytes, "crc32c": base64.b64encode(sums).decode(), "sha256": found.sha256}
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the record's file."""
+        return metadata_bytes(self.to_json())
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ShardRecord:
-        """Read what :meth:`to_json` gave; KeyError, TypeError or ValueError for anything else."""
-        return cls(
-            split=str(content["split"]),
-            index=int(content["index"]),
-            samples=int(content["samples"]),
-            content_key=str(content["content_key"]),
-            encoding_digest=str(content["encoding_digest"]),
-            files={str(p): FileDigest(str(f["sha256"]), int(f["bytes"])) for p, f in dict(content["files"]).items()},
-            algorithm=int(content["algorithm"]),
-        )
+        """Read what :meth:`to_json` gave; ValueError for anything else."""
+        try:
+            listed = {Key(path): entry for path, entry in content["files"].items()}
+            files: dict[str, FileDigest] = {
+                key: FileDigest(_digest(f["sha256"]), _whole(f["bytes"])) for key, f in listed.items()
+            }
+            record = cls(
+                split=_text(content["split"]),
+                index=_whole(content["index"]),
+                samples=_whole(content["samples"]),
+                content_key=_text(content["content_key"]),
+                encoding_digest=_text(content["encoding_digest"]),
+                files=files,
+                checksums={key: base64.b64decode(f.get("crc32c", ""), validate=True) for key, f in listed.items()},
+                algorithm=_whole(content["algorithm"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        if record.algorithm == ENCODING_VERSION:  # what other versions list is not known
+            _check_files(record)
+        return record
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or not 0 <= value < _LARGEST:
+        raise TypeError(f"{value!r:.40} is no whole number of 0 or more")
+    return value
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise TypeError(f"{value!r:.40} is no SHA-256")
+    return value
+
+
+def _check_files(record: ShardRecord) -> None:
+    if record.split not in SPLITS:
+        raise ValueError(f"there is no split {record.split!r:.40}")
+    expected = unit_files(ShardUnit(record.split, record.index, 0, 0))
+    others = sorted(set(expected) ^ set(record.files))
+    if others:
+        raise ValueError(f"it {'names' if others[0] in record.files else 'lacks'} the file {others[0]}")
+    for key, name in zip(expected, ARRAYS, strict=True):
+        chunks = record.samples if is_map(ARRAYS[name]) else 0
+        if len(record.checksums[key]) != (chunks + 1) * CRC_BYTES:
+            raise ValueError(f"it has {len(record.checksums[key]) // CRC_BYTES} checksums of {key}")
+
+
+def record_digest(data: bytes) -> str:
+    """Return the digest of a record's file that the root document holds."""
+    return hashlib.sha256(data).hexdigest()[:RECORD_DIGITS]
+
+
+def record_of(data: bytes, unit: ShardUnit) -> ShardRecord:
+    """Read the bytes of a shard's record; ValueError if it is of another shard or version, or not as written."""
+    record = ShardRecord.from_json(parse_document(data))
+    if record.algorithm != ENCODING_VERSION:
+        raise ValueError(f"it is of version {record.algorithm}, not {ENCODING_VERSION}")
+    if (record.name, record.samples) != (unit.name, unit.samples):
+        raise ValueError(f"it is of {record.name} with {record.samples} samples, not {unit.name} with {unit.samples}")
+    return record
 
 
 def record_key(unit: ShardUnit) -> str:
@@ -88,7 +163,7 @@ def unit_files(unit: ShardUnit) -> list[str]:
 
 def write_record(store: Store, record: ShardRecord) -> None:
     """Write a commit record atomically."""
-    store.write(f"{RECORDS}/{record.name}.json", metadata_bytes(record.to_json()))
+    store.write(f"{RECORDS}/{record.name}.json", record.to_bytes())
 
 
 def read_record(store: Store, unit: ShardUnit) -> ShardRecord:
@@ -119,11 +194,14 @@ def list_records(root: Path | Store) -> list[ShardRecord]:
 
 def _read(store: Store, key: str) -> ShardRecord:
     try:
-        return ShardRecord.from_json(json.loads(store.read(key)))
+        record = ShardRecord.from_json(parse_document(store.read(key)))
+        if f"{RECORDS}/{record.name}.json" == key:
+            return record
+        reason = f"it is that of {record.name}"
     except MissingObjectError:
         reason = "it is missing"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
+    except ValueError as error:
+        reason = str(error)
     raise CorruptDatasetError(
         f"record {store.url}/{key} cannot be read ({reason})",
         "the JSON of a finished shard",
@@ -143,7 +221,10 @@ def digest_object(store: Store, key: str) -> FileDigest:
 
 
 def file_problem(store: Store, key: str, expected: FileDigest, *, digest: bool) -> str | None:
-    """Say what is wrong with a shard file, or None. ``digest`` reads every byte; otherwise only the length is seen."""
+    """Say what is wrong with a shard file, or None; StorageError if that cannot be told.
+
+    ``digest`` reads every byte; otherwise only the length is seen.
+    """
     try:
         length = store.size(key)
         if length != expected.bytes:
@@ -152,8 +233,6 @@ def file_problem(store: Store, key: str, expected: FileDigest, *, digest: bool) 
             return f"the bytes of {key} are not those of its record"
     except MissingObjectError:
         return f"{key} is missing"
-    except StorageError as error:
-        return f"{key} cannot be read: {error.found}"
     return None
 
 
@@ -166,18 +245,18 @@ def unit_is_complete(root: Path | Store, unit: ShardUnit, content_key: str) -> b
         The ``dataset.zarr`` folder, which need not exist.
     content_key : str
         Must depend on everything that decides the shard's bytes, ``DatasetPlan.encoding_digest`` included.
+
+    Raises
+    ------
+    StorageError
+        If that cannot be told: a shard is not written again because the disk does not answer.
     """
     store = LocalStore(root) if isinstance(root, Path) else root
     try:
         record = read_record(store, unit)
-    except (CorruptDatasetError, StorageError):
+    except CorruptDatasetError:
         return False
-    fits = (
-        record.content_key == content_key
-        and record.algorithm == ENCODING_VERSION
-        and (record.split, record.index, record.samples) == (unit.split, unit.index, unit.samples)
-        and set(record.files) == set(unit_files(unit))
-    )
+    fits = record.content_key == content_key and record.algorithm == ENCODING_VERSION and record.samples == unit.samples
     if not fits:
         return False
     # Lengths first: they are cheap and catch most of what a crash can do.

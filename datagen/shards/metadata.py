@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from datagen.common.digests import canonical_json, sha256_text
+from datagen.common.documents import parse_json
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import ARRAYS, COMPRESSION_LEVEL, FORMAT, FORMAT_VERSION, SPLITS, ArraySpec
 
@@ -83,6 +84,20 @@ def metadata_bytes(document: Mapping[str, Any]) -> bytes:
     return (canonical_json(document) + "\n").encode()
 
 
+def parse_document(data: bytes) -> dict[str, Any]:
+    """Read a machine-written JSON object; ValueError for anything else, however deep or large its numbers."""
+    content = parse_json(data)
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    return content
+
+
+def attributes_of(data: bytes) -> dict[str, Any]:
+    """Return the attributes of a group's document, empty if it has none; ValueError as :func:`parse_document`."""
+    attributes = parse_document(data).get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
+
+
 def plan_documents(plan: DatasetPlan) -> dict[str, bytes]:
     """Return the metadata documents of a plan by their keys, all but the root's."""
     documents = {}
@@ -114,8 +129,15 @@ def uuid_of(digest: str) -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
-def root_attributes(plan: DatasetPlan, files: Mapping[str, str]) -> dict[str, Any]:
-    """Return the attributes of the dataset's root group; the last of them digests all the others."""
+def root_attributes(plan: DatasetPlan, files: Mapping[str, str], records: str) -> dict[str, Any]:
+    """Return the attributes of the dataset's root group; the last of them digests all the others.
+
+    Parameters
+    ----------
+    files : mapping of path (relative to the root) to SHA-256
+    records : str
+        ``ledger.record_digest`` of each shard, in order of ``plan.units``, one after another.
+    """
     digest = content_digest(plan, files)
     attributes: dict[str, Any] = {
         "format": FORMAT,
@@ -123,6 +145,7 @@ def root_attributes(plan: DatasetPlan, files: Mapping[str, str]) -> dict[str, An
         "uuid": uuid_of(digest),
         "content_digest": digest,
         "pixel_center": PIXEL_CENTER,
+        "records": records,
         **plan.to_json(),
     }
     return {**attributes, "attributes_digest": attributes_digest(attributes)}

@@ -9,12 +9,13 @@ from typing import Any
 
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import InputError
+from datagen.common.names import require_name
 from datagen.shards.schema import DEFAULT_DEPTH_SCALE, DEFAULT_IMAGE_ERROR, MAX_IMAGE_ERROR, SPLITS
 
 # Raise it whenever the same samples would be stored as other bytes; shards of another version are rewritten.
-ENCODING_VERSION = 3
+ENCODING_VERSION = 4
 
-_TABLES = ("subjects", "sequences", "cameras")
+_TABLES = {"subjects": "a subject", "sequences": "a sequence", "cameras": "a camera"}
 
 
 def software_versions() -> dict[str, str]:
@@ -118,7 +119,9 @@ class DatasetPlan:
     software: Mapping[str, str] = field(default_factory=software_versions)
 
     def __post_init__(self) -> None:
-        for table in _TABLES:
+        for table, what in _TABLES.items():
+            for name in getattr(self, table):
+                require_name(name, f"{what} of the dataset")
             object.__setattr__(self, table, tuple(sorted(set(getattr(self, table)))))
         object.__setattr__(self, "counts", {split: int(self.counts.get(split, 0)) for split in SPLITS})
         _check_names(self.splits, "splits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,10 @@ class ArraySpec:
     def sample_shape(self, resolution: int) -> tuple[int, ...]:
         """Return the shape of one sample at a resolution in pixels."""
         return tuple(resolution if isinstance(n, str) else n for n in self.shape)
+
+    def sample_bytes(self, resolution: int) -> int:
+        """Return the bytes of one sample, decompressed."""
+        return math.prod(self.sample_shape(resolution)) * np.dtype(self.dtype).itemsize
 
 
 ARRAYS: Mapping[str, ArraySpec] = {

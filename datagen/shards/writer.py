@@ -12,9 +12,10 @@ from pathlib import Path
 from datagen.common.digests import FileDigest
 from datagen.common.errors import StorageError
 from datagen.common.files import fsync_all, make_folders, storage_errors
+from datagen.shards.chunks import trailing_checksums
 from datagen.shards.encode import encode_samples
 from datagen.shards.ledger import ShardRecord, record_key, write_record
-from datagen.shards.metadata import ROOT_METADATA, chunk_path
+from datagen.shards.metadata import ROOT_METADATA, chunk_path, is_map
 from datagen.shards.pack import ShardPacker
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import ARRAYS, Sample
@@ -64,21 +65,19 @@ def write_packed(root: Path, plan: DatasetPlan, unit: ShardUnit, content_key: st
         staging = root / STAGING / f"{unit.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
             staging.mkdir()
-            files, digests = {}, {}
-            for name in ARRAYS:
+            files, digests, checksums = {}, {}, {}
+            for name, spec in ARRAYS.items():
+                key, data = chunk_path(unit.split, name, unit.index), packer.file(name)
                 files[name] = staging / name
-                digests[chunk_path(unit.split, name, unit.index)] = _stage(files[name], packer.file(name))
+                digests[key] = _stage(files[name], data)
+                checksums[key] = trailing_checksums(data, unit.samples, plan.samples_per_shard, indexed=is_map(spec))
             fsync_all(files.values())
             _publish(root, unit, files)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    record = _record(plan, unit, content_key, digests)
+    record = ShardRecord(unit.split, unit.index, unit.samples, content_key, plan.encoding_digest, digests, checksums)
     write_record(LocalStore(root), record)
     return record
-
-
-def _record(plan: DatasetPlan, unit: ShardUnit, content_key: str, digests: dict[str, FileDigest]) -> ShardRecord:
-    return ShardRecord(unit.split, unit.index, unit.samples, content_key, plan.encoding_digest, digests)
 
 
 def _stage(path: Path, data: bytes) -> FileDigest:

@@ -161,6 +161,6 @@ def _content_key(plan: SequencePlan, template_digest: str) -> str:
 
 def _read_key(folder: Path) -> str:
     try:
-        return (folder / _KEY_FILE).read_text().strip()
+        return (folder / _KEY_FILE).read_text(errors="replace").strip()
     except OSError:
         return ""

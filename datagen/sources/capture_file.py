@@ -3,46 +3,30 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
+from datagen.common.documents import read_json
 from datagen.common.errors import InputError
-from datagen.common.settings import Section, parse
+from datagen.common.names import checked_pattern
+from datagen.common.pictures import Orientation
+from datagen.common.settings import Name, Section, parse
 from datagen.geometry.camera import Camera, validate_camera
 from datagen.geometry.space import metres_per
+from datagen.shards.schema import ARRAYS
 from datagen.sources.topology import checked_topology_name
 
 CAPTURE_FILE = "capture.json"
 CAPTURE_FORMAT = "canonface-capture"
 CAPTURE_VERSION = 1
+MAX_FRAME = int(np.iinfo(ARRAYS["frame"].dtype).max)
+MAX_PIXELS = 2**16
+TIME_TOLERANCE = 0.1  # of the time between two frames
 _SEE = "See docs/capture-format.md for the layout"
-
-
-def _frame_pattern(pattern: str) -> str:
-    return _checked_pattern(pattern, needs_camera=False)
-
-
-def _camera_pattern(pattern: str) -> str:
-    return _checked_pattern(pattern, needs_camera=True)
-
-
-def _checked_pattern(pattern: str, *, needs_camera: bool) -> str:
-    try:
-        first, other_frame = pattern.format(frame=1, camera="a"), pattern.format(frame=2, camera="a")
-        other_camera = pattern.format(frame=1, camera="b")
-    except (KeyError, IndexError, AttributeError, ValueError) as error:
-        raise ValueError(f"the pattern cannot be filled in ({error!r})") from None
-    if first == other_frame or (needs_camera and first == other_camera):
-        raise ValueError("the pattern needs {frame}" + (" and {camera}" if needs_camera else ""))
-    if not needs_camera and first != other_camera:
-        raise ValueError("the pattern names {camera}, but there is one such file per frame")
-    path = PurePosixPath(first)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError("files must lie inside the sequence folder: no absolute path, no '..'")
-    return pattern
 
 
 def _pixel_centre(value: float) -> float:
@@ -51,19 +35,20 @@ def _pixel_centre(value: float) -> float:
     return value
 
 
+Number = Annotated[float, Field(ge=-1e9, le=1e9)]
 PixelCentre = Annotated[float, AfterValidator(_pixel_centre)]
-FramePattern = Annotated[str, AfterValidator(_frame_pattern)]
+FramePattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=False))]
 TopologyName = Annotated[str, AfterValidator(checked_topology_name)]
-CameraPattern = Annotated[str, AfterValidator(_camera_pattern)]
+CameraPattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=True))]
 
 
 class CameraEntry(Section):
     """One calibrated, undistorted camera."""
 
-    K: list[list[float]]
-    world_to_camera: list[list[float]] = Field(description="rigid 4×4, OpenCV axes, translation in `unit`")
-    width: int
-    height: int
+    K: list[list[Number]]
+    world_to_camera: list[list[Number]] = Field(description="rigid 4×4, OpenCV axes, translation in `camera_unit`")
+    width: int = Field(ge=1, le=MAX_PIXELS)
+    height: int = Field(ge=1, le=MAX_PIXELS)
 
 
 class RegistrationEntry(Section):
@@ -75,6 +60,7 @@ class RegistrationEntry(Section):
         description="or the captures' own: <root>/topologies/<name>.ply (neutral mesh) and <name>.json (landmarks)",
     )
     pattern: FramePattern = "registrations/{frame:06d}.ply"
+    unit: str | None = Field(None, description="unit of the files, where it is not the capture's")
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
@@ -93,21 +79,25 @@ class CaptureFile(Section):
 
     format: Literal["canonface-capture"]
     version: Literal[1]
-    unit: str = Field(description="unit of scans, registrations and camera translations")
+    unit: str = Field(description="unit of scans, and of registrations and camera translations that name no other")
+    camera_unit: str | None = Field(None, description="unit of the cameras' translations, where it is another")
     fps: float = Field(gt=0)
     frames: list[int] = Field(min_length=1)
     pixel_center: PixelCentre = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
-    cameras: dict[str, CameraEntry] = Field(min_length=1)
+    cameras: dict[Name, CameraEntry] = Field(min_length=1)
     scan: FramePattern = "scans/{frame:06d}.ply"
     registration: RegistrationEntry | None = None
     landmarks: FramePattern | None = None
     images: CameraPattern | None = None
     masks: CameraPattern | None = None
+    orientation: Orientation | None = Field(
+        None, description="of images with an EXIF turn: are K, size and masks those of the stored or the upright one"
+    )
     generator: dict[str, str] | None = Field(None, description="free notes of the program that wrote the sequence")
 
     def rig(self, name: str) -> tuple[Camera, ...]:
         """Return the cameras in metres and with pixel centres at +0.5, validated, in the file's order."""
-        scale = metres_per(self.unit, name)
+        scale = metres_per(self.camera_unit or self.unit, name)
         return tuple(self._camera(camera, entry, scale, name) for camera, entry in self.cameras.items())
 
     def _camera(self, camera: str, entry: CameraEntry, scale: float, name: str) -> Camera:
@@ -122,7 +112,40 @@ class CaptureFile(Section):
         if K.shape == (3, 3) and E.shape == (4, 4):
             K[:2, 2] += 0.5 - self.pixel_center
             E[:3, 3] *= scale
-        return validate_camera(Camera(camera, K, E, entry.width, entry.height))
+        found = validate_camera(Camera(camera, K, E, entry.width, entry.height))
+        # Within the tolerances of the check, but the dataset wants these exactly.
+        K[1, 0], K[2], E[3] = 0, (0, 0, 1), (0, 0, 0, 1)
+        return found
+
+    def seconds(self, frame: int) -> float:
+        """Return the time of a frame since the sequence's first: large counters would leave no digits for it."""
+        return (frame - self.frames[0]) / self.fps
+
+    def check_storable(self, name: str) -> None:
+        """Refuse frame numbers and times that a dataset cannot hold, before anything is made of them.
+
+        Raises
+        ------
+        InputError
+            If a number is too large, or frames come so late that the times of neighbours run into each other.
+        """
+        if self.frames[-1] > MAX_FRAME:
+            raise InputError(
+                f"{name} has the frame number {self.frames[-1]}",
+                f"numbers from 0 to {MAX_FRAME}, which is what a dataset can hold",
+                "Number the frames 0, 1, 2, ... (time stamps belong into the file names of the recording)",
+            )
+        times = np.array([self.seconds(frame) for frame in self.frames])
+        stored = times.astype(ARRAYS["time"].dtype)
+        late = np.flatnonzero(np.abs(stored - times)[1:] > TIME_TOLERANCE * np.diff(times))
+        if len(late):
+            frame = self.frames[int(late[0]) + 1]
+            raise InputError(
+                f"{name}: frame {frame} comes {self.seconds(frame):.6g} s after the first, where the times of "
+                f"neighbouring frames can no longer be told apart",
+                f"times that {ARRAYS['time'].dtype} holds to a tenth of a frame",
+                "Cut the recording into several sequences, and check `fps`",
+            )
 
 
 def read_capture_file(folder: Path) -> CaptureFile:
@@ -135,36 +158,21 @@ def read_capture_file(folder: Path) -> CaptureFile:
     """
     path = folder / CAPTURE_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(
             f"{folder} has no {CAPTURE_FILE}", f"a {CAPTURE_FILE} in every sequence folder", _SEE
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a JSON file", _SEE) from None
     capture = parse(CaptureFile, content, str(path), _SEE, "the keys of docs/capture-format.md", InputError)
     if sorted(set(capture.frames)) != capture.frames or capture.frames[0] < 0:
         raise InputError(
             f"{path}: `frames` is not an increasing list of numbers from 0 on", "each frame once, in order", _SEE
         )
-    for camera in capture.cameras:
-        if not camera or camera != Path(camera).name:
-            raise InputError(
-                f"{path}: {camera!r} cannot be the name of a camera", "a name that can be part of a path", _SEE
-            )
     return capture
 
 
 def capture_file_bytes(capture: CaptureFile) -> bytes:
     """Return the text of ``capture.json``: the same content always gives the same bytes."""
     return (json.dumps(capture.model_dump(mode="json", exclude_none=True), indent=1) + "\n").encode()
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object, refusing a key given twice: Python would silently keep the last."""
-    content: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in content:
-            raise ValueError(f"the key {key!r} is given twice")
-        content[key] = value
-    return content

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from string import Formatter
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError, MeshError
+from datagen.common.pictures import Orientation, picture_size, read_mask, read_picture
 from datagen.geometry.camera import Camera, check_image_size
 from datagen.geometry.landmarks import Landmarks, read_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
@@ -20,6 +25,8 @@ from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture
 from datagen.sources.frame import Captures, Frame, Image, Registration, SequenceInfo, SequenceKey
 from datagen.sources.topology import Topology, read_topology, topology_files
 
+PICTURES = ("images", "masks")
+_ASK = 'Say "orientation": "stored" or "upright" in capture.json, as K, size and masks are meant'
 _SEE = "See docs/capture-format.md for the layout"
 
 
@@ -78,18 +85,22 @@ class FolderCaptures(Captures):
         folder, capture = self._capture(key, index)
         cameras = _rig(folder)
         scan = self._scan(folder, capture, index)
+        pictures = {kind: _camera_files(folder, capture, kind, cameras, index) for kind in PICTURES}
+        for files in pictures.values():
+            for path, camera in files.values():
+                _check_header(path, camera, capture.orientation)
         images = {
-            name: partial(_read_image, path, camera)
-            for name, (path, camera) in _camera_files(folder, capture.images, cameras, index).items()
+            name: partial(_read_image, path, camera, capture.orientation)
+            for name, (path, camera) in pictures["images"].items()
         }
         masks: dict[str, Callable[[], npt.NDArray[np.bool_]]] = {
-            name: partial(_read_mask, path, camera)
-            for name, (path, camera) in _camera_files(folder, capture.masks, cameras, index).items()
+            name: partial(_read_mask, path, camera, capture.orientation)
+            for name, (path, camera) in pictures["masks"].items()
         }
         return Frame(
             key=key,
             index=index,
-            time_s=index / capture.fps,
+            time_s=capture.seconds(index),
             scan=scan,
             cameras=cameras,
             registration=self._registration(folder, capture, index),
@@ -106,8 +117,8 @@ class FolderCaptures(Captures):
             paths.append(_inside(folder, capture.registration.pattern, frame=index))
         if capture.landmarks:
             paths.append(_inside(folder, capture.landmarks, frame=index))
-        for pattern in (capture.images, capture.masks):
-            paths += [path for path, _ in _camera_files(folder, pattern, _rig(folder), index).values()]
+        for kind in PICTURES:
+            paths += [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
         sha = hashlib.sha256()
         for path in paths:
             try:
@@ -152,6 +163,8 @@ class FolderCaptures(Captures):
                 f"one of its {len(capture.frames)} frames, {capture.frames[0]} to {capture.frames[-1]}",
                 "Check `frames` in capture.json",
             )
+        # Here and not where sequences are listed: one that cannot be stored does not end the build of the others.
+        _storable(folder, _stamp(folder / CAPTURE_FILE))
         return folder, capture
 
     def _scan(self, folder: Path, capture: CaptureFile, index: int) -> Mesh:
@@ -165,8 +178,8 @@ class FolderCaptures(Captures):
             return None
         name = capture.registration.name
         path = _inside(folder, capture.registration.pattern, frame=index)
-        vertices = read_mesh(path, capture.unit, need_faces=False).vertices
-        check_metric_scale(vertices, str(path))
+        vertices = read_mesh(path, capture.registration.unit or capture.unit, need_faces=False).vertices
+        check_metric_scale(vertices, str(path), declare="`unit` inside `registration` of capture.json")
         expected = self._vertex_counts.get(name)
         if capture.registration.topology is not None:
             expected = len(self.topology(name).vertices)
@@ -206,6 +219,12 @@ def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[C
     return capture, capture.rig(str(folder / CAPTURE_FILE))
 
 
+@lru_cache(maxsize=256)
+def _storable(folder: Path, stamp: tuple[int, int]) -> None:
+    # Once for each sequence: it looks at all frames.
+    _parsed(folder, stamp)[0].check_storable(str(folder / CAPTURE_FILE))
+
+
 @lru_cache(maxsize=8)
 def _topology(
     name: str, mesh: Path, landmarks: Path, _mesh_stamp: tuple[int, int], _landmark_stamp: tuple[int, int]
@@ -226,24 +245,71 @@ def _inside(folder: Path, pattern: str, **names: object) -> Path:
 
 
 def _camera_files(
-    folder: Path, pattern: str | None, cameras: tuple[Camera, ...], index: int
+    folder: Path, capture: CaptureFile, kind: str, cameras: tuple[Camera, ...], index: int
 ) -> dict[str, tuple[Path, Camera]]:
-    """Return the files of those cameras that have any: a camera without a folder of its own has no images."""
+    """Return the files of those cameras that have any, in any frame: the others have no images, which is allowed."""
+    pattern = getattr(capture, kind)
     if pattern is None:
         return {}
-    paths = {camera.name: (_inside(folder, pattern, frame=index, camera=camera.name), camera) for camera in cameras}
-    found = {name: entry for name, entry in paths.items() if entry[0].is_file()}
-    for path, camera in found.values():
-        _check_header(path, camera)
-    for name, (path, _) in paths.items():
-        own_folder = f"{name}" in path.relative_to(folder).parent.as_posix().split("/")
-        if name not in found and (not found or (own_folder and path.parent.is_dir())):
-            raise InputError(
-                f"{path} is missing",
-                f"a file for every frame of camera {name}",
-                "Restore it, take the frame out of `frames`, or remove the camera's whole image folder",
-            )
+    _check_strangers(folder, pattern, kind, index, frozenset(camera.name for camera in cameras))
+    found = {}
+    for camera in cameras:
+        path = _inside(folder, pattern, frame=index, camera=camera.name)
+        if path.is_file():
+            found[camera.name] = path, camera
+        elif path.parent.is_dir() and camera.name in path.parent.relative_to(folder).parts:
+            raise _no_file(path, camera, "or remove the camera's whole image folder")
+        elif any((folder / pattern.format(frame=frame, camera=camera.name)).is_file() for frame in capture.frames):
+            raise _no_file(path, camera, f"or remove all {kind} of the camera")
+    if not found:
+        raise InputError(
+            f"frame {index} has none of the {kind} that {CAPTURE_FILE} promises, such as "
+            f"{_inside(folder, pattern, frame=index, camera=cameras[0].name)}",
+            f"files named {pattern}",
+            f"Restore them, or leave `{kind}` out of {CAPTURE_FILE}",
+        )
     return found
+
+
+def _no_file(path: Path, camera: Camera, other: str) -> InputError:
+    return InputError(
+        f"{path} is missing",
+        f"a file for every frame of camera {camera.name}",
+        f"Restore it, take the frame out of `frames`, {other}",
+    )
+
+
+def _check_strangers(folder: Path, pattern: str, kind: str, index: int, cameras: frozenset[str]) -> None:
+    """Refuse folders, and files of a folder shared by cameras, that are named as if they were of a camera we lack."""
+    parts = PurePosixPath(pattern).parts
+    level = next(k for k, part in enumerate(parts) if "{camera" in part)
+    place = folder.joinpath(*(part.format(frame=index) for part in parts[:level]))
+    found = _strangers(place, _stamp(place), parts[level], level + 1 < len(parts), cameras)
+    if found:
+        name, near = found[0], difflib.get_close_matches(found[0].casefold(), [c.casefold() for c in cameras], 1, 0)
+        nearest = next(camera for camera in sorted(cameras) if camera.casefold() == near[0])
+        raise InputError(
+            f"{place} has {kind} of {name!r}, which is no camera of {CAPTURE_FILE}"
+            + (f" (and {len(found) - 1} more such)" if len(found) > 1 else ""),
+            f"{kind} of its {len(cameras)} cameras only; the nearest name is {nearest!r}",
+            "Rename one of the two (capitals count), add the camera, or move the files elsewhere",
+        )
+
+
+@lru_cache(maxsize=1024)
+def _strangers(
+    place: Path, _stamp: tuple[int, int], part: str, folders: bool, cameras: frozenset[str]
+) -> tuple[str, ...]:
+    pieces = Formatter().parse(part)
+    names = {"camera": "(?P<camera>.+)", "frame": "[0-9]+", None: ""}
+    expression = re.compile("".join(re.escape(text) + names.get(name, ".*") for text, name, _, _ in pieces))
+    if not place.is_dir():
+        return ()
+    entries = [
+        entry.name for entry in os.scandir(place) if entry.is_dir() == folders and not entry.name.startswith(".")
+    ]
+    matches = (expression.fullmatch(name) for name in entries)
+    return tuple(sorted({match["camera"] for match in matches if match} - cameras))
 
 
 def _landmarks(folder: Path, capture: CaptureFile, index: int) -> Landmarks | None:
@@ -251,7 +317,7 @@ def _landmarks(folder: Path, capture: CaptureFile, index: int) -> Landmarks | No
         return None
     path = _inside(folder, capture.landmarks, frame=index)
     landmarks = read_landmarks(path)
-    check_metric_scale(landmarks.points, str(path), reference_diagonal_m=0.18)
+    check_metric_scale(landmarks.points, str(path), reference_diagonal_m=0.18, declare="`unit` in that file")
     return landmarks
 
 
@@ -261,47 +327,18 @@ def _missing(path: Path, key: SequenceKey, index: int, error: OSError) -> InputE
     )
 
 
-def _check_header(path: Path, camera: Camera) -> None:
-    from PIL import Image as PillowImage
-
-    try:
-        with PillowImage.open(path) as picture:
-            width, height = picture.size
-    except Exception as error:  # decoders raise many kinds on broken bytes
-        raise _undecodable(path, error) from None
+def _check_header(path: Path, camera: Camera, orientation: Orientation | None) -> None:
+    width, height = picture_size(path, orientation=orientation, ask=_ASK)
     check_image_size(camera, (height, width), str(path))
 
 
-def _undecodable(path: Path, error: Exception) -> InputError:
-    return InputError(f"image {path} cannot be read ({error})", "a complete PNG or JPEG", "Copy or export it again")
-
-
-def _pixels(path: Path, mode: str) -> npt.NDArray[np.uint8]:
-    from PIL import Image as PillowImage
-
-    try:
-        with PillowImage.open(path) as picture:
-            # Pillow clips these to 8 bits instead of scaling them: everything but the shadows would be white.
-            if picture.mode.startswith(("I", "F")):
-                raise InputError(
-                    f"image {path} has more than 8 bits per grey value (mode {picture.mode})",
-                    "8 bits a channel",
-                    "Convert it, with the tone curve of sRGB",
-                )
-            return np.asarray(picture.convert(mode), np.uint8)
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise many kinds on broken bytes
-        raise _undecodable(path, error) from None
-
-
-def _read_image(path: Path, camera: Camera) -> Image:
-    pixels = _pixels(path, "RGB")
+def _read_image(path: Path, camera: Camera, orientation: Orientation | None) -> Image:
+    pixels = read_picture(path, orientation=orientation, ask=_ASK).pixels
     check_image_size(camera, pixels.shape, str(path))
     return pixels
 
 
-def _read_mask(path: Path, camera: Camera) -> npt.NDArray[np.bool_]:
-    pixels = _pixels(path, "L")
-    check_image_size(camera, pixels.shape, str(path))
-    return pixels >= 128
+def _read_mask(path: Path, camera: Camera, orientation: Orientation | None) -> npt.NDArray[np.bool_]:
+    mask = read_mask(path, orientation=orientation, ask=_ASK)
+    check_image_size(camera, mask.shape, str(path))
+    return mask

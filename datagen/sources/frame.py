@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
+from datagen.common.names import require_name
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
@@ -21,10 +22,20 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class SequenceKey:
-    """Names one capture: a subject performing one sequence."""
+    """Names one capture: a subject performing one sequence.
+
+    Raises
+    ------
+    InputError
+        If either cannot be part of a path.
+    """
 
     subject: str
     sequence: str
+
+    def __post_init__(self) -> None:
+        require_name(self.subject, "a subject")
+        require_name(self.sequence, f"a sequence of {self.subject}")
 
     def __str__(self) -> str:
         return f"{self.subject}/{self.sequence}"

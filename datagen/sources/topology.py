@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError, LandmarkError
+from datagen.common.names import checked_name
 from datagen.geometry.landmarks import Landmarks, declared_unit, read_landmarks, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh
 from datagen.geometry.mesh_io import read_mesh
@@ -22,7 +22,6 @@ FOLDER = "topologies"
 MESH_SUFFIXES = (".ply", ".obj", ".npz")
 # A landmark marked on a mesh lies on it; one far away belongs to another mesh, pose or unit.
 MAX_LANDMARK_DISTANCE_M = 0.01
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SEE = "See docs/capture-format.md, Registrations in a topology of your own"
 
 
@@ -76,8 +75,7 @@ def checked_topology_name(name: str) -> str:
     ValueError
         If it cannot be part of a file's name, or belongs to a head model.
     """
-    if not _NAME.fullmatch(name):
-        raise ValueError("a topology's name consists of letters, digits, '.', '_' and '-'")
+    checked_name(name)
     if name in HEADS:
         raise ValueError(f"{name!r} is a head model: name it with `head` instead of `topology`")
     return name

@@ -29,7 +29,7 @@ from datagen.warp.transport import transport
 from datagen.warp.verdict import judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 5
+ALGORITHM_VERSION = 6
 
 MENDED_SPREAD_M = 3e-3
 # Skin that expression hardly moves carries the head's rigid pose.
@@ -80,7 +80,8 @@ def warp_frame(
     )
     features = confidence_features(carried, anchored, found.spread_m, template.faces)
     confidence = point_confidence(carried, features)
-    metrics = measure(template, registered, anchored, carried, _landmark_rms_mm(head.template, registered, landmarks))
+    metrics = measure(template, registered, anchored, carried)
+    metrics |= _landmark_metrics(head.template, registered, landmarks) if landmarks is not None else {}
     metrics |= found.repaired.metrics()
     if registration is not None and config.use_registration:
         metrics["registration_shift_mm"] = registration_shift_mm(template, registered, registration.vertices)
@@ -163,12 +164,15 @@ def register_frame(
     return Registered(template, surface, where, turned, start, registered, anchored, repaired, spread_m)
 
 
-def _landmark_rms_mm(template: HeadTemplate, registered: F64, landmarks: Landmarks | None) -> float | None:
-    if landmarks is None:
-        return None
+def _landmark_metrics(template: HeadTemplate, registered: F64, landmarks: Landmarks) -> dict[str, float]:
     carried = template.landmarks(registered[: len(template.vertices)])[landmarks.indices]
-    squared = ((carried - landmarks.points) ** 2).sum(axis=1)
-    return float(np.sqrt(squared.mean())) * MM_PER_M
+    off_mm = np.linalg.norm(carried - landmarks.points, axis=1) * MM_PER_M
+    worst = int(np.argmax(off_mm))
+    return {
+        "landmark_rms_mm": float(np.sqrt((off_mm**2).mean())),
+        "landmark_worst": float(landmarks.indices[worst]),
+        "landmark_worst_mm": float(off_mm[worst]),
+    }
 
 
 def _head_pose(template: WarpTemplate, registered: F64) -> F64:

@@ -143,8 +143,10 @@ def _from_landmarks(head: HeadModel, template: WarpTemplate, surface: Surface, l
     squared = ((evidence.operator @ fit.vertices - landmarks.points) ** 2).sum(axis=1)
     off_mm = float(np.sqrt(squared.mean())) * MM_PER_M
     if off_mm > MAX_START_RMS_MM:
+        worst = int(np.argmax(squared))
         raise WarpError(
-            f"the landmarks fit a face only to {off_mm:.0f} mm RMS",
+            f"the landmarks fit a face only to {off_mm:.0f} mm RMS; farthest off is point {landmarks.indices[worst]}, "
+            f"by {np.sqrt(squared[worst]) * MM_PER_M:.0f} mm",
             f"at most {MAX_START_RMS_MM:g} mm",
             "Check the landmark order: iBUG's 36 is the subject's right outer eye corner, 30 the nose tip",
         )

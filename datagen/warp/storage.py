@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datagen.common.documents import parse_json, read_json
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes, npz_bytes, read_npz
 from datagen.geometry.space import CanonicalSpace
@@ -59,7 +60,7 @@ def read_verdict(folder: Path) -> Verdict:
     """
     path = folder / VERDICT_FILE
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         return Verdict(content["verdict"], tuple(content["reasons"]), dict(content["figures"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a verdict", "Warp the frame again") from None
@@ -76,7 +77,7 @@ def read_warp(folder: Path) -> Warp:
     path = folder / WARP_FILE
     arrays = read_npz(path, (*ARRAYS, "space"), expected="a warp", fix="Warp the frame again")
     try:
-        space = CanonicalSpace.from_attrs(json.loads(arrays.pop("space").tobytes()))
+        space = CanonicalSpace.from_attrs(parse_json(arrays.pop("space").tobytes()))
     except (ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a warp", "Warp the frame again") from None
     return Warp(**arrays, space=space, verdict=read_verdict(folder))

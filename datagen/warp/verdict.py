@@ -11,10 +11,12 @@ from datagen.heads.regions import FACE_REGIONS, REGIONS, mask_of
 from datagen.manifest import WarpConfig
 from datagen.warp.fold_repair import flipped_triangles
 from datagen.warp.result import Status, Verdict
+from datagen.warp.similarity import fit_similarity
 from datagen.warp.template import WarpTemplate
 from datagen.warp.transport import Transported
 
 ANCHORED_WEIGHT = 0.1
+FEWEST_ANCHORED = 100
 MIN_FACE_COVERAGE_PASS = 0.7
 MIN_FACE_COVERAGE_FAIL = 0.35
 # Lids and lips hide half of themselves in folds: 0.2 and 0.5 are usual there, 0.8 and more elsewhere.
@@ -31,6 +33,9 @@ MAX_RESIDUAL_P95_FAIL_MM = 6.0
 # Measured where a tracker errs by 2 mm RMS: 1.7. Another person's head in the right place: 4.3.
 MAX_SHIFT_PASS_MM = 4.0
 MAX_SHIFT_FAIL_MM = 25.0
+# Of the template's size. Six faces of one real set have 0.97 to 1.00, six of another 1.01 to 1.08, two scans 1.08 and
+# 1.09, forty simulated people 0.90 to 1.14.
+SIZE_RANGE = (0.87, 1.18)
 # True lips of a head model overlap by up to 1.6 mm where it presses them together.
 MAX_LIP_OVERLAP_MM = 2.0
 
@@ -44,12 +49,19 @@ def registration_shift_mm(
     return float(np.median(np.linalg.norm(registered - begun, axis=1)[face])) * MM_PER_M
 
 
+def head_size(template: WarpTemplate, registered: npt.NDArray[np.float64], anchored: npt.NDArray[np.float64]) -> float:
+    """Return how large the face is, as a multiple of the template's: where the scan was seen, or else everywhere."""
+    face = mask_of(template.regions, FACE_REGIONS)
+    seen = face & (anchored > ANCHORED_WEIGHT)
+    chosen = seen if seen.sum() >= FEWEST_ANCHORED else face
+    return fit_similarity(template.canonical_m[chosen], registered[chosen]).scale
+
+
 def measure(
     template: WarpTemplate,
     registered: npt.NDArray[np.float64],
     anchored: npt.NDArray[np.float64],
     transported: Transported,
-    landmark_rms_mm: float | None,
 ) -> dict[str, float]:
     """Return the flat metrics of one warp.
 
@@ -61,8 +73,6 @@ def measure(
         Weight of each fine vertex's last target.
     transported : Transported
         Of all scan vertices.
-    landmark_rms_mm : float or None
-        Distance of the given landmarks from those of the registered template.
     """
     on_face = transported.matched & mask_of(transported.region, FACE_REGIONS)
     residual_mm = np.abs(transported.offset_m[on_face]) * 1000
@@ -83,14 +93,13 @@ def measure(
         "face_coverage": float(area @ held / area.sum()),
         "residual_median_mm": float(np.median(residual_mm)) if len(residual_mm) else float("inf"),
         "residual_p95_mm": float(np.percentile(residual_mm, 95)) if len(residual_mm) else float("inf"),
+        "head_size": head_size(template, registered, anchored),
         "flipped_triangles": float(flips.sum()),
         "flipped_fraction": float(flips.sum() / max(face_triangles.sum(), 1)),
     }
     for name, part in parts.items():
         if area[part].sum() > 0:
             metrics[f"coverage_{name}"] = float(area[part] @ held[part] / area[part].sum())
-    if landmark_rms_mm is not None:
-        metrics["landmark_rms_mm"] = landmark_rms_mm
     return metrics
 
 
@@ -145,6 +154,16 @@ def judge(metrics: dict[str, float], config: WarpConfig) -> Verdict:
                 f"{label} is {value:.3g} {unit}".rstrip() + f", {relation} the {order[level]} limit of {limit:g}"
             )
         worst = max(worst, level)
+    size = metrics.get("head_size")
+    if size is not None and not SIZE_RANGE[0] <= size <= SIZE_RANGE[1]:
+        reasons.append(
+            f"this head is {size:.2f} times the template's size (adults: {SIZE_RANGE[0]:g} to {SIZE_RANGE[1]:g}, small "
+            "children less): are scan and cameras in true units?"
+        )
+        worst = max(worst, 1)
+    if worst and metrics.get("landmark_worst_mm", 0) > MAX_LANDMARK_RMS_FAIL_MM:
+        point, off_mm = metrics["landmark_worst"], metrics["landmark_worst_mm"]
+        reasons.append(f"note: landmark {point:.0f} is farthest off, {off_mm:.0f} mm from where all else has it")
     bare = [
         name.removeprefix("coverage_").replace("_", " ")
         for name, value in metrics.items()

@@ -13,15 +13,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from datagen.common.console import say
+from datagen.common.documents import DocumentError, read_json
 from datagen.common.errors import InputError
 from datagen.common.settings import Section, parse
 from trainer.prediction.frames import Box, Region, SourceFrame, into_square, out_of_square
-from trainer.prediction.matching import assign, belongs, check_regular
+from trainer.prediction.matching import assign, belongs
 
 FORMAT = "canonface-cameras"
 Origin = Literal["given", "model", "assumed"]
 _LONGEST_NAME, _MOST_BYTES = 100, 200
-_MOST_FILE_BYTES = 2**28
 _HELP = "docs/prediction.md shows the format"
 _CONVENTION = "OpenCV: x right, y down, z forward; x_camera = world_to_camera x_world; metres; pixel centres at +0.5"
 _Row3 = tuple[float, float, float]
@@ -133,13 +134,10 @@ class GivenCameras:
         self._assigned: dict[int, int] = {}
 
     def _read(self, path: Path) -> object:
-        check_regular(path)
         try:
-            if path.stat().st_size > _MOST_FILE_BYTES:
-                raise ValueError(f"it is larger than {_MOST_FILE_BYTES // 2**20} MiB")
-            content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_twins)
-        except (OSError, ValueError, OverflowError, RecursionError) as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            content = read_json(path)
+        except (OSError, DocumentError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
             raise InputError(f"{self._holder} cannot be read: {reason}", "a cameras.json", _HELP) from None
         entries = content.get("frames") if isinstance(content, dict) else None
         places = [
@@ -163,7 +161,7 @@ class GivenCameras:
         if len(names) == 1 and (unnamed or any(belongs(names[0], frames[number]) for number in wanted)):
             self._assigned = dict.fromkeys(wanted, 0)
             if not unnamed and len(wanted) > 1:
-                print(f"{self._holder} has one camera, {names[0]!r}, which stands for all frames", file=sys.stderr)
+                say(f"{self._holder} has one camera, {names[0]!r}, which stands for all frames", to=sys.stderr)
             return
         if 0 < unnamed < len(names):
             raise InputError(
@@ -241,13 +239,6 @@ def _fault_of_intrinsics(K: npt.NDArray[np.float64], width: float, height: float
 def _same_shape(declared: tuple[float, float], found: tuple[int, int]) -> bool:
     """Whether two sizes have one shape, as far as sides of whole pixels can."""
     return abs(declared[0] * found[1] - declared[1] * found[0]) <= max(sum(declared), sum(found))
-
-
-def _without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise ValueError(f"a key is given twice among {', '.join(sorted(content))[:120]}")
-    return content
 
 
 def _usable(*values: npt.ArrayLike) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.console import say
 from datagen.common.errors import InputError
 from datagen.common.pictures import BACKDROP, Orientation, picture_size, read_mask, read_picture
 from datagen.shards import Dataset
@@ -208,7 +209,7 @@ def image_files(source: Path) -> list[Path]:
     twice = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
     if twice:
         names = ", ".join(path.name for path in files if path.stem == twice[0])
-        print(f"{source}: {len(twice)} names stand for several frames, such as {names}", file=sys.stderr)
+        say(f"{source}: {len(twice)} names stand for several frames, such as {names}", to=sys.stderr)
     return files
 
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from datagen.common.console import say
 from datagen.common.errors import InputError
 
 # What is a suffix at the end of a name and not a part of it: "scan.0001" and "scan.0002" are two frames.
@@ -85,7 +86,7 @@ def assign(
     left = [name for k, name in enumerate(names) if k not in taken]
     if left:
         verb = "are" if len(left) > 1 else "is"
-        print(f"{_count(len(left), what)} of {holder} {verb} of no frame here: {_some(left)}", file=sys.stderr)
+        say(f"{_count(len(left), what)} of {holder} {verb} of no frame here: {_some(left)}", to=sys.stderr)
     return found
 
 
@@ -129,7 +130,7 @@ def picture_files(folder: Path) -> list[Path]:
             "Check the path, or convert them",
         )
     if about:
-        print(f"{folder}: {about}", file=sys.stderr)
+        say(f"{folder}: {about}", to=sys.stderr)
     return files
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from datagen.common.documents import parse_json
 from datagen.common.errors import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
 from datagen.common.files import atomic_write
 from trainer.config import TrainConfig, parse_config
@@ -141,7 +141,7 @@ def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
         return None, None
     content = read_checkpoint(run / LAST)
     try:
-        config = parse_config(json.loads(content["config"]), f"the configuration in {run / LAST}")
+        config = parse_config(parse_json(content["config"]), f"the configuration in {run / LAST}")
         state = RunState(
             step=content["step"],
             steps=config.fit.steps,
@@ -199,7 +199,7 @@ def build_model(content: dict[str, Any], device: torch.device) -> tuple[JointMod
     from trainer.model.joint import DepthUnit, JointModel
 
     try:
-        config = parse_config(json.loads(content["config"]), "the checkpoint's configuration")
+        config = parse_config(parse_json(content["config"]), "the checkpoint's configuration")
         unit = DepthUnit(**content["depth_unit"])
         _check_learnt_from(unit, content["dataset"])
         model = JointModel(config, content["dataset"]["resolution"], unit)

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from datagen.common.documents import read_json
 from datagen.common.errors import CheckpointError, InputError, ManifestError
 from datagen.common.files import atomic_write_bytes, folder_lock, is_temporary, json_ready, make_folders, storage_errors
 from trainer.config import TrainConfig, changed_keys, parse_config
@@ -64,7 +65,7 @@ def read_state(run: Path) -> RunState | None:
         If the file is damaged.
     """
     try:
-        return TypeAdapter(RunState).validate_json((run / STATE).read_bytes())
+        return TypeAdapter(RunState).validate_python(read_json(run / STATE))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -86,7 +87,7 @@ def check_same_run(run: Path, state: RunState, config: TrainConfig, dataset_uuid
     """
     if state.config_digest != config.digest:
         try:
-            keys = changed_keys(parse_config(json.loads((run / CONFIG).read_text())), config)
+            keys = changed_keys(parse_config(read_json(run / CONFIG)), config)
         except (OSError, ValueError, ManifestError):
             keys = []
         raise CheckpointError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from datagen.common.documents import parse_json
 from datagen.common.errors import DependencyError, StorageError
 from datagen.common.files import atomic_write_bytes, json_ready
 from trainer.config import TrainConfig
@@ -96,7 +97,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     records = []
     for line in lines:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
         if isinstance(record, dict) and isinstance(record.get("step"), int) and "kind" in record:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import warnings
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 
 import torch
 
+from datagen.common.documents import read_json
 from datagen.common.errors import CheckpointError
+from datagen.common.names import checked_name
 from trainer.run.checkpoint import why_unreadable
 
 # In the order they are looked for in a folder or on the hub.
@@ -97,8 +98,8 @@ def _from_hub(repository: str, name: str, cache: Path | None) -> Path | None:
 def _read_parts(index: Path, source: str, cache: Path | None) -> dict[str, torch.Tensor]:
     """Read the files an index names, which lie beside it."""
     try:
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        files = sorted({checked_name(name) for name in read_json(index)["weight_map"].values()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise CheckpointError(f"{index} is not an index of weights", "a weight_map", "Download it again") from None
     tensors: dict[str, torch.Tensor] = {}
     for name in files:

@@ -17,6 +17,7 @@ Value = TypeVar("Value")
 
 API_URL = "PREFECT_API_URL"
 EVENTS_SECONDS = 20.0
+_CLIENT = {"httpx", "httpcore"}  # what Prefect speaks to its server with
 # Only where the user has not decided otherwise. Logs of task and flow runs would repeat our own messages with a
 # traceback in front.
 DEFAULTS = {
@@ -125,8 +126,10 @@ def run_as_flow(name: str, config: RunnerConfig, body: Callable[[StageRunner], V
 
     Raises
     ------
+    DependencyError
+        If Prefect's server or Dask's scheduler does not answer.
     Exception
-        Whatever ``body`` or a task raises, unchanged.
+        Whatever else ``body`` or a task raises, unchanged.
     """
     from prefect import flow
 
@@ -145,8 +148,38 @@ def run_as_flow(name: str, config: RunnerConfig, body: Callable[[StageRunner], V
     def build() -> None:
         outcome.append(body(PrefectRunner()))
 
-    build()
+    try:
+        build()
+    except Exception as error:
+        lost = _lost_service(error, config)
+        if lost is None:
+            raise
+        raise lost from error
     return outcome[0]
+
+
+def _lost_service(error: Exception, config: RunnerConfig) -> DependencyError | None:
+    """Return an error of Prefect's server or Dask's scheduler as one of ours; None if it is anything else."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    # Of an address where nothing listens, Dask says so by an OSError that has no number.
+    dask = config.name == "dask" and (
+        "distributed" in packages or (isinstance(error, OSError) and error.errno is None and not packages & _CLIENT)
+    )
+    if not dask and not packages & {"prefect", *_CLIENT}:
+        return None
+    reason = (str(error).strip().splitlines() or [""])[0][:160]
+    if dask:
+        where = f" at {config.dask_address}" if config.dask_address else ""
+        return DependencyError(
+            f"Dask{where} failed ({type(error).__name__}: {reason})",
+            "a scheduler that answers, and workers that stay",
+            "Start it, or correct --dask-address; run the same command again, finished work is kept",
+        )
+    return DependencyError(
+        f"the Prefect server failed ({type(error).__name__}: {reason}); {API_URL} is {os.environ.get(API_URL)}",
+        "a server that answers",
+        f"Start it, or unset {API_URL}; run the same command again, finished work is kept",
+    )
 
 
 def _task_runner(config: RunnerConfig) -> Any:

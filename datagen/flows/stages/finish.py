@@ -11,7 +11,7 @@ from datagen.common.files import atomic_write_bytes
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import content_key, read_result_record
 from datagen.flows.stage import Stage, StageStatus, Unit
-from datagen.flows.stages.render import NO_VIEW, RenderStage, plan_shards
+from datagen.flows.stages.render import NO_VIEW, LeftOutCamera, RenderStage, plan_shards
 from datagen.layout import BuildLayout
 from datagen.shards import VerifyReport, finalise, open_dataset, read_record, verify_dataset
 from datagen.shards.plan import DatasetPlan
@@ -28,11 +28,13 @@ class VerifyUnit(Unit):
     verdicts : mapping of status to number of frames
     left_out : int
         Frames with a usable verdict that give no view.
+    cameras : tuple of LeftOutCamera
     """
 
     dataset: DatasetPlan
     verdicts: Mapping[str, int]
     left_out: int
+    cameras: tuple[LeftOutCamera, ...]
 
     @property
     def name(self) -> str:
@@ -51,8 +53,9 @@ class VerifyStage(Stage[VerifyUnit, VerifyReport]):
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[VerifyUnit]:
         """Return the one dataset."""
         shards = plan_shards(plan, layout)
-        left_out = shards.frames.left_out.get(NO_VIEW, 0)
-        return [VerifyUnit(layout.root, plan.manifest, shards.dataset, shards.frames.verdicts, left_out)]
+        frames = shards.frames
+        left_out = frames.left_out.get(NO_VIEW, 0)
+        return [VerifyUnit(layout.root, plan.manifest, shards.dataset, frames.verdicts, left_out, frames.cameras)]
 
     def finished(self, unit: VerifyUnit) -> bool:
         """Never: bytes that were whole may be damaged by now."""
@@ -121,7 +124,7 @@ class ReportStage(Stage[ReportUnit, int]):
     def finished(self, unit: ReportUnit) -> bool:
         """Whether the page is there, and of these warps and this dataset."""
         page, key = unit.layout.report_page, unit.layout.report_key
-        return page.is_file() and key.is_file() and key.read_text().strip() == unit.key
+        return page.is_file() and key.is_file() and key.read_bytes().strip() == unit.key.encode()
 
     def make(self, unit: ReportUnit) -> int:
         """Write the page; return 1 if that had to be done."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from datagen.flows.framing import crop_box, jitter_of, surface_of
 from datagen.flows.planning import BuildPlan, samples_per_shard
 from datagen.flows.records import ResultRecord, content_key, read_result_record
 from datagen.flows.stage import Stage, StageStatus, Unit
+from datagen.flows.views import Views
 from datagen.flows.worker import shared_head
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import REGIONS
@@ -25,7 +26,7 @@ from datagen.render.maps import render_views
 from datagen.render.registry import make_renderer, resolve_backend
 from datagen.shards.ledger import read_record, unit_is_complete
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan, ShardUnit, plan_units
-from datagen.shards.schema import SPLITS, Sample
+from datagen.shards.schema import ARRAYS, SPLITS, Sample
 from datagen.shards.store import LocalStore
 from datagen.shards.writer import write_unit
 from datagen.sources.frame import Frame, SequenceKey
@@ -135,6 +136,32 @@ class RenderStage(Stage[RenderUnit, int]):
 
 
 NO_VIEW = "no surface in any image"
+DEPTH_LEVELS = np.iinfo(ARRAYS["depth"].dtype).max
+
+
+@dataclass(frozen=True)
+class LeftOutCamera:
+    """A camera of a sequence that gives no samples of some frames.
+
+    Attributes
+    ----------
+    frames : int
+        How many, of those that are stored or would be.
+    wrong : bool
+        Whether something contradicts; else it sees nothing of the head, or has no image.
+    reason : str
+        Of the first of them.
+    """
+
+    key: SequenceKey
+    camera: str
+    frames: int
+    wrong: bool
+    reason: str
+
+    def __str__(self) -> str:
+        frames = "1 frame" if self.frames == 1 else f"{self.frames} frames"
+        return f"{self.key} camera {self.camera} ({frames}): {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -148,6 +175,7 @@ class StoredFrames:
     verdicts : mapping of status to number of frames
     left_out : mapping of reason to number of frames
         A bare point cloud has no surface to render, and a head may be outside every image: :data:`NO_VIEW`.
+    cameras : tuple of LeftOutCamera
     waiting : set of sequence and frame
         Without a verdict yet.
     """
@@ -155,6 +183,7 @@ class StoredFrames:
     records: Mapping[tuple[SequenceKey, int], ResultRecord]
     verdicts: Mapping[str, int]
     left_out: Mapping[str, int]
+    cameras: tuple[LeftOutCamera, ...]
     waiting: frozenset[tuple[SequenceKey, int]]
 
 
@@ -169,7 +198,9 @@ def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     records: dict[tuple[SequenceKey, int], ResultRecord] = {}
     verdicts: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
+    cameras: dict[tuple[SequenceKey, str], LeftOutCamera] = {}
     waiting = set()
+    limit = DEPTH_LEVELS * plan.manifest.shards.depth_scale
     for sequence in plan.sequences:
         for frame in sequence.frames:
             record = read_result_record(layout.frame_warp(sequence.key, frame))
@@ -179,11 +210,31 @@ def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
             verdicts[record.status] += 1
             if record.status not in accepted:
                 left_out[f"verdict {record.status}"] += 1
-            elif not record.cameras:
-                left_out[NO_VIEW] += 1
+                continue
+            views = _within_depth(record.views, limit)
+            for wrong, reasons in ((True, views.wrong), (False, views.blind)):
+                for camera, reason in reasons.items():
+                    first = cameras.get((sequence.key, camera), LeftOutCamera(sequence.key, camera, 0, wrong, reason))
+                    # What is wrong with one frame counts for more than that the head is outside in another.
+                    kept = first if first.wrong or not wrong else replace(first, wrong=True, reason=reason)
+                    cameras[sequence.key, camera] = replace(kept, frames=first.frames + 1)
+            stored = tuple(camera for camera in record.cameras if camera not in views.wrong)
+            if stored:
+                records[sequence.key, frame] = replace(record, cameras=stored)
             else:
-                records[sequence.key, frame] = record
-    return StoredFrames(records, dict(verdicts), dict(left_out), frozenset(waiting))
+                left_out[NO_VIEW] += 1
+    return StoredFrames(records, dict(verdicts), dict(left_out), tuple(cameras.values()), frozenset(waiting))
+
+
+def _within_depth(views: Views, limit_m: float) -> Views:
+    """Add the cameras that see the scan farther away than depth can be stored: found late, it would end a build."""
+    far = {
+        camera: f"the scan reaches {depth:.2f} m from it. Depth is stored up to {limit_m:.2f} m. Raise "
+        f"shards.depth_scale in the manifest to {1.01 * depth / DEPTH_LEVELS:.1g} or more."
+        for camera, depth in views.farthest_m.items()
+        if depth >= limit_m and camera not in views.blind
+    }
+    return replace(views, wrong={**far, **views.wrong})
 
 
 @dataclass(frozen=True)
@@ -221,7 +272,7 @@ def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
             f"none of {plan.frames} frames can be stored "
             f"({', '.join(f'{count} {status}' for status, count in sorted(frames.verdicts.items()))})",
             f"a frame with the verdict {' or '.join(accepted_verdicts(manifest))}, a scan with faces, "
-            "and a camera that sees it",
+            "and a camera with an image of it",
             f"`datagen explain {layout.root} --failed` says why; correct the captures and build again",
         )
     views = _views(plan, frames.records)
@@ -356,11 +407,8 @@ def blocks(views: Sequence[View], resolution: int) -> Iterator[Sequence[View]]:
 def _sample(
     frame: Frame, view: View, box: CropBox, maps: ViewMaps, head_to_world: npt.NDArray[np.float64], config: RenderConfig
 ) -> Sample:
-    read = frame.images.get(view.camera)
-    resolution = config.resolution
-    black = np.zeros((3, resolution, resolution), np.uint8)
     return Sample(
-        image=black if read is None else crop_image(read(), box, resolution),
+        image=crop_image(frame.images[view.camera](), box, config.resolution),
         depth=maps.depth,
         canonical=maps.canonical,
         normal=maps.normal,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datagen.common.errors import InputError
@@ -22,13 +22,14 @@ from datagen.flows.records import (
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.bridge import StoredBridge, stored_bridges
 from datagen.flows.stages.person import StoredPerson, learns_person, learnt_person
+from datagen.flows.views import OUTSIDE, Views, look_at_views
 from datagen.flows.worker import prepared_head
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.layout import PERSON_FOLDER, BuildLayout
 from datagen.manifest import WarpConfig
-from datagen.sources.frame import Registration, SequenceInfo, SequenceKey
+from datagen.sources.frame import Frame, Registration, SequenceInfo, SequenceKey
 from datagen.warp.bridge import Bridge
 from datagen.warp.engine import ALGORITHM_VERSION, warp_frame
 from datagen.warp.personal import SequencePrior
@@ -220,11 +221,26 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     except InputError as error:
         _store_failure(state, _reason(error))
         return
+    warp, cameras, views = _with_views(content, warp, head.template)
     write_warp(state.folder, warp)
-    cameras = cameras_in_view(content.cameras, warp, head.template)
     files = digest_files(state.folder, (WARP_FILE, VERDICT_FILE))
-    record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, files)
+    record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, files, views)
     write_result_record(state.folder, record)
+
+
+def _with_views(frame: Frame, warp: Warp, template: HeadTemplate) -> tuple[Warp, tuple[str, ...], Views]:
+    """Choose the cameras that give samples; one that contradicts its image or mask makes the frame one to review."""
+    if not len(frame.scan.faces):
+        return warp, (), Views()
+    found, in_view = look_at_views(frame), cameras_in_view(frame.cameras, warp, template)
+    outside = {c.name: OUTSIDE for c in frame.cameras if c.name not in in_view and c.name not in found.wrong}
+    views = replace(found, blind={**outside, **found.blind})
+    verdict = warp.verdict
+    if views.wrong:
+        reasons = (f"camera {name} gives no sample: {reason}" for name, reason in views.wrong.items())
+        status = "review" if verdict.status == "pass" else verdict.status
+        warp = replace(warp, verdict=replace(verdict, status=status, reasons=(*verdict.reasons, *reasons)))
+    return warp, tuple(name for name in in_view if name not in views.wrong and name not in views.blind), views
 
 
 def _store_failure(state: FrameState, reason: str) -> None:

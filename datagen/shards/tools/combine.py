@@ -13,16 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.digests import canonical_json, sha256_text
-from datagen.common.errors import CorruptDatasetError, DatasetError, InputError
-from datagen.shards.chunks import ChunkError, check_crc
+from datagen.common.errors import DatasetError, InputError
+from datagen.common.names import require_name
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.finish import finalise
-from datagen.shards.index import damaged
+from datagen.shards.lease import only_writer
 from datagen.shards.ledger import list_records, unit_is_complete
-from datagen.shards.metadata import ROOT_METADATA, chunk_path, is_map
+from datagen.shards.metadata import is_map
 from datagen.shards.pack import ShardPacker
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import ARRAYS, SPLITS, VERDICTS
+from datagen.shards.tools.place import check_place, local_place
 from datagen.shards.writer import write_packed
 
 COMBINE_VERSION = 1
@@ -183,28 +184,36 @@ def combine(
     ------
     DatasetError
         If the parts differ in canonical space, resolution, depth scale or regions, if a subject would be in two
-        splits, a sample there twice, or ``out`` holds something else.
+        splits, a sample there twice, or ``out`` holds anything but this dataset.
     CorruptDatasetError
         If a chunk is damaged.
     InputError
         If nothing is chosen.
     StorageError
-        If the disk refuses.
+        If the disk refuses, or another process writes there.
     """
     _check_alike(parts)
     samples = {split: _samples(parts, split) for split in SPLITS}
     if not any(samples.values()):
         raise InputError("no sample is chosen", "at least one", "Loosen --where; `datagen stats` lists names")
     plan = _plan(parts, samples, samples_per_shard)
-    _check_out(out, plan)
-    for unit in plan.units:
-        chosen = samples[unit.split][unit.start : unit.stop]
-        key = _content_key(parts, plan, unit, chosen)
-        if not unit_is_complete(out, unit, key):
-            write_packed(out, plan, unit, key, _packed(parts, plan, unit, chosen))
-        if on_shard is not None:
-            on_shard(unit)
-    return finalise(out, plan, list_records(out))
+    store = local_place(out, [part.dataset for part in parts])
+
+    def chosen(unit: ShardUnit) -> Sequence[_Sample]:
+        return samples[unit.split][unit.start : unit.stop]
+
+    def packed(unit: ShardUnit) -> ShardPacker:
+        return _packed(parts, plan, unit, chosen(unit))
+
+    keys = {unit.name: _content_key(parts, plan, unit, chosen(unit)) for unit in plan.units}
+    with only_writer(store):
+        check_place(store, plan, keys, packed)
+        for unit in plan.units:
+            if not unit_is_complete(store, unit, keys[unit.name]):
+                write_packed(store.root, plan, unit, keys[unit.name], packed(unit))
+            if on_shard is not None:
+                on_shard(unit)
+        return finalise(store.root, plan, list_records(store))
 
 
 def merge(sources: Sequence[str | Path], out: Path, labels: Sequence[str] = (), **options: Any) -> Dataset:
@@ -213,6 +222,9 @@ def merge(sources: Sequence[str | Path], out: Path, labels: Sequence[str] = (), 
         raise InputError(
             f"{len(labels)} labels for {len(sources)} datasets", "one label each", "Name one label for each dataset"
         )
+    for label in labels:
+        if label:
+            require_name(label, "a label")
     names = labels or [""] * len(sources)
     return combine([Part(open_dataset(s), label) for s, label in zip(sources, names, strict=True)], out, **options)
 
@@ -308,23 +320,6 @@ def _plan(parts: Sequence[Part], samples: Mapping[str, list[_Sample]], per_shard
     )
 
 
-def _check_out(out: Path, plan: DatasetPlan) -> None:
-    if not out.exists() or not any(out.iterdir()):
-        return
-    fix = "Choose another --out, or remove the folder first"
-    if (out / ROOT_METADATA).exists():
-        if open_dataset(out).plan.manifest_digest != plan.manifest_digest:
-            raise DatasetError(f"{out} holds another dataset", "an empty folder, or the same one unfinished", fix)
-        return
-    strange = [path.name for path in out.iterdir() if path.name not in {*SPLITS, "records", ".staging"}]
-    try:
-        records = [] if strange else list_records(out)
-    except CorruptDatasetError:
-        records = []
-    if strange or any(record.encoding_digest != plan.encoding_digest for record in records):
-        raise DatasetError(f"{out} holds something else", "an empty folder, or the same dataset unfinished", fix)
-
-
 def _content_key(parts: Sequence[Part], plan: DatasetPlan, unit: ShardUnit, chosen: Sequence[_Sample]) -> str:
     content = {
         "combine_version": COMBINE_VERSION,
@@ -354,16 +349,6 @@ def _packed(parts: Sequence[Part], plan: DatasetPlan, unit: ShardUnit, chosen: S
 
 def _chunks(dataset: Dataset, split: str, number: int) -> Iterator[tuple[str, bytes]]:
     """Yield the chunk of every map array of a sample as it is stored, after its checksum."""
-    per_shard = dataset.plan.samples_per_shard
-    shard, position = divmod(number, per_shard)
     for name, spec in ARRAYS.items():
-        if not is_map(spec):
-            continue
-        key = chunk_path(split, name, shard)
-        try:
-            offset, length = dataset.reader.index(key, per_shard).of(position)
-            data = dataset.store.read(key, offset, length)
-            check_crc(data, "sample")
-        except ChunkError as error:
-            raise damaged(dataset.url, split, name, shard, number, str(error)) from None
-        yield name, data
+        if is_map(spec):
+            yield name, dataset.reader.chunk(split, name, number)

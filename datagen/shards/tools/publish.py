@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from datagen.common.digests import FileDigest
-from datagen.common.errors import CorruptDatasetError, DatasetError, MissingObjectError, StorageError
+from datagen.common.errors import CorruptDatasetError, DatasetError, StorageError
+from datagen.shards.contents import JOURNAL, Contents, Journal, contents, digest_of, is_unfinished, refuse_strangers
 from datagen.shards.dataset import Dataset, open_dataset
-from datagen.shards.ledger import RECORDS, read_record, record_key, unit_files
+from datagen.shards.lease import LEASE, only_writer
+from datagen.shards.ledger import digest_object, record_key, unit_files
 from datagen.shards.metadata import ROOT_METADATA, plan_documents
 from datagen.shards.plan import ShardUnit
-from datagen.shards.schema import FORMAT, SPLITS
-from datagen.shards.store import ObjectStore, Store, open_store
+from datagen.shards.store import LocalStore, ObjectStore, open_store
+from datagen.shards.tools.place import refuse_inside
 
 AT_ONCE = 8
 Sent = tuple[bool, int]  # whether a file was put, and its length
@@ -72,6 +74,10 @@ def publish(
     follows its files, the root document everything: until then no reader opens the dataset. Run again after any
     interruption, it continues: files that are there with the right bytes are not sent again.
 
+    Nobody else's file is removed or replaced: before anything is sent, every file at ``url`` has to be one of
+    the dataset with its very bytes, or one that a root document and its records, or the journal of an interrupted
+    push, name with these bytes. One push at a time writes at ``url``.
+
     Parameters
     ----------
     source : str or Path
@@ -92,133 +98,239 @@ def publish(
     CorruptDatasetError
         If a file of ``source`` is damaged; the shard is then not sent.
     StorageError
-        If the store refuses, does not answer, or does not hold what it was sent.
+        If the store refuses, does not answer, or does not hold what it was sent; if another writes there.
     """
     dataset, target = open_dataset(source), open_store(url)
+    if isinstance(target, LocalStore):
+        refuse_inside(target, [dataset])
+    new = contents(dataset)
     report = PublishReport(target.url, dataset.uuid)
-    root = dataset.store.read(ROOT_METADATA)
-    there = set(target.list())
-    _refuse_others(dataset, target, there, replace)
-    finished = ROOT_METADATA in there and target.read(ROOT_METADATA) == root
-    if not finished:
-        target.delete(ROOT_METADATA)
-    with ThreadPoolExecutor(at_once, "push") as pool:
-        for unit in dataset.plan.units:
-            _send_shard(pool, dataset, target, unit, there, report)
-            if on_shard is not None:
-                on_shard(unit)
-        documents = plan_documents(dataset.plan).items()
-        report.add(_all(pool, [partial(_send, target, key, data, there) for key, data in documents]))
-    for key in sorted(there - set(_keys(dataset))):
-        target.delete(key)
-        report.removed += 1
-    if not finished:
-        report.add([_send(target, ROOT_METADATA, root, there - {ROOT_METADATA})])
+    with only_writer(target) as check, ThreadPoolExecutor(at_once, "push") as pool:
+        there = _Target(dataset, new, target, replace, pool)
+        _Sending(dataset, new, there, pool, check, report).run(on_shard)
     return report
 
 
-def _keys(dataset: Dataset) -> Iterator[str]:
-    yield ROOT_METADATA
-    yield from plan_documents(dataset.plan)
-    for unit in dataset.plan.units:
-        yield record_key(unit)
-        yield from unit_files(unit)
+@dataclass(frozen=True)
+class _Claims:
+    """Files that may be removed: a key with this digest; put ``before`` this time, an object's length tells enough."""
+
+    digests: Mapping[str, FileDigest]
+    before: datetime | None
 
 
-def _refuse_others(dataset: Dataset, target: Store, there: set[str], replace: bool) -> None:
-    foreign = sorted(key for key in there if key != ROOT_METADATA and key.partition("/")[0] not in {*SPLITS, RECORDS})
-    if foreign:
-        raise DatasetError(
-            f"{target.url} holds {foreign[0]}, which belongs to no dataset", "an empty prefix", "Choose another URL"
-        )
-    if replace:
-        return
-    if ROOT_METADATA in there:
+class _Target:
+    """What is at the place a dataset is sent to; making it refuses whatever is not ours.
+
+    Attributes
+    ----------
+    store : LocalStore or ObjectStore
+    kept : set of key
+        There with the right bytes.
+    old : dict of key to FileDigest
+        Of another dataset, to be removed or replaced.
+    left : list of key
+        Left by killed writes.
+    finished : bool
+        Whether the root document is there.
+    journal : Journal or None
+        Of a push that has not ended.
+    """
+
+    def __init__(
+        self, dataset: Dataset, new: Contents, store: LocalStore | ObjectStore, replace: bool, pool: Executor
+    ) -> None:
+        self.store, self._dataset, self._new = store, dataset, new
+        self._mine = new.digests()
+        self._record = {key: record_key(unit) for unit in dataset.plan.units for key in unit_files(unit)}
+        self._there = store.found()
+        if isinstance(store, ObjectStore):
+            self._there.pop(LEASE, None)
+        self.journal = Journal.from_bytes(store.read(JOURNAL)) if JOURNAL in self._there else None
+        root = store.read(ROOT_METADATA) if ROOT_METADATA in self._there else None
+        self.finished = root == new.texts[ROOT_METADATA]
+        self._claims = self._claimed(root, replace)
+        self.kept: set[str] = set()
+        self.old: dict[str, FileDigest] = {}
+        # Records first: under one that is right, a shard file was compared when it was sent.
+        keys = [key for key in self._there if key != JOURNAL or self.journal is None]
+        for batch in ([k for k in keys if k not in new.shards], [k for k in keys if k in new.shards]):
+            for key, found in zip(batch, pool.map(self._digest, batch), strict=True):
+                if found is not None and found == self._mine.get(key):
+                    self.kept.add(key)
+                elif found is not None:
+                    self.old[key] = found
+        strange = [key for key in keys if key not in self.kept and key not in self.old]
+        self.left = [
+            key
+            for key in strange
+            if isinstance(store, LocalStore) and is_unfinished(key, partial(store.read, key), self._written)
+        ]
+        named = {key for claims in self._claims for key in claims.digests}.union(self._mine)
+        refuse_strangers(store.url, set(strange).difference(self.left), named.__contains__, "push again")
+
+    def journal_bytes(self) -> bytes:
+        """Return the journal of this push."""
+        return Journal(self._new.uuid, self._mine, self.old).to_bytes()
+
+    def _claimed(self, root: bytes | None, replace: bool) -> list[_Claims]:
+        """Return what may be removed; refuse another dataset that may not be replaced."""
+        expected, fix = "an empty place, or the same dataset", "Choose another place, or pass --replace"
+        claims = []
+        if root is not None and not self.finished:
+            try:
+                opened = open_dataset(self.store)
+            except DatasetError as error:
+                raise DatasetError(
+                    f"{self.store.url} holds something else, which is never replaced: {error.found}",
+                    expected,
+                    "Choose another place, or remove what is there",
+                ) from None
+            if opened.uuid != self._new.uuid and not replace:
+                raise DatasetError(
+                    f"{self.store.url} holds dataset {opened.uuid}; the dataset to be sent is {self._new.uuid}",
+                    expected,
+                    f"{fix} to have it replaced",
+                )
+            try:
+                claims.append(_Claims(contents(opened).digests(), self._there[ROOT_METADATA].modified))
+            except CorruptDatasetError as error:
+                raise DatasetError(
+                    f"{self.store.url} holds a damaged dataset, whose files cannot be told from others: {error.found}",
+                    expected,
+                    "Choose another place, or remove what is there",
+                ) from None
+        if self.journal is not None:
+            if self.journal.uuid != self._new.uuid and not replace:
+                raise DatasetError(
+                    f"{self.store.url} holds parts of dataset {self.journal.uuid}, left by an interrupted push of "
+                    f"another dataset; the one to be sent is {self._new.uuid}",
+                    expected,
+                    f"{fix} to have them replaced",
+                )
+            claims.append(_Claims(self.journal.replaces, self._there[JOURNAL].modified))
+            claims.append(_Claims(self.journal.sends, None))
+        return claims
+
+    def _digest(self, key: str) -> FileDigest | None:
+        """Return the digest of a file there if it is known to be ours or another dataset's."""
+        found, mine = self._there[key], self._mine.get(key)
+        if mine is not None and found.size == mine.bytes:
+            if self._record.get(key) in self.kept:
+                return mine
+            if key in self._new.texts and _is_md5(found.tag, self._new.texts[key]):
+                return mine
+        wanted = [(claims.digests[key], claims.before) for claims in self._claims if key in claims.digests]
+        wanted = [(digest, before) for digest, before in wanted if digest.bytes == found.size]
+        for digest, before in wanted:
+            if found.modified is not None and before is not None and found.modified < before:
+                return digest
+        if wanted or (mine is not None and mine.bytes == found.size):
+            actual = digest_object(self.store, key)
+            if actual == mine or any(actual == digest for digest, _ in wanted):
+                return actual
+        return None
+
+    def _written(self, key: str) -> bytes | None:
+        if key == JOURNAL:
+            return self.journal_bytes()
+        return self._dataset.store.read(key) if key in self._new.shards else self._new.texts.get(key)
+
+
+@dataclass
+class _Sending:
+    """One push on its way."""
+
+    dataset: Dataset
+    new: Contents
+    there: _Target
+    pool: Executor
+    check: Callable[[], None]
+    report: PublishReport
+
+    def run(self, on_shard: Callable[[ShardUnit], None] | None) -> None:
+        """Send what is missing in its order, and remove what was replaced."""
+        there = self.there
+        if not there.finished:
+            journal = there.journal_bytes()
+            if there.journal is None or there.journal.to_bytes() != journal:
+                self._put(JOURNAL, journal)
+            # From here on nothing opens, until the new root document is there.
+            if ROOT_METADATA in there.old:
+                self._remove(ROOT_METADATA)
+        for unit in self.dataset.plan.units:
+            key = record_key(unit)
+            if key in there.old:
+                self._remove(key)
+            self._all([partial(self._send_file, name) for name in unit_files(unit)])
+            self._all([partial(self._send_text, key)])
+            if on_shard is not None:
+                on_shard(unit)
+        self._all([partial(self._send_text, key) for key in plan_documents(self.dataset.plan)])
+        for key in sorted(there.old.keys() - self.new.digests().keys()):
+            self._remove(key)
+            self.report.removed += 1
+        for key in there.left:
+            self._remove(key)
+        if not there.finished or there.journal is not None:
+            self._remove(JOURNAL)
+        if not there.finished:
+            self._all([partial(self._send_text, ROOT_METADATA)])
+
+    def _all(self, work: Sequence[Callable[[], Sent]]) -> None:
+        """Do all of it, several at a time; the first error counts, and what has not begun is left."""
+        futures = [self.pool.submit(one) for one in work]
         try:
-            attributes = json.loads(target.read(ROOT_METADATA))["attributes"]
-            kind, uuid = attributes.get("format"), attributes.get("uuid")
-        except (ValueError, KeyError, AttributeError):
-            kind, uuid = None, None
-        if kind != FORMAT or uuid != dataset.uuid:
-            what = f"dataset {uuid}" if kind == FORMAT else "something else"
-            raise DatasetError(
-                f"{target.url} holds {what}; the dataset to be sent is {dataset.uuid}",
-                "an empty prefix, or the same dataset",
-                "Choose another URL, or pass --replace to have it replaced",
+            self.report.add([future.result() for future in futures])
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _send_file(self, key: str) -> Sent:
+        expected = self.new.shards[key]
+        if key in self.there.kept:
+            return False, expected.bytes
+        data = self.dataset.store.read(key)
+        if digest_of(data) != expected:
+            raise CorruptDatasetError(
+                f"{self.dataset.url}/{key} is damaged: its bytes are not those of its record",
+                "the bytes that were written",
+                "Build again: damaged shards are rewritten",
             )
-    for unit in dataset.plan.units:
-        key = record_key(unit)
-        if key in there and target.read(key) != dataset.store.read(key):
-            raise DatasetError(
-                f"{target.url} holds another {unit.name}, left by an interrupted push of another dataset",
-                "an empty prefix, or the same dataset",
-                "Choose another URL, or pass --replace to have it replaced",
+        return self._put(key, data)
+
+    def _send_text(self, key: str) -> Sent:
+        data = self.new.texts[key]
+        return (False, len(data)) if key in self.there.kept else self._put(key, data)
+
+    def _put(self, key: str, data: bytes) -> Sent:
+        """Write a file and look whether the store holds it."""
+        store = self.there.store
+        self.check()
+        store.write(key, data)
+        if not _holds(store, key, data):
+            # What this push has just put is known to be nobody else's now, and would not be when it is run again.
+            self._remove(key)
+            raise StorageError(
+                f"{store.url}/{key} is not what was sent", "the bytes that were sent", "Run the same command again"
             )
+        return True, len(data)
+
+    def _remove(self, key: str) -> None:
+        self.check()
+        self.there.store.delete(key)
 
 
-def _send_shard(
-    pool: Executor, dataset: Dataset, target: Store, unit: ShardUnit, there: set[str], report: PublishReport
-) -> None:
-    record, key = read_record(dataset.store, unit), record_key(unit)
-    text = dataset.store.read(key)
-    done = key in there and target.read(key) == text
-    if key in there and not done:
-        target.delete(key)
-        there.discard(key)
-    files = record.files.items()
-    report.add(_all(pool, [partial(_send_file, dataset, target, name, sha, there, done) for name, sha in files]))
-    report.add([_send(target, key, text, there)])
-
-
-def _all(pool: Executor, work: Sequence[Callable[[], Sent]]) -> list[Sent]:
-    """Do all of it, several at a time; the first error counts, and what has not begun is left."""
-    futures = [pool.submit(one) for one in work]
-    try:
-        return [future.result() for future in futures]
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def _send_file(dataset: Dataset, target: Store, name: str, expected: FileDigest, there: set[str], done: bool) -> Sent:
-    # Under its record a file was verified when it was sent: its length tells enough.
-    if done and _size(target, name) == expected.bytes:
-        return False, expected.bytes
-    data = dataset.store.read(name)
-    if FileDigest(hashlib.sha256(data).hexdigest(), len(data)) != expected:
-        raise CorruptDatasetError(
-            f"{dataset.url}/{name} is damaged: its bytes are not those of its record",
-            "the bytes that were written",
-            "Build again: damaged shards are rewritten",
-        )
-    return _send(target, name, data, there)
-
-
-def _size(target: Store, key: str) -> int:
-    try:
-        return target.size(key)
-    except MissingObjectError:
-        return -1
-
-
-def _send(target: Store, key: str, data: bytes, there: set[str]) -> Sent:
-    """Put a file unless it is there; say whether it was put, and its length."""
-    if key in there and _holds(target, key, data):
-        return False, len(data)
-    target.write(key, data)
-    if not _holds(target, key, data):
-        raise StorageError(
-            f"{target.url}/{key} is not what was sent", "the bytes that were sent", "Run the same command again"
-        )
-    return True, len(data)
-
-
-def _holds(target: Store, key: str, data: bytes) -> bool:
+def _holds(store: LocalStore | ObjectStore, key: str, data: bytes) -> bool:
     """Whether a file of a store has these bytes; its MD5 answers where the store gives one, else it is read."""
-    if isinstance(target, ObjectStore):
-        size, tag = target.tag(key)
+    if isinstance(store, ObjectStore):
+        size, tag = store.tag(key)
         if size != len(data):
             return False
-        if tag == hashlib.md5(data, usedforsecurity=False).hexdigest():
+        if _is_md5(tag, data):
             return True
-    return target.read(key) == data
+    return store.read(key) == data
+
+
+def _is_md5(tag: str, data: bytes) -> bool:
+    return bool(tag) and tag == hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.shards.dataset import Dataset, open_dataset
-from datagen.shards.ledger import read_record
 from datagen.shards.metadata import chunk_path
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import (
@@ -287,9 +286,7 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
         raise IndexError(f"sample {i} of {len(part)} in {split}")
     plan, tables = dataset.plan, part.index
     shard, position = divmod(i, plan.samples_per_shard)
-    start = shard * plan.samples_per_shard
-    unit = ShardUnit(split, shard, start, min(start + plan.samples_per_shard, len(part)))
-    record = read_record(dataset.store, unit)
+    record = dataset.record(split, shard)
     return {
         "dataset": dataset.uuid,
         "split": split,

@@ -53,6 +53,20 @@ def test_a_turn_is_applied_left_or_asked_about(tag: int, tmp_path: Path) -> None
             read(path, orientation=None, ask=ASK)
 
 
+def test_a_turn_that_a_png_tells_behind_its_pixels_is_found(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = _save(tmp_path / "a.png", Image.fromarray(_upright()), exif=exif)
+    data = path.read_bytes()
+    at, end = data.index(b"eXIf") - 4, data.index(b"IEND") - 4
+    after = at + 12 + int.from_bytes(data[at : at + 4], "big")
+    assert data.index(b"IDAT") > at
+    path.write_bytes(data[:at] + data[after:end] + data[at:after] + data[end:])
+    with pytest.raises(InputError, match="EXIF orientation 6"):
+        picture_size(path, orientation=None, ask=ASK)
+    assert read_picture(path, orientation="upright", ask=ASK).size == (20, 28)
+
+
 def test_a_picture_without_a_turn_is_never_asked_about(tmp_path: Path) -> None:
     path = _save(tmp_path / "a.png", Image.fromarray(_upright()))
     for orientation in (None, "stored", "upright"):

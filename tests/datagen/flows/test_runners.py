@@ -117,8 +117,40 @@ def test_dask_without_a_server_is_refused_before_anything_is_written(tiny_manife
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def prefect_server(tmp_path: Path) -> Iterator[str]:
+_HURRY = "from datagen.flows.runners import prefect; prefect.EVENTS_SECONDS = 0.1"
+
+
+def test_a_prefect_server_that_does_not_answer_is_named(
+    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    process = command("build", tiny_manifest, "--out", tmp_path / "out", before=_HURRY)
+    _, errors = process.communicate()
+    assert process.returncode == 2, errors
+    assert "the Prefect server failed" in errors
+    assert "PREFECT_API_URL is http://127.0.0.1:9/api" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_dask_scheduler_that_does_not_answer_is_named(
+    tiny_manifest: Path, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (
+        ("PREFECT_API_URL", prefect_server),
+        ("PREFECT_HOME", str(tmp_path / "prefect")),
+        ("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s"),
+    ):
+        monkeypatch.setenv(name, value)
+    build_there = ("build", tiny_manifest, "--out", tmp_path / "out", "--dask-address", "tcp://127.0.0.1:9")
+    process = command(*build_there, before=_HURRY)
+    _, errors = process.communicate()
+    assert process.returncode == 2, errors
+    assert "Dask at tcp://127.0.0.1:9 failed" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server as a user starts it; skips where it does not answer in time."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -126,7 +158,7 @@ def prefect_server(tmp_path: Path) -> Iterator[str]:
     environment = {
         **os.environ,
         "DO_NOT_TRACK": "1",
-        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
     arguments = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,21 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
     ("changes", "word"),
     [
         ({"scheme": "wflw98"}, "wflw98"),
-        ({"points": {"0": [0, 0, 0], "1": [1, 0, 0]}}, "2 landmarks"),
-        ({"points": {**POINTS, "68": [0, 0, 0]}}, "to 68"),
-        ({"points": {**POINTS, "9": [0, float("nan"), 0]}}, "NaN"),
-        ({"points": {"0": [0, 0, 0], "1": [1, 1, 1], "2": [2, 2, 2]}}, "one line"),
-        ({"points": {**POINTS, "nose": [0, 0, 0]}}, "cannot be read"),
-        ({"points": [[0, 0, 0]]}, "cannot be read"),
+        ({"points": {"0": [0, 0, 1], "1": [1, 0, 0]}}, "2 landmarks"),
+        ({"points": {**POINTS, "36": None, "45": None}}, "2 landmarks"),
+        ({"points": {**POINTS, "68": [0, 0, 1]}}, "to 68"),
+        ({"points": {**POINTS, "9": [0, float("nan"), 0]}}, "point 9 is .0, nan, 0."),
+        ({"points": {"0": [3, 3, 3], "1": [1, 1, 1], "2": [2, 2, 2]}}, "one line"),
+        ({"points": {**POINTS, "nose": [0, 0, 1]}}, "names a point 'nose'"),
+        ({"points": {**POINTS, "036": [0, 0, 1]}}, "names point 36 twice"),
+        ({"points": {**POINTS, "9": [0, 0]}}, r"point 9 is \[0, 0\]"),
+        ({"points": {**POINTS, "9": [0, "1", True]}}, "point 9 is"),
+        ({"points": {**POINTS, "9": {"x": 1}}}, "point 9 is"),
+        ({"points": {**POINTS, "9": [0, 0.0, -0.0]}}, r"point 9 is exactly \(0, 0, 0\)"),
+        ({"points": [[0, 0, 1]]}, "lists 1 points.*all 68"),
+        ({"points": 7}, "`points` is 7"),
         ({"unit": None}, "lacks unit"),
+        ({"units": "mm"}, "unknown key 'units'"),
     ],
 )
 def test_bad_landmarks_are_refused_by_file(tmp_path: Path, changes: dict[str, Any], word: str):
@@ -66,12 +75,59 @@ def test_an_unknown_unit_is_refused(tmp_path: Path):
         read_landmarks(save(tmp_path, unit="parsec"))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "\x00\x01"])
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "\x00\x01", "[" * 100_000, '{"unit": ' * 9000])
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: str):
     path = tmp_path / "l.json"
     path.write_text(content)
     with pytest.raises(LandmarkError):
         read_landmarks(path)
+
+
+def test_a_list_in_the_schemes_order_is_read_and_null_means_not_seen(tmp_path: Path):
+    points: list[list[float] | None] = [[k, 0.1 * k * k, -1.0] for k in range(68)]
+    points[3] = points[67] = None
+    landmarks = read_landmarks(save(tmp_path, points=points))
+    assert landmarks.indices.tolist() == [k for k in range(67) if k != 3]
+    np.testing.assert_allclose(landmarks.points[3], [0.04, 0.016, -0.01])
+    named = {str(k): xyz for k, xyz in enumerate(points)}
+    np.testing.assert_array_equal(read_landmarks(save(tmp_path, points=named)).points, landmarks.points)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ('<!DOCTYPE PickedPoints>\n<PickedPoints>\n <point x="-45.1"/></PickedPoints>', "MeshLab"),
+        ("version: 1\nn_points: 3\n{\n-45.1 32.0 40.2\n}\n", "iBUG"),
+        ("# Markups fiducial file version = 4.11\n1,-45.1,32.0,40.2", "3D Slicer"),
+        ('{"version": 3, "groups": {"LJSON": {"landmarks": {"points": [[1, 2, 3]]}}}}', "menpo"),
+        ('{"@schema": "x", "markups": [{"controlPoints": []}]}', "3D Slicer"),
+        ("[[-45.1, 32.0, 40.2], [46.0, 31.2, 39.8]]", "bare JSON list"),
+        ("-45.1 32.0 40.2\n46.0, 31.2; 39.8e-1\n", "plain table"),
+    ],
+)
+def test_files_of_other_programs_are_refused_by_the_name_of_their_kind(tmp_path: Path, content: str, kind: str):
+    (tmp_path / "l.any").write_text(content)
+    with pytest.raises(LandmarkError, match=f"{kind}.*not read.*Write its points into such a file"):
+        read_landmarks(tmp_path / "l.any")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(key=st.sampled_from(["scheme", "unit", "points", "36", "45", "new"]), value=JSON)
+def test_any_json_in_place_of_a_part_is_read_or_refused_in_words(
+    tmp_path_factory: pytest.TempPathFactory, key: str, value: Any
+):
+    changes = {key: value} if key in {"scheme", "unit", "points"} else {"points": {**POINTS, key: value}}
+    path = tmp_path_factory.mktemp("json") / "l.json"
+    path.write_text(json.dumps({"scheme": "ibug68", "unit": "cm", "points": POINTS, **changes}))
+    with suppress(InputError):
+        assert isinstance(read_landmarks(path), Landmarks)
 
 
 def test_a_missing_file_is_named(tmp_path: Path):

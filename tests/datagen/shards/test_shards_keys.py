@@ -22,7 +22,7 @@ from datagen.shards import (
     write_unit,
 )
 from datagen.shards import plan as plan_module
-from datagen.shards.ledger import ShardRecord, unit_files, write_record
+from datagen.shards.ledger import record_of, unit_files, write_record
 from datagen.shards.metadata import attributes_digest, content_digest, root_attributes, uuid_of
 from datagen.shards.plan import ENCODING_VERSION
 from datagen.shards.schema import VERDICTS
@@ -63,7 +63,8 @@ def test_what_decides_a_shard_s_bytes_is_in_the_encoding_digest_and_all_is_in_th
     assert (plan.encoding_digest != other.encoding_digest) is (name in ENCODES)
     files = {"train/depth/c.0.0.0": "0" * 64}
     assert (content_digest(plan, files) != content_digest(other, files)) is (name != "software")
-    assert root_attributes(plan, files)["attributes_digest"] != root_attributes(other, files)["attributes_digest"]
+    attributes = [root_attributes(each, files, "0" * 16) for each in (plan, other)]
+    assert attributes[0]["attributes_digest"] != attributes[1]["attributes_digest"]
 
 
 def test_a_new_encoding_is_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +82,7 @@ def test_a_dataset_s_identity_follows_every_file_and_its_name() -> None:
     assert uuid_of("f" * 64) == "ffffffff-ffff-8fff-bfff-ffffffffffff"
     assert uuid_of("0" * 64) == "00000000-0000-8000-8000-000000000000"
     assert uuid_of("0123456789abcdef" * 4) == "01234567-89ab-8def-8123-456789abcdef"
-    attributes = root_attributes(plan, files)
+    attributes = root_attributes(plan, files, "0" * 16)
     assert attributes["uuid"] == uuid_of(digest)
     assert attributes["attributes_digest"] == attributes_digest(attributes)
     for key in attributes.keys() - {"attributes_digest"}:
@@ -137,7 +138,7 @@ def test_a_record_counts_only_for_its_own_shard_key_and_encoding(copy: Path) -> 
         assert not unit_is_complete(copy, unit, "key-train-00001")
     write_record(store, record)
     assert unit_is_complete(copy, unit, "key-train-00001")
-    assert ShardRecord.from_json(record.to_json()) == record
+    assert record_of(record.to_bytes(), unit) == record
     assert set(record.files) == set(unit_files(unit))
 
 

@@ -6,13 +6,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from datagen.heads.regions import FACE_REGIONS, REGIONS
 from datagen.manifest import WarpConfig
 from datagen.warp.surface import SurfacePoints
 from datagen.warp.template import WarpTemplate
 from datagen.warp.transport import Transported
-from datagen.warp.verdict import judge, measure, registration_shift_mm
+from datagen.warp.verdict import head_size, judge, measure, registration_shift_mm
 from tests.support.round_head import prepared
 
 CONFIG = WarpConfig(pass_residual_mm=0.8, fail_residual_mm=2.5)
@@ -74,7 +77,7 @@ def scan_points() -> tuple[Transported, np.ndarray]:
 
 def test_residuals_count_on_both_sides_of_the_surface_and_on_the_matched_face_alone(template: WarpTemplate) -> None:
     carried, offset = scan_points()
-    metrics = measure(template, template.canonical_m, np.ones(len(template.canonical_m)), carried, 1.25)
+    metrics = measure(template, template.canonical_m, np.ones(len(template.canonical_m)), carried)
     height = np.sort(np.sqrt((offset * 1000) ** 2))
     n = len(height)
     assert (offset < 0).mean() > 0.7
@@ -86,15 +89,11 @@ def test_residuals_count_on_both_sides_of_the_surface_and_on_the_matched_face_al
     assert metrics["face_vertices"] == n
     assert metrics["scan_vertices"] == 400
     assert metrics["matched_fraction"] == pytest.approx(carried.matched.sum() / 400)
-    assert metrics["landmark_rms_mm"] == 1.25
-    assert "landmark_rms_mm" not in measure(
-        template, template.canonical_m, np.ones(len(template.canonical_m)), carried, None
-    )
 
 
 def test_without_a_point_on_the_face_the_residual_is_infinite(template: WarpTemplate) -> None:
     scalp = transported(np.zeros(5), np.full(5, REGIONS["scalp"], np.uint8), np.ones(5, bool))
-    metrics = measure(template, template.canonical_m, np.ones(len(template.canonical_m)), scalp, None)
+    metrics = measure(template, template.canonical_m, np.ones(len(template.canonical_m)), scalp)
     assert metrics["residual_median_mm"] == metrics["residual_p95_mm"] == np.inf
     assert judge(metrics, CONFIG).status == "fail"
 
@@ -106,7 +105,7 @@ def test_coverage_is_held_area_over_area_for_each_part_of_the_face(template: War
     anchored = rng.uniform(0.05, 0.3, len(template.canonical_m))
     anchored[template.canonical_m[:, 0] > 0.01 + 0.02 * seed] *= 0.5
     carried, _ = scan_points()
-    metrics = measure(template, template.canonical_m, anchored, carried, None)
+    metrics = measure(template, template.canonical_m, anchored, carried)
 
     face_labels = {REGIONS[name] for name in FACE_REGIONS}
     held: dict[str, float] = {}
@@ -141,7 +140,7 @@ def test_flips_are_counted_on_the_face_alone_and_against_all_of_its_triangles(te
             a, b, c = folded[triangle]
             # One corner is drawn over the opposite edge.
             folded[triangle[0]] = a + 1.4 * ((b + c) / 2 - a)
-        metrics = measure(template, folded, np.ones(len(folded)), carried, None)
+        metrics = measure(template, folded, np.ones(len(folded)), carried)
         counts.append(metrics["flipped_triangles"])
         assert metrics["flipped_fraction"] == pytest.approx(counts[-1] / face.sum())
     assert 2 <= counts[0] < 20
@@ -198,6 +197,41 @@ def test_the_worst_metric_decides_and_each_has_its_sentence() -> None:
     assert verdict.status == "fail"
     assert len(verdict.reasons) == 2
     assert verdict.metrics["landmark_rms_mm"] == 13.0
+
+
+@pytest.mark.parametrize(("size", "status"), [(0.8699, "review"), (0.87, "pass"), (1.18, "pass"), (1.181, "review")])
+def test_a_head_of_another_size_than_people_have_asks_for_a_review_with_the_figure(size: float, status: str) -> None:
+    verdict = judge({**GOOD, "head_size": size}, CONFIG)
+    assert verdict.status == status
+    assert (f"{size:.2f} times the template's size (adults: 0.87 to 1.18" in "".join(verdict.reasons)) == (
+        status == "review"
+    )
+
+
+@given(
+    scale=st.floats(0.5, 2.0),
+    turn=st.lists(st.floats(-3, 3), min_size=3, max_size=3),
+    unseen=st.sampled_from(["none", "half", "all"]),
+)
+@settings(max_examples=20, deadline=None)
+def test_the_size_is_that_of_the_seen_face_wherever_the_head_stands(
+    template: WarpTemplate, scale: float, turn: list[float], unseen: str
+) -> None:
+    face = np.flatnonzero(np.isin(template.regions, [REGIONS[n] for n in FACE_REGIONS]))
+    registered = scale * template.canonical_m @ Rotation.from_rotvec(turn).as_matrix().T + turn
+    anchored = np.ones(len(registered))
+    anchored[{"none": face[:0], "half": face[::2], "all": face}[unseen]] = 0
+    if unseen == "half":
+        # Only guessed, and wrongly; as are scalp and neck.
+        registered[anchored == 0] *= 1.3
+    registered[np.setdiff1d(np.arange(len(registered)), face)] *= 1.1
+    assert head_size(template, registered, anchored) == pytest.approx(scale)
+
+
+def test_a_landmark_far_off_is_named_where_something_is_amiss() -> None:
+    amiss = {**GOOD, "landmark_rms_mm": 13.0, "landmark_worst": 17.0, "landmark_worst_mm": 55.2}
+    assert "landmark 17 is farthest off, 55 mm" in judge(amiss, CONFIG).reasons[1]
+    assert judge({**GOOD, "landmark_worst": 17.0, "landmark_worst_mm": 55.2}, CONFIG).reasons == ()
 
 
 @pytest.mark.parametrize(("coverage", "status"), [(0.05, "pass"), (0.0499, "review"), (0.0, "review")])

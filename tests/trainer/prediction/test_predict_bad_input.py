@@ -176,7 +176,7 @@ def pose(**changes: float) -> list[list[float]]:
         ({"world_to_camera": pose(_32=5)}, "world_to_camera"),
         ({"world_to_camera": pose(_00=np.nan, _11=np.nan)}, "world_to_camera"),
         ({"intrinsics": [[70, 0, 14], [0, 70, 14], [0, 0, 0]]}, "intrinsics are not"),
-        ({"intrinsics": [[10**400, 0, 14], [0, 70, 14], [0, 0, 1]]}, "intrinsics"),
+        ({"intrinsics": [[10**400, 0, 14], [0, 70, 14], [0, 0, 1]]}, "is too large"),
         ({"height": np.nan}, "(width|height)"),
         ({"width": np.inf}, "(width|height)"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def test_a_push_broken_at_any_write_is_never_open_and_goes_on(
 ) -> None:
     total = publish(local, s3_url + "/whole").sent
     write = ObjectStore.write
-    for stop in (1, 18, total - 1, total):
+    for stop in (1, 2, 19, total, total + 1):  # the first write is the journal's
         url, count = f"{s3_url}/broken-{stop}", 0
 
         def failing(self: ObjectStore, key: str, data: bytes, stop: int = stop) -> None:
@@ -86,7 +85,7 @@ def test_a_push_broken_at_any_write_is_never_open_and_goes_on(
             open_dataset(url)
         report = publish(local, url)
         assert report.sent + report.kept == total
-        assert report.kept >= stop - 1
+        assert report.kept >= stop - 2
         assert remote_tree(url) == tree(local)
 
 
@@ -143,15 +142,36 @@ def test_other_content_is_never_overwritten_unasked(local: Path, tmp_path: Path,
             publish(local, s3_url + "/foreign", replace=replace)
     store = open_store(s3_url + "/zarr")
     store.write("zarr.json", json.dumps({"zarr_format": 3, "attributes": {}}).encode())
-    with pytest.raises(DatasetError, match="holds something else"):
-        publish(local, s3_url + "/zarr")
+    for replace in (False, True):
+        with pytest.raises(DatasetError, match="holds something else"):
+            publish(local, s3_url + "/zarr", replace=replace)
 
 
 def test_a_folder_may_be_the_target(local: Path, tmp_path: Path) -> None:
-    publish(local, tmp_path / "copy")
-    assert tree(tmp_path / "copy") == tree(local)
-    flip(tmp_path / "copy" / "train/depth/c.0.0.0", 5)
-    os.truncate(tmp_path / "copy" / "train/image/c.0.0.0.0", 5)
-    (tmp_path / "copy" / "records/train-00000.json").unlink()
-    assert publish(local, tmp_path / "copy").sent == 3
-    assert tree(tmp_path / "copy") == tree(local)
+    copy = tmp_path / "copy"
+    publish(local, copy)
+    assert tree(copy) == tree(local)
+    (copy / "train/depth/c.0.0.0").unlink()
+    (copy / "train/image/c.0.0.0.0").unlink()
+    (copy / "records/train-00000.json").unlink()
+    assert publish(local, copy).sent == 3
+    assert tree(copy) == tree(local)
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_other_bytes_in_the_place_of_ours_are_named_and_stay(local: Path, tmp_path: Path, record: bool) -> None:
+    copy = tmp_path / "copy"
+    publish(local, copy)
+    (copy / "train/image/c.0.0.0.0").write_bytes(b"a photo")
+    if not record:
+        (copy / "records/train-00000.json").unlink()
+    before = tree(copy)
+    for replace in (False, True):
+        with pytest.raises(
+            DatasetError, match=r"holds train/image/c\.0\.0\.0\.0, whose bytes are not those of its record"
+        ):
+            publish(local, copy, replace=replace)
+    assert tree(copy) == before
+    (copy / "train/image/c.0.0.0.0").unlink()
+    publish(local, copy)
+    assert tree(copy) == tree(local)

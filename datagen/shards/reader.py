@@ -1,0 +1,177 @@
+"""Reading the chunks of a dataset, each held against the record of its shard before it is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.common.errors import CorruptDatasetError, MissingObjectError
+from datagen.shards.chunks import (
+    CRC_BYTES,
+    ChunkError,
+    ShardIndex,
+    check_crc,
+    decode_into,
+    index_bytes,
+    parse_index,
+    plain_array,
+)
+from datagen.shards.metadata import chunk_path, is_map
+from datagen.shards.pinned import Records
+from datagen.shards.plan import DatasetPlan, ShardUnit
+from datagen.shards.reads import StoreReads
+from datagen.shards.schema import ARRAYS
+
+_CACHED_FILES = 4096  # a few kB each at 64 samples a shard
+
+
+@dataclass(frozen=True)
+class _ShardFile:
+    """A map array's part of a shard: where its chunks lie, and the last four bytes of each."""
+
+    key: str
+    index: ShardIndex
+    checksums: tuple[bytes, ...]
+
+
+class ChunkReader:
+    """Reads chunks and nothing but the chunks that the records name; may be shared by threads.
+
+    A chunk of another sample, array, shard or dataset has another checksum than the record says: whatever was swapped
+    is found at the first read of it.
+
+    Every method raises
+
+    - ``CorruptDatasetError``, naming split, array, shard, sample and file, if bytes are missing or not those written,
+    - ``ReplacedDatasetError`` if that is so because another dataset lies there now, or none,
+    - ``StorageError`` if the store refuses.
+    """
+
+    def __init__(self, reads: StoreReads, plan: DatasetPlan, records: Records) -> None:
+        self._reads, self._plan, self._records = reads, plan, records
+        self._per_shard = plan.samples_per_shard
+        self._files: dict[tuple[str, str, int], _ShardFile] = {}
+
+    def sample_into(self, split: str, name: str, i: int, out: npt.NDArray[Any]) -> int:
+        """Decompress one sample of a map array into ``out`` (contiguous, stored dtype); return the bytes read."""
+        shard, position = divmod(i, self._per_shard)
+        try:
+            data = self._chunk(split, name, shard, position)
+            decode_into(memoryview(data)[:-CRC_BYTES], out)
+        except (ChunkError, MissingObjectError) as error:
+            raise self.damaged(split, shard, _reason(error), name, i) from None
+        return len(data)
+
+    def chunk(self, split: str, name: str, i: int) -> bytes:
+        """Return one sample of a map array as it is stored, compressed and with its checksum."""
+        shard, position = divmod(i, self._per_shard)
+        try:
+            return self._chunk(split, name, shard, position)
+        except (ChunkError, MissingObjectError) as error:
+            raise self.damaged(split, shard, _reason(error), name, i) from None
+
+    def small(self, split: str, name: str, shard: int) -> npt.NDArray[Any]:
+        """Return the part of a small array that belongs to a shard, (samples_per_shard, ...)."""
+        spec = ARRAYS[name]
+        shape = (self._per_shard, *spec.sample_shape(self._plan.resolution))
+        key = chunk_path(split, name, shard)
+        try:
+            record = self._records.of(split, shard)
+            data = self._reads.whole(key, record.files[key].bytes)
+            values = plain_array(data, np.dtype(spec.dtype), shape)
+            _check_same(data, record.checksums[key], "the file")
+        except (ChunkError, MissingObjectError) as error:
+            raise self.damaged(split, shard, _reason(error), name) from None
+        return values
+
+    def wrong_checksums(self, unit: ShardUnit, name: str, *, every: bool) -> Iterator[tuple[int | None, str]]:
+        """Compare checksums at the ends of chunks with the record, and read no chunk of a map.
+
+        Parameters
+        ----------
+        every : bool
+            Of each chunk; otherwise of the index and of the last chunk of the shard, which lies beside it.
+
+        Yields
+        ------
+        (sample or None, message) of what disagrees
+        """
+        if not is_map(ARRAYS[name]):
+            try:
+                self.small(unit.split, name, unit.index)
+            except CorruptDatasetError as error:
+                yield None, error.found
+            return
+        for i in range(unit.start if every else unit.stop - 1, unit.stop):
+            try:
+                file = self._file(unit.split, name, unit.index)
+                end = sum(file.index.of(i - unit.start))
+                _check_same(self._reads.part(file.key, end - CRC_BYTES, CRC_BYTES), file.checksums[i - unit.start])
+            except (ChunkError, MissingObjectError) as error:
+                yield i, self.damaged(unit.split, unit.index, _reason(error), name, i).found
+
+    def damaged(
+        self, split: str, shard: int, reason: str, name: str | None = None, sample: int | None = None
+    ) -> CorruptDatasetError:
+        """Return the error of damage, naming its place.
+
+        Raises
+        ------
+        ReplacedDatasetError
+            If it is no damage: another dataset lies there now, or none.
+        """
+        self._records.check_current()
+        place = f"split {split}"
+        if name is not None:
+            place += f", array {name}"
+        place += f", shard {shard}"
+        if sample is not None:
+            place += f", sample {sample}"
+        if name is not None:
+            place += f" ({chunk_path(split, name, shard)})"
+        return CorruptDatasetError(
+            f"{self._reads.store.url} is damaged at {place}: {reason}",
+            "the bytes that were written",
+            "Run `datagen verify` for the whole list, then build again: damaged shards are rewritten",
+        )
+
+    def _chunk(self, split: str, name: str, shard: int, position: int) -> bytes:
+        file = self._files.get((split, name, shard)) or self._file(split, name, shard)
+        offset, length = file.index.of(position)
+        data = self._reads.part(file.key, offset, length)
+        if len(data) != length:
+            raise ChunkError(f"the file ends within the sample ({len(data)} of {length} bytes)")
+        check_crc(data, "sample")
+        _check_same(data, file.checksums[position])
+        return data
+
+    def _file(self, split: str, name: str, shard: int) -> _ShardFile:
+        found = self._files.get((split, name, shard))
+        if found is None:
+            record = self._records.of(split, shard)
+            key, tail = chunk_path(split, name, shard), index_bytes(self._per_shard)
+            within = record.files[key].bytes - tail
+            data = self._reads.part(key, within, tail)
+            if len(data) != tail:
+                raise ChunkError(f"the file is shorter than the {within + tail} bytes of its record")
+            index = parse_index(data, self._per_shard, within)
+            sums = record.checksums[key]
+            _check_same(data, sums[-CRC_BYTES:], "the index")
+            checksums = tuple(sums[k : k + CRC_BYTES] for k in range(0, len(sums) - CRC_BYTES, CRC_BYTES))
+            if len(self._files) >= _CACHED_FILES:
+                self._files.clear()
+            found = self._files[split, name, shard] = _ShardFile(key, index, checksums)
+        return found
+
+
+def _check_same(data: bytes, checksum: bytes, what: str = "the sample") -> None:
+    if data[-CRC_BYTES:] != checksum:
+        raise ChunkError(f"{what} is another than the record of the shard names, though its bytes are whole")
+
+
+def _reason(error: ChunkError | MissingObjectError) -> str:
+    return "the file is missing" if isinstance(error, MissingObjectError) else str(error)
