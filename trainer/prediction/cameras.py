@@ -14,11 +14,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from datagen.common.console import say
-from datagen.common.documents import read_json
+from datagen.common.documents import DocumentError, read_json
 from datagen.common.errors import InputError
 from datagen.common.settings import Section, parse
 from trainer.prediction.frames import Box, Region, SourceFrame, into_square, out_of_square
-from trainer.prediction.matching import assign, belongs, check_regular
+from trainer.prediction.matching import assign, belongs
 
 FORMAT = "canonface-cameras"
 Origin = Literal["given", "model", "assumed"]
@@ -134,11 +134,11 @@ class GivenCameras:
         self._assigned: dict[int, int] = {}
 
     def _read(self, path: Path) -> object:
-        check_regular(path)
         try:
             content = read_json(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self._holder} cannot be read: {error}", "a cameras.json", _HELP) from None
+        except (OSError, DocumentError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise InputError(f"{self._holder} cannot be read: {reason}", "a cameras.json", _HELP) from None
         entries = content.get("frames") if isinstance(content, dict) else None
         places = [
             place for place in (content, *(entries if isinstance(entries, list) else ())) if isinstance(place, dict)

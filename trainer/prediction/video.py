@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import heapq
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import DependencyError, InputError, StorageError
 from datagen.common.pictures import BACKDROP, Orientation
+from trainer.prediction.containers import CUT, fault_of
 from trainer.prediction.frames import ASK, Crop, SourceFrame, fit_square
 from trainer.prediction.matching import check_regular
 
@@ -30,9 +31,6 @@ _SQUARE = 1.01  # largest ratio of a pixel's sides that is not stretched
 # Transfer functions whose values are not those of a picture on a common screen, by their number in H.273.
 _CURVES = {8: "linear", 9: "logarithmic", 10: "logarithmic", 16: "PQ (HDR)", 17: "cinema (SMPTE 428)", 18: "HLG (HDR)"}
 _DECLARE_TIME = {"flv", "asf"}
-_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid", b"meta", b"sidx", b"styp", b"moof", b"mfra"}
-_TS_PACKETS = (188, 192)  # bytes; the latter with four of a time before
-_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 _DEFAULT_RATE = 25.0
 
 
@@ -139,8 +137,9 @@ class VideoFile:
             except self._av.error.FFmpegError as error:
                 raise self._damaged(done, error.strerror or str(error)) from None
             short = _ends_early(container, timing, self._av)
-        if short or ends_beyond_the_file(self._path):
-            raise self._damaged(done, "the file goes on where it ends")
+        fault = CUT if short else fault_of(self._path)
+        if fault is not None:
+            raise self._damaged(done, fault)
         if not done:
             raise InputError(f"video {self._path} holds no frames", "at least one", "Check the file with a player")
         # A decoder passes over what it cannot read; some packets are of frames that are never shown.
@@ -272,62 +271,6 @@ def _ends_early(container: Any, timing: _Timing, av: Any) -> bool:
     container.seek(0)  # sound may go on after the pictures
     times = [float(p.pts * p.time_base) for p in container.demux() if p.pts is not None and p.time_base is not None]
     return max(times, default=0.0) < least
-
-
-def ends_beyond_the_file(path: Path) -> bool:
-    """Whether the outermost parts of an MP4, Matroska, AVI, MPEG-TS or GIF file take more bytes than there are."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(_TS_PACKETS[-1] + 5)
-        for length, start in zip(_TS_PACKETS, (0, 4), strict=True):
-            if head[start : start + 1] == head[start + length : start + length + 1] == b"G":
-                return size % length != 0
-        if head[4:8] in _BOXES:
-            return _parts_end(file, size, _box) > size
-        if head[:3] == b"GIF":
-            file.seek(max(size - 64, 0))
-            return not file.read().rstrip(b"\0").endswith(b";")
-        if head[:4] == b"RIFF":
-            return _parts_end(file, size, _chunk) > size
-        if head[:4] == _EBML:
-            return _parts_end(file, size, _element) > size
-    return False
-
-
-def _parts_end(file: BinaryIO, size: int, length: Callable[[bytes], int | None]) -> int:
-    """Walk over the outermost parts and return where the last one ends; 0 if one does not say."""
-    at = 0
-    while at < size:
-        file.seek(at)
-        step = length(file.read(16))
-        if step is None or step <= 0:
-            return 0
-        at += step
-    return at
-
-
-def _box(head: bytes) -> int | None:
-    if head[4:8] not in _BOXES:  # what some phones append
-        return None
-    length = int.from_bytes(head[:4], "big")
-    return int.from_bytes(head[8:16], "big") if length == 1 else length or None  # 0: to the end of the file
-
-
-def _chunk(head: bytes) -> int | None:
-    length = int.from_bytes(head[4:8], "little")
-    return None if length in {0, 0xFFFFFFFF} or head[:4] != b"RIFF" else 8 + length + length % 2
-
-
-def _element(head: bytes) -> int | None:
-    if head[:4] not in (_EBML, _SEGMENT):
-        return None
-    name = 9 - head[0].bit_length()
-    if name >= len(head) or not head[name]:
-        return None
-    width = 9 - head[name].bit_length()
-    value = int.from_bytes(head[name : name + width], "big") & ((1 << (7 * width)) - 1)
-    unknown = value == (1 << (7 * width)) - 1  # a recording that was never finished, or sent live
-    return None if unknown or len(head) < name + width else name + width + value
 
 
 class VideoWriter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from PIL import Image
 from datagen.common.errors import InputError
 from tests.support.predict_scene import SIDE, clip
 from trainer.predict import PredictOptions, predict
-from trainer.prediction.video import VideoFile, ends_beyond_the_file
+from trainer.prediction.containers import fault_of
+from trainer.prediction.video import VideoFile
 
 av = pytest.importorskip("av")
 QUICK = ("ply", "viewer", "tracks", "maps")
@@ -113,7 +115,7 @@ def test_a_video_that_is_cut_off_is_an_error(
 ) -> None:
     path = write(tmp_path_factory.mktemp("v") / f"a{kind[0]}", times_ms)
     whole = path.read_bytes()
-    assert not ends_beyond_the_file(path)
+    assert fault_of(path) is None
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(InputError, match=r"damaged or cut off after \d+ frames|cannot be opened|holds no"):
         frames_of(path)
@@ -134,6 +136,26 @@ def test_older_kinds_of_video(suffix: str, b_frames: int, tmp_path: Path) -> Non
     path.write_bytes(whole[: len(whole) * 6 // 10 + 1])  # of a transport stream not between two packets
     with pytest.raises(InputError, match=r"damaged or cut off|cannot be opened"):
         frames_of(path)
+
+
+@given(
+    st.sampled_from([".mp4", ".mkv", ".webm", ".avi"]), st.sampled_from(["zero", "random"]), st.integers(0, 2**32 - 1)
+)
+@settings(max_examples=30, deadline=None)
+def test_a_video_that_is_damaged_in_its_middle_is_an_error(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, how: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    path = tmp_path_factory.mktemp("v") / f"a{suffix}"
+    noise = rng.integers(0, 256, (48, 64, 3), np.uint8)
+    whole = write(path, list(range(0, 480, 40)), "mpeg4" if suffix == ".avi" else None, pixels=noise).read_bytes()
+    frames = VideoFile(path, SIDE).names(None)
+    start, length = int(len(whole) * rng.uniform(0.3, 0.4)), len(whole) // 3
+    hole = bytes(length) if how == "zero" else rng.bytes(length)
+    path.write_bytes(whole[:start] + hole + whole[start + length :])
+    # What is lost is said; a decoder may take nonsense for a picture, but not fewer frames for all.
+    with suppress(InputError):
+        assert len(VideoFile(path, SIDE).names(None)) >= 0.9 * len(frames) - 1
 
 
 def test_an_edit_list_chooses_the_frames(tmp_path: Path) -> None:
