@@ -1,0 +1,137 @@
+"""How a command ends: one message, the exit code of docs/flows.md, and no traceback unless one is asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from datagen.common.console import run, say
+from datagen.common.errors import CorruptDatasetError, InputError
+from tests.support.places import ROOT
+
+ENDINGS: dict[str, tuple[BaseException | None, int]] = {
+    "well": (None, 0),
+    "damage": (CorruptDatasetError("a"), 1),
+    "bad input": (InputError("a"), 2),
+    "nesting": (RecursionError("maximum recursion depth exceeded"), 2),
+    "a number": (OverflowError("int too large to convert to float"), 2),
+    "not UTF-8": (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 2),
+    "NUL": (ValueError("embedded null byte"), 2),
+    "a long name": (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 2),
+    "a circle of links": (RuntimeError("Symlink loop from '/a'"), 2),
+    "no memory": (MemoryError(), 2),
+    "no memory for an array": (RuntimeError("not enough memory: you tried to allocate 9 bytes"), 2),
+    "a fault": (TypeError("NoneType\x1b[2J"), 70),
+    "another": (ValueError("a"), 70),
+    "Ctrl-C": (KeyboardInterrupt(), 130),
+}
+
+
+def _raise(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_every_end_has_its_code_and_one_message(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("CANONFACE_DEBUG", raising=False)
+    error, code = ENDINGS[name]
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: _raise(error))
+    said = capsys.readouterr().err
+    assert ended.value.code == code
+    assert said.count("\n") == (1 if code else 0)
+    assert "Traceback" not in said
+    assert said.replace("\n", "").isprintable()
+    # A fault can be reported, so that it is mended.
+    kept = [path.read_text() for path in tmp_path.iterdir()]
+    assert ["Traceback" in text and type(error).__name__ in text for text in kept] == ([True] if code == 70 else [])
+
+
+def test_every_code_is_on_the_page() -> None:
+    page = (ROOT / "docs/flows.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, flags=re.MULTILINE)} == {
+        code for _, code in ENDINGS.values()
+    }
+
+
+def test_a_traceback_is_shown_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANONFACE_DEBUG", "1")
+    with pytest.raises(TypeError):
+        run(lambda: _raise(TypeError("a")))
+
+
+def test_a_terminal_is_sent_nothing_that_it_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    say("name\x1b]0;title\x07\rname\u202e\nline")
+    assert capsys.readouterr().out == "name\\x1b]0;title\\x07\\rname\\u202e\nline\n"
+
+
+def _start(program: str, *arguments: str, **options: object) -> subprocess.Popen[str]:
+    call = [sys.executable, "-c", f"from datagen.common.start import {program}; {program}()", *arguments]
+    return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_a_reader_who_leaves_is_no_error() -> None:
+    process = _start("datagen", "schema")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+def test_names_that_are_no_text_do_not_end_a_command() -> None:
+    process = _start("datagen", "plan", os.fsdecode(b"/gone/\xff"), env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "\\udcff does not exist" in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("program", ["datagen", "trainer"])
+@pytest.mark.parametrize("module", ["enum", "typer", "pydantic"])
+def test_a_signal_while_importing_is_an_interruption(
+    program: str, number: signal.Signals, module: str, tmp_path: Path
+) -> None:
+    # Stands still in the middle of importing, as on a slow disk.
+    hook = f"""
+import sys, time, pathlib
+class Slow:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            pathlib.Path({str(tmp_path / "there")!r}).touch()
+            try:
+                time.sleep(60)
+            except BaseException:  # as many a package does around what it can do without
+                time.sleep(60)
+sys.meta_path.insert(0, Slow())
+sys.modules.pop({module!r}, None)
+"""
+    call = [sys.executable, "-c", f"from datagen.common.start import {program}\n{hook}\n{program}()", "--help"]
+    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "there").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "interrupted; run the same command again to continue\n"
+
+
+def test_nothing_is_printed_but_through_say() -> None:
+    printing = re.compile(r"(?<![\w.])print\(")
+    allowed = {"datagen/common/console.py", "datagen/common/progress.py"}
+    sources = [path for name in ("datagen", "trainer") for path in (ROOT / name).rglob("*.py")]
+    found = {path.relative_to(ROOT).as_posix() for path in sources if printing.search(path.read_text())}
+    assert found == allowed
