@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import uuid
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -164,6 +165,7 @@ def atomic_write(
         If the disk is full, read-only or refuses; the old content is then untouched and no temporary file stays.
     """
     with storage_errors(f"writing {path}"):
+        _refuse_special(path)
         make_folders(path.parent)
         temporary = path.with_name(f".{path.name}{_suffix()}")
         try:
@@ -179,6 +181,14 @@ def atomic_write(
                 temporary.unlink(missing_ok=True)
             raise
         fsync_path(path.parent)
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse a device, a pipe or a socket as a place for a file: taking its name would remove it for everybody."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            raise StorageError(f"{path} is no regular file", "the name of a file", "Choose another output")
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

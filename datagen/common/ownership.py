@@ -179,6 +179,8 @@ def check_output_file(path: Path, *, overwrite: bool) -> None:
         return
     if path.is_dir() and not path.is_symlink():
         raise StorageError(f"{path} is a folder", "the name of a file", "Choose another --out")
+    if not path.is_symlink() and not path.is_file():
+        raise StorageError(f"{path} is no regular file", "the name of a file", "Choose another --out")
     kept = _kept_in(path)
     if kept is not None:
         raise StorageError(

@@ -202,15 +202,12 @@ def combine(
     def chosen(unit: ShardUnit) -> Sequence[_Sample]:
         return samples[unit.split][unit.start : unit.stop]
 
-    def packed(unit: ShardUnit) -> ShardPacker:
-        return _packed(parts, plan, unit, chosen(unit))
-
     keys = {unit.name: _content_key(parts, plan, unit, chosen(unit)) for unit in plan.units}
     with only_writer(store):
-        check_place(store, plan, keys, packed)
+        check_place(store, plan, keys)
         for unit in plan.units:
             if not unit_is_complete(store, unit, keys[unit.name]):
-                write_packed(store.root, plan, unit, keys[unit.name], packed(unit))
+                write_packed(store.root, plan, unit, keys[unit.name], _packed(parts, plan, unit, chosen(unit)))
             if on_shard is not None:
                 on_shard(unit)
         return finalise(store.root, plan, list_records(store))

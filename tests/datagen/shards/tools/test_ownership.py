@@ -149,7 +149,7 @@ def test_whatever_lies_in_the_folder_of_a_subset_stays(new: Path, tmp_path: Path
             foreign[key] = content
     before = tree(out) if out.exists() else {}
     done = False
-    with suppress(DatasetError):
+    with suppress(DatasetError, StorageError):
         subset(new, out, Selection())
         done = True
     check(before, foreign, tree(out), done)
@@ -177,6 +177,7 @@ def test_a_file_of_the_same_length_in_the_place_of_what_is_replaced_stays(
 
 
 def test_what_a_killed_write_left_is_cleared_and_what_only_has_its_name_is_not(new: Path, tmp_path: Path) -> None:
+    pushes = 3
     cases: tuple[tuple[Callable[[Path], object], str], ...] = (
         (lambda out: publish(new, out), "train/depth/c.0.0.0"),
         (lambda out: publish(new, out), "zarr.json"),
@@ -196,6 +197,8 @@ def test_what_a_killed_write_left_is_cleared_and_what_only_has_its_name_is_not(n
             left.write_bytes(part)
             make(out)
             assert tree(out) == whole
+        if number >= pushes:  # in a folder of our own the name is enough
+            continue
         left.write_bytes(b"of the user")
         with pytest.raises(DatasetError, match=r"tmp-12-0123abcd, which belongs to no dataset"):
             make(out)
