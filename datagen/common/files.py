@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _TEMPORARY = ".tmp-"
 _LEFT = re.compile(r"\.(.+)\.tmp-(?:(\d+)-[0-9a-f]{8}|former)")
 _FSYNCS_AT_ONCE = 8
+_URL_SCHEMES = {"s3:", "gs:", "az:", "abfs:", "http:", "https:", "ftp:", "sftp:", "file:", "hdfs:"}
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 _REMEDIES = {
@@ -108,9 +109,12 @@ def fsync_all(paths: Iterable[Path]) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Create a folder and its parents, each entered durably in its parent."""
+    """Create a folder and its parents, each entered durably in its parent; InputError for what is a URL."""
     if folder.is_dir():
         return
+    if folder.name in _URL_SCHEMES:
+        # As a path, "s3://bucket" is a folder "s3:" where nobody looks for it.
+        raise InputError(f"the output is a URL ({folder.name}//…)", "a folder or a file of this machine", "Name one")
     make_folders(folder.parent)
     folder.mkdir(exist_ok=True)
     fsync_path(folder.parent)

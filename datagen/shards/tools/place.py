@@ -24,8 +24,8 @@ def local_place(out: str | Path, sources: Iterable[Dataset]) -> LocalStore:
         If it is no folder of a disk, or lies in a dataset that is read.
     """
     store = open_store(out)
-    if not isinstance(store, LocalStore) or re.match(r"[A-Za-z][\w+.-]+:/", str(out)):
-        raise InputError(f"{out} is a URL", "a local folder", "Write to a folder, then `datagen push` it")
+    if not isinstance(store, LocalStore):
+        raise InputError(f"the output {out} is a URL", "a local folder", "Write to a folder, then `datagen push` it")
     if store.root.exists() and not store.root.is_dir():
         raise InputError(f"{out} is a file", "a folder or a new name", "Choose another --out")
     refuse_inside(store, sources)

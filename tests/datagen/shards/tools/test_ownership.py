@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datagen.common.errors import DatasetError, InputError, StorageError
+from datagen.common.files import atomic_write_bytes, make_folders
 from datagen.shards import open_dataset
 from datagen.shards.contents import JOURNAL, Journal, contents
 from datagen.shards.store import LocalStore, ObjectStore, open_store
@@ -280,13 +281,23 @@ def test_a_source_that_changed_since_it_was_opened_is_not_sent(
         open_dataset(target)
 
 
-def test_nothing_is_written_below_a_dataset_that_is_read(new: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_below_a_dataset_that_is_read(
+    new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for make in (lambda out: publish(new, out), lambda out: subset(new, out, Selection())):
         with pytest.raises(InputError, match="lies in the dataset"):
             make(new / "copy")
-    for out in ("s3://bucket/x", "s3:/bucket/x"):
-        with pytest.raises(InputError, match="is a URL"):
-            subset(new, Path(out), Selection())
+    monkeypatch.chdir(tmp_path)
+    for url in ("s3://bucket/x", "https://user:secret@host/x"):
+        for write in (
+            lambda out: subset(new, out, Selection()),
+            make_folders,
+            lambda out: atomic_write_bytes(out, b""),
+        ):
+            with pytest.raises(InputError, match="the output is a URL") as caught:
+                write(Path(url))
+            assert "secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
         subset(new, tmp_path / "file", Selection())
