@@ -14,7 +14,7 @@ from datagen.geometry.camera import Camera
 from datagen.sources.frame import Frame
 
 # Of a scan's projection (pixels) inside the mask grown by a pixel: true cameras and masks have 0.977 to 0.998 on
-# simulated heads with stray pieces, of 32 to 320 pixels, and 0.999 on pictures drawn of a real scan; masks upside down on
+# simulated heads with stray pieces, of 32 to 320 pixels, and 1 on pictures drawn of a real scan; masks upside down on
 # that nearly symmetric head 0.83, all other mistakes tried less.
 LEAST_INSIDE = 0.9
 # A picture has an empty background if such a share of it has one very colour, as no sensor gives; one of nothing else
