@@ -209,7 +209,8 @@ def image_files(source: Path) -> list[Path]:
     twice = [stem for stem, count in Counter(path.stem for path in files).items() if count > 1]
     if twice:
         names = ", ".join(path.name for path in files if path.stem == twice[0])
-        say(f"{source}: {len(twice)} names stand for several frames, such as {names}", to=sys.stderr)
+        many = f" and {len(twice) - 1} more such names" if len(twice) > 1 else ""
+        say(f"{source}: several frames are called {twice[0]} ({names}){many}", to=sys.stderr)
     return files
 
 
