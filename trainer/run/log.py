@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -80,8 +81,9 @@ class Journal:
     ) -> None:
         self._file.close()
         self._board.close()
-        # Both were appended to: from here on they are ours as they are.
-        name_as_ours(self._run, [self._run / LOG, *(set((self._run / BOARD).glob("*")) - self._there)])
+        # Both were appended to: from here on they are ours as they are. A disk that refused something already said so.
+        with nullcontext() if kind is None else suppress(StorageError):
+            name_as_ours(self._run, [self._run / LOG, *(set((self._run / BOARD).glob("*")) - self._there)])
         if self._remote is not None:
             self._remote.finish()
 

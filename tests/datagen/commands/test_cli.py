@@ -17,6 +17,7 @@ import trimesh
 from PIL import Image
 
 from datagen.cli import app, main
+from datagen.common.ownership import LISTING
 from datagen.layout import BuildLayout
 from datagen.manifest import load_manifest
 from datagen.shards import open_dataset
@@ -352,6 +353,11 @@ def test_simulate_writes_captures_and_truth_apart(run: Run, tiny_build: BuildRes
     for name in ("captures", "truth"):
         shutil.copytree(tiny_build.root / name, copied / name)
     manifest = tiny_build.root / "manifest.json"
+    # Without the build folder's listing, folders of these names are somebody's.
+    code, _, err = run("simulate", manifest, "--out", copied, "--set", "source.subjects=2")
+    assert code == 2
+    assert "holds captures, truth" in err
+    shutil.copy(tiny_build.root / LISTING, copied)
     code, text, _ = run("simulate", manifest, "--out", copied, "--set", "source.subjects=2")
     assert code == 0
     assert str(copied / "captures") in text

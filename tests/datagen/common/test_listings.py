@@ -56,8 +56,8 @@ def test_nobodys_file_is_lost_whatever_comes_between(steps: list[tuple[str, str,
                     path.unlink(missing_ok=True)
                     theirs.pop(path, None)
                     if kind == "theirs":
-                        path.write_bytes(b"theirs: " + data)
-                        theirs[path] = b"theirs: " + data
+                        theirs[path] = data.upper() or b"?"  # as long as ours
+                        path.write_bytes(theirs[path])
                     elif kind == "link":
                         path.symlink_to(aside)
                         theirs[path] = str(aside).encode()
