@@ -1,0 +1,1 @@
+"""Tries to break the product: kills, damage, hostile inputs and other people's files, drawn from a seed."""
