@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import typer
 
+from datagen import __version__
 from datagen.commands import build, demo, frames, inspect, recipe, report, share, warp
 from datagen.common.console import add_version, run
 
@@ -18,7 +19,7 @@ app = typer.Typer(
     "2 wrong use or bad input, 70 a fault of this program, 130 interrupted.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-add_version(app, "datagen")
+add_version(app, "datagen", __version__)
 for group in (demo, build, warp, frames, inspect, share, report, recipe):
     group.register(app)
 

@@ -29,8 +29,9 @@ RECIPE = """name: x
 source: {kind: simulated, subjects: 3, frames: 1, cameras: 1, image_size: 32, scan_vertices: 500}
 render: {resolution: 14}
 """
-# Values that a command needs before it comes to its paths.
-VALUES = {"where": "camera=*", "labels": "a,b"}
+# Values that a command needs before it comes to its paths, or that spare it work: a large model is made first.
+VALUES = {"where": "camera=*", "config": "tiny"}
+ALWAYS = ("manifest", "config")
 # What a path stands for in each command, by the name of its parameter; every other gets a folder that is not there.
 GOOD = {"manifest": "recipe.yaml", "captures": "captures", "dataset": "data", "datasets": "data"}
 OUTPUTS = {"out", "url", "report"}
@@ -121,15 +122,12 @@ def test_a_hostile_path_is_one_message(
     for value in hostile(room, name in OUTPUTS):
         words = [*path]
         for parameter in command.params:
-            given = (
-                value
-                if parameter.name == name
-                else str(room / GOOD.get(str(parameter.name), "made" if parameter.name in OUTPUTS else "gone"))
-            )
-            given = given if _is_path(parameter) else VALUES.get(str(parameter.name), "1")
-            if not parameter.required and parameter.name not in {name, "manifest"}:
+            key = str(parameter.name)
+            if not parameter.required and key not in {name, *ALWAYS}:
                 continue
-            for _ in range(2 if parameter.name == "datasets" else 1):
+            other = room / GOOD.get(key, "made" if key in OUTPUTS else "gone")
+            given = value if key == name else VALUES.get(key) or str(other)
+            for _ in range(2 if key == "datasets" else 1):
                 words += [given] if parameter.param_type_name == "argument" else [parameter.opts[0], given]
         monkeypatch.setattr(sys, "argv", [program, *words])
         with pytest.raises(SystemExit) as ended, _not_for_ever():

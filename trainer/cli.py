@@ -10,6 +10,7 @@ import typer
 
 from datagen.common.console import add_version, print_json, run, say
 from datagen.shards import open_dataset
+from trainer import __version__
 from trainer.config import load_config
 from trainer.run.folder import RunState, check_same_run, read_state
 from trainer.weights.export import FORMATS, TOLERANCE, export_model
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-add_version(app, "trainer")
+add_version(app, "trainer", __version__)
 
 _Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]

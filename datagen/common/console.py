@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from datagen import __version__
 from datagen.common.errors import CanonfaceError, InputError, StorageError, printable
 from datagen.common.files import json_ready
 from datagen.common.start import GOODBYE, INTERRUPTED, answer_signals
@@ -96,25 +95,25 @@ def from_the_system(error: Exception) -> CanonfaceError | None:
     return None
 
 
-def add_version(app: typer.Typer, program: str) -> None:
+def add_version(app: typer.Typer, program: str, version: str) -> None:
     """Give a command line the option ``--version``."""
     import typer
 
     def show(asked: bool) -> None:
         if asked:
-            say(f"{program} {version_text()}")
+            say(f"{program} {version_text(version)}")
             raise typer.Exit
 
     def options(
-        version: bool = typer.Option(False, "--version", callback=show, is_eager=True, help="Print it and exit."),
+        asked: bool = typer.Option(False, "--version", callback=show, is_eager=True, help="Print it and exit."),
     ) -> None:
-        del version
+        del asked
 
     app.callback()(options)
 
 
-def version_text() -> str:
-    """Return version, commit where this is a checkout, and those of what decides most, without importing any."""
+def version_text(version: str) -> str:
+    """Return a version, its commit in a checkout, and the versions of what decides most, without importing any."""
     root = Path(__file__).parents[2]
     commit = ""
     if (root / ".git").exists():
@@ -125,7 +124,7 @@ def version_text() -> str:
     for name in ("torch", "zarr"):
         with suppress(metadata.PackageNotFoundError):
             versions.append(f"{name} {metadata.version(name)}")
-    return f"{__version__}{f' ({commit})' if commit else ''}, {', '.join(versions)}"
+    return f"{version}{f' ({commit})' if commit else ''}, {', '.join(versions)}"
 
 
 def say(text: object = "", *, to: TextIO | None = None) -> None:
