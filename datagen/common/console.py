@@ -6,9 +6,11 @@ import errno
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 FAULT = 70
 DEBUG = "CANONFACE_DEBUG"
+_MOMENT_S = 0.02
 # What Python says, with or without a class of its own, where something given to it cannot be.
 _REFUSALS: tuple[tuple[type[Exception], str, str, str, str], ...] = (
     (RecursionError, "", "something that was given is nested too deeply", "a few levels", "Check the files named"),
@@ -40,6 +43,7 @@ def run(app: Callable[[], Any]) -> NoReturn:
     """Run a command line to its end: whatever happens becomes one clean message and an exit code of docs/flows.md."""
     # Ending politely runs the clean-up that a killed process skips.
     answer_signals(_interrupt)
+    sys.unraisablehook = _interrupt_again
     for stream in (sys.stdout, sys.stderr):
         # A name that is not UTF-8, or a terminal that is not, must not end a command.
         if hasattr(stream, "reconfigure"):
@@ -147,6 +151,17 @@ def table(rows: Sequence[tuple[str, Any]]) -> None:
 def _interrupted() -> NoReturn:
     say(GOODBYE, to=sys.stderr)
     sys.exit(INTERRUPTED)
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Repeat an interruption that met a destructor or a callback, where Python drops what is raised."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        # A moment later: at once it would be answered, and dropped, in here.
+        again = threading.Timer(_MOMENT_S, os.kill, (os.getpid(), signal.SIGTERM))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -135,3 +135,23 @@ def test_nothing_is_printed_but_through_say() -> None:
     sources = [path for name in ("datagen", "trainer") for path in (ROOT / name).rglob("*.py")]
     found = {path.relative_to(ROOT).as_posix() for path in sources if printing.search(path.read_text())}
     assert found == allowed
+
+
+def test_an_interruption_that_meets_a_destructor_is_not_lost() -> None:
+    program = (
+        "import os, signal, time\n"
+        "from datagen.common.console import run\n"
+        "class Late:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.2)\n"
+        "def app():\n"
+        "    late = Late()\n"
+        "    del late\n"
+        "    time.sleep(5)\n"
+        "    print('went on')\n"
+        "run(app)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert "Traceback" not in ended.stderr

@@ -155,7 +155,7 @@ def interrupt(scene: Scene, rng: Random, box: Path) -> Try:
     after = rng.uniform(0.0, 0.4)
     done = Try(f"{name} stopped after {after:.3f} s")
     stopped = run(command(arguments(box, out)), box, interrupt_after_s=after)
-    done.end(stopped, (0, 130, -15) if after < 0.01 else (0, 130))
+    done.end(stopped, (0, 130))
     done.end(run(command(arguments(box, out)), box), (0,))
     done.faults += [f"left behind: {p.name}" for p in box.iterdir() if ".tmp-" in p.name]
     return done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import resource
 import select
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datagen.common import start
 from tests.support.fault_hooks import EVENTS, WRITING, Steps
 
 LIMIT_S = 40.0
@@ -68,7 +68,7 @@ def command(arguments: Sequence[str | Path]) -> Callable[[], None]:
     def work() -> None:
         program = str(arguments[0])
         sys.argv = [program, *(str(argument) for argument in arguments[1:])]
-        importlib.import_module(f"{program}.cli").main()
+        getattr(start, program)()
 
     return work
 
@@ -93,10 +93,13 @@ def run(
     """
     read, write = os.pipe()
     begin = time.monotonic()
+    # Held back until the child answers it, as a program's first act is to.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     process = os.fork()
     if process == 0:
         os.close(read)
         _child(work, sandbox, write, kill_at, below)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     os.close(write)
     output, hung = bytearray(), False
     interrupt = begin + interrupt_after_s if interrupt_after_s is not None else None
@@ -157,6 +160,8 @@ def _child(work: Callable[[], None], sandbox: Path, output: int, kill_at: int, b
         resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
         sys.dont_write_bytecode = True
         _note_writes(sandbox)
+        start.answer_signals(lambda *_: os._exit(start.INTERRUPTED))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         if below is not None:
             Steps(below, kill_at)
         else:

@@ -117,7 +117,7 @@ def spoil_bytes(data: bytes, rng: Random) -> tuple[bytes, str]:
     elif how == "insert":
         content[at:at] = rng.randbytes(rng.choice((1, 4, 1000)))
     elif how == "repeat":
-        content += content
+        content *= 2
     elif how == "empty":
         content.clear()
     else:

@@ -46,12 +46,14 @@ def make_scene(root: Path, build: Path | None) -> Scene:
     if build is not None:
         shutil.copytree(build, root / "build", ignore=shutil.ignore_patterns(".prefect"))
     else:
-        made = run(command(["datagen", "build", manifest, "--out", root / "build", "--runner", "serial"]), root)
+        made = run(
+            command(["datagen", "build", manifest, "--out", root / "build", "--runner", "serial"]), root, limit_s=900
+        )
         if made.code:
-            raise RuntimeError(made.output)
-    made = run(lambda: _make_files(root), root)
+            raise RuntimeError(f"exit code {made.code}, hung {made.hung}: {made.output}")
+    made = run(lambda: _make_files(root), root, limit_s=900)
     if made.code:
-        raise RuntimeError(made.output)
+        raise RuntimeError(f"exit code {made.code}, hung {made.hung}: {made.output}")
     return Scene(root)
 
 
