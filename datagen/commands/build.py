@@ -72,11 +72,11 @@ def _report_left_out_cameras(result: BuildResult) -> bool:
     """Name the cameras that give no samples, those first that contradict their images; return if there are such."""
     ordered = sorted(result.cameras, key=lambda camera: not camera.wrong)
     for camera in ordered[:SHOWN_REASONS]:
-        say(f"left out {camera}", file=sys.stderr)
+        say(f"left out {camera}", to=sys.stderr)
     more = [f"{camera.key} camera {camera.camera}" for camera in ordered[SHOWN_REASONS:]]
     if more:
         named = ", ".join(more[:_NAMED_CAMERAS]) + (", …" if len(more) > _NAMED_CAMERAS else "")
-        say(f"left out too, for such reasons (--json has them): {named}", file=sys.stderr)
+        say(f"left out too, for such reasons (--json has them): {named}", to=sys.stderr)
     return any(camera.wrong for camera in ordered)
 
 
