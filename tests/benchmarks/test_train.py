@@ -135,16 +135,16 @@ def test_lengths_that_memory_does_not_suffice_for_are_a_line_and_null(call: Call
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (now + 600 * MIB, limits[1]))
     try:
-        # 8192 frames of 112 pixels are 1.2 GB as images alone.
-        result = call("--size", 112, "--frames", "1,8192", "--steps", 1)
-        content = bench("--size", 112, "--frames", "8192,1", "--steps", 1)["figures"]
+        # 131072 frames of 112 pixels are 20 GB as images alone: more than earlier tests can have left free.
+        result = call("--size", 112, "--frames", "1,131072", "--steps", 1)
+        content = bench("--size", 112, "--frames", "131072,1", "--steps", 1)["figures"]
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert result.code == 0, result.stderr
-    assert "8192 frames: out of memory in a training step" in result.stdout
-    assert re.search(r"^ *8192 +1( +–)+$", result.stdout, re.MULTILINE)
+    assert "131072 frames: out of memory in a training step" in result.stdout
+    assert re.search(r"^ *131072 +1( +–)+$", result.stdout, re.MULTILINE)
     assert content["longest_frames"] == 1
-    assert content["step_frames_per_s_n8192"] is content["predict_frames_per_s_n8192"] is None
+    assert content["step_frames_per_s_n131072"] is content["predict_frames_per_s_n131072"] is None
     assert content["step_frames_per_s_n1"] > 0
 
 
