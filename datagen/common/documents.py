@@ -48,8 +48,13 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
     return parse_json(read_text(path, most))
 
 
-def parse_json(document: bytes | str) -> Any:
+def parse_json(document: bytes | str, *, finite: bool = False) -> Any:
     """Return the content of a JSON document.
+
+    Parameters
+    ----------
+    finite : bool
+        Whether NaN and infinities are refused, which Python writes and JSON does not have.
 
     Raises
     ------
@@ -59,7 +64,9 @@ def parse_json(document: bytes | str) -> Any:
     """
     text = document if isinstance(document, str) else _decoded(document)
     try:
-        content = json.loads(text, object_pairs_hook=_once, parse_int=_whole)
+        content = json.loads(
+            text, object_pairs_hook=_once, parse_int=_whole, parse_constant=_refuse if finite else None
+        )
     except json.JSONDecodeError as error:
         raise DocumentError(f"it is not JSON: {error}") from None
     except RecursionError:
@@ -99,6 +106,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for k, key in enumerate(keys) if key in keys[:k])
         raise DocumentError(f"the key {shown(twice)} is given twice")
     return content
+
+
+def _refuse(constant: str) -> Any:
+    raise DocumentError(f"{constant} is no number of JSON")
 
 
 def _whole(digits: str) -> int:

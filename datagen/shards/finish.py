@@ -103,7 +103,7 @@ def _stale(root: Path, keep: set[str]) -> list[Path]:
     chunks = [
         root / key
         for key, digests in owned_chunks(records).items()
-        if key not in keep and chunk_is_ours(root / key, digests)
+        if key not in keep and (root / key).is_file() and chunk_is_ours(root / key, digests)
     ]
     return [path for path in walk(root) if is_left_over(root, path)] + chunks + list(records)
 

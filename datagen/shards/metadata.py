@@ -86,7 +86,7 @@ def metadata_bytes(document: Mapping[str, Any]) -> bytes:
 
 def parse_document(data: bytes) -> dict[str, Any]:
     """Read a machine-written JSON object; ValueError for anything else, however deep or large its numbers."""
-    content = parse_json(data)
+    content = parse_json(data, finite=True)
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
     return content

@@ -12,6 +12,7 @@ from datagen.common.files import is_temporary
 from datagen.common.ownership import Owned, is_ours, refuse_strangers, walk
 from datagen.shards.ledger import RECORDS, ShardRecord
 from datagen.shards.metadata import ROOT_METADATA, array_metadata, attributes_digest, group_metadata, metadata_bytes
+from datagen.shards.plan import ENCODING_VERSION
 from datagen.shards.schema import ARRAYS, FORMAT, SPLITS
 
 STAGING = ".staging"
@@ -34,7 +35,9 @@ def _record(path: Path) -> ShardRecord | None:
         record = ShardRecord.from_json(json.loads(data))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    return record if metadata_bytes(record.to_json()) == data and path.stem == record.name else None
+    # What an earlier version wrote beside the files is not known.
+    as_written = record.algorithm != ENCODING_VERSION or record.to_bytes() == data
+    return record if as_written and path.stem == record.name else None
 
 
 def owned_chunks(records: Mapping[Path, ShardRecord]) -> dict[str, tuple[FileDigest, ...]]:

@@ -51,7 +51,7 @@ def convert_weights(
     """
     from trainer.model.joint import DepthUnit, JointModel
     from trainer.weights.load import load_weights
-    from trainer.weights.read import USUAL_NAMES
+    from trainer.weights.read import USUAL_NAMES, read_tensors
 
     def refuse(_: Path | None = None) -> None:
         check_output(out, Path(source), USUAL_NAMES, overwrite=overwrite)
@@ -59,9 +59,11 @@ def convert_weights(
     refuse()
     config = load_config(config_name)
     config = config.model_copy(update={"weights": config.weights.model_copy(update={"source": source})})
+    # Read first: a network of the largest size takes gigabytes, for weights that may be none.
+    tensors = read_tensors(source)
     # Neither unit nor spread: depth is exp of their number. One image width is a usual focal length.
     model = JointModel(config, size, DepthUnit("dataset", 1.0, 1.0, 1.0))
-    report = load_weights(model, config.weights)
+    report = load_weights(model, config.weights, tensors=tensors)
     fresh = [name for name in report.fresh if name.startswith(("backbone.", "decoders.canonical."))]
     if fresh or f"{_OUT}.weight" not in model.state_dict():
         raise CheckpointError(

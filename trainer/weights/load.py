@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,7 +91,13 @@ def _groups(names: list[str]) -> list[str]:
     return list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
 
 
-def load_weights(model: JointModel, config: WeightsConfig, cache: Path | None = None) -> WeightsReport:
+def load_weights(
+    model: JointModel,
+    config: WeightsConfig,
+    cache: Path | None = None,
+    *,
+    tensors: Mapping[str, torch.Tensor] | None = None,
+) -> WeightsReport:
     """Fill a network with the weights of ``config.source``.
 
     Positions of another grid are interpolated. The depth head of Depth Anything 3 gives log depth; it is rescaled so
@@ -102,6 +109,8 @@ def load_weights(model: JointModel, config: WeightsConfig, cache: Path | None = 
         Changed only if everything that should fit does, or ``config.strict`` is off.
     cache : Path, optional
         Folder for downloads.
+    tensors : mapping of name to Tensor, optional
+        What the source holds, if it has been read already.
 
     Raises
     ------
@@ -110,7 +119,7 @@ def load_weights(model: JointModel, config: WeightsConfig, cache: Path | None = 
         weights of the network without a value, has some of another shape, or some that fit nowhere.
     """
     assert config.source is not None
-    tensors = read_tensors(config.source, cache)
+    tensors = read_tensors(config.source, cache) if tensors is None else tensors
     short = shorten(tensors)
     layout = guess_layout(short.values()) if config.layout == "auto" else config.layout
     if layout is None:

@@ -13,7 +13,7 @@ import pytest
 from datagen.common.errors import StorageError
 from datagen.common.files import atomic_write_bytes, fsync_all, is_temporary, make_folders
 from datagen.shards import ARRAYS, Sample, ShardUnit, finalise, list_records, write_unit
-from datagen.shards.ledger import write_record
+from datagen.shards.ledger import ShardRecord, unit_files, write_record
 from datagen.shards.store import LocalStore
 from datagen.shards.writer import write_packed
 from tests.support.disk import Disk
@@ -121,6 +121,14 @@ def test_a_shard_that_is_replaced_loses_root_and_files_first_and_for_good(
     assert not [where for what, where in disk.steps if what == "unlink" and "train-00000" in where]
 
 
+def renumbered(record: ShardRecord, index: int) -> ShardRecord:
+    """A record of another shard, none of whose files is there."""
+    new = {key.split("/")[1]: key for key in unit_files(ShardUnit(record.split, index, 0, 0))}
+    named = (record.files, record.checksums)
+    files, checksums = ({new[key.split("/")[1]]: value for key, value in old.items()} for old in named)
+    return dataclasses.replace(record, index=index, files=files, checksums=checksums)
+
+
 def test_the_root_document_is_the_last_that_is_written_and_the_first_that_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +153,7 @@ def test_the_root_document_is_the_last_that_is_written_and_the_first_that_goes(
     write_unit(tmp_path, larger, larger.units[2], "k", small_samples(larger.units[2]))
     finalise(tmp_path, plan, list_records(tmp_path)[:2])
     (tmp_path / "train" / "depth" / "zarr.json").unlink()
-    write_record(LocalStore(tmp_path), dataclasses.replace(list_records(tmp_path)[1], index=9, files={}))
+    write_record(LocalStore(tmp_path), renumbered(list_records(tmp_path)[1], 9))
     disk.steps.clear()
     finalise(tmp_path, plan, list_records(tmp_path)[:2])
     assert disk.steps[:3] == [("unlink", "zarr.json"), ("sync/", "."), ("unlink", "records/train-00009.json")]

@@ -246,7 +246,7 @@ def test_a_family_in_one_topology_has_one_coordinate_per_vertex(
     stamps = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert build(manifest, out, serial).warped == 0
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
-    (folder / "bridge.npz").write_bytes(before["bridge.npz"][:-1])
+    (folder / "bridge.npz").unlink()
     assert build(manifest, out, serial).warped == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -300,7 +300,7 @@ def test_what_a_capture_says_of_its_topology_is_checked(head: HeadModel, foreign
     for entry, message in (
         ({}, "one of the two"),
         ({"head": "anny", "topology": "foreign"}, "one of the two"),
-        ({"topology": "../foreign"}, "letters, digits"),
+        ({"topology": "../foreign"}, "cannot be a name"),
         ({"topology": "flame"}, "name it with `head`"),
         ({"topology": "froeign"}, "no neutral mesh of the topology 'froeign', only of foreign"),
     ):
