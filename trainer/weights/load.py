@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,7 +95,7 @@ def load_weights(
     config: WeightsConfig,
     cache: Path | None = None,
     *,
-    tensors: Mapping[str, torch.Tensor] | None = None,
+    tensors: dict[str, torch.Tensor] | None = None,
 ) -> WeightsReport:
     """Fill a network with the weights of ``config.source``.
 
@@ -109,7 +108,7 @@ def load_weights(
         Changed only if everything that should fit does, or ``config.strict`` is off.
     cache : Path, optional
         Folder for downloads.
-    tensors : mapping of name to Tensor, optional
+    tensors : dict of name to Tensor, optional
         What the source holds, if it has been read already.
 
     Raises
