@@ -13,6 +13,7 @@ from datagen.flows.records import read_result_record
 from datagen.flows.stages import STAGES
 from datagen.layout import BuildLayout
 from datagen.shards import list_records, open_dataset
+from datagen.shards.ledger import is_there
 from datagen.sources.frame import SequenceKey
 from datagen.warp.result import PERSON_FILE
 from datagen.warp.storage import read_prior, read_verdict
@@ -68,7 +69,8 @@ def build_status(layout: BuildLayout) -> dict[str, Any]:
             record = read_result_record(layout.frame_warp(sequence.key, frame))
             if record is not None:
                 verdicts[record.status] += 1
-    records = list_records(layout.dataset)
+    # A shard's record comes before its files.
+    records = [record for record in list_records(layout.dataset) if is_there(layout.dataset, record)]
     try:
         dataset = open_dataset(layout.dataset)
         finished, uuid = True, dataset.uuid

@@ -247,6 +247,12 @@ def file_problem(store: Store, key: str, expected: FileDigest, *, digest: bool) 
     return None
 
 
+def is_there(root: Path, record: ShardRecord) -> bool:
+    """Whether all files of a record are there with their lengths; StorageError if that cannot be told."""
+    store = LocalStore(root)
+    return not any(file_problem(store, key, expected, digest=False) for key, expected in record.files.items())
+
+
 def unit_is_complete(root: Path | Store, unit: ShardUnit, content_key: str) -> bool:
     """Whether a shard is there, whole, and made of what ``content_key`` stands for.
 

@@ -231,3 +231,14 @@ def test_the_recipe_of_a_build_is_read_or_named(tmp_path: Path) -> None:
         layout.read_manifest()
     layout.manifest.write_text(a_manifest().text())
     assert layout.read_manifest() == a_manifest()
+
+
+def test_a_shard_whose_record_came_but_not_all_of_its_files_is_not_counted(
+    tiny_build: BuildResult, tmp_path: Path
+) -> None:
+    layout = BuildLayout(copy_build(tiny_build.root, tmp_path / "out"))
+    whole = status_module.build_status(layout)
+    (layout.dataset / "val" / "valid" / "c.0").unlink()
+    found = status_module.build_status(layout)
+    assert found["shards_written"] == whole["shards_written"] - 1
+    assert found["samples_written"] < whole["samples_written"]
