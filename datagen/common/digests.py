@@ -44,6 +44,11 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def digest_bytes(data: bytes) -> FileDigest:
+    """SHA-256 and length of bytes."""
+    return FileDigest(hashlib.sha256(data).hexdigest(), len(data))
+
+
 def digest_file(path: Path) -> FileDigest:
     """SHA-256 and length of a file; OSError if it cannot be read."""
     digest, length = hashlib.sha256(), 0

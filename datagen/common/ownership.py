@@ -7,13 +7,13 @@ would have to remove it refuses instead. A listing is written before the files i
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from datagen.common.digests import FileDigest, canonical_json, digest_file
+from datagen.common.documents import parse_json
 from datagen.common.errors import StorageError
 
 LISTING = ".canonface-files.json"
@@ -41,10 +41,10 @@ def listed(folder: Path) -> dict[str, tuple[FileDigest, ...]] | None:
     try:
         files = {
             str(name): tuple(FileDigest(str(d["sha256"]), int(d["bytes"])) for d in digests)
-            for name, digests in json.loads(data)["files"].items()
+            for name, digests in parse_json(data)["files"].items()
         }
         ours = all(map(_inside, files)) and listing_bytes(files) == data
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     return files if ours else None
 

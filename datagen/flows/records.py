@@ -6,7 +6,6 @@ record says what of it is ours. A result is finished when all that its record na
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
 
-from datagen.common.digests import FileDigest, canonical_json, digest_file, sha256_text
+from datagen.common.digests import FileDigest, canonical_json, digest_bytes, digest_file, sha256_text
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes, is_temporary
@@ -84,7 +83,7 @@ def store_result(folder: Path, record: ResultRecord, contents: Mapping[str, byte
     StorageError
         If something that is not ours is in the way, or the disk refuses.
     """
-    digests = {name: FileDigest(hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents.items()}
+    digests = {name: digest_bytes(data) for name, data in contents.items()}
     check_result_folder(folder, contents, digests)
     clear_folder(folder)
     write_result_record(folder, replace(record, files=digests))
@@ -128,7 +127,7 @@ def _owned(folder: Path) -> Owned:
     if record is None:
         return {}
     text = _text(record)
-    own = FileDigest(hashlib.sha256(text).hexdigest(), len(text))
+    own = digest_bytes(text)
     return {**{name: (digest,) for name, digest in record.files.items()}, RECORD: (own,)}
 
 
@@ -167,7 +166,6 @@ def _read_record(folder: Path) -> ResultRecord | None:
         TypeError,
         AttributeError,
         OverflowError,
-        RecursionError,
     ):
         return None
 

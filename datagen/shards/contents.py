@@ -6,14 +6,13 @@ place. All else at such a place belongs to someone else.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from datagen.common.digests import FileDigest, canonical_json, sha256_text
+from datagen.common.digests import FileDigest, canonical_json, digest_bytes, sha256_text
+from datagen.common.documents import parse_json
 from datagen.common.errors import CorruptDatasetError, DatasetError
 from datagen.shards.dataset import Dataset
 from datagen.shards.ledger import read_record, record_key, unit_files
@@ -23,11 +22,6 @@ JOURNAL = ".push.json"
 _JOURNAL_FORMAT = "canonface-push"
 # As datagen.common.files names what it writes before it gets its own name.
 _UNFINISHED = re.compile(r"((?:.*/)?)\.([^/]+)\.tmp-\d+-[0-9a-f]{8}", re.DOTALL)
-
-
-def digest_of(data: bytes) -> FileDigest:
-    """SHA-256 and length of bytes."""
-    return FileDigest(hashlib.sha256(data).hexdigest(), len(data))
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Contents:
 
     def digests(self) -> dict[str, FileDigest]:
         """Return the digest of every file."""
-        return {**{key: digest_of(data) for key, data in self.texts.items()}, **self.shards}
+        return {**{key: digest_bytes(data) for key, data in self.texts.items()}, **self.shards}
 
 
 def contents(dataset: Dataset) -> Contents:
@@ -75,8 +69,8 @@ def contents(dataset: Dataset) -> Contents:
         raise _other_records(dataset, "its records")
     root = dataset.store.read(ROOT_METADATA)
     try:
-        same = json.loads(root)["attributes"] == dict(dataset.attrs)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        same = parse_json(root)["attributes"] == dict(dataset.attrs)
+    except (ValueError, KeyError, TypeError):
         same = False
     if not same:
         raise DatasetError(
@@ -123,9 +117,9 @@ class Journal:
     def from_bytes(cls, data: bytes) -> Journal | None:
         """Read what :meth:`to_bytes` gave; None for anything else."""
         try:
-            content = json.loads(data)
+            content = parse_json(data)
             journal = cls(str(content["uuid"]), _digests(content["sends"]), _digests(content["replaces"]))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
         return journal if journal.to_bytes() == data else None
 

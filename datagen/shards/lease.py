@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import socket
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.common.digests import canonical_json
+from datagen.common.documents import parse_json
 from datagen.common.errors import DatasetError, MissingObjectError, StorageError
 from datagen.common.files import folder_lock, make_folders, storage_errors
 from datagen.shards.store import LocalStore, ObjectStore, no_conditions
@@ -158,8 +158,8 @@ class _Lease:
 
 def _parse(data: bytes) -> Mapping[str, Any] | None:
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
+        content = parse_json(data)
+    except ValueError:
         return None
     return content if isinstance(content, dict) and content.get("format") == _FORMAT else None
 

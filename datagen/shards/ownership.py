@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from datagen.common.digests import FileDigest
+from datagen.common.documents import parse_json
 from datagen.common.files import is_temporary
 from datagen.common.ownership import Owned, is_ours, refuse_strangers, walk
 from datagen.shards.ledger import RECORDS, ShardRecord
@@ -32,8 +32,8 @@ def records_of(root: Path) -> dict[Path, ShardRecord]:
 def _record(path: Path) -> ShardRecord | None:
     data = _document(path)
     try:
-        record = ShardRecord.from_json(json.loads(data))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        record = ShardRecord.from_json(parse_json(data))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     # What an earlier version wrote beside the files is not known.
     as_written = record.algorithm != ENCODING_VERSION or record.to_bytes() == data
@@ -61,7 +61,7 @@ def is_document(root: Path, path: Path) -> bool:
     if not data:
         return not (path.is_symlink() or path.exists())
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         if key == ROOT_METADATA:
             attributes = content["attributes"]
             fine = attributes["format"] == FORMAT and attributes["attributes_digest"] == attributes_digest(attributes)
@@ -71,7 +71,7 @@ def is_document(root: Path, path: Path) -> bool:
         shape, grid = content["shape"], content["chunk_grid"]["configuration"]["chunk_shape"]
         written = array_metadata(key.split("/")[1], int(shape[0]), int(shape[-1]), int(grid[0]))
         return metadata_bytes(written) == data
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
         return False
 
 

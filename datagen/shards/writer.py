@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from datagen.common.digests import FileDigest
+from datagen.common.digests import FileDigest, digest_bytes
 from datagen.common.errors import StorageError
 from datagen.common.files import fsync_all, make_folders, storage_errors
 from datagen.shards.chunks import trailing_checksums
@@ -88,7 +87,7 @@ def _stage(path: Path, data: bytes) -> FileDigest:
         raise StorageError(
             f"{path} does not read back as written", "the bytes that were written", "Check the disk and memory"
         )
-    return FileDigest(hashlib.sha256(data).hexdigest(), len(data))
+    return digest_bytes(data)
 
 
 def _publish(root: Path, unit: ShardUnit, files: dict[str, Path], record: ShardRecord) -> None:

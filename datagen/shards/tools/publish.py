@@ -10,9 +10,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from datagen.common.digests import FileDigest
+from datagen.common.digests import FileDigest, digest_bytes
 from datagen.common.errors import CorruptDatasetError, DatasetError, StorageError
-from datagen.shards.contents import JOURNAL, Contents, Journal, contents, digest_of, is_unfinished, refuse_strangers
+from datagen.shards.contents import JOURNAL, Contents, Journal, contents, is_unfinished, refuse_strangers
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.lease import LEASE, only_writer
 from datagen.shards.ledger import digest_object, record_key, unit_files
@@ -291,7 +291,7 @@ class _Sending:
         if key in self.there.kept:
             return False, expected.bytes
         data = self.dataset.store.read(key, 0, expected.bytes + 1)
-        if digest_of(data) != expected:
+        if digest_bytes(data) != expected:
             raise CorruptDatasetError(
                 f"{self.dataset.url}/{key} is damaged: its bytes are not those of its record",
                 "the bytes that were written",

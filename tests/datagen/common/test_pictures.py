@@ -16,17 +16,9 @@ from PIL import Image, ImageCms
 
 from datagen.common.errors import InputError, StorageError
 from datagen.common.pictures import BACKDROP, picture_size, read_mask, read_picture
+from tests.support.turned import TURNS
 
 ASK = "Say which"
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 def _upright(height: int = 20, width: int = 28) -> np.ndarray[Any, Any]:

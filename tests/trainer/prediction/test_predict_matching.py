@@ -17,6 +17,7 @@ from PIL import Image
 
 from datagen.common.errors import InputError
 from tests.support.predict_scene import SIDE, write_photos
+from tests.support.turned import TURNS
 from trainer.predict import PredictOptions, predict
 from trainer.prediction.cameras import CameraEntry, GivenCameras
 from trainer.prediction.frames import ImageFiles, image_files
@@ -288,17 +289,6 @@ def test_links_to_images_are_images_and_twins_are_said(tmp_path: Path, capsys: p
     (tmp_path / "links" / "f9.jpg").symlink_to(tmp_path / "photos" / "f9.png")
     assert len(image_files(tmp_path / "links")) == 4
     assert "f9.jpg, f9.png" in capsys.readouterr().err
-
-
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 @pytest.mark.parametrize("tag", sorted(TURNS))
