@@ -22,9 +22,10 @@ from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate
 
 # Landmarks differ from the template's by noise and by definition: their own residual says by how much.
-LANDMARK_SIGMA_M = (0.7e-3, 4e-3)
+LANDMARK_SIGMA_M = (0.2e-3, 4e-3)
 # Neighbouring distances err together (smooth noise, wrinkles), so each says less than its scatter suggests.
 CORRELATED_NOISE = 2.5
+DEBUG = []
 ACTIVE_SET_ROUNDS = 6
 MAX_STRETCH_STEP = 0.1
 HUBER_SIGMAS = 3.0
@@ -63,6 +64,7 @@ class PointEvidence:
     operator: sp.csr_matrix
     position: F64
     sigma_m: tuple[float, float] = LANDMARK_SIGMA_M
+    middle_m: float = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +124,40 @@ def fit_shape(
     system = _System(template, shape, pose, parameters)
     for step in rounds:
         system.begin()
-        for points in evidence:
-            system.add_points(points)
         if step.gate is not None and surface is not None:
             system.add_surface(surface, step)
+        for points in evidence:
+            system.add_points(points)
         system.solve()
+    DEBUG.append((getattr(system,"point_sigma_m",None),system.p.copy(),system.log_scale))
     return system.result()
+
+
+SIGMA_STEPS = 25
+LOG_SIGMA_SPREAD = 1.0
+DEGREES = 4.0
+
+
+def likeliest_variance(known: F64, residual: F64, low: float, high: float, middle: float) -> F64:
+    """Return the variance (L,) of each point, residual (3 L,) with covariance known (3 L, 3 L)."""
+    n = len(residual) // 3
+    ratio = np.ones(n)
+    grid = np.geomspace(low, high, SIGMA_STEPS)
+    for _ in range(4):
+        scale = np.repeat(1 / np.sqrt(ratio), 3)
+        values, vectors = np.linalg.eigh(known * scale[:, None] * scale)
+        along = (vectors.T @ (residual * scale)) ** 2
+        total = np.maximum(values, 0)[:, None] + grid**2
+        chance = -0.5 * (np.log(total) + along[:, None] / total).sum(axis=0)
+        chance -= 0.5 * (np.log(grid / middle) / LOG_SIGMA_SPREAD) ** 2
+        sigma = grid[int(chance.argmax())]
+        inverse = np.linalg.inv(known + np.diag(np.repeat(ratio * sigma**2, 3)))
+        pull = (inverse @ residual).reshape(n, 3)
+        block = inverse.reshape(n, 3, n, 3)[np.arange(n), :, np.arange(n)]
+        # Left out, a point differs from what all else says by this many standard deviations, squared.
+        squared = np.einsum("ni,nij,nj->n", pull, np.linalg.inv(block), pull)
+        ratio = np.maximum(1.0, (DEGREES + squared) / (DEGREES + 3))
+    return ratio * sigma**2
 
 
 class _System:
@@ -140,9 +170,9 @@ class _System:
         n, P = len(self.observed), len(shape.blend)
         flat = shape.blend.transpose(1, 2, 0).reshape(len(shape.base), 3 * P)
         self.blend = np.asarray(rows @ flat, np.float32).reshape(n, 3, P)
-        self.modes = np.asarray(rows @ shape.modes, np.float32)
+        self.modes = np.stack([np.asarray(rows @ m, np.float32) for m in shape.modes])
         self.p = np.zeros(P) if parameters is None else np.clip(parameters, shape.lower, shape.upper)
-        self.q = np.zeros((shape.modes.shape[1], 3))
+        self.q = np.zeros((shape.modes.shape[2], 3))
         self.log_scale = 0.0
         self.size = P + self.q.size + 7
         pose_prior = np.array([shape.turn_rad] * 3 + [shape.shift_m] * 3 + [shape.stretch])
@@ -173,24 +203,25 @@ class _System:
         return np.concatenate([np.cross(arm, directions), directions, along], axis=1)
 
     def add_points(self, points: PointEvidence) -> None:
-        """Add positions, their standard deviation taken from their own residual, outliers weighted down."""
+        """Add positions, their standard deviation the likeliest one, given prior, surface and each other."""
         P, K = len(self.p), len(self.q)
         now = points.operator @ self.local
         residual = self._to_local(points.position) - now
-        low, high = points.sigma_m
-        distance = np.linalg.norm(residual, axis=1) * self.pose.scale
-        sigma = float(np.clip(np.median(distance) / 1.538, low, high))  # median length of a unit normal 3-vector
-        # Huber: people and templates differ in what they call a brow's end, but even a landmark far off says something.
-        trust = np.minimum(1.0, HUBER_SIGMAS * sigma / np.maximum(distance, 1e-9))
-        weight = trust / (sigma / self.pose.scale) ** 2
         rows = np.zeros((len(now), 3, self.size))
         flat = self.shape.blend.transpose(1, 2, 0).reshape(len(self.local), 3 * P)
         rows[:, :, :P] = np.asarray(points.operator @ flat).reshape(len(now), 3, P)
-        modes = points.operator @ self.shape.modes
+        modes = [points.operator @ m for m in self.shape.modes]
         for axis in range(3):
-            rows[:, axis, P + axis : P + 3 * K : 3] = modes
+            rows[:, axis, P + axis : P + 3 * K : 3] = modes[axis]
             rows[:, axis, P + 3 * K :] = self._pose_columns(now, np.tile(np.eye(3)[axis], (len(now), 1)))
-        self._accumulate(rows.reshape(-1, self.size), residual.ravel(), np.repeat(weight, 3))
+        rows = rows.reshape(-1, self.size)
+        factor = scipy.linalg.cholesky(self.A, lower=True)
+        white = scipy.linalg.solve_triangular(factor, rows.T, lower=True)
+        expected = residual.ravel() - white.T @ scipy.linalg.solve_triangular(factor, self.b, lower=True)
+        low, high = np.array(points.sigma_m) / self.pose.scale
+        variance = likeliest_variance(white.T @ white, expected, low, high, points.middle_m / self.pose.scale)
+        self.point_sigma_m = np.sqrt(variance) * self.pose.scale
+        self._accumulate(rows, residual.ravel(), np.repeat(1 / variance, 3))
 
     def add_surface(self, surface: Surface, step: Round) -> None:
         """Add point-to-plane distances of the observed vertices."""
@@ -208,7 +239,7 @@ class _System:
         n32 = normal.astype(np.float32)
         rows[:, :P] = np.einsum("ndp,nd->np", self.blend[used], n32)
         for axis in range(3):
-            rows[:, P + axis : P + 3 * K : 3] = n32[:, axis, None] * self.modes[used]
+            rows[:, P + axis : P + 3 * K : 3] = n32[:, axis, None] * self.modes[axis, used]
         rows[:, P + 3 * K :] = self._pose_columns(position, normal)
         self._accumulate(rows, residual, targets.weight[used] / sigma**2)
 
@@ -272,7 +303,7 @@ class _System:
         for axis in range(3):
             rows = np.zeros((len(chosen), self.size))
             rows[:, :P] = self.blend[chosen, axis]
-            rows[:, P + axis : P + 3 * K : 3] = self.modes[chosen]
+            rows[:, P + axis : P + 3 * K : 3] = self.modes[axis, chosen]
             rows[:, P + 3 * K :] = self._pose_columns(position, np.tile(np.eye(3)[axis], (len(chosen), 1)))
             whitened = scipy.linalg.solve_triangular(factor, rows.T, lower=True)
             variance += (whitened**2).sum(axis=0)

@@ -31,6 +31,7 @@ class Component:
 
     length_m: float
     amplitude_m: float
+    mirrored_m: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,7 @@ class SmoothModes:
     nodes: F64
     components: tuple[Component, ...]
     loadings: F64
+    parity: float = 1.0
 
     @property
     def count(self) -> int:
@@ -59,10 +61,10 @@ class SmoothModes:
 
     def at(self, points: npt.NDArray[np.floating]) -> F64:
         """Return the modes at points (N, 3) metres in the axes of the nodes, (N, K) float64 metres."""
-        return _covariance(np.asarray(points, np.float64), self.nodes, self.components) @ self.loadings
+        return _covariance(np.asarray(points, np.float64), self.nodes, self.components, self.parity) @ self.loadings
 
 
-def smooth_modes(points: F64, components: Sequence[Component], *, nodes: int, rank: int) -> SmoothModes:
+def smooth_modes(points: F64, components: Sequence[Component], *, nodes: int, rank: int, parity: float = 1.0) -> SmoothModes:
     """Return the leading modes of a Gaussian process over the neighbourhood of ``points``.
 
     Parameters
@@ -75,13 +77,13 @@ def smooth_modes(points: F64, components: Sequence[Component], *, nodes: int, ra
         At most this many nodes and modes.
     """
     at_nodes = points[farthest_points(points, nodes)]
-    eigenvalues, vectors = np.linalg.eigh(_covariance(at_nodes, at_nodes, components))
+    eigenvalues, vectors = np.linalg.eigh(_covariance(at_nodes, at_nodes, components, parity))
     order = np.argsort(eigenvalues)[::-1][:rank]
     order = order[eigenvalues[order] > SMALLEST_EIGENVALUE * eigenvalues[order[0]]]
     # The sign of an eigenvector is arbitrary: fix it, so that every machine agrees on the coefficients.
     kept = vectors[:, order]
     kept = kept * np.where(kept[np.abs(kept).argmax(axis=0), np.arange(len(order))] < 0, -1.0, 1.0)
-    return SmoothModes(at_nodes, tuple(components), kept / np.sqrt(eigenvalues[order]))
+    return SmoothModes(at_nodes, tuple(components), kept / np.sqrt(eigenvalues[order]), parity)
 
 
 def farthest_points(points: F64, count: int) -> npt.NDArray[np.int64]:
@@ -96,12 +98,19 @@ def farthest_points(points: F64, count: int) -> npt.NDArray[np.int64]:
     return chosen
 
 
-def _covariance(a: F64, b: F64, components: Sequence[Component]) -> F64:
+def _covariance(a: F64, b: F64, components: Sequence[Component], parity: float) -> F64:
     squared = cdist(a, b, "sqeuclidean")
+    across = cdist(a, b * MIRROR, "sqeuclidean")
     total = np.zeros_like(squared)
     for part in components:
-        total += part.amplitude_m**2 * np.exp(-0.5 * squared / part.length_m**2)
+        near = np.exp(-0.5 * squared / part.length_m**2)
+        total += part.amplitude_m**2 * near
+        if part.mirrored_m:
+            total += part.mirrored_m**2 / 2 * (near + parity * np.exp(-0.5 * across / part.length_m**2))
     return total
+
+
+MIRROR = np.array([-1.0, 1.0, 1.0])
 
 
 # Model parameters are drawn from N(0, 1) (identity) and live in [0, 1] (expression).
@@ -113,7 +122,17 @@ RANK = 208
 # What a tracker gets wrong varies over some centimetres; shared with what a head model lacks of a person, it is
 # the amplitude that differs.
 SMOOTH = (Component(0.035, 1.0),)
-PERSONAL = (Component(0.03, 0.4), Component(0.06, 1.0))
+PERSONAL = (
+    Component(0.02, 0.4e-3, 1.0e-3),
+    Component(0.04, 0.8e-3, 2.0e-3),
+    Component(0.08, 0.9e-3, 1.0e-3),
+    Component(0.16, 0.9e-3, 1.0e-3),
+)
+PERSONAL_NODES = 1000
+PERSONAL_RANK = 300
+IDENTITY_SIGMA = 1.0
+BASE = None
+EXPRESSION_SCALE = 1.0
 # Observed template vertices: more of them say nothing new about fields this smooth.
 FACE_OBSERVATIONS = 1800
 OTHER_OBSERVATIONS = 700
@@ -152,7 +171,10 @@ class MorphableShape:
 
     def vertices(self, parameters: F64, coefficients: F64) -> F64:
         """Return the control vertices (V, 3) float64 of parameters (P,) and coefficients (K, 3)."""
-        return self.base + np.tensordot(parameters, self.blend, 1) + self.modes @ coefficients
+        return self.base + np.tensordot(parameters, self.blend, 1) + self.smooth(coefficients)
+
+    def smooth(self, coefficients: F64) -> F64:
+        return np.stack([self.modes[a] @ coefficients[:, a] for a in range(3)], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,16 +229,18 @@ def linearise(head: HeadModel) -> LinearModel:
 
 @once_per_template
 def error_modes(template: WarpTemplate) -> F64:
-    """Return the modes (V, K) float64 of a tracker's smooth error, of unit amplitude per coordinate."""
+    """Return the modes (3, V, K) float64 of a tracker's smooth error, of unit amplitude per coordinate."""
     rest = template.canonical_m[: len(template.head.vertices)]
-    return smooth_modes(rest[template.coarse_skin], SMOOTH, nodes=NODES, rank=RANK).at(rest)
+    return np.stack([smooth_modes(rest[template.coarse_skin], SMOOTH, nodes=NODES, rank=RANK).at(rest)]*3)
 
 
 @once_per_template
 def personal_modes(template: WarpTemplate) -> F64:
-    """Return the modes (V, K) float64 of what a head model lacks of a person, of unit amplitude per coordinate."""
+    """Return the modes (3, V, K) float64 of what a head model lacks of a person, metres."""
     rest = template.canonical_m[: len(template.head.vertices)]
-    return smooth_modes(rest[template.coarse_skin], PERSONAL, nodes=NODES, rank=RANK).at(rest)
+    skin = rest[template.coarse_skin]
+    across, along = (smooth_modes(skin, PERSONAL, nodes=PERSONAL_NODES, rank=PERSONAL_RANK, parity=p).at(rest) for p in (-1.0, 1.0))
+    return np.stack([across, along, along])
 
 
 @once_per_template
@@ -238,8 +262,9 @@ def model_shape(head: HeadModel, template: WarpTemplate, amplitude_m: float) -> 
     """Return a head model's own shape space plus smooth personal displacements of an amplitude."""
     model = linearise(head)
     modes = amplitude_m * personal_modes(template)
+    sigma = model.sigma.copy(); sigma[:model.n_identity] *= IDENTITY_SIGMA; sigma[model.n_identity:] *= EXPRESSION_SCALE
     return MorphableShape(
-        model.mean, model.basis, model.sigma, model.lower, model.upper, modes, 1.0, 1.0, 0.08, model.n_identity
+        model.mean if BASE is None else BASE, model.basis, sigma, model.lower, model.upper, modes, 1.0, 1.0, 0.08, model.n_identity
     )
 
 

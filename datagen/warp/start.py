@@ -31,7 +31,7 @@ MAX_DISAGREEMENT_MM = 15.0
 TORN_RATIO = 3.0
 MAX_TORN = 0.1
 TRACKER_AMPLITUDE_M = (0.3e-3, 4e-3)
-PERSONAL_AMPLITUDE_M = 2e-3
+PERSONAL_AMPLITUDE_M = 1.0
 # A tracker's vertices err together: each of this many tells little by itself.
 TRACKED_POINTS = 150
 # With fewer that are known and not guessed, a tracker says nothing of the pose.
