@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from datagen.common.errors import InputError
 from datagen.geometry.space import CanonicalSpace
+from datagen.heads.landmarks import landmark_sigma_m
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,11 @@ class HeadTemplate:
     def space(self) -> CanonicalSpace:
         """The shared canonical space this template spans."""
         return CanonicalSpace.around(self.vertices, self.name, self.digest)
+
+    @property
+    def landmark_sigma_m(self) -> npt.NDArray[np.float64]:
+        """Standard deviation (68,) of each landmark per coordinate, metres: how far hands differ; the same on all heads."""
+        return landmark_sigma_m()
 
     def landmarks(self, vertices: npt.NDArray[np.floating] | None = None) -> npt.NDArray[np.float64]:
         """Return the 68 landmarks (68, 3) metres on ``vertices`` (V, 3), by default the template's own."""

@@ -19,6 +19,7 @@ Pair = tuple[Bools, Bools]
 EYE_MARGIN = 0.13
 BROW_HALF_WIDTH = 0.055
 ALA_MARGIN = 0.05
+NOSE_RISE = 0.06  # the nose begins this far above its root, landmark 27
 LIP_MARGIN = 0.012
 EAR_INSET, EAR_GAP, EAR_DEPTH, EAR_RISE, EAR_FALL = 0.1, 0.05, 0.5, 0.12, 0.06
 JAW_MARGIN = 0.04
@@ -117,7 +118,7 @@ def label_regions(
     chin = front & ~below & (vertices[:, 1] < p[57, 1])
     chin &= np.abs(vertices[:, 0] - p[8, 0]) < 0.5 * np.ptp(p[[48, 54], 0])
     labels[chin] = REGIONS["chin"]
-    glabella = (vertices[:, 1] > p[27, 1]) & (
+    glabella = (vertices[:, 1] > p[27, 1] + NOSE_RISE * unit) & (
         np.abs(vertices[:, 0] - p[27, 0]) < np.abs(p[[21, 22], 0] - p[27, 0]).mean()
     )
     labels[front & glabella & ~hair] = REGIONS["forehead"]
@@ -168,7 +169,8 @@ def _nose_outline(p: F64, unit: float) -> F64:
     base = p[33, 1] - 0.02 * unit
     # Some schemes mark the nostrils' inner rim: the wings reach at least as wide as the inner eye corners.
     wing = max(np.abs(p[[31, 35], 0] - p[33, 0]).mean() + 1.3 * ala, 2.2 * half)
-    right = [[p[27, 0] - half, p[27, 1]], [p[33, 0] - 0.85 * wing, tip + 0.08 * unit], [p[33, 0] - wing, tip]]
+    root = p[27, 1] + NOSE_RISE * unit
+    right = [[p[27, 0] - half, root], [p[33, 0] - 0.85 * wing, tip + 0.08 * unit], [p[33, 0] - wing, tip]]
     right += [[p[33, 0] - 0.95 * wing, base], [p[33, 0], base - 0.01 * unit]]
     left = [[2 * p[33, 0] - x, y] for x, y in reversed(right[:-1])]
     return np.array(right + left)

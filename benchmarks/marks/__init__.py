@@ -1,0 +1,1 @@
+"""Where the 68 landmarks lie on every head, found from real faces."""
