@@ -26,6 +26,7 @@ LANDMARK_SIGMA_M = (0.2e-3, 4e-3)
 # Neighbouring distances err together (smooth noise, wrinkles), so each says less than its scatter suggests.
 CORRELATED_NOISE = 2.5
 DEBUG = []
+MIDDLE = 1e-3
 ACTIVE_SET_ROUNDS = 6
 MAX_STRETCH_STEP = 0.1
 HUBER_SIGMAS = 3.0
@@ -93,7 +94,7 @@ class ShapeFit:
 def landmark_evidence(template: WarpTemplate, landmarks: Landmarks) -> PointEvidence:
     """Return landmarks (scan frame) as evidence on the smooth surface that the control vertices span."""
     operator = template.landmark_matrix(landmarks.indices)
-    return PointEvidence((operator @ template.subdivide[: operator.shape[1]]).tocsr(), landmarks.points)
+    return PointEvidence((operator @ template.subdivide[: operator.shape[1]]).tocsr(), landmarks.points, LANDMARK_SIGMA_M)
 
 
 def fit_shape(
@@ -219,7 +220,7 @@ class _System:
         white = scipy.linalg.solve_triangular(factor, rows.T, lower=True)
         expected = residual.ravel() - white.T @ scipy.linalg.solve_triangular(factor, self.b, lower=True)
         low, high = np.array(points.sigma_m) / self.pose.scale
-        variance = likeliest_variance(white.T @ white, expected, low, high, points.middle_m / self.pose.scale)
+        variance = likeliest_variance(white.T @ white, expected, low, high, MIDDLE / self.pose.scale)
         self.point_sigma_m = np.sqrt(variance) * self.pose.scale
         self._accumulate(rows, residual.ravel(), np.repeat(1 / variance, 3))
 
