@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,22 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 
+from benchmarks.marks.sources import Source
 from datagen.common.arrays import F64
+from datagen.common.files import atomic_write_bytes
+from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, vertex_normals
+from datagen.heads.base import HeadModel
+from datagen.heads.landmarks import COUNT
+from datagen.warp.similarity import fit_similarity
 
 PIXELS = 560
 FRAME_M = 0.23
 TURNS_DEG = (0.0, -35.0, 35.0)
 VISIBLE_M = 4e-3
-LIGHT = np.array([0.3, 0.5, 0.8])
+# Of the picture, from the landmarks' mean.
+MIDDLE = np.array([0.0, 0.0, -0.03])
+LIGHT = (0.3, 0.5, 0.8)
 MARK, HIDDEN = (200, 30, 30), (150, 150, 160)
 
 
@@ -27,7 +37,15 @@ def view_axes(turn_deg: float) -> F64:
     return np.asarray(Rotation.from_euler("y", turn_deg, degrees=True).as_matrix())
 
 
-def clay(mesh: Mesh, points: F64, turn_deg: float, *, centre: F64, frame_m: float = FRAME_M) -> Image.Image:
+def clay(
+    mesh: Mesh,
+    points: F64,
+    turn_deg: float,
+    *,
+    centre: F64,
+    frame_m: float = FRAME_M,
+    light: tuple[float, float, float] = LIGHT,
+) -> Image.Image:
     """Draw a mesh in template axes, and points (L, 3) with their numbers; ``centre`` (3,) is the picture's middle."""
     o3d: Any = import_module("open3d")
     R = view_axes(turn_deg)
@@ -45,8 +63,8 @@ def clay(mesh: Mesh, points: F64, turn_deg: float, *, centre: F64, frame_m: floa
     weights = np.column_stack([1 - uv.sum(axis=1), uv])
     normals = np.einsum("nc,ncd->nd", weights, vertex_normals(vertices, mesh.faces)[mesh.faces[face[hit]]])
     colour = np.full((len(grid), 3), 255.0)
-    light = LIGHT / np.linalg.norm(LIGHT)
-    colour[hit] = (70 + 150 * np.clip(normals @ light, 0, 1))[:, None] * np.array([1.0, 0.97, 0.93])
+    towards = np.array(light) / np.linalg.norm(light)
+    colour[hit] = (70 + 150 * np.clip(normals @ towards, 0, 1))[:, None] * np.array([1.0, 0.97, 0.93])
     image = Image.fromarray(colour.reshape(PIXELS, PIXELS, 3).clip(0, 255).astype(np.uint8))
     depth = np.where(hit, 1.0 - distance, -np.inf).reshape(PIXELS, PIXELS)
     draw = ImageDraw.Draw(image)
@@ -73,3 +91,27 @@ def sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
         for c, image in enumerate(row):
             whole.paste(image, (c * width, r * height))
     return whole
+
+
+def face_picture(mesh: Mesh, landmarks: Landmarks, axes: F64) -> list[Image.Image]:
+    """Draw a face from all sides, brought upright by its landmarks and those of a template, ``axes`` (68, 3)."""
+    fit = fit_similarity(landmarks.points, axes[landmarks.indices])
+    R, centre = fit.rotation, landmarks.points.mean(axis=0)
+    turned = Mesh((mesh.vertices - centre) @ R.T, mesh.faces)
+    points = np.full((COUNT, 3), np.nan)
+    points[landmarks.indices] = (landmarks.points - centre) @ R.T
+    return [clay(turned, points, turn, centre=MIDDLE) for turn in TURNS_DEG]
+
+
+def write_picture(path: Path, heads: Sequence[HeadModel], sources: Sequence[Source]) -> None:
+    """Write the heads with their landmarks, and below them one face of each source with what hands marked."""
+    axes = heads[0].template.landmarks()
+    rows = []
+    for template in (head.template for head in heads):
+        marks = Landmarks(np.arange(COUNT), template.landmarks())
+        rows.append(face_picture(Mesh(template.vertices, template.faces), marks, axes))
+    for source in sources:
+        rows.append(face_picture(source.people[0].mesh, source.people[0].landmarks, axes))
+    buffer = io.BytesIO()
+    sheet(rows).save(buffer, "PNG", optimize=True)
+    atomic_write_bytes(path, buffer.getvalue())

@@ -13,6 +13,7 @@ from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.base import HeadModel
+from datagen.heads.ict import FILE
 from datagen.heads.regions import mask_of
 from datagen.heads.registry import load_head
 
@@ -39,7 +40,7 @@ class Source:
 def read_sources(root: Path) -> tuple[Source, ...]:
     """Read the two families, the raw scan and ICT's own marks from ``root``."""
     families = tuple(_family(root / "families", name) for name in FAMILIES)
-    return (*families, _james(root / "scans" / "menpo_james"), _model(load_head("ict", root)))
+    return (*families, _james(root / "scans" / "menpo_james"), _kit(load_head("ict", root), root / FILE))
 
 
 def _family(root: Path, name: str) -> Source:
@@ -63,10 +64,17 @@ def _james(root: Path) -> Source:
     return Source("james", (Person(mesh, Landmarks(np.arange(68), points)),))
 
 
-def _model(head: HeadModel) -> Source:
+def _kit(head: HeadModel, path: Path) -> Source:
+    """Return the neutral face of ICT-FaceKit with the kit's own landmarks, the jaw's from its true jawline."""
     template = head.template
+    with np.load(path, allow_pickle=False) as data:
+        marks = data["landmarks68"].astype(np.int64)
+        neutral = data["neutral"].astype(np.float64)
+        right, left = (data[f"jawline_{side}"].astype(np.int64) for side in ("right", "left"))
+    marks[0:8] = right[np.argsort(-neutral[right, 1])]
+    marks[9:17] = left[np.argsort(neutral[left, 1])]
     inside = mask_of(template.regions, ("mouth_interior",))
     faces = template.faces[~inside[template.faces].any(axis=1)]
     used, renumbered = np.unique(faces, return_inverse=True)
     mesh = Mesh(template.vertices[used], renumbered.reshape(faces.shape).astype(np.int32))
-    return Source(template.name, (Person(mesh, Landmarks(np.arange(68), template.landmarks())),))
+    return Source(template.name, (Person(mesh, Landmarks(np.arange(68), neutral[marks])),))

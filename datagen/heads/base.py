@@ -59,7 +59,7 @@ class HeadTemplate:
 
     @property
     def landmark_sigma_m(self) -> npt.NDArray[np.float64]:
-        """Standard deviation (68,) of each landmark per coordinate, metres: how far hands differ; the same on all heads."""
+        """Standard deviation (68,) of each landmark per coordinate, metres: how far hands differ, on any head."""
         return landmark_sigma_m()
 
     def landmarks(self, vertices: npt.NDArray[np.floating] | None = None) -> npt.NDArray[np.float64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,6 @@ KEYS = (
     "faces_quad",
     "part_names",
     "part_ranges",
-    "landmarks68",
-    "jawline_right",
-    "jawline_left",
 )
 
 
@@ -72,16 +71,15 @@ def load_ict(root: Path) -> LinearHead:
         masks = [(kept >= spans[p][0]) & (kept < spans[p][1]) for p in parts]
         return np.asarray(np.any(masks, axis=0))
 
-    landmark_vertices = np.searchsorted(kept, landmark_order(data))
+    carriers, weights = _read_marks(root / FILE, kept, faces)
     regions = label_regions(
         neutral,
-        neutral[landmark_vertices],
+        np.einsum("lc,lcd->ld", weights, neutral[faces[carriers]]),
         opening=-expressions[names.index("jawOpen"), :, 1].astype(np.float64),
         faces=faces,
         eyeballs=(of("Eyeball right"), of("Eyeball left")),
         interior=of(*INTERIOR_PARTS),
     )
-    carriers, weights = _carriers(faces, landmark_vertices)
     return LinearHead(
         template=HeadTemplate("ict", neutral, faces, regions, carriers, weights),
         identity_modes=np.ascontiguousarray(data["identity_deltas"][:, kept]),
@@ -90,26 +88,26 @@ def load_ict(root: Path) -> LinearHead:
     )
 
 
-def landmark_order(data: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
-    """Return the 68 landmark vertices (68,), the jaw taken from the model's true jawline.
-
-    The file's own landmarks 0-16 are those of a picture, on the silhouette; the jawline lies on the bone.
-    """
-    marks = np.asarray(data["landmarks68"], np.int64).copy()
-    height = np.asarray(data["neutral"], np.float64)[:, 1]
-    right, left = (np.asarray(data[f"jawline_{side}"], np.int64) for side in ("right", "left"))
-    marks[0:8] = right[np.argsort(-height[right])]
-    marks[9:17] = left[np.argsort(height[left])]
-    return marks
-
-
-def _carriers(
-    faces: npt.NDArray[np.int32], vertices: npt.NDArray[np.int64]
+def _read_marks(
+    path: Path, kept: npt.NDArray[np.int64], faces: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-    """Return the first triangle at each vertex and the corner's weights."""
-    order = np.argsort(faces.ravel(), kind="stable")
-    first = order[np.searchsorted(faces.ravel()[order], vertices)]
-    return (first // 3).astype(np.int32), np.eye(3)[first % 3]
+    """Return the triangle (68,) and weights (68, 3) of each landmark, which are stored by the file's own vertices.
+
+    The file's own landmarks follow one hand's habits, its jaw the silhouette of a picture; these are a consensus.
+    """
+    stored = json.loads((files("datagen.heads") / "data" / "ict_marks.json").read_text())["landmarks"]
+    corners = np.array([mark["vertices"] for mark in stored], np.int64)
+    weights = np.array([mark["barycentric"] for mark in stored], np.float64)
+    of_corners = {tuple(face): index for index, face in enumerate(kept[faces].tolist())}
+    carriers = [of_corners.get(tuple(mark)) for mark in corners.tolist()]
+    lost = [index for index, carrier in enumerate(carriers) if carrier is None]
+    if lost:
+        raise InputError(
+            f"{path} has no triangle {corners[lost[0]].tolist()}, which carries landmark {lost[0]}",
+            "the vertices and triangles of ICT-FaceKit in their own order",
+            "Pack the model as docs/heads.md describes",
+        )
+    return np.array(carriers, np.int32), weights / weights.sum(axis=1, keepdims=True)
 
 
 def _pairs(data: dict[str, npt.NDArray[Any]]) -> list[tuple[np.generic, npt.NDArray[Any]]]:

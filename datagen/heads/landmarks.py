@@ -30,7 +30,7 @@ MIRROR.flags.writeable = False
 def landmark_sigma_m() -> npt.NDArray[np.float64]:
     """Return the standard deviation (68,) of each landmark, per coordinate, metres.
 
-    How far hands differ in where they mark it on the same face, seen on faces of several sources. The noise of a detector comes on top.
+    How far hands differ in where they mark it, seen on faces of several sources. The noise of a detector comes on top.
     """
     content = json.loads((files("datagen.heads") / "data" / FILE).read_text())
     sigma = np.array([entry["sigma_mm"] for entry in content["landmarks"]], np.float64) * 1e-3

@@ -29,7 +29,7 @@ from datagen.warp.transport import transport
 from datagen.warp.verdict import judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 6
+ALGORITHM_VERSION = 7
 
 MENDED_SPREAD_M = 3e-3
 # Skin that expression hardly moves carries the head's rigid pose.

@@ -1,0 +1,59 @@
+"""``marks``: where the 68 landmarks lie on a head, found from real faces that others marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from datagen.commands.options import JsonOption
+from datagen.common.console import print_json, say
+
+
+def marks_command(
+    real: Annotated[Path, typer.Option(help="Folder with families/, scans/menpo_james/ and ict_facekit/.")],
+    head: Annotated[Literal["anny", "ict"], typer.Option(help="The head model to mark.")] = "anny",
+    rounds: Annotated[int, typer.Option(min=0, max=20, help="Rounds of registering and marking again.")] = 2,
+    detector: Annotated[bool, typer.Option(help="Hear MediaPipe's face mesh, too; see docs/heads.md.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the JSON files as in datagen/heads/data.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG of the heads beside the faces marked by hand.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Find a head's landmarks: where those of other faces lie on it, by registrations that leave each landmark out.
+
+    Prints how far each source's marks lie from the consensus of the others, and from where the head's marks were.
+    With --rounds 0 only the picture is drawn; one with real faces in it is not for publication.
+
+    Example: python -m benchmarks marks --real ../shared/data --rounds 0 --picture /tmp/landmarks.png
+    """
+    from benchmarks.marks.pictures import write_picture
+    from benchmarks.marks.run import find_marks, write_marks
+    from benchmarks.marks.sources import read_sources
+    from datagen.heads.registry import load_head
+
+    sources, model = read_sources(real), load_head(head, real)
+    if rounds:
+        detected = None
+        if detector:
+            from benchmarks.marks.detector import Witness, detected_marks, offsets
+
+            witness, axes = Witness(), load_head("ict", real).template
+            detected = detected_marks(witness, model.template, {s.name: offsets(witness, s, axes) for s in sources})
+        tell = (lambda _: None) if json_output else say
+        found = find_marks(model, sources, rounds=rounds, detected=detected, say=tell)
+        if out is not None:
+            write_marks(out, found)
+        figures = found.figures()
+        if json_output:
+            print_json({"head": head, "moved_mm": found.moved_mm, "figures": figures})
+        else:
+            for name, value in figures["left_out"].items():
+                say(f"{name}: {value:.2f} mm from the others' consensus, {figures['before'][name]:.2f} mm before")
+    if picture is not None:
+        write_picture(picture, [load_head("anny"), load_head("ict", real)], sources)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command("marks")(marks_command)
