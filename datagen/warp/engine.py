@@ -29,7 +29,7 @@ from datagen.warp.transport import transport
 from datagen.warp.verdict import judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 6
+ALGORITHM_VERSION = 7
 
 MENDED_SPREAD_M = 3e-3
 # Skin that expression hardly moves carries the head's rigid pose.
@@ -82,7 +82,7 @@ def warp_frame(
     confidence = point_confidence(carried, features)
     metrics = measure(template, registered, anchored, carried)
     metrics |= _landmark_metrics(head.template, registered, landmarks) if landmarks is not None else {}
-    metrics |= found.repaired.metrics()
+    metrics |= found.repaired.metrics() | dict(found.start.notes)
     if registration is not None and config.use_registration:
         metrics["registration_shift_mm"] = registration_shift_mm(template, registered, registration.vertices)
     if found.turned:

@@ -79,6 +79,8 @@ class ShapeFit:
         Control vertices in the scan's frame, metres.
     spread_m : (M,) float64
         Posterior standard deviation of each fine template vertex's position (root of the summed variances).
+    determined : float
+        How many of the coefficients the evidence determines, the others being the prior's; NaN unless asked for.
     """
 
     similarity: Similarity
@@ -86,6 +88,7 @@ class ShapeFit:
     coefficients: F64
     vertices: F64
     spread_m: F64
+    determined: float = float("nan")
 
 
 def landmark_evidence(template: WarpTemplate, landmarks: Landmarks) -> PointEvidence:
@@ -103,6 +106,7 @@ def fit_shape(
     evidence: Sequence[PointEvidence] = (),
     *,
     parameters: F64 | None = None,
+    weigh: bool = False,
 ) -> ShapeFit:
     """Return the maximum a posteriori shape and pose, and its uncertainty.
 
@@ -118,6 +122,8 @@ def fit_shape(
         The scan; may be None if no round has a gate.
     parameters : (P,) float64, optional
         Where to begin.
+    weigh : bool
+        Count the coefficients that the evidence determines.
     """
     system = _System(template, shape, pose, parameters)
     for step in rounds:
@@ -127,7 +133,7 @@ def fit_shape(
         if step.gate is not None and surface is not None:
             system.add_surface(surface, step)
         system.solve()
-    return system.result()
+    return system.result(weigh)
 
 
 class _System:
@@ -256,10 +262,16 @@ class _System:
         self.pose = Similarity(pose.scale * scale, pose.rotation @ rotation, translation)
         self.log_scale += stretch
 
-    def result(self) -> ShapeFit:
+    def result(self, weigh: bool = False) -> ShapeFit:
         """Return where the fit stands."""
         vertices = self.pose.apply(self.shape.vertices(self.p, self.q))
-        return ShapeFit(self.pose, self.p, self.q, vertices, self._spread_m())
+        determined = self._determined() if weigh else float("nan")
+        return ShapeFit(self.pose, self.p, self.q, vertices, self._spread_m(), determined)
+
+    def _determined(self) -> float:
+        """Return MacKay's number of well-determined coefficients: their count less their posterior variances."""
+        variance = np.diag(np.linalg.inv(self.A))[len(self.p) : -7]
+        return float(len(variance) - variance.sum())
 
     def _spread_m(self) -> F64:
         """Posterior standard deviation at some vertices, spread to all fine ones by inverse distance."""
