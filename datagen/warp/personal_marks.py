@@ -13,6 +13,7 @@ from datagen.common.arrays import F64, I64
 from datagen.geometry.landmarks import Landmarks
 from datagen.warp.correspond import regions_compatible
 from datagen.warp.posterior import LANDMARK_SIGMA_M, PointEvidence, ShapeFit, landmark_evidence
+from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate, vertex_rotations
 
@@ -66,6 +67,15 @@ class PersonalMarks:
         return PointEvidence(
             operator, np.concatenate([landmarks.points[~known], moved]), (self.sigma_m, LANDMARK_SIGMA_M[1])
         )
+
+    def distance_m(self, template: WarpTemplate, vertices: F64, landmarks: Landmarks) -> F64:
+        """Return how far landmarks lie from their places, or else the marks, on fine vertices (M, 3), (L,) metres."""
+        at = landmark_points(template, vertices, landmarks.indices)
+        pose = fit_similarity(template.canonical_m[template.skin], vertices[template.skin])
+        known, where = self._known(landmarks)
+        places = np.einsum("lc,lcd->ld", self.barycentric, vertices[template.faces[self.faces]])
+        at[known] = places[where] + self.offset_m[where] @ pose.rotation.T
+        return np.asarray(np.linalg.norm(at - landmarks.points, axis=1))
 
     def operator(self, template: WarpTemplate) -> sp.csr_matrix:
         """Return the operator (L, V) from control vertices to the places."""
@@ -142,11 +152,11 @@ def _turned_back(template: WarpTemplate, vertices: F64, landmarks: Landmarks) ->
     turns = vertex_rotations(level.edges, level.edge_weights, level.rest, vertices[skin])
     place = np.zeros(len(template.head.vertices), np.int64)
     place[skin] = np.arange(len(skin))
-    apart = landmarks.points - landmark_evidence_points(template, vertices, landmarks.indices)
+    apart = landmarks.points - landmark_points(template, vertices, landmarks.indices)
     return np.einsum("lij,li->lj", turns[place[_heaviest(template, landmarks.indices)]], apart)
 
 
-def landmark_evidence_points(template: WarpTemplate, vertices: F64, indices: I64) -> F64:
+def landmark_points(template: WarpTemplate, vertices: F64, indices: I64) -> F64:
     """Return the marks (L, 3) on fine vertices (M, 3), metres."""
     return np.asarray(template.landmark_matrix(indices) @ vertices[: len(template.head.vertices)])
 
@@ -159,7 +169,7 @@ def _heaviest(template: WarpTemplate, indices: I64) -> I64:
 
 def _nearest_skin(template: WarpTemplate, indices: I64, offset: F64) -> tuple[I64, F64]:
     """Return fine triangles (L,) and barycentric weights (L, 3) of the skin nearest to marks plus offsets (L, 3)."""
-    marks = landmark_evidence_points(template, template.canonical_m, indices)
+    marks = landmark_points(template, template.canonical_m, indices)
     is_skin = np.zeros(len(template.canonical_m), bool)
     is_skin[template.skin] = True
     skin = is_skin[template.faces].all(axis=1)

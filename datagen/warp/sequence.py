@@ -18,6 +18,7 @@ from datagen.warp.personal import Keyframe, SequencePrior, learn_neutral
 from datagen.warp.personal_fit import disagreement_m, fit_person, score
 from datagen.warp.personal_marks import learn_places
 from datagen.warp.posterior import ShapeFit
+from datagen.warp.similarity import fit_similarity_robust
 from datagen.warp.template import WarpTemplate, prepare_template
 
 KEYFRAMES = 10
@@ -115,13 +116,27 @@ def _looked_again(
 def _helps(
     template: WarpTemplate, prior: SequencePrior, seen: Sequence[_Seen], fits: Sequence[ShapeFit | None]
 ) -> bool:
-    """Whether keyframes agree with the person, fitted to them, at least as well as with starts of their own."""
+    """Whether keyframes agree with the person, fitted to them, at least as well as with starts of their own.
+
+    Each side is allowed its own constant offsets between places and landmarks.
+    """
+    alone = prior
+    if prior.marks is not None:
+        given = [(k.frame.landmarks, _as_fit(prior, k)) for k in seen if k.frame.landmarks is not None]
+        alone = replace(prior, marks=prior.marks.seen_again(template, given))
     ours, own = [], []
     for k, fit in zip(seen, fits, strict=True):
         if fit is not None:
             ours.append(score(_apart(template, prior, k, fit.vertices), prior.usual_m))
-            own.append(score(_apart(template, prior, k, k.alone.start.vertices), prior.usual_m))
+            own.append(score(_apart(template, alone, k, k.alone.start.vertices), prior.usual_m))
     return not ours or float(np.median(ours)) <= float(np.median(own))
+
+
+def _as_fit(prior: SequencePrior, seen: _Seen) -> ShapeFit:
+    """Return the start that a keyframe had by itself, as a fit of the person without parameters."""
+    start = seen.alone.start
+    pose = fit_similarity_robust(prior.neutral, start.vertices, with_scale=False)
+    return ShapeFit(pose, np.zeros(0), np.zeros((0, 3)), start.vertices, start.spread_m)
 
 
 def _apart(template: WarpTemplate, prior: SequencePrior, seen: _Seen, vertices: F64) -> F64:

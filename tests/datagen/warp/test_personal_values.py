@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from datagen.warp.personal_fit import disagreement_m, score
 from datagen.warp.personal_marks import PersonalMarks, learn_places
 from datagen.warp.posterior import ShapeFit, landmark_evidence
 from datagen.warp.result import PERSON_FILE
-from datagen.warp.similarity import Similarity
+from datagen.warp.similarity import Similarity, fit_similarity
 from datagen.warp.storage import prior_bytes, read_prior
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate
@@ -118,6 +119,12 @@ def test_a_frame_is_told_the_places_and_where_none_is_known_the_marks(template: 
     np.testing.assert_allclose(evidence.position[1], given.points[1] - 1.2 * turn @ np.full(3, 1e-3))
     assert evidence.sigma_m == (0.4e-3, 4e-3)
 
+    posed = 1.2 * template.canonical_m @ turn.T + 0.3
+    mark = 1.2 * turn @ template.head.landmarks()[2] + 0.3
+    place = turn @ (1.2 * middle + 1e-3) + 0.3
+    seen = Landmarks(np.array([2, 9]), np.array([mark, place + np.array([0, 0, 5e-3])]))
+    np.testing.assert_allclose(marks.distance_m(template, posed, seen), [0, 5e-3], atol=1e-9)
+
 
 def test_what_stays_between_place_and_landmark_is_an_offset_and_what_varies_is_noise(template: WarpTemplate) -> None:
     frames, _ = sightings(template, 0.0)
@@ -180,6 +187,29 @@ def test_a_person_is_stored_whole(template: WarpTemplate, tmp_path: Path) -> Non
         np.testing.assert_array_equal(getattr(found.marks, name), getattr(marks, name))
     (tmp_path / PERSON_FILE).write_bytes(prior_bytes(replace(prior, marks=None)))
     assert read_prior(tmp_path).marks is None
+
+
+@pytest.mark.parametrize(("person_mm", "alone_mm", "helps"), [(0.1, 0.5, True), (0.5, 0.1, False)])
+def test_no_person_is_kept_that_keyframes_agree_with_less_than_alone(
+    template: WarpTemplate, person_mm: float, alone_mm: float, helps: bool
+) -> None:
+    frames, _ = sightings(template, 0.2e-3)
+    marks = learn_places(template, frames)
+    prior = SequencePrior("round", template.head.vertices, (0,), 1.0, marks, np.full(2, 0.3e-3))
+    rng = np.random.default_rng(2)
+    seen, fits = [], []
+    for vertices, landmarks in frames:
+        pose = fit_similarity(template.canonical_m, vertices, with_scale=False)
+        spread = np.full(len(vertices), 1e-3)
+
+        exact = vertices[: len(template.head.vertices)]
+        by_itself, fitted = (exact + rng.normal(0, mm / 1000, exact.shape) for mm in (alone_mm, person_mm))
+        alone = SimpleNamespace(
+            surface=Surface(vertices, template.faces), start=SimpleNamespace(vertices=by_itself, spread_m=spread)
+        )
+        seen.append(sequence._Seen(SimpleNamespace(landmarks=landmarks), alone))  # type: ignore[arg-type]
+        fits.append(ShapeFit(pose, np.zeros(0), np.zeros((0, 3)), fitted, spread))
+    assert sequence._helps(template, prior, seen, fits) is helps
 
 
 def test_a_median_ignores_what_is_not_known() -> None:
