@@ -22,7 +22,6 @@ from datagen.warp.template import prepare_template
 
 # Marks hold the face from sliding as a whole; where along itself it lies, its shape says.
 LOOSE_M = 4e-3
-PERSONAL_AMPLITUDE_M = 4e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +101,7 @@ def fitted_vertices(
         model.sigma[people],
         model.lower[people],
         model.upper[people],
-        PERSONAL_AMPLITUDE_M * personal_modes(template),
+        personal_modes(template),
         1.0,
         1.0,
         0.08,

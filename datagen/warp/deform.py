@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -146,6 +147,8 @@ FROM_REGISTRATION = (
     Stage(True, 0.03, 2, Gate(0.006, 0.7, 0.001), 0.5, 0.1),
     Stage(True, 0.015, 2, Gate(0.005, 0.7, 0.001), 0.1, 0.1),
 )
+# A known person's landmarks lie beside the template's marks, which the start has heeded: they pull no more.
+FROM_PERSON = tuple(replace(stage, landmark_weight=0.0) for stage in FROM_REGISTRATION)
 # A model leaves the detail of a real face further off, and differently inclined, than a tracker does.
 FROM_LANDMARKS = (
     Stage(False, 0.25, 2, Gate(0.040, 0.3, 0.030), 10.0, 0.001),
@@ -168,12 +171,15 @@ class Start:
         The start may be far off, so its detail must be free to turn.
     spread_m : (M,) float64
         Standard deviation of each fine vertex's position, as far as the start's own model knows it.
+    notes : mapping of str to float
+        What else the verdict should say of it.
     """
 
     vertices: F64
     schedule: tuple[Stage, ...]
     rotate: bool
     spread_m: F64
+    notes: Mapping[str, float] = field(default_factory=dict)
 
 
 def deform(template: WarpTemplate, surface: Surface, start: Start, landmarks: Landmarks | None) -> tuple[F64, F64]:

@@ -12,7 +12,7 @@ from datagen.common.blas import one_blas_thread
 from datagen.geometry.landmarks import Landmarks, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh, weld
 from datagen.geometry.space import MM_PER_M
-from datagen.heads.base import HeadModel, HeadTemplate
+from datagen.heads.base import HeadModel
 from datagen.heads.regions import mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
@@ -20,6 +20,7 @@ from datagen.warp.confidence import confidence_features, point_confidence
 from datagen.warp.deform import Start, deform
 from datagen.warp.fold_repair import RepairReport, repair
 from datagen.warp.personal import SequencePrior
+from datagen.warp.personal_marks import PersonalMarks
 from datagen.warp.result import Warp
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.start import begin
@@ -81,8 +82,10 @@ def warp_frame(
     features = confidence_features(carried, anchored, found.spread_m, template.faces)
     confidence = point_confidence(carried, features)
     metrics = measure(template, registered, anchored, carried)
-    metrics |= _landmark_metrics(head.template, registered, landmarks) if landmarks is not None else {}
-    metrics |= found.repaired.metrics()
+    if landmarks is not None:
+        marks = prior.marks if prior is not None and found.start.notes.get("person_used") else None
+        metrics |= _landmark_metrics(template, registered, landmarks, marks)
+    metrics |= found.repaired.metrics() | dict(found.start.notes)
     if registration is not None and config.use_registration:
         metrics["registration_shift_mm"] = registration_shift_mm(template, registered, registration.vertices)
     if found.turned:
@@ -164,9 +167,14 @@ def register_frame(
     return Registered(template, surface, where, turned, start, registered, anchored, repaired, spread_m)
 
 
-def _landmark_metrics(template: HeadTemplate, registered: F64, landmarks: Landmarks) -> dict[str, float]:
-    carried = template.landmarks(registered[: len(template.vertices)])[landmarks.indices]
-    off_mm = np.linalg.norm(carried - landmarks.points, axis=1) * MM_PER_M
+def _landmark_metrics(
+    template: WarpTemplate, registered: F64, landmarks: Landmarks, marks: PersonalMarks | None
+) -> dict[str, float]:
+    if marks is not None:
+        off_mm = marks.distance_m(template, registered, landmarks) * MM_PER_M
+    else:
+        carried = template.head.landmarks(registered[: len(template.head.vertices)])[landmarks.indices]
+        off_mm = np.linalg.norm(carried - landmarks.points, axis=1) * MM_PER_M
     worst = int(np.argmax(off_mm))
     return {
         "landmark_rms_mm": float(np.sqrt((off_mm**2).mean())),

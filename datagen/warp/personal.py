@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,9 @@ from scipy.optimize import lsq_linear
 from datagen.common.arrays import F64
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
-from datagen.warp.shape_model import EXPRESSION_SIGMA, MorphableShape, error_modes, linearise, observed_vertices
+from datagen.warp.expression_process import expression_modes
+from datagen.warp.personal_marks import PersonalMarks
+from datagen.warp.shape_model import EXPRESSION_SIGMA, MorphableShape, linearise, observed_vertices
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.template import WarpTemplate
 
@@ -21,7 +23,6 @@ ROUNDS = 12
 RESIDUAL_SIGMA_M = 0.001
 # Vertices no keyframe saw still have a position, from those that only interpolated it.
 UNSEEN_WEIGHT = 0.02
-RESIDUAL_AMPLITUDE_M = 0.5e-3
 LOOP_CORRECTIONS = 4
 
 
@@ -37,11 +38,20 @@ class SequencePrior:
         The person's expression-free control vertices, template axes, metres, in the person's own size.
     frames : tuple of int
         Frame numbers it was learnt from.
+    amplitude : float
+        How far the person's face moves beyond the model's expressions, as a multiple of what is usual.
+    marks : PersonalMarks or None
+        Where the person's landmarks lie; None if none were given.
+    usual_m : (2,) float64
+        How far face and landmarks of a keyframe lie from the person fitted to it, metres; NaN where not known.
     """
 
     head: str
     neutral: F64
     frames: tuple[int, ...]
+    amplitude: float = 1.0
+    marks: PersonalMarks | None = None
+    usual_m: F64 = field(default_factory=lambda: np.full(2, np.nan))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +137,11 @@ def _expression(blend: F64, displacement: F64, weight: F64) -> F64:
 
 
 def personal_shape(head: HeadModel, template: WarpTemplate, prior: SequencePrior) -> MorphableShape:
-    """Return a person's neutral with the model's expressions and small smooth displacements beyond them."""
+    """Return a person's neutral with the model's expressions and smooth displacements beyond them."""
     model = linearise(head)
     n = model.n_identity
-    modes = RESIDUAL_AMPLITUDE_M * error_modes(template)
+    modes = prior.amplitude * expression_modes(head, template)
+    modes = np.broadcast_to(modes, (3, *modes.shape))
     # The size is known: a person does not grow within a sequence.
     return MorphableShape(
         prior.neutral, model.basis[n:], model.sigma[n:], model.lower[n:], model.upper[n:], modes, 1.0, 1.0, 0.003

@@ -21,15 +21,15 @@ from datagen.warp.similarity import Similarity
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate
 
-# Landmarks differ from the template's by noise and by definition: their own residual says by how much.
+# Landmarks differ from the template's by noise and by definition: their own residuals say by how much.
 LANDMARK_SIGMA_M = (0.2e-3, 4e-3)
-# Neighbouring distances err together (smooth noise, wrinkles), so each says less than its scatter suggests.
-CORRELATED_NOISE = 2.5
-DEBUG = []
-MIDDLE = 1e-3
+LANDMARK_USUAL_M = 0.5e-3
+SIGMA_STEPS = 25
+LOG_SIGMA_SPREAD = 1.0
+WEIGHING_ROUNDS = 4
+STUDENT_DEGREES = 4.0
 ACTIVE_SET_ROUNDS = 6
 MAX_STRETCH_STEP = 0.1
-HUBER_SIGMAS = 3.0
 UNCERTAINTY_POINTS = 400
 
 
@@ -43,10 +43,14 @@ class Round:
         Which scan points count; with None only points do.
     sigma_m : float
         Least standard deviation of a template vertex's distance to the scan; the distances' own scatter may say more.
+    correlated : float
+        Neighbouring distances err together (smooth noise, wrinkles, what modes cannot follow), so that each says less
+        than its scatter suggests, by this factor.
     """
 
     gate: Gate | None
     sigma_m: float = 1.0
+    correlated: float = 2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +63,15 @@ class PointEvidence:
     position : (L, 3) float64
         Scan frame, metres.
     sigma_m : (float, float)
-        Least and greatest standard deviation; between them the residual decides.
+        Least and greatest standard deviation; between them the residuals decide.
+    usual_m : float
+        The likeliest standard deviation before any residual is seen.
     """
 
     operator: sp.csr_matrix
     position: F64
     sigma_m: tuple[float, float] = LANDMARK_SIGMA_M
-    middle_m: float = 1e-3
+    usual_m: float = LANDMARK_USUAL_M
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +88,8 @@ class ShapeFit:
         Control vertices in the scan's frame, metres.
     spread_m : (M,) float64
         Posterior standard deviation of each fine template vertex's position (root of the summed variances).
+    determined : float
+        How many of the coefficients the evidence determines, the others being the prior's; NaN unless asked for.
     """
 
     similarity: Similarity
@@ -89,12 +97,13 @@ class ShapeFit:
     coefficients: F64
     vertices: F64
     spread_m: F64
+    determined: float = float("nan")
 
 
 def landmark_evidence(template: WarpTemplate, landmarks: Landmarks) -> PointEvidence:
     """Return landmarks (scan frame) as evidence on the smooth surface that the control vertices span."""
     operator = template.landmark_matrix(landmarks.indices)
-    return PointEvidence((operator @ template.subdivide[: operator.shape[1]]).tocsr(), landmarks.points, LANDMARK_SIGMA_M)
+    return PointEvidence((operator @ template.subdivide[: operator.shape[1]]).tocsr(), landmarks.points)
 
 
 def fit_shape(
@@ -106,6 +115,7 @@ def fit_shape(
     evidence: Sequence[PointEvidence] = (),
     *,
     parameters: F64 | None = None,
+    weigh: bool = False,
 ) -> ShapeFit:
     """Return the maximum a posteriori shape and pose, and its uncertainty.
 
@@ -121,6 +131,8 @@ def fit_shape(
         The scan; may be None if no round has a gate.
     parameters : (P,) float64, optional
         Where to begin.
+    weigh : bool
+        Count the coefficients that the evidence determines.
     """
     system = _System(template, shape, pose, parameters)
     for step in rounds:
@@ -130,35 +142,45 @@ def fit_shape(
         for points in evidence:
             system.add_points(points)
         system.solve()
-    DEBUG.append((getattr(system,"point_sigma_m",None),system.p.copy(),system.log_scale))
-    return system.result()
+    return system.result(weigh)
 
 
-SIGMA_STEPS = 25
-LOG_SIGMA_SPREAD = 1.0
-DEGREES = 4.0
+def likeliest_variance(known: F64, residual: F64, sigma_range: tuple[float, float], usual: float) -> F64:
+    """Return how far each of some points is to be believed, as the variance (L,) of each coordinate.
 
+    What all else says of the points predicts them with a residual and a covariance. Their own standard deviation is
+    the one that makes the residuals likeliest (on a grid, under a log-normal prior), times a factor for points that
+    the others do not predict: each, left out, is compared with its prediction, and weighed as a draw from Student's t.
 
-def likeliest_variance(known: F64, residual: F64, low: float, high: float, middle: float) -> F64:
-    """Return the variance (L,) of each point, residual (3 L,) with covariance known (3 L, 3 L)."""
-    n = len(residual) // 3
-    ratio = np.ones(n)
-    grid = np.geomspace(low, high, SIGMA_STEPS)
-    for _ in range(4):
-        scale = np.repeat(1 / np.sqrt(ratio), 3)
+    Parameters
+    ----------
+    known : (3 L, 3 L) float64
+        Covariance of the prediction.
+    residual : (3 L,) float64
+        Points minus prediction, three coordinates each.
+    sigma_range : (float, float)
+        Least and greatest standard deviation.
+    usual : float
+        Median of the prior on the standard deviation.
+    """
+    count = len(residual) // 3
+    factor = np.ones(count)
+    grid = np.geomspace(*sigma_range, SIGMA_STEPS)
+    prior = -0.5 * (np.log(grid / usual) / LOG_SIGMA_SPREAD) ** 2
+    sigma = usual
+    for _ in range(WEIGHING_ROUNDS):
+        scale = np.repeat(1 / np.sqrt(factor), 3)
         values, vectors = np.linalg.eigh(known * scale[:, None] * scale)
-        along = (vectors.T @ (residual * scale)) ** 2
+        squared = (vectors.T @ (residual * scale)) ** 2
         total = np.maximum(values, 0)[:, None] + grid**2
-        chance = -0.5 * (np.log(total) + along[:, None] / total).sum(axis=0)
-        chance -= 0.5 * (np.log(grid / middle) / LOG_SIGMA_SPREAD) ** 2
-        sigma = grid[int(chance.argmax())]
-        inverse = np.linalg.inv(known + np.diag(np.repeat(ratio * sigma**2, 3)))
-        pull = (inverse @ residual).reshape(n, 3)
-        block = inverse.reshape(n, 3, n, 3)[np.arange(n), :, np.arange(n)]
-        # Left out, a point differs from what all else says by this many standard deviations, squared.
-        squared = np.einsum("ni,nij,nj->n", pull, np.linalg.inv(block), pull)
-        ratio = np.maximum(1.0, (DEGREES + squared) / (DEGREES + 3))
-    return ratio * sigma**2
+        sigma = float(grid[np.argmax(prior - 0.5 * (np.log(total) + squared[:, None] / total).sum(axis=0))])
+        inverse = np.linalg.inv(known + np.diag(np.repeat(factor * sigma**2, 3)))
+        pull = (inverse @ residual).reshape(count, 3)
+        own = inverse.reshape(count, 3, count, 3)[np.arange(count), :, np.arange(count)]
+        # Left out, a point's squared distance from its prediction, in standard deviations (Sundararajan & Keerthi 2001).
+        surprise = np.einsum("li,lij,lj->l", pull, np.linalg.inv(own), pull)
+        factor = np.maximum(1.0, (STUDENT_DEGREES + surprise) / (STUDENT_DEGREES + 3))
+    return np.asarray(factor * sigma**2)
 
 
 class _System:
@@ -204,24 +226,22 @@ class _System:
         return np.concatenate([np.cross(arm, directions), directions, along], axis=1)
 
     def add_points(self, points: PointEvidence) -> None:
-        """Add positions, their standard deviation the likeliest one, given prior, surface and each other."""
+        """Add positions, believed as far as the prior, the surface and each other bear them out; to be added last."""
         P, K = len(self.p), len(self.q)
         now = points.operator @ self.local
         residual = self._to_local(points.position) - now
         rows = np.zeros((len(now), 3, self.size))
         flat = self.shape.blend.transpose(1, 2, 0).reshape(len(self.local), 3 * P)
         rows[:, :, :P] = np.asarray(points.operator @ flat).reshape(len(now), 3, P)
-        modes = [points.operator @ m for m in self.shape.modes]
         for axis in range(3):
-            rows[:, axis, P + axis : P + 3 * K : 3] = modes[axis]
+            rows[:, axis, P + axis : P + 3 * K : 3] = points.operator @ self.shape.modes[axis]
             rows[:, axis, P + 3 * K :] = self._pose_columns(now, np.tile(np.eye(3)[axis], (len(now), 1)))
         rows = rows.reshape(-1, self.size)
         factor = scipy.linalg.cholesky(self.A, lower=True)
         white = scipy.linalg.solve_triangular(factor, rows.T, lower=True)
         expected = residual.ravel() - white.T @ scipy.linalg.solve_triangular(factor, self.b, lower=True)
-        low, high = np.array(points.sigma_m) / self.pose.scale
-        variance = likeliest_variance(white.T @ white, expected, low, high, MIDDLE / self.pose.scale)
-        self.point_sigma_m = np.sqrt(variance) * self.pose.scale
+        least, most = (sigma / self.pose.scale for sigma in points.sigma_m)
+        variance = likeliest_variance(white.T @ white, expected, (least, most), points.usual_m / self.pose.scale)
         self._accumulate(rows, residual.ravel(), np.repeat(1 / variance, 3))
 
     def add_surface(self, surface: Surface, step: Round) -> None:
@@ -234,7 +254,7 @@ class _System:
         position = self._to_local(x[used])
         residual = np.einsum("nd,nd->n", self._to_local(targets.position[used]) - position, normal)
         scatter_m = 1.4826 * float(np.median(np.abs(residual))) * self.pose.scale if len(used) else 0.0
-        sigma = max(step.sigma_m, CORRELATED_NOISE * scatter_m) / self.pose.scale
+        sigma = max(step.sigma_m, step.correlated * scatter_m) / self.pose.scale
         P, K = len(self.p), len(self.q)
         rows = np.empty((len(used), self.size), np.float32)
         n32 = normal.astype(np.float32)
@@ -288,10 +308,16 @@ class _System:
         self.pose = Similarity(pose.scale * scale, pose.rotation @ rotation, translation)
         self.log_scale += stretch
 
-    def result(self) -> ShapeFit:
+    def result(self, weigh: bool = False) -> ShapeFit:
         """Return where the fit stands."""
         vertices = self.pose.apply(self.shape.vertices(self.p, self.q))
-        return ShapeFit(self.pose, self.p, self.q, vertices, self._spread_m())
+        determined = self._determined() if weigh else float("nan")
+        return ShapeFit(self.pose, self.p, self.q, vertices, self._spread_m(), determined)
+
+    def _determined(self) -> float:
+        """Return MacKay's number of well-determined coefficients: their count less their posterior variances."""
+        variance = np.diag(np.linalg.inv(self.A))[len(self.p) : -7]
+        return float(len(variance) - variance.sum())
 
     def _spread_m(self) -> F64:
         """Posterior standard deviation at some vertices, spread to all fine ones by inverse distance."""

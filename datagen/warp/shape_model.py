@@ -13,8 +13,10 @@ from scipy.spatial.distance import cdist
 from datagen.common.arrays import F64
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.heads.typical import typical_offset_m
 from datagen.warp.template import WarpTemplate, once_per_template
 
+MIRROR = np.array([-1.0, 1.0, 1.0])
 # Below this share of the largest eigenvalue a mode is rounding error.
 SMALLEST_EIGENVALUE = 1e-6
 
@@ -26,7 +28,9 @@ class Component:
     Attributes
     ----------
     amplitude_m : float
-        Standard deviation of each coordinate of the displacement.
+        Standard deviation of each coordinate of the displacement, either side of the face by itself.
+    mirrored_m : float
+        The same of a displacement that is its own mirror image.
     """
 
     length_m: float
@@ -47,6 +51,8 @@ class SmoothModes:
         Where the covariance is known exactly, metres.
     loadings : (m, K) float64
         From covariances with the nodes to modes.
+    parity : float
+        1 for coordinates that a mirror keeps, -1 for the one across.
     """
 
     nodes: F64
@@ -75,6 +81,8 @@ def smooth_modes(points: F64, components: Sequence[Component], *, nodes: int, ra
         Their covariances add up.
     nodes, rank : int
         At most this many nodes and modes.
+    parity : float
+        1 for coordinates that a mirror keeps, -1 for the one across (x); it matters to mirrored components only.
     """
     at_nodes = points[farthest_points(points, nodes)]
     eigenvalues, vectors = np.linalg.eigh(_covariance(at_nodes, at_nodes, components, parity))
@@ -106,11 +114,9 @@ def _covariance(a: F64, b: F64, components: Sequence[Component], parity: float) 
         near = np.exp(-0.5 * squared / part.length_m**2)
         total += part.amplitude_m**2 * near
         if part.mirrored_m:
+            # Symmetrised as in Luthi et al. 2018, section 4: the other side's displacement is the mirror image.
             total += part.mirrored_m**2 / 2 * (near + parity * np.exp(-0.5 * across / part.length_m**2))
     return total
-
-
-MIRROR = np.array([-1.0, 1.0, 1.0])
 
 
 # Model parameters are drawn from N(0, 1) (identity) and live in [0, 1] (expression).
@@ -119,20 +125,22 @@ EXPRESSION_SIGMA = 0.35
 DERIVATIVE_STEP = 0.25
 NODES = 700
 RANK = 208
-# What a tracker gets wrong varies over some centimetres; shared with what a head model lacks of a person, it is
-# the amplitude that differs.
+# What a tracker gets wrong varies over some centimetres.
 SMOOTH = (Component(0.035, 1.0),)
+# How people differ from the mean face, in the likeliest sizes for two families of real people and one model of scans:
+# most of it is the same on both sides, and features differ within a centimetre or two. Enlarged by half, as the mean
+# of a head model is no family's own.
 PERSONAL = (
-    Component(0.02, 0.4e-3, 1.0e-3),
-    Component(0.04, 0.8e-3, 2.0e-3),
-    Component(0.08, 0.9e-3, 1.0e-3),
-    Component(0.16, 0.9e-3, 1.0e-3),
+    Component(0.01, 0.4e-3, 1.0e-3),
+    Component(0.02, 0.5e-3, 1.5e-3),
+    Component(0.04, 1.0e-3, 2.5e-3),
+    Component(0.08, 2.0e-3, 5.0e-3),
+    Component(0.16, 3.0e-3, 6.0e-3),
 )
 PERSONAL_NODES = 1000
 PERSONAL_RANK = 300
-IDENTITY_SIGMA = 1.0
-BASE = None
-EXPRESSION_SCALE = 1.0
+# A model's own identities are trusted less: on real people its proportions slid foreheads by 9 mm.
+IDENTITY_SIGMA = 0.3
 # Observed template vertices: more of them say nothing new about fields this smooth.
 FACE_OBSERVATIONS = 1800
 OTHER_OBSERVATIONS = 700
@@ -150,8 +158,8 @@ class MorphableShape:
         Metres per unit of each parameter.
     sigma, lower, upper : (P,) float64
         Prior standard deviation and bounds of each parameter.
-    modes : (V, K) float64
-        Metres per unit of each coefficient; ``q`` (K, 3) has unit prior variance.
+    modes : (3, V, K) float64
+        Metres of each coordinate per unit of its coefficients; ``q`` (K, 3) has unit prior variance.
     turn_rad, shift_m, stretch : float
         Prior standard deviations of the change of pose from where the fit begins.
     n_identity : int
@@ -171,10 +179,7 @@ class MorphableShape:
 
     def vertices(self, parameters: F64, coefficients: F64) -> F64:
         """Return the control vertices (V, 3) float64 of parameters (P,) and coefficients (K, 3)."""
-        return self.base + np.tensordot(parameters, self.blend, 1) + self.smooth(coefficients)
-
-    def smooth(self, coefficients: F64) -> F64:
-        return np.stack([self.modes[a] @ coefficients[:, a] for a in range(3)], axis=1)
+        return self.base + np.tensordot(parameters, self.blend, 1) + np.einsum("avk,ka->va", self.modes, coefficients)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,16 +236,20 @@ def linearise(head: HeadModel) -> LinearModel:
 def error_modes(template: WarpTemplate) -> F64:
     """Return the modes (3, V, K) float64 of a tracker's smooth error, of unit amplitude per coordinate."""
     rest = template.canonical_m[: len(template.head.vertices)]
-    return np.stack([smooth_modes(rest[template.coarse_skin], SMOOTH, nodes=NODES, rank=RANK).at(rest)]*3)
+    modes = smooth_modes(rest[template.coarse_skin], SMOOTH, nodes=NODES, rank=RANK).at(rest)
+    return np.broadcast_to(modes, (3, *modes.shape))
 
 
 @once_per_template
 def personal_modes(template: WarpTemplate) -> F64:
-    """Return the modes (3, V, K) float64 of what a head model lacks of a person, metres."""
+    """Return the modes (3, V, K) float64 of how people differ from the mean face, metres."""
     rest = template.canonical_m[: len(template.head.vertices)]
     skin = rest[template.coarse_skin]
-    across, along = (smooth_modes(skin, PERSONAL, nodes=PERSONAL_NODES, rank=PERSONAL_RANK, parity=p).at(rest) for p in (-1.0, 1.0))
-    return np.stack([across, along, along])
+    across, kept = (
+        smooth_modes(skin, PERSONAL, nodes=PERSONAL_NODES, rank=PERSONAL_RANK, parity=parity).at(rest)
+        for parity in (-1.0, 1.0)
+    )
+    return np.stack([across, kept, kept])
 
 
 @once_per_template
@@ -258,13 +267,22 @@ def observed_vertices(template: WarpTemplate) -> npt.NDArray[np.int64]:
     return np.sort(np.concatenate(chosen))
 
 
-def model_shape(head: HeadModel, template: WarpTemplate, amplitude_m: float) -> MorphableShape:
-    """Return a head model's own shape space plus smooth personal displacements of an amplitude."""
+def model_shape(head: HeadModel, template: WarpTemplate) -> MorphableShape:
+    """Return real people's typical face with a head model's own parameters and smooth personal displacements."""
     model = linearise(head)
-    modes = amplitude_m * personal_modes(template)
-    sigma = model.sigma.copy(); sigma[:model.n_identity] *= IDENTITY_SIGMA; sigma[model.n_identity:] *= EXPRESSION_SCALE
+    sigma = model.sigma.copy()
+    sigma[: model.n_identity] *= IDENTITY_SIGMA
     return MorphableShape(
-        model.mean if BASE is None else BASE, model.basis, sigma, model.lower, model.upper, modes, 1.0, 1.0, 0.08, model.n_identity
+        model.mean + typical_offset_m(head.template),
+        model.basis,
+        sigma,
+        model.lower,
+        model.upper,
+        personal_modes(template),
+        1.0,
+        1.0,
+        0.08,
+        model.n_identity,
     )
 
 

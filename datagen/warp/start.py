@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from datagen.common.arrays import F64
@@ -14,10 +16,11 @@ from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.sources.frame import Registration
 from datagen.warp.correspond import Gate
-from datagen.warp.deform import FROM_LANDMARKS, FROM_REGISTRATION, Start
+from datagen.warp.deform import FROM_LANDMARKS, FROM_PERSON, FROM_REGISTRATION, Start
 from datagen.warp.face_search import find_face
-from datagen.warp.personal import SequencePrior, personal_shape
-from datagen.warp.posterior import PointEvidence, Round, fit_shape, landmark_evidence
+from datagen.warp.personal import SequencePrior
+from datagen.warp.personal_fit import disagreement_m, fit_person, score
+from datagen.warp.posterior import Round, fit_shape, landmark_evidence
 from datagen.warp.shape_model import model_shape, observed_vertices, tracked_shape
 from datagen.warp.similarity import Similarity, fit_similarity_robust
 from datagen.warp.surface import PointSurface, Surface
@@ -31,27 +34,28 @@ MAX_DISAGREEMENT_MM = 15.0
 TORN_RATIO = 3.0
 MAX_TORN = 0.1
 TRACKER_AMPLITUDE_M = (0.3e-3, 4e-3)
-PERSONAL_AMPLITUDE_M = 1.0
-# A tracker's vertices err together: each of this many tells little by itself.
-TRACKED_POINTS = 150
-# With fewer that are known and not guessed, a tracker says nothing of the pose.
-FEWEST_TRACKED = 12
-TRACKED_SIGMA_M = (6e-3, 12e-3)
+# A frame that disagrees with its person this much more (mean square) than keyframes do is looked at by itself too.
+STRANGE = 4.0
 OUTWARD = 0.1
 IDENTITY = Similarity(1.0, np.eye(3), np.zeros(3))
 
 
 def _annealed(
-    rounds: int, distance_m: tuple[float, float], kernel_m: tuple[float, float], sigma_m: tuple[float, float]
+    rounds: int,
+    distance_m: tuple[float, float],
+    kernel_m: tuple[float, float],
+    sigma_m: tuple[float, float],
+    correlated: float = 2.5,
 ) -> tuple[Round, ...]:
     """Return rounds whose gates, kernels and standard deviations shrink geometrically."""
     steps = [np.geomspace(first, last, rounds) for first, last in (distance_m, kernel_m, sigma_m)]
-    return tuple(Round(Gate(d, 0.4, k), s) for d, k, s in zip(*(a.tolist() for a in steps), strict=True))
+    return tuple(Round(Gate(d, 0.4, k), s, correlated) for d, k, s in zip(*(a.tolist() for a in steps), strict=True))
 
 
 TRACKED_ROUNDS = _annealed(5, (0.015, 0.005), (0.006, 0.002), (0.9e-3, 0.25e-3))
-LANDMARK_ROUNDS = (Round(None),) * 4 + _annealed(8, (0.03, 0.012), (0.015, 0.004), (3e-3, 1.5e-3))
-PERSONAL_ROUNDS = (Round(None),) * 2 + _annealed(6, (0.02, 0.005), (0.008, 0.002), (2e-3, 0.25e-3))
+# Without a tracker the surface pulls along itself wherever a face's relief is not the template's: believed as far as
+# neighbouring distances would allow, it slid real foreheads by 2.2 mm (median), with this factor by 1.8 mm.
+LANDMARK_ROUNDS = (Round(None),) * 4 + _annealed(8, (0.03, 0.012), (0.015, 0.004), (3e-3, 1.5e-3), 5.0)
 
 
 def begin(
@@ -138,7 +142,7 @@ def _visible_error_m(template: WarpTemplate, vertices: F64, surface: Surface) ->
 def _from_landmarks(head: HeadModel, template: WarpTemplate, surface: Surface, landmarks: Landmarks) -> Start:
     pose = fit_similarity_robust(head.template.landmarks()[landmarks.indices], landmarks.points)
     evidence = landmark_evidence(template, landmarks)
-    shape = model_shape(head, template, PERSONAL_AMPLITUDE_M)
+    shape = model_shape(head, template)
     fit = fit_shape(template, shape, pose, LANDMARK_ROUNDS, surface, [evidence])
     squared = ((evidence.operator @ fit.vertices - landmarks.points) ** 2).sum(axis=1)
     off_mm = float(np.sqrt(squared.mean())) * MM_PER_M
@@ -162,25 +166,26 @@ def _personal(
     trust: F64 | None,
     landmarks: Landmarks | None,
 ) -> Start:
-    shape = personal_shape(head, template, prior)
-    evidence = []
-    if tracked is not None:
-        seen = template.coarse_skin[observed_vertices(template)]
-        if trust is not None:
-            # None that depends on a guessed vertex.
-            seen = seen[template.subdivide[seen] @ (trust <= 0).astype(np.float64) == 0]
-        rows = template.subdivide[seen[:: max(1, len(seen) // TRACKED_POINTS)]]
-        if len(seen) >= FEWEST_TRACKED:
-            evidence.append(PointEvidence(rows, rows @ tracked, TRACKED_SIGMA_M))
-    if landmarks is not None:
-        evidence.append(landmark_evidence(template, landmarks))
-    if not evidence:
-        assert tracked is not None
-        return _tracked(template, tracked, surface, None)
-    first = evidence[0]
-    pose = fit_similarity_robust(first.operator @ prior.neutral, first.position, with_scale=False)
-    fit = fit_shape(template, shape, pose, PERSONAL_ROUNDS, surface, evidence)
-    return Start(fit.vertices, FROM_REGISTRATION, False, fit.spread_m)
+    """Begin from a known person, unless the frame agrees more with a start of its own."""
+
+    def alone() -> Start:
+        if tracked is not None:
+            return _tracked(template, tracked, surface, landmarks)
+        assert landmarks is not None
+        return _from_landmarks(head, template, surface, landmarks)
+
+    def strangeness(vertices: F64) -> float:
+        return score(disagreement_m(template, prior, vertices, surface, landmarks), prior.usual_m)
+
+    fit = fit_person(head, template, prior, surface, tracked, trust, landmarks)
+    if fit is None:
+        return alone()
+    start = Start(fit.vertices, FROM_PERSON, False, fit.spread_m, {"person_used": 1.0})
+    strange = strangeness(fit.vertices)
+    if strange <= STRANGE:
+        return start
+    own = alone()
+    return start if strange <= strangeness(own.vertices) else replace(own, notes={"person_used": 0.0})
 
 
 def _checked_registration(template: HeadTemplate, registration: Registration, surface: Surface) -> F64:

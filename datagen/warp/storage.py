@@ -14,6 +14,7 @@ from datagen.geometry.space import CanonicalSpace
 from datagen.heads.base import HeadTemplate
 from datagen.warp.bridge import Bridge
 from datagen.warp.personal import SequencePrior
+from datagen.warp.personal_marks import PersonalMarks
 from datagen.warp.result import BRIDGE_FILE, PERSON_FILE, VERDICT_FILE, WARP_FILE, Verdict, Warp
 
 ARRAYS = (
@@ -83,13 +84,23 @@ def read_warp(folder: Path) -> Warp:
     return Warp(**arrays, space=space, verdict=read_verdict(folder))
 
 
+PERSON_ARRAYS = ("neutral", "frames", "head", "amplitude", "usual_m", "marks_sigma_m")
+MARK_ARRAYS = ("indices", "faces", "barycentric", "offset_m")
+NO_MARKS = PersonalMarks(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros((0, 3)), 0.0)
+
+
 def prior_bytes(prior: SequencePrior) -> bytes:
-    """Return the content of ``person.npz``: the neutral, the frames it was learnt from, the head's name."""
+    """Return the content of ``person.npz``: everything of :class:`SequencePrior`, its marks as ``marks_*``."""
+    marks = prior.marks or NO_MARKS
     return npz_bytes(
         {
             "neutral": prior.neutral,
             "frames": np.array(prior.frames, np.int64),
             "head": np.frombuffer(prior.head.encode(), np.uint8),
+            "amplitude": np.array([prior.amplitude]),
+            "usual_m": prior.usual_m,
+            "marks_sigma_m": np.array([marks.sigma_m]),
+            **{f"marks_{name}": getattr(marks, name) for name in MARK_ARRAYS},
         }
     )
 
@@ -109,10 +120,21 @@ def read_prior(folder: Path, template: HeadTemplate | None = None) -> SequencePr
     """
     path = folder / PERSON_FILE
     fix = "Remove its folder and build again"
-    neutral, frames, head = read_npz(path, ("neutral", "frames", "head"), expected="a person", fix=fix).values()
+    marked = tuple(f"marks_{name}" for name in MARK_ARRAYS)
+    found = read_npz(path, (*PERSON_ARRAYS, *marked), expected="a person", fix=fix)
+    neutral = found["neutral"]
     try:
-        prior = SequencePrior(head.tobytes().decode(), neutral, tuple(int(frame) for frame in frames))
-    except ValueError as error:
+        indices, faces, barycentric, offset = (found[name] for name in marked)
+        marks = PersonalMarks(indices, faces, barycentric, offset, found["marks_sigma_m"].item())
+        prior = SequencePrior(
+            found["head"].tobytes().decode(),
+            neutral,
+            tuple(int(frame) for frame in found["frames"]),
+            found["amplitude"].item(),
+            marks if len(marks.indices) else None,
+            found["usual_m"],
+        )
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a person", fix) from None
     if template is not None and (prior.head, neutral.shape) != (template.name, template.vertices.shape):
         raise InputError(

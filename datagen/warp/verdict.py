@@ -175,4 +175,8 @@ def judge(metrics: dict[str, float], config: WarpConfig) -> Verdict:
     if metrics.get("faces_turned"):
         # No fault of the warp: a whole export can be so, and turned over it is as good as any.
         reasons.append("note: the scan's faces point inwards; they were turned over before the warp")
+    if metrics.get("person_used") == 0:
+        reasons.append(
+            "note: this frame agrees less with its sequence's person than with a start of its own, and has that"
+        )
     return Verdict(order[worst], tuple(reasons), metrics)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -10,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from datagen.heads.base import HeadTemplate, LinearHead
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.warp import shape_model as morphable
+from datagen.warp.expression_process import expression_modes
 from datagen.warp.personal import Keyframe, SequencePrior, _expression, learn_neutral, personal_shape
 from datagen.warp.shape_model import (
     PERSONAL,
@@ -193,7 +196,9 @@ def test_shape_spaces_have_the_priors_they_are_made_for(template: WarpTemplate) 
     person = personal_shape(head, template, prior)
     assert (person.turn_rad, person.shift_m, person.stretch) == (1.0, 1.0, 0.003)
     np.testing.assert_array_equal(person.base, prior.neutral)
-    np.testing.assert_array_equal(person.modes, 0.5e-3 * error_modes(template))
+    np.testing.assert_array_equal(person.modes, expression_modes(head, template))
+    wider = personal_shape(head, template, replace(prior, amplitude=1.5))
+    np.testing.assert_array_equal(wider.modes, 1.5 * person.modes)
     assert person.sigma.tolist() == [0.35] * 3
     assert person.lower.tolist() == [0.0] * 3
     assert person.upper.tolist() == [1.0] * 3

@@ -16,13 +16,14 @@ from datagen.heads.base import HeadModel, LinearHead
 from datagen.heads.regions import FACE_REGIONS, REGIONS, mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
-from datagen.warp import engine, start
+from datagen.warp import engine, personal_fit, start
 from datagen.warp import face_search as initial
 from datagen.warp.correspond import Gate
-from datagen.warp.deform import FROM_LANDMARKS, FROM_REGISTRATION, Start
+from datagen.warp.deform import FROM_LANDMARKS, FROM_PERSON, FROM_REGISTRATION, Start
 from datagen.warp.engine import Registered, register_frame, warp_frame
 from datagen.warp.fold_repair import Defects, RepairReport
 from datagen.warp.personal import SequencePrior
+from datagen.warp.personal_fit import PERSONAL_ROUNDS
 from datagen.warp.posterior import Round, ShapeFit
 from datagen.warp.similarity import Similarity
 from datagen.warp.surface import Surface
@@ -62,11 +63,11 @@ def test_rounds_shrink_geometrically_between_their_ends() -> None:
 def test_each_way_to_begin_has_its_rounds() -> None:
     assert [step.gate is None for step in start.TRACKED_ROUNDS] == [False] * 5
     assert [step.gate is None for step in start.LANDMARK_ROUNDS] == [True] * 4 + [False] * 8
-    assert [step.gate is None for step in start.PERSONAL_ROUNDS] == [True] * 2 + [False] * 6
+    assert [step.gate is None for step in PERSONAL_ROUNDS] == [True] * 2 + [False] * 5
     for rounds, first, last in (
         (start.TRACKED_ROUNDS, (0.015, 0.006, 0.9e-3), (0.005, 0.002, 0.25e-3)),
         (start.LANDMARK_ROUNDS, (0.03, 0.015, 3e-3), (0.012, 0.004, 1.5e-3)),
-        (start.PERSONAL_ROUNDS, (0.02, 0.008, 2e-3), (0.005, 0.002, 0.25e-3)),
+        (PERSONAL_ROUNDS, (0.02, 0.008, 2e-3), (0.005, 0.002, 0.25e-3)),
     ):
         gated = [step for step in rounds if step.gate is not None]
         for step, (distance, kernel, sigma) in ((gated[0], first), (gated[-1], last)):
@@ -89,7 +90,7 @@ class Fits:
 
     calls: list
 
-    def __call__(self, template, shape, pose, rounds, surface, evidence=()):  # type: ignore[no-untyped-def]
+    def __call__(self, template, shape, pose, rounds, surface, evidence=(), **_):  # type: ignore[no-untyped-def]
         self.calls.append((shape, pose, rounds, surface, list(evidence)))
         vertices = pose.apply(shape.base)
         return ShapeFit(pose, np.zeros(0), np.zeros((0, 3)), vertices, np.full(len(template.canonical_m), 0.001))
@@ -98,6 +99,7 @@ class Fits:
 def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypatch: pytest.MonkeyPatch) -> None:
     fits = Fits([])
     monkeypatch.setattr(start, "fit_shape", fits)
+    monkeypatch.setattr(personal_fit, "fit_shape", fits)
     surface, head = scan_of(template), bare(template)
     tracked = template.head.vertices + np.array([0.0, 0.0, 0.001])
     registration = Registration("round", tracked)
@@ -121,8 +123,9 @@ def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypa
 
     begun = start._known(head, template, surface, registration, marks, prior)
     shape, pose, rounds, _, evidence = fits.calls[-1]
-    assert (begun.schedule, begun.rotate) == (FROM_REGISTRATION, False)
-    assert rounds == start.PERSONAL_ROUNDS
+    assert (begun.schedule, begun.rotate) == (FROM_PERSON, False)
+    assert begun.notes == {"person_used": 1.0}
+    assert rounds == PERSONAL_ROUNDS
     np.testing.assert_array_equal(shape.base, prior.neutral)
     assert pose.scale == 1.0
     assert [e.sigma_m for e in evidence] == [(6e-3, 12e-3), (0.7e-3, 4e-3)]

@@ -243,6 +243,13 @@ def test_a_bare_region_asks_for_a_review(coverage: float, status: str) -> None:
     assert failed.status == "fail"
 
 
+def test_a_frame_without_its_person_says_so_and_passes() -> None:
+    alone = judge({**GOOD, "person_used": 0.0}, CONFIG)
+    assert alone.status == "pass"
+    assert "sequence's person" in alone.reasons[0]
+    assert judge({**GOOD, "person_used": 1.0}, CONFIG).reasons == ()
+
+
 def test_turned_faces_are_noted_and_judge_nothing() -> None:
     verdict = judge({**GOOD, "faces_turned": 1.0}, CONFIG)
     assert verdict.status == "pass"
