@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from benchmarks.warp.agreement import (
     verdict_shares,
 )
 from benchmarks.warp.cross_model import IctPerson, cross_model_sequence, spread_over
-from benchmarks.warp.families import PARTS, FaceTemplate, face_region, read_families, within
+from benchmarks.warp.families import PARTS, FaceTemplate, Family, face_region, read_families, within
 from benchmarks.warp.hidden import hide
 from benchmarks.warp.real import RealPlan, RealResult, run_real
 from benchmarks.warp.real_figures import GOALS, as_json, as_text, real_figures
@@ -206,6 +207,22 @@ def test_a_face_on_itself_is_all_face_but_borders_and_eyes(root: Path) -> None:
     padded = region.padded(len(region.face) + 5)
     assert padded.face.sum() == region.face.sum()
     assert not padded.face[-5:].any()
+
+
+def test_what_lies_between_the_marks_of_an_eye_is_no_face(root: Path) -> None:
+    template = FaceTemplate.read(root)
+    cheek = template.at([31, 48]).mean(axis=0) - [0.02, 0, 0]
+    angle = -np.arange(6) * np.pi / 3
+    ring = cheek + 0.01 * np.column_stack([np.cos(angle), np.sin(angle), np.zeros(6)])
+    marks = template.marks.copy()
+    marks[36:42] = [np.linalg.norm((template.vertices - p)[:, :2], axis=1).argmin() for p in ring]
+    inside = np.linalg.norm((template.vertices - cheek)[:, :2], axis=1) < 0.006
+    inside &= template.vertices[:, 2] > 0
+    for judge, counts in ((template, True), (replace(template, marks=marks), False)):
+        given = {i: mark for i, mark in judge.vertex_marks().items() if i > 16}
+        region = face_region(Family("x", template.vertices[None], template.faces, given), judge)
+        assert inside.any()
+        assert (region.face[inside] == counts).all()
 
 
 def test_within_a_polygon_whichever_way_round() -> None:
