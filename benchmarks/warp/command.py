@@ -16,6 +16,7 @@ from datagen.commands.options import JsonOption
 from datagen.common.console import print_json
 from datagen.common.errors import InputError
 from datagen.common.files import json_ready
+from datagen.manifest import HeadName
 
 if TYPE_CHECKING:
     from benchmarks.warp.run import BenchResult
@@ -55,14 +56,21 @@ def goals_of(track: str, figures: Mapping[str, float]) -> dict[str, TrackGoal]:
 
 def warp_command(
     track: Annotated[
-        Literal["registration", "landmarks", "sequence"],
+        Literal["registration", "landmarks", "sequence"] | None,
         typer.Option(
-            help="What the warp is given: a registration with a smooth error; 68 landmarks with noise; or both, for "
-            "the consecutive frames of a sequence."
+            help="What the warp is given: a registration with a smooth error (the default); 68 landmarks with noise; "
+            "or both, for the consecutive frames of a sequence."
         ),
-    ] = "registration",
+    ] = None,
+    real: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with families/, ict_facekit/ and arkit_motion/: measure on these instead of simulated people."
+        ),
+    ] = None,
     against: Annotated[
-        Literal["trimesh"] | None, typer.Option(help="Also run nricp_amberg and nricp_sumner of trimesh.")
+        Literal["trimesh"] | None,
+        typer.Option(help="Also run nricp_amberg and nricp_sumner of trimesh; with --real the latter, see --peers."),
     ] = None,
     with_landmarks: Annotated[
         bool, typer.Option("--with-landmarks", help="Give the landmarks too, on the registration track.")
@@ -81,11 +89,40 @@ def warp_command(
         typer.Option(min=500, max=1_000_000, help="Vertices of a scan; by default 25,000, in a sequence 50,000."),
     ] = None,
     registration_error_mm: Annotated[
-        float, typer.Option(min=0, help="RMS of the supplied registration's smooth error.")
-    ] = 2.0,
-    seed: Annotated[int, typer.Option(min=0, help="A different seed gives different people.")] = 11,
-    peer_frames: Annotated[int, typer.Option(min=1, help="Frames that trimesh is given too, about a minute each.")] = 2,
+        float | None, typer.Option(min=0, help="RMS of the supplied registration's smooth error, by default 2.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="A different seed gives different people or noise; by default 11, with --real 0."),
+    ] = None,
+    peer_frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames that trimesh is given too, up to a minute each: 2; with --real 6."),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst cases.")] = None,
+    head: Annotated[HeadName | None, typer.Option(help="With --real: the head model, by default anny.")] = None,
+    head_root: Annotated[Path | None, typer.Option(help="With --real: folder with the head model's files.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="With --real: meshes of each family, by default all.")
+    ] = None,
+    noise: Annotated[
+        Literal["both", "none", "only"] | None,
+        typer.Option(
+            help="With --real: families with 1.5 mm of noise on their landmarks and without it (default both)."
+        ),
+    ] = None,
+    judged: Annotated[
+        int | None,
+        typer.Option(min=2, help="With --real: frames of the sequence that are warped, evenly spread; by default 20."),
+    ] = None,
+    trials: Annotated[
+        str | None,
+        typer.Option(help="With --real: any of families, people, sequence, simulated; separated by commas."),
+    ] = None,
+    peers: Annotated[
+        Literal["fast", "all"] | None,
+        typer.Option(help="With --real --against trimesh: all adds nricp_amberg, up to a minute a mesh."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Warp simulated scans and compare every vertex with where it truly belongs.
@@ -95,8 +132,53 @@ def warp_command(
     default four people with four frames each: half of them their strongest expressions, one neutral. A sequence is one
     person's 60 frames at 24 a second with 0.2 mm of noise. Exit code 0 whether or not the goals are met.
 
+    With --real, real faces in hidden topologies and people of another head model instead, ten minutes with peers:
+    docs/benchmark.md says how they are judged.
+
     Example: python -m benchmarks warp --track landmarks --against trimesh
     """
+    tracks_only = {
+        "--track": track,
+        "--with-landmarks": with_landmarks or None,
+        "--landmarks-only": landmarks_only or None,
+        "--subjects": subjects,
+        "--scan-vertices": scan_vertices,
+        "--registration-error-mm": registration_error_mm,
+        "--report": report,
+    }
+    real_only = {
+        "--head": head,
+        "--head-root": head_root,
+        "--limit": limit,
+        "--noise": noise,
+        "--judged": judged,
+        "--trials": trials,
+        "--peers": peers,
+    }
+    for name, value in (real_only if real is None else tracks_only).items():
+        if value is not None:
+            raise InputError(
+                f"{name} {'without' if real is None else 'with'} --real",
+                "options of one of the two benchmarks",
+                "Leave it out, or " + ("add --real FOLDER" if real is None else "--real"),
+            )
+    if real is not None:
+        if peers is not None and not against:
+            raise InputError("--peers without --against", "--against trimesh", "Add it, or leave --peers out")
+        methods = () if not against else ("sumner", "amberg") if peers == "all" else ("sumner",)
+        _judge_real(
+            real,
+            head or "anny",
+            head_root,
+            json_output,
+            peers=methods,
+            limit=limit,
+            noise=noise or "both",
+            trials=trials,
+            given={"frames": frames, "judged": judged, "peer_frames": peer_frames, "seed": seed},
+        )
+        return
+    track = track or "registration"
     from benchmarks.warp.cases import CasePlan
     from benchmarks.warp.run import run_bench
     from datagen.common.blas import use_one_blas_thread
@@ -116,29 +198,67 @@ def warp_command(
         track=track,
         subjects=subjects or default_subjects,
         frames=frames or default_frames,
-        seed=seed,
+        seed=11 if seed is None else seed,
         scan_vertices=scan_vertices or default_vertices,
         registration=track == "registration" or (track == "sequence" and not landmarks_only),
         landmarks=track != "registration" or with_landmarks,
-        registration_error_mm=registration_error_mm,
+        registration_error_mm=2.0 if registration_error_mm is None else registration_error_mm,
     )
     use_one_blas_thread()
-    head = load_head("anny")
+    anny = load_head("anny")
     result = run_bench(
         plan,
-        head,
+        anny,
         WarpConfig(),
-        peer_frames=peer_frames if against else 0,
+        peer_frames=(peer_frames or 2) if against else 0,
         progress=lambda line: print(line, file=sys.stderr),
     )
     if report is not None:
         from benchmarks.warp.pictures import write_bench_pictures
 
-        write_bench_pictures(report, result, head.template)
+        write_bench_pictures(report, result, anny.template)
     if json_output:
         print_json(as_json(result))
     else:
         print("\n".join(as_text(result)))
+
+
+def _judge_real(
+    root: Path,
+    head_name: str,
+    head_root: Path | None,
+    json_output: bool,
+    *,
+    peers: tuple[str, ...],
+    limit: int | None,
+    noise: str,
+    trials: str | None,
+    given: Mapping[str, int | None],
+) -> None:
+    from benchmarks.warp import real_figures
+    from benchmarks.warp.real import LANDMARK_NOISE_MM, TRIALS, RealPlan, run_real
+    from datagen.common.blas import use_one_blas_thread
+    from datagen.heads.registry import load_head
+    from datagen.manifest import WarpConfig
+
+    asked = TRIALS if trials is None else tuple(part.strip() for part in trials.split(",") if part.strip())
+    if not asked or set(asked) - set(TRIALS):
+        raise InputError(f"--trials {trials}", f"any of {', '.join(TRIALS)}; separated by commas", "")
+    plan = RealPlan(
+        root=root,
+        peers=peers,
+        limit=limit,
+        noises_mm={"both": (0.0, LANDMARK_NOISE_MM), "none": (0.0,), "only": (LANDMARK_NOISE_MM,)}[noise],
+        trials=tuple(trial for trial in TRIALS if trial in asked),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    use_one_blas_thread()
+    head = load_head(head_name, root if head_name == "ict" and head_root is None else head_root)
+    result = run_real(plan, head, WarpConfig(), lambda line: print(line, file=sys.stderr))
+    if json_output:
+        print_json(real_figures.as_json(result))
+    else:
+        print("\n".join(real_figures.as_text(result)))
 
 
 def bridge_command(

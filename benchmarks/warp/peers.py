@@ -59,7 +59,7 @@ def register_with_peer(method: str, case: Case, head: HeadModel, subdivisions: i
     """
     import trimesh
 
-    _check_rtree()
+    check_rtree()
     template = prepare_template(head.template, subdivisions)
     fine = template.fine
     target = trimesh.Trimesh(case.scan.vertices.copy(), case.scan.faces.copy(), process=False)
@@ -114,7 +114,8 @@ def _start(case: Case, template: WarpTemplate) -> F64:
     return np.asarray(fit.apply(template.fine.rest))
 
 
-def _check_rtree() -> None:
+def check_rtree() -> None:
+    """Raise DependencyError if trimesh lacks rtree."""
     try:
         import rtree
     except (ImportError, OSError) as error:
