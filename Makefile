@@ -40,7 +40,7 @@ types:
 	$(BIN)/mypy
 
 unit:
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lock: dev ## Write requirements.lock anew from what is installed in .venv
 	$(BIN)/python scripts/lock.py

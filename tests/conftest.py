@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from tests.support.once import made_once
+from tests.support.order import longest_first
+
 # As the command line does, and before NumPy loads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -35,6 +38,11 @@ TINY_MANIFEST = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    longest_first(items)
+
+
 @pytest.fixture(scope="session")
 def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest file of :func:`tiny_build`."""
@@ -46,13 +54,7 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_build(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """A finished build on threads through Prefect. Tests must not change it: they copy it."""
-    from datagen.flows.build import build
-    from datagen.flows.runners.serial import RunnerConfig
-    from datagen.manifest import load_manifest
-
-    os.environ.pop("PREFECT_API_URL", None)
-    out = tmp_path_factory.mktemp("builds") / "tiny"
-    return build(load_manifest(tiny_manifest), out, RunnerConfig("threads", workers=2))
+    return _build_once(tiny_manifest, tmp_path_factory)
 
 
 # One person's performance: long enough for two tasks of the warp stage, and for a person to be learnt.
@@ -84,13 +86,19 @@ def talk_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def talk_build(talk_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """A finished build on threads whose frames share a person. Tests must not change it: they copy it."""
-    from datagen.flows.build import build
-    from datagen.flows.runners.serial import RunnerConfig
-    from datagen.manifest import load_manifest
+    return _build_once(talk_manifest, tmp_path_factory)
+
+
+def _build_once(manifest: Path, factory: pytest.TempPathFactory) -> BuildResult:
+    def make(folder: Path) -> BuildResult:
+        from datagen.flows.build import build
+        from datagen.flows.runners.serial import RunnerConfig
+        from datagen.manifest import load_manifest
+
+        return build(load_manifest(manifest), folder / manifest.stem, RunnerConfig("threads", workers=2))
 
     os.environ.pop("PREFECT_API_URL", None)
-    out = tmp_path_factory.mktemp("builds") / "talk"
-    return build(load_manifest(talk_manifest), out, RunnerConfig("threads", workers=2))
+    return made_once(factory, manifest.stem, make)
 
 
 @pytest.fixture(scope="session")
@@ -124,14 +132,19 @@ def learnt_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint of a small model that has learnt the ellipsoids of trainer_scene."""
     from tests.support import predict_scene
 
-    path = tmp_path_factory.mktemp("model") / "best.pt"
-    predict_scene.write_learnt_checkpoint(path)
-    return path
+    def make(folder: Path) -> Path:
+        predict_scene.write_learnt_checkpoint(folder / "best.pt")
+        return folder / "best.pt"
+
+    return made_once(tmp_path_factory, "learnt_model", make)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def without_fsync() -> Iterator[None]:
-    """Skip fsync: it guards against power cuts, which no test can make, and takes most of the time."""
+    """Skip fsync: it guards against power cuts, which no test can make, and is waited for. Other processes do it.
+
+    Tests of what is synced, and when, put their own in its place.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield

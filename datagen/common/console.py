@@ -41,37 +41,58 @@ _REFUSALS: tuple[tuple[type[Exception], str, str, str, str], ...] = (
 
 def run(app: Callable[[], Any]) -> NoReturn:
     """Run a command line to its end: whatever happens becomes one clean message and an exit code of docs/flows.md."""
-    # Ending politely runs the clean-up that a killed process skips.
-    answer_signals(_interrupt)
-    sys.unraisablehook = _interrupt_again
-    for stream in (sys.stdout, sys.stderr):
-        # A name that is not UTF-8, or a terminal that is not, must not end a command.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
     try:
+        # Ending politely runs the clean-up that a killed process skips.
+        answer_signals(_interrupt)
+        sys.unraisablehook = _interrupt_again
+        for stream in (sys.stdout, sys.stderr):
+            # A name that is not UTF-8, or a terminal that is not, must not end a command.
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
         app()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        _interrupted()
-    except SystemExit as end:
-        # typer turns an interruption inside a command into this, without a word.
-        if end.code == INTERRUPTED:
+    except BaseException as error:
+        # typer turns an interruption inside a command into a SystemExit, without a word.
+        code = error.code if isinstance(error, SystemExit) else None
+        if code == INTERRUPTED or interruption_behind(error) is not None:
             _interrupted()
-        if isinstance(end.__context__, BrokenPipeError):
+        if isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
             _nobody_reads()
-        with suppress(BrokenPipeError):
-            sys.stdout.flush()
+        if isinstance(error, SystemExit):
+            with suppress(BrokenPipeError):
+                sys.stdout.flush()
+                raise
+            _nobody_reads()
+        if not isinstance(error, Exception):
             raise
-        _nobody_reads()
-    except BrokenPipeError:
-        _nobody_reads()
-    except Exception as error:
         known = error if isinstance(error, CanonfaceError) else from_the_system(error)
         if known is None:
             _fault(error)
         say(f"error: {known}", to=sys.stderr)
         sys.exit(known.exit_code)
     sys.exit(0)
+
+
+def interruption_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the interruption that an error is, or that it arose under.
+
+    What is tidied up when a program is stopped finds things half done and may fail at that (a ``ZipFile`` with an open
+    member refuses to be closed), and its error takes the place of the interruption.
+    """
+    met: set[int] = set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, KeyboardInterrupt):
+            return one
+        if one is None or id(one) in met:
+            continue
+        met.add(id(one))
+        # ``raise ... from None`` hides the context, but keeps it.
+        waiting += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            waiting += one.exceptions
+    return None
 
 
 def from_the_system(error: Exception) -> CanonfaceError | None:
@@ -149,13 +170,20 @@ def table(rows: Sequence[tuple[str, Any]]) -> None:
 
 
 def _interrupted() -> NoReturn:
+    # Whoever is impatient now is answered already.
+    answer_signals(lambda *_: os._exit(INTERRUPTED))
+    # What was left half done may also fail to go.
+    sys.unraisablehook = lambda _: None
     say(GOODBYE, to=sys.stderr)
     sys.exit(INTERRUPTED)
 
 
 def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
     """Repeat an interruption that met a destructor or a callback, where Python drops what is raised."""
-    if isinstance(lost.exc_value, KeyboardInterrupt):
+    stopped = interruption_behind(lost.exc_value)
+    if stopped is not None and stopped is interruption_behind(sys.exception()):
+        return  # the program is being stopped by it already
+    if stopped is not None:
         # A moment later: at once it would be answered, and dropped, in here.
         again = threading.Timer(_MOMENT_S, os.kill, (os.getpid(), signal.SIGTERM))
         again.daemon = True

@@ -35,6 +35,8 @@ def _start(module: str) -> NoReturn:
 
     try:
         import_module(module).main()
+    except KeyboardInterrupt:  # that came while the command was ending already
+        _leave()
     finally:
         # What is left to do at the end of an interpreter, such as joining threads, would answer with a traceback.
         answer_signals(lambda *_: _leave())

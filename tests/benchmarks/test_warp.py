@@ -236,6 +236,8 @@ def run(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_the_command_prints_one_object_or_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
 ) -> None:
+    # What is said of a warp is looked at here, not how good the finest one is.
+    monkeypatch.setattr("datagen.manifest.WarpConfig", lambda: QUICK)
     sizes = ["--subjects", "1", "--frames", "3", "--scan-vertices", "3000", "--track", "sequence"]
     code, out = run(*sizes, "--json", "--report", str(tmp_path), monkeypatch=monkeypatch, capsys=capsys)
     assert code == 0

@@ -61,12 +61,13 @@ def test_depth_and_canonical_of_a_sample_belong_to_the_camera_stored_with_it(tin
     assert np.median(np.linalg.norm(head - canonical_m, axis=1)) < 0.02
 
 
-def test_a_second_run_does_nothing(tiny_build: BuildResult, tiny_manifest: Path) -> None:
-    before = times(tiny_build.root)
-    again = build(load_manifest(tiny_manifest), tiny_build.root)
+def test_a_second_run_does_nothing(tiny_build: BuildResult, tiny_manifest: Path, tmp_path: Path) -> None:
+    out = copy_build(tiny_build.root, tmp_path / "out")
+    before = times(out)
+    again = build(load_manifest(tiny_manifest), out)
     assert (again.warped, again.rendered) == (0, 0)
     assert again.verification.ok
-    assert times(tiny_build.root) == before
+    assert times(out) == before
 
 
 def test_killed_builds_end_in_the_bytes_of_an_undisturbed_one(
