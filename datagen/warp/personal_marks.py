@@ -65,7 +65,10 @@ class PersonalMarks:
         operator = sp.vstack([given.operator[~known], rows]).tocsr()
         moved = landmarks.points[known] - scale * self.offset_m[where] @ rotation.T
         return PointEvidence(
-            operator, np.concatenate([landmarks.points[~known], moved]), (self.sigma_m, LANDMARK_SIGMA_M[1]), self.sigma_m
+            operator,
+            np.concatenate([landmarks.points[~known], moved]),
+            (self.sigma_m, LANDMARK_SIGMA_M[1]),
+            self.sigma_m,
         )
 
     def distance_m(self, template: WarpTemplate, vertices: F64, landmarks: Landmarks) -> F64:

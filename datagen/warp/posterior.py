@@ -177,7 +177,7 @@ def likeliest_variance(known: F64, residual: F64, sigma_range: tuple[float, floa
         inverse = np.linalg.inv(known + np.diag(np.repeat(factor * sigma**2, 3)))
         pull = (inverse @ residual).reshape(count, 3)
         own = inverse.reshape(count, 3, count, 3)[np.arange(count), :, np.arange(count)]
-        # Left out, a point's squared distance from its prediction, in standard deviations (Sundararajan & Keerthi 2001).
+        # Left out, a point's squared distance from its prediction, in standard deviations.
         surprise = np.einsum("li,lij,lj->l", pull, np.linalg.inv(own), pull)
         factor = np.maximum(1.0, (STUDENT_DEGREES + surprise) / (STUDENT_DEGREES + 3))
     return np.asarray(factor * sigma**2)

@@ -70,7 +70,9 @@ class SmoothModes:
         return _covariance(np.asarray(points, np.float64), self.nodes, self.components, self.parity) @ self.loadings
 
 
-def smooth_modes(points: F64, components: Sequence[Component], *, nodes: int, rank: int, parity: float = 1.0) -> SmoothModes:
+def smooth_modes(
+    points: F64, components: Sequence[Component], *, nodes: int, rank: int, parity: float = 1.0
+) -> SmoothModes:
     """Return the leading modes of a Gaussian process over the neighbourhood of ``points``.
 
     Parameters
