@@ -151,8 +151,6 @@ FROM_REGISTRATION = (
 FROM_PERSON = tuple(replace(stage, landmark_weight=0.0) for stage in FROM_REGISTRATION)
 # A model leaves the detail of a real face further off, and differently inclined, than a tracker does.
 FROM_LANDMARKS = (
-    Stage(False, 0.25, 2, Gate(0.040, 0.3, 0.030), 10.0, 0.001),
-    Stage(False, 0.12, 3, Gate(0.025, 0.3, 0.015), 8.0, 0.001),
     Stage(False, 0.06, 4, Gate(0.015, 0.3, 0.0075), 4.0, 0.001),
     Stage(True, 0.03, 2, Gate(0.008, 0.3, 0.004), 1.0, 0.03),
     Stage(True, 0.015, 2, Gate(0.006, 0.3, 0.0025), 0.2, 0.03),

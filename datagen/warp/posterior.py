@@ -284,20 +284,29 @@ class _System:
     def solve(self) -> None:
         """Take the step, parameters kept within their bounds."""
         P = len(self.p)
-        step = np.zeros(self.size)
-        free = np.ones(self.size, bool)
-        for _ in range(ACTIVE_SET_ROUNDS):
-            right = self.b[free] - self.A[np.ix_(free, ~free)] @ step[~free]
-            step[free] = scipy.linalg.solve(self.A[np.ix_(free, free)], right, assume_a="pos")
-            moved = self.p + step[:P]
-            outside = (moved < self.shape.lower - 1e-9) | (moved > self.shape.upper + 1e-9)
-            if not outside.any():
-                break
-            step[:P] = np.where(outside, np.clip(moved, self.shape.lower, self.shape.upper) - self.p, step[:P])
-            free[:P] &= ~outside
+        step = self._bounded_step(P)
         self.p = np.clip(self.p + step[:P], self.shape.lower, self.shape.upper)
         self.q = self.q + step[P:-7].reshape(self.q.shape)
         self._move(step[-7:-4], step[-4:-1], float(np.clip(step[-1], -MAX_STRETCH_STEP, MAX_STRETCH_STEP)))
+
+    def _bounded_step(self, P: int) -> F64:
+        """Return the step; what has no bounds is eliminated first (Schur), so the active set costs little."""
+        coupling = self.A[P:, :P]
+        factor = scipy.linalg.cho_factor(self.A[P:, P:], lower=True)
+        eliminated = scipy.linalg.cho_solve(factor, np.column_stack([coupling, self.b[P:]]))
+        A = self.A[:P, :P] - coupling.T @ eliminated[:, :P]
+        b = self.b[:P] - coupling.T @ eliminated[:, P]
+        step, free = np.zeros(P), np.ones(P, bool)
+        for _ in range(ACTIVE_SET_ROUNDS if P else 0):
+            right = b[free] - A[np.ix_(free, ~free)] @ step[~free]
+            step[free] = scipy.linalg.solve(A[np.ix_(free, free)], right, assume_a="pos")
+            moved = self.p + step
+            outside = (moved < self.shape.lower - 1e-9) | (moved > self.shape.upper + 1e-9)
+            if not outside.any():
+                break
+            step = np.where(outside, np.clip(moved, self.shape.lower, self.shape.upper) - self.p, step)
+            free &= ~outside
+        return np.concatenate([step, eliminated[:, P] - eliminated[:, :P] @ step])
 
     def _move(self, turn: F64, shift: F64, stretch: float) -> None:
         """Compose the pose with a similarity about the centre, in local axes."""
