@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from datagen.common.arrays import F64
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import normalised, vertex_normals
+from datagen.heads.regions import mask_of
 from datagen.warp.correspond import BackCheck, Gate, Targets, find_targets
 from datagen.warp.shape_model import MorphableShape, farthest_points, observed_vertices
 from datagen.warp.similarity import Similarity
@@ -24,6 +25,7 @@ from datagen.warp.template import WarpTemplate
 # Landmarks differ from the template's by noise and by definition: their own residuals say by how much.
 LANDMARK_SIGMA_M = (0.2e-3, 4e-3)
 LANDMARK_USUAL_M = 0.5e-3
+HAIR_REGIONS = ("forehead", "scalp")
 SIGMA_STEPS = 25
 LOG_SIGMA_SPREAD = 1.0
 WEIGHING_ROUNDS = 4
@@ -46,11 +48,14 @@ class Round:
     correlated : float
         Neighbouring distances err together (smooth noise, wrinkles, what modes cannot follow), so that each says less
         than its scatter suggests, by this factor.
+    hair : float
+        Weight of distances where hair hides skin or begins, beside those of the face.
     """
 
     gate: Gate | None
     sigma_m: float = 1.0
     correlated: float = 2.5
+    hair: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +267,8 @@ class _System:
         for axis in range(3):
             rows[:, P + axis : P + 3 * K : 3] = n32[:, axis, None] * self.modes[axis, used]
         rows[:, P + 3 * K :] = self._pose_columns(position, normal)
-        self._accumulate(rows, residual, targets.weight[used] / sigma**2)
+        hairy = mask_of(self.template.coarse.regions[self.observed[used]], HAIR_REGIONS)
+        self._accumulate(rows, residual, targets.weight[used] * np.where(hairy, step.hair, 1.0) / sigma**2)
 
     def _targets(self, surface: Surface, gate: Gate) -> tuple[Targets, F64, F64]:
         template, level = self.template, self.template.coarse
