@@ -241,13 +241,13 @@ class _System:
         for axis in range(3):
             rows[:, axis, P + axis : P + 3 * K : 3] = points.operator @ self.shape.modes[axis]
             rows[:, axis, P + 3 * K :] = self._pose_columns(now, np.tile(np.eye(3)[axis], (len(now), 1)))
-        rows = rows.reshape(-1, self.size)
+        flat_rows = rows.reshape(-1, self.size)
         factor = scipy.linalg.cholesky(self.A, lower=True)
-        white = scipy.linalg.solve_triangular(factor, rows.T, lower=True)
+        white = scipy.linalg.solve_triangular(factor, flat_rows.T, lower=True)
         expected = residual.ravel() - white.T @ scipy.linalg.solve_triangular(factor, self.b, lower=True)
         least, most = (sigma / self.pose.scale for sigma in points.sigma_m)
         variance = likeliest_variance(white.T @ white, expected, (least, most), points.usual_m / self.pose.scale)
-        self._accumulate(rows, residual.ravel(), np.repeat(1 / variance, 3))
+        self._accumulate(flat_rows, residual.ravel(), np.repeat(1 / variance, 3))
 
     def add_surface(self, surface: Surface, step: Round) -> None:
         """Add point-to-plane distances of the observed vertices."""
