@@ -25,6 +25,8 @@ from datagen.warp.template import WarpTemplate
 # Landmarks differ from the template's by noise and by definition: their own residuals say by how much.
 LANDMARK_SIGMA_M = (0.2e-3, 4e-3)
 LANDMARK_USUAL_M = 0.5e-3
+# Where hands differ by more than this (the jaw, the brows' ends) a landmark is believed less than the others.
+VAGUE_SIGMA_M = 2.6e-3
 HAIR_REGIONS = ("forehead", "scalp")
 SIGMA_STEPS = 25
 LOG_SIGMA_SPREAD = 1.0
@@ -71,12 +73,15 @@ class PointEvidence:
         Least and greatest standard deviation; between them the residuals decide.
     usual_m : float
         The likeliest standard deviation before any residual is seen.
+    vagueness : (L,) float64 or None
+        How many times as far a point may be off as the others, at least 1; None for 1.
     """
 
     operator: sp.csr_matrix
     position: F64
     sigma_m: tuple[float, float] = LANDMARK_SIGMA_M
     usual_m: float = LANDMARK_USUAL_M
+    vagueness: F64 | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +113,9 @@ class ShapeFit:
 def landmark_evidence(template: WarpTemplate, landmarks: Landmarks) -> PointEvidence:
     """Return landmarks (scan frame) as evidence on the smooth surface that the control vertices span."""
     operator = template.landmark_matrix(landmarks.indices)
-    return PointEvidence((operator @ template.subdivide[: operator.shape[1]]).tocsr(), landmarks.points)
+    rows = (operator @ template.subdivide[: operator.shape[1]]).tocsr()
+    vagueness = np.maximum(1.0, template.head.landmark_sigma_m[landmarks.indices] / VAGUE_SIGMA_M)
+    return PointEvidence(rows, landmarks.points, vagueness=vagueness)
 
 
 def fit_shape(
@@ -150,7 +157,9 @@ def fit_shape(
     return system.result(weigh)
 
 
-def likeliest_variance(known: F64, residual: F64, sigma_range: tuple[float, float], usual: float) -> F64:
+def likeliest_variance(
+    known: F64, residual: F64, sigma_range: tuple[float, float], usual: float, vagueness: F64 | None = None
+) -> F64:
     """Return how far each of some points is to be believed, as the variance (L,) of each coordinate.
 
     What all else says of the points predicts them with a residual and a covariance. Their own standard deviation is
@@ -167,9 +176,12 @@ def likeliest_variance(known: F64, residual: F64, sigma_range: tuple[float, floa
         Least and greatest standard deviation.
     usual : float
         Median of the prior on the standard deviation.
+    vagueness : (L,) float64, optional
+        Multiplies the standard deviation of each point.
     """
     count = len(residual) // 3
-    factor = np.ones(count)
+    given = np.ones(count) if vagueness is None else vagueness**2
+    factor = given
     grid = np.geomspace(*sigma_range, SIGMA_STEPS)
     prior = -0.5 * (np.log(grid / usual) / LOG_SIGMA_SPREAD) ** 2
     sigma = usual
@@ -184,7 +196,7 @@ def likeliest_variance(known: F64, residual: F64, sigma_range: tuple[float, floa
         own = inverse.reshape(count, 3, count, 3)[np.arange(count), :, np.arange(count)]
         # Left out, a point's squared distance from its prediction, in standard deviations.
         surprise = np.einsum("li,lij,lj->l", pull, np.linalg.inv(own), pull)
-        factor = np.maximum(1.0, (STUDENT_DEGREES + surprise) / (STUDENT_DEGREES + 3))
+        factor = given * np.maximum(1.0, (STUDENT_DEGREES + surprise) / (STUDENT_DEGREES + 3))
     return np.asarray(factor * sigma**2)
 
 
@@ -246,7 +258,9 @@ class _System:
         white = scipy.linalg.solve_triangular(factor, flat_rows.T, lower=True)
         expected = residual.ravel() - white.T @ scipy.linalg.solve_triangular(factor, self.b, lower=True)
         least, most = (sigma / self.pose.scale for sigma in points.sigma_m)
-        variance = likeliest_variance(white.T @ white, expected, (least, most), points.usual_m / self.pose.scale)
+        variance = likeliest_variance(
+            white.T @ white, expected, (least, most), points.usual_m / self.pose.scale, points.vagueness
+        )
         self._accumulate(flat_rows, residual.ravel(), np.repeat(1 / variance, 3))
 
     def add_surface(self, surface: Surface, step: Round) -> None:
