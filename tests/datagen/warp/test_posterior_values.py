@@ -256,7 +256,7 @@ def test_a_parameter_at_its_bound_leaves_the_others_at_their_optimum(template: W
 
 @pytest.mark.parametrize("sigma_m", [1e-5, 4e-3])
 def test_distances_to_a_scan_give_the_dense_solution(template: WarpTemplate, sigma_m: float) -> None:
-    """With a small standard deviation the distances' own scatter counts, several-fold; with a large one it is as given."""
+    """With a small standard deviation the distances' own scatter counts, several-fold; a large one is as given."""
     shape = shape_of(template)
     rng = np.random.default_rng(2)
     truth = POSE.apply(shape.vertices(np.array([0.5, 0.3, -0.4]), 0.5 * rng.normal(size=(2, 3))))
