@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.optimize
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from datagen.heads.base import HeadTemplate, LinearHead
@@ -177,12 +179,16 @@ def test_of_a_curved_head_identity_is_taken_at_its_middle_and_expression_at_its_
 
 def test_shape_spaces_have_the_priors_they_are_made_for(template: WarpTemplate) -> None:
     head = linear_head(template.head)
-    shape = model_shape(head, template, 2e-3)
+    shape = model_shape(head, template)
     assert (shape.turn_rad, shape.shift_m, shape.stretch, shape.n_identity) == (1.0, 1.0, 0.08, 2)
-    np.testing.assert_array_equal(shape.modes, 2e-3 * personal_modes(template))
-    np.testing.assert_array_equal(shape.sigma, linearise(head).sigma)
-    p, q = np.array([0.5, -1, 0.2, 0, 1]), np.random.default_rng(0).normal(size=(shape.modes.shape[1], 3))
-    wanted = head.vertices(p[:2], p[2:]) + shape.modes @ q
+    np.testing.assert_array_equal(shape.modes, personal_modes(template))
+    # Nothing is known of this head's people: its mean is its own.
+    np.testing.assert_array_equal(shape.base, template.head.vertices)
+    np.testing.assert_array_equal(shape.sigma, [0.3, 0.3, 0.35, 0.35, 0.35])
+    np.testing.assert_array_equal(linearise(head).sigma, [1.0, 1.0, 0.35, 0.35, 0.35])
+    p, q = np.array([0.5, -1, 0.2, 0, 1]), np.random.default_rng(0).normal(size=(shape.modes.shape[2], 3))
+    smooth = np.stack([shape.modes[axis] @ q[:, axis] for axis in range(3)], axis=1)
+    wanted = head.vertices(p[:2], p[2:]) + smooth
     np.testing.assert_allclose(shape.vertices(p, q), wanted, atol=1e-8)
 
     tracked = tracked_shape(template, template.head.vertices + 0.1, 1.6e-3)
@@ -196,7 +202,7 @@ def test_shape_spaces_have_the_priors_they_are_made_for(template: WarpTemplate) 
     person = personal_shape(head, template, prior)
     assert (person.turn_rad, person.shift_m, person.stretch) == (1.0, 1.0, 0.003)
     np.testing.assert_array_equal(person.base, prior.neutral)
-    np.testing.assert_array_equal(person.modes, expression_modes(head, template))
+    np.testing.assert_array_equal(person.modes, [expression_modes(head, template)] * 3)
     wider = personal_shape(head, template, replace(prior, amplitude=1.5))
     np.testing.assert_array_equal(wider.modes, 1.5 * person.modes)
     assert person.sigma.tolist() == [0.35] * 3
@@ -204,12 +210,57 @@ def test_shape_spaces_have_the_priors_they_are_made_for(template: WarpTemplate) 
     assert person.upper.tolist() == [1.0] * 3
 
 
-def test_smooth_fields_have_unit_amplitude_and_their_lengths(template: WarpTemplate) -> None:
+def test_a_trackers_errors_have_unit_amplitude_and_their_length(template: WarpTemplate) -> None:
     assert (Component(0.035, 1.0),) == SMOOTH
-    assert (Component(0.03, 0.4), Component(0.06, 1.0)) == PERSONAL
     skin = template.coarse_skin
-    for modes, variance in ((error_modes(template), 1.0), (personal_modes(template), 1.16)):
-        np.testing.assert_allclose((modes[skin] ** 2).sum(axis=1), variance, rtol=0.02)
+    for modes in error_modes(template):
+        np.testing.assert_allclose((modes[skin] ** 2).sum(axis=1), 1.0, rtol=0.02)
+
+
+def test_people_differ_by_fields_of_several_lengths_mostly_the_same_on_both_sides(template: WarpTemplate) -> None:
+    x = template.canonical_m[: len(template.head.vertices)][template.coarse_skin]
+    direct = ((x[:, None] - x[None]) ** 2).sum(axis=2)
+    across = ((x[:, None] - (x * [-1, 1, 1])[None]) ** 2).sum(axis=2)
+    for modes, sign in zip(personal_modes(template), (-1, 1, 1), strict=True):
+        wanted = np.zeros_like(direct)
+        for part in PERSONAL:
+            near, far = (np.exp(-d / (2 * part.length_m**2)) for d in (direct, across))
+            wanted += part.amplitude_m**2 * near + part.mirrored_m**2 * (near + sign * far) / 2
+        found = modes[template.coarse_skin] @ modes[template.coarse_skin].T
+        np.testing.assert_allclose(found, wanted, atol=1e-3 * wanted.max())
+    # The likeliest lengths for real families: from a feature's to a head's, larger where longer, more of it mirrored.
+    lengths, own, mirrored = np.array([[p.length_m, p.amplitude_m, p.mirrored_m] for p in PERSONAL]).T
+    np.testing.assert_allclose(lengths, [0.01, 0.02, 0.04, 0.08, 0.16])
+    assert (np.diff(own) > 0).all()
+    assert (np.diff(mirrored) > 0).all()
+    assert (mirrored >= 2 * own).all()
+
+
+@given(st.sampled_from([-1.0, 1.0]), st.floats(0.01, 0.1), st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+def test_a_mirrored_field_is_its_own_mirror_image(parity: float, length_m: float, seed: int) -> None:
+    """d(Mx) = M d(x): the coordinate across changes its sign, the others keep theirs, though the nodes are lopsided."""
+    rng = np.random.default_rng(seed)
+    modes = smooth_modes(
+        rng.uniform(-0.1, 0.1, (60, 3)), [Component(length_m, 0.0, 2e-3)], nodes=40, rank=25, parity=parity
+    )
+    x = rng.uniform(-0.1, 0.1, (20, 3))
+    draw = rng.normal(size=modes.count)
+    np.testing.assert_allclose(modes.at(x * [-1, 1, 1]) @ draw, parity * modes.at(x) @ draw, atol=1e-9)
+
+
+def test_a_mirrored_field_is_whole_at_the_midline_and_half_as_much_away_from_it() -> None:
+    """In variance, which adds up with that of fields of either side; across, the midline does not move."""
+    parts = [Component(0.02, 3e-3, 4e-3)]
+    points = np.array([[0.0, 0, 0], [0.1, 0, 0], [-0.1, 0, 0], [0.0, 0.1, 0]])
+    for parity, middle in ((1.0, 9 + 16), (-1.0, 9)):
+        modes = smooth_modes(points, parts, nodes=4, rank=4, parity=parity).at(points)
+        found = modes @ modes.T * 1e6
+        np.testing.assert_allclose(np.diag(found), [middle, 17, 17, middle], rtol=1e-6)
+        # The two sides have the mirrored part in common.
+        assert found[1, 2] == pytest.approx(8 * parity, rel=1e-6)
+    either = smooth_modes(points, [Component(0.02, 3e-3)], nodes=4, rank=4).at(points)
+    np.testing.assert_allclose(either @ either.T * 1e6, 9 * np.eye(4), atol=1e-3)
 
 
 def test_the_vertices_looked_at_may_follow_the_scan(template: WarpTemplate) -> None:

@@ -64,14 +64,15 @@ def test_each_way_to_begin_has_its_rounds() -> None:
     assert [step.gate is None for step in start.TRACKED_ROUNDS] == [False] * 5
     assert [step.gate is None for step in start.LANDMARK_ROUNDS] == [True] * 4 + [False] * 8
     assert [step.gate is None for step in PERSONAL_ROUNDS] == [True] * 2 + [False] * 5
-    for rounds, first, last in (
-        (start.TRACKED_ROUNDS, (0.015, 0.006, 0.9e-3), (0.005, 0.002, 0.25e-3)),
-        (start.LANDMARK_ROUNDS, (0.03, 0.015, 3e-3), (0.012, 0.004, 1.5e-3)),
-        (PERSONAL_ROUNDS, (0.02, 0.008, 2e-3), (0.005, 0.002, 0.25e-3)),
+    for rounds, first, last, correlated in (
+        (start.TRACKED_ROUNDS, (0.015, 0.006, 0.9e-3), (0.005, 0.002, 0.25e-3), 2.5),
+        (start.LANDMARK_ROUNDS, (0.03, 0.015, 3e-3), (0.012, 0.004, 1.5e-3), 5.0),
+        (PERSONAL_ROUNDS, (0.02, 0.008, 2e-3), (0.005, 0.002, 0.25e-3), 2.5),
     ):
         gated = [step for step in rounds if step.gate is not None]
         for step, (distance, kernel, sigma) in ((gated[0], first), (gated[-1], last)):
-            assert step == Round(Gate(pytest.approx(distance), 0.4, pytest.approx(kernel)), pytest.approx(sigma))
+            gate = Gate(pytest.approx(distance), 0.4, pytest.approx(kernel))
+            assert step == Round(gate, pytest.approx(sigma), correlated)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypa
     assert rounds == PERSONAL_ROUNDS
     np.testing.assert_array_equal(shape.base, prior.neutral)
     assert pose.scale == 1.0
-    assert [e.sigma_m for e in evidence] == [(6e-3, 12e-3), (0.7e-3, 4e-3)]
+    assert [e.sigma_m for e in evidence] == [(6e-3, 12e-3), (0.2e-3, 4e-3)]
     assert 140 < len(evidence[0].position) <= 300
     np.testing.assert_allclose(evidence[0].operator @ tracked, evidence[0].position)
 
@@ -142,7 +143,7 @@ def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypa
     few = np.zeros(len(known))
     few[:3] = 1
     start._known(head, template, surface, dataclasses.replace(registration, trust=few), marks, prior)
-    assert [e.sigma_m for e in fits.calls[-1][4]] == [(0.7e-3, 4e-3)]
+    assert [e.sigma_m for e in fits.calls[-1][4]] == [(0.2e-3, 4e-3)]
     start._known(head, template, surface, dataclasses.replace(registration, trust=few), None, prior)
     assert fits.calls[-1][2] == start.TRACKED_ROUNDS
 
