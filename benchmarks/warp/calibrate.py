@@ -14,8 +14,8 @@ from datagen.common.arrays import F64
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.manifest import WarpConfig
-from datagen.warp.confidence import FEATURES, WITHIN_M, confidence_features
-from datagen.warp.engine import register_frame
+from datagen.warp.confidence import FEATURES, WITHIN_M
+from datagen.warp.engine import frame_features, register_frame
 from datagen.warp.surface import Surface
 from datagen.warp.transport import transport
 
@@ -37,7 +37,7 @@ def observed(case: Case, head: HeadModel, given: tuple[str, ...]) -> tuple[F64, 
     template, surface = found.template, found.surface
     registered = Surface(found.vertices, template.faces)
     carried = transport(surface.vertices, surface.normals, registered, template, config.max_distance_mm / 1000)
-    features = confidence_features(carried, found.anchored, found.spread_m, template.faces)
+    features = frame_features(found, carried)
     truth = head.template.space.metres(case.truth)
     error = np.linalg.norm(carried.canonical_m[found.where] - truth, axis=1)
     used = carried.matched[found.where] & mask_of(carried.region[found.where], FACE_REGIONS)

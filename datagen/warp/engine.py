@@ -16,7 +16,7 @@ from datagen.heads.base import HeadModel
 from datagen.heads.regions import mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
-from datagen.warp.confidence import confidence_features, point_confidence
+from datagen.warp.confidence import confidence_features, departure_m, point_confidence
 from datagen.warp.deform import Start, deform
 from datagen.warp.fold_repair import RepairReport, repair
 from datagen.warp.personal import SequencePrior
@@ -26,7 +26,7 @@ from datagen.warp.similarity import fit_similarity
 from datagen.warp.start import begin
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate, prepare_template
-from datagen.warp.transport import transport
+from datagen.warp.transport import Transported, transport
 from datagen.warp.verdict import judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
@@ -79,7 +79,7 @@ def warp_frame(
     carried = transport(
         surface.vertices, surface.normals, Surface(registered, template.faces), template, config.max_distance_mm / 1000
     )
-    features = confidence_features(carried, anchored, found.spread_m, template.faces)
+    features = frame_features(found, carried)
     confidence = point_confidence(carried, features)
     metrics = measure(template, registered, anchored, carried)
     if landmarks is not None:
@@ -165,6 +165,17 @@ def register_frame(
     # Mended skin lies where the surface allowed, not where anything was seen.
     spread_m = np.where(repaired.moved, np.maximum(start.spread_m, MENDED_SPREAD_M), start.spread_m)
     return Registered(template, surface, where, turned, start, registered, anchored, repaired, spread_m)
+
+
+def frame_features(found: Registered, carried: Transported) -> F64:
+    """Return what confidence is made of for the points carried by a registered template."""
+    return confidence_features(
+        carried,
+        found.spread_m,
+        departure_m(found.template, found.vertices, found.anchored),
+        found.template.faces,
+        from_person=bool(found.start.notes.get("person_used")),
+    )
 
 
 def _landmark_metrics(
