@@ -121,7 +121,7 @@ def point_confidence(transported: Transported, features: F64) -> npt.NDArray[np.
     A stated confidence is the chance that the canonical coordinate is within a millimetre of the truth, as calibrated
     on simulated people, whose truth is known, and on real families, where a vertex's truth is its mean over the family.
     In sequence mode it is the chance to be within a millimetre of the mean over the person's frames: what is wrong with
-    the person in all frames alike shows in none of them. ``python -m benchmarks warp --real`` measures how well it holds.
+    the person in all frames alike shows in none of them. ``python -m benchmarks warp --real`` measures it.
 
     Parameters
     ----------

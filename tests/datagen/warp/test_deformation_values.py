@@ -307,7 +307,7 @@ def test_the_schedules_go_from_long_waves_to_short_ones() -> None:
         assert schedule[-1].wavelength_m == 0.015
         assert schedule[-1].fine
     assert sum(stage.rounds for stage in FROM_REGISTRATION) == 6
-    assert sum(stage.rounds for stage in FROM_LANDMARKS) == 13
+    assert sum(stage.rounds for stage in FROM_LANDMARKS) == 8
 
 
 def test_a_prepared_template_has_the_eyeball_apart(template: WarpTemplate) -> None:

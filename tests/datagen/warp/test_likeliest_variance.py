@@ -86,3 +86,15 @@ def test_a_few_points_are_believed_as_usual_and_many_as_they_are() -> None:
 def test_one_given_standard_deviation_is_kept_to() -> None:
     known, drawn, _ = predicted(0)
     np.testing.assert_allclose(likeliest_variance(known, drawn, (2e-3, 2e-3), 2e-3), 4e-6)
+
+
+def test_a_vague_point_is_believed_less_by_its_own_factor() -> None:
+    known, drawn, rng = predicted(5)
+    residual = drawn + 0.5e-3 * rng.normal(size=len(drawn))
+    vague = np.where(np.arange(POINTS) < 17, 2.0, 1.0)
+    found = np.sqrt(likeliest_variance(known, residual, LANDMARK_SIGMA_M, LANDMARK_USUAL_M, vague))
+    assert found[:17].min() >= 2 * found[17:].min() * (1 - 1e-9)
+    np.testing.assert_array_equal(
+        likeliest_variance(known, residual, LANDMARK_SIGMA_M, LANDMARK_USUAL_M, np.ones(POINTS)),
+        likeliest_variance(known, residual, LANDMARK_SIGMA_M, LANDMARK_USUAL_M),
+    )

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import vertex_normals
+from datagen.heads.regions import REGIONS
 from datagen.warp.correspond import BackCheck, Gate, find_targets
 from datagen.warp.posterior import PointEvidence, Round, ShapeFit, fit_shape, landmark_evidence
 from datagen.warp.shape_model import MorphableShape, observed_vertices
@@ -50,11 +51,11 @@ def shape_of(
     )
 
 
-def written_out_variance(known: F64, apart: F64, sigma: tuple[float, float], usual: float) -> F64:
+def written_out_variance(known: F64, apart: F64, sigma: tuple[float, float], usual: float, vague: F64) -> F64:
     """Densities of the normal distribution for every standard deviation, and a regression for every point left out."""
     count = len(apart) // 3
     grid = [sigma[0] * (sigma[1] / sigma[0]) ** (k / 24) for k in range(25)]
-    factor = np.ones(count)
+    factor = vague**2
     for _ in range(4):
         each = np.diag(np.repeat(factor, 3))
 
@@ -71,7 +72,7 @@ def written_out_variance(known: F64, apart: F64, sigma: tuple[float, float], usu
             off = apart[own] - regression @ apart[others]
             spread = total[np.ix_(own, own)] - regression @ total[np.ix_(others, own)]
             # Of Student's t with four degrees of freedom in three dimensions: the weight is 7/(4 + d²), at most 1.
-            factor[k] = 1 / min(1.0, 7 / (4 + off @ np.linalg.solve(spread, off)))
+            factor[k] = vague[k] ** 2 / min(1.0, 7 / (4 + off @ np.linalg.solve(spread, off)))
     return factor * best**2
 
 
@@ -130,7 +131,9 @@ class Dense:
             flat = J.reshape(-1, size)
             apart_m = self.pose.scale * (residual.ravel() - flat @ covariance @ A.T @ b)
             known_m2 = self.pose.scale**2 * flat @ covariance @ flat.T
-            tau = np.sqrt(written_out_variance(known_m2, apart_m, points.sigma_m, points.usual_m)) / self.pose.scale
+            vague = np.ones(len(residual)) if points.vagueness is None else points.vagueness
+            variance_m2 = written_out_variance(known_m2, apart_m, points.sigma_m, points.usual_m, vague)
+            tau = np.sqrt(variance_m2) / self.pose.scale
             for k in range(len(residual)):
                 rows.append(J[k] / tau[k])
                 right.append(residual[k] / tau[k])
@@ -154,7 +157,9 @@ class Dense:
         scatter_m = 1.4826 * np.median(np.abs(residual)) * self.pose.scale
         sigma = max(step.sigma_m, step.correlated * scatter_m) / self.pose.scale
         J = self.jacobian(template.subdivide[template.coarse_skin[seen[used]]])
-        root = np.sqrt(found.weight[used]) / sigma
+        names = {label: name for name, label in REGIONS.items()}
+        hairy = [names[label] in ("forehead", "scalp") for label in level.regions[seen[used]].tolist()]
+        root = np.sqrt(found.weight[used] * np.where(hairy, step.hair, 1.0)) / sigma
         return np.einsum("nds,nd->ns", J, normal) * root[:, None], residual * root
 
     def take(self, step: Round, surface: Surface | None, evidence: list[PointEvidence]) -> None:
@@ -267,6 +272,7 @@ def test_distances_to_a_scan_give_the_dense_solution(template: WarpTemplate, sig
     )
     check(template, shape, [Round(GATE, sigma_m)] * 2, scan, [])
     check(template, shape, [Round(GATE, sigma_m, 5.0)], scan, [])
+    check(template, shape, [Round(GATE, sigma_m, hair=0.1)], scan, [])
     check(template, shape, [Round(GATE, sigma_m)], scan, [marks(template, shape, 1e-3)])
 
 
@@ -276,6 +282,8 @@ def test_evidence_of_a_tracker_has_limits_of_its_own(template: WarpTemplate) -> 
     tracked = PointEvidence(good.operator[::5], good.position[::5], (6e-3, 12e-3), 6e-3)
     fit = check(template, shape, [Round(None)], None, [tracked])
     assert (good.sigma_m, good.usual_m) == ((0.2e-3, 4e-3), 0.5e-3)
+    assert good.vagueness is not None
+    np.testing.assert_allclose(good.vagueness, np.maximum(1, template.head.landmark_sigma_m / 2.6e-3))
     strict = check(template, shape, [Round(None)], None, [PointEvidence(tracked.operator, tracked.position)])
     assert (fit.spread_m > 1.3 * strict.spread_m).all()
     check(template, shape, [Round(None)] * 2, None, [tracked, good])
