@@ -194,8 +194,12 @@ def likeliest_variance(
         inverse = np.linalg.inv(known + np.diag(np.repeat(factor * sigma**2, 3)))
         pull = (inverse @ residual).reshape(count, 3)
         own = inverse.reshape(count, 3, count, 3)[np.arange(count), :, np.arange(count)]
-        # Left out, a point's squared distance from its prediction, in standard deviations.
-        surprise = np.einsum("li,lij,lj->l", pull, np.linalg.inv(own), pull)
+        # Left out, a point's squared distance from its prediction, in standard deviations of a point that is good: by
+        # its own, larger one a point however far off would look as expected.
+        left_out = np.linalg.inv(own)
+        off = np.einsum("lij,lj->li", left_out, pull)
+        spread = left_out - ((factor - given) * sigma**2)[:, None, None] * np.eye(3)
+        surprise = np.einsum("li,li->l", off, np.linalg.solve(spread, off[:, :, None])[:, :, 0])
         factor = given * np.maximum(1.0, (STUDENT_DEGREES + surprise) / (STUDENT_DEGREES + 3))
     return np.asarray(factor * sigma**2)
 

@@ -30,7 +30,7 @@ class Component:
     amplitude_m : float
         Standard deviation of each coordinate of the displacement, either side of the face by itself.
     mirrored_m : float
-        The same of a displacement that is its own mirror image.
+        The same of a displacement that is its own mirror image, on the midline; beside it, this over the root of two.
     """
 
     length_m: float

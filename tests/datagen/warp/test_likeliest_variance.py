@@ -47,6 +47,36 @@ def test_noise_is_told_from_shape(noise_m: float) -> None:
     assert (np.max(found, axis=1) < 2.1 * np.min(found, axis=1)).all()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_point_two_centimetres_off_is_not_believed_and_the_others_are(seed: int) -> None:
+    known, drawn, rng = predicted(seed)
+    good = drawn + 0.5e-3 * rng.normal(size=len(drawn))
+    wrong = good.copy()
+    direction = rng.normal(size=3)
+    wrong[15:18] += 0.02 * direction / np.linalg.norm(direction)
+    before, after = sigmas(known, good), sigmas(known, wrong)
+    others = np.arange(POINTS) != 5
+    assert after[5] > 5e-3
+    # Beyond the greatest of a common standard deviation: a point may be wrong by any amount.
+    assert after[5] > LANDMARK_SIGMA_M[1]
+    np.testing.assert_allclose(after[others], before[others], rtol=0.35)
+    assert np.median(after[others] / before[others]) == pytest.approx(1, abs=0.15)
+
+
+def test_points_that_the_others_contradict_are_told_by_the_others_and_not_by_the_prior() -> None:
+    """All are off by the same centimetre, which the prior hardly expects: they bear each other out."""
+    shift = np.tile(np.eye(3), (POINTS, 1))
+    known = (0.004**2) * shift @ shift.T
+    rng = np.random.default_rng(0)
+    all_off = shift @ [0.01, 0, 0] + 0.5e-3 * rng.normal(size=3 * POINTS)
+    assert sigmas(known, all_off).max() < 1.2e-3
+    one_stays = all_off.copy()
+    one_stays[:3] = 0
+    found = sigmas(known, one_stays)
+    assert found[0] > 3e-3
+    assert found[1:].max() < 1.2e-3
+
+
 @given(st.floats(1e-4, 1e4), st.integers(0, 2**31), st.floats(1e-5, 5e-3))
 @settings(max_examples=25, deadline=None)
 def test_the_unit_of_length_does_not_matter(unit: float, seed: int, noise_m: float) -> None:

@@ -65,12 +65,13 @@ def written_out_variance(known: F64, apart: F64, sigma: tuple[float, float], usu
 
         best = max(grid, key=log_density)
         total = known + best**2 * each
-        for k in range(count):
+        for k in range(count):  # the total is of the factors before
             own = np.arange(3 * k, 3 * k + 3)
             others = np.setdiff1d(np.arange(3 * count), own)
             regression = np.linalg.solve(total[np.ix_(others, others)], total[np.ix_(others, own)]).T
             off = apart[own] - regression @ apart[others]
-            spread = total[np.ix_(own, own)] - regression @ total[np.ix_(others, own)]
+            good = known[np.ix_(own, own)] + best**2 * np.eye(3)
+            spread = good - regression @ total[np.ix_(others, own)]
             # Of Student's t with four degrees of freedom in three dimensions: the weight is 7/(4 + d²), at most 1.
             factor[k] = vague[k] ** 2 / min(1.0, 7 / (4 + off @ np.linalg.solve(spread, off)))
     return factor * best**2
