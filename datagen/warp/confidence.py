@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.arrays import F64
+from datagen.common.arrays import F64, Bools
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.regions import FACE_REGIONS, INTERIOR_REGIONS, REGIONS, mask_of
 from datagen.warp.similarity import fit_similarity
@@ -44,6 +44,13 @@ WEIGHTS = np.array(
 )
 
 
+def seen_face(template: WarpTemplate, anchored: F64) -> Bools:
+    """Return which fine vertices (M,) are of the face and were seen on the scan; all of the face if too few were."""
+    face = mask_of(template.regions, FACE_REGIONS)
+    seen = face & (anchored > ANCHORED_WEIGHT)
+    return seen if seen.sum() >= FEWEST_ANCHORED else face
+
+
 def departure_m(template: WarpTemplate, registered: F64, anchored: F64) -> F64:
     """Return how far each fine vertex lies from the neutral template's, both brought together as well as can be, (M,).
 
@@ -54,9 +61,7 @@ def departure_m(template: WarpTemplate, registered: F64, anchored: F64) -> F64:
     anchored : (M,) float64
         Weight of each vertex's last target: the face is brought together where it was seen.
     """
-    face = mask_of(template.regions, FACE_REGIONS)
-    seen = face & (anchored > ANCHORED_WEIGHT)
-    chosen = seen if seen.sum() >= FEWEST_ANCHORED else face
+    chosen = seen_face(template, anchored)
     home = fit_similarity(registered[chosen], template.canonical_m[chosen])
     return np.asarray(np.linalg.norm(home.apply(registered) - template.canonical_m, axis=1))
 
@@ -121,7 +126,8 @@ def point_confidence(transported: Transported, features: F64) -> npt.NDArray[np.
     A stated confidence is the chance that the canonical coordinate is within a millimetre of the truth, as calibrated
     on simulated people, whose truth is known, and on real families, where a vertex's truth is its mean over the family.
     In sequence mode it is the chance to be within a millimetre of the mean over the person's frames: what is wrong with
-    the person in all frames alike shows in none of them. ``python -m benchmarks warp --real`` measures how well it holds.
+    the person in all frames alike shows in none of them. ``python -m benchmarks warp --real`` measures how well this
+    holds.
 
     Parameters
     ----------
