@@ -19,6 +19,7 @@ INTERIOR_CEILING = 0.4
 SPREAD_RANGE_MM = (0.05, 10.0)
 HEIGHT_LIMIT_MM = 3.0
 LEAST_USUAL_MM = 0.01
+LEAST_CONFIDENCE = 0.01
 DEPARTURE_FLOOR_MM = 0.5
 # A vertex whose last target weighed more was seen.
 ANCHORED_WEIGHT = 0.1
@@ -30,8 +31,8 @@ SCALP_CEILING = 0.35
 PERSON_SPREAD_MM = 0.8
 
 FEATURES = ("one", "log_spread", "height", "log_usual_height", "log_departure", "forehead")
-# Logistic weights fitted by `python -m benchmarks calibrate --real` to real families, to people of another head model
-# one by one and in sequences, and to simulated people.
+# Logistic weights fitted to real families, to people of another head model one by one and in sequences, and to simulated
+# people; `python -m benchmarks calibrate --real` fits them anew.
 WEIGHTS = np.array(
     [
         0.2715,  # one
@@ -136,8 +137,14 @@ def point_confidence(transported: Transported, features: F64) -> npt.NDArray[np.
     features : (N, F) float64
         Of :func:`confidence_features`.
     """
-    chance = 1 / (1 + np.exp(-np.clip(features @ WEIGHTS, -30, 30)))
-    ceiling = np.where(mask_of(transported.region, INTERIOR_REGIONS), INTERIOR_CEILING, 1.0)
-    ceiling[transported.region == REGIONS["scalp"]] = SCALP_CEILING
+    stated = stated_confidence(features, transported.region)
+    return np.where(transported.matched, stated, 0.0).astype(np.float32)
+
+
+def stated_confidence(features: F64, region: npt.NDArray[np.integer], weights: F64 = WEIGHTS) -> F64:
+    """Return the confidence (N,) of points with features (N, F) and a counterpart in some region (N,)."""
+    chance = 1 / (1 + np.exp(-np.clip(features @ weights, -30, 30)))
+    ceiling = np.where(mask_of(region, INTERIOR_REGIONS), INTERIOR_CEILING, 1.0)
+    ceiling[region == REGIONS["scalp"]] = SCALP_CEILING
     # A counterpart that exists keeps a trace of confidence: zero is reserved for "none".
-    return np.where(transported.matched, np.maximum(np.minimum(chance, ceiling), 0.01), 0.0).astype(np.float32)
+    return np.asarray(np.maximum(np.minimum(chance, ceiling), LEAST_CONFIDENCE))
