@@ -31,8 +31,8 @@ SCALP_CEILING = 0.35
 PERSON_SPREAD_MM = 0.8
 
 FEATURES = ("one", "log_spread", "height", "log_usual_height", "log_departure", "forehead")
-# Logistic weights fitted to real families, to people of another head model one by one and in sequences, and to simulated
-# people; `python -m benchmarks calibrate --real` fits them anew.
+# Logistic weights fitted to real families, to people of another head model one by one and in sequences, and to
+# simulated people; `python -m benchmarks calibrate --real` fits them anew.
 WEIGHTS = np.array(
     [
         0.2715,  # one
