@@ -298,22 +298,38 @@ def bridge_command(
 
 
 def calibrate_command(
-    subjects: Annotated[int, typer.Option(min=1, max=1000, help="People.")] = 6,
-    frames: Annotated[int, typer.Option(min=1, max=10_000, help="Frames of each.")] = 3,
+    subjects: Annotated[int, typer.Option(min=1, max=1000, help="Simulated people.")] = 6,
+    frames: Annotated[int, typer.Option(min=1, max=10_000, help="Frames of each.")] = 2,
+    real: Annotated[
+        Path | None,
+        typer.Option(help="Folder with families/, ict_facekit/ and arkit_motion/: also calibrate on these."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="People other than those of `warp`, so that its reliability is held out.")
     ] = 2024,
 ) -> None:
-    """Fit the weights of the warp's confidence to simulated truth, and print them for datagen/warp/confidence.py.
+    """Fit the weights of the warp's confidence, and print them for datagen/warp/confidence.py.
 
-    Every frame is warped with a registration, with landmarks, and with both.
+    Simulated people with a registration, with landmarks, with both, and in sequence mode; with --real also real
+    families without and with noise on their landmarks, people of ICT's model, and two of these in a sequence, one by
+    one and in sequence mode. Every source weighs the same. Before the weights it prints what each source would be told
+    by weights fitted without its people: gap (expected calibration error), mean stated and true share within a
+    millimetre of the face, the gap of the whole head, that of the face with the final weights, and stated / true by
+    region. The weights in use are those of --real; without it, this is a short check.
 
     Example: python -m benchmarks calibrate --subjects 1 --frames 1
     """
     from benchmarks.warp.calibrate import fitted_weights
+    from benchmarks.warp.calibrate_sources import Gatherer
+    from datagen.common.blas import use_one_blas_thread
     from datagen.heads.registry import load_head
 
-    weights = fitted_weights(load_head("anny"), subjects, frames, seed, lambda line: print(line, flush=True))
+    use_one_blas_thread()
+    gather = Gatherer(load_head("anny"), seed, lambda line: print(line, file=sys.stderr))
+    sources = [*gather.simulated(subjects, frames), *gather.simulated_sequences(subjects)]
+    if real is not None:
+        sources += [*gather.families(real), *gather.people(real), *gather.sequences(real)]
+    weights = fitted_weights(sources, lambda line: print(line, flush=True))
     for name, value in weights.items():
         print(f"    {value:.4f},  # {name}")
 

@@ -35,8 +35,8 @@ from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.registry import load_head
 from datagen.layout import BRIDGE_PICTURE, BuildLayout
+from datagen.manifest import VerdictLimits
 from datagen.warp.storage import read_verdict, read_warp
-from datagen.warp.verdict import SIZE_RANGE
 
 WORST_PICTURED = 4
 RANDOM_PICTURED = 4
@@ -104,7 +104,7 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
             "rows_left": max(len(ranked) - TABLE_ROWS, 0),
             "measured": len(measures),
             "sizes": _sizes(results),
-            "usual": SIZE_RANGE,
+            "usual": _usual_sizes(build),
             "bridges": _bridges(folder, build),
             **_pooled(folder, results, measures),
             **_dataset(folder, build),
@@ -177,6 +177,15 @@ def _sizes(results: Sequence[FrameResult]) -> list[tuple[str, str]]:
     """Return subjects and head sizes, those farthest from the template's first."""
     sizes = sorted(head_sizes(results).items(), key=lambda item: (-abs(np.log(item[1])), item[0]))
     return [(subject, _number(size)) for subject, size in sizes[:TABLE_ROWS]]
+
+
+def _usual_sizes(build: Path) -> tuple[float, float]:
+    """Return the head sizes that this build does not question."""
+    try:
+        limits = BuildLayout(build).read_manifest().warp.verdict
+    except CanonfaceError:
+        limits = VerdictLimits()
+    return limits.least_head_size, limits.most_head_size
 
 
 def _summary(results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) -> list[tuple[str, str, str]]:

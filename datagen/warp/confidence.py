@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.arrays import F64
+from datagen.common.arrays import F64, Bools
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.regions import FACE_REGIONS, INTERIOR_REGIONS, REGIONS, mask_of
 from datagen.warp.similarity import fit_similarity
@@ -18,7 +18,10 @@ INTERIOR_CEILING = 0.4
 # Far beyond what calibration has seen, nothing is added.
 SPREAD_RANGE_MM = (0.05, 10.0)
 HEIGHT_LIMIT_MM = 3.0
+# So far off the template lie stray pieces: of 430 such points on simulated heads one was within a millimetre.
+FAR_MM, FAR_CEILING = 2.5, 0.1
 LEAST_USUAL_MM = 0.01
+LEAST_CONFIDENCE = 0.01
 DEPARTURE_FLOOR_MM = 0.5
 # A vertex whose last target weighed more was seen.
 ANCHORED_WEIGHT = 0.1
@@ -30,8 +33,8 @@ SCALP_CEILING = 0.35
 PERSON_SPREAD_MM = 0.8
 
 FEATURES = ("one", "log_spread", "height", "log_usual_height", "log_departure", "forehead")
-# Logistic weights fitted by `python -m benchmarks calibrate --real` to real families, to people of another head model
-# one by one and in sequences, and to simulated people.
+# Logistic weights fitted to real families, to people of another head model one by one and in sequences, and to
+# simulated people; `python -m benchmarks calibrate --real` fits them anew.
 WEIGHTS = np.array(
     [
         0.2715,  # one
@@ -44,6 +47,13 @@ WEIGHTS = np.array(
 )
 
 
+def seen_face(template: WarpTemplate, anchored: F64) -> Bools:
+    """Return which fine vertices (M,) are of the face and were seen on the scan; all of the face if too few were."""
+    face = mask_of(template.regions, FACE_REGIONS)
+    seen = face & (anchored > ANCHORED_WEIGHT)
+    return seen if seen.sum() >= FEWEST_ANCHORED else face
+
+
 def departure_m(template: WarpTemplate, registered: F64, anchored: F64) -> F64:
     """Return how far each fine vertex lies from the neutral template's, both brought together as well as can be, (M,).
 
@@ -54,9 +64,7 @@ def departure_m(template: WarpTemplate, registered: F64, anchored: F64) -> F64:
     anchored : (M,) float64
         Weight of each vertex's last target: the face is brought together where it was seen.
     """
-    face = mask_of(template.regions, FACE_REGIONS)
-    seen = face & (anchored > ANCHORED_WEIGHT)
-    chosen = seen if seen.sum() >= FEWEST_ANCHORED else face
+    chosen = seen_face(template, anchored)
     home = fit_similarity(registered[chosen], template.canonical_m[chosen])
     return np.asarray(np.linalg.norm(home.apply(registered) - template.canonical_m, axis=1))
 
@@ -121,7 +129,8 @@ def point_confidence(transported: Transported, features: F64) -> npt.NDArray[np.
     A stated confidence is the chance that the canonical coordinate is within a millimetre of the truth, as calibrated
     on simulated people, whose truth is known, and on real families, where a vertex's truth is its mean over the family.
     In sequence mode it is the chance to be within a millimetre of the mean over the person's frames: what is wrong with
-    the person in all frames alike shows in none of them. ``python -m benchmarks warp --real`` measures it.
+    the person in all frames alike shows in none of them. ``python -m benchmarks warp --real`` measures how well this
+    holds.
 
     Parameters
     ----------
@@ -130,8 +139,15 @@ def point_confidence(transported: Transported, features: F64) -> npt.NDArray[np.
     features : (N, F) float64
         Of :func:`confidence_features`.
     """
-    chance = 1 / (1 + np.exp(-np.clip(features @ WEIGHTS, -30, 30)))
-    ceiling = np.where(mask_of(transported.region, INTERIOR_REGIONS), INTERIOR_CEILING, 1.0)
-    ceiling[transported.region == REGIONS["scalp"]] = SCALP_CEILING
+    stated = stated_confidence(features, transported.region)
+    return np.where(transported.matched, stated, 0.0).astype(np.float32)
+
+
+def stated_confidence(features: F64, region: npt.NDArray[np.integer], weights: F64 = WEIGHTS) -> F64:
+    """Return the confidence (N,) of points with features (N, F) and a counterpart in some region (N,)."""
+    chance = 1 / (1 + np.exp(-np.clip(features @ weights, -30, 30)))
+    ceiling = np.where(mask_of(region, INTERIOR_REGIONS), INTERIOR_CEILING, 1.0)
+    ceiling[region == REGIONS["scalp"]] = SCALP_CEILING
+    ceiling[features[:, FEATURES.index("height")] >= FAR_MM] = FAR_CEILING
     # A counterpart that exists keeps a trace of confidence: zero is reserved for "none".
-    return np.where(transported.matched, np.maximum(np.minimum(chance, ceiling), 0.01), 0.0).astype(np.float32)
+    return np.asarray(np.maximum(np.minimum(chance, ceiling), LEAST_CONFIDENCE))

@@ -27,7 +27,7 @@ from datagen.warp.start import begin
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate, prepare_template
 from datagen.warp.transport import Transported, transport
-from datagen.warp.verdict import judge, measure, registration_shift_mm
+from datagen.warp.verdict import face_confidence, judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
 ALGORITHM_VERSION = 7
@@ -82,6 +82,7 @@ def warp_frame(
     features = frame_features(found, carried)
     confidence = point_confidence(carried, features)
     metrics = measure(template, registered, anchored, carried)
+    metrics["face_confidence"] = face_confidence(carried, confidence)
     if landmarks is not None:
         marks = prior.marks if prior is not None and found.start.notes.get("person_used") else None
         metrics |= _landmark_metrics(template, registered, landmarks, marks)
@@ -105,7 +106,7 @@ def warp_frame(
         registered_faces=template.faces,
         head_to_world=_head_pose(template, registered),
         space=space,
-        verdict=judge(metrics, config),
+        verdict=judge(metrics, config.verdict),
     )
 
 

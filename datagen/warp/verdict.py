@@ -8,36 +8,13 @@ import numpy.typing as npt
 from datagen.geometry.mesh import face_cross
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.regions import FACE_REGIONS, REGIONS, mask_of
-from datagen.manifest import WarpConfig
+from datagen.manifest import VerdictLimits
+from datagen.warp.confidence import ANCHORED_WEIGHT, seen_face
 from datagen.warp.fold_repair import flipped_triangles
 from datagen.warp.result import Status, Verdict
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.template import WarpTemplate
 from datagen.warp.transport import Transported
-
-ANCHORED_WEIGHT = 0.1
-FEWEST_ANCHORED = 100
-MIN_FACE_COVERAGE_PASS = 0.7
-MIN_FACE_COVERAGE_FAIL = 0.35
-# Lids and lips hide half of themselves in folds: 0.2 and 0.5 are usual there, 0.8 and more elsewhere.
-MIN_REGION_COVERAGE = 0.05
-MAX_LANDMARK_RMS_PASS_MM = 4.0
-MAX_LANDMARK_RMS_FAIL_MM = 12.0
-MAX_FLIPPED_FRACTION_PASS = 0.002
-MAX_FLIPPED_FRACTION_FAIL = 0.02
-MAX_CROSSING_FRACTION_PASS = 0.002
-MAX_CROSSING_FRACTION_FAIL = 0.02
-# Simulated faces have 0.6 mm, two real ones 1.9 mm at most; a face on its head has 6.
-MAX_RESIDUAL_P95_PASS_MM = 3.0
-MAX_RESIDUAL_P95_FAIL_MM = 6.0
-# Measured where a tracker errs by 2 mm RMS: 1.7. Another person's head in the right place: 4.3.
-MAX_SHIFT_PASS_MM = 4.0
-MAX_SHIFT_FAIL_MM = 25.0
-# Of the template's size. Six faces of one real set have 0.97 to 1.00, six of another 1.01 to 1.08, two scans 1.08 and
-# 1.09, forty simulated people 0.90 to 1.14.
-SIZE_RANGE = (0.87, 1.18)
-# True lips of a head model overlap by up to 1.6 mm where it presses them together.
-MAX_LIP_OVERLAP_MM = 2.0
 
 
 def registration_shift_mm(
@@ -51,10 +28,14 @@ def registration_shift_mm(
 
 def head_size(template: WarpTemplate, registered: npt.NDArray[np.float64], anchored: npt.NDArray[np.float64]) -> float:
     """Return how large the face is, as a multiple of the template's: where the scan was seen, or else everywhere."""
-    face = mask_of(template.regions, FACE_REGIONS)
-    seen = face & (anchored > ANCHORED_WEIGHT)
-    chosen = seen if seen.sum() >= FEWEST_ANCHORED else face
+    chosen = seen_face(template, anchored)
     return fit_similarity(template.canonical_m[chosen], registered[chosen]).scale
+
+
+def face_confidence(transported: Transported, confidence: npt.NDArray[np.floating]) -> float:
+    """Return the mean confidence (N,) of the points on the face; 0 without any."""
+    on_face = transported.matched & mask_of(transported.region, FACE_REGIONS)
+    return float(confidence[on_face].mean()) if on_face.any() else 0.0
 
 
 def measure(
@@ -103,46 +84,15 @@ def measure(
     return metrics
 
 
-def judge(metrics: dict[str, float], config: WarpConfig) -> Verdict:
+def judge(metrics: dict[str, float], limits: VerdictLimits) -> Verdict:
     """Return the verdict: the worst of what each metric says, with a sentence for each that is not a pass.
 
-    A small residual alone proves no correspondence, so coverage, flips and landmarks are asked too. What was done to
-    the scan before the warp is noted, whatever the status.
+    A small residual alone proves no correspondence, so confidence, coverage, flips and landmarks are asked too. What
+    was done to the scan before the warp is noted, whatever the status.
     """
-    limits = [
-        ("residual_median_mm", "median surface residual", "mm", config.pass_residual_mm, config.fail_residual_mm, 1),
-        (
-            "residual_p95_mm",
-            "surface residual of the worst twentieth of the face",
-            "mm",
-            MAX_RESIDUAL_P95_PASS_MM,
-            MAX_RESIDUAL_P95_FAIL_MM,
-            1,
-        ),
-        ("face_coverage", "share of the face with scan data", "", MIN_FACE_COVERAGE_PASS, MIN_FACE_COVERAGE_FAIL, -1),
-        ("flipped_fraction", "share of flipped triangles", "", MAX_FLIPPED_FRACTION_PASS, MAX_FLIPPED_FRACTION_FAIL, 1),
-        (
-            "crossing_fraction",
-            "share of triangles that pass through others",
-            "",
-            MAX_CROSSING_FRACTION_PASS,
-            MAX_CROSSING_FRACTION_FAIL,
-            1,
-        ),
-        ("lip_overlap_mm", "depth of one lip in the other", "mm", MAX_LIP_OVERLAP_MM, np.inf, 1),
-        (
-            "registration_shift_mm",
-            "distance of the face from the registration (median)",
-            "mm",
-            MAX_SHIFT_PASS_MM,
-            MAX_SHIFT_FAIL_MM,
-            1,
-        ),
-        ("landmark_rms_mm", "landmark distance RMS", "mm", MAX_LANDMARK_RMS_PASS_MM, MAX_LANDMARK_RMS_FAIL_MM, 1),
-    ]
     order: tuple[Status, ...] = ("pass", "review", "fail")
     worst, reasons = 0, []
-    for name, label, unit, pass_limit, fail_limit, sign in limits:
+    for name, label, unit, pass_limit, fail_limit, sign in _limits(limits):
         if name not in metrics:
             continue
         value = metrics[name]
@@ -155,19 +105,19 @@ def judge(metrics: dict[str, float], config: WarpConfig) -> Verdict:
             )
         worst = max(worst, level)
     size = metrics.get("head_size")
-    if size is not None and not SIZE_RANGE[0] <= size <= SIZE_RANGE[1]:
+    if size is not None and not limits.least_head_size <= size <= limits.most_head_size:
         reasons.append(
-            f"this head is {size:.2f} times the template's size (adults: {SIZE_RANGE[0]:g} to {SIZE_RANGE[1]:g}, small "
-            "children less): are scan and cameras in true units?"
+            f"this head is {size:.2f} times the template's size (adults: {limits.least_head_size:g} to "
+            f"{limits.most_head_size:g}, small children less): are scan and cameras in true units?"
         )
         worst = max(worst, 1)
-    if worst and metrics.get("landmark_worst_mm", 0) > MAX_LANDMARK_RMS_FAIL_MM:
+    if worst and metrics.get("landmark_worst_mm", 0) > limits.fail_landmark_rms_mm:
         point, off_mm = metrics["landmark_worst"], metrics["landmark_worst_mm"]
         reasons.append(f"note: landmark {point:.0f} is farthest off, {off_mm:.0f} mm from where all else has it")
     bare = [
         name.removeprefix("coverage_").replace("_", " ")
         for name, value in metrics.items()
-        if name.startswith("coverage_") and value < MIN_REGION_COVERAGE
+        if name.startswith("coverage_") and value < limits.least_region_coverage
     ]
     if bare:
         reasons.append(f"there is no scan data at: {', '.join(bare)}")
@@ -180,3 +130,46 @@ def judge(metrics: dict[str, float], config: WarpConfig) -> Verdict:
             "note: this frame agrees less with its sequence's person than with a start of its own, and has that"
         )
     return Verdict(order[worst], tuple(reasons), metrics)
+
+
+def _limits(limits: VerdictLimits) -> list[tuple[str, str, str, float, float, int]]:
+    """Return each metric with its label, unit, limits of pass and fail, and 1 if more is worse or -1 if less is."""
+    return [
+        ("residual_median_mm", "median surface residual", "mm", limits.pass_residual_mm, limits.fail_residual_mm, 1),
+        (
+            "residual_p95_mm",
+            "surface residual of the worst twentieth of the face",
+            "mm",
+            limits.pass_residual_p95_mm,
+            limits.fail_residual_p95_mm,
+            1,
+        ),
+        ("face_confidence", "mean confidence of the face", "", limits.pass_confidence, limits.fail_confidence, -1),
+        ("face_coverage", "share of the face with scan data", "", limits.pass_coverage, limits.fail_coverage, -1),
+        ("flipped_fraction", "share of flipped triangles", "", limits.pass_flipped, limits.fail_flipped, 1),
+        (
+            "crossing_fraction",
+            "share of triangles that pass through others",
+            "",
+            limits.pass_crossing,
+            limits.fail_crossing,
+            1,
+        ),
+        ("lip_overlap_mm", "depth of one lip in the other", "mm", limits.pass_lip_overlap_mm, np.inf, 1),
+        (
+            "registration_shift_mm",
+            "distance of the face from the registration (median)",
+            "mm",
+            limits.pass_shift_mm,
+            limits.fail_shift_mm,
+            1,
+        ),
+        (
+            "landmark_rms_mm",
+            "landmark distance RMS",
+            "mm",
+            limits.pass_landmark_rms_mm,
+            limits.fail_landmark_rms_mm,
+            1,
+        ),
+    ]

@@ -130,3 +130,25 @@ def test_a_missing_file_is_named(tmp_path: Path):
 def test_a_manifest_does_not_change_after_reading():
     with pytest.raises(ValueError, match="frozen"):
         parse_manifest(MINIMAL).seed = 3
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"pass_residual_mm": 3.0}, "fail_residual_mm 2 is below pass_residual_mm 3"),
+        ({"fail_confidence": 0.5}, "fail_confidence 0.5 is above pass_confidence 0.42"),
+        ({"pass_coverage": 0.2}, "fail_coverage 0.35 is above pass_coverage 0.2"),
+        ({"fail_landmark_rms_mm": 1.0}, "fail_landmark_rms_mm 1 is below pass_landmark_rms_mm 4"),
+        ({"least_head_size": 1.2}, "least_head_size 1.2 is above most_head_size 1.18"),
+        ({"pass_coverage": 1.1}, "less than or equal to 1"),
+    ],
+)
+def test_limits_of_the_verdict_out_of_order_are_refused(limits: dict[str, float], said: str) -> None:
+    with pytest.raises(ManifestError, match=r"warp\.verdict") as caught:
+        parse_manifest({"name": "x", "source": {"kind": "simulated"}, "warp": {"verdict": limits}})
+    assert said in str(caught.value)
+
+
+def test_limits_at_their_old_place_are_refused_with_the_new_one() -> None:
+    with pytest.raises(ManifestError, match=r"warp: fail_residual_mm moved to verdict\.fail_residual_mm"):
+        parse_manifest({"name": "x", "source": {"kind": "simulated"}, "warp": {"fail_residual_mm": 2.0}})

@@ -24,7 +24,7 @@ from datagen.flows.stages.warp import WarpUnit
 from datagen.geometry.landmarks import Landmarks
 from datagen.heads.base import HeadTemplate
 from datagen.layout import BuildLayout
-from datagen.manifest import CropJitter, Manifest, RenderConfig, ShardConfig, WarpConfig, parse_manifest
+from datagen.manifest import CropJitter, Manifest, RenderConfig, ShardConfig, VerdictLimits, WarpConfig, parse_manifest
 from datagen.sources.frame import SequenceInfo, SequenceKey
 from datagen.sources.topology import Topology
 from datagen.warp import bridge as bridge_module
@@ -37,8 +37,7 @@ OTHER_WARP = {
     "use_registration": False,
     "share_identity": False,
     "max_distance_mm": 8.5,
-    "pass_residual_mm": 0.6,
-    "fail_residual_mm": 2.1,
+    "verdict": VerdictLimits(pass_coverage=0.6),
 }
 OTHER_RENDER: dict[str, Any] = {
     "backend": "numba",

@@ -141,6 +141,10 @@ def test_confidence_has_a_floor_ceilings_on_scalp_and_inside_the_mouth_and_is_ze
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [found[0], 0.4, 0.4, 0.35, found[0], found[0], 0.0])
     assert found[0] > 0.99
+    for height_m, most in ((2.499e-3, 1.0), (2.5e-3, 0.1)):
+        high = dataclasses.replace(carried, offset_m=np.full(n, height_m))
+        stated = point_confidence(high, confidence_features(high, np.full(6, 1e-4), np.zeros(6), FACES))[0]
+        assert (stated > 0.1) if most == 1 else stated == np.float32(most)
     far_off = points(np.zeros(n, int), np.tile([1.0, 0, 0], (n, 1)), np.full(n, 3e-3), np.ones(n), region, matched)
     doubtful = confidence_features(far_off, np.full(6, 9e-3), np.full(6, 20e-3), FACES)
     np.testing.assert_allclose(point_confidence(far_off, doubtful), [0.01] * 6 + [0.0])

@@ -16,7 +16,7 @@ from datagen.common.errors import InputError
 from datagen.geometry.space import CanonicalSpace
 from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.regions import REGIONS
-from datagen.manifest import WarpConfig
+from datagen.manifest import VerdictLimits
 from datagen.warp.correspond import Targets, regions_compatible
 from datagen.warp.deform import solve_thin_plate
 from datagen.warp.fold_repair import flipped_triangles
@@ -158,14 +158,14 @@ def test_flipped_triangles_are_counted_only_where_the_deformation_flipped_them()
 
 def test_verdict_is_the_worst_of_its_metrics_and_says_why() -> None:
     good = {"residual_median_mm": 0.1, "face_coverage": 0.9, "flipped_fraction": 0.0, "landmark_rms_mm": 1.0}
-    assert judge(good, WarpConfig()) == Verdict("pass", (), good)
-    low = judge({**good, "face_coverage": 0.5}, WarpConfig())
+    assert judge(good, VerdictLimits()) == Verdict("pass", (), good)
+    low = judge({**good, "face_coverage": 0.4}, VerdictLimits())
     assert low.status == "review"
-    assert "share of the face with scan data is 0.5" in low.reasons[0]
-    both = judge({**good, "face_coverage": 0.5, "residual_median_mm": 3.0}, WarpConfig())
+    assert "share of the face with scan data is 0.4" in low.reasons[0]
+    both = judge({**good, "face_coverage": 0.4, "residual_median_mm": 3.0}, VerdictLimits())
     assert both.status == "fail"
     assert len(both.reasons) == 2
-    assert judge({**good, "residual_median_mm": float("inf")}, WarpConfig()).status == "fail"
+    assert judge({**good, "residual_median_mm": float("inf")}, VerdictLimits()).status == "fail"
 
 
 def some_warp() -> Warp:

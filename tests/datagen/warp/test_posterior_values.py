@@ -70,7 +70,7 @@ def written_out_variance(known: F64, apart: F64, sigma: tuple[float, float], usu
             others = np.setdiff1d(np.arange(3 * count), own)
             regression = np.linalg.solve(total[np.ix_(others, others)], total[np.ix_(others, own)]).T
             off = apart[own] - regression @ apart[others]
-            good = known[np.ix_(own, own)] + best**2 * np.eye(3)
+            good = known[np.ix_(own, own)] + best**2 * vague[k] ** 2 * np.eye(3)
             spread = good - regression @ total[np.ix_(others, own)]
             # Of Student's t with four degrees of freedom in three dimensions: the weight is 7/(4 + d²), at most 1.
             factor[k] = vague[k] ** 2 / min(1.0, 7 / (4 + off @ np.linalg.solve(spread, off)))

@@ -11,19 +11,20 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from datagen.heads.regions import FACE_REGIONS, REGIONS
-from datagen.manifest import WarpConfig
+from datagen.manifest import VerdictLimits
 from datagen.warp.surface import SurfacePoints
 from datagen.warp.template import WarpTemplate
 from datagen.warp.transport import Transported
-from datagen.warp.verdict import head_size, judge, measure, registration_shift_mm
+from datagen.warp.verdict import face_confidence, head_size, judge, measure, registration_shift_mm
 from tests.support.round_head import prepared
 
-CONFIG = WarpConfig(pass_residual_mm=0.8, fail_residual_mm=2.5)
+CONFIG = VerdictLimits(pass_residual_mm=0.8, fail_residual_mm=2.5)
 # What a metric may be for a pass and for more than a fail, and which side of that is worse.
 LIMITS = {
     "residual_median_mm": (0.8, 2.5, 1),
     "residual_p95_mm": (3.0, 6.0, 1),
-    "face_coverage": (0.7, 0.35, -1),
+    "face_confidence": (0.42, 0.15, -1),
+    "face_coverage": (0.5, 0.35, -1),
     "flipped_fraction": (0.002, 0.02, 1),
     "crossing_fraction": (0.002, 0.02, 1),
     "lip_overlap_mm": (2.0, np.inf, 1),
@@ -33,6 +34,7 @@ LIMITS = {
 GOOD = {
     "residual_median_mm": 0.1,
     "residual_p95_mm": 0.3,
+    "face_confidence": 0.6,
     "face_coverage": 0.9,
     "flipped_fraction": 0.0,
     "crossing_fraction": 0.0,
@@ -127,6 +129,39 @@ def test_coverage_is_held_area_over_area_for_each_part_of_the_face(template: War
     assert found == pytest.approx({name: held[name] / whole[name] for name in whole if name != "all"})
     assert len(found) == len(FACE_REGIONS) + 1
     assert found["left_cheek"] < 0.95 * found["right_cheek"]
+
+
+def test_the_confidence_is_the_mean_over_the_matched_face() -> None:
+    carried, _ = scan_points()
+    stated = np.linspace(0, 1, 400)
+    on_face = np.isin(carried.region, [REGIONS["cheeks"], REGIONS["chin"]]) & carried.matched
+    assert face_confidence(carried, stated) == pytest.approx(stated[on_face].sum() / on_face.sum())
+    nowhere = transported(np.zeros(5), np.full(5, REGIONS["scalp"], np.uint8), np.ones(5, bool))
+    assert face_confidence(nowhere, np.ones(5)) == 0.0
+
+
+def test_every_limit_is_the_users() -> None:
+    """Each metric between its default limits is a review; with the limits moved beyond it, a pass; or a fail."""
+    keys = {
+        "residual_median_mm": "residual_mm",
+        "face_confidence": "confidence",
+        "face_coverage": "coverage",
+        "flipped_fraction": "flipped",
+        "crossing_fraction": "crossing",
+        "registration_shift_mm": "shift_mm",
+    }
+    for name, (passing, failing, _) in LIMITS.items():
+        key = keys.get(name, name)
+        value = (passing + failing) / 2 if np.isfinite(failing) else passing + 1
+        amiss = {**GOOD, name: value}
+        assert judge(amiss, CONFIG).status == "review", name
+        assert judge(amiss, CONFIG.model_copy(update={f"pass_{key}": value})).status == "pass", name
+        if np.isfinite(failing):
+            assert judge(amiss, CONFIG.model_copy(update={f"fail_{key}": passing})).status == "fail", name
+    sizes = VerdictLimits(least_head_size=0.5, most_head_size=0.6)
+    assert [judge({**GOOD, "head_size": s}, sizes).status for s in (0.49, 0.55, 0.61)] == ["review", "pass", "review"]
+    bare = VerdictLimits(least_region_coverage=0.3)
+    assert [judge({**GOOD, "coverage_chin": c}, bare).status for c in (0.29, 0.3)] == ["review", "pass"]
 
 
 def test_flips_are_counted_on_the_face_alone_and_against_all_of_its_triangles(template: WarpTemplate) -> None:
