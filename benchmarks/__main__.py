@@ -8,7 +8,6 @@ import typer
 
 from benchmarks import ablation, write
 from benchmarks.marks import command as marks_command
-from benchmarks.marks import typical
 from benchmarks.read import command as read_command
 from benchmarks.render import command as render_command
 from benchmarks.train import command as train_command
@@ -24,7 +23,7 @@ app = typer.Typer(
     help="Measure parts of the product, beside their peers and against known truth.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for command in (warp_command, render_command, read_command, write, train_command, marks_command, typical, ablation):
+for command in (warp_command, render_command, read_command, write, train_command, marks_command, ablation):
     command.register(app)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,8 @@ import typer
 
 from datagen.commands.options import JsonOption
 from datagen.common.console import print_json, say
+from datagen.common.errors import InputError
+from datagen.common.files import write_owned_bytes
 
 
 def marks_command(
@@ -54,6 +57,34 @@ def marks_command(
         write_picture(picture, [load_head("anny"), load_head("ict", real)], sources)
 
 
+def typical_command(
+    real: Annotated[Path, typer.Option(help="Folder with families/, scans/menpo_james/ and ict_facekit/.")],
+    out: Annotated[Path, typer.Option(help="JSON file as in datagen/heads/data.")],
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Whose mean counts; by default facefuns and ict, whose licences are free. May be repeated."),
+    ] = None,
+) -> None:
+    """Learn the typical real face in Anny's topology: the mean of sources that people registered to one topology.
+
+    To judge it on a family, learn it from the others.
+
+    Example: python -m benchmarks typical --real ../shared/data --source multiface --source ict --out /tmp/typical.json
+    """
+    from benchmarks.marks.sources import read_sources
+    from benchmarks.marks.typical import learn_typical
+    from datagen.heads.registry import load_head
+
+    known = {one.name: one for one in read_sources(real)}
+    wanted = source or ["facefuns", "ict"]
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise InputError(f"there is no source {', '.join(unknown)}", f"some of {', '.join(known)}", "Change --source")
+    content = learn_typical(load_head("anny"), [known[name] for name in wanted], say)
+    write_owned_bytes(out, f"{json.dumps(content)}\n".encode())
+
+
 def register(app: typer.Typer) -> None:
-    """Add this command."""
+    """Add these commands."""
     app.command("marks")(marks_command)
+    app.command("typical")(typical_command)

