@@ -32,7 +32,7 @@ from datagen.warp.verdict import face_confidence, judge, measure, registration_s
 # Part of every content key: a change here makes every stored warp stale.
 ALGORITHM_VERSION = 7
 
-MENDED_SPREAD_M = 3e-3
+MENDED_SPREAD_M = 6e-3
 # Skin that expression hardly moves carries the head's rigid pose.
 RIGID_REGIONS = ("forehead", "scalp", "nose", "right_ear", "left_ear")
 
