@@ -8,9 +8,8 @@ from datagen.common.arrays import F64
 from datagen.geometry.landmarks import Landmarks
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
-from datagen.warp.correspond import Gate
 from datagen.warp.personal import SequencePrior, personal_shape
-from datagen.warp.posterior import PointEvidence, Round, ShapeFit, fit_shape, landmark_evidence
+from datagen.warp.posterior import PointEvidence, Round, ShapeFit, annealed, fit_shape, landmark_evidence
 from datagen.warp.shape_model import observed_vertices
 from datagen.warp.similarity import fit_similarity_robust
 from datagen.warp.surface import Surface
@@ -22,15 +21,7 @@ TRACKED_POINTS = 150
 FEWEST_TRACKED = 12
 TRACKED_SIGMA_M = (6e-3, 12e-3)
 # Three times as many gated rounds, or tighter ones, change no millimetre's hundredth.
-PERSONAL_ROUNDS = (
-    *(Round(None),) * 2,
-    *(
-        Round(Gate(distance_m, 0.4, kernel_m), sigma_m)
-        for distance_m, kernel_m, sigma_m in zip(
-            *(np.geomspace(*ends, 5).tolist() for ends in ((0.02, 0.005), (0.008, 0.002), (2e-3, 0.25e-3))), strict=True
-        )
-    ),
-)
+PERSONAL_ROUNDS = (Round(None),) * 2 + annealed(5, (0.02, 0.005), (0.008, 0.002), (2e-3, 0.25e-3))
 # The scan farther away than this is no part of the face, or none that was seen.
 SEEN_WITHIN_M = 0.01
 

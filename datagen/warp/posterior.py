@@ -60,6 +60,14 @@ class Round:
     hair: float = 1.0
 
 
+def annealed(
+    rounds: int, distance_m: tuple[float, float], kernel_m: tuple[float, float], sigma_m: tuple[float, float]
+) -> tuple[Round, ...]:
+    """Return rounds whose gates, kernels and standard deviations shrink geometrically."""
+    steps = [np.geomspace(first, last, rounds) for first, last in (distance_m, kernel_m, sigma_m)]
+    return tuple(Round(Gate(d, 0.4, k), s) for d, k, s in zip(*(a.tolist() for a in steps), strict=True))
+
+
 @dataclass(frozen=True, eq=False)
 class PointEvidence:
     """Positions known for weighted sums of control vertices.

@@ -13,10 +13,9 @@ from scipy.spatial.distance import cdist
 from datagen.common.arrays import F64
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
-from datagen.heads.typical import typical_offset_m
+from datagen.heads.typical import MIRROR, typical_offset_m
 from datagen.warp.template import WarpTemplate, once_per_template
 
-MIRROR = np.array([-1.0, 1.0, 1.0])
 # Below this share of the largest eigenvalue a mode is rounding error.
 SMALLEST_EIGENVALUE = 1e-6
 

@@ -15,12 +15,11 @@ from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.sources.frame import Registration
-from datagen.warp.correspond import Gate
 from datagen.warp.deform import FROM_LANDMARKS, FROM_PERSON, FROM_REGISTRATION, Start
 from datagen.warp.face_search import find_face
 from datagen.warp.personal import SequencePrior
 from datagen.warp.personal_fit import disagreement_m, fit_person, score
-from datagen.warp.posterior import Round, fit_shape, landmark_evidence
+from datagen.warp.posterior import Round, annealed, fit_shape, landmark_evidence
 from datagen.warp.shape_model import model_shape, observed_vertices, tracked_shape
 from datagen.warp.similarity import Similarity, fit_similarity_robust
 from datagen.warp.surface import PointSurface, Surface
@@ -40,19 +39,11 @@ OUTWARD = 0.1
 IDENTITY = Similarity(1.0, np.eye(3), np.zeros(3))
 
 
-def _annealed(
-    rounds: int, distance_m: tuple[float, float], kernel_m: tuple[float, float], sigma_m: tuple[float, float]
-) -> tuple[Round, ...]:
-    """Return rounds whose gates, kernels and standard deviations shrink geometrically."""
-    steps = [np.geomspace(first, last, rounds) for first, last in (distance_m, kernel_m, sigma_m)]
-    return tuple(Round(Gate(d, 0.4, k), s) for d, k, s in zip(*(a.tolist() for a in steps), strict=True))
-
-
-TRACKED_ROUNDS = _annealed(5, (0.015, 0.005), (0.006, 0.002), (0.9e-3, 0.25e-3))
+TRACKED_ROUNDS = annealed(5, (0.015, 0.005), (0.006, 0.002), (0.9e-3, 0.25e-3))
 # Without a tracker the surface pulls along itself wherever a face's relief is not the template's, and hair is no skin.
 # Believed by their scatter alone, distances slid real eyes by 4 mm (95th percentile; now 1.7), foreheads by 9 (now 6).
 LANDMARK_ROUNDS = (Round(None),) * 4 + tuple(
-    replace(step, correlated=5.0, hair=0.1) for step in _annealed(8, (0.03, 0.012), (0.015, 0.004), (3e-3, 1.5e-3))
+    replace(step, correlated=5.0, hair=0.1) for step in annealed(8, (0.03, 0.012), (0.015, 0.004), (3e-3, 1.5e-3))
 )
 
 
