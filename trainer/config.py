@@ -62,7 +62,15 @@ CONFIGS = Path(__file__).parent / "configs"
 _KEYS = "docs/trainer.md lists every key with its meaning"
 # Where and for how long a run computes; these may change from one call to the next.
 FREE_KEYS = (
-    *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "fit.profile_steps", "fit.wandb"),
+    *(
+        "fit.device",
+        "fit.threads",
+        "fit.max_minutes",
+        "fit.save_every",
+        "fit.preview",
+        "fit.profile_steps",
+        "fit.wandb",
+    ),
     *FREE_DATA_KEYS,
     *("backbone.checkpoint_every", "decoder.frames_at_once"),
 )
@@ -146,6 +154,9 @@ class FitConfig(Section):
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     val_every: int = Field(200, ge=1, description="steps between validations; the last step always has one")
     val_samples: int = Field(64, ge=1, description="samples of `val` measured while fitting, evenly spread")
+    preview: bool = Field(
+        True, description="draw held-out samples and the learning curves at validations, at most twice a minute"
+    )
     save_every: int = Field(200, ge=1, description="steps between writes of last.pt")
     max_minutes: float | None = Field(
         None, gt=0, description="stop (and save) when a call has taken this long; the same command resumes"

@@ -26,11 +26,11 @@ from trainer.evaluation.frames import (
     TRUTH_ARRAYS,
     EvaluationOptions,
     SampleTable,
-    Truth,
     View,
     instants_of_views,
     pairs_of_subjects,
     runs_of_frames,
+    views_of,
 )
 from trainer.evaluation.gather import Evaluation, Run
 from trainer.evaluation.report import REPORT_FILES, Result, write_report
@@ -229,20 +229,8 @@ class _Session:
         p = predict_maps(self._model, maps["image"], maps["intrinsics"], frames)
         self._predicting_s += time.perf_counter() - start
         self._predicted += len(indices)
-        unit = np.float32(self._half_extent_m)
-        truths = [Truth.of(maps, k, self._half_extent_m) for k in range(len(indices))]
-        views = [
-            View(
-                truth,
-                p.depth_m[k],
-                p.canonical[k] * unit,
-                p.depth_confidence[k],
-                p.canonical_confidence[k],
-                None if p.surface is None else p.surface[k],
-            )
-            for k, truth in enumerate(truths)
-        ]
-        return views, [View(truth, self._mean.depth_m, self._mean.canonical) for truth in truths]
+        views = views_of(maps, p, self._dataset)
+        return views, [View(view.truth, self._mean.depth_m, self._mean.canonical) for view in views]
 
     def _mean_in_metres(self, mean: MeanMap) -> MeanMap:
         return MeanMap(mean.depth_m, mean.canonical * np.float32(self._half_extent_m))

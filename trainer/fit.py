@@ -27,8 +27,21 @@ from trainer.inference import predict_split, split_clips
 from trainer.losses import arrays_of
 from trainer.model.joint import DepthUnit, JointModel
 from trainer.optimiser import MovingAverage, learning_rate, make_optimiser, set_rates
+from trainer.preview import write_preview
 from trainer.run.checkpoint import model_content, pick_device, read_last, save_checkpoint
-from trainer.run.folder import BEST, BOARD, CONFIG, LAST, STATE, TRACE, RunState, check_same_run, locked_run_folder
+from trainer.run.folder import (
+    BEST,
+    BOARD,
+    CONFIG,
+    CURVE,
+    HELD_OUT,
+    LAST,
+    STATE,
+    TRACE,
+    RunState,
+    check_same_run,
+    locked_run_folder,
+)
 from trainer.run.log import Journal, own_log_or_path
 from trainer.run.signals import stop_on_signals
 from trainer.run.throughput import Throughput
@@ -36,6 +49,7 @@ from trainer.step import Gradients
 from trainer.weights.load import load_weights
 
 _LOG_EVERY = 10
+_PREVIEW_SECONDS = 30.0
 _UNIT_SAMPLES = 64  # training samples the depth unit is measured on
 
 
@@ -95,6 +109,7 @@ def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
             # process validates the same samples, so that none waits for another's part of the model.
             if job.validation is not None and (progress.step % settings.val_every == 0 or last_step):
                 screen.say(job.validate())
+                job.preview(last=last_step)
             if progress.best_step is None and last_step:  # nothing was held out, or nothing could be measured on it
                 progress.best_step = progress.step
                 job.save_best()
@@ -196,6 +211,7 @@ class _Job:
         self._began = started - self.progress.seconds  # as if there had been one call
         self.throughput = Throughput(group.device, run if group.is_main else None, config.fit.profile_steps)
         self.journal: Journal | None = None  # of the main process
+        self._drawn = -math.inf
         self._gradients = Gradients(wrapped, self.model.depth_unit, config)
         self._batches = iter(self.loader)
 
@@ -265,6 +281,20 @@ class _Job:
             f"{metrics['depth_mean_mm']:.1f} mm ({metrics['depth_aligned_mean_mm']:.1f} mm aligned), held out"
         )
 
+    def preview(self, *, last: bool) -> None:
+        """Draw what the run looks like, unless it was just drawn and more is to come."""
+        now = time.monotonic()
+        if not self.config.fit.preview or self.journal is None or (now - self._drawn < _PREVIEW_SECONDS and not last):
+            return
+        self.model.eval()
+        with self._averaged():
+            write_preview(
+                self.run, self.model, self.dataset, f"{self.config.name}, step {self.progress.step}, held out"
+            )
+        self.model.train()
+        self._drawn = time.monotonic()
+        self.throughput.pause()
+
     def save(self) -> RunState:
         """Write ``last.pt`` and the state file."""
         self.progress.seconds = time.monotonic() - self._began
@@ -312,7 +342,7 @@ class _Job:
 
 def _check_own(run: Path) -> None:
     """Refuse, before the work begins, files of a run's names that no run in this folder wrote."""
-    found = strangers(run, (LAST, BEST, STATE, CONFIG, TRACE)) + own_log_or_path(run)
+    found = strangers(run, (LAST, BEST, STATE, CONFIG, TRACE, HELD_OUT, CURVE)) + own_log_or_path(run)
     if (run / BOARD).is_symlink() or (run / BOARD).is_file():
         found.append(run / BOARD)
     refuse_strangers(found)

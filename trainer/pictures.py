@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -51,8 +51,8 @@ def masked(values: npt.NDArray[np.floating], shown: npt.NDArray[np.bool_]) -> np
     return np.where(shown, values, np.nan).astype(np.float64)
 
 
-def write_grid(path: Path, rows: Sequence[Sequence[Panel]], heading: str = "") -> None:
-    """Write rows of panels as one PNG, each map with its colour bar."""
+def write_grid(path: Path | BinaryIO, rows: Sequence[Sequence[Panel]], heading: str = "") -> None:
+    """Write rows of panels as one PNG, to a path or a stream, each map with its colour bar."""
     from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows)
@@ -88,7 +88,7 @@ def write_image(path: Path, pixels: npt.NDArray[np.uint8 | np.uint16]) -> None:
         raise StorageError(f"{path} cannot be written: {error}", "a writable folder", "Choose another one") from None
 
 
-def write_learning_curve(path: Path, records: Sequence[dict[str, Any]], baseline: dict[str, float]) -> None:
+def write_learning_curve(path: Path | BinaryIO, records: Sequence[dict[str, Any]], baseline: dict[str, float]) -> None:
     """Draw the loss and the validation errors of a log over the steps, with the baseline's errors as lines."""
     from matplotlib.figure import Figure
 
@@ -115,9 +115,12 @@ def write_learning_curve(path: Path, records: Sequence[dict[str, Any]], baseline
     _save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path | BinaryIO) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    if not isinstance(path, Path):
+        FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         FigureCanvasAgg(figure).print_png(str(path))  # type: ignore[no-untyped-call]

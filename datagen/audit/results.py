@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datagen.audit.truth import error_metrics, true_error_mm
+from datagen.audit.truth import calibration, error_metrics, true_error_mm
 from datagen.audit.warp_pictures import scan_distance_mm
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -34,7 +34,8 @@ def build_metrics(results: Sequence[FrameResult], measures: Mapping[str, FrameMe
     """Return flat metrics over all frames, as stored in ``report/summary.json``.
 
     Correspondence errors are pooled over the face's measured scan vertices whose truth is known, and left out where
-    none is; the residual is the median over frames of each frame's median, a head's size of each subject's.
+    none is, as is the gap between stated confidence and truth, over all of the head. The residual is the median over
+    frames of each frame's median, a head's size of each subject's.
 
     Parameters
     ----------
@@ -53,6 +54,10 @@ def build_metrics(results: Sequence[FrameResult], measures: Mapping[str, FrameMe
         metrics["true_error_median_mm"] = float(np.median(known))
         metrics["true_error_p95_mm"] = float(np.percentile(known, 95))
         metrics["true_error_points"] = float(len(known))
+        stated = np.concatenate([m.confidence for m in measures.values()])
+        error_mm = np.concatenate([m.error_mm for m in measures.values()])
+        # Points without a counterpart state no confidence.
+        metrics["confidence_gap"] = calibration(stated, np.where(stated > 0, error_mm, np.nan)).expected_error
     return metrics
 
 

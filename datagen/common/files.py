@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 import uuid
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -264,11 +265,16 @@ def name_as_ours(folder: Path, paths: Iterable[Path]) -> None:
         _list(folder, {path.relative_to(folder).as_posix(): (digest_file(path),) for path in paths})
 
 
+# Two threads that write files into one folder must not lose each other's lines.
+_LISTING_LOCK = threading.Lock()
+
+
 def _list(folder: Path, files: Owned) -> None:
-    before = listed(folder)
-    after = {**(before or {}), **files}
-    if before != after:
-        atomic_write_bytes(folder / LISTING, listing_bytes(after))
+    with _LISTING_LOCK:
+        before = listed(folder)
+        after = {**(before or {}), **files}
+        if before != after:
+            atomic_write_bytes(folder / LISTING, listing_bytes(after))
 
 
 def write_owned_bytes(path: Path, data: bytes) -> None:

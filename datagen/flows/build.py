@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,13 @@ from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 from datagen.render.registry import check_backend
 from datagen.shards import VerifyReport
+
+# Told a stage's name, and how much of its work is done, of how much.
+Observer = Callable[[str, int, int], None]
+
+
+def _nobody(_stage: str, _done: int, _total: int) -> None:
+    return
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ def build(
     stream: TextIO | None = None,
     *,
     replace: bool = False,
+    observer: Observer = _nobody,
 ) -> BuildResult:
     """Build a dataset, or finish one that was interrupted. What is whole on disk is kept.
 
@@ -76,6 +84,8 @@ def build(
         Where progress goes; standard error by default.
     replace : bool
         Whether the build of another dataset in ``out`` may be replaced.
+    observer : callable
+        Called as each stage begins, and whenever more of it is done.
 
     Raises
     ------
@@ -94,18 +104,19 @@ def build(
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
         if same_recipe and nothing_to_do(plan, layout):
             # No server or workers are started for it.
-            return run_stages(plan, layout, stream, SerialRunner())
+            return run_stages(plan, layout, stream, SerialRunner(), observer)
         check_places(plan, layout)
         if not same_recipe:
             write_owned_bytes(layout.manifest, text)
         prepare = partial(_prepare, manifest)
         if config.name == "serial":
             prepare()
-            return run_stages(plan, layout, stream, SerialRunner())
+            return run_stages(plan, layout, stream, SerialRunner(), observer)
         # A server that cannot write says little about why it ends.
         check_room(layout.root)
+        work = partial(run_stages, plan, layout, stream, observer=observer)
         with prefect_session(layout.prefect_home, prepare):
-            return run_as_flow(f"{manifest.name} in {out.name}", config, partial(run_stages, plan, layout, stream))
+            return run_as_flow(f"{manifest.name} in {out.name}", config, work)
 
 
 def nothing_to_do(plan: BuildPlan, layout: BuildLayout) -> bool:
@@ -118,7 +129,9 @@ def nothing_to_do(plan: BuildPlan, layout: BuildLayout) -> bool:
     return all(stage.finished(unit) for stage in stages for unit in stage.plan(plan, layout))
 
 
-def run_stages(plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, runner: StageRunner) -> BuildResult:
+def run_stages(
+    plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, runner: StageRunner, observer: Observer = _nobody
+) -> BuildResult:
     """Run every stage in its order, and remove what is no longer in the plan."""
     applied = [stage.name for stage in STAGES if stage.applies(plan)]
     units: dict[str, Sequence[Any]] = {}
@@ -129,9 +142,11 @@ def run_stages(plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, runn
         if stage.name in applied:
             started = time.monotonic()
             title, total = f"{len(seconds) + 1}/{len(applied)} {stage.name}", sum(unit.weight for unit in planned)
+            observer(stage.name, 0, total)
             with Progress(title, total, stage.counts, stream) as progress:
                 carrier = runner if stage.carried else SerialRunner()
-                results[stage.name] = carrier.run(stage.name, stage.run, planned, partial(_advance, progress))
+                advance = partial(_advance, progress, partial(observer, stage.name), total)
+                results[stage.name] = carrier.run(stage.name, stage.run, planned, advance)
             seconds[stage.name] = time.monotonic() - started
         with storage_errors(f"removing what the {stage.name} stage no longer needs", only=DISK_ERRORS):
             for folder in stage.stale(layout, planned):
@@ -154,9 +169,10 @@ def run_stages(plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, runn
     )
 
 
-def _advance(progress: Progress, unit: Unit, result: object) -> None:
+def _advance(progress: Progress, told: Callable[[int, int], None], total: int, unit: Unit, result: object) -> None:
     del result
     progress.advance(unit.weight)
+    told(progress.done, total)
 
 
 def _prepare(manifest: Manifest) -> None:

@@ -9,18 +9,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from datagen.audit.demo_page import PAGE, DemoSummary, write_demo_page
+from datagen.audit.demo_page import PAGE, DemoSummary, Step, write_demo_page
+from datagen.audit.demo_pictures import FOLDER as PICTURE_FOLDER
+from datagen.audit.demo_pictures import draw_pictures
 from datagen.common.documents import parse_json, read_json
 from datagen.common.errors import CanonfaceError, StorageError
 from datagen.common.files import write_owned_bytes
 from datagen.common.ownership import listed, refuse_strangers, remove_ours, strangers
-from datagen.flows.build import BuildResult, build
+from datagen.flows.build import build
+from datagen.flows.planning import plan_build
+from datagen.flows.stages import STAGES
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 from datagen.shards import open_dataset
@@ -100,6 +105,18 @@ def stopwatch() -> Iterator[list[float]]:
 
 
 MIB = 2**20
+# Metrics of the report under the names they have here.
+WARP_METRICS = {
+    "warp_median_mm": "true_error_median_mm",
+    "warp_p95_mm": "true_error_p95_mm",
+    "residual_median_mm": "residual_median_mm",
+    "confidence_gap": "confidence_gap",
+}
+# Those that follow the build's stages.
+STEPS = ("fit", "evaluate", "predict")
+PAGE_SECONDS = 3.0
+# So long it takes to begin, even if no time is left.
+SHORTEST_FIT_S = 10.0
 # The held-out splits the model is measured on, and the one a clip is predicted from.
 EVALUATED = ("val", "test")
 PREDICTED = "test"
@@ -154,15 +171,32 @@ class DemoLayout:
         """The page of its results."""
         return self.root / PAGE
 
+    @property
+    def pictures(self) -> Path:
+        """What is drawn while the demo runs."""
+        return self.root / PICTURE_FOLDER
+
     def evaluation(self, split: str) -> Path:
         """Metrics and pictures of one split."""
         return self.root / "evaluation" / split
 
+    def metrics_of(self, split: str) -> Path:
+        """The metrics of one split alone, and the digest of the model they are of."""
+        return self.evaluation(split) / "figures.json"
 
-def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tuple[str, ...] = ()) -> DemoSummary:
+
+def run_demo(
+    manifest: Manifest,
+    out: Path,
+    trainer_config: str,
+    overrides: tuple[str, ...] = (),
+    *,
+    max_minutes: float | None = None,
+) -> DemoSummary:
     """Run or continue the demo and write ``index.html`` and ``summary.json``.
 
-    Every step trusts what it finds whole on disk, so a killed demo resumes and a finished one only reports.
+    Every step trusts what it finds whole on disk, so a killed demo resumes and a finished one only reports. The page is
+    there from the beginning, and grows.
 
     Parameters
     ----------
@@ -172,6 +206,8 @@ def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tupl
         Name or path, as ``trainer fit --config`` takes it.
     overrides : tuple of str
         For ``trainer fit --set``.
+    max_minutes : float, optional
+        When this call has taken that long, fitting ends, and what there is of the model is measured.
 
     Raises
     ------
@@ -181,13 +217,19 @@ def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tupl
     layout = DemoLayout(out)
     _check_places(layout)
     meter = Meter(layout.meter)
-    with meter.watch_memory():
-        result = _build(manifest, out, meter)
-        _fit(layout, meter, trainer_config, overrides)
+    ends = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    with meter.watch_memory(), LivePage(layout, manifest, meter) as page:
+        _build(manifest, out, meter, page)
+        page.begin("fit")
+        _fit(layout, meter, trainer_config, overrides, ends)
         key = _model_key(layout)
-        measured = {split: _evaluate(layout, meter, split, key) for split in EVALUATED}
+        page.begin("evaluate")
+        for split in EVALUATED:
+            _evaluate(layout, meter, split, key)
+        page.begin("predict")
         _predict(layout, meter, key)
-    summary = DemoSummary(_metrics(result, meter, measured), dict(result.verdicts), dict(meter.seconds), measured)
+        page.end()
+    summary = gather(layout, meter, ("report", *STEPS))
     content = {"figures": summary.metrics, "verdicts": summary.verdicts, "stages_s": summary.stages_s}
     write_owned_bytes(layout.summary, (json.dumps(content, indent=1) + "\n").encode())
     write_demo_page(out, summary)
@@ -197,15 +239,15 @@ def run_demo(manifest: Manifest, out: Path, trainer_config: str, overrides: tupl
 def _check_places(layout: DemoLayout) -> None:
     """Refuse, before the work begins, what is in the way of the demo's own files and not ours."""
     found = strangers(layout.root, (layout.summary.name, layout.meter.name, layout.page.name), look=False)
-    for folder in (layout.run, layout.prediction, *(layout.evaluation(split) for split in EVALUATED)):
+    for folder in (layout.run, layout.prediction, layout.pictures, *(layout.evaluation(split) for split in EVALUATED)):
         # What the trainer may replace in a folder of its own, it knows itself.
         found += strangers(folder, look=False) if listed(folder) is None else []
     refuse_strangers(found)
 
 
-def _build(manifest: Manifest, out: Path, meter: Meter) -> BuildResult:
+def _build(manifest: Manifest, out: Path, meter: Meter, page: LivePage) -> None:
     with stopwatch() as taken:
-        result = build(manifest, out)
+        result = build(manifest, out, observer=page.observe)
     if not result.verification.ok:
         raise DemoError(
             f"the dataset in {out} does not verify",
@@ -217,10 +259,12 @@ def _build(manifest: Manifest, out: Path, meter: Meter) -> BuildResult:
         stages = dict(result.seconds)
         render_s = stages.get("render", 0.0) if result.rendered else 0.0
         meter.add("build", taken[0], views_rendered=result.rendered, render_s=render_s)
-    return result
 
 
-def _fit(layout: DemoLayout, meter: Meter, config: str, overrides: tuple[str, ...]) -> None:
+def _fit(layout: DemoLayout, meter: Meter, config: str, overrides: tuple[str, ...], ends: float | None) -> None:
+    if ends is not None:
+        left_minutes = max(ends - time.monotonic(), SHORTEST_FIT_S) / 60
+        overrides = (*overrides, f"fit.max_minutes={left_minutes:.3f}")
     options = [option for override in overrides for option in ("--set", override)]
     command = ["fit", str(layout.root), "--out", str(layout.run), "--config", config, *options]
     state = _read_json(layout.run / "state.json")
@@ -238,8 +282,7 @@ def _fit(layout: DemoLayout, meter: Meter, config: str, overrides: tuple[str, ..
 
 
 def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[str, Any]:
-    folder = layout.evaluation(split)
-    stored = folder / "figures.json"
+    folder, stored = layout.evaluation(split), layout.metrics_of(split)
     done = _read_json(stored)
     if done.get("key") == key and (folder / "contact_sheet.png").is_file():
         return dict(done["figures"])
@@ -302,31 +345,121 @@ def _model_key(layout: DemoLayout) -> str:
     return hashlib.sha256(f"{open_dataset(layout.root).uuid} {weights}".encode()).hexdigest()
 
 
-def _metrics(result: BuildResult, meter: Meter, measured: dict[str, dict[str, Any]]) -> dict[str, float | None]:
-    audit = _read_json(BuildLayout(result.root).report_summary)
-    size = sum(path.stat().st_size for path in result.dataset.rglob("*") if path.is_file())
-    rendered, render_s = meter.counts.get("views_rendered", 0.0), meter.counts.get("render_s", 0.0)
-    val = measured["val"]
-    splits = open_dataset(result.dataset).splits
+def gather(layout: DemoLayout, meter: Meter, done: Collection[str]) -> DemoSummary:
+    """Return what the steps that are ``done`` have left on disk, as figures."""
+    metrics: dict[str, float | None] = {"seconds": sum(meter.seconds.values()), "peak_gib": meter.peak_gib}
+    if "first_picture_s" in meter.counts:
+        metrics["first_picture_s"] = meter.counts["first_picture_s"]
+    verdicts: dict[str, int] = {}
+    measured: dict[str, dict[str, Any]] = {}
+    if "report" in done:
+        audit = _read_json(BuildLayout(layout.root).report_summary)
+        verdicts = {status: int(audit.get(f"frames_{status}", 0)) for status in ("pass", "review", "fail")}
+        metrics |= _dataset_metrics(layout)
+        metrics["frames"] = float(sum(verdicts.values()))
+        rendered, render_s = meter.counts.get("views_rendered", 0.0), meter.counts.get("render_s", 0.0)
+        metrics["views_per_s"] = rendered / render_s if render_s > 0 else None
+        for name, key in WARP_METRICS.items():
+            metrics[name] = audit.get(key)
+    if "fit" in done:
+        state = _read_json(layout.run / "state.json")
+        metrics |= {"fit_steps": state.get("step"), "fit_steps_planned": state.get("steps")}
+    if "evaluate" in done:
+        measured = {split: _read_json(layout.metrics_of(split)).get("figures", {}) for split in EVALUATED}
+        for what in ("canonical", "depth"):
+            ours, guess = (measured["val"][f"{prefix}{what}_mean_mm"] for prefix in ("", "mean_map_"))
+            metrics |= {f"val_{what}_mm": ours, f"val_{what}_baseline_mm": guess}
+            metrics[f"val_{what}_ratio_mean_map"] = ours / guess if ours is not None and guess else None
+    return DemoSummary(metrics, verdicts, dict(meter.seconds), measured)
+
+
+def _dataset_metrics(layout: DemoLayout) -> dict[str, float | None]:
+    dataset = open_dataset(layout.root)
+    size = sum(path.stat().st_size for path in BuildLayout(layout.root).dataset.rglob("*") if path.is_file())
+    samples: dict[str, float | None] = {f"samples_{split}": float(len(dataset[split])) for split in dataset}
     return {
-        "subjects": sum(len(subjects) for subjects in splits.values()),
-        "frames": sum(result.verdicts.values()),
-        "views": sum(result.samples.values()),
-        "samples_train": result.samples.get("train", 0),
-        "samples_val": result.samples.get("val", 0),
-        "samples_test": result.samples.get("test", 0),
-        "warp_median_mm": audit.get("true_error_median_mm"),
-        "warp_p95_mm": audit.get("true_error_p95_mm"),
-        "residual_median_mm": audit.get("residual_median_mm"),
-        "views_per_s": rendered / render_s if render_s > 0 else None,
+        "subjects": float(sum(len(subjects) for subjects in dataset.splits.values())),
+        "views": float(sum(len(dataset[split]) for split in dataset)),
         "dataset_mib": size / MIB,
-        "val_canonical_mm": val["canonical_mean_mm"],
-        "val_canonical_baseline_mm": val["mean_map_canonical_mean_mm"],
-        "val_depth_mm": val["depth_mean_mm"],
-        "val_depth_baseline_mm": val["mean_map_depth_mean_mm"],
-        "seconds": sum(meter.seconds.values()),
-        "peak_gib": meter.peak_gib,
+        **samples,
     }
+
+
+class LivePage:
+    """The demo's page while it runs, written every few seconds from what is on disk by then.
+
+    It waits until the build has made the folder its own. Used as a context: leaving it by an error says on the page
+    that the demo stopped.
+    """
+
+    def __init__(self, layout: DemoLayout, manifest: Manifest, meter: Meter) -> None:
+        self._layout, self._manifest, self._meter = layout, manifest, meter
+        self._started = time.monotonic()
+        plan = plan_build(manifest)
+        self._steps = [*(stage.name for stage in STAGES if stage.applies(plan)), *STEPS]
+        self._done: list[str] = []
+        self._now, self._said = self._steps[0], ""
+        self._begun = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def __enter__(self) -> LivePage:
+        self._thread.start()
+        return self
+
+    def observe(self, stage: str, done: int, total: int) -> None:
+        """Take note of how far a stage of the build is."""
+        self._begun = True
+        if stage != self._now:
+            self.begin(stage)
+        self._said = f"{done} of {total}" if total > 1 else ""
+
+    def begin(self, step: str) -> None:
+        """Take note that a step begins, and that those before it are done."""
+        self._done = self._steps[: self._steps.index(step)]
+        self._now, self._said = step, ""
+
+    def end(self) -> None:
+        """Take note that every step is done."""
+        self._done = self._steps
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if error is not None and self._begun:
+            why = str(error) if isinstance(error, CanonfaceError) else "it was interrupted"
+            # What went wrong must not be hidden by a page that cannot be written because of it.
+            with suppress(CanonfaceError, OSError):
+                self._write(f"Stopped at {self._now}: {why}. The same command continues where it stopped.")
+
+    def _keep(self) -> None:
+        while not self._stop.wait(PAGE_SECONDS):
+            if not self._begun:
+                continue
+            # It is a by-product: a step that cannot read or write the same will say why.
+            with suppress(CanonfaceError, OSError):
+                drawn = draw_pictures(BuildLayout(self._layout.root), self._manifest)
+                self._write()
+                if drawn and "first_picture_s" not in self._meter.counts:
+                    self._meter.counts["first_picture_s"] = time.monotonic() - self._started
+
+    def _write(self, stopped: str = "") -> None:
+        said = self._said or (self._steps_fitted() if self._now == "fit" else "")
+        steps = [Step(name, "done") for name in self._done]
+        for name in self._steps[len(self._done) :]:
+            steps.append(Step(name, "running", said) if name == self._now else Step(name, "waiting"))
+        write_demo_page(self._layout.root, gather(self._layout, self._meter, self._done), steps, stopped=stopped)
+
+    def _steps_fitted(self) -> str:
+        """How far the fit is, by its own log."""
+        planned = _read_json(self._layout.run / "config.json").get("fit", {}).get("steps")
+        try:
+            last = (self._layout.run / "log.jsonl").read_text().splitlines()[-1]
+            return f"{json.loads(last)['step']} of {planned}"
+        except (OSError, ValueError, LookupError, TypeError):
+            return ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64, I64
+from datagen.shards import Dataset
 from trainer.evaluation.cameras import rigid_inverse, transform, unproject
 from trainer.evaluation.tracking import MAX_WINDOW
+from trainer.inference import Maps
 
 TRUTH_ARRAYS = (
     "image", "depth", "canonical", "normal", "confidence", "region", "edge",
@@ -51,7 +54,7 @@ class Truth:
     head_to_world: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, maps: dict[str, npt.NDArray[Any]], k: int, half_extent_m: float) -> Truth:
+    def of(cls, maps: Mapping[str, npt.NDArray[Any]], k: int, half_extent_m: float) -> Truth:
         """Take view ``k`` of arrays read from a split (``TRUTH_ARRAYS``)."""
         one = {name: maps[name][k] for name in TRUTH_ARRAYS}
         one["depth_m"] = one.pop("depth")
@@ -121,6 +124,22 @@ class View:
 
 
 LONGEST_RUN = MAX_WINDOW + 18  # long enough for every window from several starts, short enough to be held in memory
+
+
+def views_of(maps: Mapping[str, npt.NDArray[Any]], predicted: Maps, dataset: Dataset) -> list[View]:
+    """Return what a network says of samples, beside their truth (arrays :data:`TRUTH_ARRAYS` of a split)."""
+    unit = np.float32(dataset.half_extent_m)
+    return [
+        View(
+            Truth.of(maps, k, dataset.half_extent_m),
+            p.depth_m,
+            p.canonical * unit,
+            p.depth_confidence,
+            p.canonical_confidence,
+            p.surface,
+        )
+        for k, p in enumerate(predicted.frames())
+    ]
 
 
 @dataclass(frozen=True)

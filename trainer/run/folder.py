@@ -19,6 +19,7 @@ from trainer.config import TrainConfig, changed_keys, parse_config
 
 LAST, BEST, STATE, LOG, CONFIG = "last.pt", "best.pt", "state.json", "log.jsonl", "config.json"
 TRACE, BOARD = "trace.json", "tensorboard"
+HELD_OUT, CURVE = "held_out.png", "learning_curve.png"
 
 
 @dataclass(frozen=True)

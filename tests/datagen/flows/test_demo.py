@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from datagen.audit.demo_page import summary_rows
+from datagen.common.errors import CanonfaceError
 from datagen.flows.demo import DemoError, Meter, run_demo
 from datagen.manifest import parse_manifest
 from tests.conftest import TINY_MANIFEST
@@ -22,7 +23,8 @@ from tests.support.places import ROOT
 FIGURES = {
     "subjects", "frames", "views", "samples_train", "samples_val", "samples_test", "warp_median_mm", "warp_p95_mm",
     "residual_median_mm", "views_per_s", "dataset_mib", "val_canonical_mm", "val_canonical_baseline_mm",
-    "val_depth_mm", "val_depth_baseline_mm", "seconds", "peak_gib",
+    "val_depth_mm", "val_depth_baseline_mm", "val_canonical_ratio_mean_map", "val_depth_ratio_mean_map",
+    "confidence_gap", "fit_steps", "fit_steps_planned", "first_picture_s", "seconds", "peak_gib",
 }  # fmt: skip
 SOURCE = {**TINY_MANIFEST["source"], "subjects": 3}  # type: ignore[dict-item]
 MANIFEST = parse_manifest({**TINY_MANIFEST, "source": SOURCE, "splits": {"val": 1, "test": 1}})
@@ -62,7 +64,9 @@ def test_running_again_does_no_work_and_says_the_same(demo: Path) -> None:
     summary = run_demo(MANIFEST, demo, "tiny", SHORT_FIT)
     assert {name: (demo / name).stat().st_mtime_ns for name in watched} == before
     assert json.loads((demo / "summary.json").read_text()) == figures
-    assert ("views", str(figures["figures"]["views"])) in summary_rows(summary)
+    rows = {row.label: row for row in summary_rows(summary)}
+    assert rows["people / frames / views"].value.endswith(f" / {figures['figures']['views']:.0f}")
+    assert rows["fit"].value == "4 of 4 steps"
 
 
 def test_a_lost_prediction_is_made_again_and_nothing_else(demo: Path) -> None:
@@ -94,11 +98,6 @@ def test_a_killed_demo_takes_its_trainer_with_it(demo: Path, tmp_path: Path) -> 
     assert not trainer.is_running()
 
 
-def test_a_step_that_fails_is_named(demo: Path) -> None:
-    with pytest.raises(DemoError, match="`trainer fit` ended with exit code 2"):
-        run_demo(MANIFEST, demo, "tiny", ("fit.no_such_key=1",))
-
-
 def test_meter_adds_up_over_interrupted_runs(tmp_path: Path) -> None:
     path = tmp_path / "meter.json"
     first = Meter(path)
@@ -110,3 +109,30 @@ def test_meter_adds_up_over_interrupted_runs(tmp_path: Path) -> None:
     assert Meter(path).counts == {"views": 12.0}
     path.write_text("{")
     assert Meter(path).seconds == {}
+
+
+def test_no_time_for_fitting_is_said(demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "short"
+    shutil.copytree(demo, out)
+    shutil.rmtree(out / "train")
+    summary = run_demo(MANIFEST, out, "tiny", ("fit.steps=100000", "fit.save_every=1000"), max_minutes=0.001)
+    assert 0 < (summary.metrics["fit_steps"] or 0) < 100000
+    assert re.search(r"of 100000 steps</td>", (out / "index.html").read_text())
+    assert "unfinished model" in (out / "index.html").read_text()
+
+
+def test_the_page_of_a_demo_that_stops_says_so_and_no_longer_reloads(demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    shutil.copytree(demo, out)
+    with pytest.raises(DemoError, match="`trainer fit` ended"):
+        run_demo(MANIFEST, out, "tiny", ("fit.no_such_key=1",))
+    page = (out / "index.html").read_text()
+    assert "Stopped at fit: `trainer fit` ended with exit code 2" in page
+    assert "http-equiv" not in page
+
+
+def test_a_stranger_s_folder_gets_no_page(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(CanonfaceError, match="not a build folder"):
+        run_demo(MANIFEST, tmp_path, "tiny", SHORT_FIT)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
