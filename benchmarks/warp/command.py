@@ -244,8 +244,11 @@ def _judge_real(
     asked = TRIALS if trials is None else tuple(part.strip() for part in trials.split(",") if part.strip())
     if not asked or set(asked) - set(TRIALS):
         raise InputError(f"--trials {trials}", f"any of {', '.join(TRIALS)}; separated by commas", "")
+    if head_name == "ict" and head_root is None:
+        head_root = root
     plan = RealPlan(
         root=root,
+        head_root=head_root,
         peers=peers,
         limit=limit,
         noises_mm={"both": (0.0, LANDMARK_NOISE_MM), "none": (0.0,), "only": (LANDMARK_NOISE_MM,)}[noise],
@@ -253,7 +256,7 @@ def _judge_real(
         **{name: value for name, value in given.items() if value is not None},
     )
     use_one_blas_thread()
-    head = load_head(head_name, root if head_name == "ict" and head_root is None else head_root)
+    head = load_head(head_name, head_root)
     result = run_real(plan, head, WarpConfig(), lambda line: print(line, file=sys.stderr))
     if json_output:
         print_json(real_figures.as_json(result))

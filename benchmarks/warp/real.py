@@ -32,6 +32,7 @@ from benchmarks.warp.families import FaceRegion, FaceTemplate, Family, face_regi
 from benchmarks.warp.hidden import HiddenScan
 from benchmarks.warp.real_peers import canonical_by_peer
 from benchmarks.warp.real_warps import REFUSED, HiddenWarp, Warper, made_wrong
+from benchmarks.warp.throughput import seconds_per_frame
 from datagen.common.arrays import F64
 from datagen.common.errors import InputError
 from datagen.geometry.space import MM_PER_M
@@ -52,6 +53,8 @@ WRONG_MEMBERS = 1
 FEWEST_OTHERS = 2
 SIMULATED_TRACKS: tuple[Track, ...] = ("registration", "landmarks")
 SIMULATED_PEOPLE, SIMULATED_FRAMES, SIMULATED_VERTICES = 2, 2, 15_000
+# Of each process, when all are at work.
+FRAMES_EACH = 8
 Table = dict[str, dict[str, dict[str, float]]]
 
 
@@ -76,6 +79,10 @@ class RealPlan:
     seed : int
     trials : tuple of str
         Of :data:`TRIALS`.
+    processes : int
+        At work at once for the frame's seconds; none are started, and nothing is measured, with 0 or with a ``limit``.
+    head_root : Path or None
+        Where they find the head model, as of :func:`datagen.heads.registry.load_head`.
     """
 
     root: Path
@@ -88,6 +95,8 @@ class RealPlan:
     people: int = 6
     seed: int = 0
     trials: tuple[str, ...] = TRIALS
+    processes: int = 2
+    head_root: Path | None = None
 
 
 @dataclass
@@ -111,6 +120,8 @@ class RealResult:
     peer_seconds : dict of method to list of float
     prior_seconds : float
         What learning the sequence's person took, once.
+    seconds_together : float
+        Of a frame, by the clock, with all of the plan's processes at work (:mod:`benchmarks.warp.throughput`).
     """
 
     plan: RealPlan
@@ -125,6 +136,7 @@ class RealResult:
     left_out: list[str] = field(default_factory=list)
     peer_seconds: dict[str, list[float]] = field(default_factory=dict)
     prior_seconds: float = float("nan")
+    seconds_together: float = float("nan")
 
 
 def run_real(
@@ -154,6 +166,7 @@ def run_real(
             run.leave_out(f"{trial}: {error}")
     if not run.found.warps:
         raise InputError(f"nothing asked for can be measured: {'; '.join(run.found.left_out)}", "", "")
+    run.clock()
     return run.found
 
 
@@ -165,11 +178,21 @@ class _Run:
         self._plan, self._warper, self._say = plan, warper, say
         self._warm = False
         self._people_m: F64 | None = None
+        self._for_clock: list[HiddenScan] = []
 
     def leave_out(self, line: str) -> None:
         """Say what is not measured."""
         self.found.left_out.append(line)
         self._say(f"left out: {line}")
+
+    def clock(self) -> None:
+        """Measure a frame's seconds with all processes at work."""
+        plan = self._plan
+        if plan.processes and plan.limit is None and self._for_clock:
+            scans = [self._for_clock[k] for k in spread_over(len(self._for_clock), FRAMES_EACH * plan.processes)]
+            name, config = self._warper.head.template.name, self._warper.config
+            self.found.seconds_together = seconds_per_frame(scans, name, plan.head_root, config, plan.processes)
+            self._say(f"{plan.processes} processes at once: {self.found.seconds_together:.2f} s a frame")
 
     def families(self) -> None:
         """Real faces of hidden topologies, and scans of them made wrong."""
@@ -303,6 +326,8 @@ class _Run:
             # The first warp prepares the template, which no frame should pay for.
             self._warper.warp(scans[0], len(region.face))
             self._warm = True
+        if prior is None and WRONG not in source:
+            self._for_clock += scans
         warps = []
         for name, scan in zip(names, scans, strict=True):
             warps.append(self._warper.warp(scan, len(region.face), prior))

@@ -40,7 +40,7 @@ class Targets:
     Attributes
     ----------
     position, normal : (n, 3) float64
-        On the scan, metres and unit.
+        On the scan, metres and unit; the vertex's own where it was not looked for.
     weight : (n,) float64
         In [0, 1]; 0 where there is no believable target.
     """
@@ -101,19 +101,21 @@ def find_targets(
     attract : (n,) bool
         Vertices allowed to have a target.
     """
-    hit = surface.closest(vertices)
-    offset = hit.position - vertices
-    distance = np.linalg.norm(offset, axis=1)
-    cosine = np.einsum("ij,ij->i", normals, hit.normal)
-    _, nearest = back.tree.query(hit.position)
-    believable = (
-        attract
-        & (distance < gate.max_distance_m)
-        & (cosine > gate.min_cosine)
-        & ~hit.on_border
-        & regions_compatible(regions, back.regions[nearest])
-        & (np.linalg.norm(back.rest[nearest] - rest, axis=1) < MAX_REST_DISTANCE_M)
-    )
-    residual = np.einsum("ij,ij->i", offset, hit.normal)
+    position, normal, weight = vertices.copy(), normals.copy(), np.zeros(len(vertices))
+    asked = np.flatnonzero(attract)
+    hit = surface.closest(vertices[asked])
+    position[asked], normal[asked] = hit.position, hit.normal
+    offset = hit.position - vertices[asked]
+    cosine = np.einsum("ij,ij->i", normals[asked], hit.normal)
+    near = np.linalg.norm(offset, axis=1) < gate.max_distance_m
+    # The way back is asked of those only that pass everything else.
+    passed = np.flatnonzero(near & (cosine > gate.min_cosine) & ~hit.on_border)
+    who = asked[passed]
+    _, nearest = back.tree.query(hit.position[passed])
+    believable = regions_compatible(regions[who], back.regions[nearest])
+    believable &= np.linalg.norm(back.rest[nearest] - rest[who], axis=1) < MAX_REST_DISTANCE_M
+    passed, who = passed[believable], who[believable]
+    residual = np.einsum("ij,ij->i", offset[passed], hit.normal[passed])
     robust = (1 + (residual / gate.sigma_m) ** 2) ** -2.0
-    return Targets(hit.position, hit.normal, np.where(believable, robust * np.clip(cosine, 0, 1) ** 2, 0.0))
+    weight[who] = robust * np.clip(cosine[passed], 0, 1) ** 2
+    return Targets(position, normal, weight)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
@@ -13,9 +14,10 @@ from datagen.common.arrays import F64
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import vertex_normals
 from datagen.warp.correspond import BackCheck, Gate, Targets, find_targets
+from datagen.warp.reach import Reach
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.surface import Surface
-from datagen.warp.template import Level, WarpTemplate, stiffness_of, vertex_rotations
+from datagen.warp.template import Level, WarpTemplate, once_per_template, stiffness_of, vertex_rotations
 
 CG_TOLERANCE = 1e-3
 # The rounds repeat with new targets: solving one of them further changes the end by microns.
@@ -200,8 +202,10 @@ def deform(template: WarpTemplate, surface: Surface, start: Start, landmarks: La
     reference = template.subdivide @ start.vertices
     current = reference.copy()
     anchored = np.zeros(len(reference))
+    reach = None
     for stage in start.schedule:
         level = template.fine if stage.fine else template.coarse
+        reach = _reach(template, surface, level, reach)
         # Template vertices come first among the fine ones, so the coarse skin is a prefix of the fine skin.
         skin = template.skin if stage.fine else template.coarse_skin
         points = _landmark_targets(template, landmarks, stage.landmark_weight, len(skin))
@@ -209,9 +213,9 @@ def deform(template: WarpTemplate, surface: Surface, start: Start, landmarks: La
             vertices = current[skin]
             back = BackCheck(cKDTree(current), template.regions, template.canonical_m)
             normals = vertex_normals(vertices, level.faces)
-            targets = find_targets(
-                surface, vertices, normals, level.regions, level.rest, level.attract, back, stage.gate
-            )
+            asked = level.attract & reach.within(vertices, stage.gate.max_distance_m)
+            targets = find_targets(surface, vertices, normals, level.regions, level.rest, asked, back, stage.gate)
+            reach.learn(vertices, asked, targets.position)
             moved = solve_thin_plate(
                 level,
                 reference[skin],
@@ -230,6 +234,24 @@ def deform(template: WarpTemplate, surface: Surface, start: Start, landmarks: La
                 current[skin] = moved
             _carry_satellites(template, reference, current)
     return current, anchored
+
+
+@once_per_template
+def _parents(template: WarpTemplate) -> npt.NDArray[np.int64]:
+    """Return the coarse skin vertex (m,) that weighs most in each fine one."""
+    return np.asarray(template.coarse_to_fine.argmax(axis=1), np.int64).ravel()
+
+
+def _reach(template: WarpTemplate, surface: Surface, level: Level, before: Reach | None) -> Reach:
+    """Return what is known of how near a level's vertices come to the scan, given that of the stage before."""
+    if before is None:
+        return Reach(surface, len(level.rest))
+    if before.count == len(level.rest):
+        return before
+    # A fine vertex is about as near as its coarse one was.
+    if level is template.fine:
+        return before.shared(surface, _parents(template))
+    return Reach(surface, len(level.rest))
 
 
 def _landmark_targets(

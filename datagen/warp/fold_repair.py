@@ -110,12 +110,12 @@ class RepairReport:
 
 def flipped_triangles(vertices: F64, faces: npt.NDArray[np.int32], rest: F64) -> Bools:
     """Return (F,) bool: triangles turned against the surface around them that were not so on the rest shape."""
+    return _against(vertices, faces) & ~_against(rest, faces)
 
-    def against(v: F64) -> Bools:
-        around = vertex_normals(v, faces)[faces].mean(axis=1)
-        return np.asarray(np.einsum("fd,fd->f", face_normals(v, faces), around) < 0)
 
-    return against(vertices) & ~against(rest)
+def _against(vertices: F64, faces: npt.NDArray[np.int32]) -> Bools:
+    around = vertex_normals(vertices, faces)[faces].mean(axis=1)
+    return np.asarray(np.einsum("fd,fd->f", face_normals(vertices, faces), around) < 0)
 
 
 class _Prepared:
@@ -124,6 +124,7 @@ class _Prepared:
     def __init__(self, template: WarpTemplate) -> None:
         n, faces = len(template.canonical_m), template.faces
         self.face: Bools = np.asarray(mask_of(template.regions, FACE_REGIONS)[faces].all(axis=1))
+        self.upright: Bools = self.face & ~_against(template.canonical_m, faces)
         mouth = mouth_skin(template.canonical_m, faces, template.regions)
         self.lip: Bools = np.asarray(mask_of(template.regions, ("upper_lip", "lower_lip"))[faces].any(axis=1))
         self.lid: Bools = np.asarray(lid_skin(template.canonical_m, template.regions)[faces].any(axis=1))
@@ -167,7 +168,7 @@ def find_defects(template: WarpTemplate, vertices: F64) -> Defects:
     Parts that pass through each other on the template itself, such as closed lips, are not counted.
     """
     prepared = _prepared(template)
-    flipped = flipped_triangles(vertices, template.faces, template.canonical_m) & prepared.face
+    flipped = _against(vertices, template.faces) & prepared.upright
     pairs = self_crossing(vertices, template.faces, prepared.face)
     pairs = pairs[~prepared.resting[pairs].all(axis=1)]
     # What crosses into a nostril is a fold of the nose, however near the lip.

@@ -12,15 +12,16 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from datagen.common.arrays import F64
+from datagen.common.arrays import F64, I64
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import normalised, vertex_normals
 from datagen.heads.regions import mask_of
 from datagen.warp.correspond import BackCheck, Gate, Targets, find_targets
+from datagen.warp.reach import Reach
 from datagen.warp.shape_model import MorphableShape, farthest_points, observed_vertices
 from datagen.warp.similarity import Similarity
 from datagen.warp.surface import Surface
-from datagen.warp.template import WarpTemplate
+from datagen.warp.template import WarpTemplate, once_per_template
 
 # Landmarks differ from the template's by noise and by definition: their own residuals say by how much.
 LANDMARK_SIGMA_M = (0.2e-3, 4e-3)
@@ -212,6 +213,19 @@ def likeliest_variance(
     return np.asarray(factor * sigma**2)
 
 
+@once_per_template
+def _uncertainty_points(template: WarpTemplate) -> tuple[I64, I64, F64]:
+    """Return which of the observed vertices tell their spread (u,), and for each fine vertex four of these (M, 4).
+
+    The last array (M, 4) holds the share of each, by inverse distance.
+    """
+    rest = template.coarse.rest[observed_vertices(template)]
+    chosen = farthest_points(rest, UNCERTAINTY_POINTS)
+    distance, near = cKDTree(rest[chosen]).query(template.canonical_m, 4)
+    share = 1 / np.maximum(distance, 1e-4)
+    return chosen, np.asarray(near, np.int64), share / share.sum(axis=1, keepdims=True)
+
+
 class _System:
     """State and normal equations of the fit. Unknowns: parameters, coefficients (K, 3), turn, shift, log scale."""
 
@@ -227,6 +241,9 @@ class _System:
         self.q = np.zeros((shape.modes.shape[2], 3))
         self.log_scale = 0.0
         self.size = P + self.q.size + 7
+        self._flat_blend = flat
+        self._point_rows: dict[int, F64] = {}
+        self._reach: Reach | None = None
         pose_prior = np.array([shape.turn_rad] * 3 + [shape.shift_m] * 3 + [shape.stretch])
         self.precision = np.concatenate([1 / shape.sigma**2, np.ones(self.q.size), 1 / pose_prior**2])
 
@@ -235,7 +252,7 @@ class _System:
         self.local = self.shape.vertices(self.p, self.q)
         self.centre = self.local.mean(axis=0)
         moved = self._pose_change()
-        self.A = np.diag(self.precision)
+        self.A, self._only_prior = np.diag(self.precision), True
         self.b = -self.precision * np.concatenate([self.p, self.q.ravel(), moved])
 
     def _pose_change(self) -> F64:
@@ -256,24 +273,37 @@ class _System:
 
     def add_points(self, points: PointEvidence) -> None:
         """Add positions, believed as far as the prior, the surface and each other bear them out; to be added last."""
-        P, K = len(self.p), len(self.q)
         now = points.operator @ self.local
         residual = self._to_local(points.position) - now
-        rows = np.zeros((len(now), 3, self.size))
-        flat = self.shape.blend.transpose(1, 2, 0).reshape(len(self.local), 3 * P)
-        rows[:, :, :P] = np.asarray(points.operator @ flat).reshape(len(now), 3, P)
-        for axis in range(3):
-            rows[:, axis, P + axis : P + 3 * K : 3] = points.operator @ self.shape.modes[axis]
-            rows[:, axis, P + 3 * K :] = self._pose_columns(now, np.tile(np.eye(3)[axis], (len(now), 1)))
-        flat_rows = rows.reshape(-1, self.size)
-        factor = scipy.linalg.cholesky(self.A, lower=True)
-        white = scipy.linalg.solve_triangular(factor, flat_rows.T, lower=True)
-        expected = residual.ravel() - white.T @ scipy.linalg.solve_triangular(factor, self.b, lower=True)
+        rows = self._rows_of(points, now)
+        whitened = self._whitened(np.vstack([rows, self.b]).T)
+        white, right = whitened[:, :-1], whitened[:, -1]
+        expected = residual.ravel() - white.T @ right
         least, most = (sigma / self.pose.scale for sigma in points.sigma_m)
         variance = likeliest_variance(
             white.T @ white, expected, (least, most), points.usual_m / self.pose.scale, points.vagueness
         )
-        self._accumulate(flat_rows, residual.ravel(), np.repeat(1 / variance, 3))
+        self._accumulate(rows, residual.ravel(), np.repeat(1 / variance, 3))
+
+    def _rows_of(self, points: PointEvidence, now: F64) -> F64:
+        """Return the derivative (3 L, size) of points that are ``now`` (L, 3); only the pose's columns ever change."""
+        rows = self._point_rows.get(id(points))
+        if rows is None:
+            P, K = len(self.p), len(self.q)
+            rows = self._point_rows[id(points)] = np.zeros((len(now), 3, self.size))
+            rows[:, :, :P] = np.asarray(points.operator @ self._flat_blend).reshape(len(now), 3, P)
+            for axis in range(3):
+                rows[:, axis, P + axis : P + 3 * K : 3] = points.operator @ self.shape.modes[axis]
+        for axis in range(3):
+            rows[:, axis, -7:] = self._pose_columns(now, np.tile(np.eye(3)[axis], (len(now), 1)))
+        return rows.reshape(-1, self.size)
+
+    def _whitened(self, right: F64) -> F64:
+        """Return ``right`` (size, n) solved by the lower Cholesky factor of the normal equations as they are."""
+        if self._only_prior:
+            return np.asarray(right / np.sqrt(self.precision)[:, None])
+        factor = scipy.linalg.cholesky(self.A.T, lower=True, check_finite=False)
+        return np.asarray(scipy.linalg.solve_triangular(factor, right, lower=True, check_finite=False))
 
     def add_surface(self, surface: Surface, step: Round) -> None:
         """Add point-to-plane distances of the observed vertices."""
@@ -303,15 +333,19 @@ class _System:
         back = BackCheck(cKDTree(current), template.regions, template.canonical_m)
         seen = self.observed
         normals = vertex_normals(skin, level.faces)[seen]
-        targets = find_targets(
-            surface, skin[seen], normals, level.regions[seen], level.rest[seen], level.attract[seen], back, gate
-        )
-        return targets, skin[seen], normals
+        x = skin[seen]
+        self._reach = self._reach or Reach(surface, len(seen))
+        asked = level.attract[seen] & self._reach.within(x, gate.max_distance_m)
+        targets = find_targets(surface, x, normals, level.regions[seen], level.rest[seen], asked, back, gate)
+        self._reach.learn(x, asked, targets.position)
+        return targets, x, normals
 
     def _accumulate(self, rows: npt.NDArray[np.floating], residual: F64, weight: F64) -> None:
         scaled = rows * np.sqrt(weight)[:, None].astype(rows.dtype)
         self.A += scaled.T @ scaled
-        self.b += rows.T @ (weight * residual)
+        self._only_prior = False
+        # One type throughout: mixed, the rows would be copied.
+        self.b += rows.T @ (weight * residual).astype(rows.dtype)
 
     def solve(self) -> None:
         """Take the step, parameters kept within their bounds."""
@@ -323,11 +357,12 @@ class _System:
 
     def _bounded_step(self, P: int) -> F64:
         """Return the step; what has no bounds is eliminated first (Schur), so the active set costs little."""
-        coupling = self.A[P:, :P]
-        factor = scipy.linalg.cho_factor(self.A[P:, P:], lower=True)
-        eliminated = scipy.linalg.cho_solve(factor, np.column_stack([coupling, self.b[P:]]))
-        A = self.A[:P, :P] - coupling.T @ eliminated[:, :P]
-        b = self.b[:P] - coupling.T @ eliminated[:, P]
+        factor = scipy.linalg.cholesky(self.A[P:, P:].T, lower=True, check_finite=False)
+        right = np.vstack([self.A[:P, P:], self.b[P:]]).T
+        whitened = scipy.linalg.solve_triangular(factor, right, lower=True, check_finite=False)
+        coupling, rest = whitened[:, :P], whitened[:, P]
+        A = self.A[:P, :P] - coupling.T @ coupling
+        b = self.b[:P] - coupling.T @ rest
         step, free = np.zeros(P), np.ones(P, bool)
         for _ in range(ACTIVE_SET_ROUNDS if P else 0):
             right = b[free] - A[np.ix_(free, ~free)] @ step[~free]
@@ -338,7 +373,10 @@ class _System:
                 break
             step = np.where(outside, np.clip(moved, self.shape.lower, self.shape.upper) - self.p, step)
             free &= ~outside
-        return np.concatenate([step, eliminated[:, P] - eliminated[:, :P] @ step])
+        rest = rest - coupling @ step
+        return np.concatenate(
+            [step, scipy.linalg.solve_triangular(factor, rest, lower=True, trans="T", check_finite=False)]
+        )
 
     def _move(self, turn: F64, shift: F64, stretch: float) -> None:
         """Compose the pose with a similarity about the centre, in local axes."""
@@ -362,10 +400,9 @@ class _System:
 
     def _spread_m(self) -> F64:
         """Posterior standard deviation at some vertices, spread to all fine ones by inverse distance."""
-        level = self.template.coarse
-        chosen = farthest_points(level.rest[self.observed], UNCERTAINTY_POINTS)
+        chosen, near, share = _uncertainty_points(self.template)
         P, K = len(self.p), len(self.q)
-        factor = scipy.linalg.cholesky(self.A, lower=True)
+        factor = scipy.linalg.cholesky(self.A.T, lower=True, check_finite=False)
         position = (self.template.subdivide @ self.local)[self.template.coarse_skin[self.observed[chosen]]]
         variance = np.zeros(len(chosen))
         for axis in range(3):
@@ -373,10 +410,7 @@ class _System:
             rows[:, :P] = self.blend[chosen, axis]
             rows[:, P + axis : P + 3 * K : 3] = self.modes[axis, chosen]
             rows[:, P + 3 * K :] = self._pose_columns(position, np.tile(np.eye(3)[axis], (len(chosen), 1)))
-            whitened = scipy.linalg.solve_triangular(factor, rows.T, lower=True)
+            whitened = scipy.linalg.solve_triangular(factor, rows.T, lower=True, check_finite=False)
             variance += (whitened**2).sum(axis=0)
-        rest = level.rest[self.observed[chosen]]
-        distance, near = cKDTree(rest).query(self.template.canonical_m, 4)
-        share = 1 / np.maximum(distance, 1e-4)
-        spread = (np.sqrt(variance)[near] * share).sum(axis=1) / share.sum(axis=1)
+        spread = (np.sqrt(variance)[near] * share).sum(axis=1)
         return np.asarray(spread * self.pose.scale)

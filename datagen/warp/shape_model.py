@@ -180,7 +180,8 @@ class MorphableShape:
 
     def vertices(self, parameters: F64, coefficients: F64) -> F64:
         """Return the control vertices (V, 3) float64 of parameters (P,) and coefficients (K, 3)."""
-        return self.base + np.tensordot(parameters, self.blend, 1) + np.einsum("avk,ka->va", self.modes, coefficients)
+        smooth = np.stack([modes @ q for modes, q in zip(self.modes, coefficients.T, strict=True)], axis=1)
+        return np.asarray(self.base + np.tensordot(parameters, self.blend, 1) + smooth)
 
 
 @dataclass(frozen=True, eq=False)

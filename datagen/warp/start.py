@@ -266,8 +266,9 @@ def _outwardness(surface: Surface) -> float:
 
 
 def _points_inwards(template: HeadTemplate, start: Start, surface: Surface) -> bool:
-    hit = surface.closest(start.vertices)
-    near = np.linalg.norm(hit.position - start.vertices, axis=1) < MAX_START_RMS_MM / MM_PER_M
-    near &= mask_of(template.regions, FACE_REGIONS)
-    cosine = np.einsum("nd,nd->n", vertex_normals(start.vertices, template.faces), hit.normal)[near]
+    face = mask_of(template.regions, FACE_REGIONS)
+    points, normals = start.vertices[face], vertex_normals(start.vertices, template.faces)[face]
+    hit = surface.closest(points)
+    near = np.linalg.norm(hit.position - points, axis=1) < MAX_START_RMS_MM / MM_PER_M
+    cosine = np.einsum("nd,nd->n", normals, hit.normal)[near]
     return bool(len(cosine) and np.median(cosine) < -0.5)

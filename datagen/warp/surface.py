@@ -36,6 +36,10 @@ class SurfacePoints:
     on_border: npt.NDArray[np.bool_]
 
 
+# Along the longest side of the queries' box: some millimetres on a head.
+CELLS = 64
+
+
 def _open3d() -> Any:
     # Its type stubs are incomplete, and it loads slowly: only those who ask for closest points pay.
     return import_module("open3d")
@@ -68,9 +72,11 @@ class Surface:
         """Return the closest surface points to ``points`` (Q, 3) metres."""
         o3d = _open3d()
         query = (np.asarray(points, np.float64) - self._origin).astype(np.float32)
-        answer = self._scene.compute_closest_points(o3d.core.Tensor(query))
-        face = answer["primitive_ids"].numpy().astype(np.int64)
-        uv = answer["primitive_uvs"].numpy().astype(np.float64)
+        order = _by_cell(query)
+        answer = self._scene.compute_closest_points(o3d.core.Tensor(query[order]))
+        face, uv = np.empty(len(query), np.int64), np.empty((len(query), 2))
+        face[order] = answer["primitive_ids"].numpy()
+        uv[order] = answer["primitive_uvs"].numpy()
         barycentric = np.stack([1 - uv.sum(axis=1), uv[:, 0], uv[:, 1]], axis=1)
         return self.at(face, barycentric)
 
@@ -83,6 +89,16 @@ class Surface:
         return SurfacePoints(
             position, normal / np.maximum(length, 1e-12), face, barycentric, np.any(self.border[corners], axis=1)
         )
+
+
+def _by_cell(points: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Return an order (Q,) that visits points (Q, 3) cell by cell: neighbours ask for the same part of the scene."""
+    if not len(points):
+        return np.zeros(0, np.int64)
+    low = points.min(axis=0)
+    edge = max(float((points.max(axis=0) - low).max()) / CELLS, 1e-9)
+    cell = ((points - low) / edge).astype(np.int64)
+    return np.argsort((cell[:, 0] * (CELLS + 1) + cell[:, 1]) * (CELLS + 1) + cell[:, 2], kind="stable")
 
 
 class PointSurface(Surface):

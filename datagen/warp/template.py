@@ -21,6 +21,7 @@ from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import INTERIOR_REGIONS, mask_of
 from datagen.warp.clearance import inside_nostrils
+from datagen.warp.ring_rotations import ring_rotations
 
 # Cotangents of near-degenerate template triangles would dominate every other weight.
 MAX_COTANGENT = 4.0
@@ -80,18 +81,13 @@ def vertex_rotations(
     edge_weights : (E,) float
     rest, current : (N, 3) float, metres
     """
-    n = len(rest)
-    i, j = edges.T
-    e_rest, e_current = rest[j] - rest[i], current[j] - current[i]
-    outer = (edge_weights[:, None] * e_rest)[:, :, None] * e_current[:, None, :]
-    flat = outer.reshape(-1, 9)
-    covariance = np.empty((n, 9))
-    for k in range(9):
-        covariance[:, k] = np.bincount(i, flat[:, k], n) + np.bincount(j, flat[:, k], n)
-    U, _, Vt = np.linalg.svd(covariance.reshape(n, 3, 3))
-    V, Ut = Vt.transpose(0, 2, 1), U.transpose(0, 2, 1)
-    V[:, :, 2] *= np.sign(np.linalg.det(V @ Ut))[:, None]
-    return V @ Ut
+    turns: npt.NDArray[np.float64] = ring_rotations(
+        np.ascontiguousarray(edges, np.int64),
+        np.ascontiguousarray(edge_weights, np.float64),
+        np.ascontiguousarray(rest, np.float64),
+        np.ascontiguousarray(current, np.float64),
+    )
+    return turns
 
 
 # Data weight a factorised system is built for; the conjugate gradient makes up for the difference.
