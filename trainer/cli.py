@@ -79,6 +79,9 @@ def evaluate(
         typer.Option("--starts", min=1, help="Start frames of each run whose points are followed; 48 is every frame."),
     ] = 4,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw of points, views and pairs.")] = 0,
+    speed_seconds: Annotated[
+        float, typer.Option("--speed-seconds", min=0, help="Time spent on measuring speed and memory; 0: none.")
+    ] = 5.0,
     report: Annotated[Path | None, typer.Option("--report", help="Folder for an HTML page and pictures.")] = None,
     device: _Device = "auto",
     as_json: _Json = False,
@@ -92,7 +95,15 @@ def evaluate(
     from trainer.evaluation.tables import result_text
 
     options = EvaluationOptions(frames=frames, limit=limit, starts=starts, seed=seed)
-    result = run_evaluate(checkpoint, dataset, split, options=options, report=report, device_name=_device(device))
+    result = run_evaluate(
+        checkpoint,
+        dataset,
+        split,
+        options=options,
+        report=report,
+        device_name=_device(device),
+        speed_seconds=speed_seconds,
+    )
     if as_json:
         print_json(result.to_json())
         return

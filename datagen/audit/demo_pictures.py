@@ -17,8 +17,8 @@ from datagen.warp.result import WARP_FILE
 from datagen.warp.storage import read_warp
 
 FOLDER = "pictures"
-TILE_PX = 240
-COLUMNS = 4
+TILE_PX = 220
+COLUMNS = 5
 SAMPLES_PER_SPLIT = 2
 
 

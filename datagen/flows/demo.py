@@ -117,9 +117,8 @@ STEPS = ("fit", "evaluate", "predict")
 PAGE_SECONDS = 3.0
 # So long it takes to begin, even if no time is left.
 SHORTEST_FIT_S = 10.0
-# The held-out splits the model is measured on, and the one a clip is predicted from.
-EVALUATED = ("val", "test")
-PREDICTED = "test"
+# The held-out splits the model is measured on, where they hold anyone; a clip of the last is predicted.
+HELD_OUT = ("val", "test")
 PREDICTED_FRAMES = 4
 # The trainer's command line, which saves and ends when the pipe to a killed demo breaks: left alone it would run on
 # beside the one that the next demo starts.
@@ -224,10 +223,11 @@ def run_demo(
         _fit(layout, meter, trainer_config, overrides, ends)
         key = _model_key(layout)
         page.begin("evaluate")
-        for split in EVALUATED:
+        held_out = _held_out(layout)
+        for split in held_out:
             _evaluate(layout, meter, split, key)
         page.begin("predict")
-        _predict(layout, meter, key)
+        _predict(layout, meter, held_out[-1], key)
         page.end()
     summary = gather(layout, meter, ("report", *STEPS))
     content = {"figures": summary.metrics, "verdicts": summary.verdicts, "stages_s": summary.stages_s}
@@ -239,7 +239,7 @@ def run_demo(
 def _check_places(layout: DemoLayout) -> None:
     """Refuse, before the work begins, what is in the way of the demo's own files and not ours."""
     found = strangers(layout.root, (layout.summary.name, layout.meter.name, layout.page.name), look=False)
-    for folder in (layout.run, layout.prediction, layout.pictures, *(layout.evaluation(split) for split in EVALUATED)):
+    for folder in (layout.run, layout.prediction, layout.pictures, *(layout.evaluation(split) for split in HELD_OUT)):
         # What the trainer may replace in a folder of its own, it knows itself.
         found += strangers(folder, look=False) if listed(folder) is None else []
     refuse_strangers(found)
@@ -281,6 +281,11 @@ def _fit(layout: DemoLayout, meter: Meter, config: str, overrides: tuple[str, ..
         meter.add("fit", max(spent, taken[0]))
 
 
+def _held_out(layout: DemoLayout) -> tuple[str, ...]:
+    dataset = open_dataset(layout.root)
+    return tuple(split for split in HELD_OUT if len(dataset[split]))
+
+
 def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[str, Any]:
     folder, stored = layout.evaluation(split), layout.metrics_of(split)
     done = _read_json(stored)
@@ -288,7 +293,16 @@ def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[st
         return dict(done["figures"])
     with stopwatch() as taken:
         answer = _trainer(
-            "evaluate", str(layout.run), str(layout.root), "--split", split, "--report", str(folder), "--json"
+            "evaluate",
+            str(layout.run),
+            str(layout.root),
+            "--split",
+            split,
+            "--report",
+            str(folder),
+            "--json",
+            "--speed-seconds",
+            "0",
         )
         metrics = dict(parse_json(answer)["figures"])
         write_owned_bytes(stored, (json.dumps({"key": key, "figures": metrics}, indent=1) + "\n").encode())
@@ -296,14 +310,14 @@ def _evaluate(layout: DemoLayout, meter: Meter, split: str, key: str) -> dict[st
     return metrics
 
 
-def _predict(layout: DemoLayout, meter: Meter, key: str) -> None:
+def _predict(layout: DemoLayout, meter: Meter, split: str, key: str) -> None:
     marker = layout.prediction / "key.json"
     if _read_json(marker).get("key") == key and (layout.prediction / "strip.png").is_file():
         return
     with stopwatch() as taken:
         frames = ("--frames", str(PREDICTED_FRAMES))
         _trainer(
-            "predict", str(layout.run), str(layout.root), "--out", str(layout.prediction), "--split", PREDICTED, *frames
+            "predict", str(layout.run), str(layout.root), "--out", str(layout.prediction), "--split", split, *frames
         )
         write_owned_bytes(marker, (json.dumps({"key": key}) + "\n").encode())
     meter.add("predict", taken[0])
@@ -365,7 +379,7 @@ def gather(layout: DemoLayout, meter: Meter, done: Collection[str]) -> DemoSumma
         state = _read_json(layout.run / "state.json")
         metrics |= {"fit_steps": state.get("step"), "fit_steps_planned": state.get("steps")}
     if "evaluate" in done:
-        measured = {split: _read_json(layout.metrics_of(split)).get("figures", {}) for split in EVALUATED}
+        measured = {split: _read_json(layout.metrics_of(split)).get("figures", {}) for split in _held_out(layout)}
         for what in ("canonical", "depth"):
             ours, guess = (measured["val"][f"{prefix}{what}_mean_mm"] for prefix in ("", "mean_map_"))
             metrics |= {f"val_{what}_mm": ours, f"val_{what}_baseline_mm": guess}

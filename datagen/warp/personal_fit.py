@@ -16,10 +16,10 @@ from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate
 
 # A tracker's vertices err together: each of this many tells little by itself.
-TRACKED_POINTS = 150
+TRACKED_POINTS = 60
 # With fewer that are known and not guessed, a tracker says nothing of the pose.
 FEWEST_TRACKED = 12
-TRACKED_SIGMA_M = (6e-3, 12e-3)
+TRACKED_SIGMA_M = (4e-3, 8e-3)
 # Three times as many gated rounds, or tighter ones, change no millimetre's hundredth.
 PERSONAL_ROUNDS = (Round(None),) * 2 + annealed(5, (0.02, 0.005), (0.008, 0.002), (2e-3, 0.25e-3))
 # The scan farther away than this is no part of the face, or none that was seen.

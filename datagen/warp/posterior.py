@@ -200,7 +200,9 @@ def likeliest_variance(
         squared = (vectors.T @ (residual * scale)) ** 2
         total = np.maximum(values, 0)[:, None] + grid**2
         sigma = float(grid[np.argmax(prior - 0.5 * (np.log(total) + squared[:, None] / total).sum(axis=0))])
-        inverse = np.linalg.inv(known + np.diag(np.repeat(factor * sigma**2, 3)))
+        # Of known + diag(factor σ²), whose decomposition is at hand.
+        half = vectors / np.sqrt(np.maximum(values, 0) + sigma**2) * scale[:, None]
+        inverse = half @ half.T
         pull = (inverse @ residual).reshape(count, 3)
         own = inverse.reshape(count, 3, count, 3)[np.arange(count), :, np.arange(count)]
         # Left out, a point's squared distance from its prediction, in standard deviations of a point that is good: by
