@@ -14,7 +14,8 @@ demo: check-libraries install ## Install what is missing, then run the whole pat
 	@$(BIN)/datagen demo --out "$(OUT)"
 
 test: check-libraries dev ## Install what is missing, then run ruff, mypy and pytest
-	@$(MAKE) --no-print-directory lint types unit
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j2 types unit
 
 bench: check-libraries install ## Run all benchmarks briefly, in about four minutes
 	@$(BIN)/python -m benchmarks.short

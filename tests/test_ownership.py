@@ -35,7 +35,7 @@ from tests.support.trainer_scene import build_scene
 if TYPE_CHECKING:
     from datagen.flows.build import BuildResult
 
-SEEDS = range(3)
+SEEDS = range(2)
 FIRST = SequenceKey("s000", "performance")
 # Besides what a command writes: what people keep in folders, and what looks like something that we left.
 USUAL = ("notes.txt", "train/photo.jpg", "report/index.html", "captures/a/b/capture.json", "warps/a/b/000000/warp.npz")
@@ -258,8 +258,8 @@ def test_everybodys_files_keep_their_bytes(
             out.mkdir()
         else:
             shutil.copytree(whole, out, symlinks=True)
-        # From one file in the way to a whole tree of them; the fewer, the farther a command gets.
-        few = [int(rng.integers(1, 4)), 0, 3][seed]
+        # Several files in the way, or one; the fewer, the farther a command gets.
+        few = [int(rng.integers(1, 4)), 0][seed]
         names = {str(x) for kind in (written, beside, USUAL) for x in rng.choice(kind, min(few, len(kind)))}
         if not few:
             names = {str(rng.choice(written if place == "between" else [*written, *USUAL]))}

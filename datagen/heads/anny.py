@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,7 +152,8 @@ class AnnyHead:
 
 def _import_anny() -> Any:
     try:
-        import anny
+        with _without_compiler():
+            import anny
     except ImportError as error:
         raise DependencyError(
             f"the package anny cannot be imported ({error})",
@@ -158,6 +161,27 @@ def _import_anny() -> Any:
             "Install it with: pip install anny==0.6.2",
         ) from None
     return anny
+
+
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Have roma, on which anny builds, imported without torch's compiler: over a second, and nothing is compiled here.
+
+    It asks the compiler to leave two of its functions alone, which they are by themselves where there is none.
+    """
+    import torch
+
+    if "torch._dynamo" in sys.modules:
+        yield
+        return
+    absent = SimpleNamespace(disable=lambda function: function)
+    vars(torch)["_dynamo"] = absent
+    try:
+        yield
+    finally:
+        # Whoever needs it later gets the real one.
+        if vars(torch).get("_dynamo") is absent:
+            del vars(torch)["_dynamo"]
 
 
 def _local_layout(labels: list[str]) -> list[tuple[str, list[int]]]:

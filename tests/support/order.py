@@ -12,6 +12,7 @@ LONGEST = (
     "tests/test_breaker.py",
     "tests/trainer/test_fit.py",
     "tests/trainer/test_optimiser.py",
+    "tests/trainer/weights/test_export.py",
     "tests/trainer/test_overfit.py",
     "tests/datagen/flows/test_person.py",
     "tests/datagen/flows/test_demo.py",

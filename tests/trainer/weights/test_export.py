@@ -6,7 +6,9 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from trainer.cli import main
 from trainer.config import load_config
 from trainer.model.joint import DepthUnit, JointModel
 from trainer.run.checkpoint import model_content, save_checkpoint
-from trainer.weights.export import TOLERANCE, export_model
+from trainer.weights.export import FORMATS, TOLERANCE, export_model
 
 SIDE = 28
 
@@ -142,28 +144,30 @@ def test_a_full_disk_leaves_the_old_file(checkpoint: Path, tmp_path: Path) -> No
     assert (tmp_path / "model.pt2").read_text() == "old"
 
 
-def test_a_new_format_is_an_entry(checkpoint: Path, tmp_path: Path) -> None:
-    # In a process of its own: the command takes the names when it is imported.
-    code = """
-import sys
-from dataclasses import replace
-from trainer.weights.export import FORMATS
-def save(program, path, names, about):
-    FORMATS["torch"].save(program, path, names, about)
-    print("stencilled", names[0])
-FORMATS["stencil"] = replace(FORMATS["torch"], save=save)
-from trainer.cli import main
-main()
-"""
+def test_a_new_format_is_an_entry(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = []
+
+    def save(program: torch.export.ExportedProgram, path: Path, names: list[str], about: dict[str, Any]) -> None:
+        FORMATS["torch"].save(program, path, names, about)
+        saved.append(names[0])
+
+    monkeypatch.setitem(FORMATS, "stencil", replace(FORMATS["torch"], save=save))
     out = tmp_path / "model.stencil"
-    words = ["export", checkpoint, "--out", out, "--frames", "1", "--format"]
-    command = [sys.executable, "-c", code, *map(str, words)]
-    done = subprocess.run([*command, "stencil"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("stencilled depth_m\n")
+    assert export_model(checkpoint, out, "stencil", frames=1).passed
+    assert saved == ["depth_m"]
     assert out.is_file()
-    refused = subprocess.run([*command, "chisel"], capture_output=True, text=True, check=False)
-    assert refused.returncode
+    # In a process of its own: the command takes the names when it is imported.
+    code = (
+        "from trainer.weights import export\nexport.FORMATS['stencil'] = export.FORMATS['torch']\n"
+        "export.export_model = lambda _, out, kind, **__: sys.exit(f'{kind} to {out}')\n"
+        "from trainer.cli import main\nmain()\n"
+    )
+    words = [sys.executable, "-c", f"import sys\n{code}", "export", str(checkpoint), "--out", str(out), "--format"]
+    taken, refused = (
+        subprocess.run([*words, name], capture_output=True, text=True, check=False) for name in ("stencil", "chisel")
+    )
+    assert taken.stderr == f"stencil to {out}\n"
+    assert refused.returncode == 2
     assert "'chisel' is not one of 'torch', 'onnx', 'stencil'" in refused.stderr
 
 
