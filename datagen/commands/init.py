@@ -165,12 +165,29 @@ def _next(folder: Path, drafts: Drafts) -> list[str]:
     if keys:
         again = f", or run again: datagen init {shlex.quote(str(folder))} {' '.join(options)}" if options else ""
         lines.append(f'next: replace every "?" in capture.json{again}')
-    root = folder
-    if drafts.depth < 2:
+    root = _root_of(folder, drafts.depth)
+    if root is None:
         lines.append("the layout is <root>/<subject>/<sequence>/; to have it without moving a file:")
         lines += _links(drafts)
         root = Path("captures")
     return [*lines, f"{'then' if lines else 'next'}: datagen check {shlex.quote(str(root))}"]
+
+
+def _root_of(folder: Path, depth: int) -> Path | None:
+    """Return the folder that `check` and `build` are to be given; None if there is none in the layout they read."""
+    from datagen.sources.capture_folders import DEPTH
+
+    if depth == DEPTH:
+        return folder
+    above = [folder.resolve(), *folder.resolve().parents]
+    root = above[min(DEPTH - depth, len(above) - 1)]
+    try:
+        subjects = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        inside = (path for subject in subjects for path in subject.iterdir() if not path.name.startswith("."))
+        fits = all((path / "capture.json").is_file() for path in inside if path.is_dir())
+    except OSError:
+        return None
+    return root if fits else None
 
 
 def _links(drafts: Drafts) -> list[str]:

@@ -33,6 +33,7 @@ FACTORS = (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 25.4, 1 / 25.4, 39.37, 1 
 MOST_DISTANCE = 50.0  # of a camera, in sizes of the scan
 _REGISTERED = re.compile(r"regist|track|fitted|topolog|template|retopo|flame", re.IGNORECASE)
 _MASK = re.compile(r"mask|matte|silhouette|segment", re.IGNORECASE)
+_LANDMARKS = re.compile(r"landmark|lmk|points|marks", re.IGNORECASE)
 _CALIBRATION = re.compile(r"calib|camera|rig|intrinsic|extrinsic", re.IGNORECASE)
 _OTHER_CALIBRATIONS = (".xml", ".xmp", ".cal", ".tka", ".bundle", ".out", ".npy")
 _OTHER_LANDMARKS = (".pp", ".fcsv", ".pts", ".ljson", ".lmk", ".lnd")
@@ -179,6 +180,13 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
     if not found:
         raise _no_pictures(room, list(scans.files.values()))
     pictures = room.take(found[0])
+    for pattern in found[1:]:
+        room.take(pattern)
+        # Whatever looks like a camera's pictures and is none, the reader refuses.
+        room.say(
+            f"not used: {len(pattern.files)} pictures named {pattern.text}; if `datagen check` takes them for a "
+            "camera's, move them elsewhere"
+        )
     frames = _common_frames(room, scans, pictures)
     if calibration is None:
         calibration, calibration_file = _text_calibration(room, pictures, answers.calibration)
@@ -445,7 +453,14 @@ def _landmarks(room: _Room, frames: Sequence[int]) -> tuple[FilePattern | None, 
         )
         room.used.update(other)
     reason = ""
-    for pattern in frame_patterns([path for path in room.of([".json"]) if path not in room.used]):
+    documents = [path for path in room.of([".json"]) if path not in room.used and path != CAPTURE_FILE]
+    patterns = frame_patterns(documents)
+    numbered = {path for pattern in patterns for path in pattern.files.values()}
+    for path in documents:
+        if path not in numbered and _LANDMARKS.search(path):
+            room.say(f"landmarks not used: {path} has no frame number in its name")
+            room.used.add(path)
+    for pattern in patterns:
         first = room.folder / pattern.files["", pattern.frames[0]]
         try:
             read_landmarks(first)

@@ -237,13 +237,17 @@ def test_names_of_files_are_understood(
 
 
 def test_one_sequence_alone_is_told_how_to_be_laid_out(tmp_path: Path) -> None:
-    folder = write(tmp_path / "my shoot", "1.obj", "left/1.png")
+    folder = write(tmp_path / "anna" / "my shoot", "1.obj", "left/1.png")
+    (tmp_path / "ben" / "holidays").mkdir(parents=True)
     code, said = run("init", folder)
     assert code == 0
     (link,) = [line for line in said.splitlines() if "ln -s" in line]
-    assert f"ln -s '{folder}' 'captures/{tmp_path.name}/my shoot'" in link
+    assert f"ln -s '{folder}' 'captures/anna/my shoot'" in link
     assert '"?" cameras' in said
     assert '"?" fps' not in said  # a single frame has no rate
+    # Where the folders around it are in the layout already, there is nothing to link.
+    (tmp_path / "ben" / "holidays").rmdir()
+    assert run("init", folder)[1].endswith(f"then: datagen check {tmp_path}\n")
 
 
 def test_subjects_without_a_level_of_sequences(tmp_path: Path) -> None:
@@ -310,8 +314,16 @@ def test_what_is_not_used_is_said(tmp_path: Path) -> None:
     write(tmp_path, *(f"{k}.obj" for k in (1, 2)), *(f"left/{k}.png" for k in (1, 2)), "masks/left/1.png")
     (tmp_path / "1.pp").write_text("<PickedPoints>")
     (tmp_path / "calib.json").write_text("{}")
+    (tmp_path / "landmarks.json").write_text("{}")
+    write(tmp_path, "previews/7.jpg")
     remarks = "; ".join(only(draft_captures(tmp_path, Answers()))["_remarks"])
-    for what in ("masks (masks/{camera}/{frame}.png), which 1 frame (2) lack", "1.pp", "calibration not used"):
+    for what in (
+        "masks (masks/{camera}/{frame}.png), which 1 frame (2) lack",
+        "1.pp",
+        "calibration not used",
+        "landmarks.json has no frame number",
+        "1 pictures named {camera}/{frame}.jpg",
+    ):
         assert what in remarks
 
 
