@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import shutil
 import textwrap
@@ -13,6 +14,7 @@ import typer
 
 from datagen.commands.options import JsonOption
 from datagen.common.console import print_json, say
+from datagen.common.errors import InputError
 from datagen.geometry.space import METRES_PER_UNIT
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ _NAMED = 8
 def init_command(
     folder: Annotated[Path, typer.Argument(help="Folder with pictures and scans, of one sequence or of many.")],
     unit: Annotated[Unit | None, typer.Option("--unit", help="Unit of the scans.")] = None,
-    fps: Annotated[float | None, typer.Option("--fps", min=1e-6, help="Frames a second of the recordings.")] = None,
+    fps: Annotated[float | None, typer.Option("--fps", help="Frames a second of the recordings.")] = None,
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="JSON file, or folder with files of COLMAP or OpenCV.")
     ] = None,
@@ -56,6 +58,8 @@ def init_command(
     from datagen.sources.capture_draft import Answers
     from datagen.sources.capture_folders import draft_captures
 
+    if fps is not None and not 0 < fps < math.inf:
+        raise InputError(f"--fps {fps}", "a number of frames a second", "Give the recording's rate")
     centre = None if pixel_center is None else float(pixel_center)
     drafts = draft_captures(folder, Answers(unit, camera_unit, fps, centre, scan, calibration))
     if json_output:

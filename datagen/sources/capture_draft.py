@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datagen.common.errors import InputError
+from datagen.common.errors import InputError, printable
 from datagen.common.pictures import picture_size
 from datagen.geometry.landmarks import declared_unit, read_landmarks
 from datagen.geometry.mesh import HEAD_DIAGONAL_RANGE_M, Mesh
@@ -34,7 +34,7 @@ MOST_DISTANCE = 50.0  # of a camera, in sizes of the scan
 _REGISTERED = re.compile(r"regist|track|fitted|topolog|template|retopo|flame", re.IGNORECASE)
 _MASK = re.compile(r"mask|matte|silhouette|segment", re.IGNORECASE)
 _LANDMARKS = re.compile(r"landmark|lmk|points|marks", re.IGNORECASE)
-_CALIBRATION = re.compile(r"calib|camera|rig|intrinsic|extrinsic", re.IGNORECASE)
+_CALIBRATION = re.compile(r"calib|camera|\brig\b|intrinsic|extrinsic", re.IGNORECASE)
 _OTHER_CALIBRATIONS = (".xml", ".xmp", ".cal", ".tka", ".bundle", ".out", ".npy")
 _OTHER_LANDMARKS = (".pp", ".fcsv", ".pts", ".ljson", ".lmk", ".lnd")
 _CAMERA_WORDS = re.compile(r"^(camera|cam|view|c(?=\d))")
@@ -146,7 +146,7 @@ class _Room:
 
     def say(self, remark: str) -> None:
         """Keep a remark for the user."""
-        self.remarks.append(remark)
+        self.remarks.append(printable(remark))
 
     def take(self, pattern: FilePattern) -> FilePattern:
         """Note that a pattern's files are used."""

@@ -310,6 +310,13 @@ def test_cameras_in_another_unit_are_asked_for(tmp_path: Path) -> None:
     assert '"m" if the scans are in mm' in found["_camera_unit"]
 
 
+@pytest.mark.parametrize("rate", ["nan", "inf", "0", "-3"])
+def test_a_rate_that_is_none_is_refused(tmp_path: Path, rate: str) -> None:
+    write(tmp_path, "1.obj", "2.obj", "left/1.png", "left/2.png")
+    assert "a number of frames a second" in run("init", tmp_path, f"--fps={rate}")[1]
+    assert not (tmp_path / "capture.json").exists()
+
+
 def test_what_is_not_used_is_said(tmp_path: Path) -> None:
     write(tmp_path, *(f"{k}.obj" for k in (1, 2)), *(f"left/{k}.png" for k in (1, 2)), "masks/left/1.png")
     (tmp_path / "1.pp").write_text("<PickedPoints>")
