@@ -312,7 +312,8 @@ def _pictures_like(
     place = folder.joinpath(*(part.format(frame=index) for part in parts[:level]))
     own_folders = level + 1 < len(parts)
     like = _named_like(place, _stamp(place), parts[level], own_folders)
-    strangers = sorted(like.keys() - cameras)
+    texture = _texture(capture, parts[:level]) if not own_folders else None
+    strangers = sorted(name for name in like.keys() - cameras if texture is None or not texture.match(like[name]))
     if own_folders and strangers:
         known = _folders_of_others(capture, kind, index, parts[:level])
         strangers = [name for name in strangers if like[name] not in known]
@@ -339,6 +340,15 @@ def _folders_of_others(capture: CaptureFile, kind: str, index: int, above: tuple
     filled = [PurePosixPath(text.format(frame=index, camera="")).parts for text in patterns]
     start = [part.format(frame=index) for part in above]
     return {parts[len(start)] for parts in filled if len(parts) > len(start) + 1 and list(parts[: len(start)]) == start}
+
+
+def _texture(capture: CaptureFile, above: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Return what the names of the scans' textures begin with, where scans lie beside the pictures."""
+    scan = PurePosixPath(capture.scan)
+    if scan.parent.parts != above:
+        return None
+    pieces = Formatter().parse(scan.stem)
+    return re.compile("".join(re.escape(text) + ("[0-9]+" if name else "") for text, name, _, _ in pieces) + r"\.")
 
 
 @lru_cache(maxsize=1024)

@@ -202,6 +202,18 @@ def only(drafts: Drafts) -> Any:
             ["a", "b"],
         ),
         (
+            # All in one folder, textures too.
+            [
+                f"{name}_{f}.{kind}"
+                for f in (1, 2)
+                for name, kind in (("m", "obj"), ("m", "png"), ("l", "png"), ("r", "png"))
+            ],
+            "m_{frame}.obj",
+            "{camera}_{frame}.png",
+            [1, 2],
+            ["l", "r"],
+        ),
+        (
             # Numbers of cameras and frames: the scans tell which is which.
             [f"scan{f:03d}.obj" for f in (5, 6, 7)] + [f"pics/f{f:03d}_c{c}.png" for f in (5, 6, 7) for c in (1, 2)],
             "scan{frame:03d}.obj",
