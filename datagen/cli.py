@@ -7,7 +7,7 @@ from typing import NoReturn
 import typer
 
 from datagen import __version__
-from datagen.commands import build, demo, frames, inspect, recipe, report, share, warp
+from datagen.commands import build, demo, frames, init, inspect, recipe, report, share, warp
 from datagen.common.console import add_version, run
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 add_version(app, "datagen", __version__)
-for group in (demo, build, warp, frames, inspect, share, report, recipe):
+for group in (demo, init, build, warp, frames, inspect, share, report, recipe):
     group.register(app)
 
 

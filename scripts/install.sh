@@ -42,7 +42,7 @@ heartbeat=$!
 trap 'kill $heartbeat 2>/dev/null || true' EXIT
 "$venv/bin/python" -m pip install -qq --no-input --disable-pip-version-check --root-user-action=ignore \
     --constraint requirements.lock --editable "$target" </dev/null || fail "pip could not install the dependencies (see above).
-Check the network and the disk (about 6 GiB are needed), then run make again: it goes on where it stopped."
+Check the network and the disk (3 GB are needed, and some 5 more for a CUDA build of torch), then run make again: it goes on where it stopped."
 kill $heartbeat 2>/dev/null || true
 printf '%s' "$wanted" >"$stamp"
 # What serves the development also serves the demo.

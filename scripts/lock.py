@@ -16,6 +16,8 @@ HEADER = """\
 # Exact versions of every package, used as constraints: pip install -c requirements.lock -e .
 # Written by `make lock`; the direct dependencies and their reasons are in docs/dependencies.md.
 """
+# What a package needs under another Python than this one, which no environment here has installed.
+OTHER_PYTHONS = {"whenever": "0.10.5"}  # Prefect's clock from Python 3.13 on, where 3.11 and 3.12 have pendulum
 
 
 def closure(name: str, extras: frozenset[str]) -> dict[str, str]:
@@ -46,7 +48,7 @@ def closure(name: str, extras: frozenset[str]) -> dict[str, str]:
 
 def main() -> None:
     """Write the lock file."""
-    versions = closure("canonface", frozenset({"dev"}))
+    versions = OTHER_PYTHONS | closure("canonface", frozenset({"dev"}))
     lines = "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
     (ROOT / "requirements.lock").write_text(HEADER + lines)
     print(f"requirements.lock: {len(versions)} packages")

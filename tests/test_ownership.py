@@ -86,6 +86,12 @@ def a_build(scene: Scene, out: Path) -> None:
     copy_build(scene.build, out)
 
 
+def captures_to_describe(scene: Scene, out: Path) -> None:
+    """Copy captures; those of the first subject without their capture.json."""
+    shutil.copytree(BuildLayout(scene.build).captures, out)
+    (out / str(FIRST) / "capture.json").unlink()
+
+
 def a_run(scene: Scene, out: Path) -> None:
     shutil.copytree(scene.run, out)
 
@@ -111,6 +117,7 @@ WRITERS = {
     "datagen build": Writer(
         lambda s, out: serial("build", s.manifest, "--out", out), ("--set", "render.resolution=42"), a_build
     ),
+    "datagen init": Writer(lambda _, out: ["init", out, "--unit", "m"], (), captures_to_describe, fresh=False),
     "datagen simulate": Writer(
         lambda s, out: ["simulate", s.manifest, "--out", out, "--set", "source.subjects=1", "--set", "splits.val=0"],
         ("--set", "source.scan_vertices=2500"),

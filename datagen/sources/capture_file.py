@@ -26,6 +26,9 @@ CAPTURE_VERSION = 1
 MAX_FRAME = int(np.iinfo(ARRAYS["frame"].dtype).max)
 MAX_PIXELS = 2**16
 TIME_TOLERANCE = 0.1  # of the time between two frames
+NOTE = "_"  # keys that begin with it are notes, where they hold text
+OPEN = "?"  # a value that is still to be filled in
+_OPEN_SHOWN = 6
 _SEE = "See docs/capture-format.md for the layout"
 
 
@@ -154,23 +157,60 @@ def read_capture_file(folder: Path) -> CaptureFile:
     Raises
     ------
     InputError
-        If it is missing, not JSON, or not valid: with the key, what was found and the nearest known key.
+        If it is missing, not JSON, still has "?" for a value, or is not valid: with the key, what was found and the
+        nearest known key.
     """
     path = folder / CAPTURE_FILE
     try:
         content = read_json(path)
     except FileNotFoundError:
         raise InputError(
-            f"{folder} has no {CAPTURE_FILE}", f"a {CAPTURE_FILE} in every sequence folder", _SEE
+            f"{folder} has no {CAPTURE_FILE}",
+            f"a {CAPTURE_FILE} in every sequence folder",
+            f"`datagen init {folder}` writes one from the files it finds. {_SEE}",
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a JSON file", _SEE) from None
+    content = without_notes(content)
+    places = open_places(content)
+    if places:
+        more = f" and {len(places) - _OPEN_SHOWN} more" if len(places) > _OPEN_SHOWN else ""
+        raise InputError(
+            f'{path} still has "{OPEN}" for {", ".join(places[:_OPEN_SHOWN])}{more}',
+            "a value in place of each",
+            f"The note beside each, a key that begins with {NOTE}, says what is known. {_SEE}",
+        )
     capture = parse(CaptureFile, content, str(path), _SEE, "the keys of docs/capture-format.md", InputError)
     if sorted(set(capture.frames)) != capture.frames or capture.frames[0] < 0:
         raise InputError(
             f"{path}: `frames` is not an increasing list of numbers from 0 on", "each frame once, in order", _SEE
         )
     return capture
+
+
+def without_notes(content: object) -> object:
+    """Return JSON data without the notes in it: keys that begin with ``_`` and hold text, or a list of texts.
+
+    Those that hold anything else stay: a camera may have such a name, and a mistyped key is an error.
+    """
+    if isinstance(content, list):
+        return [without_notes(value) for value in content]
+    if isinstance(content, dict):
+        return {key: without_notes(value) for key, value in content.items() if not _is_note(key, value)}
+    return content
+
+
+def _is_note(key: str, value: object) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return key.startswith(NOTE) and bool(texts) and all(isinstance(text, str) for text in texts)
+
+
+def open_places(content: object, place: str = "") -> list[str]:
+    """Return the dotted keys of JSON data whose value is still ``"?"``."""
+    if isinstance(content, dict):
+        inner = [(f"{place}.{key}" if place else key, value) for key, value in content.items()]
+        return [found for key, value in inner for found in open_places(value, key)]
+    return [place] if content == OPEN else []
 
 
 def capture_file_bytes(capture: CaptureFile) -> bytes:

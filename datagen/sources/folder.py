@@ -60,8 +60,26 @@ class FolderCaptures(Captures):
             for subject in _subfolders(self._root)
             for sequence in _subfolders(subject)
         ]
-        if not self._keys:
-            raise InputError(f"capture root {root} holds no sequence", "<root>/<subject>/<sequence>/capture.json", _SEE)
+        self._check_level()
+
+    def _check_level(self) -> None:
+        """Refuse a folder without sequences, or one that is itself a sequence or a subject."""
+        layout = "<root>/<subject>/<sequence>/capture.json"
+        if any((self._root / key.subject / key.sequence / CAPTURE_FILE).is_file() for key in self._keys):
+            return
+        if (self._root / CAPTURE_FILE).is_file():
+            above, what = self._root.resolve().parents[1:2], "is itself a sequence"
+        elif any((subject / CAPTURE_FILE).is_file() for subject in _subfolders(self._root)):
+            above, what = self._root.resolve().parents[:1], "is itself a subject: its folders are sequences"
+        elif self._keys:
+            return  # each of them is named
+        else:
+            raise InputError(
+                f"capture root {self._root} holds no sequence",
+                layout,
+                f"`datagen init {self._root}` writes capture.json from pictures and scans. {_SEE}",
+            )
+        raise InputError(f"{self._root} {what}", layout, f"Name the root{f', such as {above[0]}' if above else ''}")
 
     def sequences(self) -> Sequence[SequenceInfo]:
         """List every capture, ordered by subject then sequence.
@@ -252,7 +270,7 @@ def _camera_files(
     pattern = getattr(capture, kind)
     if pattern is None:
         return {}
-    like = _pictures_like(folder, pattern, kind, index, frozenset(camera.name for camera in cameras))
+    like = _pictures_like(folder, capture, kind, index, frozenset(camera.name for camera in cameras))
     found = {}
     for camera in cameras:
         path = _inside(folder, pattern, frame=index, camera=camera.name)
@@ -282,17 +300,26 @@ def _no_file(path: Path, camera: Camera, other: str) -> InputError:
     )
 
 
-def _pictures_like(folder: Path, pattern: str, kind: str, index: int, cameras: frozenset[str]) -> Mapping[str, str]:
+def _pictures_like(
+    folder: Path, capture: CaptureFile, kind: str, index: int, cameras: frozenset[str]
+) -> Mapping[str, str]:
     """Return the cameras that have files of other frames' numbers or another suffix, each with one of them.
 
     Only where cameras share a folder. Folders and files that are named as if they were of a camera we lack are refused.
     """
-    parts = PurePosixPath(pattern).parts
+    parts = PurePosixPath(getattr(capture, kind)).parts
     level = next(k for k, part in enumerate(parts) if "{camera" in part)
     place = folder.joinpath(*(part.format(frame=index) for part in parts[:level]))
     own_folders = level + 1 < len(parts)
     like = _named_like(place, _stamp(place), parts[level], own_folders)
-    strangers = sorted(like.keys() - cameras)
+    texture = _texture(capture, parts[:level]) if not own_folders else None
+    strangers = sorted(name for name in like.keys() - cameras if texture is None or not texture.match(like[name]))
+    if own_folders and strangers:
+        known = _folders_of_others(capture, kind, index, parts[:level])
+        strangers = [name for name in strangers if like[name] not in known]
+        if level == 0:
+            # Beside capture.json anything may lie, but for what looks like a camera's pictures.
+            strangers = [name for name in strangers if _holds_pictures(place / name, _stamp(place / name))]
     if strangers:
         near = difflib.get_close_matches(strangers[0].casefold(), [camera.casefold() for camera in cameras], 1, 0)
         nearest = next(camera for camera in sorted(cameras) if camera.casefold() == near[0])
@@ -303,6 +330,34 @@ def _pictures_like(folder: Path, pattern: str, kind: str, index: int, cameras: f
             "Rename one of the two (capitals count), add the camera, or move the files elsewhere",
         )
     return {} if own_folders else like
+
+
+def _folders_of_others(capture: CaptureFile, kind: str, index: int, above: tuple[str, ...]) -> set[str]:
+    """Return the folders at a place that hold scans, landmarks and the like, and may hold textures with them."""
+    registration = capture.registration.pattern if capture.registration else None
+    pictures = (getattr(capture, other) for other in PICTURES if other != kind)
+    patterns = [text for text in (capture.scan, registration, capture.landmarks, *pictures) if text]
+    filled = [PurePosixPath(text.format(frame=index, camera="")).parts for text in patterns]
+    start = [part.format(frame=index) for part in above]
+    return {parts[len(start)] for parts in filled if len(parts) > len(start) + 1 and list(parts[: len(start)]) == start}
+
+
+def _texture(capture: CaptureFile, above: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Return what the names of the scans' textures begin with, where scans lie beside the pictures."""
+    scan = PurePosixPath(capture.scan)
+    if scan.parent.parts != above:
+        return None
+    pieces = Formatter().parse(scan.stem)
+    return re.compile("".join(re.escape(text) + ("[0-9]+" if name else "") for text, name, _, _ in pieces) + r"\.")
+
+
+@lru_cache(maxsize=1024)
+def _holds_pictures(folder: Path, _stamp: tuple[int, int]) -> bool:
+    """Whether there are numbered pictures below a folder."""
+    for _, _, names in os.walk(folder):
+        if any(name.lower().endswith(PICTURE_SUFFIXES) and re.search("[0-9]", name) for name in names):
+            return True
+    return False
 
 
 @lru_cache(maxsize=1024)
