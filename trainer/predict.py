@@ -156,6 +156,7 @@ def predict(
     options = options or PredictOptions()
     overlap = options.checked_overlap()
     check_target(out)
+    say("[predict] reading the model", to=sys.stderr)
     content = read_checkpoint(checkpoint)
     device = pick_device(device_name)
     model, config = build_model(content, device)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datagen.sources.frame import SequenceKey
 
 FramesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[FRAME]...", help="subject, subject/sequence or subject/sequence/frame.")
+    list[str] | None, typer.Argument(metavar="FRAME", help="subject, subject/sequence or subject/sequence/frame.")
 ]
 FailedOption = Annotated[bool, typer.Option("--failed", help="Every frame whose verdict is fail.")]
 ReviewOption = Annotated[bool, typer.Option("--review", help="Every frame whose verdict is review.")]

@@ -147,8 +147,15 @@ def test_the_recipes_that_come_along_are_valid() -> None:
 def test_schema_lists_every_key(run: Run) -> None:
     _, out, _ = run("schema")
     for key in ("subjects", "root", "subdivisions", "resolution", "clip", "val", "seed"):
-        assert re.search(rf"^ *{key}: ", out, re.MULTILINE)
+        assert re.search(rf"^[ #]*{key}: *", out, re.MULTILINE)
     assert run.json("schema")["title"] == "Manifest"
+
+
+def test_the_schema_is_a_manifest(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(run("schema")[1])
+    plan = run.json("plan", tmp_path / "my.yaml")
+    assert plan["name"] == "mine"
+    assert len(plan["splits"]["train"]) == 6
 
 
 def test_plan_agrees_with_the_build(run: Run, tiny_build: BuildResult, tiny_manifest: Path) -> None:
