@@ -57,13 +57,22 @@ def explain_command(
     review: ReviewOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Say why frames got their verdicts.
+    """Say why frames got their verdicts; without a name, group all of a build by reason, with what to do next.
 
     Example: datagen explain runs/demo s003/performance/000002
     """
     from datagen.audit.explain import explain
     from datagen.flows.status import explain_frame
 
+    if not names and not failed and not review:
+        from datagen.audit.explain_build import explain_build
+
+        explanation = explain_build(out)
+        if json_output:
+            print_json(explanation.to_json())
+        else:
+            say(explanation.text())
+        return
     layout, _, frames = _choose(out, names, failed, review)
     if json_output:
         print_json([explain_frame(layout, key, frame) for key, frame in frames])
