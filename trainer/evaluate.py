@@ -15,7 +15,7 @@ import numpy.typing as npt
 from datagen.common.arrays import F64
 from datagen.common.console import say
 from datagen.common.errors import CheckpointError, InputError
-from datagen.common.files import atomic_write_bytes, json_ready, staged_folder
+from datagen.common.files import atomic_write_bytes, check_writable, json_ready, staged_folder
 from datagen.common.ownership import refuse_strangers, strangers
 from datagen.common.progress import Progress
 from datagen.shards import Dataset, Split, open_dataset
@@ -131,10 +131,7 @@ def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
 
 def _check_report(report: Path) -> None:
     """Refuse, before hours of work, a folder that cannot take the report, or files of its names that are not ours."""
-    if not report.is_dir():
-        nearest = next(path for path in (report, *report.absolute().parents) if path.exists() or path.is_symlink())
-        if not nearest.is_dir():
-            raise InputError(f"--report {report}: {nearest} is a file", "a folder", "Choose another --report")
+    check_writable(report, "--report")
     refuse_strangers(strangers(report, (EVALUATION_FILE, *REPORT_FILES)), "Choose another --report, or move it away")
 
 

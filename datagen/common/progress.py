@@ -93,7 +93,7 @@ class Progress:
             self._bar_task = self._bar.add_task(
                 printable(self._title), total=self._total or None, completed=self._done, words=self._count()
             )
-        else:
+        elif self._unit:  # the first of some steps says it
             self._line("started")
         return self
 
@@ -189,6 +189,11 @@ class Progress:
             # Python would try once more when it ends, and exit with a code of its own.
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the program runs
         self._stream = None
+
+
+def announce(title: str, text: str, stream: TextIO | None = None) -> None:
+    """Print a line of progress where nothing is counted yet."""
+    Progress(title, 0, "", stream).say(f"[{title}] {text}")
 
 
 def unwatched(step: str) -> None:

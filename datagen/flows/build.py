@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from datagen.common.console import say
 from datagen.common.files import DISK_ERRORS, storage_errors, write_owned_bytes
-from datagen.common.progress import Progress
+from datagen.common.progress import Progress, announce
 from datagen.flows.build_folder import build_lock, check_folder, check_places, check_room
 from datagen.flows.planning import BuildPlan, plan_build, settle
 from datagen.flows.records import clear_folder
@@ -92,7 +90,7 @@ def build(
     manifest = settle(manifest, check_folder(layout, manifest, replace=replace))
     plan = plan_build(manifest)
     # What comes before the first stage (a server, the head model) takes a while.
-    say(f"[build] {plan.frames} frames of {len(plan.sequences)} sequences", to=stream or sys.stderr)
+    announce("build", f"{plan.frames} frames of {len(plan.sequences)} sequences", stream)
     with build_lock(layout):
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text

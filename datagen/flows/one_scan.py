@@ -13,7 +13,14 @@ from datagen.audit.pictures import canonical_colours, colour_map, write_png
 from datagen.audit.samples import sample_row
 from datagen.audit.warp_pictures import WARP_PICTURES, write_warp_pictures
 from datagen.common.errors import InputError
-from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, staged_folder, storage_errors
+from datagen.common.files import (
+    DISK_ERRORS,
+    atomic_write_bytes,
+    check_writable,
+    npz_bytes,
+    staged_folder,
+    storage_errors,
+)
 from datagen.common.ownership import Owned, is_ours, listed, refuse_strangers, strangers
 from datagen.common.progress import unwatched
 from datagen.flows.framing import surface_of
@@ -129,6 +136,7 @@ def warp_scan(
     datagen.common.errors.StorageError
         If a file that is not ours is in the way, or the disk refuses.
     """
+    check_writable(out)
     with storage_errors(f"reading {out}"):
         refuse_strangers(strangers(out, (WARP_FILE, VERDICT_FILE, *WARP_PICTURES, *mesh_files(mesh_format))))
         earlier = listed(out) if out.is_dir() else None

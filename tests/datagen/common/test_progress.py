@@ -72,7 +72,6 @@ def test_steps_of_one_thing_are_named_as_they_begin(clock: list[float]) -> None:
         progress.begin("drawing")
         clock[0] += 0.75
     assert stream.getvalue().splitlines() == [
-        "[warp] started",
         "[warp] 1/2 reading the scan",
         "[warp] 2/2 drawing",
         "[warp] done, 1.2 s",
