@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Group:
     values : tuple of float
         Of the metric that the reason is about, of the same frames; empty if it is about none.
     next : tuple of str
-        Commands, each with what it is for behind a ``#``.
+        Commands that can be pasted into a shell, each with what it is for behind a ``#``.
     """
 
     reason: str
@@ -55,6 +56,8 @@ class Group:
             lines[0] += f" ({self.values[0]:.3g} at worst)"
         more = f" and {count - NAMED_FRAMES} more" if count > NAMED_FRAMES else ""
         lines.append(f"  {', '.join(self.frames[:NAMED_FRAMES])}{more}")
+        lines = [textwrap.fill(line, 80, subsequent_indent="  ", break_long_words=False) for line in lines]
+        # Commands stay whole, to be pasted.
         return "\n".join([*lines, *(f"    {command}" for command in self.next)])
 
 
@@ -127,7 +130,7 @@ def explain_build(build: Path) -> Explanation:
     notes = []
     if manifest is not None and any(result.verdict.status == "review" for result in results):
         kept = "are in the dataset" if manifest.shards.include_review else "are left out of the dataset"
-        notes.append(f"frames to review {kept} (shards.include_review); those that fail are left out")
+        notes.append(f"frames to review {kept} (shards.include_review)")
     if not (layout.dataset / "zarr.json").is_file():
         notes.append(f"the dataset is not finished: datagen status {shlex.quote(str(build))}")
     return Explanation(len(results), dict(verdict_counts(results)), tuple(notes), tuple(groups), _explain(build, least))
@@ -166,9 +169,11 @@ def _group(
         captures = BuildLayout(build).captures
         root = getattr(manifest.source, "root", None) if manifest and manifest.source.kind != "simulated" else None
         commands = [f"datagen check {shlex.quote(str(root or captures))}  # what is wrong with the files"]
-    elif status == "review" and limit is not None:
+    elif status == "review" and limit is not None and manifest is not None:
+        # The stored recipe is one that can be built again.
+        recipe, out = (shlex.quote(str(path)) for path in (BuildLayout(build).manifest, build))
         override = f"--set warp.verdict.pass_{limit.quantity}={_beyond(values[0], sign)}"
-        commands.append(f"datagen build … {override}  # to let them pass, if they look right")
+        commands.append(f"datagen build {recipe} --out {out} {override}  # to let them pass, if they look right")
     return Group(reason, status, tuple(result.name for _, result in ordered), values, tuple(commands))
 
 

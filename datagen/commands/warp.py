@@ -108,7 +108,10 @@ def warp_command(
                 "low_confidence": [one.region for one in low],
                 "out": str(out),
                 "reasons": list(verdict.reasons),
-                "regions": {one.region: {"confidence": one.mean, "points": one.points} for one in regions},
+                "regions": {
+                    one.region: {"confidence": one.mean, "points": one.points, "scanned": dict(one.scanned)}
+                    for one in regions
+                },
                 "verdict": verdict.status,
             }
         )
@@ -131,8 +134,10 @@ def _print_warp(warp: Warp, regions: Sequence[RegionConfidence]) -> None:
         ("scan vertices", len(warp.scan_vertices)),
         ("with a canonical coordinate", known),
     ]
-    metrics = {name: value for name, value in warp.verdict.metrics.items() if name != "scan_vertices"}
-    table([*rows, *((name.replace("_", " "), _plain(value)) for name, value in sorted(metrics.items()))])
+    metrics = warp.verdict.metrics
+    # The coverage of regions stands beside their confidence.
+    told = sorted(name for name in metrics if name != "scan_vertices" and not name.startswith("coverage_"))
+    table([*rows, *((name.replace("_", " "), _plain(metrics[name])) for name in told)])
     mean = metrics["face_confidence"]
     say(f"\nconfidence of the face: {mean:.2f} (about {100 * mean:.0f} of 100 points right within 1 mm)")
     for one in regions:

@@ -28,9 +28,11 @@ def _frame(build: Path, number: int, verdict: Verdict, *, warped: bool = True) -
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Path:
+def build(tmp_path: Path, tiny_manifest: Path) -> Path:
     """Frames of every kind, in a folder whose name a shell would split."""
     build, limits = tmp_path / "my build", VerdictLimits()
+    build.mkdir()
+    (build / "manifest.json").write_text(load_manifest(tiny_manifest).text())
     for number, confidence in enumerate((0.8, 0.31, 0.214, 0.1)):
         _frame(build, number, judge(GOOD | {"face_confidence": confidence}, limits))
     _frame(build, 4, judge(GOOD | {"residual_median_mm": 0.6, "face_confidence": 0.3}, limits))
@@ -58,16 +60,22 @@ def test_frames_are_grouped_by_reason_worst_first(build: Path) -> None:
     text = explained.text()
     assert "review, 3 frames: mean confidence of the face is below 0.38 (0.214 at worst)" in text
     assert "s000/talk/000002, s000/talk/000004, s000/talk/000001\n" in text
+    assert "frames to review are in the dataset" in text
+    assert "the dataset is not finished: datagen status" in text
+    told = [line for line in text.splitlines() if not line.startswith("    ") and "datagen status" not in line]
+    assert max(map(len, told)) <= 80
     assert json.loads(json.dumps(explained.to_json()))["groups"][2]["values"] == [0.214, 0.3, 0.31]
 
 
-def test_the_commands_can_be_pasted_and_the_limits_they_name_let_frames_pass(build: Path, tiny_manifest: Path) -> None:
+def test_the_commands_can_be_pasted_and_the_limits_they_name_let_frames_pass(build: Path) -> None:
     commands = [shlex.split(command, comments=True) for group in explain_build(build).groups for command in group.next]
     assert {words[1] for words in commands} == {"check", "explain", "build"}
     assert all(words[2] == str(build) for words in commands if words[1] == "explain")
-    overrides = [words[-1] for words in commands if words[1] == "build"]
+    builds = [words for words in commands if words[1] == "build"]
+    assert {tuple(words[3:-1]) for words in builds} == {("--out", str(build), "--set")}
+    overrides = [words[-1] for words in builds]
     assert overrides == ["warp.verdict.pass_confidence=0.21", "warp.verdict.pass_residual_mm=0.6"]
-    limits = load_manifest(tiny_manifest, overrides).warp.verdict
+    limits = load_manifest(Path(builds[0][2]), overrides).warp.verdict
     for metrics in ({"face_confidence": 0.214}, {"residual_median_mm": 0.6, "face_confidence": 0.3}):
         assert judge(GOOD | metrics, limits).status == "pass"
 

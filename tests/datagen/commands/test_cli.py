@@ -301,7 +301,8 @@ def _doctored(confidence: dict[str, float]) -> Warp:
     sure = np.repeat(np.array([confidence.get(name, 0.9) for name in FACE_REGIONS], np.float32), 10)
     points, faces = np.zeros((len(region), 3)), np.zeros((0, 3), np.int32)
     space = CanonicalSpace("anny", (0.0, 0.0, 0.0), 0.15)
-    verdict = Verdict("pass", (), {"face_confidence": 0.6, "scan_vertices": float(len(region))})
+    coverage = {"coverage_chin": 0.5, "coverage_left_cheek": 0.97, "coverage_right_cheek": 0.05}
+    verdict = Verdict("pass", (), {"face_confidence": 0.6, "scan_vertices": float(len(region)), **coverage})
     return Warp(points, faces, points.astype(np.float32), sure, region, points, faces, np.eye(4), space, verdict)
 
 
@@ -310,12 +311,16 @@ def test_a_pass_whose_cheeks_carry_little_is_seen(run: Run, tmp_path: Path, monk
     code, text, err = run("warp", "scan.ply", "--out", tmp_path)
     assert code == 0
     assert "verdict: pass" in text
-    assert re.search(r"^  cheeks +0\.20  of 10 points\n  chin +0\.30", text, re.MULTILINE)
+    assert re.search(r"^  cheeks +0\.20  10 points, scanned: right 5%, left 97%$", text, re.MULTILINE)
+    assert re.search(r"^  chin +0\.30  10 points, scanned: 50%\n  .* 0.90  10 points$", text, re.MULTILINE)
+    assert text.index("cheeks") < text.index("chin")
     assert "warning: low confidence (below 0.38) at: cheeks (0.20), chin (0.30)" in text
     assert "warning" not in err
     content = run.json("warp", "scan.ply", "--out", tmp_path)
     assert content["low_confidence"] == ["cheeks", "chin"]
-    assert content["regions"]["cheeks"] == {"confidence": pytest.approx(0.2), "points": 10}
+    sides = {"left": 0.97, "right": 0.05}
+    assert content["regions"]["cheeks"] == {"confidence": pytest.approx(0.2), "points": 10, "scanned": sides}
+    assert content["regions"]["chin"]["scanned"] == {"all": 0.5}
     monkeypatch.setattr("datagen.flows.one_scan.warp_scan", lambda *_, **__: _doctored({}))
     assert "warning" not in run("warp", "scan.ply", "--out", tmp_path)[1]
 
