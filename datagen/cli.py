@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-import typer
-
 from datagen import __version__
 from datagen.commands import build, demo, frames, init, inspect, recipe, report, share, warp
 from datagen.common.console import add_version, run
+from datagen.common.help import App
 
-app = typer.Typer(
+app = App(
     name="datagen",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
     help="Turn multi-view face captures into canonical training sets. Exit codes: 0 success, 1 verdict not met, "
     "2 wrong use or bad input, 70 a fault of this program, 130 interrupted.",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 add_version(app, "datagen", __version__)
 for group in (demo, init, build, warp, frames, inspect, share, report, recipe):

@@ -33,7 +33,7 @@ _KEYS = "`datagen schema` prints every key with its type, range and meaning"
 class CanonicalConfig(Section):
     """The space coordinates live in."""
 
-    head: HeadName = "anny"
+    head: HeadName = Field("anny", description="head model whose template gives the space")
     identity: Literal["shared"] = Field("shared", description="one mean template for everyone")
     head_root: Path | None = Field(None, description="folder with the head model's files, where it is not embedded")
 
@@ -45,19 +45,19 @@ class VerdictLimits(Section):
     fail_residual_mm: float = Field(2.0, gt=0, description="and above which it fails")
     # Simulated faces have 0.6 mm, two real ones 1.9 mm at most; a face on its head has 6.
     pass_residual_p95_mm: float = Field(3.0, gt=0, description="the residual of the worst twentieth of the face")
-    fail_residual_p95_mm: float = Field(6.0, gt=0)
+    fail_residual_p95_mm: float = Field(6.0, gt=0, description="above which it fails")
     # Whole faces of real families, another model's people and simulated ones have 0.34 to 0.75, and it orders their
     # true errors; with left and right of the landmarks swapped 0.03 to 0.05.
     pass_confidence: float = Field(
         0.38, ge=0, le=1, description="least mean confidence of the face's points of a frame that passes"
     )
-    fail_confidence: float = Field(0.15, ge=0, le=1)
+    fail_confidence: float = Field(0.15, ge=0, le=1, description="below which it fails")
     # Whole faces have 0.80 to 0.87, halves 0.38 to 0.42, fifty points alone 0.64, a mesh that is turned inside out in
     # places 0.67. Where a rig sees less than the whole face, lower it.
     pass_coverage: float = Field(
         0.7, ge=0, le=1, description="least share of the face's area with scan data of a frame that passes"
     )
-    fail_coverage: float = Field(0.35, ge=0, le=1)
+    fail_coverage: float = Field(0.35, ge=0, le=1, description="below which it fails")
     # Lids and lips hide half of themselves in folds: 0.2 and 0.5 are usual there, 0.8 and more elsewhere.
     least_region_coverage: float = Field(
         0.05, ge=0, le=1, description="the same of each region, or else the frame is reviewed"
@@ -65,22 +65,24 @@ class VerdictLimits(Section):
     pass_landmark_rms_mm: float = Field(
         4.0, gt=0, description="RMS distance of the landmarks from where the warped template has them"
     )
-    fail_landmark_rms_mm: float = Field(12.0, gt=0)
+    fail_landmark_rms_mm: float = Field(12.0, gt=0, description="above which it fails")
     pass_flipped: float = Field(0.002, ge=0, le=1, description="share of the face's triangles that are turned over")
-    fail_flipped: float = Field(0.02, ge=0, le=1)
+    fail_flipped: float = Field(0.02, ge=0, le=1, description="above which it fails")
     pass_crossing: float = Field(0.002, ge=0, le=1, description="share of triangles that pass through others")
-    fail_crossing: float = Field(0.02, ge=0, le=1)
+    fail_crossing: float = Field(0.02, ge=0, le=1, description="above which it fails")
     # True lips of a head model overlap by up to 1.6 mm where it presses them together.
     pass_lip_overlap_mm: float = Field(2.0, ge=0, description="depth of one lip in the other")
     # Measured where a tracker errs by 2 mm RMS: 1.7. Another person's head in the right place: 4.3.
     pass_shift_mm: float = Field(
         4.0, gt=0, description="distance (median) of the face from the registration it began at"
     )
-    fail_shift_mm: float = Field(25.0, gt=0)
+    fail_shift_mm: float = Field(25.0, gt=0, description="above which it fails")
     # Six faces of one real set have 0.97 to 1.00, six of another 1.01 to 1.08, two scans 1.08 and 1.09, forty simulated
     # people 0.90 to 1.14.
-    least_head_size: float = Field(0.87, gt=0, description="size of the face, of the template's; outside: review")
-    most_head_size: float = Field(1.18, gt=0)
+    least_head_size: float = Field(
+        0.87, gt=0, description="size of the face, as a multiple of the template's; outside: review"
+    )
+    most_head_size: float = Field(1.18, gt=0, description="and the largest")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -147,7 +149,7 @@ class CropJitter(Section):
 class RenderConfig(Section):
     """Settings of the ground-truth maps."""
 
-    backend: BackendName = "auto"
+    backend: BackendName = Field("auto", description="renderer; auto: on a GPU where there is one, else numba")
     resolution: int = Field(504, ge=PATCH, le=8190, multiple_of=PATCH, description="pixels a side of a stored sample")
     crop_margin: float = Field(1.25, gt=0, description="side of the crop, as a multiple of the projected head's extent")
     crop_jitter: CropJitter = CropJitter()
@@ -159,7 +161,7 @@ class ShardConfig(Section):
     clip: int = Field(
         4, ge=1, description="a shard holds a multiple of this many samples, so clips rarely straddle shards"
     )
-    samples_per_shard: int = Field(64, ge=1)
+    samples_per_shard: int = Field(64, ge=1, description="most samples of a shard")
     depth_scale: float = Field(2e-5, gt=0, description="metres per uint16 step")
     image_error: int = Field(1, ge=0, le=2, description="steps of 255 that a stored image may be off; 0 is exact")
     include_review: bool = Field(True, description="also store frames whose verdict is `review`")
@@ -168,15 +170,15 @@ class ShardConfig(Section):
 class SplitConfig(Section):
     """Which subjects are held out: named, or the last ones in order."""
 
-    val: int | tuple[Name, ...] = 1
-    test: int | tuple[Name, ...] = 1
+    val: int | tuple[Name, ...] = Field(1, description="for validation: how many subjects, or their names")
+    test: int | tuple[Name, ...] = Field(1, description="for the last test: how many subjects, or their names")
 
 
 class Manifest(Section):
     """The recipe of one dataset."""
 
-    name: Name
-    seed: int = 0
+    name: Name = Field(description="what the dataset is called")
+    seed: int = Field(0, description="of all that is drawn at random")
     source: AnySource
     canonical: CanonicalConfig = CanonicalConfig()
     warp: WarpConfig = WarpConfig()

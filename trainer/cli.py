@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from datagen.common.console import add_version, print_json, run, say
+from datagen.common.help import App
+from datagen.common.progress import Progress
+from datagen.common.settings_text import commented_yaml
 from datagen.shards import open_dataset
 from trainer import __version__
-from trainer.config import load_config
+from trainer.config import FitConfig, TrainConfig, load_config
 from trainer.run.folder import RunState, check_same_run, read_state
-from trainer.weights.export import FORMATS, TOLERANCE, export_model
+from trainer.weights.export import EXPORT_STEPS, FORMATS, TOLERANCE, export_model
 
-app = typer.Typer(
+app = App(
     name="trainer",
     help="Fit the joint depth and canonical-coordinate model on a dataset, measure it, use it.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 add_version(app, "trainer", __version__)
 
+_SOME_STEPS = 400  # the one key without a default
 _Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
@@ -46,7 +46,7 @@ def fit(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Fit a model. The same command again resumes where it stopped.
+    """Fit a model on a dataset; the same command again resumes where it stopped.
 
     Example: `trainer fit runs/mine --out runs/model --config demo --set fit.steps=500`
     """
@@ -235,7 +235,10 @@ def export(
 
     Example: `trainer export runs/model --out model.onnx --format onnx`
     """
-    result = export_model(checkpoint, out, kind, frames=frames, size=size, overwrite=overwrite)
+    with Progress("export", EXPORT_STEPS, "") as progress:
+        result = export_model(
+            checkpoint, out, kind, frames=frames, size=size, overwrite=overwrite, on_step=progress.begin
+        )
     if as_json:
         differences = {str(count): value for count, value in result.differences.items()}
         what = {"out": str(out), "frames": result.frames, "size": result.size, "outputs": result.outputs}
@@ -263,10 +266,34 @@ def convert(
 
     Example: `trainer convert downloads/faceanything/checkpoint.pt --out faceanything.pt`
     """
-    from trainer.weights.convert import convert_weights
+    from trainer.weights.convert import CONVERT_STEPS, convert_weights
 
-    say(convert_weights(source, out, config, size=size, overwrite=overwrite).text())
+    with Progress("convert", CONVERT_STEPS, "") as progress:
+        report = convert_weights(source, out, config, size=size, overwrite=overwrite, on_step=progress.begin)
+    say(report.text())
     say(f"{out} is ready for `trainer predict` and `trainer export`")
+
+
+@app.command()
+def schema(
+    config: Annotated[
+        str | None,
+        typer.Option("--config", "-c", help="Print this configuration instead: a YAML file, or tiny, demo, small, …"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
+) -> None:
+    """Print a configuration of all defaults, with comments that say what each key means.
+
+    Saved to a file, it can be fitted as it is.
+
+    Example: `trainer schema --config small > my.yaml`
+    """
+    if as_json:
+        print_json(TrainConfig.model_json_schema())
+        return
+    settings = TrainConfig(fit=FitConfig(steps=_SOME_STEPS)) if config is None else load_config(config)
+    say("# Saved as my.yaml: trainer fit runs/mine --out runs/model --config my.yaml")
+    say(commented_yaml(settings).rstrip())
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ class DataConfig(Section):
 
 
 CONFIGS = Path(__file__).parent / "configs"
-_KEYS = "docs/trainer.md lists every key with its meaning"
+_KEYS = "`trainer schema` prints every key with its type, range and meaning"
 # Where and for how long a run computes; these may change from one call to the next.
 FREE_KEYS = (
     *(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from datagen.common.arrays import F64
 from datagen.common.console import say
 from datagen.common.errors import CheckpointError, InputError
-from datagen.common.files import atomic_write_bytes, json_ready, staged_folder
+from datagen.common.files import atomic_write_bytes, check_writable, json_ready, staged_folder
 from datagen.common.ownership import refuse_strangers, strangers
 from datagen.common.progress import Progress
 from datagen.shards import Dataset, Split, open_dataset
@@ -78,26 +78,32 @@ def evaluate(
     """
     if report is not None:
         _check_report(report)
-    content = read_checkpoint(checkpoint)
-    device = pick_device(device_name)
-    model, config = build_model(content, device)
-    dataset = open_dataset(dataset_path)
-    check_fit(content, dataset, model.backbone.patch)
-    _check_split(dataset, split)
-    options = options or EvaluationOptions()
-    session = _Session(model, device, dataset, split, options, options.frames or max(config.data.clip_lengths))
-    showcase = Showcase(dataset, split) if report is not None else None
-    session.walk(showcase)
-    metrics = session.metrics()
-    if speed_seconds > 0:
-        metrics |= session.speed(speed_seconds)
-    result = Result(split, session.samples, content.get("step"), metrics, session.evaluation.curves())
-    if report is not None and showcase is not None:
-        run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-        stored = result.to_json() | {"curves": json_ready(result.curves)}
-        with staged_folder(report, replace=False) as folder:
-            write_report(folder, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
-            atomic_write_bytes(folder / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
+    with Progress(f"evaluate {split}", 0, "samples") as progress:
+        progress.begin("reading the model")
+        content = read_checkpoint(checkpoint)
+        device = pick_device(device_name)
+        model, config = build_model(content, device)
+        dataset = open_dataset(dataset_path)
+        check_fit(content, dataset, model.backbone.patch)
+        _check_split(dataset, split)
+        options = options or EvaluationOptions()
+        progress.begin("averaging the training maps, for comparison")
+        session = _Session(model, device, dataset, split, options, options.frames or max(config.data.clip_lengths))
+        showcase = Showcase(dataset, split) if report is not None else None
+        session.walk(showcase, progress)
+        progress.begin("summing up")
+        metrics = session.metrics()
+        if speed_seconds > 0:
+            progress.begin("measuring speed")
+            metrics |= session.speed(speed_seconds)
+        result = Result(split, session.samples, content.get("step"), metrics, session.evaluation.curves())
+        if report is not None and showcase is not None:
+            progress.begin("writing the report")
+            run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+            stored = result.to_json() | {"curves": json_ready(result.curves)}
+            with staged_folder(report, replace=False) as folder:
+                write_report(folder, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
+                atomic_write_bytes(folder / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
     return result
 
 
@@ -125,10 +131,7 @@ def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
 
 def _check_report(report: Path) -> None:
     """Refuse, before hours of work, a folder that cannot take the report, or files of its names that are not ours."""
-    if not report.is_dir():
-        nearest = next(path for path in (report, *report.absolute().parents) if path.exists() or path.is_symlink())
-        if not nearest.is_dir():
-            raise InputError(f"--report {report}: {nearest} is a file", "a folder", "Choose another --report")
+    check_writable(report, "--report")
     refuse_strangers(strangers(report, (EVALUATION_FILE, *REPORT_FILES)), "Choose another --report, or move it away")
 
 
@@ -173,7 +176,7 @@ class _Session:
         self._predicting_s = 0.0
         self._predicted = 0
 
-    def walk(self, showcase: Showcase | None) -> None:
+    def walk(self, showcase: Showcase | None, progress: Progress) -> None:
         """Measure all runs of frames, instants and pairs of subjects."""
         index = self._split.index
         table = SampleTable(index.subject, index.sequence, index.camera, index.frame)
@@ -187,26 +190,22 @@ class _Session:
         total = sum(len(run) for run in runs)
         surfaces = np.zeros(total, bool)
         surfaces[np.unique(np.linspace(0, total - 1, min(options.geometry_views, total)).round().astype(int))] = True
-        steps = total + sum(len(group) for group in instants) + 2 * len(pairs)
-        done = 0
-        with Progress(f"evaluate {self._name}", steps, "samples") as progress:
-            for indices in runs:
-                run = Run(indices, *self._views(indices, self._frames))
-                self.evaluation.add_run(run, surfaces[self.samples : self.samples + len(indices)])
-                self.samples += len(indices)
-                if showcase is not None:
-                    showcase.offer(run)
-                done += len(indices)
-                progress.update(done)
-            for group in instants:
-                self.evaluation.add_views(*self._views(group, self._frames))
-                done += len(group)
-                progress.update(done)
-            for pair in pairs:
-                (a, b), (mean_a, mean_b) = self._views(np.array(pair, np.int64), 1)
-                self.evaluation.add_subjects(a, b, mean_a, mean_b)
-                done += 2
-                progress.update(done)
+        progress.expect(total + sum(len(group) for group in instants) + 2 * len(pairs))
+        progress.begin("predicting and measuring")
+        for indices in runs:
+            run = Run(indices, *self._views(indices, self._frames))
+            self.evaluation.add_run(run, surfaces[self.samples : self.samples + len(indices)])
+            self.samples += len(indices)
+            if showcase is not None:
+                showcase.offer(run)
+            progress.advance(len(indices))
+        for group in instants:
+            self.evaluation.add_views(*self._views(group, self._frames))
+            progress.advance(len(group))
+        for pair in pairs:
+            (a, b), (mean_a, mean_b) = self._views(np.array(pair, np.int64), 1)
+            self.evaluation.add_subjects(a, b, mean_a, mean_b)
+            progress.advance(2)
 
     def metrics(self) -> dict[str, Any]:
         """Return every metric, the pace of the walk among them."""

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from datagen.common.errors import InputError
 from datagen.common.files import write_owned, write_owned_bytes
 from datagen.common.ownership import refuse_strangers, strangers
-from datagen.common.progress import Progress
+from datagen.common.progress import Progress, announce
 from datagen.shards import Dataset, open_dataset
 from trainer.config import TrainConfig
 from trainer.data import ClipReader, TrainingLoader
@@ -80,6 +80,8 @@ def fit(dataset_path: Path | str, run: Path, config: TrainConfig) -> RunState:
     with ExitStack() as at_end:
         group = at_end.enter_context(team(pick_device(settings.device)))
         at_end.enter_context(locked_run_folder(run, is_main=group.is_main))
+        if group.is_main:
+            announce(f"fit {config.name}", "reading the dataset and making the network")
         job = _Job(dataset_path, run, config, group, started)
         at_end.callback(job.loader.close)
         progress = job.progress

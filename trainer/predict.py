@@ -16,7 +16,7 @@ import numpy.typing as npt
 from datagen.common.console import say
 from datagen.common.errors import InputError
 from datagen.common.pictures import Orientation
-from datagen.common.progress import Progress
+from datagen.common.progress import Progress, announce
 from datagen.shards import open_dataset
 from trainer.inference import Maps
 from trainer.prediction.cameras import FieldOfView, FrameCamera, GivenCameras, Origin, assumed_intrinsics, write_cameras
@@ -156,6 +156,7 @@ def predict(
     options = options or PredictOptions()
     overlap = options.checked_overlap()
     check_target(out)
+    announce("predict", "reading the model")
     content = read_checkpoint(checkpoint)
     device = pick_device(device_name)
     model, config = build_model(content, device)

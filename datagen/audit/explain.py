@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from datagen.audit.region_confidence import region_confidence
 from datagen.audit.results import FrameResult, find_result, measure_frame, read_results, truth_reader
 from datagen.audit.truth import by_region
 from datagen.heads.regions import FACE_REGIONS
 from datagen.layout import BuildLayout
 from datagen.warp.result import PERSON_FILE
-from datagen.warp.storage import read_prior
+from datagen.warp.storage import read_prior, read_warp
 
 WORST_REGIONS = 4
 # Metrics for which more is better; for all others, less is.
@@ -39,7 +40,7 @@ def explain(build: Path, subject: str, sequence: str, frame: int) -> str:
         lines.append("metrics")
         lines += [_metric_line(name, result, results) for name in sorted(result.verdict.metrics)]
     if result.has_warp:
-        lines += [_person_line(build, result), *_region_lines(build, result)]
+        lines += [_person_line(build, result), *_confidence_lines(result), *_region_lines(build, result)]
     else:
         lines.append("There is no warp of this frame: it failed before one could be made.")
     return "\n".join(lines)
@@ -62,6 +63,10 @@ def _person_line(build: Path, result: FrameResult) -> str:
         return "No person was learnt from the sequence: the frame was warped on its own."
     frames = ", ".join(str(frame) for frame in read_prior(folder).frames)
     return f"The frame is held to the person learnt from frames {frames} of its sequence."
+
+
+def _confidence_lines(result: FrameResult) -> list[str]:
+    return ["confidence of the face's regions", *(f"  {one}" for one in region_confidence(read_warp(result.folder)))]
 
 
 def _region_lines(build: Path, result: FrameResult) -> list[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datagen.sources.frame import SequenceKey
 
 FramesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[FRAME]...", help="subject, subject/sequence or subject/sequence/frame.")
+    list[str] | None, typer.Argument(metavar="FRAME", help="subject, subject/sequence or subject/sequence/frame.")
 ]
 FailedOption = Annotated[bool, typer.Option("--failed", help="Every frame whose verdict is fail.")]
 ReviewOption = Annotated[bool, typer.Option("--review", help="Every frame whose verdict is review.")]
@@ -61,13 +61,22 @@ def explain_command(
     review: ReviewOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Say why frames got their verdicts.
+    """Say why frames got their verdicts; without a name, group all of a build by reason, with what to do next.
 
     Example: datagen explain runs/demo s003/performance/000002
     """
     from datagen.audit.explain import explain
     from datagen.flows.status import explain_frame
 
+    if not names and not failed and not review:
+        from datagen.audit.explain_build import explain_build
+
+        explanation = explain_build(out)
+        if json_output:
+            print_json(explanation.to_json())
+        else:
+            say(explanation.text())
+        return
     layout, _, frames = _choose(out, names, failed, review)
     if json_output:
         print_json([explain_frame(layout, key, frame) for key, frame in frames])

@@ -36,13 +36,15 @@ def verify_command(
 
     Example: datagen verify runs/demo --deep --rerender 4
     """
+    from datagen.common.progress import Progress
     from datagen.shards import verify_dataset
     from datagen.shards.tools.verify import LEVELS, Level
 
     if quick and deep:
         raise InputError("--quick and --deep exclude each other", "one of them", "Leave one of them out")
     level: Level = "quick" if quick else "deep" if deep else "digests"
-    report = verify_dataset(dataset, level)
+    with Progress("verify", _shard_count(dataset), "shards") as progress:
+        report = verify_dataset(dataset, level, lambda _: progress.advance(1))
     again = _render_again(dataset, rerender, seed) if rerender and report.ok else []
     wrong = [sample for sample in again if not sample.ok]
     if json_output:
@@ -60,7 +62,19 @@ def verify_command(
         raise SystemExit(1)
 
 
+def _shard_count(dataset: str) -> int:
+    """Return how many shards there are, 0 where the dataset is too damaged to say."""
+    from datagen.common.errors import CorruptDatasetError
+    from datagen.shards import open_dataset
+
+    try:
+        return len(open_dataset(dataset).plan.units)
+    except CorruptDatasetError:
+        return 0
+
+
 def _render_again(dataset: str, count: int, seed: int) -> list[RenderedAgain]:
+    from datagen.common.progress import Progress
     from datagen.flows.rerender import render_again
     from datagen.layout import BuildLayout
 
@@ -71,7 +85,8 @@ def _render_again(dataset: str, count: int, seed: int) -> list[RenderedAgain]:
             "the --out of `datagen build`",
             "Name the build folder, or leave out --rerender",
         )
-    return render_again(root, count, seed)
+    with Progress("render again", count, "samples") as progress:
+        return render_again(root, count, seed, progress.update)
 
 
 def stats_command(dataset: DatasetArgument, json_output: JsonOption = False) -> None:
@@ -79,9 +94,11 @@ def stats_command(dataset: DatasetArgument, json_output: JsonOption = False) -> 
 
     Example: datagen stats runs/demo/dataset.zarr --json
     """
-    from datagen.shards import stats
+    from datagen.common.progress import Progress
+    from datagen.shards import open_dataset, stats
 
-    content = stats(dataset)
+    with Progress("stats", len(open_dataset(dataset).plan.units), "shards") as progress:
+        content = stats(dataset, lambda _: progress.advance(1))
     if json_output:
         print_json(content)
     else:

@@ -12,6 +12,7 @@ from datagen.commands.inspect import DatasetArgument
 from datagen.commands.options import JsonOption
 from datagen.common.console import print_json, table
 from datagen.common.errors import InputError
+from datagen.common.help import App
 
 OutOption = Annotated[
     Path, typer.Option("--out", help="The dataset.zarr folder to make: empty, new, or this dataset unfinished.")
@@ -72,12 +73,23 @@ def merge_command(
 
     Example: datagen merge runs/a runs/b --out runs/both/dataset.zarr --labels a,b
     """
+    from datagen.common.progress import Progress
+    from datagen.shards import open_dataset
     from datagen.shards.tools.combine import merge
 
     if len(datasets) < 2:
         raise InputError("only one dataset is given", "two or more", "For a part of one use `datagen subset`")
     names = [name.strip() for name in labels.split(",")] if labels else []
-    _tell(merge(datasets, out, names, samples_per_shard=samples_per_shard), json_output)
+    samples = sum(sum(open_dataset(dataset).plan.counts.values()) for dataset in datasets)
+    with Progress("merge", samples, "samples") as progress:
+        merged = merge(
+            datasets,
+            out,
+            names,
+            samples_per_shard=samples_per_shard,
+            on_shard=lambda unit: progress.advance(unit.samples),
+        )
+    _tell(merged, json_output)
 
 
 def subset_command(
@@ -97,9 +109,20 @@ def subset_command(
 
     Example: datagen subset runs/demo --where camera=cam0* --where frame=0:100:2 --out runs/half/dataset.zarr
     """
+    from datagen.common.progress import Progress
     from datagen.shards.tools.combine import Selection, subset
 
-    _tell(subset(dataset, out, Selection.parse(where), samples_per_shard=samples_per_shard), json_output)
+    selection = Selection.parse(where)
+    # How many there will be is known only once the index is read.
+    with Progress("subset", 0, "samples") as progress:
+        chosen = subset(
+            dataset,
+            out,
+            selection,
+            samples_per_shard=samples_per_shard,
+            on_shard=lambda unit: progress.advance(unit.samples),
+        )
+    _tell(chosen, json_output)
 
 
 def _tell(dataset: Any, json_output: bool) -> None:
@@ -111,7 +134,7 @@ def _tell(dataset: Any, json_output: bool) -> None:
     table([("dataset", dataset.url), ("samples", samples), ("uuid", dataset.uuid)])
 
 
-export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
+export = App(help="Write a dataset in another format.")
 
 
 def webdataset_command(
@@ -124,9 +147,13 @@ def webdataset_command(
 
     Example: datagen export webdataset runs/demo --out runs/tars
     """
+    from datagen.common.progress import Progress
     from datagen.flows.export_webdataset import export_webdataset
+    from datagen.shards import open_dataset
 
-    content = export_webdataset(dataset, out, samples_per_tar)
+    samples = sum(open_dataset(dataset).plan.counts.values())
+    with Progress("export", samples, "samples") as progress:
+        content = export_webdataset(dataset, out, samples_per_tar, progress.advance)
     if json_output:
         print_json(content)
         return

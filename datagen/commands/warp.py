@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +14,7 @@ from datagen.common.errors import InputError
 from datagen.manifest import BackendName, HeadName, WarpConfig
 
 if TYPE_CHECKING:
+    from datagen.audit.region_confidence import RegionConfidence
     from datagen.warp.result import Warp
 
 HeadOption = Annotated[HeadName, typer.Option(help="Head model whose space is the canonical one.")]
@@ -31,7 +33,7 @@ UnitOption = Annotated[
 
 def warp_command(
     scan: Annotated[Path, typer.Argument(help="Mesh or point cloud: ply, obj or npz.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for warp.npz, verdict.json and pictures.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for warp.npz, verdict.json, pictures and meshes.")],
     landmarks: Annotated[
         Path | None, typer.Option(help="Landmark file (JSON: scheme, unit, points), at least three points.")
     ] = None,
@@ -55,15 +57,22 @@ def warp_command(
     head: HeadOption = "anny",
     head_root: HeadRootOption = None,
     unit: UnitOption = None,
+    mesh_format: Annotated[
+        Literal["ply", "obj", "glb"],
+        typer.Option("--mesh-format", help="Of the fitted template and the coloured scans."),
+    ] = "ply",
     json_output: JsonOption = False,
 ) -> None:
     """Warp one raw scan into canonical space; exit code 1 if the verdict is fail.
 
-    Without landmarks or a registration, the face is found from the scan alone.
+    Without landmarks or a registration, the face is found from the scan alone. Meshes are written in metres, in the
+    scan's axes: the fitted template and the scan, coloured alike by canonical coordinate, and the scan by confidence.
 
     Example: datagen warp scan.obj --unit mm --landmarks landmarks.json --head anny --out runs/scan
     """
-    from datagen.flows.one_scan import RegistrationFile, warp_scan
+    from datagen.audit.region_confidence import region_confidence
+    from datagen.common.progress import Progress
+    from datagen.flows.one_scan import STEPS, RegistrationFile, mesh_files, warp_scan
 
     named = (registration_head, registration_head_root, topology, topology_landmarks, registration_unit)
     if registration is None and any(option is not None for option in named):
@@ -72,40 +81,70 @@ def warp_command(
             "a registration",
             "Pass --registration",
         )
-    warp = warp_scan(
-        scan,
-        out,
-        head=head,
-        head_root=head_root,
-        unit=unit,
-        landmarks=landmarks,
-        registration=RegistrationFile(registration, *named) if registration else None,
-        config=WarpConfig(),
-    )
+    config = WarpConfig()
+    with Progress("warp", STEPS, "") as progress:
+        warp = warp_scan(
+            scan,
+            out,
+            head=head,
+            head_root=head_root,
+            unit=unit,
+            landmarks=landmarks,
+            registration=RegistrationFile(registration, *named) if registration else None,
+            config=config,
+            mesh_format=mesh_format,
+            on_step=progress.begin,
+        )
+    regions = region_confidence(warp)
+    # What a face has to have as a whole is not much to ask of a part.
+    low = [one for one in regions if one.mean < config.verdict.pass_confidence]
+    files = sorted(path.name for path in out.iterdir() if path.is_file() and not path.name.startswith("."))
     if json_output:
         verdict = warp.verdict
         print_json(
             {
                 "figures": dict(verdict.metrics),
+                "files": files,
+                "low_confidence": [one.region for one in low],
                 "out": str(out),
                 "reasons": list(verdict.reasons),
+                "regions": {
+                    one.region: {"confidence": one.mean, "points": one.points, "scanned": dict(one.scanned)}
+                    for one in regions
+                },
                 "verdict": verdict.status,
             }
         )
     else:
-        _print_warp(warp, out)
+        _print_warp(warp, regions)
+        say(f"\nwritten to {out}:")
+        for suffixes in ((".npz", ".json"), (".png",), (f".{mesh_format}",)):
+            say(f"  {', '.join(name for name in files if name.endswith(suffixes))}")
+        if low:
+            named_low = ", ".join(f"{one.region.replace('_', ' ')} ({one.mean:.2f})" for one in low)
+            say(f"\nwarning: low confidence (below {config.verdict.pass_confidence:g}) at: {named_low}")
+            say(f"  look at confidence.png or {mesh_files(mesh_format)[-1]} before you use them")
     if warp.verdict.status == "fail":
         raise SystemExit(1)
 
 
-def _print_warp(warp: Warp, out: Path) -> None:
+def _print_warp(warp: Warp, regions: Sequence[RegionConfidence]) -> None:
     known = int((warp.confidence > 0).sum())
-    rows: list[tuple[str, object]] = [("verdict", warp.verdict.status)]
-    rows += [("because", reason) for reason in warp.verdict.reasons]
-    rows += [("scan vertices", len(warp.scan_vertices)), ("with a canonical coordinate", known)]
-    metrics = {name: value for name, value in warp.verdict.metrics.items() if name != "scan_vertices"}
-    rows += [(name.replace("_", " "), _plain(value)) for name, value in sorted(metrics.items())]
-    table([*rows, ("written to", out)])
+    rows: list[tuple[str, object]] = [
+        ("scan vertices", len(warp.scan_vertices)),
+        ("with a canonical coordinate", known),
+    ]
+    metrics = warp.verdict.metrics
+    # The coverage of regions stands beside their confidence.
+    told = sorted(name for name in metrics if name != "scan_vertices" and not name.startswith("coverage_"))
+    table([*rows, *((name.replace("_", " "), _plain(metrics[name])) for name in told)])
+    mean = metrics["face_confidence"]
+    say(f"\nconfidence of the face: {mean:.2f} (about {100 * mean:.0f} of 100 points right within 1 mm)")
+    for one in regions:
+        say(f"  {one}")
+    say(f"\nverdict: {warp.verdict.status}")
+    for reason in warp.verdict.reasons:
+        say(f"  {reason}")
 
 
 def _plain(value: float) -> str:

@@ -45,6 +45,9 @@ def run(app: Callable[[], Any]) -> NoReturn:
         # Ending politely runs the clean-up that a killed process skips.
         answer_signals(_interrupt)
         sys.unraisablehook = _interrupt_again
+        # A shell may have closed one (``2>&-``); what is said there must not land on the other.
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the program runs
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
         for stream in (sys.stdout, sys.stderr):
             # A name that is not UTF-8, or a terminal that is not, must not end a command.
             if hasattr(stream, "reconfigure"):

@@ -121,6 +121,25 @@ def make_folders(folder: Path) -> None:
     fsync_path(folder.parent)
 
 
+def check_writable(out: Path, option: str = "--out") -> None:
+    """Refuse, before hours of work, a folder that could not be made or written in; nothing is made.
+
+    Raises
+    ------
+    InputError
+        If a file is in its place or among its parents.
+    StorageError
+        If this user may not write there.
+    """
+    nearest = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise InputError(f"{option} {out}: {nearest} is a file", "a folder", f"Choose another {option}")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{option} {out}: {nearest} cannot be written", "a folder that you may write in", f"Choose another {option}"
+        )
+
+
 def is_temporary(name: str) -> bool:
     """Whether a name is one that :func:`atomic_write` or :func:`staged_folder` leaves behind when it is killed."""
     return _LEFT.fullmatch(name) is not None

@@ -1,4 +1,4 @@
-"""Typed settings: strict YAML, ``--set`` overrides, mistakes named with their place, and the listing of all keys.
+"""Typed settings: strict YAML, ``--set`` overrides, and mistakes named with their place.
 
 Recipes of datasets and configurations of training runs are both made of :class:`Section`.
 """
@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
-from pydantic.fields import FieldInfo
 
 from datagen.common.digests import sha256_text
 from datagen.common.documents import check_depth, read_text
@@ -35,7 +34,6 @@ _UNREADABLE = (yaml.YAMLError, ValueError, ArithmeticError, RecursionError)
 # `!!bool maybe` is a KeyError in PyYAML, `!!int ""` an IndexError, `!!timestamp x` an AttributeError.
 _NO_SCALAR = (ValueError, ArithmeticError, LookupError, AttributeError)
 _NO_SECTION = {"model_type", "model_attributes_type", "dataclass_type"}
-_WORDS = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "Path": "path"}
 
 
 class Section(BaseModel):
@@ -244,24 +242,6 @@ def known_keys(*kinds: Any) -> list[str]:
     return sorted({key for kind in kinds for section in _sections(kind) for key in section.model_fields})
 
 
-def schema_lines(section: type[BaseModel], heading: str = "") -> list[str]:
-    """Return a readable listing of a section's keys: type, default, range and meaning, one line each.
-
-    Sections inside follow, each under its dotted name; the members of a union under their fixed keys as well.
-    """
-    indent = "  " if heading else ""
-    lines, inner = [], []
-    for name, info in section.model_fields.items():
-        members = [kind for kind in _members(info.annotation) if _is_section(kind)]
-        if not members:
-            lines.append(indent + _key_line(name, info))
-        for member in members:
-            dotted = f"{heading}.{name}" if heading else name
-            choice = f" ({_fixed_keys(member)})" if len(members) > 1 else ""
-            inner += ["", f"{dotted}{choice} — {_first_line(member)}", *schema_lines(member, dotted)]
-    return lines + inner
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
@@ -314,20 +294,20 @@ def _place(location: Iterable[Any], section: Any) -> tuple[list[str], Any]:
     keys: list[str] = []
     kind = holder = section
     for part in location:
-        members = _members(kind)
-        if len(members) > 1:
+        kinds = members(kind)
+        if len(kinds) > 1:
             # Pydantic puts the chosen member of a union into the location; it is not a key of the file.
-            kind = next((member for member in members if _is_called(member, part)), Any)
+            kind = next((member for member in kinds if _is_called(member, part)), Any)
             continue
         keys.append(str(part))
-        holder, kind = kind, _inside(members[0], part)
+        holder, kind = kind, _inside(kinds[0], part)
     return keys, holder
 
 
 def _nearest(key: str, holder: Any, section: type[BaseModel]) -> str:
     # A key of the section it stands in is the better guess. A key that is known elsewhere is merely in the wrong place:
     # to suggest its own name would not help.
-    own = list(holder.model_fields) if _is_section(holder) else []
+    own = list(holder.model_fields) if is_section(holder) else []
     for known in (own, known_keys(section)):
         near = difflib.get_close_matches(key, [name for name in known if name != key], n=1)
         if near:
@@ -335,21 +315,22 @@ def _nearest(key: str, holder: Any, section: type[BaseModel]) -> str:
     return ""
 
 
-def _is_section(kind: Any) -> bool:
+def is_section(kind: Any) -> bool:
+    """Whether a type is that of a section."""
     return isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel)
 
 
-def _members(kind: Any) -> list[Any]:
+def members(kind: Any) -> list[Any]:
     """Return what a value of a type may be, None aside: the members of a union, or the type itself."""
     if get_origin(kind) is Annotated:
-        return _members(get_args(kind)[0])
+        return members(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):
-        return [member for part in get_args(kind) if part is not type(None) for member in _members(part)]
+        return [member for part in get_args(kind) if part is not type(None) for member in members(part)]
     return [kind]
 
 
 def _is_called(member: Any, label: Any) -> bool:
-    if not _is_section(member):
+    if not is_section(member):
         return False
     return label == member.__name__ or any(label in values for values in _literals(member).values())
 
@@ -361,7 +342,7 @@ def _literals(section: type[BaseModel]) -> dict[str, tuple[Any, ...]]:
 
 def _inside(kind: Any, part: Any) -> Any:
     """Return the type of the value under a key or index."""
-    if _is_section(kind):
+    if is_section(kind):
         info = kind.model_fields.get(part)
         return info.annotation if info else Any
     arguments = [argument for argument in get_args(kind) if argument is not Ellipsis]
@@ -372,52 +353,10 @@ def _inside(kind: Any, part: Any) -> Any:
 
 def _sections(kind: Any, seen: tuple[Any, ...] = ()) -> Iterator[type[BaseModel]]:
     """Yield every section that a type names, those inside them included."""
-    if not _is_section(kind):
+    if not is_section(kind):
         for part in get_args(kind):
             yield from _sections(part, seen)
     elif kind not in seen:
         yield kind
         for info in kind.model_fields.values():
             yield from _sections(info.annotation, (*seen, kind))
-
-
-def _first_line(section: type[BaseModel]) -> str:
-    return (section.__doc__ or "").strip().partition("\n")[0]
-
-
-def _fixed_keys(section: type[BaseModel]) -> str:
-    """Return what the keys of a union's member must be for it to be that member."""
-    fixed = {name: values for name, values in _literals(section).items() if section.model_fields[name].is_required()}
-    return ", ".join(f"{name}: {' | '.join(map(str, values))}" for name, values in fixed.items()) or section.__name__
-
-
-def _key_line(name: str, info: FieldInfo) -> str:
-    limits = [_limit(item) for item in info.metadata if _limit(item)]
-    default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)!r}"
-    notes = [default, *limits, *([info.description] if info.description else [])]
-    return f"{name}: {type_name(info.annotation)}  ({'; '.join(notes)})"
-
-
-def _limit(item: Any) -> str:
-    for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
-        if getattr(item, attribute, None) is not None:
-            return f"{sign} {getattr(item, attribute)}"
-    if getattr(item, "multiple_of", None) is not None:
-        return f"multiple of {item.multiple_of}"
-    return f"matches {item.pattern}" if getattr(item, "pattern", None) else ""
-
-
-def type_name(kind: Any) -> str:
-    """Return a type as a user writes it."""
-    members, arguments = _members(kind), get_args(kind)
-    if len(members) > 1 or members[0] is not kind:
-        return " or ".join(type_name(member) for member in members)
-    if get_origin(kind) is Literal:
-        return " | ".join(str(value) for value in arguments)
-    if get_origin(kind) is dict:
-        return f"mapping of {type_name(arguments[0])} to {type_name(arguments[1])}"
-    if get_origin(kind) in (list, tuple):
-        many = "" if get_origin(kind) is list or Ellipsis in arguments else f"{len(arguments)} × "
-        return f"list of {many}{type_name(arguments[0])}"
-    name = getattr(kind, "__name__", str(kind))
-    return _WORDS.get(name, name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from datagen.common.files import DISK_ERRORS, storage_errors, write_owned_bytes
-from datagen.common.progress import Progress
+from datagen.common.progress import Progress, announce
 from datagen.flows.build_folder import build_lock, check_folder, check_places, check_room
 from datagen.flows.planning import BuildPlan, plan_build, settle
 from datagen.flows.records import clear_folder
@@ -99,6 +99,8 @@ def build(
     layout = BuildLayout(out.resolve())
     manifest = settle(manifest, check_folder(layout, manifest, replace=replace))
     plan = plan_build(manifest)
+    # What comes before the first stage (a server, the head model) takes a while.
+    announce("build", f"{plan.frames} frames of {len(plan.sequences)} sequences", stream)
     with build_lock(layout):
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text

@@ -40,7 +40,7 @@ class TarPlan:
 
 
 def export_webdataset(
-    source: str | Path, out: Path, samples_per_tar: int = 256, on_tar: Callable[[TarPlan], None] | None = None
+    source: str | Path, out: Path, samples_per_tar: int = 256, on_samples: Callable[[int], None] | None = None
 ) -> dict[str, Any]:
     """Write a dataset as tar files; run again after an interruption, it continues with the next.
 
@@ -55,8 +55,8 @@ def export_webdataset(
     out : Path
         Folder of the tar files; made if missing.
     samples_per_tar : int
-    on_tar : callable, optional
-        Called after each tar, for progress.
+    on_samples : callable, optional
+        Called with how many samples more are in a tar, for progress.
 
     Returns
     -------
@@ -81,15 +81,15 @@ def export_webdataset(
             path = out / plan.name
             # A tar appears under its name only when it is whole.
             if not path.is_file():
-                write_owned_bytes(path, _tar(dataset, plan))
+                write_owned_bytes(path, _tar(dataset, plan, on_samples))
+            elif on_samples is not None:
+                on_samples(plan.stop - plan.start)
             data = path.read_bytes()
             tars[plan.name] = {
                 "bytes": len(data),
                 "samples": plan.stop - plan.start,
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
-            if on_tar is not None:
-                on_tar(plan)
         content = {**head, "finished": True, "tars": tars}
         write_owned_bytes(out / LISTING, _json(content))
     return content
@@ -129,7 +129,7 @@ def _ours(path: Path) -> bool:
     return path.name == OWN_LISTING or is_temporary(path.name)
 
 
-def _tar(dataset: Dataset, plan: TarPlan) -> bytes:
+def _tar(dataset: Dataset, plan: TarPlan, on_samples: Callable[[int], None] | None) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for i in range(plan.start, plan.stop):
@@ -139,6 +139,8 @@ def _tar(dataset: Dataset, plan: TarPlan) -> bytes:
                 entry = tarfile.TarInfo(f"{key}.{suffix}")
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
+            if on_samples is not None:
+                on_samples(1)
     return buffer.getvalue()
 
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from datagen.audit.pictures import write_png
+from datagen.audit.pictures import canonical_colours, colour_map, write_png
 from datagen.audit.samples import sample_row
 from datagen.audit.warp_pictures import WARP_PICTURES, write_warp_pictures
 from datagen.common.errors import InputError
-from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, staged_folder, storage_errors
-from datagen.common.ownership import refuse_strangers, strangers
+from datagen.common.files import (
+    DISK_ERRORS,
+    atomic_write_bytes,
+    check_writable,
+    npz_bytes,
+    staged_folder,
+    storage_errors,
+)
+from datagen.common.ownership import Owned, is_ours, listed, refuse_strangers, strangers
+from datagen.common.progress import unwatched
 from datagen.flows.framing import surface_of
 from datagen.flows.stages.bridge import check_bridge_folder, store_bridge, stored_bridge
 from datagen.flows.stages.warp import register_and_warp
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import declared_unit, read_landmarks
-from datagen.geometry.mesh import check_metric_scale
-from datagen.geometry.mesh_io import read_mesh
+from datagen.geometry.mesh import Mesh, check_metric_scale
+from datagen.geometry.mesh_io import MESH_FORMATS, mesh_bytes, read_mesh
+from datagen.heads.base import HeadModel
 from datagen.layout import BuildLayout
 from datagen.manifest import WarpConfig
 from datagen.render.contract import ViewMaps
@@ -32,9 +42,16 @@ from datagen.sources.capture_file import read_capture_file
 from datagen.sources.frame import Registration
 from datagen.sources.topology import Topology, read_topology, topology_of
 from datagen.warp.bridge import build_bridge
+from datagen.warp.engine import WARP_STEPS
 from datagen.warp.result import VERDICT_FILE, WARP_FILE, Warp
 from datagen.warp.storage import read_warp, write_warp
+from datagen.warp.template import prepare_template
 
+# The fitted template and the scan, both coloured by canonical coordinate, and the scan by confidence.
+WARP_MESHES = ("registered", "scan_canonical", "scan_confidence")
+UNKNOWN_GREY = 128
+# Reading, those of the engine, writing; one more where a bridge has to be built.
+STEPS = WARP_STEPS + 2
 PICTURE_PX = 360
 EMPTY_GREY = 40
 MAPS = ("depth", "canonical", "normal", "region", "confidence", "mask", "edge")
@@ -94,8 +111,10 @@ def warp_scan(
     landmarks: Path | None,
     registration: RegistrationFile | None,
     config: WarpConfig,
+    mesh_format: str = "ply",
+    on_step: Callable[[str], None] = unwatched,
 ) -> Warp:
-    """Warp a scan file and write ``warp.npz``, ``verdict.json`` and pictures; nothing is written if it cannot be done.
+    """Warp a scan file and write ``warp.npz``, ``verdict.json``, pictures and meshes; nothing if it cannot be done.
 
     Parameters
     ----------
@@ -105,6 +124,10 @@ def warp_scan(
         Of the scan; by default what the landmark file declares, or else metres.
     registration : RegistrationFile or None
         One in another topology than the head's passes a bridge, which is kept in ``out/bridges`` and used again.
+    mesh_format : str
+        One of :data:`datagen.geometry.mesh_io.MESH_FORMATS`, of the meshes :data:`WARP_MESHES`.
+    on_step : callable
+        Called with what begins, at most :data:`STEPS` times.
 
     Raises
     ------
@@ -113,8 +136,11 @@ def warp_scan(
     datagen.common.errors.StorageError
         If a file that is not ours is in the way, or the disk refuses.
     """
+    check_writable(out)
     with storage_errors(f"reading {out}"):
-        refuse_strangers(strangers(out, (WARP_FILE, VERDICT_FILE, *WARP_PICTURES)))
+        refuse_strangers(strangers(out, (WARP_FILE, VERDICT_FILE, *WARP_PICTURES, *mesh_files(mesh_format))))
+        earlier = listed(out) if out.is_dir() else None
+    on_step("reading the scan")
     # Landmarks are marked on the scan, so the unit they declare is the scan's unless something else is said.
     unit = unit or (declared_unit(landmarks) if landmarks else "m")
     mesh = read_mesh(scan, unit, need_faces=False)
@@ -131,14 +157,55 @@ def warp_scan(
     if topology is not None:
         stored = stored_bridge(BuildLayout(out).bridges, topology, model.template)
         check_bridge_folder(stored)
+        if not stored.finished:
+            on_step(f"building the bridge from {topology.name}")
         bridge = stored.open(model.template) if stored.finished else build_bridge(topology, model)
-    warp = register_and_warp(mesh, model, config, bridge=bridge, registration=start, landmarks=marks)
+    warp = register_and_warp(mesh, model, config, bridge=bridge, registration=start, landmarks=marks, on_step=on_step)
+    on_step("drawing pictures and writing")
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
         write_warp(folder, warp)
         write_warp_pictures(folder, warp, model.template)
+        for name, data in _meshes(warp, model, config, mesh_format).items():
+            atomic_write_bytes(folder / name, data)
+    with storage_errors(f"writing {out}", only=DISK_ERRORS):
+        _remove_other_formats(out, earlier or {}, mesh_format)
     if topology is not None and bridge is not None and stored is not None and not stored.finished:
         store_bridge(stored, topology, bridge)
     return warp
+
+
+def mesh_files(mesh_format: str) -> list[str]:
+    """Return the names of the meshes in a format."""
+    return [f"{name}.{mesh_format}" for name in WARP_MESHES]
+
+
+def _meshes(warp: Warp, head: HeadModel, config: WarpConfig, mesh_format: str) -> dict[str, bytes]:
+    """Return the files of a warp's meshes: in metres, in the scan's axes; grey where a point has no counterpart."""
+    template = prepare_template(head.template, config.subdivisions)
+    registered = Mesh.of(warp.registered_vertices, warp.registered_faces)
+    scan = Mesh.of(warp.scan_vertices, warp.scan_faces)
+    known = np.isfinite(warp.canonical).all(axis=1)
+    colours = (
+        _rgb(canonical_colours(warp.space.normalise(template.canonical_m)))
+        if len(template.canonical_m) == len(registered.vertices)
+        else None,  # in another topology, that of its registration
+        _rgb(canonical_colours(warp.canonical)),
+        _rgb(colour_map(np.where(known, warp.confidence, np.nan), 0, 1, "viridis")),
+    )
+    shapes = zip(mesh_files(mesh_format), (registered, scan, scan), colours, strict=True)
+    return {name: mesh_bytes(mesh, colour, mesh_format) for name, mesh, colour in shapes}
+
+
+def _rgb(colours: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return np.where(np.isfinite(colours), np.nan_to_num(colours) * 255, UNKNOWN_GREY).round().astype(np.uint8)
+
+
+def _remove_other_formats(out: Path, earlier: Owned, mesh_format: str) -> None:
+    """Remove the meshes that an earlier warp left in another format: they are of another scan, or of the same."""
+    for other in MESH_FORMATS:
+        for name in mesh_files(other):
+            if other != mesh_format and name in earlier and is_ours(out / name, earlier[name]):
+                (out / name).unlink(missing_ok=True)
 
 
 def render_warp(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ class RenderedAgain:
         return {**vars(self), "ok": self.ok}
 
 
-def render_again(root: Path, count: int, seed: int = 0) -> list[RenderedAgain]:
+def render_again(
+    root: Path, count: int, seed: int = 0, on_sample: Callable[[int], None] | None = None
+) -> list[RenderedAgain]:
     """Render random samples of a build again and compare them array by array with what is stored.
 
     Parameters
@@ -68,6 +71,8 @@ def render_again(root: Path, count: int, seed: int = 0) -> list[RenderedAgain]:
         The build folder, with its warps and, where simulated, its captures.
     count : int
         Samples; all if there are fewer.
+    on_sample : callable, optional
+        Called with how many are done, for progress.
 
     Raises
     ------
@@ -88,7 +93,12 @@ def render_again(root: Path, count: int, seed: int = 0) -> list[RenderedAgain]:
         )
     places = [(unit, position) for unit in shards.units for position in range(unit.shard.samples)]
     chosen = np.random.default_rng(seed).choice(len(places), min(count, len(places)), replace=False)
-    return [_compare(dataset, *places[i]) for i in sorted(chosen)]
+    results = []
+    for i in sorted(chosen):
+        results.append(_compare(dataset, *places[i]))
+        if on_sample is not None:
+            on_sample(len(results))
+    return results
 
 
 def _compare(dataset: Dataset, unit: RenderUnit, position: int) -> RenderedAgain:

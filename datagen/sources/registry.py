@@ -89,17 +89,17 @@ class SimulatedSource(Source):
     root: Path | None = Field(
         None, description="folder with `ict_facekit/` and `arkit_motion/`, for those who use them"
     )
-    subjects: int = Field(8, ge=1, le=100_000)
+    subjects: int = Field(8, ge=1, le=100_000, description="people")
     frames: int = Field(8, ge=1, le=100_000, description="frames per sequence")
-    fps: float = Field(12.0, gt=0)
-    cameras: int = Field(8, ge=1, le=1000)
+    fps: float = Field(12.0, gt=0, description="frames per second")
+    cameras: int = Field(8, ge=1, le=1000, description="cameras around the head")
     image_size: int = Field(384, ge=32, le=8192, description="pixels a side of the simulated sensor")
     scan_vertices: int = Field(
         25_000, ge=500, le=10_000_000, description="points of a scan, about; stray pieces come on top"
     )
     scan_noise_mm: float = Field(0.1, ge=0, description="standard deviation of the scan's noise along its normal")
     registration_error_mm: float = Field(2.0, ge=0, description="RMS of the smooth error of the supplied registration")
-    landmark_noise_mm: float = Field(0.5, ge=0)
+    landmark_noise_mm: float = Field(0.5, ge=0, description="standard deviation of the supplied landmarks")
     identity: ClassVar[tuple[str, ...]] = ("source.head", "seed")
 
     @property
@@ -142,7 +142,7 @@ class RecordedSource(Source):
         Of the captures, as datasets made from them state it.
     """
 
-    root: Path
+    root: Path = Field(description="folder that holds <subject>/<sequence>/", examples=["captures"])
     head_root: Path | None = Field(
         None, description="folder with the files of the head model the registrations are in, where it is not embedded"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from datagen.common.arrays import F64
 from datagen.common.blas import one_blas_thread
+from datagen.common.progress import unwatched
 from datagen.geometry.landmarks import Landmarks, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh, weld
 from datagen.geometry.space import MM_PER_M
@@ -32,6 +34,7 @@ from datagen.warp.verdict import face_confidence, judge, measure, registration_s
 # Part of every content key: a change here makes every stored warp stale.
 ALGORITHM_VERSION = 8
 
+WARP_STEPS = 3
 MENDED_SPREAD_M = 6e-3
 # Skin that expression hardly moves carries the head's rigid pose.
 RIGID_REGIONS = ("forehead", "scalp", "nose", "right_ear", "left_ear")
@@ -46,6 +49,7 @@ def warp_frame(
     registration: Registration | None = None,
     landmarks: Landmarks | None = None,
     prior: SequencePrior | None = None,
+    on_step: Callable[[str], None] = unwatched,
 ) -> Warp:
     """Warp one scan into the canonical space of a head model.
 
@@ -64,6 +68,8 @@ def warp_frame(
         World metres.
     prior : SequencePrior, optional
         What the frames of the sequence share, see :func:`datagen.warp.sequence.fit_sequence`.
+    on_step : callable
+        Called with what begins, as in "fitting the template": :data:`WARP_STEPS` times.
 
     Raises
     ------
@@ -74,7 +80,10 @@ def warp_frame(
     WarpError
         If no face is found, or the start cannot be believed.
     """
-    found = register_frame(scan, head, config, registration=registration, landmarks=landmarks, prior=prior)
+    found = register_frame(
+        scan, head, config, registration=registration, landmarks=landmarks, prior=prior, on_step=on_step
+    )
+    on_step("carrying the scan's points over")
     template, surface, registered, anchored = found.template, found.surface, found.vertices, found.anchored
     carried = transport(
         surface.vertices, surface.normals, Surface(registered, template.faces), template, config.max_distance_mm / 1000
@@ -150,6 +159,7 @@ def register_frame(
     registration: Registration | None = None,
     landmarks: Landmarks | None = None,
     prior: SequencePrior | None = None,
+    on_step: Callable[[str], None] = unwatched,
 ) -> Registered:
     """Bring the template onto a scan: everything of :func:`warp_frame` before transport, with its arguments."""
     validate_mesh(scan, "the scan", need_faces=False)
@@ -159,7 +169,9 @@ def register_frame(
     template = prepare_template(head.template, config.subdivisions)
     given = registration if config.use_registration else None
     welded, where = weld(scan)
+    on_step("finding the face" if given is None and landmarks is None and prior is None else "placing the template")
     surface, start, turned = begin(head, template, welded, given, landmarks, prior)
+    on_step("fitting the template")
     registered, anchored = deform(template, surface, start, landmarks)
     registered, repaired = repair(template, registered, anchored, surface)
     anchored = np.where(repaired.moved, 0.0, anchored)

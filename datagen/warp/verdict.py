@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -92,16 +94,16 @@ def judge(metrics: dict[str, float], limits: VerdictLimits) -> Verdict:
     """
     order: tuple[Status, ...] = ("pass", "review", "fail")
     worst, reasons = 0, []
-    for name, label, unit, pass_limit, fail_limit, sign in _limits(limits):
-        if name not in metrics:
+    for of in metric_limits(limits):
+        if of.name not in metrics:
             continue
-        value = metrics[name]
-        level = 2 if sign * value > sign * fail_limit else 1 if sign * value > sign * pass_limit else 0
+        value, sign = metrics[of.name], of.sign
+        level = 2 if sign * value > sign * of.failing else 1 if sign * value > sign * of.passing else 0
         if level:
-            limit = fail_limit if level == 2 else pass_limit
+            limit = of.failing if level == 2 else of.passing
             relation = "above" if sign > 0 else "below"
             reasons.append(
-                f"{label} is {value:.3g} {unit}".rstrip() + f", {relation} the {order[level]} limit of {limit:g}"
+                f"{of.label} is {value:.3g} {of.unit}".rstrip() + f", {relation} the {order[level]} limit of {limit:g}"
             )
         worst = max(worst, level)
     size = metrics.get("head_size")
@@ -132,44 +134,50 @@ def judge(metrics: dict[str, float], limits: VerdictLimits) -> Verdict:
     return Verdict(order[worst], tuple(reasons), metrics)
 
 
-def _limits(limits: VerdictLimits) -> list[tuple[str, str, str, float, float, int]]:
-    """Return each metric with its label, unit, limits of pass and fail, and 1 if more is worse or -1 if less is."""
+@dataclass(frozen=True)
+class MetricLimits:
+    """What a metric may be.
+
+    Attributes
+    ----------
+    name, label, unit : str
+        Of the metric: as it is stored, in words, and its unit if it has one.
+    quantity : str
+        Its limits are ``pass_<quantity>`` and, for most, ``fail_<quantity>`` of the manifest's ``warp.verdict``.
+    passing, failing : float
+    sign : int
+        1 if more is worse, -1 if less is.
+    """
+
+    name: str
+    label: str
+    unit: str
+    quantity: str
+    passing: float
+    failing: float
+    sign: int
+
+
+# Metric, in words, unit, quantity of the limits, and whether more is worse.
+_JUDGED = (
+    ("residual_median_mm", "median surface residual", "mm", "residual_mm", 1),
+    ("residual_p95_mm", "surface residual of the worst twentieth of the face", "mm", "residual_p95_mm", 1),
+    ("face_confidence", "mean confidence of the face", "", "confidence", -1),
+    ("face_coverage", "share of the face with scan data", "", "coverage", -1),
+    ("flipped_fraction", "share of flipped triangles", "", "flipped", 1),
+    ("crossing_fraction", "share of triangles that pass through others", "", "crossing", 1),
+    ("lip_overlap_mm", "depth of one lip in the other", "mm", "lip_overlap_mm", 1),
+    ("registration_shift_mm", "distance of the face from the registration (median)", "mm", "shift_mm", 1),
+    ("landmark_rms_mm", "landmark distance RMS", "mm", "landmark_rms_mm", 1),
+)
+
+
+def metric_limits(limits: VerdictLimits) -> list[MetricLimits]:
+    """Return what each metric may be; one that never fails a frame has no limit for that but infinity."""
     return [
-        ("residual_median_mm", "median surface residual", "mm", limits.pass_residual_mm, limits.fail_residual_mm, 1),
-        (
-            "residual_p95_mm",
-            "surface residual of the worst twentieth of the face",
-            "mm",
-            limits.pass_residual_p95_mm,
-            limits.fail_residual_p95_mm,
-            1,
-        ),
-        ("face_confidence", "mean confidence of the face", "", limits.pass_confidence, limits.fail_confidence, -1),
-        ("face_coverage", "share of the face with scan data", "", limits.pass_coverage, limits.fail_coverage, -1),
-        ("flipped_fraction", "share of flipped triangles", "", limits.pass_flipped, limits.fail_flipped, 1),
-        (
-            "crossing_fraction",
-            "share of triangles that pass through others",
-            "",
-            limits.pass_crossing,
-            limits.fail_crossing,
-            1,
-        ),
-        ("lip_overlap_mm", "depth of one lip in the other", "mm", limits.pass_lip_overlap_mm, np.inf, 1),
-        (
-            "registration_shift_mm",
-            "distance of the face from the registration (median)",
-            "mm",
-            limits.pass_shift_mm,
-            limits.fail_shift_mm,
-            1,
-        ),
-        (
-            "landmark_rms_mm",
-            "landmark distance RMS",
-            "mm",
-            limits.pass_landmark_rms_mm,
-            limits.fail_landmark_rms_mm,
-            1,
-        ),
+        MetricLimits(
+            *(name, label, unit, quantity, getattr(limits, f"pass_{quantity}")),
+            *(getattr(limits, f"fail_{quantity}", sign * np.inf), sign),
+        )
+        for name, label, unit, quantity, sign in _JUDGED
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from datagen.common.errors import ManifestError
 from datagen.common.settings import Section
@@ -29,6 +30,11 @@ class Program:
     number: str  # a key of that section
     advice: str  # says where all keys are listed
 
+    @property
+    def settings(self) -> Section:
+        """The shortest valid settings."""
+        return self.parse(yaml.safe_load(self.text))
+
 
 DATAGEN = Program(
     *(load_manifest, parse_manifest, Manifest, "name: t\nsource: {kind: simulated}\n"),
@@ -36,7 +42,7 @@ DATAGEN = Program(
 )
 TRAINER = Program(
     *(load_config, parse_config, TrainConfig, "name: t\nfit: {steps: 4}\n"),
-    *("fit.steps", "seed", "loss", "confidence_lambda", "docs/trainer.md"),
+    *("fit.steps", "seed", "loss", "confidence_lambda", "trainer schema"),
 )
 both = pytest.mark.parametrize("program", [DATAGEN, TRAINER], ids=["datagen", "trainer"])
 

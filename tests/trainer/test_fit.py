@@ -226,7 +226,7 @@ def test_evaluate_command(run: Path, scene: Path, command: Command) -> None:
     assert {"canonical_median_mm", "depth_aligned_mean_mm", "mean_map_canonical_p95_mm"} <= figures.keys()
     empty = command("evaluate", run, scene, "--split", "test")
     assert empty.code == 2
-    assert empty.stderr.startswith("error: split 'test'")
+    assert empty.stderr.splitlines()[-1].startswith("error: split 'test'")
     assert "Traceback" not in empty.stderr
 
 

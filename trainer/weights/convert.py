@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datagen.common.errors import CheckpointError
 from datagen.common.files import atomic_write
+from datagen.common.progress import unwatched
 from trainer.config import load_config
 from trainer.run.checkpoint import check_output, model_content, save_checkpoint
 
@@ -16,11 +18,18 @@ if TYPE_CHECKING:
 
 # Theirs are metres about the template's origin; ours run from −1 to 1 over the head.
 HALF_EXTENT_M = 0.15
+CONVERT_STEPS = 3
 _OUT = "decoders.canonical.heads.canonical.out"
 
 
 def convert_weights(
-    source: str, out: Path, config_name: str, *, size: int = 504, overwrite: bool = False
+    source: str,
+    out: Path,
+    config_name: str,
+    *,
+    size: int = 504,
+    overwrite: bool = False,
+    on_step: Callable[[str], None] = unwatched,
 ) -> WeightsReport:
     """Write a checkpoint with published weights that include a canonical decoder (Face Anything).
 
@@ -39,6 +48,8 @@ def convert_weights(
         Pixels of the longer side that images will have.
     overwrite : bool
         Whether a file ``out`` that exists is replaced.
+    on_step : callable
+        Called with what begins, :data:`CONVERT_STEPS` times.
 
     Raises
     ------
@@ -60,7 +71,9 @@ def convert_weights(
     config = load_config(config_name)
     config = config.model_copy(update={"weights": config.weights.model_copy(update={"source": source})})
     # Read first: a network of the largest size takes gigabytes, for weights that may be none.
+    on_step("reading the weights")
     tensors = read_tensors(source)
+    on_step("making the network")
     # Neither unit nor spread: depth is exp of their number. One image width is a usual focal length.
     model = JointModel(config, size, DepthUnit("dataset", 1.0, 1.0, 1.0))
     report = load_weights(model, config.weights, tensors=tensors)
@@ -77,6 +90,7 @@ def convert_weights(
     dataset = {"resolution": size, "half_extent_m": HALF_EXTENT_M, "space": space}
     untrained = ["surface"] if any(".surface." in name for name in report.fresh) else []
     content = model_content(model, config, dataset)
+    on_step(f"writing {out.name}")
     save_checkpoint(
         out, {**content, "untrained": untrained, "depth_up_to_scale": True}, partial(atomic_write, before=refuse)
     )

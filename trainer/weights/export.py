@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from datagen.common.errors import CheckpointError, DependencyError, InputError, StorageError
 from datagen.common.files import staged_files, storage_errors
+from datagen.common.progress import unwatched
 from trainer.run.checkpoint import build_model, check_output, checkpoint_file, read_checkpoint
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # Runs a written program on images and intrinsics.
 Run = Callable[[Any, Any], list[npt.NDArray[Any]]]
 MOST_FRAMES = 64  # of a program for any number of frames
+EXPORT_STEPS = 4
 TOLERANCE = 1e-4  # of the largest value of each output
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -91,6 +93,7 @@ def export_model(
     frames: int | None = None,
     size: int | None = None,
     overwrite: bool = False,
+    on_step: Callable[[str], None] = unwatched,
 ) -> Exported:
     """Export a checkpoint, read the file back, and compare it with the model on random images.
 
@@ -111,6 +114,8 @@ def export_model(
         R; the training resolution by default.
     overwrite : bool
         Whether a file ``out`` that exists is replaced.
+    on_step : callable
+        Called with what begins, :data:`EXPORT_STEPS` times.
 
     Raises
     ------
@@ -128,6 +133,7 @@ def export_model(
     form = FORMATS[kind]
     form.check()
     check_output(out, checkpoint_file(checkpoint), overwrite=overwrite)
+    on_step("reading the model")
     content = read_checkpoint(checkpoint)
     model, _ = build_model(content, torch.device("cpu"))
     # Autocast belongs to the training machine; the file's user chooses precision by other means.
@@ -139,11 +145,14 @@ def export_model(
     tried = [frames] if frames is not None else [fewest, fewest + 2, fewest + 5]
     started = time.monotonic()
     names = _output_names(model, side)
+    on_step("tracing the network")
     program = _program(model, names, frames, fewest, side)
     about = _description(content, model, side, names)
     with _disk_errors(out), staged_files(out, overwrite=overwrite) as folder:
         staged = folder / out.name
+        on_step(f"writing {out.name}")
         form.save(program, staged, names, about)
+        on_step("comparing the file with the model")
         run = form.read(staged)
         differences = {count: _difference(model, run, names, count, side) for count in tried}
         result = Exported(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datagen.common.errors import InputError
+from datagen.common.progress import unwatched
 from datagen.flows.framing import cameras_in_view, farthest_depth
 from datagen.flows.planning import BuildPlan, chunks
 from datagen.flows.records import (
@@ -192,6 +193,7 @@ def register_and_warp(
     registration: Registration | None = None,
     landmarks: Landmarks | None = None,
     prior: SequencePrior | None = None,
+    on_step: Callable[[str], None] = unwatched,
 ) -> Warp:
     """Warp one scan, from a registration that passes a bridge first where it is in another topology than the head's.
 
@@ -199,9 +201,11 @@ def register_and_warp(
     :meth:`datagen.warp.bridge.Bridge.keep_coordinates`.
     """
     if bridge is None or registration is None or not config.use_registration:
-        return warp_frame(scan, head, config, registration=registration, landmarks=landmarks, prior=prior)
+        return warp_frame(
+            scan, head, config, registration=registration, landmarks=landmarks, prior=prior, on_step=on_step
+        )
     carried = bridge.register(registration)
-    warp = warp_frame(scan, head, config, registration=carried, landmarks=landmarks, prior=prior)
+    warp = warp_frame(scan, head, config, registration=carried, landmarks=landmarks, prior=prior, on_step=on_step)
     return bridge.keep_coordinates(warp, registration)
 
 

@@ -17,11 +17,16 @@ import trimesh
 from PIL import Image
 
 from datagen.cli import app, main
+from datagen.common.files import write_owned_bytes
 from datagen.common.ownership import LISTING
+from datagen.geometry.mesh_io import read_mesh
+from datagen.geometry.space import CanonicalSpace
+from datagen.heads.regions import FACE_REGIONS, REGIONS
 from datagen.layout import BuildLayout
 from datagen.manifest import load_manifest
 from datagen.shards import open_dataset
 from datagen.sources.frame import SequenceKey
+from datagen.warp.result import Verdict, Warp
 from tests.support.build_trees import copy_build, folder_build
 from tests.support.places import ROOT
 
@@ -147,8 +152,15 @@ def test_the_recipes_that_come_along_are_valid() -> None:
 def test_schema_lists_every_key(run: Run) -> None:
     _, out, _ = run("schema")
     for key in ("subjects", "root", "subdivisions", "resolution", "clip", "val", "seed"):
-        assert re.search(rf"^ *{key}: ", out, re.MULTILINE)
+        assert re.search(rf"^[ #]*{key}: *", out, re.MULTILINE)
     assert run.json("schema")["title"] == "Manifest"
+
+
+def test_the_schema_is_a_manifest(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(run("schema")[1])
+    plan = run.json("plan", tmp_path / "my.yaml")
+    assert plan["name"] == "mine"
+    assert len(plan["splits"]["train"]) == 6
 
 
 def test_plan_agrees_with_the_build(run: Run, tiny_build: BuildResult, tiny_manifest: Path) -> None:
@@ -263,6 +275,11 @@ def test_warp_writes_what_it_promises(run: Run, scan_files: tuple[Path, Path], t
     assert code == (1 if content["verdict"] == "fail" else 0), err
     names = {path.name for path in (tmp_path / "w").iterdir()}
     assert {"warp.npz", "verdict.json", "residual.png", "canonical.png"} <= names
+    assert set(content["files"]) == {name for name in names if not name.startswith(".")}
+    assert set(content["regions"]) == set(FACE_REGIONS)
+    registered, coloured = (read_mesh(tmp_path / "w" / f"{name}.ply") for name in ("registered", "scan_canonical"))
+    steps = ["reading", "finding", "fitting", "carrying", "drawing"]
+    assert [line.split()[2] for line in err.splitlines()[:-1]] in (steps, [steps[0], "placing", *steps[2:]])
     with np.load(tmp_path / "w" / "warp.npz") as warp:
         n = len(warp["scan_vertices"])
         assert warp["canonical"].shape == (n, 3)
@@ -273,12 +290,53 @@ def test_warp_writes_what_it_promises(run: Run, scan_files: tuple[Path, Path], t
         assert np.isfinite(warp["registered_vertices"]).all()
         assert warp["registered_faces"].max() < len(warp["registered_vertices"])
         assert warp["half_extent"] > 0.05
+        assert np.allclose(registered.vertices, warp["registered_vertices"], atol=1e-6)
+        assert np.allclose(coloured.vertices, warp["scan_vertices"], atol=1e-6)
+        assert np.array_equal(coloured.faces, warp["scan_faces"])
+
+
+def _doctored(confidence: dict[str, float]) -> Warp:
+    """A warp that passed, whose regions carry what is said and 0.9 elsewhere."""
+    region = np.repeat(np.array([REGIONS[name] for name in FACE_REGIONS], np.uint8), 10)
+    sure = np.repeat(np.array([confidence.get(name, 0.9) for name in FACE_REGIONS], np.float32), 10)
+    points, faces = np.zeros((len(region), 3)), np.zeros((0, 3), np.int32)
+    space = CanonicalSpace("anny", (0.0, 0.0, 0.0), 0.15)
+    coverage = {"coverage_chin": 0.5, "coverage_left_cheek": 0.97, "coverage_right_cheek": 0.05}
+    verdict = Verdict("pass", (), {"face_confidence": 0.6, "scan_vertices": float(len(region)), **coverage})
+    return Warp(points, faces, points.astype(np.float32), sure, region, points, faces, np.eye(4), space, verdict)
+
+
+def test_a_pass_whose_cheeks_carry_little_is_seen(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datagen.flows.one_scan.warp_scan", lambda *_, **__: _doctored({"cheeks": 0.2, "chin": 0.3}))
+    code, text, err = run("warp", "scan.ply", "--out", tmp_path)
+    assert code == 0
+    assert "verdict: pass" in text
+    assert re.search(r"^  cheeks +0\.20  10 points, scanned: right 5%, left 97%$", text, re.MULTILINE)
+    assert re.search(r"^  chin +0\.30  10 points, scanned: 50%\n  .* 0.90  10 points$", text, re.MULTILINE)
+    assert text.index("cheeks") < text.index("chin")
+    assert "warning: low confidence (below 0.38) at: cheeks (0.20), chin (0.30)" in text
+    assert "warning" not in err
+    content = run.json("warp", "scan.ply", "--out", tmp_path)
+    assert content["low_confidence"] == ["cheeks", "chin"]
+    sides = {"left": 0.97, "right": 0.05}
+    assert content["regions"]["cheeks"] == {"confidence": pytest.approx(0.2), "points": 10, "scanned": sides}
+    assert content["regions"]["chin"]["scanned"] == {"all": 0.5}
+    monkeypatch.setattr("datagen.flows.one_scan.warp_scan", lambda *_, **__: _doctored({}))
+    assert "warning" not in run("warp", "scan.ply", "--out", tmp_path)[1]
 
 
 def test_warp_needs_no_more_than_a_scan(run: Run, scan_files: tuple[Path, Path], tmp_path: Path) -> None:
-    code, text, err = run("warp", scan_files[0], "--out", tmp_path / "w")
+    (tmp_path / "w").mkdir()
+    write_owned_bytes(tmp_path / "w" / "registered.ply", b"of an earlier warp")
+    (tmp_path / "w" / "registered.obj").write_bytes(b"of the user")
+    code, text, err = run("warp", scan_files[0], "--out", tmp_path / "w", "--mesh-format", "glb")
     assert code == 0, err
+    assert not (tmp_path / "w" / "registered.ply").exists()
+    assert (tmp_path / "w" / "registered.obj").read_bytes() == b"of the user"
+    (shape,) = trimesh.load(tmp_path / "w" / "scan_confidence.glb", process=False).geometry.values()
+    assert len(np.unique(shape.visual.vertex_colors, axis=0)) > 20
     lines = [line.split() for line in text.splitlines()]
+    assert max(map(len, text.replace(str(tmp_path), "").splitlines())) <= 80
     (vertices,) = [line[-1] for line in lines if line[:2] == ["scan", "vertices"]]
     with np.load(tmp_path / "w" / "warp.npz") as warp:
         assert int(vertices) == len(warp["scan_vertices"])

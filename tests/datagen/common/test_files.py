@@ -21,6 +21,7 @@ from datagen.common.files import (
     DISK_ERRORS,
     atomic_write,
     atomic_write_bytes,
+    check_writable,
     folder_lock,
     is_temporary,
     json_ready,
@@ -323,3 +324,19 @@ def test_json_has_no_nan():
     ready = json_ready(content)
     assert ready == {"1": [0.5, None, [None]], "a": [1.0, None], "n": None, "t": True}
     assert json.loads(json.dumps(ready, allow_nan=False)) == ready
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "file/below", "link", "link/below"):
+        with pytest.raises(InputError, match=rf"--report .*{name}: .*/(file|link) is a file"):
+            check_writable(tmp_path / name, "--report")
+    # The tests may run as a user who may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
+    with pytest.raises(StorageError, match=f"{tmp_path} cannot be written"):
+        check_writable(tmp_path / "new" / "folder")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+import yaml
 from pydantic import Field
 
 from datagen.common.digests import sha256_text
 from datagen.common.errors import InputError, ManifestError
-from datagen.common.settings import Section, flatten, known_keys, parse, schema_lines
+from datagen.common.settings import Section, flatten, known_keys, parse, read_yaml
+from datagen.common.settings_text import commented_yaml
 from tests.support.settings_programs import Program, both
 
 
@@ -98,39 +102,63 @@ def test_the_error_may_be_of_another_class() -> None:
         parse(Corner, [], "c", "Mend it", "a corner", InputError)
 
 
-def test_the_listing_has_every_key_with_its_type_default_and_range() -> None:
+def test_settings_are_printed_as_yaml_that_says_what_each_key_means() -> None:
     class Page(Section):
         """A page."""
 
         outline: Annotated[Circle | Square, Field(discriminator="shape")]
         sizes: tuple[int, int] = (1, 2)
-        weights: dict[str, float] = Field({})
+        weights: dict[str, float] = Field({}, description="of ink")
         title: str | None = Field(None, pattern="^[a-z]+$")
         corner: Corner = Corner()
 
-    assert schema_lines(Page) == [
-        "sizes: list of 2 × integer  (default (1, 2))",
-        "weights: mapping of text to number  (default {})",
-        "title: text  (default None; matches ^[a-z]+$)",
-        "",
-        "outline (shape: circle) — A circle.",
-        "  shape: circle  (required)",
-        "  radius: number  (default 1.0; > 0; in metres)",
-        "",
-        "outline (shape: square | box) — A square.",
-        "  shape: square | box  (required)",
-        "  side: number  (required)",
-        "",
-        "corner — One of several.",
-        "  roundness: integer  (default 0)",
-    ]
+    page = Page(outline=Circle(shape="circle", radius=1e-5), weights={"no": 2.0}, title="no")
+    text = commented_yaml(page)
+    assert (
+        text
+        == """
+# A circle.
+outline:
+  # circle, no default
+  shape: circle
+  # in metres (number, above 0)
+  radius: 1.0e-05
+
+# Or instead: A square.
+# outline:
+#   # square | box, no default
+#   shape: square
+#   # number, no default
+#   side: null
+# list of 2 × integer
+sizes: [1, 2]
+# of ink (mapping of text to number)
+weights: {'no': 2.0}
+# text or null, matching ^[a-z]+$
+title: 'no'
+
+# One of several.
+corner:
+  # integer
+  roundness: 0
+"""
+    )
+    assert Page.model_validate(yaml.safe_load(text)) == page
 
 
 @both
-def test_the_listing_of_both_programs_is_complete(program: Program) -> None:
-    listed = {line.strip().partition(":")[0] for line in schema_lines(program.kind)}
-    headed = {line.partition(" ")[0].rpartition(".")[2] for line in schema_lines(program.kind) if " — " in line}
-    assert set(known_keys(program.kind)) <= listed | headed
+def test_what_is_printed_can_be_saved_and_read(program: Program, tmp_path: Path) -> None:
+    text = commented_yaml(program.settings)
+    (tmp_path / "saved.yaml").write_text(text)
+    assert parse(program.kind, read_yaml(tmp_path / "saved.yaml", "x", "y"), "x", "y") == program.settings
+    listed = set(re.findall(r"^[ #]*(\w+):", text, re.MULTILINE))
+    assert set(known_keys(program.kind)) <= listed
+    assert max(map(len, text.splitlines())) <= 80
+    # What may stand instead is good YAML too.
+    for instead in re.findall(r"^# Or instead: .*\n((?:# .*\n)+)", text, re.MULTILINE):
+        ((name, other),) = yaml.safe_load(re.sub("^# ", "", instead, flags=re.MULTILINE)).items()
+        changed = program.settings.model_dump(mode="json") | {name: other}
+        assert program.parse(changed) != program.settings
 
 
 def test_text_and_digest_are_canonical() -> None:

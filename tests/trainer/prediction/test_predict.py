@@ -305,7 +305,7 @@ def test_the_command(
     summary = json.loads(capsys.readouterr().out)
     assert (summary["frames"], summary["overlap"], summary["written"]) == (3, 0, ["maps"])
     assert run(learnt_model, tmp_path / "nowhere", "--out", tmp_path / "other") == 2
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'nowhere'} does not exist")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {tmp_path / 'nowhere'} does not exist")
     (tmp_path / "model.pt").write_bytes(learnt_model.read_bytes()[:-3000])
     assert run(tmp_path / "model.pt", photos, "--out", tmp_path / "other") == 2
     assert "cannot be read" in capsys.readouterr().err

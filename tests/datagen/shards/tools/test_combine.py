@@ -205,7 +205,7 @@ def test_an_interrupted_export_goes_on_with_the_same_bytes(pristine: Path, tmp_p
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export_webdataset(pristine, tmp_path / "broken", samples_per_tar=40, on_tar=stop)
+        export_webdataset(pristine, tmp_path / "broken", samples_per_tar=40, on_samples=stop)
     assert json.loads((tmp_path / "broken" / "export.json").read_text())["finished"] is False
     export_webdataset(pristine, tmp_path / "broken", samples_per_tar=40)
     assert tree(tmp_path / "broken") == tree(tmp_path / "whole")
