@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import platform
 import signal
@@ -177,6 +178,9 @@ def _interrupted() -> NoReturn:
     answer_signals(lambda *_: os._exit(INTERRUPTED))
     # What was left half done may also fail to go.
     sys.unraisablehook = lambda _: None
+    # Workers that are still at it find the interpreter closing, which libraries log at length.
+    logging.disable(logging.CRITICAL)
+    threading.excepthook = lambda _: None
     say(GOODBYE, to=sys.stderr)
     sys.exit(INTERRUPTED)
 
