@@ -417,6 +417,20 @@ def test_colmap_files(tmp_path: Path) -> None:
     assert (found["pixel_center"], found["cameras"]["left"]["K"][0]) == (0.5, [100.0, 0.0, 16.0])
 
 
+@pytest.mark.parametrize("place", ["", "sparse/0"])
+@pytest.mark.parametrize("kind", ["opencv", "colmap"])
+def test_calibrations_beside_the_pictures_are_found(tmp_path: Path, kind: str, place: str) -> None:
+    root = _two_frames(tmp_path)
+    (root / place).mkdir(parents=True, exist_ok=True)
+    for name, text in COLMAP.items() if kind == "colmap" else [("left.yaml", OPENCV.replace("{k1}", "0"))]:
+        (root / place / name).write_text(text.replace("{model}", "PINHOLE").replace("{more}", ""))
+    found = only(draft_captures(root, Answers(unit="m", fps=1)))
+    assert found["cameras"]["left"]["world_to_camera"] == POSE
+    # All that is used is not said to be left over.
+    assert "_remarks" not in found
+    assert (root / "capture.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

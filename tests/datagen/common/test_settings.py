@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def test_files_that_are_not_there_are_named(program: Program, tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     assert "cannot be read: Not a directory" in refusal(program, tmp_path / "file" / "mine.yaml")
     assert "cannot be read: File name too long" in refusal(program, tmp_path / ("x" * 5000))
-    assert "cannot be read: embedded null byte" in refusal(program, tmp_path / "a\0b")
+    # Python 3.13 words it otherwise.
+    assert re.search("cannot be read: (open: )?embedded null", refusal(program, tmp_path / "a\0b"))
 
 
 @both
