@@ -97,6 +97,11 @@ class Progress:
             self._line("started")
         return self
 
+    @property
+    def done(self) -> int:
+        """How many are done, those of an earlier call among them."""
+        return self._done
+
     def expect(self, count: int) -> None:
         """Say that there are ``count`` more than known so far."""
         self._total += count
