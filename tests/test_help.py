@@ -93,7 +93,7 @@ def test_the_example_can_be_pasted(
     text = _help(program, path, 80, monkeypatch, capsys)
     example = text.partition("Example:\n")[2].partition("\n\n")[0]
     assert all(line.endswith("\\") for line in example.splitlines()[:-1])
-    words = shlex.split(example.replace("\\\n", " "))
+    words = shlex.split(example.replace("\\\n", " ").partition(" > ")[0])
     assert words[: 1 + len(path)] == [program, *path]
     # The parser takes it, and every option that must be given is there.
     command.make_context(program, words[1 + len(path) :])
