@@ -9,7 +9,7 @@ import textwrap
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from datagen.common.settings import Section, is_section, members
@@ -63,8 +63,7 @@ def _value(value: Any) -> str:
 def _default(info: FieldInfo) -> Any:
     """Return a default as plain data; of a key without one its example, or what it must be."""
     if not info.is_required():
-        value = info.get_default(call_default_factory=True)
-        return value if isinstance(value, bool | int | float | str | None) else list(value)
+        return TypeAdapter(Any).dump_python(info.get_default(call_default_factory=True), mode="json")
     if info.examples:
         return info.examples[0]
     return get_args(info.annotation)[0] if get_origin(info.annotation) is Literal else None
