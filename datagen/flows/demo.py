@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -464,7 +464,9 @@ class LivePage:
         steps = [Step(name, "done") for name in self._done]
         for name in self._steps[len(self._done) :]:
             steps.append(Step(name, "running", said) if name == self._now else Step(name, "waiting"))
-        write_demo_page(self._layout.root, gather(self._layout, self._meter, self._done), steps, stopped=stopped)
+        summary = gather(self._layout, self._meter, self._done)
+        so_far = {**summary.metrics, "seconds": time.monotonic() - self._started}
+        write_demo_page(self._layout.root, replace(summary, metrics=so_far), steps, stopped=stopped)
 
     def _steps_fitted(self) -> str:
         """How far the fit is, by its own log."""
