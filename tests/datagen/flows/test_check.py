@@ -17,6 +17,7 @@ from tests.datagen.sources.test_folder import write_sequence
 
 def test_what_is_counted_is_a_share_of_all_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "FIRST_LOG_SECONDS", 0.0)
     for sequence in ("a", "b", "c"):
         write_sequence(tmp_path, SequenceKey("anna", sequence))
     stream = io.StringIO()
