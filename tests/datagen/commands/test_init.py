@@ -81,6 +81,12 @@ def test_from_a_studios_folder_to_a_dataset(shoot: Path, tiny_build: BuildResult
     assert (code, "0 problems" in said) == (0, True), said
     _agrees_with(shoot, BuildLayout(tiny_build.root).captures)
     assert bytes_of(shoot) == before
+    # One person is enough to see that samples come of it.
+    shutil.rmtree(shoot / PEOPLE[1])
+    settings = (f"source.root={shoot}", "splits.val=0", "splits.test=0", "warp.subdivisions=0", "render.resolution=56")
+    words = [word for value in settings for word in ("--set", value)]
+    code, said = run("build", "folder", *words, "--runner", "serial", "--out", tmp_path / "built")
+    assert (code, "train 4, val 0" in said, "verified  yes" in said) == (0, True, True), said
 
 
 def _agrees_with(shoot: Path, captures: Path) -> None:
