@@ -32,6 +32,7 @@ SHARES |= {2 / 3: "two thirds of", 3 / 4: "three quarters of"}
 MEASURED = {"canonical": "canonical error", "depth": "depth error", "depth_aligned": "depth error, scale aligned"}
 SPLIT_NAMES = {"val": "held-out person", "test": "second held-out person"}
 PICTURES = (
+    ("The head that every face is registered to: each colour is a place on it", "pictures/template.png"),
     ("What the cameras saw of the first person, simulated", "pictures/cameras.png"),
     ("A registered scan beside the template: the same colour is the same place on every face", "pictures/warp.png"),
     (
@@ -44,7 +45,7 @@ PICTURES = (
     ("Learning curves", "train/learning_curve.png"),
 )
 # Shown until what stands second is there.
-PASSING = {"train/held_out.png": "evaluation/val/contact_sheet.png"}
+PASSING = {"pictures/template.png": "pictures/warp.png", "train/held_out.png": "evaluation/val/contact_sheet.png"}
 LINKS = (
     ("Audit report of the warps, worst frame first", "report/index.html"),
     ("The predicted clip in a viewer", "prediction/viewer.html"),

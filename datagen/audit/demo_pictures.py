@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datagen.audit import pictures
 from datagen.audit.pictures import Picture
 from datagen.audit.samples import resize, samples_picture
-from datagen.audit.warp_pictures import canonical_picture
+from datagen.audit.warp_pictures import canonical_picture, template_picture
 from datagen.common.errors import CanonfaceError
 from datagen.common.files import make_folders, write_owned_bytes
 from datagen.heads.registry import load_head
@@ -53,6 +53,12 @@ def _cameras(layout: BuildLayout, manifest: Manifest) -> Picture | None:
     return pictures.contact_sheet([(name, resize(read(), TILE_PX)) for name, read in images.items()], COLUMNS)
 
 
+def _template(layout: BuildLayout, manifest: Manifest) -> Picture | None:
+    """The head that all are registered to."""
+    del layout
+    return template_picture(load_head(manifest.canonical.head, manifest.head_root).template)
+
+
 def _warp(layout: BuildLayout, manifest: Manifest) -> Picture | None:
     """A registered scan beside the template."""
     first = next((folder for _, _, folder in layout.verdicts() if (folder / WARP_FILE).is_file()), None)
@@ -68,6 +74,7 @@ def _samples(layout: BuildLayout, manifest: Manifest) -> Picture | None:
 
 
 _DRAWERS: dict[str, Callable[[BuildLayout, Manifest], Picture | None]] = {
+    "template.png": _template,
     "cameras.png": _cameras,
     "warp.png": _warp,
     "samples.png": _samples,

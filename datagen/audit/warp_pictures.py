@@ -10,7 +10,7 @@ import numpy.typing as npt
 from datagen.audit import pictures
 from datagen.audit.pictures import Picture, Rendering
 from datagen.common.arrays import F64
-from datagen.geometry.space import MM_PER_M
+from datagen.geometry.space import MM_PER_M, CanonicalSpace
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.warp.result import Warp
@@ -69,36 +69,48 @@ def canonical_picture(warp: Warp, template: HeadTemplate) -> Picture:
     The 68 landmarks are drawn on both, carried by the registered mesh on the scan. Where the warp is right, each
     colour, line and mark lies on the same feature on both sides.
     """
-    rows: list[tuple[str, Picture]] = []
     scan, focus = _in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
     carried = _in_head_axes(warp, _landmarks(warp, template))
-    sides = (
-        ("scan", scan, warp.scan_faces, warp.canonical, warp.region, carried, focus),
-        (
-            "template",
-            template.vertices,
-            template.faces,
-            warp.space.normalise(template.vertices),
-            template.regions,
-            template.landmarks(),
-            _face_of(template.vertices, template),
-        ),
-    )
-    for name, vertices, faces, canonical, region, landmarks, shown_part in sides:
-        front = pictures.view_camera("front", shown_part, TILE_PX)
-        seen = pictures.render_values(vertices, faces, np.asarray(canonical, np.float64), front)
-        c = seen.values
-        regions = pictures.label_colours(np.where(seen.corner >= 0, region[seen.corner], 0))
-        plain = np.where(np.isfinite(c[..., :1]), np.float32(0.82), np.float32(np.nan)).repeat(3, axis=-1)
-        side = pictures.view_camera("left", shown_part, TILE_PX)
-        turned = pictures.render_values(vertices, faces, np.asarray(canonical, np.float64), side)
-        rows += [
-            (f"{name}: landmarks", pictures.paint(seen, plain.astype(np.float32), points=landmarks)),
-            (f"{name}: 10 mm grid", pictures.paint(seen, pictures.grid_colours(warp.space.metres(c)))),
-            (f"{name}: canonical", pictures.paint(turned, pictures.canonical_colours(turned.values))),
-            (f"{name}: regions", pictures.paint(seen, regions)),
-        ]
-    return pictures.contact_sheet(rows, columns=4)
+    ours = _canonical_row("scan", scan, warp.scan_faces, (warp.canonical, warp.region), warp.space, carried, focus)
+    return pictures.contact_sheet([*ours, *_template_row(template)], columns=4)
+
+
+def template_picture(template: HeadTemplate) -> Picture:
+    """The template as :func:`canonical_picture` shows it beside a scan."""
+    return pictures.contact_sheet(_template_row(template), columns=4)
+
+
+def _template_row(template: HeadTemplate) -> list[tuple[str, Picture]]:
+    vertices, space = template.vertices, template.space
+    known = space.normalise(vertices), template.regions
+    face = _face_of(vertices, template)
+    return _canonical_row("template", vertices, template.faces, known, space, template.landmarks(), face)
+
+
+def _canonical_row(
+    name: str,
+    vertices: F64,
+    faces: npt.NDArray[np.integer],
+    known: tuple[npt.NDArray[np.floating], npt.NDArray[np.integer]],
+    space: CanonicalSpace,
+    landmarks: F64,
+    focus: F64,
+) -> list[tuple[str, Picture]]:
+    """Four pictures of a mesh, of whose vertices normalised coordinates and regions are known."""
+    canonical, region = known
+    front = pictures.view_camera("front", focus, TILE_PX)
+    seen = pictures.render_values(vertices, faces, np.asarray(canonical, np.float64), front)
+    c = seen.values
+    regions = pictures.label_colours(np.where(seen.corner >= 0, region[seen.corner], 0))
+    plain = np.where(np.isfinite(c[..., :1]), np.float32(0.82), np.float32(np.nan)).repeat(3, axis=-1)
+    side = pictures.view_camera("left", focus, TILE_PX)
+    turned = pictures.render_values(vertices, faces, np.asarray(canonical, np.float64), side)
+    return [
+        (f"{name}: landmarks", pictures.paint(seen, plain.astype(np.float32), points=landmarks)),
+        (f"{name}: 10 mm grid", pictures.paint(seen, pictures.grid_colours(space.metres(c)))),
+        (f"{name}: canonical", pictures.paint(turned, pictures.canonical_colours(turned.values))),
+        (f"{name}: regions", pictures.paint(seen, regions)),
+    ]
 
 
 def _known_confidence(warp: Warp) -> F64:
