@@ -26,6 +26,9 @@ CONTACT_RINGS = 2
 # Rings by which a failing patch grows over skin that the scan holds, one attempt after another, and whether of two
 # triangles that cross only the one that the scan holds less is to yield.
 ATTEMPTS = ((1, True), (0, True), (3, False), (8, False), (12, False))
+# What is left lies where the neutral shape itself is folded tightly, mostly at the lids' edges: there small patches are
+# stretched over their rims like a membrane, which has no folds and no detail either.
+MEMBRANE_RINGS = (0, 1, 2)
 # A pocket that the scan does not show (a nostril) is freed as a whole, up to this many rings.
 POCKET_RINGS = 16
 BLENDS = (1.0, 0.5, 0.25)
@@ -188,7 +191,8 @@ def repair(
     A patch is what fails, the pocket it belongs to if the scan does not show it, and a few rings of skin, more with
     every attempt. Inside, the neutral shape is put in place by the similarity of the patch's rim, and the rim's
     displacement from there is filled in harmonically. A harmonic fill with positive weights never leaves the range of
-    its boundary, so it cannot overshoot as the thin plate does. Between the patch as it was and the patch filled in,
+    its boundary, so it cannot overshoot as the thin plate does. What still fails is filled in harmonically without the
+    neutral shape, a few rings wide at most. Between the patch as it was and the patch filled in,
     the smallest step is taken that leaves fewest failing triangles, and only if they are fewer than before, and only
     if the scan allows it: a patch of too many vertices, one that moves firmly held ones beside the fold by more
     than a millimetre, and one that leaves the scan stay as they are, for the verdict.
@@ -212,7 +216,10 @@ def repair(
     before = find_defects(template, vertices)
     current, defects = vertices, before
     trust = np.where(prepared.nostril, 0.0, anchored)
-    for rings, one_yields in ATTEMPTS:
+    for rings, one_yields, detail in (
+        *((rings, one_yields, True) for rings, one_yields in ATTEMPTS),
+        *((rings, False, False) for rings in MEMBRANE_RINGS),
+    ):
         if not defects.any.any():
             break
         held_by = trust[template.faces].mean(axis=1) if one_yields else None
@@ -220,7 +227,7 @@ def repair(
         labels = _bounded(_patches(prepared, seeds, trust > HELD_WEIGHT, rings), ~prepared.nostril)
         if labels.max() < 0:
             continue
-        filled = _fill(template, prepared, current, labels)
+        filled = _fill(template, prepared, current, labels, detail)
         folded = _spread(prepared, prepared.incidence.T @ before.any > 0, FOLD_RINGS) | prepared.wings
         current, defects = _search(
             template, current, filled, labels, defects, _Scan(vertices, trust, folded, surface, labels)
@@ -297,8 +304,10 @@ def _patches(prepared: _Prepared, seeds: Bools, held: Bools, rings: int) -> npt.
     return labels
 
 
-def _fill(template: WarpTemplate, prepared: _Prepared, current: F64, labels: npt.NDArray[np.int64]) -> F64:
-    """Return vertices (M, 3) with every patch replaced by the neutral shape bent to the patch's rim."""
+def _fill(
+    template: WarpTemplate, prepared: _Prepared, current: F64, labels: npt.NDArray[np.int64], detail: bool
+) -> F64:
+    """Return vertices (M, 3) with every patch replaced by the neutral shape bent to its rim, or else by a membrane."""
     filled = current.copy()
     level = template.fine
     for label in range(labels.max() + 1):
@@ -309,13 +318,14 @@ def _fill(template: WarpTemplate, prepared: _Prepared, current: F64, labels: npt
         rim = np.flatnonzero(near)
         if len(rim) < 4:
             continue  # a whole component without a rim: nothing holds it
-        wide = np.flatnonzero((prepared.adjacency @ near > 0) & prepared.skin & (labels < 0))
-        placed = fit_similarity(template.canonical_m[wide], current[wide])
+        home = np.zeros_like(current)
+        if detail:
+            wide = np.flatnonzero((prepared.adjacency @ near > 0) & prepared.skin & (labels < 0))
+            home = fit_similarity(template.canonical_m[wide], current[wide]).apply(template.canonical_m)
         inner, outer = prepared.local[members], prepared.local[rim]
-        displacement = current[rim] - placed.apply(template.canonical_m[rim])
         rows = level.laplacian[inner]
-        solved = splu(rows[:, inner].tocsc()).solve(-(rows[:, outer] @ displacement))
-        filled[members] = placed.apply(template.canonical_m[members]) + solved
+        solved = splu(rows[:, inner].tocsc()).solve(-(rows[:, outer] @ (current[rim] - home[rim])))
+        filled[members] = home[members] + solved
     return filled
 
 

@@ -28,7 +28,11 @@ LANDMARK_SIGMA_M = (0.2e-3, 4e-3)
 LANDMARK_USUAL_M = 0.5e-3
 # Where hands differ by more than this (the jaw, the brows' ends) a landmark is believed less than the others.
 VAGUE_SIGMA_M = 2.6e-3
+# Points that scatter less are clear, those that scatter more are noisy.
+CLEAR_SIGMA_M, NOISY_SIGMA_M = 0.6e-3, 1.2e-3
 HAIR_REGIONS = ("forehead", "scalp")
+# Not the eyes: believed as much, lids slid onto the eyeballs.
+FEATURE_REGIONS = ("nose", "upper_lip", "lower_lip")
 SIGMA_STEPS = 25
 LOG_SIGMA_SPREAD = 1.0
 WEIGHING_ROUNDS = 4
@@ -53,12 +57,16 @@ class Round:
         than its scatter suggests, by this factor.
     hair : float
         Weight of distances where hair hides skin or begins, beside those of the face.
+    features : float
+        The same of nose and lips where points scatter widely (less, the less they scatter): distances push along the
+        surface, which does more good than harm where there is relief and points say little.
     """
 
     gate: Gate | None
     sigma_m: float = 1.0
     correlated: float = 2.5
     hair: float = 1.0
+    features: float = 1.0
 
 
 def annealed(
@@ -246,6 +254,7 @@ class _System:
         self._flat_blend = flat
         self._point_rows: dict[int, F64] = {}
         self._reach: Reach | None = None
+        self._scatter_m = CLEAR_SIGMA_M
         pose_prior = np.array([shape.turn_rad] * 3 + [shape.shift_m] * 3 + [shape.stretch])
         self.precision = np.concatenate([1 / shape.sigma**2, np.ones(self.q.size), 1 / pose_prior**2])
 
@@ -285,6 +294,7 @@ class _System:
         variance = likeliest_variance(
             white.T @ white, expected, (least, most), points.usual_m / self.pose.scale, points.vagueness
         )
+        self._scatter_m = float(np.sqrt(np.median(variance))) * self.pose.scale
         self._accumulate(rows, residual.ravel(), np.repeat(1 / variance, 3))
 
     def _rows_of(self, points: PointEvidence, now: F64) -> F64:
@@ -325,8 +335,15 @@ class _System:
         for axis in range(3):
             rows[:, P + axis : P + 3 * K : 3] = n32[:, axis, None] * self.modes[axis, used]
         rows[:, P + 3 * K :] = self._pose_columns(position, normal)
-        hairy = mask_of(self.template.coarse.regions[self.observed[used]], HAIR_REGIONS)
-        self._accumulate(rows, residual, targets.weight[used] * np.where(hairy, step.hair, 1.0) / sigma**2)
+        importance = self._importance(step, self.template.coarse.regions[self.observed[used]])
+        self._accumulate(rows, residual, targets.weight[used] * importance / sigma**2)
+
+    def _importance(self, step: Round, regions: npt.NDArray[np.uint8]) -> F64:
+        """Return the weights (n,) of distances in some regions beside each other."""
+        scatter = np.log(self._scatter_m / CLEAR_SIGMA_M) / np.log(NOISY_SIGMA_M / CLEAR_SIGMA_M)
+        features = step.features ** float(np.clip(scatter, 0, 1))
+        weight = np.where(mask_of(regions, FEATURE_REGIONS), features, 1.0)
+        return np.where(mask_of(regions, HAIR_REGIONS), step.hair, weight)
 
     def _targets(self, surface: Surface, gate: Gate) -> tuple[Targets, F64, F64]:
         template, level = self.template, self.template.coarse

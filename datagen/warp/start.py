@@ -43,7 +43,8 @@ TRACKED_ROUNDS = annealed(5, (0.015, 0.005), (0.006, 0.002), (0.9e-3, 0.25e-3))
 # Without a tracker the surface pulls along itself wherever a face's relief is not the template's, and hair is no skin.
 # Believed by their scatter alone, distances slid real eyes by 4 mm (95th percentile; now 1.7), foreheads by 9 (now 6).
 LANDMARK_ROUNDS = (Round(None),) * 4 + tuple(
-    replace(step, correlated=5.0, hair=0.1) for step in annealed(8, (0.03, 0.012), (0.015, 0.004), (3e-3, 1.5e-3))
+    replace(step, correlated=5.0, hair=0.1, features=4.0)
+    for step in annealed(8, (0.03, 0.012), (0.015, 0.004), (3e-3, 1.5e-3))
 )
 
 

@@ -181,7 +181,7 @@ def test_of_two_parts_that_cross_the_one_the_scan_does_not_show_yields(flat: War
 
 
 def test_folds_injected_into_a_registered_head_are_mended_near_the_truth(template: WarpTemplate) -> None:
-    """Nearly all of them: of ten draws, three leave one or two flipped triangles, which the verdict counts."""
+    """Nearly all of them: of ten draws, two leave one or two flipped triangles, which the verdict counts."""
     left = []
     for seed in range(5):
         rng = np.random.default_rng(seed)
@@ -208,6 +208,26 @@ def test_folds_injected_into_a_registered_head_are_mended_near_the_truth(templat
         assert np.median(error_mm) < 1.0
     assert left.count(0) >= 4
     assert max(left) <= 1
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_tight_folds_of_lids_yield_to_a_membrane(
+    template: WarpTemplate, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short waves on lids that the scan does not show; the neutral shape, bent to a rim there, is folded too."""
+    eyes = mask_of(template.regions, ("right_eye", "left_eye"))
+    wave = WaveField.draw((0.008, 0.03), np.random.default_rng(seed), channels=3)(template.canonical_m)
+    crumpled = template.canonical_m + np.where(eyes, 0.002, 0)[:, None] * wave / np.sqrt((wave**2).mean())
+    held = np.where(eyes, 0.0, 1.0)
+    mended, report = repair(template, crumpled, held)
+    monkeypatch.setattr("datagen.warp.fold_repair.MEMBRANE_RINGS", ())
+    _, without = repair(template, crumpled, held)
+    assert report.after.any.sum() < 0.75 * without.after.any.sum() < 0.3 * report.before.any.sum()
+    # Small patches beside the folds, and nearer to the truth than before.
+    more = report.moved & ~without.moved
+    assert more.sum() < 0.02 * len(crumpled)
+    before, after = (np.linalg.norm(v - template.canonical_m, axis=1)[more].mean() for v in (crumpled, mended))
+    assert after < before
 
 
 def test_a_lower_lip_pushed_into_the_upper_is_seen_but_left_to_the_scan(template: WarpTemplate) -> None:

@@ -64,15 +64,15 @@ def test_each_way_to_begin_has_its_rounds() -> None:
     assert [step.gate is None for step in start.TRACKED_ROUNDS] == [False] * 5
     assert [step.gate is None for step in start.LANDMARK_ROUNDS] == [True] * 4 + [False] * 8
     assert [step.gate is None for step in PERSONAL_ROUNDS] == [True] * 2 + [False] * 5
-    for rounds, first, last, correlated, hair in (
-        (start.TRACKED_ROUNDS, (0.015, 0.006, 0.9e-3), (0.005, 0.002, 0.25e-3), 2.5, 1.0),
-        (start.LANDMARK_ROUNDS, (0.03, 0.015, 3e-3), (0.012, 0.004, 1.5e-3), 5.0, 0.1),
-        (PERSONAL_ROUNDS, (0.02, 0.008, 2e-3), (0.005, 0.002, 0.25e-3), 2.5, 1.0),
+    for rounds, first, last, correlated, hair, features in (
+        (start.TRACKED_ROUNDS, (0.015, 0.006, 0.9e-3), (0.005, 0.002, 0.25e-3), 2.5, 1.0, 1.0),
+        (start.LANDMARK_ROUNDS, (0.03, 0.015, 3e-3), (0.012, 0.004, 1.5e-3), 5.0, 0.1, 4.0),
+        (PERSONAL_ROUNDS, (0.02, 0.008, 2e-3), (0.005, 0.002, 0.25e-3), 2.5, 1.0, 1.0),
     ):
         gated = [step for step in rounds if step.gate is not None]
         for step, (distance, kernel, sigma) in ((gated[0], first), (gated[-1], last)):
             gate = Gate(pytest.approx(distance), 0.4, pytest.approx(kernel))
-            assert step == Round(gate, pytest.approx(sigma), correlated, hair)
+            assert step == Round(gate, pytest.approx(sigma), correlated, hair, features)
 
 
 @pytest.mark.parametrize(
