@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from datagen.audit.demo_page import PAGE, DemoSummary, Step, write_demo_page
 from datagen.audit.demo_pictures import FOLDER as PICTURE_FOLDER
 from datagen.audit.demo_pictures import draw_pictures
@@ -314,11 +316,13 @@ def _predict(layout: DemoLayout, meter: Meter, split: str, key: str) -> None:
     marker = layout.prediction / "key.json"
     if _read_json(marker).get("key") == key and (layout.prediction / "strip.png").is_file():
         return
+    index = open_dataset(layout.root)[split].index
+    # From the front, which the cameras in the middle of the arc see.
+    middle = np.unique(index.camera)[len(np.unique(index.camera)) // 2]
+    options = ("--split", split, "--index", str(int(np.argmax(index.camera == middle))))
     with stopwatch() as taken:
         frames = ("--frames", str(PREDICTED_FRAMES))
-        _trainer(
-            "predict", str(layout.run), str(layout.root), "--out", str(layout.prediction), "--split", split, *frames
-        )
+        _trainer("predict", str(layout.run), str(layout.root), "--out", str(layout.prediction), *options, *frames)
         write_owned_bytes(marker, (json.dumps({"key": key}) + "\n").encode())
     meter.add("predict", taken[0])
 
