@@ -28,7 +28,7 @@ CONTACT_RINGS = 2
 ATTEMPTS = ((1, True), (0, True), (3, False), (8, False), (12, False))
 # What is left lies where the neutral shape itself is folded tightly, mostly at the lids' edges: there small patches are
 # stretched over their rims like a membrane, which has no folds and no detail either.
-MEMBRANE_RINGS = (0, 1, 2)
+MEMBRANE_RINGS = (0, 1, 2, 3, 4, 6)
 # A pocket that the scan does not show (a nostril) is freed as a whole, up to this many rings.
 POCKET_RINGS = 16
 BLENDS = (1.0, 0.5, 0.25)
