@@ -211,7 +211,7 @@ def load_config(path: Path | str, overrides: Iterable[str] = ()) -> TrainConfig:
         If the file is missing or not valid YAML, a key is unknown (with the nearest valid one) or given twice, or a
         value has the wrong type or range.
     """
-    ours = {p.stem: p for p in sorted(CONFIGS.glob("*.yaml"))}
+    ours = {p.stem: p for p in sorted(CONFIGS.glob("*.yaml"), key=lambda path: path.stem)}
     shipped = ours.get(str(path))
     file = shipped if shipped and not Path(path).exists() else Path(path)
     content = read_yaml(file, "configuration", f"Give --config a file, or one of {', '.join(ours)}")

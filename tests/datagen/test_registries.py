@@ -150,8 +150,8 @@ print(first.captures().frame(first.sequence.key, 2).scan.vertices[0, 0], first.c
 
 def test_a_new_source_is_known_to_manifests_commands_and_the_build(tmp_path: Path) -> None:
     lines = run(tmp_path, NEW_SOURCE + help_of("schema", "")).splitlines()
-    assert "source (kind: bubbles) — Faces blown from soap." in lines
-    assert any("colours" in line and "of each film" in line for line in lines)
+    assert {"# Or instead: Faces blown from soap.", "#   kind: bubbles", "#   colours: 7"} < set(lines)
+    assert "#   # of each film (integer, at least 1)" in lines
     shown = "print(manifest.source.colours, manifest.registration_root, manifest.head_root, manifest.source.origin)\n"
     text = "again = parse_manifest(__import__('json').loads(manifest.text()))\nprint(again == manifest)"
     found = run(tmp_path, NEW_SOURCE + PARSED + shown + text).splitlines()

@@ -112,9 +112,10 @@ def test_the_digest_of_a_configuration_knows_all_but_where_it_runs() -> None:
             if changed.digest == config.digest:
                 free.add(f"{section}.{key}")
     assert free == set(FREE_KEYS)
-    # What may change from one call to the next decides no weight: devices, time, memory, readers.
+    # What may change from one call to the next decides no weight: devices, time, memory, readers, pictures.
     assert free == {
-        *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "fit.profile_steps", "fit.wandb"),
+        *("fit.device", "fit.threads", "fit.max_minutes", "fit.save_every", "fit.profile_steps"),
+        *("fit.preview", "fit.wandb"),
         *("data.workers", "data.reader", "data.cache_mb", "data.cache_dir", "data.cache_gb"),
         *("backbone.checkpoint_every", "decoder.frames_at_once"),
     }

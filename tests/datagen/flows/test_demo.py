@@ -111,7 +111,8 @@ def test_meter_adds_up_over_interrupted_runs(tmp_path: Path) -> None:
     assert Meter(path).seconds == {}
 
 
-def test_no_time_for_fitting_is_said(demo: Path, tmp_path: Path) -> None:
+def test_no_time_for_fitting_is_said(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datagen.flows.demo.SHORTEST_FIT_S", 1.0)
     out = tmp_path / "short"
     shutil.copytree(demo, out)
     shutil.rmtree(out / "train")

@@ -129,8 +129,8 @@ def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypa
     assert rounds == PERSONAL_ROUNDS
     np.testing.assert_array_equal(shape.base, prior.neutral)
     assert pose.scale == 1.0
-    assert [e.sigma_m for e in evidence] == [(6e-3, 12e-3), (0.2e-3, 4e-3)]
-    assert 140 < len(evidence[0].position) <= 300
+    assert [e.sigma_m for e in evidence] == [(4e-3, 8e-3), (0.2e-3, 4e-3)]
+    assert 60 <= len(evidence[0].position) < 120
     np.testing.assert_allclose(evidence[0].operator @ tracked, evidence[0].position)
 
     # Vertices that were guessed are no evidence, and neither are those that they have a part in.
