@@ -1,8 +1,9 @@
-"""The pictures that the demo's page shows while the rest is being made: each is drawn once, as soon as it can be."""
+"""The pictures that the demo's page shows while the rest is being made: each is drawn as soon as it can be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from datagen.audit import pictures
 from datagen.audit.pictures import Picture
@@ -13,6 +14,8 @@ from datagen.common.files import make_folders, write_owned_bytes
 from datagen.heads.registry import load_head
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
+from datagen.sources.capture_file import CAPTURE_FILE
+from datagen.sources.frame import SequenceKey
 from datagen.warp.result import WARP_FILE
 from datagen.warp.storage import read_warp
 
@@ -23,59 +26,62 @@ SAMPLES_PER_SPLIT = 2
 
 
 def draw_pictures(layout: BuildLayout, manifest: Manifest) -> bool:
-    """Draw what is not drawn yet and can be, into ``pictures/`` of the demo's folder; return if anything was."""
+    """Draw what can be drawn and is not, or is older than what it shows, into ``pictures/``; return if anything was."""
     drawn = False
-    for name, draw in _DRAWERS.items():
+    for name, (find, draw) in _DRAWERS.items():
         path = layout.root / FOLDER / name
-        if path.is_file():
-            continue
         try:
-            picture = draw(layout, manifest)
+            source = find(layout)
+            if source is None or (path.is_file() and path.stat().st_mtime >= source.stat().st_mtime):
+                continue
+            picture = draw(layout, manifest, source)
             if picture is not None:
                 make_folders(path.parent)
                 write_owned_bytes(path, pictures.png_bytes(picture))
                 drawn = True
-        except CanonfaceError:
+        except (CanonfaceError, OSError):
             # What it is drawn from is not whole yet, or never will be, which the step that needs it says.
             continue
     return drawn
 
 
-def _cameras(layout: BuildLayout, manifest: Manifest) -> Picture | None:
+def _cameras(layout: BuildLayout, manifest: Manifest, source: Path) -> Picture | None:
     """The first frame of the first person there is, from every camera."""
-    if not layout.captures.is_dir():
-        return None
     captures = manifest.source.captures(layout.captures)
-    sequences = captures.sequences()
-    if not sequences:
-        return None
-    images = captures.frame(sequences[0].key, sequences[0].frames[0]).images
+    key = SequenceKey(source.parent.parent.name, source.parent.name)
+    first = next(sequence for sequence in captures.sequences() if sequence.key == key)
+    images = captures.frame(key, first.frames[0]).images
     return pictures.contact_sheet([(name, resize(read(), TILE_PX)) for name, read in images.items()], COLUMNS)
 
 
-def _template(layout: BuildLayout, manifest: Manifest) -> Picture | None:
+def _template(layout: BuildLayout, manifest: Manifest, source: Path) -> Picture | None:
     """The head that all are registered to."""
-    del layout
+    del layout, source
     return template_picture(load_head(manifest.canonical.head, manifest.head_root).template)
 
 
-def _warp(layout: BuildLayout, manifest: Manifest) -> Picture | None:
+def _warp(layout: BuildLayout, manifest: Manifest, source: Path) -> Picture | None:
     """A registered scan beside the template."""
-    first = next((folder for _, _, folder in layout.verdicts() if (folder / WARP_FILE).is_file()), None)
-    if first is None:
-        return None
-    return canonical_picture(read_warp(first), load_head(manifest.canonical.head, manifest.head_root).template)
+    del layout
+    return canonical_picture(read_warp(source.parent), load_head(manifest.canonical.head, manifest.head_root).template)
 
 
-def _samples(layout: BuildLayout, manifest: Manifest) -> Picture | None:
+def _samples(layout: BuildLayout, manifest: Manifest, source: Path) -> Picture | None:
     """Some samples of every split."""
-    del manifest
-    return samples_picture(layout.dataset, SAMPLES_PER_SPLIT) if layout.dataset.is_dir() else None
+    del manifest, source
+    return samples_picture(layout.dataset, SAMPLES_PER_SPLIT)
 
 
-_DRAWERS: dict[str, Callable[[BuildLayout, Manifest], Picture | None]] = {
-    "template.png": _template,
-    "cameras.png": _cameras,
-    "warp.png": _warp,
-    "samples.png": _samples,
+def _first(paths: Iterable[Path]) -> Path | None:
+    return min(paths, default=None)
+
+
+Find = Callable[[BuildLayout], Path | None]
+Draw = Callable[[BuildLayout, Manifest, Path], Picture | None]
+# Each picture's file, and what it is drawn from: nothing is there to be shown before that.
+_DRAWERS: dict[str, tuple[Find, Draw]] = {
+    "template.png": (lambda layout: _first([layout.manifest]), _template),
+    "cameras.png": (lambda layout: _first(layout.captures.glob(f"*/*/{CAPTURE_FILE}")), _cameras),
+    "warp.png": (lambda layout: _first(layout.warps.glob(f"*/*/*/{WARP_FILE}")), _warp),
+    "samples.png": (lambda layout: _first(layout.dataset.glob("zarr.json")), _samples),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,8 +15,10 @@ import psutil
 import pytest
 
 from datagen.audit.demo_page import summary_rows
+from datagen.audit.demo_pictures import draw_pictures
 from datagen.common.errors import CanonfaceError
 from datagen.flows.demo import DemoError, Meter, run_demo
+from datagen.layout import BuildLayout
 from datagen.manifest import parse_manifest
 from tests.conftest import TINY_MANIFEST
 from tests.support.places import ROOT
@@ -55,6 +58,22 @@ def test_every_link_and_picture_of_the_page_exists(demo: Path) -> None:
     assert "prediction/strip.png" in targets
     assert sum(target.endswith(".png") for target in targets) >= 6
     assert [target for target in targets if not (demo / target).is_file()] == []
+
+
+def test_pictures_are_drawn_and_drawn_again_where_what_they_show_is_newer(demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "drawn"
+    shutil.copytree(demo, out)
+    layout, folder = BuildLayout(out), out / "pictures"
+    draw_pictures(layout, MANIFEST)
+    names = {"template.png", "cameras.png", "warp.png", "samples.png"}
+    assert {path.name for path in folder.glob("*.png")} == names
+    assert not draw_pictures(layout, MANIFEST)
+    (folder / "warp.png").unlink()
+    os.utime(layout.dataset / "zarr.json", (later := time.time() + 5, later))
+    before = {name: (folder / name).stat().st_mtime_ns for name in names - {"warp.png"}}
+    assert draw_pictures(layout, MANIFEST)
+    after = {name: (folder / name).stat().st_mtime_ns for name in names}
+    assert {name for name in before if after[name] != before[name]} == {"samples.png"}
 
 
 def test_running_again_does_no_work_and_says_the_same(demo: Path) -> None:
