@@ -1,7 +1,8 @@
 """Make the film of tracks of the README: skin points followed by the warps of a build, drawn on one camera's pictures.
 
     datagen build manifests/demo.yaml --out runs/film --set source.subjects=1 --set source.frames=36 \\
-        --set source.image_size=448 --set render.resolution=448 --set splits.val=0 --set splits.test=0
+        --set source.cameras=8 --set source.image_size=448 --set warp.share_identity=true \\
+        --set render.resolution=448 --set splits.val=0
     python scripts/film.py runs/film --camera cam03 --out docs/images/tracks.webp
 
 A point is followed by its place on the registered template alone; nothing is smoothed over time, and nothing of the
