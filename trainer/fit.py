@@ -27,7 +27,7 @@ from trainer.inference import predict_split, split_clips
 from trainer.losses import arrays_of
 from trainer.model.joint import DepthUnit, JointModel
 from trainer.optimiser import MovingAverage, learning_rate, make_optimiser, set_rates
-from trainer.preview import write_preview
+from trainer.preview import preview_views, write_preview
 from trainer.run.checkpoint import model_content, pick_device, read_last, save_checkpoint
 from trainer.run.folder import (
     BEST,
@@ -284,16 +284,17 @@ class _Job:
         )
 
     def preview(self, *, last: bool) -> None:
-        """Draw what the run looks like, unless it was just drawn and more is to come."""
-        now = time.monotonic()
-        if not self.config.fit.preview or self.journal is None or (now - self._drawn < _PREVIEW_SECONDS and not last):
+        """Draw what the run looks like, unless it was just drawn and more is to come; all processes take part."""
+        due = last or time.monotonic() - self._drawn >= _PREVIEW_SECONDS
+        if not self.config.fit.preview or not self.group.any(due):
             return
         self.model.eval()
         with self._averaged():
-            write_preview(
-                self.run, self.model, self.dataset, f"{self.config.name}, step {self.progress.step}, held out"
-            )
+            views = preview_views(self.model, self.dataset)
         self.model.train()
+        if self.journal is not None:
+            heading = f"{self.config.name}, step {self.progress.step}, held out"
+            write_preview(self.run, views, self.dataset.half_extent_m, heading)
         self._drawn = time.monotonic()
         self.throughput.pause()
 

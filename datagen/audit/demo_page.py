@@ -30,7 +30,7 @@ LIMITS = {
 SHARES = {1: "all of", 1 / 2: "half of", 1 / 3: "a third of", 1 / 4: "a quarter of", 1 / 5: "a fifth of"}
 SHARES |= {2 / 3: "two thirds of", 3 / 4: "three quarters of"}
 MEASURED = {"canonical": "canonical error", "depth": "depth error", "depth_aligned": "depth error, scale aligned"}
-SPLIT_NAMES = {"val": "held-out person", "test": "second held-out person"}
+SPLIT_NAMES = {"val": "validation people", "test": "test people"}
 PICTURES = (
     ("The head that every face is registered to: each colour is a place on it", "pictures/template.png"),
     ("What the cameras saw of the first person, simulated", "pictures/cameras.png"),
@@ -49,8 +49,8 @@ PASSING = {"pictures/template.png": "pictures/warp.png", "train/held_out.png": "
 LINKS = (
     ("Audit report of the warps, worst frame first", "report/index.html"),
     ("The predicted clip in a viewer", "prediction/viewer.html"),
-    ("Held-out person: every measure, beside baselines", "evaluation/val/index.html"),
-    ("Second held-out person: every measure", "evaluation/test/index.html"),
+    ("Validation people, held out: every measure, beside baselines", "evaluation/val/index.html"),
+    ("Test people, held out: every measure", "evaluation/test/index.html"),
     ("Metrics as JSON", "summary.json"),
     ("Recipe, every default spelt out", "manifest.json"),
     ("Training log", "train/log.jsonl"),

@@ -22,11 +22,11 @@ from datagen.audit.demo_page import PAGE, DemoSummary, Step, write_demo_page
 from datagen.audit.demo_pictures import FOLDER as PICTURE_FOLDER
 from datagen.audit.demo_pictures import draw_pictures
 from datagen.common.documents import parse_json, read_json
-from datagen.common.errors import CanonfaceError, StorageError
+from datagen.common.errors import CanonfaceError, ManifestError, StorageError
 from datagen.common.files import write_owned_bytes
 from datagen.common.ownership import listed, refuse_strangers, remove_ours, strangers
 from datagen.flows.build import build
-from datagen.flows.planning import plan_build
+from datagen.flows.planning import BuildPlan, plan_build
 from datagen.flows.stages import STAGES
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -215,11 +215,13 @@ def run_demo(
     CanonfaceError
         If a step fails.
     """
-    layout = DemoLayout(out)
+    layout, plan = DemoLayout(out), plan_build(manifest)
+    if not plan.splits["val"]:
+        raise ManifestError("nobody is held out", "one person or more to measure the model on", "Set splits.val=1")
     _check_places(layout)
     meter = Meter(layout.meter)
     ends = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    with meter.watch_memory(), LivePage(layout, manifest, meter) as page:
+    with meter.watch_memory(), LivePage(layout, plan, meter) as page:
         _build(manifest, out, meter, page)
         page.begin("fit")
         _fit(layout, meter, trainer_config, overrides, ends)
@@ -410,10 +412,9 @@ class LivePage:
     that the demo stopped.
     """
 
-    def __init__(self, layout: DemoLayout, manifest: Manifest, meter: Meter) -> None:
-        self._layout, self._manifest, self._meter = layout, manifest, meter
+    def __init__(self, layout: DemoLayout, plan: BuildPlan, meter: Meter) -> None:
+        self._layout, self._manifest, self._meter = layout, plan.manifest, meter
         self._started = time.monotonic()
-        plan = plan_build(manifest)
         self._steps = [*(stage.name for stage in STAGES if stage.applies(plan)), *STEPS]
         self._done: list[str] = []
         self._now, self._said = self._steps[0], ""

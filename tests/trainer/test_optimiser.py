@@ -24,7 +24,7 @@ from trainer.fit import fit
 from trainer.model.joint import DepthUnit, JointModel
 from trainer.optimiser import MovingAverage, make_optimiser, rate_share, set_rates
 from trainer.run.checkpoint import read_checkpoint
-from trainer.run.folder import BEST, LAST
+from trainer.run.folder import BEST, HELD_OUT, LAST
 from trainer.run.log import read_log
 
 QUICK = ["fit.device=cpu", "fit.threads=1"]
@@ -111,20 +111,22 @@ def test_a_run_with_every_option_resumes_to_the_same_bits(scene: Path, tmp_path:
 
 @pytest.mark.parametrize("sharding", ["none", "full"])
 def test_two_processes_share_a_run_that_one_can_finish(scene: Path, tmp_path: Path, sharding: str) -> None:
-    settings = [*QUICK, "fit.steps=4", "fit.val_every=2", f"fit.sharding={sharding}", "data.drop_last=true"]
+    settings = [*QUICK, "fit.steps=4", "fit.val_every=1", f"fit.sharding={sharding}", "data.drop_last=true"]
     run = tmp_path / "run"
     call = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     call += ["-m", "trainer.cli", "fit", str(scene), "--out", str(run), "--config", "tiny"]
-    for setting in (*settings, "fit.max_minutes=1e-6"):
+    # A preview is predicted by all: with shards, each waits for the others' parts of the model.
+    for setting in (*settings, "fit.max_minutes=1e-6", "fit.preview=true"):
         call += ["--set", setting]
     ended = subprocess.run(
-        call, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+        call, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=120
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
+    assert (run / HELD_OUT).is_file()
     assert ended.stderr.count("stopped by fit.max_minutes") == 1
     state = fit(scene, run, load_config("tiny", settings))
     assert state.finished
-    assert [record["step"] for record in read_log(run) if record["kind"] == "val"] == [2, 4]
+    assert [record["step"] for record in read_log(run) if record["kind"] == "val"] == [1, 2, 3, 4]
     assert all(value.isfinite().all() for value in read_checkpoint(run / LAST)["model"].values())
 
 

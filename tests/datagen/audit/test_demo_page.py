@@ -26,10 +26,10 @@ def test_each_figure_is_judged_and_put_into_words() -> None:
     rows = {row.label: row for row in summary_rows(SUMMARY)}
     assert rows["warp, true error"].judgement == "good"
     assert rows["warp, true error p95"].judgement == "poor"
-    canonical = rows["held-out person: canonical error"]
+    canonical = rows["validation people: canonical error"]
     assert (canonical.judgement, canonical.meaning) == ("good", "a fifth of what guessing the mean gives (45.0 mm)")
-    assert rows["held-out person: depth error"].judgement == "poor"
-    assert rows["held-out person: depth error, scale aligned"].meaning.startswith("2.0 times what guessing")
+    assert rows["validation people: depth error"].judgement == "poor"
+    assert rows["validation people: depth error, scale aligned"].meaning.startswith("2.0 times what guessing")
     assert rows["fit"].value == "121 of 400 steps"
     assert rows["warp verdicts"].judgement == "fair"
     assert "warp, surface residual" not in rows

@@ -151,6 +151,13 @@ def test_the_page_of_a_demo_that_stops_says_so_and_no_longer_reloads(demo: Path,
     assert "http-equiv" not in page
 
 
+def test_a_demo_without_anybody_held_out_is_refused_before_the_work(tmp_path: Path) -> None:
+    nobody = parse_manifest({**TINY_MANIFEST, "splits": {"val": 0, "test": 0}})
+    with pytest.raises(CanonfaceError, match=r"nobody is held out.*splits\.val=1"):
+        run_demo(nobody, tmp_path, "tiny", SHORT_FIT)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_stranger_s_folder_gets_no_page(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(CanonfaceError, match="not a build folder"):
