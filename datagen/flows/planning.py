@@ -9,7 +9,8 @@ from typing import Any
 from datagen.common.errors import InputError, ManifestError
 from datagen.manifest import Manifest, SplitConfig
 from datagen.render.registry import RENDERERS, resolve_backend
-from datagen.shards.plan import ShardUnit, plan_units
+from datagen.shards.growth import ShardUnit
+from datagen.shards.plan import plan_units
 from datagen.sources.frame import SequenceInfo
 
 
