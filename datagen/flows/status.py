@@ -88,6 +88,7 @@ def build_status(layout: BuildLayout) -> dict[str, Any]:
         "shards_written": len(records),
         "samples_written": sum(record.samples for record in records),
         "samples_if_all_pass": sum(plan.views().values()),
+        "splits": plan.split_policy,
         "dataset_finished": finished,
         "dataset_uuid": uuid,
         "report": layout.report_page.is_file(),
