@@ -12,6 +12,7 @@ from datagen.common.errors import InputError
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import (
     ARRAYS,
+    MAX_FRAME,
     VERDICTS,
     Sample,
     encode_canonical,
@@ -62,7 +63,7 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
     }
     allowed = set(plan.splits[unit.split])
     previous: tuple[int, ...] | None = None
-    number = 0
+    number, time = 0, 0.0
     for number, sample in enumerate(samples, start=1):
         identity = f"{sample.subject}/{sample.sequence}/{sample.camera}/{sample.frame}"
         where = f"shard {unit.name}, sample {number - 1} ({identity})"
@@ -80,7 +81,13 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
                 "samples increasing in (subject, sequence, camera, frame)",
                 "Sort the samples by the index of their names in the plan's tables",
             )
-        previous = key
+        if previous is not None and key[:-1] == previous[:-1] and not row["time"] > time:
+            raise InputError(
+                f"{where} has the time {sample.time!r} s, and the one before it {time!r} s",
+                "times that increase with the frames of a camera",
+                "Correct the times",
+            )
+        previous, time = key, float(row["time"])
         yield row
     if number < unit.samples:
         raise InputError(f"shard {unit.name} got {number} samples", f"{unit.samples} samples", "Plan the shards again")
@@ -121,8 +128,8 @@ def _encode_sample(sample: Sample, plan: DatasetPlan, tables: Mapping[str, Mappi
         if value not in table:
             raise InputError(f"{where}: {name} {value!r} is not in the plan's table", f"one of {len(table)} names")
         row[name] = table[value]
-    if not 0 <= sample.frame <= np.iinfo(np.int32).max:
-        raise InputError(f"{where}: frame {sample.frame}", "a frame number from 0 to 2147483647")
+    if not 0 <= sample.frame <= MAX_FRAME:
+        raise InputError(f"{where}: frame {sample.frame}", f"a frame number from 0 to {MAX_FRAME}")
     if not np.isfinite(sample.time):
         raise InputError(f"{where}: time is {sample.time}", "seconds")
     if sample.verdict not in VERDICTS:

@@ -27,8 +27,8 @@ class IndexTables:
     ----------
     subject, sequence, camera : (N,) int32
         Indices into the dataset's string tables.
-    frame : (N,) int32
-    time : (N,) float32, seconds
+    frame : (N,) int64
+    time : (N,) float64, seconds since the sequence's first frame
     valid : (N,) uint8
         1 where the sample was written.
     """
@@ -36,8 +36,8 @@ class IndexTables:
     subject: npt.NDArray[np.int32]
     sequence: npt.NDArray[np.int32]
     camera: npt.NDArray[np.int32]
-    frame: npt.NDArray[np.int32]
-    time: npt.NDArray[np.float32]
+    frame: npt.NDArray[np.int64]
+    time: npt.NDArray[np.float64]
     valid: npt.NDArray[np.uint8]
 
     @classmethod
@@ -83,6 +83,9 @@ def index_problems(split: str, tables: IndexTables, plan: DatasetPlan) -> list[t
         later |= equal & (row[1:] > row[:-1])
         equal &= row[1:] == row[:-1]
     problems += [(int(i) + 1, f"not after sample {i} in ({', '.join(ORDER)})") for i in np.flatnonzero(~later)]
+    same_run = (keys[:-1, 1:] == keys[:-1, :-1]).all(axis=0)
+    stalled = later & same_run & ~(np.diff(tables.time) > 0)
+    problems += [(int(i) + 1, f"its time is not after that of sample {i}") for i in np.flatnonzero(stalled)]
     allowed = [i for i, subject in enumerate(plan.subjects) if subject in plan.splits[split]]
     for subject in np.setdiff1d(tables.subject, allowed):
         sample = int(np.flatnonzero(tables.subject == subject)[0])

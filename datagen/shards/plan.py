@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -84,6 +85,9 @@ class DatasetPlan:
     sources : tuple of mappings
         Each with at least ``name`` and ``licence``.
     regions : mapping of region name to label
+    epochs : mapping of "subject/sequence" to float
+        What the capture's clock showed at the sequence's first frame, in seconds: unix time, or whatever it counts; 0
+        where nobody knows, as for those that are not named.
     samples_per_shard : int
         A multiple of ``clip``.
     clip : int
@@ -112,6 +116,7 @@ class DatasetPlan:
     manifest_digest: str = ""
     sources: Sequence[Mapping[str, Any]] = ()
     regions: Mapping[str, int] = field(default_factory=dict)
+    epochs: Mapping[str, float] = field(default_factory=dict)
     samples_per_shard: int = 64
     clip: int = 4
     depth_scale: float = DEFAULT_DEPTH_SCALE
@@ -127,6 +132,7 @@ class DatasetPlan:
         _check_names(self.splits, "splits")
         object.__setattr__(self, "splits", {split: tuple(sorted(set(self.splits.get(split, ())))) for split in SPLITS})
         object.__setattr__(self, "sources", tuple(dict(source) for source in self.sources))
+        object.__setattr__(self, "epochs", {name: _seconds(name, value) for name, value in self.epochs.items()})
         self._check()
 
     def _check(self) -> None:
@@ -169,7 +175,17 @@ class DatasetPlan:
             )
         if any(not 0 <= int(label) <= 255 for label in self.regions.values()):
             raise InputError("a region label does not fit uint8", "labels from 0 to 255", "Renumber the regions")
+        self._check_epochs()
         canonical_json(self.to_json())
+
+    def _check_epochs(self) -> None:
+        subjects, sequences = frozenset(self.subjects), frozenset(self.sequences)
+        for name in self.epochs:
+            subject, _, sequence = name.partition("/")
+            if subject not in subjects or sequence not in sequences:
+                raise InputError(
+                    f"the sequence {name!r} of epochs is not in the tables", "subject/sequence of the dataset"
+                )
 
     @property
     def units(self) -> list[ShardUnit]:
@@ -192,7 +208,7 @@ class DatasetPlan:
         plain.update({table: list(plain[table]) for table in _TABLES})
         plain["splits"] = {split: list(subjects) for split, subjects in self.splits.items()}
         plain["sources"] = [dict(source) for source in self.sources]
-        plain.update({key: dict(plain[key]) for key in ("counts", "space", "regions", "software")})
+        plain.update({key: dict(plain[key]) for key in ("counts", "space", "regions", "epochs", "software")})
         return plain
 
     @classmethod
@@ -211,6 +227,12 @@ class DatasetPlan:
             raise InputError(
                 f"the dataset plan is incomplete: {error}", "the JSON that DatasetPlan.to_json gives"
             ) from None
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"the epoch of {name!r} is {value!r}", "seconds")
+    return float(value)
 
 
 def _check_names(splits: Mapping[str, Any], what: str) -> None:

@@ -70,11 +70,13 @@ ARRAYS: Mapping[str, ArraySpec] = {
     "subject": ArraySpec("int32", ()),
     "sequence": ArraySpec("int32", ()),
     "camera": ArraySpec("int32", ()),
-    "frame": ArraySpec("int32", ()),
-    "time": ArraySpec("float32", ()),
+    # Counters of microseconds and unix times are frame numbers too; float32 would hold no frames after a few hours.
+    "frame": ArraySpec("int64", ()),
+    "time": ArraySpec("float64", ()),
     "verdict": ArraySpec("uint8", ()),
     "valid": ArraySpec("uint8", ()),
 }
+MAX_FRAME = int(np.iinfo(ARRAYS["frame"].dtype).max)
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class Sample:
     intrinsics : (3, 3) float32, pixels, of the crop as stored
     world_to_camera, head_to_world : (4, 4) float32, metres
     subject, sequence, camera : str
-    frame : int
-    time : float, seconds
+    frame : int, 0 to 2**63 - 1
+    time : float, seconds since the sequence's first frame; ``DatasetPlan.epochs`` says when that was
     verdict : ``pass``, ``review``, or empty where none was recorded
     """
 
