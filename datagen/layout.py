@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
-from datagen.common.names import name_problem
+from datagen.common.names import MOST_DIGITS, name_problem
 from datagen.manifest import Manifest, parse_manifest
 from datagen.shards.dataset import DATASET_FOLDER
 from datagen.sources.frame import SequenceKey
@@ -21,6 +22,7 @@ RECORD = "record.json"
 BRIDGE_PICTURE = "bridge.png"
 # Beside the frames of its sequence, which are numbers.
 PERSON_FOLDER = "person"
+_FRAME_FOLDER = re.compile(rf"[0-9]{{6,{MOST_DIGITS}}}")
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,15 @@ class BuildLayout:
 
     def verdicts(self) -> Iterator[tuple[SequenceKey, int, Path]]:
         """Every frame with a verdict, and its folder; ordered by subject, sequence, frame."""
-        for path in sorted(self.warps.glob(f"*/*/*/{VERDICT_FILE}")):
+        found = []
+        for path in self.warps.glob(f"*/*/*/{VERDICT_FILE}"):
             folder = path.parent
             names = folder.parent.parent.name, folder.parent.name
-            if folder.name.isdigit() and not any(map(name_problem, names)):
-                yield SequenceKey(*names), int(folder.name), folder
+            if _FRAME_FOLDER.fullmatch(folder.name) and not any(map(name_problem, names)):
+                # By number: of names with six digits and more, 1000000 would come before 999999.
+                found.append((*names, int(folder.name), folder))
+        for subject, sequence, frame, folder in sorted(found):
+            yield SequenceKey(subject, sequence), frame, folder
 
     def manifest_content(self) -> dict[str, Any]:
         """Read the recipe as plain data, whatever version of this program wrote it.

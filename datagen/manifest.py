@@ -26,6 +26,7 @@ else:
     BackendName = Literal["auto", *RENDERERS]
     AnySource = Annotated[reduce(or_, SOURCES.values()), Field(discriminator="kind")]
 
+HELD_OUT = ("val", "test")  # splits that nothing is fitted to
 PATCH = 14  # the trainer's ViT reads patches of 14 pixels
 _KEYS = "`datagen schema` prints every key with its type, range and meaning"
 
@@ -168,10 +169,39 @@ class ShardConfig(Section):
 
 
 class SplitConfig(Section):
-    """Which subjects are held out: named, or the last ones in order."""
+    """Which subjects are held out: named, the last ones in order, or a share of them by the hash of their names."""
 
-    val: int | tuple[Name, ...] = Field(1, description="for validation: how many subjects, or their names")
-    test: int | tuple[Name, ...] = Field(1, description="for the last test: how many subjects, or their names")
+    by: Literal["order", "hash"] = Field(
+        "order",
+        description="order: numbers take the last subjects; hash: shares such as 0.1, decided by each name and seed",
+    )
+    val: int | float | tuple[Name, ...] = Field(
+        1,
+        description="for validation: how many subjects, their share (by: hash; then 0.1 unless given), or their names",
+    )
+    test: int | float | tuple[Name, ...] = Field(1, description="for the last test, alike")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shares(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("by") == "hash":
+            return {**dict.fromkeys(HELD_OUT, 0.1), **content}
+        return content
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for split in HELD_OUT:
+            wanted = getattr(self, split)
+            if self.by == "order" and isinstance(wanted, float):
+                raise ValueError(f"{split} {wanted:g} is a share, which needs by: hash; give a number of subjects")
+            if self.by == "hash" and isinstance(wanted, int) and wanted:
+                raise ValueError(f"{split} {wanted} is a number of subjects, which needs by: order; give a share")
+            if isinstance(wanted, float) and not 0 <= wanted < 1:
+                raise ValueError(f"{split} {wanted:g} is no share of the subjects: from 0 to below 1")
+        shares = [wanted for split in HELD_OUT if isinstance(wanted := getattr(self, split), float)]
+        if sum(shares) >= 1:
+            raise ValueError(f"the shares add up to {sum(shares):g}: nobody is left for training")
+        return self
 
 
 class Manifest(Section):

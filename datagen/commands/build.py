@@ -150,6 +150,7 @@ def plan_command(manifest: ManifestArgument, overrides: SetOption = None, json_o
             ("canonical head", recipe.canonical.head),
             ("sequences", len(plan.sequences)),
             ("frames", plan.frames),
+            ("splits", plan.split_policy),
             *((f"{split} subjects", _named(subjects)) for split, subjects in plan.splits.items()),
             *((f"{split} views", views[split]) for split in plan.splits),
             ("resolution", f"{recipe.render.resolution} px"),
@@ -175,6 +176,7 @@ def _plan_json(plan: BuildPlan) -> dict[str, Any]:
             for s in plan.sequences
         ],
         "shards": len(plan.units()),
+        "split_policy": plan.split_policy,
         "splits": {split: list(subjects) for split, subjects in plan.splits.items()},
         "views": plan.views(),
     }

@@ -172,6 +172,7 @@ def inspect_command(
             "camera",
             "frame",
             "time_s",
+            "epoch_s",
             "verdict",
             "shard",
             "content_key",

@@ -15,7 +15,7 @@ from datagen.common.errors import InputError
 
 # File systems allow 255 bytes; the rest is for our suffixes, those of temporary names included.
 MOST_BYTES = 200
-MOST_DIGITS = 12
+MOST_DIGITS = 19  # of the largest frame number, 2**63 - 1
 _SPEC = re.compile(r"(0[0-9]{1,2}d?)?")
 _KINDS = "frame", "camera"
 

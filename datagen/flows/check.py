@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,8 @@ from datagen.flows.views import NO_IMAGE, look_at_views
 from datagen.sources.capture_file import read_capture_file
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import SequenceKey
+
+LONG_STEP_S = 10.0  # between neighbouring frames: nobody performs so slowly
 
 
 @dataclass
@@ -67,6 +70,10 @@ def check_captures(root: Path, progress: Progress) -> CheckResult:
         capture = result.attempt(str(key), partial(read_capture_file, folder))
         if capture is not None:
             sequences.append((key, tuple(capture.frames)))
+            step = capture.shortest_step_s
+            if capture.times_s is None and LONG_STEP_S < step < math.inf:
+                problem = f"no two frames are nearer than {step:.4g} s in time: if the frame numbers are time stamps, "
+                result.notes.append({"where": str(key), "problem": problem + "give `times_s` in place of `fps`"})
     # Counted before the first is read, so that what is shown is a share of all.
     progress.expect(sum(len(frames) for _, frames in sequences))
     for key, frames in sequences:

@@ -22,7 +22,7 @@ from datagen.common.ownership import refuse_strangers, strangers
 from datagen.shards import SPLITS, Dataset, open_dataset
 from datagen.shards.schema import CANONICAL_LEVELS, CONFIDENCE_LEVELS, NORMAL_LEVELS, VERDICTS
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 LISTING = "export.json"
 PNG_LEVEL = 6
 _PNG = ("image", "depth", "confidence", "region", "edge")
@@ -146,6 +146,7 @@ def _tar(dataset: Dataset, plan: TarPlan, on_samples: Callable[[int], None] | No
 
 def _members(dataset: Dataset, split: str, i: int) -> tuple[str, dict[str, bytes]]:
     part, plan = dataset[split], dataset.plan
+    subject, sequence = plan.subjects[part.index.subject[i]], plan.sequences[part.index.sequence[i]]
     stored = {name: values[0] for name, values in part.read((*_PNG, *_NPZ), [i], decode=False).items()}
     meta = {
         "camera": plan.cameras[part.index.camera[i]],
@@ -153,12 +154,13 @@ def _members(dataset: Dataset, split: str, i: int) -> tuple[str, dict[str, bytes
         "canonical_levels": CANONICAL_LEVELS,
         "confidence_levels": CONFIDENCE_LEVELS,
         "depth_scale_m": dataset.depth_scale,
+        "epoch_s": plan.epochs.get(f"{subject}/{sequence}", 0.0),
         "frame": int(part.index.frame[i]),
         "normal_levels": NORMAL_LEVELS,
         "sample": i,
-        "sequence": plan.sequences[part.index.sequence[i]],
+        "sequence": sequence,
         "split": split,
-        "subject": plan.subjects[part.index.subject[i]],
+        "subject": subject,
         "time_s": float(part.index.time[i]),
         "verdict": VERDICTS[int(part.raw("verdict", i, i + 1)[0])],
     }

@@ -3,69 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from datagen.common.errors import InputError, ManifestError
-from datagen.manifest import Manifest, SplitConfig
+from datagen.common.errors import InputError
+from datagen.flows.splits import assign_splits, describe_splits
+from datagen.manifest import Manifest
 from datagen.render.registry import RENDERERS, resolve_backend
 from datagen.shards.growth import ShardUnit
 from datagen.shards.plan import plan_units
 from datagen.sources.frame import SequenceInfo
-
-
-def assign_splits(subjects: Sequence[str], config: SplitConfig) -> dict[str, tuple[str, ...]]:
-    """Divide subjects into ``train``, ``val`` and ``test``.
-
-    A number k takes subjects from the end of the order: the last ones for ``test``, those before them for ``val``.
-    Named subjects are taken out first.
-
-    Parameters
-    ----------
-    subjects : sequence of str
-        In any order; they are sorted.
-    config : SplitConfig
-
-    Raises
-    ------
-    ManifestError
-        If a name is unknown or in both, a number is negative, or no subject is left for training.
-    """
-    rest = sorted(set(subjects))
-    chosen: dict[str, tuple[str, ...]] = {}
-    for split, wanted in (("test", config.test), ("val", config.val)):
-        if isinstance(wanted, int):
-            continue
-        unknown = sorted(set(wanted) - set(rest))
-        if unknown:
-            taken = sorted(set(unknown) & set(chosen.get("test", ())))
-            raise ManifestError(
-                f"splits.{split} names {', '.join(unknown)}"
-                + (f", of which {', '.join(taken)} are in splits.test too" if taken else ""),
-                f"names among {', '.join(rest) or 'no subjects'}",
-                "Correct splits in the manifest, or give a number of subjects",
-            )
-        chosen[split] = tuple(sorted(set(wanted)))
-        rest = [subject for subject in rest if subject not in wanted]
-    for split, wanted in (("test", config.test), ("val", config.val)):
-        if not isinstance(wanted, int):
-            continue
-        if wanted < 0:
-            raise ManifestError(f"splits.{split} is {wanted}", "0 or more subjects, or a list of names")
-        count = min(wanted, len(rest))
-        if count < wanted:
-            rest = []
-            break
-        chosen[split] = tuple(rest[len(rest) - count :])
-        rest = rest[: len(rest) - count]
-    if not rest:
-        raise ManifestError(
-            f"no subject is left for training: {len(set(subjects))} subjects, "
-            f"splits.val = {config.val!r}, splits.test = {config.test!r}",
-            "at least one subject more than are held out",
-            "Add subjects or hold out fewer (0 is allowed)",
-        )
-    return {"train": tuple(rest), "val": chosen["val"], "test": chosen["test"]}
 
 
 @dataclass(frozen=True)
@@ -78,16 +25,24 @@ class BuildPlan:
     sequences : tuple of SequenceInfo
         Ordered by subject, then sequence.
     splits : mapping of split to subjects
+    earlier : mapping of subject to split
+        What earlier runs of this build decided; these stay.
     """
 
     manifest: Manifest
     sequences: tuple[SequenceInfo, ...]
     splits: Mapping[str, tuple[str, ...]]
+    earlier: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def split_of(self) -> dict[str, str]:
         """The split of every subject."""
         return {subject: split for split, subjects in self.splits.items() for subject in subjects}
+
+    @property
+    def split_policy(self) -> str:
+        """How the splits were decided, in a line."""
+        return describe_splits(dict(self.splits), self.manifest.splits, self.earlier)
 
     @property
     def frames(self) -> int:
@@ -128,15 +83,21 @@ def settle(manifest: Manifest, earlier: Mapping[str, Any] | None = None) -> Mani
     return manifest.model_copy(update={"render": manifest.render.model_copy(update={"backend": backend})})
 
 
-def plan_build(manifest: Manifest) -> BuildPlan:
+def plan_build(manifest: Manifest, earlier: Mapping[str, str] | None = None) -> BuildPlan:
     """Work out which captures a manifest means and how their subjects are split.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    earlier : mapping of subject to split, optional
+        What earlier runs of this build decided: these subjects stay where they are.
 
     Raises
     ------
     InputError
         If the source has no captures or cannot be read.
     ManifestError
-        If the splits do not fit the subjects.
+        If the splits do not fit the subjects, or would move one that an earlier run put elsewhere.
     """
     source = manifest.source
     sequences = sorted(source.sequences(manifest.seed), key=lambda info: (info.key.subject, info.key.sequence))
@@ -146,8 +107,9 @@ def plan_build(manifest: Manifest) -> BuildPlan:
             "at least one <subject>/<sequence> folder",
             "See docs/capture-format.md",
         )
-    splits = assign_splits([sequence.key.subject for sequence in sequences], manifest.splits)
-    return BuildPlan(manifest, tuple(sequences), splits)
+    subjects = [sequence.key.subject for sequence in sequences]
+    splits = assign_splits(subjects, manifest.splits, earlier, seed=manifest.seed)
+    return BuildPlan(manifest, tuple(sequences), splits, dict(earlier or {}))
 
 
 def chunks(sequences: Sequence[SequenceInfo], frames_per_chunk: int) -> list[SequenceInfo]:

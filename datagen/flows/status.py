@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from datagen.common.errors import DatasetError, InputError
+from datagen.common.names import MOST_DIGITS
 from datagen.flows.planning import BuildPlan, plan_build
 from datagen.flows.records import read_result_record
 from datagen.flows.stages import STAGES
@@ -17,6 +19,8 @@ from datagen.shards.ledger import is_there
 from datagen.sources.frame import SequenceKey
 from datagen.warp.result import PERSON_FILE
 from datagen.warp.storage import read_prior, read_verdict
+
+_DIGITS = re.compile(rf"[0-9]{{1,{MOST_DIGITS}}}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class FrameName:
             If it is not of that form.
         """
         parts = text.strip("/").split("/")
-        if not 1 <= len(parts) <= 3 or not all(parts) or (len(parts) == 3 and not parts[2].isdigit()):
+        if not 1 <= len(parts) <= 3 or not all(parts) or (len(parts) == 3 and not _DIGITS.fullmatch(parts[2])):
             raise InputError(
                 f"{text!r} names no frame",
                 "subject, subject/sequence or subject/sequence/frame",
@@ -88,6 +92,7 @@ def build_status(layout: BuildLayout) -> dict[str, Any]:
         "shards_written": len(records),
         "samples_written": sum(record.samples for record in records),
         "samples_if_all_pass": sum(plan.views().values()),
+        "splits": plan.split_policy,
         "dataset_finished": finished,
         "dataset_uuid": uuid,
         "report": layout.report_page.is_file(),

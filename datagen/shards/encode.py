@@ -14,6 +14,7 @@ from datagen.shards.index import ORDER
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import (
     ARRAYS,
+    MAX_FRAME,
     VERDICTS,
     Sample,
     encode_canonical,
@@ -59,7 +60,7 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
     """
     allowed = set(plan.splits[unit.split])
     previous: tuple[int, ...] | None = None
-    number = 0
+    number, time = 0, 0.0
     for number, sample in enumerate(samples, start=1):
         identity = f"{sample.subject}/{sample.sequence}/{sample.camera}/{sample.frame}"
         where = f"shard {unit.name}, sample {number - 1} ({identity})"
@@ -77,7 +78,13 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
                 "samples increasing in (subject, sequence, camera, frame)",
                 "Sort the samples by the index of their names in the plan's tables",
             )
-        previous = key
+        if previous is not None and key[:-1] == previous[:-1] and not row["time"] > time:
+            raise InputError(
+                f"{where} has the time {sample.time!r} s, and the one before it {time!r} s",
+                "times that increase with the frames of a camera",
+                "Correct the times",
+            )
+        previous, time = key, float(row["time"])
         yield row
     if number < unit.samples:
         raise InputError(f"shard {unit.name} got {number} samples", f"{unit.samples} samples", "Plan the shards again")
@@ -148,8 +155,8 @@ def index_row(item: Any, plan: DatasetPlan, where: str, keys: Sequence[str]) -> 
         if value not in plan.numbers[name]:
             raise InputError(f"{where}: {name} {value!r} is not in the plan's table", "one of its names")
         row[name] = plan.numbers[name][value]
-    if not 0 <= item.frame <= np.iinfo(np.int32).max:
-        raise InputError(f"{where}: frame {item.frame}", "a frame number from 0 to 2147483647")
+    if not 0 <= item.frame <= MAX_FRAME:
+        raise InputError(f"{where}: frame {item.frame}", f"a frame number from 0 to {MAX_FRAME}")
     if not np.isfinite(item.time):
         raise InputError(f"{where}: time is {item.time}", "seconds")
     if item.verdict not in VERDICTS:

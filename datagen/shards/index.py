@@ -27,8 +27,8 @@ class IndexTables:
     ----------
     subject, sequence, camera : (N,) int32
         Indices into the dataset's string tables.
-    frame : (N,) int32
-    time : (N,) float32, seconds
+    frame : (N,) int64
+    time : (N,) float64, seconds since the sequence's first frame
     valid : (N,) uint8
         1 where the sample was written.
     frame_row : (N,) int64
@@ -38,8 +38,8 @@ class IndexTables:
     subject: npt.NDArray[np.int32]
     sequence: npt.NDArray[np.int32]
     camera: npt.NDArray[np.int32]
-    frame: npt.NDArray[np.int32]
-    time: npt.NDArray[np.float32]
+    frame: npt.NDArray[np.int64]
+    time: npt.NDArray[np.float64]
     valid: npt.NDArray[np.uint8]
     frame_row: npt.NDArray[np.int64]
 
@@ -96,8 +96,13 @@ def index_problems(split: str, tables: IndexTables, plan: DatasetPlan) -> list[t
         equal &= row[1:] == row[:-1]
     # What a later run added comes after all that was there.
     begins = np.cumsum([step[split] for step in plan.steps])[:-1]
-    later[begins[(begins > 0) & (begins < len(tables))] - 1] = True
+    begun = np.zeros_like(later)
+    begun[begins[(begins > 0) & (begins < len(tables))] - 1] = True
+    later |= begun
     problems += [(int(i) + 1, f"not after sample {i} in ({', '.join(ORDER)})") for i in np.flatnonzero(~later)]
+    same_run = (keys[:-1, 1:] == keys[:-1, :-1]).all(axis=0)
+    stalled = later & same_run & ~begun & ~(np.diff(tables.time) > 0)
+    problems += [(int(i) + 1, f"its time is not after that of sample {i}") for i in np.flatnonzero(stalled)]
     if len(plan.steps) > 1:
         _, first = np.unique(keys, axis=1, return_index=True)
         repeats = np.setdiff1d(np.arange(len(tables)), first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -27,7 +28,7 @@ from datagen.shards.schema import (
 # Raise it whenever the same samples would be stored as other bytes; shards of another version are rewritten.
 ENCODING_VERSION = 4
 
-_MAPPINGS = ("counts", "frame_counts", "faces", "space", "regions", "software")
+_MAPPINGS = ("counts", "frame_counts", "faces", "space", "regions", "epochs", "software")
 _TABLES = {"subjects": "a subject", "sequences": "a sequence", "cameras": "a camera"}
 
 
@@ -68,6 +69,9 @@ class DatasetPlan:
     sources : tuple of mappings
         Each with at least ``name`` and ``licence``.
     regions : mapping of region name to label
+    epochs : mapping of "subject/sequence" to float
+        What the capture's clock showed at the sequence's first frame, in seconds: unix time, or whatever it counts; 0
+        where nobody knows, as for those that are not named.
     samples_per_shard : int
         A multiple of ``clip``.
     clip : int
@@ -99,6 +103,7 @@ class DatasetPlan:
     manifest_digest: str = ""
     sources: Sequence[Mapping[str, Any]] = ()
     regions: Mapping[str, int] = field(default_factory=dict)
+    epochs: Mapping[str, float] = field(default_factory=dict)
     samples_per_shard: int = 64
     clip: int = 4
     depth_scale: float = DEFAULT_DEPTH_SCALE
@@ -119,6 +124,7 @@ class DatasetPlan:
         _check_names(self.splits, "splits")
         object.__setattr__(self, "splits", {split: tuple(sorted(set(self.splits.get(split, ())))) for split in SPLITS})
         object.__setattr__(self, "sources", tuple(dict(source) for source in self.sources))
+        object.__setattr__(self, "epochs", {name: _seconds(name, value) for name, value in self.epochs.items()})
         self._check()
 
     def _check(self) -> None:
@@ -158,7 +164,17 @@ class DatasetPlan:
             )
         if any(not 0 <= int(label) <= 255 for label in self.regions.values()):
             raise InputError("a region label does not fit uint8", "labels from 0 to 255", "Renumber the regions")
+        self._check_epochs()
         canonical_json(self.to_json())
+
+    def _check_epochs(self) -> None:
+        subjects, sequences = frozenset(self.subjects), frozenset(self.sequences)
+        for name in self.epochs:
+            subject, _, sequence = name.partition("/")
+            if subject not in subjects or sequence not in sequences:
+                raise InputError(
+                    f"the sequence {name!r} of epochs is not in the tables", "subject/sequence of the dataset"
+                )
 
     def _check_counts(self) -> None:
         if any(count < 0 for step in (self.counts, self.frame_counts, *self.steps) for count in step.values()):
@@ -283,6 +299,12 @@ def plan_units(counts: Mapping[str, int], samples_per_shard: int) -> list[ShardU
 def frames_of(split: str) -> str:
     """Return the group of a split's frame table."""
     return f"{split}/{FRAMES}"
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"the epoch of {name!r} is {value!r}", "seconds")
+    return float(value)
 
 
 def _check_names(splits: Mapping[str, Any], what: str) -> None:

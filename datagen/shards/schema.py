@@ -73,12 +73,14 @@ ARRAYS: Mapping[str, ArraySpec] = {
     "subject": ArraySpec("int32", ()),
     "sequence": ArraySpec("int32", ()),
     "camera": ArraySpec("int32", ()),
-    "frame": ArraySpec("int32", ()),
-    "time": ArraySpec("float32", ()),
+    # Counters of microseconds and unix times are frame numbers too; float32 would hold no frames after a few hours.
+    "frame": ArraySpec("int64", ()),
+    "time": ArraySpec("float64", ()),
     "verdict": ArraySpec("uint8", ()),
     "frame_row": ArraySpec("int64", ()),
     "valid": ArraySpec("uint8", ()),
 }
+MAX_FRAME = int(np.iinfo(ARRAYS["frame"].dtype).max)
 # The frame table of a split: one row for each frame that has a sample. V vertices, K and E parameters.
 FRAMES = "frames"
 FRAME_ARRAYS: Mapping[str, ArraySpec] = {
@@ -140,8 +142,8 @@ class Sample:
     intrinsics : (3, 3) float32, pixels, of the crop as stored
     world_to_camera, head_to_world : (4, 4) float32, metres
     subject, sequence, camera : str
-    frame : int
-    time : float, seconds
+    frame : int, 0 to 2**63 - 1
+    time : float, seconds since the sequence's first frame; ``DatasetPlan.epochs`` says when that was
     verdict : ``pass``, ``review``, or empty where none was recorded
     frame_row : int
         Place of its frame in the frame table as stored; −1 if there is none.

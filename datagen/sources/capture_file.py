@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from bisect import bisect_left
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -17,13 +20,12 @@ from datagen.common.pictures import Orientation
 from datagen.common.settings import Name, Section, parse
 from datagen.geometry.camera import Camera, validate_camera
 from datagen.geometry.space import metres_per
-from datagen.shards.schema import ARRAYS
+from datagen.shards.schema import MAX_FRAME
 from datagen.sources.topology import checked_topology_name
 
 CAPTURE_FILE = "capture.json"
 CAPTURE_FORMAT = "canonface-capture"
 CAPTURE_VERSION = 1
-MAX_FRAME = int(np.iinfo(ARRAYS["frame"].dtype).max)
 MAX_PIXELS = 2**16
 TIME_TOLERANCE = 0.1  # of the time between two frames
 NOTE = "_"  # keys that begin with it are notes, where they hold text
@@ -84,7 +86,11 @@ class CaptureFile(Section):
     version: Literal[1]
     unit: str = Field(description="unit of scans, and of registrations and camera translations that name no other")
     camera_unit: str | None = Field(None, description="unit of the cameras' translations, where it is another")
-    fps: float = Field(gt=0)
+    fps: float | None = Field(None, gt=0, description="frames a second; times are counted from the first frame")
+    times_s: list[float] | None = Field(
+        None, description="or the time of each frame, in seconds of whatever clock the capture has, such as unix time"
+    )
+    epoch_s: float | None = Field(None, description="with fps: what that clock showed at the first frame")
     frames: list[int] = Field(min_length=1)
     pixel_center: PixelCentre = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
     cameras: dict[Name, CameraEntry] = Field(min_length=1)
@@ -97,6 +103,16 @@ class CaptureFile(Section):
         None, description="of images with an EXIF turn: are K, size and masks those of the stored or the upright one"
     )
     generator: dict[str, str] | None = Field(None, description="free notes of the program that wrote the sequence")
+
+    @model_validator(mode="after")
+    def _has_times(self) -> Self:
+        if (self.fps is None) == (self.times_s is None):
+            raise ValueError("give `fps`, or `times_s` (the time of each frame), one of the two")
+        if self.times_s is not None and len(self.times_s) != len(self.frames):
+            raise ValueError(f"`times_s` has {len(self.times_s)} times for {len(self.frames)} frames")
+        if self.times_s is not None and self.epoch_s is not None:
+            raise ValueError("`epoch_s` goes with `fps`; with `times_s` the first of them is the epoch")
+        return self
 
     def rig(self, name: str) -> tuple[Camera, ...]:
         """Return the cameras in metres and with pixel centres at +0.5, validated, in the file's order."""
@@ -120,9 +136,22 @@ class CaptureFile(Section):
         K[1, 0], K[2], E[3] = 0, (0, 0, 1), (0, 0, 0, 1)
         return found
 
+    @property
+    def epoch(self) -> float:
+        """What the capture's clock showed at the first frame, in seconds; 0 if it is not said."""
+        return self.times_s[0] if self.times_s is not None else self.epoch_s or 0.0
+
     def seconds(self, frame: int) -> float:
         """Return the time of a frame since the sequence's first: large counters would leave no digits for it."""
-        return (frame - self.frames[0]) / self.fps
+        if self.times_s is not None:
+            return self.times_s[bisect_left(self.frames, frame)] - self.times_s[0]
+        return (frame - self.frames[0]) / (self.fps or math.nan)
+
+    @property
+    def shortest_step_s(self) -> float:
+        """Shortest time between two neighbouring frames; 0 for a single one."""
+        times = [self.seconds(frame) for frame in self.frames]
+        return min((later - earlier for earlier, later in pairwise(times)), default=0.0)
 
     def check_storable(self, name: str) -> None:
         """Refuse frame numbers and times that a dataset cannot hold, before anything is made of them.
@@ -130,25 +159,34 @@ class CaptureFile(Section):
         Raises
         ------
         InputError
-            If a number is too large, or frames come so late that the times of neighbours run into each other.
+            If a number is too large, or times do not increase, run into each other, or are beyond all numbers.
         """
         if self.frames[-1] > MAX_FRAME:
             raise InputError(
                 f"{name} has the frame number {self.frames[-1]}",
                 f"numbers from 0 to {MAX_FRAME}, which is what a dataset can hold",
-                "Number the frames 0, 1, 2, ... (time stamps belong into the file names of the recording)",
+                "Number the frames 0, 1, 2, ... (time stamps may be given as `times_s`)",
             )
-        times = np.array([self.seconds(frame) for frame in self.frames])
-        stored = times.astype(ARRAYS["time"].dtype)
-        late = np.flatnonzero(np.abs(stored - times)[1:] > TIME_TOLERANCE * np.diff(times))
-        if len(late):
-            frame = self.frames[int(late[0]) + 1]
-            raise InputError(
-                f"{name}: frame {frame} comes {self.seconds(frame):.6g} s after the first, where the times of "
-                f"neighbouring frames can no longer be told apart",
-                f"times that {ARRAYS['time'].dtype} holds to a tenth of a frame",
-                "Cut the recording into several sequences, and check `fps`",
-            )
+        times = [self.seconds(frame) for frame in self.frames]
+        for k, (earlier, later) in enumerate(pairwise(times), start=1):
+            before, frame = self.frames[k - 1 : k + 1]
+            if self.times_s is not None:
+                if not (math.isfinite(later) and later > earlier):
+                    raise InputError(
+                        f"{name}: frame {frame} has the time {self.times_s[k]!r} s, "
+                        f"and frame {before} before it {self.times_s[k - 1]!r} s",
+                        "times in seconds that increase from frame to frame",
+                        "Correct `times_s`",
+                    )
+            elif self.fps is not None:
+                step = (frame - before) / self.fps
+                if not (math.isfinite(later) and abs(later - earlier - step) <= TIME_TOLERANCE * step):
+                    raise InputError(
+                        f"{name}: frame {frame} comes {later:.6g} s after the first, where the times of "
+                        f"neighbouring frames can no longer be told apart",
+                        "times that float64 holds to a tenth of a frame",
+                        "Cut the recording into several sequences, and check `fps`",
+                    )
 
 
 def read_capture_file(folder: Path) -> CaptureFile:

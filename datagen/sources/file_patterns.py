@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from datagen.common.names import MOST_DIGITS, name_problem
-from datagen.sources.capture_file import MAX_FRAME
+from datagen.shards.schema import MAX_FRAME
 
 _RUN = re.compile(r"[0-9]+")
 _PART = re.compile(r"[^_\-. ]+")

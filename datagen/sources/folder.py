@@ -27,6 +27,7 @@ from datagen.sources.topology import Topology, read_topology, topology_files
 
 PICTURES = ("images", "masks")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic", ".exr")
+LONGEST_PART = 255  # bytes of a file's or folder's name
 _ASK = 'Say "orientation": "stored" or "upright" in capture.json, as K, size and masks are meant'
 _SEE = "See docs/capture-format.md for the layout"
 
@@ -154,7 +155,8 @@ class FolderCaptures(Captures):
         registration = capture.registration
         if registration is not None and registration.topology is not None:
             topology_files(self._root, registration.topology)
-        return SequenceInfo(key, tuple(capture.frames), len(_rig(folder)), registration.name if registration else None)
+        name = registration.name if registration else None
+        return SequenceInfo(key, tuple(capture.frames), len(_rig(folder)), name, capture.epoch)
 
     def topology(self, name: str) -> Topology:
         """Read a topology the captures bring with them, ``<root>/topologies/<name>``.
@@ -253,6 +255,12 @@ def _topology(
 
 def _inside(folder: Path, pattern: str, **names: object) -> Path:
     path = folder / pattern.format(**names)
+    if any(len(os.fsencode(part)) > LONGEST_PART for part in path.parts):
+        raise InputError(
+            f"the pattern {pattern!r} makes names longer than a file may have, such as {path.name[:60]}…",
+            f"at most {LONGEST_PART} bytes a file or folder",
+            "Shorten the name of the camera, or the pattern",
+        )
     # The pattern cannot climb out (checked in capture.json), but a link could lead out.
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(
@@ -370,6 +378,9 @@ def _named_like(place: Path, _stamp: tuple[int, int], part: str, folders: bool) 
     names = {"camera": "(?P<camera>.+)", "frame": "[0-9]+", None: ""}
     pieces = Formatter().parse(stem if any_suffix else part)
     expression = "".join(re.escape(text) + names.get(name, ".*") for text, name, _, _ in pieces)
+    # A name that a pattern gives twice is the same both times.
+    first, group, rest = expression.partition(names["camera"])
+    expression = first + group + rest.replace(names["camera"], "(?P=camera)")
     wanted = re.compile(expression + (f"(?i:{'|'.join(map(re.escape, PICTURE_SUFFIXES))})" if any_suffix else ""))
     entries = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() == folders)
     matches = (wanted.fullmatch(name) for name in entries if not name.startswith("."))

@@ -54,12 +54,15 @@ class SequenceInfo:
         Number of cameras, the same for every frame.
     registration : str or None
         Head model or topology of the registrations; None if there are none.
+    epoch_s : float
+        What the capture's clock showed at the first frame, from which times are counted; 0 if unknown.
     """
 
     key: SequenceKey
     frames: tuple[int, ...]
     cameras: int
     registration: str | None = None
+    epoch_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Frame:
     index : int
         Frame number.
     time_s : float
+        Since the sequence's first frame.
     scan : Mesh
         The raw surface in world metres; validated; no faces means a point cloud.
     cameras : tuple of Camera

@@ -311,6 +311,7 @@ def _dataset_plan(plan: BuildPlan, views: Mapping[str, list[View]], template: He
     manifest = plan.manifest
     stored = [view for split in views.values() for view in split]
     present = {view.key.subject for view in stored}
+    keys = {view.key for view in stored}
     return DatasetPlan(
         resolution=manifest.render.resolution,
         counts={split: len(listed) for split, listed in views.items()},
@@ -323,6 +324,7 @@ def _dataset_plan(plan: BuildPlan, views: Mapping[str, list[View]], template: He
         manifest_digest=manifest.digest,
         sources=[manifest.source.origin],
         regions=REGIONS,
+        epochs={str(sequence.key): sequence.epoch_s for sequence in plan.sequences if sequence.key in keys},
         samples_per_shard=samples_per_shard(manifest),
         clip=manifest.shards.clip,
         depth_scale=manifest.shards.depth_scale,

@@ -23,7 +23,7 @@ from datagen.shards.ledger import list_records, unit_is_complete
 from datagen.shards.metadata import is_map
 from datagen.shards.pack import ShardPacker
 from datagen.shards.plan import DatasetPlan, frames_of
-from datagen.shards.schema import SPLITS, TEMPLATE, VERDICTS
+from datagen.shards.schema import MAX_FRAME, SPLITS, TEMPLATE, VERDICTS
 from datagen.shards.tools.place import check_place, local_place
 from datagen.shards.writer import write_packed
 
@@ -121,9 +121,11 @@ def _frames(text: str) -> tuple[int, int, int]:
     start, stop, step = (*numbers, None, None)[:3]
     if len(numbers) == 1:
         stop = (start or 0) + 1
+    if any(number is not None and number > MAX_FRAME for number in numbers):
+        raise InputError(f"the frames {text!r}", f"numbers up to {MAX_FRAME}", "Correct --where")
     if (start or 0) < 0 or (stop is not None and stop < 0) or (step is not None and step < 1):
         raise InputError(f"the frames {text!r}", "numbers of 0 or more and a step of 1 or more", "Correct --where")
-    return start or 0, np.iinfo(np.int32).max if stop is None else stop, step or 1
+    return start or 0, MAX_FRAME + 1 if stop is None else stop, step or 1
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,10 @@ class _Row:
     part: int
     number: int
     frame_row: int = -1
+
+    @property
+    def name(self) -> str:
+        return f"{self.subject}/{self.sequence}"
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -353,11 +359,32 @@ def _plan(
         manifest_digest=sha256_text(recipe),
         sources=[sources[text] for text in sorted(sources)],
         regions=first.regions,
+        epochs=_epochs(parts, everything),
         samples_per_shard=per_shard or first.samples_per_shard,
         clip=first.clip,
         depth_scale=first.depth_scale,
         image_error=max(part.dataset.plan.image_error for part in parts),
     )
+
+
+def _epochs(parts: Sequence[Part], samples: Sequence[_Row]) -> dict[str, float]:
+    """Return the epochs of the sequences; one that two parts hold must have begun at the same moment in both."""
+    first: dict[str, tuple[float, int]] = {}
+    for name, part, epoch in sorted({(s.name, s.part, _epoch(parts[s.part], s)) for s in samples}):
+        known, other = first.setdefault(name, (epoch, part))
+        if known != epoch:
+            raise DatasetError(
+                f"{parts[other].dataset.url} and {parts[part].dataset.url} differ in the epoch of {name}: "
+                f"{known!r} and {epoch!r} s",
+                "one beginning of a sequence, from which all of its times are counted",
+                "If they show different people, tell their subjects apart with --labels",
+            )
+    return {name: epoch for name, (epoch, _) in first.items()}
+
+
+def _epoch(part: Part, sample: _Row) -> float:
+    subject = sample.subject.removeprefix(f"{part.label}-") if part.label else sample.subject
+    return part.dataset.plan.epochs.get(f"{subject}/{sample.sequence}", 0.0)
 
 
 def _content_key(parts: Sequence[Part], plan: DatasetPlan, unit: ShardUnit, chosen: Sequence[_Row]) -> str:

@@ -272,7 +272,7 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON-ready: dataset, split, sample, shard, position, subject, sequence, camera, frame, time_s, verdict,
+        JSON-ready: dataset, split, sample, shard, position, subject, sequence, camera, frame, time_s, epoch_s, verdict,
         content_key, files, sources, manifest_digest, canonical space and software versions.
 
     Raises
@@ -287,6 +287,7 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
         raise IndexError(f"sample {i} of {len(part)} in {split}")
     plan, tables = dataset.plan, part.index
     shard, position = plan.shards(split).place(i)
+    subject, sequence = plan.subjects[tables.subject[i]], plan.sequences[tables.sequence[i]]
     record = dataset.record(split, shard)
     return {
         "dataset": dataset.uuid,
@@ -294,11 +295,12 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
         "sample": i,
         "shard": shard,
         "position": position,
-        "subject": plan.subjects[tables.subject[i]],
-        "sequence": plan.sequences[tables.sequence[i]],
+        "subject": subject,
+        "sequence": sequence,
         "camera": plan.cameras[tables.camera[i]],
         "frame": int(tables.frame[i]),
         "time_s": float(tables.time[i]),
+        "epoch_s": plan.epochs.get(f"{subject}/{sequence}", 0.0),
         "verdict": VERDICTS[int(part.raw("verdict", i, i + 1)[0])],
         "content_key": record.content_key,
         "files": {name: chunk_path(split, name, shard) for name in ARRAYS},

@@ -6,48 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from datagen.common.errors import ManifestError, StorageError
 from datagen.flows.build_folder import build_lock
-from datagen.flows.planning import assign_splits, chunks, plan_build, samples_per_shard
+from datagen.flows.planning import chunks, plan_build, samples_per_shard
 from datagen.flows.records import content_key
 from datagen.layout import BuildLayout
-from datagen.manifest import SplitConfig, parse_manifest
+from datagen.manifest import parse_manifest
 from datagen.sources.frame import SequenceInfo, SequenceKey
-
-
-@given(st.integers(1, 30), st.integers(0, 5), st.integers(0, 5))
-def test_every_subject_is_in_one_split_and_the_last_are_held_out(n: int, val: int, test: int) -> None:
-    subjects = [f"s{i:03d}" for i in range(n)]
-    config = SplitConfig(val=val, test=test)
-    if val + test >= n:
-        with pytest.raises(ManifestError, match="no subject is left for training"):
-            assign_splits(subjects, config)
-        return
-    splits = assign_splits(reversed(subjects), config)  # type: ignore[arg-type]
-    assert [*splits["train"], *splits["val"], *splits["test"]] == subjects
-    assert (len(splits["val"]), len(splits["test"])) == (val, test)
-
-
-def test_named_subjects_are_held_out_before_counted_ones() -> None:
-    splits = assign_splits(["d", "c", "b", "a"], SplitConfig(val=("d",), test=1))
-    assert splits == {"train": ("a", "b"), "val": ("d",), "test": ("c",)}
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (SplitConfig(val=("x",), test=0), "splits.val names x"),
-        (SplitConfig(val=("a",), test=("a",)), "are in splits.test too"),
-        (SplitConfig(val=-1, test=0), "splits.val is -1"),
-        (SplitConfig(val=("a", "b"), test=0), "no subject is left for training"),
-    ],
-)
-def test_splits_that_do_not_fit_are_refused(config: SplitConfig, message: str) -> None:
-    with pytest.raises(ManifestError, match=message):
-        assign_splits(["a", "b"], config)
 
 
 def test_a_plan_counts_views_and_shards_without_computing_anything() -> None:

@@ -48,6 +48,7 @@ OTHER_PLANS: dict[str, object] = {
     "manifest_digest": "e",
     "sources": [{"name": "simulated", "licence": "MIT"}],
     "regions": {"background": 0, "cheeks": 1},
+    "epochs": {"ada/smile": 1669283041.5},
     "samples_per_shard": 8,
     "clip": 2,
     "depth_scale": 2e-4,
