@@ -120,7 +120,7 @@ def _encode_sample(sample: Sample, plan: DatasetPlan, where: str) -> Row:
     row["confidence"] = encode_confidence(values["confidence"])
     for name in ("intrinsics", "world_to_camera", "head_to_world"):
         row[name] = values[name].astype(np.float32)
-    row.update(index_row(sample, plan, where, ORDER))
+    row.update(index_row(sample, sample.time, plan, where, ORDER))
     if bool(plan.faces) != (sample.frame_row >= 0):
         raise InputError(
             f"{where}: frame_row is {sample.frame_row}",
@@ -130,13 +130,13 @@ def _encode_sample(sample: Sample, plan: DatasetPlan, where: str) -> Row:
     return row
 
 
-def index_row(item: Any, plan: DatasetPlan, where: str, keys: Sequence[str]) -> Row:
+def index_row(item: Any, time_s: float, plan: DatasetPlan, where: str, keys: Sequence[str]) -> Row:
     """Return what says who, where and when of a sample or of a row of the frame table, as stored.
 
     Parameters
     ----------
     item : object
-        With the attributes of ``keys``, and ``time`` and ``verdict``.
+        With the attributes of ``keys`` and ``verdict``.
     where : str
         The item in messages.
     keys : sequence of str
@@ -157,11 +157,11 @@ def index_row(item: Any, plan: DatasetPlan, where: str, keys: Sequence[str]) -> 
         row[name] = plan.numbers[name][value]
     if not 0 <= item.frame <= MAX_FRAME:
         raise InputError(f"{where}: frame {item.frame}", f"a frame number from 0 to {MAX_FRAME}")
-    if not np.isfinite(item.time):
-        raise InputError(f"{where}: time is {item.time}", "seconds")
+    if not np.isfinite(time_s):
+        raise InputError(f"{where}: time is {time_s}", "seconds")
     if item.verdict not in VERDICTS:
         raise InputError(f"{where}: verdict {item.verdict!r}", f"one of {', '.join(map(repr, VERDICTS))}")
-    return {**row, "frame": item.frame, "time": item.time, "verdict": VERDICTS.index(item.verdict)}
+    return {**row, "frame": item.frame, "time": time_s, "verdict": VERDICTS.index(item.verdict)}
 
 
 def _check_array(name: str, value: npt.NDArray[Any], shape: tuple[int, ...], where: str) -> None:

@@ -84,8 +84,8 @@ def encode_frames(plan: DatasetPlan, unit: ShardUnit, rows: Iterable[FrameRow]) 
         where = f"shard {unit.name}, row {number - 1} ({row.subject}/{row.sequence}/{row.frame})"
         if number > unit.samples or row.subject not in allowed:
             raise InputError(f"{where} does not belong there", f"{unit.samples} rows of {unit.split}", "Plan again")
-        stored = index_row(row, plan, where, _ORDER)
-        for name in ("vertices", "spread", "identity", "expression", "head_to_world"):
+        stored = index_row(row, row.time_s, plan, where, _ORDER)
+        for name in ("vertices", "spread", "identity", "expression", "model_to_head", "head_to_world"):
             value = np.asarray(getattr(row, "spread_m" if name == "spread" else name))
             if name not in arrays and not value.size:
                 continue
@@ -174,6 +174,11 @@ class FrameTable:
         return self._small["expression"]
 
     @property
+    def model_to_head(self) -> npt.NDArray[np.float32]:
+        """Rigid transforms from the axes in which the head model returns its vertices to head axes, (N, 4, 4)."""
+        return self._small["model_to_head"]
+
+    @property
     def parameter_rms_mm(self) -> npt.NDArray[np.float32]:
         """RMS distance of the vertices from what the parameters alone give, (N,) float32; NaN without parameters."""
         return self._small["parameter_rms_mm"]
@@ -252,7 +257,7 @@ def face_problems(group: str, stored: Mapping[str, npt.NDArray[Any]], plan: Data
         for name, table in (("subject", plan.subjects), ("sequence", plan.sequences)):
             if name in stored and not 0 <= stored[name] < len(table):
                 yield f"{name} {int(stored[name])} is not in a table of {len(table)}"
-        wanted = [name for name in ("identity", "expression", "head_to_world", "time") if name in stored]
+        wanted = [n for n in ("identity", "expression", "model_to_head", "head_to_world", "time") if n in stored]
     for name in wanted:
         if not np.isfinite(stored[name]).all():
             yield f"{name} is not finite"

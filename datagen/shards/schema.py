@@ -88,6 +88,7 @@ FRAME_ARRAYS: Mapping[str, ArraySpec] = {
     "spread": ArraySpec("uint8", ("V",), own_chunk=True),
     "identity": ArraySpec("float32", ("K",)),
     "expression": ArraySpec("float32", ("E",)),
+    "model_to_head": ArraySpec("float32", (4, 4)),
     "parameter_rms_mm": ArraySpec("float32", ()),
     "head_to_world": ArraySpec("float32", (4, 4)),
     "subject": ArraySpec("int32", ()),
@@ -109,7 +110,6 @@ TEMPLATE_ARRAYS: Mapping[str, ArraySpec] = {
     "uv_faces": ArraySpec("int32", ("F", 3)),
     "landmark_faces": ArraySpec("int32", ("L",)),
     "landmark_weights": ArraySpec("float32", ("L", 3)),
-    "mean": ArraySpec("float32", ("V", 3)),
     "identity_basis": ArraySpec("float32", ("KB", "V", 3)),
     "expression_basis": ArraySpec("float32", ("EB", "V", 3)),
 }
