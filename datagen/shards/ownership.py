@@ -5,14 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from datagen.common.digests import FileDigest
 from datagen.common.documents import parse_json
+from datagen.common.errors import CanonfaceError
 from datagen.common.files import is_temporary
 from datagen.common.ownership import Owned, is_ours, refuse_strangers, walk
 from datagen.shards.ledger import RECORDS, ShardRecord
-from datagen.shards.metadata import ROOT_METADATA, array_metadata, attributes_digest, group_metadata, metadata_bytes
-from datagen.shards.plan import ENCODING_VERSION
+from datagen.shards.metadata import (
+    ROOT_METADATA,
+    array_metadata,
+    attributes_digest,
+    group_metadata,
+    metadata_bytes,
+    root_document,
+)
+from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
 from datagen.shards.schema import ARRAYS, FORMAT, SPLITS
 
 STAGING = ".staging"
@@ -21,6 +30,8 @@ _SPLITS = "|".join(SPLITS)
 _STAGED = re.compile(rf"({_SPLITS})-\d{{5,}}-\d+-[0-9a-f]{{8}}/({_ARRAYS})")
 _CHUNK = re.compile(rf"({_SPLITS})/({_ARRAYS})/c\.\d+(\.0)*")
 _DOCUMENT_BYTES = 256 << 20
+# In what documents of arrays differ from those of the version before.
+_BY_VERSION = ("codecs", "attributes", "data_type")
 
 
 def records_of(root: Path) -> dict[Path, ShardRecord]:
@@ -65,14 +76,23 @@ def is_document(root: Path, path: Path) -> bool:
         if key == ROOT_METADATA:
             attributes = content["attributes"]
             fine = attributes["format"] == FORMAT and attributes["attributes_digest"] == attributes_digest(attributes)
-            return bool(fine and metadata_bytes(group_metadata(attributes)) == data)
+            return bool(fine and data in _root_documents(attributes))
         if key.count("/") == 1:
             return metadata_bytes(group_metadata({})) == data
         shape, grid = content["shape"], content["chunk_grid"]["configuration"]["chunk_shape"]
         written = array_metadata(key.split("/")[1], int(shape[0]), int(shape[-1]), int(grid[0]))
-        return metadata_bytes(written) == data
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
+        kept = {key: content[key] for key in _BY_VERSION if key in content}
+        return metadata_bytes({**written, **kept}) == data
+    except (CanonfaceError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
         return False
+
+
+def _root_documents(attributes: dict[str, Any]) -> list[bytes]:
+    """Return what this version and the one before it would write with these attributes."""
+    first = metadata_bytes(group_metadata(attributes))
+    if attributes["format_version"] == 1:
+        return [first]
+    return [root_document(DatasetPlan.from_json(attributes), attributes)]
 
 
 def _document(path: Path) -> bytes:

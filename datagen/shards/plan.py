@@ -10,10 +10,18 @@ from typing import Any
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import InputError
 from datagen.common.names import require_name
-from datagen.shards.schema import DEFAULT_DEPTH_SCALE, DEFAULT_IMAGE_ERROR, MAX_IMAGE_ERROR, MAX_RESOLUTION, SPLITS
+from datagen.shards.schema import (
+    CODEC_SETS,
+    COMPACT,
+    DEFAULT_DEPTH_SCALE,
+    DEFAULT_IMAGE_ERROR,
+    MAX_IMAGE_ERROR,
+    MAX_RESOLUTION,
+    SPLITS,
+)
 
 # Raise it whenever the same samples would be stored as other bytes; shards of another version are rewritten.
-ENCODING_VERSION = 4
+ENCODING_VERSION = 5
 
 _TABLES = {"subjects": "a subject", "sequences": "a sequence", "cameras": "a camera"}
 
@@ -92,6 +100,8 @@ class DatasetPlan:
         Metres per stored depth step.
     image_error : int
         Steps of 255 by which a stored image value may differ from what was handed in; 0 to 2.
+    codecs : ``compact`` or ``standard``
+        Whether maps are predicted before they are compressed, or stored with codecs of Zarr's specification alone.
     software : mapping of package to version
         Recorded, but no part of the dataset's identity.
 
@@ -116,6 +126,7 @@ class DatasetPlan:
     clip: int = 4
     depth_scale: float = DEFAULT_DEPTH_SCALE
     image_error: int = DEFAULT_IMAGE_ERROR
+    codecs: str = COMPACT
     software: Mapping[str, str] = field(default_factory=software_versions)
 
     def __post_init__(self) -> None:
@@ -127,6 +138,8 @@ class DatasetPlan:
         _check_names(self.splits, "splits")
         object.__setattr__(self, "splits", {split: tuple(sorted(set(self.splits.get(split, ())))) for split in SPLITS})
         object.__setattr__(self, "sources", tuple(dict(source) for source in self.sources))
+        if self.codecs not in CODEC_SETS:
+            raise InputError(f"codecs is {self.codecs!r}", f"one of {', '.join(CODEC_SETS)}", "Set shards.codecs")
         self._check()
 
     def _check(self) -> None:
@@ -182,7 +195,7 @@ class DatasetPlan:
 
         A content key handed to ``write_unit`` must depend on it: a new subject, say, shifts the index of others.
         """
-        keys = ("resolution", "samples_per_shard", "depth_scale", "image_error", *_TABLES)
+        keys = ("resolution", "samples_per_shard", "depth_scale", "image_error", "codecs", *_TABLES)
         content = {key: self.to_json()[key] for key in keys}
         return sha256_text(canonical_json({"encoding_version": ENCODING_VERSION, **content}))
 

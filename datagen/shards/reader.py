@@ -17,11 +17,11 @@ from datagen.shards.chunks import (
     MissingChunkError,
     ShardIndex,
     check_crc,
-    decode_into,
     index_bytes,
     parse_index,
     plain_array,
 )
+from datagen.shards.codec import ChunkCodec
 from datagen.shards.ledger import record_key
 from datagen.shards.metadata import chunk_path, is_map
 from datagen.shards.pinned import Records
@@ -59,6 +59,9 @@ class ChunkReader:
     def __init__(self, reads: StoreReads, plan: DatasetPlan, records: Records) -> None:
         self._reads, self._plan, self._records = reads, plan, records
         self._per_shard = plan.samples_per_shard
+        self._codecs = {
+            name: ChunkCodec.of(spec, plan.codecs, plan.image_error) for name, spec in ARRAYS.items() if is_map(spec)
+        }
         self._files: dict[tuple[str, str, int], _ShardFile] = {}
 
     @property
@@ -67,11 +70,11 @@ class ChunkReader:
         return isinstance(self._reads.store, LocalStore)
 
     def sample_into(self, split: str, name: str, i: int, out: npt.NDArray[Any]) -> int:
-        """Decompress one sample of a map array into ``out`` (contiguous, stored dtype); return the bytes read."""
+        """Decode one sample of a map array into ``out`` (contiguous, stored dtype); return the bytes read."""
         shard, position = divmod(i, self._per_shard)
         try:
             data = self._chunk(split, name, shard, position)
-            decode_into(memoryview(data)[:-CRC_BYTES], out)
+            self._codecs[name].decompress_into(memoryview(data)[:-CRC_BYTES], out)
         except (ChunkError, MissingObjectError) as error:
             raise self.damaged(split, shard, error, name, i) from None
         return len(data)

@@ -27,7 +27,7 @@ from datagen.shards.tools.place import check_place, local_place
 from datagen.shards.writer import write_packed
 
 COMBINE_VERSION = 1
-_ALIKE = ("space", "resolution", "depth_scale", "regions")
+_ALIKE = ("space", "resolution", "depth_scale", "regions", "codecs")
 _TABLES = ("subject", "sequence", "camera")
 KEYS = ("split", "subject", "sequence", "camera", "frame", "verdict")
 _NAMED = 5

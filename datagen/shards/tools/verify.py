@@ -14,7 +14,7 @@ from datagen.common.errors import CorruptDatasetError, MissingObjectError
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.index import IndexTables, index_problems
 from datagen.shards.ledger import ShardRecord, file_problem, record_key, unit_files
-from datagen.shards.metadata import ROOT_METADATA, content_digest, is_map, plan_documents, uuid_of
+from datagen.shards.metadata import ROOT_METADATA, content_digest, is_map, plan_documents, root_document, uuid_of
 from datagen.shards.plan import DatasetPlan, ShardUnit
 from datagen.shards.schema import ARRAYS, CANONICAL_LEVELS, NORMAL_LEVELS, SPLITS, VERDICTS
 
@@ -250,14 +250,15 @@ def _check_attributes(dataset: Dataset, records: dict[ShardUnit, ShardRecord | N
 
 
 def _check_metadata(dataset: Dataset) -> Iterator[Problem]:
-    for key, expected in plan_documents(dataset.plan).items():
+    documents = {**plan_documents(dataset.plan), ROOT_METADATA: root_document(dataset.plan, dataset.attrs)}
+    for key, expected in documents.items():
         try:
             if dataset.store.read(key, 0, len(expected) + 1) == expected:
                 continue
             message = f"{key} is not what the attributes call for"
         except MissingObjectError:
             message = f"{key} is missing"
-        yield Problem(key.partition("/")[0], None, None, message)
+        yield Problem(key.partition("/")[0] if "/" in key else None, None, None, message)
 
 
 def _check_strays(dataset: Dataset) -> list[Problem]:

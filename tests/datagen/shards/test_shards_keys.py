@@ -52,9 +52,19 @@ OTHER_PLANS: dict[str, object] = {
     "clip": 2,
     "depth_scale": 2e-4,
     "image_error": 0,
+    "codecs": "standard",
     "software": {"numpy": "0"},
 }
-ENCODES = {"resolution", "samples_per_shard", "depth_scale", "image_error", "subjects", "sequences", "cameras"}
+ENCODES = {
+    "resolution",
+    "samples_per_shard",
+    "depth_scale",
+    "image_error",
+    "codecs",
+    "subjects",
+    "sequences",
+    "cameras",
+}
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(DatasetPlan)])
