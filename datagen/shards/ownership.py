@@ -31,7 +31,7 @@ _STAGED = re.compile(rf"({_SPLITS})-\d{{5,}}-\d+-[0-9a-f]{{8}}/({_ARRAYS})")
 _CHUNK = re.compile(rf"({_SPLITS})/({_ARRAYS})/c\.\d+(\.0)*")
 _DOCUMENT_BYTES = 256 << 20
 # In what documents of arrays differ from those of the version before.
-_BY_VERSION = ("codecs", "attributes", "data_type")
+_BY_VERSION = ("attributes", "codecs", "data_type", "fill_value", "storage_transformers")
 
 
 def records_of(root: Path) -> dict[Path, ShardRecord]:
@@ -81,8 +81,8 @@ def is_document(root: Path, path: Path) -> bool:
             return metadata_bytes(group_metadata({})) == data
         shape, grid = content["shape"], content["chunk_grid"]["configuration"]["chunk_shape"]
         written = array_metadata(key.split("/")[1], int(shape[0]), int(shape[-1]), int(grid[0]))
-        kept = {key: content[key] for key in _BY_VERSION if key in content}
-        return metadata_bytes({**written, **kept}) == data
+        same = {key: value for key, value in written.items() if key not in _BY_VERSION}
+        return metadata_bytes({**same, **{key: content[key] for key in _BY_VERSION if key in content}}) == data
     except (CanonfaceError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
         return False
 

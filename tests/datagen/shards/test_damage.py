@@ -17,6 +17,7 @@ import pytest
 import zarr
 from numcodecs import Blosc
 
+from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CorruptDatasetError, DatasetError, StorageError
 from datagen.shards import (
     ARRAYS,
@@ -32,6 +33,7 @@ from datagen.shards import (
     write_unit,
 )
 from datagen.shards.metadata import attributes_digest, metadata_bytes
+from datagen.shards.ownership import foreign_files
 from tests.support.shard_samples import build, flip, make_plan, make_sample, sample_keys, unit_samples
 
 INDEPENDENT_READER = Path(__file__).parents[2] / "support" / "independent_reader.py"
@@ -86,6 +88,33 @@ def test_a_dataset_of_before_is_refused_with_what_to_run_and_built_anew(copy: Pa
     assert [record.algorithm for record in list_records(copy)] == [3] * 7
     assert not unit_is_complete(copy, make_plan().units[0], "key-train-00000")
     assert verify_dataset(build(copy), "deep").ok
+
+
+def test_a_dataset_of_version_1_is_refused_with_what_to_run_and_built_anew(copy: Path) -> None:
+    """Its documents differ in codecs and attributes, and the root's holds no others."""
+    for path in copy.glob("*/*/zarr.json"):
+        document = json.loads(path.read_text())
+        document["attributes"] = {"rows": "difference from the row above"}
+        document["codecs"] = [{"name": "bytes"}, {"name": "crc32c"}]
+        document["fill_value"] = 0
+        del document["storage_transformers"]
+        path.write_bytes(metadata_bytes(document))
+    for path in sorted((copy / "records").iterdir()):
+        record = {k: v for k, v in json.loads(path.read_text()).items() if k != "digest"} | {"algorithm": 4}
+        path.write_bytes(metadata_bytes({**record, "digest": sha256_text(canonical_json(record))}))
+    document = json.loads((copy / "zarr.json").read_text())
+    del document["consolidated_metadata"]
+    attributes = {key: v for key, v in document["attributes"].items() if key != "codecs"} | {"format_version": 1}
+    document["attributes"] = {**attributes, "attributes_digest": attributes_digest(attributes)}
+    (copy / "zarr.json").write_bytes(metadata_bytes(document))
+    for use in (open_dataset, verify_dataset):
+        with pytest.raises(
+            DatasetError, match=rf"of format version 1\. .*datagen build .*manifest.json --out {copy.parent}"
+        ):
+            use(copy)
+    assert foreign_files(copy) == []
+    assert verify_dataset(build(copy), "deep").ok
+    assert open_dataset(copy).attrs["format_version"] == 2
 
 
 def test_an_undamaged_dataset_verifies(pristine: Path) -> None:
