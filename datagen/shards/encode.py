@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
+from datagen.shards.codec import quantise_image
 from datagen.shards.growth import ShardUnit
 from datagen.shards.index import ORDER
 from datagen.shards.plan import DatasetPlan
@@ -20,7 +21,6 @@ from datagen.shards.schema import (
     encode_canonical,
     encode_confidence,
     encode_depth,
-    encode_image,
     encode_normal,
 )
 
@@ -50,7 +50,7 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
 
     Yields
     ------
-    dict of array name to the integers that are stored of one sample, rows not yet differenced
+    dict of array name to the integers that are stored of one sample, the image already within its error
 
     Raises
     ------
@@ -98,7 +98,7 @@ def _encode_sample(sample: Sample, plan: DatasetPlan, where: str) -> Row:
     _check_labels(values["region"], plan.regions, where)
     _check_matrices(values, where)
     row: Row = {name: values[name] for name in ("region", "edge")}
-    row.update(image=encode_image(values["image"], plan.image_error), valid=1)
+    row.update(image=quantise_image(values["image"], plan.image_error), valid=1)
     try:
         row["depth"] = encode_depth(values["depth"], plan.depth_scale)
     except OverflowError as error:
