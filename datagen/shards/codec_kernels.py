@@ -23,45 +23,50 @@ _BIAS = 256  # steps added before a division, so that nothing negative is divide
 
 @compiled
 def encode_image(image: U8, error: int, data: U8, values: U8) -> None:
-    """Predict (3, H, W), round what is left to steps: that goes to ``data``, what it decodes to to ``values``."""
+    """Predict (3, H, W), round what is left to steps: that goes to ``data``, what it decodes to to ``values``.
+
+    Where ``data`` is empty, there are values only.
+    """
     height, width = image.shape[1:]
     step, reciprocal = np.int16(2 * error + 1), np.uint32(_RECIPROCALS[error])
     shift = np.int16(error + (2 * error + 1) * _BIAS)
     fours, twos = (3 * height + 3) // 4, (3 * height + 1) // 2
-    low = data[: fours * width].reshape((fours, width))
-    middle = data[fours * width : 2 * fours * width].reshape((fours, width))
-    high = data[2 * fours * width : (2 * fours + twos) * width].reshape((twos, width))
-    data[:] = 0
-    above, expected = np.full(width + 2, 128, np.uint8), np.empty(width, np.int16)
-    innovation, folded = np.empty(width, np.int16), np.empty(width, np.uint8)
+    packed = len(data) > 0
+    if packed:
+        low = data[: fours * width].reshape((fours, width))
+        middle = data[fours * width : 2 * fours * width].reshape((fours, width))
+        high = data[2 * fours * width : (2 * fours + twos) * width].reshape((twos, width))
+        data[:] = 0
+    above, folded = np.full(width + 2, 128, np.uint8), np.zeros((3, 4, width), np.uint8)
+    green, nothing = np.zeros(width, np.int16), np.zeros(width, np.int16)
     for row in range(height):
         for turn in range(3):
             channel = (1, 0, 2)[turn]
+            innovation = green if turn else nothing
             if row:
                 _pad(values[channel, row - 1], above)
             else:
                 above[:] = 128
-            _expect(above, innovation, turn, expected)
-            given, got = image[channel, row], values[channel, row]
+            place = channel * height + row
+            if place % 4 == 0:
+                folded[channel] = 0
+            given, got, left = image[channel, row], values[channel, row], folded[channel, place % 4]
             for c in range(width):
-                p = expected[c]
+                p = _expected(above[c], above[c + 1], above[c + 2], innovation[c])
                 n = np.uint16(np.int16(given[c]) - p + shift)
                 k = np.int16(np.int16(np.uint32(np.uint32(n) * reciprocal) >> np.uint32(16)) - np.int16(_BIAS))
                 got[c] = np.uint8(min(max(np.int16(p + np.int16(step * k)), np.int16(0)), np.int16(255)))
                 small = np.int8(k)
-                folded[c] = np.uint8(np.uint8(small << 1) ^ np.uint8(small >> 7))
+                left[c] = np.uint8(np.uint8(small << 1) ^ np.uint8(small >> 7))
             if turn == 0:
                 for c in range(width):
-                    innovation[c] = np.int16(np.int16(got[c]) - expected[c])
-            place = channel * height + row
-            crumb, nibble = np.uint8(2 * (place % 4)), np.uint8(4 * (place % 2))
-            first, second, rest = low[place // 4], middle[place // 4], high[place // 2]
-            for c in range(width):
-                first[c] |= np.uint8((folded[c] & np.uint8(3)) << crumb)
-            for c in range(width):
-                second[c] |= np.uint8(((folded[c] >> np.uint8(2)) & np.uint8(3)) << crumb)
-            for c in range(width):
-                rest[c] |= np.uint8((folded[c] >> np.uint8(4)) << nibble)
+                    p = _expected(above[c], above[c + 1], above[c + 2], nothing[c])
+                    green[c] = np.int16(np.int16(got[c]) - p)
+            # Four rows share bytes, also those of two channels.
+            if packed and (place % 4 == 3 or row == height - 1):
+                _pack(folded[channel], 0, low[place // 4])
+                _pack(folded[channel], 2, middle[place // 4])
+                _pack_rest(folded[channel], high[place // 4 * 2 :])
 
 
 @compiled
@@ -69,39 +74,35 @@ def decode_image(data: U8, error: int, values: U8) -> None:
     """Undo :func:`encode_image`: fill ``values``, (3, H, W)."""
     height, width = values.shape[1:]
     step = np.int16(2 * error + 1)
+    # Sums modulo 256 where nothing is rounded: any difference of two values then fits eight bits.
+    least, most = (np.int16(0), np.int16(255)) if error else (np.int16(-32768), np.int16(32767))
     fours, twos = (3 * height + 3) // 4, (3 * height + 1) // 2
     low = data[: fours * width].reshape((fours, width))
     middle = data[fours * width : 2 * fours * width].reshape((fours, width))
     high = data[2 * fours * width : (2 * fours + twos) * width].reshape((twos, width))
-    above, expected = np.full(width + 2, 128, np.uint8), np.empty(width, np.int16)
-    innovation, steps = np.empty(width, np.int16), np.empty(width, np.int8)
+    above, steps = np.full(width + 2, 128, np.uint8), np.empty((3, 4, width), np.int8)
+    green, nothing = np.zeros(width, np.int16), np.zeros(width, np.int16)
     for row in range(height):
         for turn in range(3):
             channel = (1, 0, 2)[turn]
+            innovation = green if turn else nothing
             place = channel * height + row
-            crumb, nibble = np.uint8(2 * (place % 4)), np.uint8(4 * (place % 2))
-            first, second, rest = low[place // 4], middle[place // 4], high[place // 2]
-            for c in range(width):
-                z = np.uint8((first[c] >> crumb) & np.uint8(3))
-                z |= np.uint8(np.uint8((second[c] >> crumb) & np.uint8(3)) << np.uint8(2))
-                z |= np.uint8(np.uint8((rest[c] >> nibble) & np.uint8(15)) << np.uint8(4))
-                steps[c] = np.int8(np.uint8(z >> np.uint8(1)) ^ np.uint8(-np.int8(z & np.uint8(1))))
+            if place % 4 == 0 or row == 0:
+                k = place // 4
+                _unpack(low[k], middle[k], high[2 * k], high[min(2 * k + 1, twos - 1)], steps[channel])
             if row:
                 _pad(values[channel, row - 1], above)
             else:
                 above[:] = 128
-            _expect(above, innovation, turn, expected)
-            got = values[channel, row]
-            if error:
-                for c in range(width):
-                    v = np.int16(expected[c] + np.int16(step * np.int16(steps[c])))
-                    got[c] = np.uint8(min(max(v, np.int16(0)), np.int16(255)))
-            else:
-                for c in range(width):
-                    got[c] = np.uint8(np.uint8(expected[c]) + np.uint8(steps[c]))
+            got, left = values[channel, row], steps[channel, place % 4]
+            for c in range(width):
+                p = _expected(above[c], above[c + 1], above[c + 2], innovation[c])
+                v = np.int16(p + np.int16(step * np.int16(left[c])))
+                got[c] = np.uint8(min(max(v, least), most))
             if turn == 0:
                 for c in range(width):
-                    innovation[c] = np.int16(np.int16(got[c]) - expected[c])
+                    p = _expected(above[c], above[c + 1], above[c + 2], nothing[c])
+                    green[c] = np.int16(np.int16(got[c]) - p)
 
 
 @compiled
@@ -157,6 +158,46 @@ def decode_rows(data: U8, values: U8) -> None:
 
 
 @inlined
+def _pack(four: U8, begin: int, packed: U8) -> None:
+    """Add two bits of four rows, from bit ``begin`` on, to bytes. Shifts by constants alone are quick for bytes."""
+    a, b, d, e = four[0], four[1], four[2], four[3]
+    if begin:
+        for c in range(len(packed)):
+            packed[c] |= np.uint8((a[c] >> 2 & 3) | (b[c] & 12) | ((d[c] & 12) << 2) | ((e[c] & 12) << 4))
+    else:
+        for c in range(len(packed)):
+            packed[c] |= np.uint8((a[c] & 3) | ((b[c] & 3) << 2) | ((d[c] & 3) << 4) | ((e[c] & 3) << 6))
+
+
+@inlined
+def _pack_rest(four: U8, packed: U8) -> None:
+    """Add the upper four bits of four rows to two rows of bytes; of two rows, to one, where that is the last."""
+    for two in range(min(2, len(packed))):
+        whole, a, b = packed[two], four[2 * two], four[2 * two + 1]
+        for c in range(len(whole)):
+            whole[c] |= np.uint8((a[c] >> 4) | (b[c] & 0xF0))
+
+
+@inlined
+def _unpack(low: U8, middle: U8, one: U8, two: U8, steps: Any) -> None:
+    """Undo :func:`_pack` for all bits of four rows, and give them their signs back."""
+    a, b, d, e = steps[0], steps[1], steps[2], steps[3]
+    for c in range(len(low)):
+        a[c] = _signed(np.uint8((low[c] & 3) | ((middle[c] & 3) << 2) | ((one[c] & 15) << 4)))
+    for c in range(len(low)):
+        b[c] = _signed(np.uint8((low[c] >> 2 & 3) | (middle[c] & 12) | (one[c] & 240)))
+    for c in range(len(low)):
+        d[c] = _signed(np.uint8((low[c] >> 4 & 3) | (middle[c] >> 2 & 12) | ((two[c] & 15) << 4)))
+    for c in range(len(low)):
+        e[c] = _signed(np.uint8((low[c] >> 6) | (middle[c] >> 4 & 12) | (two[c] & 240)))
+
+
+@inlined
+def _signed(z: Any) -> Any:
+    return np.int8(np.uint8(z >> 1) ^ np.uint8(-np.int8(z & 1)))
+
+
+@inlined
 def _pad(row: U8, padded: U8) -> None:
     width = len(row)
     for c in range(width):
@@ -165,17 +206,11 @@ def _pad(row: U8, padded: U8) -> None:
 
 
 @inlined
-def _expect(above: U8, innovation: Any, turn: int, expected: Any) -> None:
-    """Smooth the row above; red and blue then follow what green did."""
-    width = len(expected)
-    for c in range(width):
-        a, b, d = np.uint16(above[c]), np.uint16(above[c + 1]), np.uint16(above[c + 2])
-        total = np.uint16(np.uint16(a + d) + np.uint16(np.uint16(b + b) + np.uint16(2)))
-        expected[c] = np.int16(total >> np.uint16(2))
-    if turn:
-        for c in range(width):
-            p = np.int16(expected[c] + innovation[c])
-            expected[c] = min(max(p, np.int16(0)), np.int16(255))
+def _expected(left: Any, above: Any, right: Any, innovation: Any) -> Any:
+    """Smooth the row above, and follow what green did."""
+    total = np.uint16(np.uint16(np.uint16(left) + np.uint16(right)) + np.uint16(2))
+    mean = np.uint16(np.uint16(total + np.uint16(np.uint16(above) << np.uint16(1))) >> np.uint16(2))
+    return min(max(np.int16(np.int16(mean) + innovation), np.int16(0)), np.int16(255))
 
 
 @inlined

@@ -26,8 +26,9 @@ def encode_image(image: U8, error: int, data: U8, values: U8) -> None:
         k = (image[channel, row] - expected + error) // step
         got[:] = np.clip(expected + step * k, 0, 255)
         folded[channel, row] = _folded(k.astype(np.int8))
-    lines = folded.reshape(-1, image.shape[2])
-    parts = []
+    if not len(data):
+        return
+    lines, parts = folded.reshape(-1, image.shape[2]), []
     for begin, bits in _PLANES:
         each = 8 // bits
         padded = np.pad(lines >> begin & (2**bits - 1), ((0, -len(lines) % each), (0, 0)))

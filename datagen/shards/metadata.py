@@ -11,7 +11,7 @@ from typing import Any
 
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.documents import parse_json
-from datagen.shards.codec import CODEC_NAME, COMPRESSION_LEVEL, ChunkCodec
+from datagen.shards.codec import BLOCK_BYTES, CODEC_NAME, COMPRESSION_LEVEL, ChunkCodec
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import (
     COMPACT,
@@ -249,7 +249,7 @@ def _chunk_codecs(spec: ArraySpec, codec: ChunkCodec) -> list[dict[str, Any]]:
             "cname": "zstd",
             "clevel": COMPRESSION_LEVEL,
             "shuffle": codec.shuffle,
-            "blocksize": 0,
+            "blocksize": BLOCK_BYTES,
         }
         codecs.append({"name": "blosc", "configuration": configuration})
     return [*codecs, {"name": "crc32c"}]

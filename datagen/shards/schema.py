@@ -174,7 +174,8 @@ def encode_depth(depth_m: npt.NDArray[np.floating], scale: float) -> npt.NDArray
     OverflowError
         If a depth does not fit: 65535 × scale metres is the limit.
     """
-    steps = np.rint(np.asarray(depth_m, np.float64) / scale)
+    steps = np.divide(depth_m, scale, dtype=np.float64)
+    np.rint(steps, out=steps)
     if steps.size and steps.max() > np.iinfo(np.uint16).max:
         raise OverflowError(f"depth {float(np.max(depth_m)):.3f} m exceeds {np.iinfo(np.uint16).max * scale:.3f} m")
     return steps.astype(np.uint16)
