@@ -10,7 +10,8 @@ from datagen.common.errors import InputError
 from datagen.flows.splits import assign_splits, describe_splits
 from datagen.manifest import Manifest
 from datagen.render.registry import RENDERERS, resolve_backend
-from datagen.shards.plan import ShardUnit, plan_units
+from datagen.shards.growth import ShardUnit
+from datagen.shards.plan import plan_units
 from datagen.sources.frame import SequenceInfo
 
 

@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from datagen.common.errors import DependencyError
 from datagen.heads.base import HeadTemplate, checked_vector
+from datagen.heads.coordinates import EXPRESSION_SIGMA, IDENTITY_LIMIT, HeadCoordinates, at_points
 from datagen.heads.labelling import label_regions, rigid_align, split_parts
 
 # Anny: +x the subject's left, -y out of the face, +z up.
@@ -100,7 +102,9 @@ class AnnyHead:
     template: HeadTemplate
     identity_names: tuple[str, ...]
     expression_names: tuple[str, ...]
-    _phenotype_basis: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+    _phenotype_weights: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+    _phenotype_shapes: npt.NDArray[np.float64]
+    _bind: npt.NDArray[np.float64]
     _local_bases: npt.NDArray[np.float64]
     _local_amplitude: npt.NDArray[np.float64]
     _expression_basis: npt.NDArray[np.float64]
@@ -120,7 +124,41 @@ class AnnyHead:
         local = self._local_amplitude * np.tanh(identity[count:])
         weights = np.concatenate([np.maximum(local, 0), np.maximum(-local, 0)])
         moved = weights @ self._local_bases
-        return self._phenotype_basis(identity[:count]) + moved.reshape(-1, 3)
+        grown = self._phenotype_weights(identity[None, :count])[0] @ self._phenotype_shapes
+        return self._bind + grown.reshape(-1, 3) + moved.reshape(-1, 3)
+
+    def coordinates(self, operator: sp.csr_matrix) -> HeadCoordinates:
+        """Return the model at ``operator @ vertices``; see :class:`~datagen.heads.coordinates.HasCoordinates`.
+
+        Local changes have one shape for more and another for less, of an amount that the parameter's tangent
+        hyperbolic bounds: the amounts are coordinates. Phenotypes mix multilinearly between shapes of least, middle
+        and greatest, and so bend in the middle.
+        """
+        count, changes, actions = len(PHENOTYPES) + len(ORIGINS), len(self._local_amplitude), len(self.expression_names)
+        bind = (operator @ self._bind).ravel()
+        shapes = at_points(operator, self._phenotype_shapes)
+        amplitude = self._local_amplitude
+        most = amplitude * np.tanh(IDENTITY_LIMIT)
+
+        def parameters(
+            straight: npt.NDArray[np.float64], curved: npt.NDArray[np.float64]
+        ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+            amount = straight[:changes] - straight[changes : 2 * changes]
+            return np.concatenate([curved, np.arctanh(amount / amplitude)]), straight[2 * changes :]
+
+        return HeadCoordinates(
+            linear=np.concatenate(
+                [at_points(operator, self._local_bases), at_points(operator, self._expression_basis)]
+            ),
+            lower=np.zeros(2 * changes + actions),
+            upper=np.concatenate([most, most, np.ones(actions)]),
+            sigma=np.concatenate([amplitude, amplitude, np.full(actions, EXPRESSION_SIGMA)]),
+            pairs=changes,
+            curved=count,
+            broken=len(PHENOTYPES),
+            base=lambda curved: bind + self._phenotype_weights(curved) @ shapes,
+            parameters=parameters,
+        )
 
     def vertices(
         self, identity: npt.NDArray[np.floating], expression: npt.NDArray[np.floating]
@@ -261,16 +299,17 @@ def load_anny() -> AnnyHead:
     local_shapes = basis[phenotype_count + len(expression_names) :].reshape(local_count, 2, -1)
     labels = list(body.phenotype_labels)
 
-    def phenotype_basis(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        values = np.full(len(labels), 0.5)
-        for (name, (centre, span)), x in zip(PHENOTYPES.items(), z, strict=False):
-            values[labels.index(name)] = centre + span * np.tanh(0.6 * x)
-        mixture = np.exp(z[len(PHENOTYPES) :])
-        for name, share in zip(ORIGINS, mixture / mixture.sum(), strict=True):
-            values[labels.index(name)] = share
+    def phenotype_weights(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the weights (m, S) of the phenotypes' shapes, of ``z`` (m, 9)."""
+        values = np.full((len(z), len(labels)), 0.5)
+        for (name, (centre, span)), x in zip(PHENOTYPES.items(), z.T, strict=False):
+            values[:, labels.index(name)] = centre + span * np.tanh(0.6 * x)
+        mixture = np.exp(z[:, len(PHENOTYPES) :])
+        for name, share in zip(ORIGINS, mixture.T / mixture.sum(axis=1), strict=True):
+            values[:, labels.index(name)] = share
         with torch.no_grad():
             weights = phenotype_blendshape_weights(
-                torch.from_numpy(values)[None].to(body.dtype),
+                torch.from_numpy(values).to(body.dtype),
                 labels,
                 body.anchors,
                 body.stacked_phenotype_blend_shapes_mask,
@@ -278,9 +317,10 @@ def load_anny() -> AnnyHead:
             )
             if body.phenotype_blendshape_projection is not None:
                 weights = weights @ body.phenotype_blendshape_projection
-        return bind + (weights[0].numpy().astype(np.float64) @ phenotype_shapes).reshape(-1, 3)
+        return np.asarray(weights.numpy(), np.float64)
 
-    neutral = phenotype_basis(np.zeros(len(PHENOTYPES) + len(ORIGINS)))
+    rest_weights = phenotype_weights(np.zeros((1, len(PHENOTYPES) + len(ORIGINS))))[0]
+    neutral = bind + (rest_weights @ phenotype_shapes).reshape(-1, 3)
     layout = _local_layout(list(body.local_change_labels))
     local = np.concatenate([np.stack([local_shapes[ids, side].sum(axis=0) for _, ids in layout]) for side in (0, 1)])
     ears = ear_masks(neutral, {name: local_shapes[ids, 0] for name, ids in layout})
@@ -295,7 +335,9 @@ def load_anny() -> AnnyHead:
         template=template,
         identity_names=(*PHENOTYPES, *ORIGINS, *(name for name, _ in layout)),
         expression_names=expression_names,
-        _phenotype_basis=phenotype_basis,
+        _phenotype_weights=phenotype_weights,
+        _phenotype_shapes=phenotype_shapes,
+        _bind=bind,
         _local_bases=local,
         _local_amplitude=np.array([_amplitude(name) for name, _ in layout]),
         _expression_basis=expressions.reshape(len(expressions), -1),

@@ -50,6 +50,12 @@ class FlameHead:
         """Number of shape coefficients."""
         return int(self._layer.num_betas)
 
+    @property
+    def expression_bounds(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Least and greatest value (E,) of each expression: the jaw opens only, the others go both ways."""
+        upper = np.ones(len(self.expression_names))
+        return np.where(np.arange(len(upper)) > 0, -1.0, 0.0), upper
+
     def vertices(
         self, identity: npt.NDArray[np.floating], expression: npt.NDArray[np.floating]
     ) -> npt.NDArray[np.float64]:

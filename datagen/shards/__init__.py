@@ -2,9 +2,10 @@
 
 from datagen.shards.dataset import Dataset, Split, open_dataset
 from datagen.shards.finish import finalise
+from datagen.shards.growth import ShardUnit
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import ShardRecord, list_records, read_record, unit_is_complete
-from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units
+from datagen.shards.plan import DatasetPlan, plan_units
 from datagen.shards.schema import ARRAYS, FORMAT, FORMAT_VERSION, SPLITS, Sample
 from datagen.shards.stream.config import StreamConfig
 from datagen.shards.stream.mix import StreamMix, check_same_space

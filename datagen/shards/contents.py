@@ -61,7 +61,7 @@ def contents(dataset: Dataset) -> Contents:
     for unit in plan.units:
         record = read_record(dataset.store, unit)
         # The names of a record are text from a file: only those of this very shard are paths.
-        if set(record.files) != set(unit_files(unit)) or record.name != unit.name:
+        if set(record.files) != set(unit_files(unit, plan.arrays(unit.group))) or record.name != unit.name:
             raise _other_records(dataset, record_key(unit))
         shards.update(record.files)
         texts[record_key(unit)] = metadata_bytes(record.to_json())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -18,6 +19,8 @@ from datagen.common.errors import CanonfaceError, CorruptDatasetError, DatasetEr
 from datagen.common.files import storage_errors
 from datagen.shards import index as _index
 from datagen.shards.chunks import ChunkError
+from datagen.shards.faces import TemplateContents
+from datagen.shards.frames import FrameTable, read_template
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import RECORDS, ShardRecord
 from datagen.shards.metadata import ROOT_METADATA, attributes_digest, attributes_of, is_map, uuid_of
@@ -69,8 +72,13 @@ class Split:
 
     @property
     def index(self) -> IndexTables:
-        """Subject, sequence, camera, frame, time and valid of every sample, (N,) arrays."""
+        """Subject, sequence, camera, frame, time, frame row and valid of every sample, (N,) arrays."""
         return self.dataset.index_of(self.name)
+
+    @property
+    def frames(self) -> FrameTable:
+        """The registered head of every frame; DatasetError if the dataset has none."""
+        return FrameTable(self.dataset, self.name)
 
     def raw(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
         """Return samples ``start`` to ``stop`` (exclusive) of an array as stored, differences of rows undone.
@@ -134,8 +142,9 @@ class Split:
         i = self._position(i)
         names = ("image", "depth", "canonical", "normal", "confidence", "region", "edge")
         matrices = ("intrinsics", "world_to_camera", "head_to_world")
-        values = {name: value[0] for name, value in self.read((*names, *matrices, "verdict"), [i]).items()}
-        verdict = int(values.pop("verdict"))
+        listed = (*names, *matrices, "verdict", "frame_row")
+        values = {name: value[0] for name, value in self.read(listed, [i]).items()}
+        verdict, frame_row = int(values.pop("verdict")), int(values.pop("frame_row"))
         plan, tables = self.dataset.plan, self.index
         return Sample(
             **values,
@@ -145,6 +154,7 @@ class Split:
             frame=int(tables.frame[i]),
             time=float(tables.time[i]),
             verdict=VERDICTS[verdict],
+            frame_row=frame_row,
         )
 
     def clips(self, length: int, stride: int = 1) -> list[npt.NDArray[np.int64]]:
@@ -279,23 +289,28 @@ class Dataset(Mapping[str, Split]):
             tables = IndexTables.load(self.reader, split, self.plan)
             if not (tables.valid == 1).all():
                 sample = int(np.flatnonzero(tables.valid != 1)[0])
-                shard = sample // self.plan.samples_per_shard
+                shard, _ = self.plan.shards(split).place(sample)
                 raise self.reader.damaged(split, shard, "the sample was never written", "valid", sample)
             self._tables[split] = tables
         return self._tables[split]
 
-    def small_of(self, split: str, name: str) -> npt.NDArray[Any]:
-        """Return a whole small array of a split, (N, ...), read once."""
-        if (split, name) not in self._small:
-            self._small[split, name] = _index.load_small_arrays(self.reader, split, [name], self.plan)[name]
-        return self._small[split, name]
+    def small_of(self, group: str, name: str) -> npt.NDArray[Any]:
+        """Return a whole small array of a split or another group as stored, (N, ...), read once."""
+        if (group, name) not in self._small:
+            self._small[group, name] = _index.load_small_arrays(self.reader, group, [name], self.plan)[name]
+        return self._small[group, name]
 
-    def record(self, split: str, shard: int) -> ShardRecord:
+    @cached_property
+    def template(self) -> TemplateContents:
+        """The head's template, by which rows of frame tables are read; DatasetError if the dataset has none."""
+        return read_template(self)
+
+    def record(self, group: str, shard: int) -> ShardRecord:
         """Return the commit record of a shard; raises as reading a :class:`Split`."""
         try:
-            return self._records.of(split, shard)
+            return self._records.of(group, shard)
         except ChunkError as error:
-            raise self.reader.damaged(split, shard, error) from None
+            raise self.reader.damaged(group, shard, error) from None
 
     def check_current(self) -> None:
         """Raise ReplacedDatasetError if another dataset lies there by now, or none; StorageError."""

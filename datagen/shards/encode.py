@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
-from datagen.shards.plan import DatasetPlan, ShardUnit
+from datagen.shards.growth import ShardUnit
+from datagen.shards.index import ORDER
+from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import (
     ARRAYS,
     MAX_FRAME,
@@ -56,11 +58,6 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
         If a sample has a wrong shape, dtype, range, non-finite number or unknown name, if the order is wrong, or if
         there are too few or too many samples.
     """
-    tables = {
-        "subject": {name: i for i, name in enumerate(plan.subjects)},
-        "sequence": {name: i for i, name in enumerate(plan.sequences)},
-        "camera": {name: i for i, name in enumerate(plan.cameras)},
-    }
     allowed = set(plan.splits[unit.split])
     previous: tuple[int, ...] | None = None
     number, time = 0, 0.0
@@ -73,8 +70,8 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
             raise InputError(
                 f"{where} does not belong to {unit.split}", f"a subject of {unit.split}", "Plan the shards again"
             )
-        row = _encode_sample(sample, plan, tables, where)
-        key = tuple(int(row[name]) for name in ("subject", "sequence", "camera", "frame"))
+        row = _encode_sample(sample, plan, where)
+        key = tuple(int(row[name]) for name in ORDER)
         if previous is not None and key <= previous:
             raise InputError(
                 f"{where} is out of order or a repeat",
@@ -93,7 +90,7 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
         raise InputError(f"shard {unit.name} got {number} samples", f"{unit.samples} samples", "Plan the shards again")
 
 
-def _encode_sample(sample: Sample, plan: DatasetPlan, tables: Mapping[str, Mapping[str, int]], where: str) -> Row:
+def _encode_sample(sample: Sample, plan: DatasetPlan, where: str) -> Row:
     values = {name: np.asarray(getattr(sample, name)) for name in ("image", "region", "edge", *_FLOAT_ARRAYS)}
     for name, value in values.items():
         _check_array(name, value, ARRAYS[name].sample_shape(plan.resolution), where)
@@ -123,19 +120,48 @@ def _encode_sample(sample: Sample, plan: DatasetPlan, tables: Mapping[str, Mappi
     row["confidence"] = encode_confidence(values["confidence"])
     for name in ("intrinsics", "world_to_camera", "head_to_world"):
         row[name] = values[name].astype(np.float32)
-    for name, table in tables.items():
-        value = getattr(sample, name)
-        if value not in table:
-            raise InputError(f"{where}: {name} {value!r} is not in the plan's table", f"one of {len(table)} names")
-        row[name] = table[value]
-    if not 0 <= sample.frame <= MAX_FRAME:
-        raise InputError(f"{where}: frame {sample.frame}", f"a frame number from 0 to {MAX_FRAME}")
-    if not np.isfinite(sample.time):
-        raise InputError(f"{where}: time is {sample.time}", "seconds")
-    if sample.verdict not in VERDICTS:
-        raise InputError(f"{where}: verdict {sample.verdict!r}", f"one of {', '.join(map(repr, VERDICTS))}")
-    row["frame"], row["time"], row["verdict"] = sample.frame, sample.time, VERDICTS.index(sample.verdict)
+    row.update(index_row(sample, sample.time, plan, where, ORDER))
+    if bool(plan.faces) != (sample.frame_row >= 0):
+        raise InputError(
+            f"{where}: frame_row is {sample.frame_row}",
+            "a row of the frame table" if plan.faces else "-1, as the plan has no faces",
+        )
+    row["frame_row"] = sample.frame_row
     return row
+
+
+def index_row(item: Any, time_s: float, plan: DatasetPlan, where: str, keys: Sequence[str]) -> Row:
+    """Return what says who, where and when of a sample or of a row of the frame table, as stored.
+
+    Parameters
+    ----------
+    item : object
+        With the attributes of ``keys`` and ``verdict``.
+    where : str
+        The item in messages.
+    keys : sequence of str
+        Of :data:`datagen.shards.index.ORDER`.
+
+    Raises
+    ------
+    InputError
+        If a name is not in the plan's tables, or a number is out of range.
+    """
+    row: Row = {}
+    for name in keys:
+        value = getattr(item, name)
+        if name == "frame":
+            continue
+        if value not in plan.numbers[name]:
+            raise InputError(f"{where}: {name} {value!r} is not in the plan's table", "one of its names")
+        row[name] = plan.numbers[name][value]
+    if not 0 <= item.frame <= MAX_FRAME:
+        raise InputError(f"{where}: frame {item.frame}", f"a frame number from 0 to {MAX_FRAME}")
+    if not np.isfinite(time_s):
+        raise InputError(f"{where}: time is {time_s}", "seconds")
+    if item.verdict not in VERDICTS:
+        raise InputError(f"{where}: verdict {item.verdict!r}", f"one of {', '.join(map(repr, VERDICTS))}")
+    return {**row, "frame": item.frame, "time": time_s, "verdict": VERDICTS.index(item.verdict)}
 
 
 def _check_array(name: str, value: npt.NDArray[Any], shape: tuple[int, ...], where: str) -> None:

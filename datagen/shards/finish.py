@@ -17,7 +17,7 @@ from datagen.shards.pinned import GivenRecords
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
 from datagen.shards.reader import ChunkReader
 from datagen.shards.reads import StoreReads
-from datagen.shards.schema import SPLITS
+from datagen.shards.schema import SPLITS, TEMPLATE
 from datagen.shards.store import LocalStore
 
 
@@ -120,7 +120,7 @@ def _holds(path: Path, data: bytes) -> bool:
 
 
 def _remove_empty_folders(root: Path) -> None:
-    tops = [root / name for name in (*SPLITS, RECORDS, STAGING)]
+    tops = [root / name for name in (*SPLITS, TEMPLATE, RECORDS, STAGING)]
     folders = [path for top in tops if not top.is_symlink() for path in top.rglob("*")]
     for folder in sorted([*folders, *tops], reverse=True):
         if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.shards.plan import DatasetPlan, ShardUnit, plan_units
+from datagen.shards.growth import ShardUnit
+from datagen.shards.plan import DatasetPlan, frames_of
 from datagen.shards.reader import ChunkReader
-from datagen.shards.schema import ARRAYS
 
 _REQUESTS = 8  # to a store at a time
 ORDER = ("subject", "sequence", "camera", "frame")
@@ -31,6 +31,8 @@ class IndexTables:
     time : (N,) float64, seconds since the sequence's first frame
     valid : (N,) uint8
         1 where the sample was written.
+    frame_row : (N,) int64
+        Row of the sample's frame in the split's frame table; −1 if the dataset has none.
     """
 
     subject: npt.NDArray[np.int32]
@@ -39,32 +41,42 @@ class IndexTables:
     frame: npt.NDArray[np.int64]
     time: npt.NDArray[np.float64]
     valid: npt.NDArray[np.uint8]
+    frame_row: npt.NDArray[np.int64]
 
     @classmethod
     def load(cls, reader: ChunkReader, split: str, plan: DatasetPlan) -> IndexTables:
         """Read the tables of a split; raises as :class:`ChunkReader`."""
-        return cls(**load_small_arrays(reader, split, [f.name for f in fields(cls)], plan))
+        tables = load_small_arrays(reader, split, [f.name for f in fields(cls)], plan)
+        if plan.faces:
+            # On disk it counts the empty places between the steps of a dataset that grew.
+            tables["frame_row"] = plan.shards(frames_of(split)).counted(tables["frame_row"])
+        return cls(**tables)
 
     def __len__(self) -> int:
         return len(self.frame)
 
 
 def load_small_arrays(
-    reader: ChunkReader, split: str, names: Sequence[str], plan: DatasetPlan
+    reader: ChunkReader, group: str, names: Sequence[str], plan: DatasetPlan
 ) -> dict[str, npt.NDArray[Any]]:
-    """Read whole small arrays, (N, ...) each; raises as :class:`ChunkReader`."""
-    units = plan_units({split: plan.counts[split]}, plan.samples_per_shard)
+    """Read whole small arrays of a group, (N, ...) each; raises as :class:`ChunkReader`."""
+    units = list(plan.shards(group).units())
     # Shard by shard, so that each record is read once; and nothing of a declared size is made before it is read.
 
     def read(unit: ShardUnit) -> list[npt.NDArray[Any]]:
-        return [reader.small(split, name, unit.index)[: unit.samples] for name in names]
+        parts = [reader.small(group, name, unit.index)[: unit.samples] for name in names]
+        for name, part in zip(names, parts, strict=True):
+            table = plan.numbers.get(name)
+            if table is not None and ((part < 0) | (part >= len(table))).any():
+                raise reader.damaged(group, unit.index, f"a number beyond the table of {len(table)} names", name)
+        return parts
 
     if reader.is_local:
         parts = [read(unit) for unit in units]
     else:  # each read is a request, and waits for its answer
         with ThreadPoolExecutor(_REQUESTS) as pool:
             parts = list(pool.map(read, units))
-    empty = [np.zeros((0, *ARRAYS[name].sample_shape(plan.resolution)), ARRAYS[name].dtype) for name in names]
+    empty = [np.zeros((0, *plan.row_shape(group, name)), plan.arrays(group)[name].dtype) for name in names]
     return {name: np.concatenate(column) for name, column in zip(names, zip(empty, *parts, strict=True), strict=True)}
 
 
@@ -82,10 +94,22 @@ def index_problems(split: str, tables: IndexTables, plan: DatasetPlan) -> list[t
     for row in keys:
         later |= equal & (row[1:] > row[:-1])
         equal &= row[1:] == row[:-1]
+    # What a later run added comes after all that was there.
+    begins = np.cumsum([step[split] for step in plan.steps])[:-1]
+    begun = np.zeros_like(later)
+    begun[begins[(begins > 0) & (begins < len(tables))] - 1] = True
+    later |= begun
     problems += [(int(i) + 1, f"not after sample {i} in ({', '.join(ORDER)})") for i in np.flatnonzero(~later)]
     same_run = (keys[:-1, 1:] == keys[:-1, :-1]).all(axis=0)
-    stalled = later & same_run & ~(np.diff(tables.time) > 0)
+    stalled = later & same_run & ~begun & ~(np.diff(tables.time) > 0)
     problems += [(int(i) + 1, f"its time is not after that of sample {i}") for i in np.flatnonzero(stalled)]
+    if len(plan.steps) > 1:
+        _, first = np.unique(keys, axis=1, return_index=True)
+        repeats = np.setdiff1d(np.arange(len(tables)), first)
+        problems += [(int(i), "is there twice") for i in repeats]
+    if plan.faces:
+        unknown = np.flatnonzero((tables.frame_row < 0) | (tables.frame_row >= plan.frame_counts[split]))
+        problems += [(int(i), "names no row of the frame table") for i in unknown]
     allowed = [i for i, subject in enumerate(plan.subjects) if subject in plan.splits[split]]
     for subject in np.setdiff1d(tables.subject, allowed):
         sample = int(np.flatnonzero(tables.subject == subject)[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from datagen.common.digests import READ_BYTES, FileDigest, canonical_json, sha25
 from datagen.common.errors import CorruptDatasetError, MissingObjectError
 from datagen.common.files import is_temporary
 from datagen.shards.chunks import CRC_BYTES
+from datagen.shards.growth import ShardUnit
 from datagen.shards.keys import Key
 from datagen.shards.metadata import chunk_path, is_map, metadata_bytes, parse_document
-from datagen.shards.plan import ENCODING_VERSION, ShardUnit
+from datagen.shards.plan import ENCODING_VERSION
 from datagen.shards.reads import StoreReads
-from datagen.shards.schema import ARRAYS, SPLITS
+from datagen.shards.schema import GROUPS, OPTIONAL_SIZES, arrays_of
 from datagen.shards.store import LocalStore, Store
 
 RECORDS = "records"
@@ -33,21 +34,21 @@ class ShardRecord:
 
     Attributes
     ----------
-    split, index, samples
-        Which shard, and how many samples it holds.
+    group, index, samples
+        Which shard, and how many rows it holds.
     content_key : str
         Digest of everything the samples were made of, as the builder chose it.
     encoding_digest : str
         ``DatasetPlan.encoding_digest`` at the time of writing.
     files : mapping of key to FileDigest
-        Exactly those of :func:`unit_files`.
+        Those of :func:`unit_files`, of the arrays that the dataset has.
     checksums : mapping of key to bytes
         As ``chunks.trailing_checksums`` gives them; empty in a record of another version.
     algorithm : int
         ``ENCODING_VERSION`` at the time of writing.
     """
 
-    split: str
+    group: str
     index: int
     samples: int
     content_key: str
@@ -59,7 +60,7 @@ class ShardRecord:
     @property
     def name(self) -> str:
         """Name of the shard, as in ``train-00003``."""
-        return f"{self.split}-{self.index:05d}"
+        return ShardUnit(self.group, self.index, 0, 0).name
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON data; ``digest`` is of everything else in it."""
@@ -68,9 +69,9 @@ class ShardRecord:
             "content_key": self.content_key,
             "encoding_digest": self.encoding_digest,
             "files": {path: self._file(path) for path in self.files},
+            "group": self.group,
             "index": self.index,
             "samples": self.samples,
-            "split": self.split,
         }
         return {**content, "digest": _digest_of(content)}
 
@@ -91,7 +92,7 @@ class ShardRecord:
                 key: FileDigest(_digest(f["sha256"]), _whole(f["bytes"])) for key, f in listed.items()
             }
             record = cls(
-                split=_text(content["split"]),
+                group=_text(content["group"]),
                 index=_whole(content["index"]),
                 samples=_whole(content["samples"]),
                 content_key=_text(content["content_key"]),
@@ -130,14 +131,17 @@ def _digest(value: object) -> str:
 
 
 def _check_files(record: ShardRecord) -> None:
-    if record.split not in SPLITS:
-        raise ValueError(f"there is no split {record.split!r:.40}")
-    expected = unit_files(ShardUnit(record.split, record.index, 0, 0))
-    others = sorted(set(expected) ^ set(record.files))
+    if record.group not in GROUPS:
+        raise ValueError(f"there is no group {record.group!r:.40}")
+    arrays = arrays_of(record.group)
+    expected = dict(zip(unit_files(ShardUnit(record.group, record.index, 0, 0)), arrays.values(), strict=True))
+    # A head model may have no parameters, say: those arrays are not there.
+    needed = {key for key, spec in expected.items() if not set(spec.shape) & OPTIONAL_SIZES}
+    others = sorted((needed - set(record.files)) | (set(record.files) - set(expected)))
     if others:
         raise ValueError(f"it {'names' if others[0] in record.files else 'lacks'} the file {others[0]}")
-    for key, name in zip(expected, ARRAYS, strict=True):
-        chunks = record.samples if is_map(ARRAYS[name]) else 0
+    for key in record.files:
+        chunks = record.samples if is_map(expected[key]) else 0
         if len(record.checksums[key]) != (chunks + 1) * CRC_BYTES:
             raise ValueError(f"it has {len(record.checksums[key]) // CRC_BYTES} checksums of {key}")
 
@@ -162,9 +166,9 @@ def record_key(unit: ShardUnit) -> str:
     return f"{RECORDS}/{unit.name}.json"
 
 
-def unit_files(unit: ShardUnit) -> list[str]:
-    """Keys of a shard's files, in the order they appear: ``valid`` last."""
-    return [chunk_path(unit.split, name, unit.index) for name in ARRAYS]
+def unit_files(unit: ShardUnit, arrays: Iterable[str] | None = None) -> list[str]:
+    """Keys of a shard's files, in the order they appear (``valid`` last): of these arrays, or of all there may be."""
+    return [chunk_path(unit.group, name, unit.index) for name in arrays or arrays_of(unit.group)]
 
 
 def write_record(store: Store, record: ShardRecord) -> None:

@@ -13,7 +13,15 @@ import numpy as np
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.documents import parse_json
 from datagen.shards.plan import DatasetPlan
-from datagen.shards.schema import ARRAYS, COMPRESSION_LEVEL, FORMAT, FORMAT_VERSION, SPLITS, ArraySpec
+from datagen.shards.schema import (
+    COMPRESSION_LEVEL,
+    FORMAT,
+    FORMAT_VERSION,
+    FRAMES,
+    TEMPLATE,
+    ArraySpec,
+    arrays_of,
+)
 
 PIXEL_CENTER = 0.5
 ROOT_METADATA = "zarr.json"
@@ -21,50 +29,53 @@ _DIMENSIONS = {2: ["row", "column"], 3: ["channel", "row", "column"]}
 
 
 def is_map(spec: ArraySpec) -> bool:
-    """Whether an array holds images: then each sample is a chunk of its own inside the shard."""
-    return "H" in spec.shape
+    """Whether each row of an array is a chunk of its own inside the shard: images, and the vertices of a frame."""
+    return "H" in spec.shape or spec.own_chunk
 
 
-def array_metadata(name: str, samples: int, resolution: int, samples_per_shard: int) -> dict[str, Any]:
+def array_metadata(group: str, name: str, rows: int, shape: Sequence[int], per_shard: int) -> dict[str, Any]:
     """Return the ``zarr.json`` of one array.
 
     Parameters
     ----------
-    name : str
-        A key of ``schema.ARRAYS``.
-    samples : int
-        Length of the first axis.
-    resolution : int
-        Pixels a side.
+    group, name : str
+        A key of ``schema.arrays_of(group)``.
+    rows : int
+        Length of the first axis, which arrays of the template lack.
+    shape : sequence of int
+        Of one row.
+    per_shard : int
+        Rows of a full shard.
     """
-    spec = ARRAYS[name]
-    sample = list(spec.sample_shape(resolution))
+    spec, row = arrays_of(group)[name], list(shape)
     codecs = _chunk_codecs(spec)
     if is_map(spec):
         codecs = [
             {
                 "name": "sharding_indexed",
                 "configuration": {
-                    "chunk_shape": [1, *sample],
+                    "chunk_shape": [1, *row],
                     "codecs": codecs,
                     "index_codecs": [_little_endian(), {"name": "crc32c"}],
                     "index_location": "end",
                 },
             }
         ]
-    inner = _DIMENSIONS[len(sample)] if is_map(spec) else ["i", "j"][: len(sample)]
+    alone = group == TEMPLATE
+    inner = _DIMENSIONS[len(row)] if "H" in spec.shape else ["i", "j", "k"][: len(row)]
+    axis = [] if alone else ["frame" if group.endswith(f"/{FRAMES}") else "sample"]
     return {
         "zarr_format": 3,
         "node_type": "array",
-        "shape": [samples, *sample],
+        "shape": row if alone else [rows, *row],
         "data_type": spec.dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [samples_per_shard, *sample]}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": row if alone else [per_shard, *row]}},
         # Dots keep all shards of an array in one folder: a shard costs one fsync of a folder, not four.
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": 0,
         "codecs": codecs,
         "attributes": {"rows": "difference from the row above"} if spec.differenced else {},
-        "dimension_names": ["sample", *inner],
+        "dimension_names": [*axis, *inner],
     }
 
 
@@ -73,10 +84,17 @@ def group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def chunk_path(split: str, name: str, index: int) -> str:
+def chunk_path(group: str, name: str, index: int) -> str:
     """Return the path, relative to the dataset's root, of one array's part of one shard."""
-    zeros = ".0" * len(ARRAYS[name].shape)
-    return f"{split}/{name}/c.{index}{zeros}"
+    # Arrays of the template are one chunk each, and have no axis of rows.
+    zeros = ".0" * (len(arrays_of(group)[name].shape) - (group == TEMPLATE))
+    return f"{group}/{name}/c.{index}{zeros}"
+
+
+def array_of(key: str) -> tuple[str, str]:
+    """Return the group and the array of the path of a chunk or of an array's document."""
+    group, name, _ = key.rsplit("/", 2)
+    return group, name
 
 
 def metadata_bytes(document: Mapping[str, Any]) -> bytes:
@@ -101,11 +119,12 @@ def attributes_of(data: bytes) -> dict[str, Any]:
 def plan_documents(plan: DatasetPlan) -> dict[str, bytes]:
     """Return the metadata documents of a plan by their keys, all but the root's."""
     documents = {}
-    for split in SPLITS:
-        for name in ARRAYS:
-            metadata = array_metadata(name, plan.counts[split], plan.resolution, plan.samples_per_shard)
-            documents[f"{split}/{name}/{ROOT_METADATA}"] = metadata_bytes(metadata)
-        documents[f"{split}/{ROOT_METADATA}"] = metadata_bytes(group_metadata({}))
+    for group in plan.groups:
+        rows = plan.shards(group).stored_rows
+        for name in plan.arrays(group):
+            metadata = array_metadata(group, name, rows, plan.row_shape(group, name), plan.samples_per_shard)
+            documents[f"{group}/{name}/{ROOT_METADATA}"] = metadata_bytes(metadata)
+        documents[f"{group}/{ROOT_METADATA}"] = metadata_bytes(group_metadata({}))
     return documents
 
 

@@ -11,15 +11,23 @@ from datagen.common.documents import parse_json
 from datagen.common.files import is_temporary
 from datagen.common.ownership import Owned, is_ours, refuse_strangers, walk
 from datagen.shards.ledger import RECORDS, ShardRecord
-from datagen.shards.metadata import ROOT_METADATA, array_metadata, attributes_digest, group_metadata, metadata_bytes
+from datagen.shards.metadata import (
+    ROOT_METADATA,
+    array_metadata,
+    array_of,
+    attributes_digest,
+    group_metadata,
+    metadata_bytes,
+)
 from datagen.shards.plan import ENCODING_VERSION
-from datagen.shards.schema import ARRAYS, FORMAT, SPLITS
+from datagen.shards.schema import FORMAT, GROUPS, SPLITS, TEMPLATE, arrays_of
 
 STAGING = ".staging"
-_ARRAYS = "|".join(ARRAYS)
-_SPLITS = "|".join(SPLITS)
-_STAGED = re.compile(rf"({_SPLITS})-\d{{5,}}-\d+-[0-9a-f]{{8}}/({_ARRAYS})")
-_CHUNK = re.compile(rf"({_SPLITS})/({_ARRAYS})/c\.\d+(\.0)*")
+_OF_GROUP = {group: "|".join(arrays_of(group)) for group in GROUPS}
+_STAGED = re.compile(
+    "|".join(rf"{group.replace('/', '-')}-\d{{5,}}-\d+-[0-9a-f]{{8}}/({names})" for group, names in _OF_GROUP.items())
+)
+_CHUNK = re.compile("|".join(rf"{group}/({names})/c\.\d+(\.0)*" for group, names in _OF_GROUP.items()))
 _DOCUMENT_BYTES = 256 << 20
 
 
@@ -66,11 +74,12 @@ def is_document(root: Path, path: Path) -> bool:
             attributes = content["attributes"]
             fine = attributes["format"] == FORMAT and attributes["attributes_digest"] == attributes_digest(attributes)
             return bool(fine and metadata_bytes(group_metadata(attributes)) == data)
-        if key.count("/") == 1:
+        if key.removesuffix(f"/{ROOT_METADATA}") in GROUPS:
             return metadata_bytes(group_metadata({})) == data
+        group, name = array_of(key)
         shape, grid = content["shape"], content["chunk_grid"]["configuration"]["chunk_shape"]
-        written = array_metadata(key.split("/")[1], int(shape[0]), int(shape[-1]), int(grid[0]))
-        return metadata_bytes(written) == data
+        rows = [int(n) for n in (shape if group == TEMPLATE else shape[1:])]
+        return metadata_bytes(array_metadata(group, name, int(shape[0]), rows, int(grid[0]))) == data
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
         return False
 
@@ -92,7 +101,7 @@ def is_left_over(root: Path, path: Path) -> bool:
     return is_temporary(path.name) and path.parent.relative_to(root).parts[:1] in {
         (),
         (RECORDS,),
-        *((s,) for s in SPLITS),
+        *((s,) for s in (*SPLITS, TEMPLATE)),
     }
 
 

@@ -14,9 +14,10 @@ from numcodecs import Blosc, blosc
 
 from datagen.common.errors import StorageError
 from datagen.shards.chunks import EMPTY, ChunkError, check_crc, decode_into
+from datagen.shards.growth import ShardUnit
 from datagen.shards.metadata import is_map
-from datagen.shards.plan import DatasetPlan, ShardUnit
-from datagen.shards.schema import ARRAYS, COMPRESSION_LEVEL, difference_rows
+from datagen.shards.plan import DatasetPlan
+from datagen.shards.schema import COMPRESSION_LEVEL, TEMPLATE, difference_rows
 
 _IN_FLIGHT = 1  # samples whose compression may lag behind
 
@@ -30,7 +31,8 @@ class ShardPacker:
     def __init__(self, plan: DatasetPlan, unit: ShardUnit) -> None:
         # With threads Blosc lays blocks out in the order they finish: other bytes on each run.
         blosc.use_threads = False
-        self._capacity = plan.samples_per_shard
+        self._capacity = 1 if unit.group == TEMPLATE else plan.samples_per_shard
+        self._arrays = plan.arrays(unit.group)
         self._maps: dict[str, list[bytes]] = {}
         self._small: dict[str, npt.NDArray[Any]] = {}
         self._codecs: dict[str, Blosc] = {}
@@ -38,7 +40,7 @@ class ShardPacker:
         self._name = unit.name
         self._thread: ThreadPoolExecutor | None = None
         self._flying: deque[tuple[dict[str, npt.NDArray[Any]], Future[dict[str, bytes]]]] = deque()
-        for name, spec in ARRAYS.items():
+        for name, spec in self._arrays.items():
             dtype = np.dtype(spec.dtype).newbyteorder("<")
             if is_map(spec):
                 self._maps[name] = []
@@ -46,7 +48,7 @@ class ShardPacker:
                     "zstd", COMPRESSION_LEVEL, Blosc.SHUFFLE if dtype.itemsize > 1 else Blosc.NOSHUFFLE
                 )
             else:
-                self._small[name] = np.zeros((self._capacity, *spec.sample_shape(plan.resolution)), dtype)
+                self._small[name] = np.zeros((self._capacity, *spec.sample_shape(plan.sizes)), dtype)
 
     def add(self, row: dict[str, Any]) -> None:
         """Pack one sample.
@@ -62,7 +64,7 @@ class ShardPacker:
         """
         stored = {}
         for name in self._maps:
-            spec = ARRAYS[name]
+            spec = self._arrays[name]
             values = np.ascontiguousarray(row[name], np.dtype(spec.dtype).newbyteorder("<"))
             stored[name] = difference_rows(values) if spec.differenced else values
         if self._thread is None:
@@ -110,7 +112,7 @@ class ShardPacker:
         """Take the oldest sample in flight and compare what it decompresses to."""
         stored, future = self._flying.popleft()
         for name, packed in future.result().items():
-            back = np.empty(stored[name].shape, ARRAYS[name].dtype)
+            back = np.empty(stored[name].shape, self._arrays[name].dtype)
             try:
                 decode_into(check_crc(packed, "sample"), back)
                 reason = "" if np.array_equal(back, stored[name]) else "other values"

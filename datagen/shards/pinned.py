@@ -10,11 +10,12 @@ from typing import Protocol
 
 from datagen.common.errors import MissingObjectError, ReplacedDatasetError
 from datagen.shards.chunks import CRC_BYTES, ChunkError, MissingChunkError, index_bytes
-from datagen.shards.ledger import RECORD_DIGITS, ShardRecord, record_digest, record_key, record_of
-from datagen.shards.metadata import ROOT_METADATA, attributes_of, is_map
-from datagen.shards.plan import DatasetPlan, ShardUnit
+from datagen.shards.growth import ShardUnit
+from datagen.shards.ledger import RECORD_DIGITS, ShardRecord, record_digest, record_key, record_of, unit_files
+from datagen.shards.metadata import ROOT_METADATA, array_of, attributes_of, is_map
+from datagen.shards.plan import DatasetPlan
 from datagen.shards.reads import StoreReads
-from datagen.shards.schema import ARRAYS, SPLITS
+from datagen.shards.schema import TEMPLATE
 
 _CACHED_RECORDS = 512  # some ten kB each at 64 samples a shard
 
@@ -22,7 +23,7 @@ _CACHED_RECORDS = 512  # some ten kB each at 64 samples a shard
 class Records(Protocol):
     """Where a reader finds the record of a shard."""
 
-    def of(self, split: str, shard: int) -> ShardRecord:
+    def of(self, group: str, shard: int) -> ShardRecord:
         """Return the record of a shard; ChunkError if there is none to be trusted, StorageError."""
         ...
 
@@ -37,9 +38,9 @@ class GivenRecords:
     def __init__(self, records: Mapping[str, ShardRecord]) -> None:
         self._records = records
 
-    def of(self, split: str, shard: int) -> ShardRecord:
+    def of(self, group: str, shard: int) -> ShardRecord:
         """See :class:`Records`."""
-        return self._records[ShardUnit(split, shard, 0, 0).name]
+        return self._records[ShardUnit(group, shard, 0, 0).name]
 
     def check_current(self) -> None:
         """See :class:`Records`."""
@@ -58,31 +59,28 @@ class PinnedRecords:
 
     def __init__(self, reads: StoreReads, plan: DatasetPlan, uuid: str, digests: str) -> None:
         self._reads, self._plan, self._uuid, self._digests = reads, plan, uuid, digests
-        self._sizes = {
-            name: None if is_map(spec) else plan.samples_per_shard * spec.sample_bytes(plan.resolution) + CRC_BYTES
-            for name, spec in ARRAYS.items()
-        }
-        self._first, before = dict[str, int](), 0
-        for split in SPLITS:
-            self._first[split] = before
-            before += -(-plan.counts[split] // plan.samples_per_shard)
+        self._sizes, self._first, before = dict[tuple[str, str], int | None](), dict[str, int](), 0
+        for group in plan.groups:
+            rows = 1 if group == TEMPLATE else plan.samples_per_shard
+            for name, spec in plan.arrays(group).items():
+                self._sizes[group, name] = None if is_map(spec) else rows * spec.sample_bytes(plan.sizes) + CRC_BYTES
+            self._first[group] = before
+            before += len(plan.shards(group))
         if len(digests) != before * RECORD_DIGITS:
             raise ValueError(f"they name {len(digests) / RECORD_DIGITS:g} records for {before} shards")
         self._known: OrderedDict[tuple[str, int], ShardRecord] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, split: str, shard: int) -> ShardRecord:
+    def of(self, group: str, shard: int) -> ShardRecord:
         """See :class:`Records`."""
         with self._lock:
-            found = self._known.get((split, shard))
+            found = self._known.get((group, shard))
             if found is not None:
-                self._known.move_to_end((split, shard))
+                self._known.move_to_end((group, shard))
                 return found
-        start = shard * self._plan.samples_per_shard
-        stop = min(start + self._plan.samples_per_shard, self._plan.counts[split])
-        found = self._read(ShardUnit(split, shard, start, stop))
+        found = self._read(self._plan.shards(group).unit(shard))
         with self._lock:
-            self._known[split, shard] = found
+            self._known[group, shard] = found
             if len(self._known) > _CACHED_RECORDS:
                 self._known.popitem(last=False)
         return found
@@ -131,16 +129,18 @@ class PinnedRecords:
         return record
 
     def _named(self, unit: ShardUnit, data: bytes) -> bool:
-        place = (self._first[unit.split] + unit.index) * RECORD_DIGITS
+        place = (self._first[unit.group] + unit.index) * RECORD_DIGITS
         return self._digests[place : place + RECORD_DIGITS] == record_digest(data)
 
     def _problem(self, unit: ShardUnit, record: ShardRecord) -> str:
         """Say what does not fit the plan; sizes first, before anything of such a size is read."""
         if record.encoding_digest != self._encoding_digest:
             return "it is of another plan"
+        if set(record.files) != set(unit_files(unit, self._plan.arrays(unit.group))):
+            return "it names other arrays than the dataset has"
         least = index_bytes(self._plan.samples_per_shard) + CRC_BYTES * unit.samples
         for key, file in record.files.items():
-            size = self._sizes[key.split("/")[1]]
+            size = self._sizes[array_of(key)]
             if file.bytes < least if size is None else file.bytes != size:
                 return f"{key} cannot have {file.bytes} bytes"
         return ""

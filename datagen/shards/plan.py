@@ -5,17 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import InputError
 from datagen.common.names import require_name
-from datagen.shards.schema import DEFAULT_DEPTH_SCALE, DEFAULT_IMAGE_ERROR, MAX_IMAGE_ERROR, MAX_RESOLUTION, SPLITS
+from datagen.shards.growth import GroupShards, ShardUnit
+from datagen.shards.schema import (
+    DEFAULT_DEPTH_SCALE,
+    DEFAULT_IMAGE_ERROR,
+    FRAMES,
+    MAX_IMAGE_ERROR,
+    MAX_RESOLUTION,
+    SPLITS,
+    TEMPLATE,
+    ArraySpec,
+    arrays_of,
+)
 
 # Raise it whenever the same samples would be stored as other bytes; shards of another version are rewritten.
 ENCODING_VERSION = 4
 
+_MAPPINGS = ("counts", "frame_counts", "faces", "space", "regions", "epochs", "software")
 _TABLES = {"subjects": "a subject", "sequences": "a sequence", "cameras": "a camera"}
 
 
@@ -31,43 +44,6 @@ def software_versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class ShardUnit:
-    """One shard of one split, written by one writer: samples ``start`` to ``stop`` (exclusive) of the split."""
-
-    split: str
-    index: int
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        """Name used in records and messages, as in ``train-00003``."""
-        return f"{self.split}-{self.index:05d}"
-
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return self.stop - self.start
-
-
-def plan_units(counts: Mapping[str, int], samples_per_shard: int) -> list[ShardUnit]:
-    """Cut every split into shards, in the order train, val, test.
-
-    Parameters
-    ----------
-    counts : mapping of split to number of samples
-    samples_per_shard : int
-        Only the last shard of a split may hold fewer.
-    """
-    return [
-        ShardUnit(split, index, start, min(start + samples_per_shard, counts[split]))
-        for split in SPLITS
-        if split in counts
-        for index, start in enumerate(range(0, counts[split], samples_per_shard))
-    ]
-
-
-@dataclass(frozen=True)
 class DatasetPlan:
     """Everything about a dataset but its samples.
 
@@ -76,10 +52,18 @@ class DatasetPlan:
     resolution : int
         Pixels a side.
     counts : mapping of split to number of samples
+    frame_counts : mapping of split to number of rows of its frame table
+        0 where ``faces`` is empty.
+    steps : tuple of mappings of group to number of rows
+        What each run that added something added, in their order; a group is a split or the frame table of one. A step
+        begins a new shard, so that no shard ever changes. One step that holds everything, unless given.
     splits : mapping of split to subjects
         A subject is in one split only.
     subjects, sequences, cameras : tuple of str
-        String tables; kept sorted and without repeats, so that the order of indices is the order of names.
+        String tables, without repeats. A build only ever appends to them, the new names of each step sorted.
+    faces : mapping
+        What the frame table and the template hold, as :meth:`datagen.shards.faces.TemplateContents.to_attrs` gives
+        it; empty if the dataset has neither.
     space : mapping
         The canonical space as ``CanonicalSpace.to_attrs()`` gives it.
     sources : tuple of mappings
@@ -112,6 +96,9 @@ class DatasetPlan:
     sequences: Sequence[str]
     cameras: Sequence[str]
     space: Mapping[str, Any]
+    frame_counts: Mapping[str, int] = field(default_factory=dict)
+    steps: Sequence[Mapping[str, int]] = ()
+    faces: Mapping[str, Any] = field(default_factory=dict)
     manifest: str = ""
     manifest_digest: str = ""
     sources: Sequence[Mapping[str, Any]] = ()
@@ -127,8 +114,13 @@ class DatasetPlan:
         for table, what in _TABLES.items():
             for name in getattr(self, table):
                 require_name(name, f"{what} of the dataset")
-            object.__setattr__(self, table, tuple(sorted(set(getattr(self, table)))))
-        object.__setattr__(self, "counts", {split: int(self.counts.get(split, 0)) for split in SPLITS})
+            object.__setattr__(self, table, tuple(dict.fromkeys(getattr(self, table))))
+        for name in ("counts", "frame_counts"):
+            _check_names(getattr(self, name), name)
+            object.__setattr__(self, name, {split: int(getattr(self, name).get(split, 0)) for split in SPLITS})
+        totals = {**self.counts, **{frames_of(split): count for split, count in self.frame_counts.items()}}
+        steps = self.steps or (totals,)
+        object.__setattr__(self, "steps", tuple({group: int(step.get(group, 0)) for group in totals} for step in steps))
         _check_names(self.splits, "splits")
         object.__setattr__(self, "splits", {split: tuple(sorted(set(self.splits.get(split, ())))) for split in SPLITS})
         object.__setattr__(self, "sources", tuple(dict(source) for source in self.sources))
@@ -150,10 +142,7 @@ class DatasetPlan:
                 "samples_per_shard to be a multiple of clip",
                 f"Use {-(-self.samples_per_shard // self.clip) * self.clip} samples per shard",
             )
-        if any(count < 0 for count in self.counts.values()):
-            raise InputError(
-                f"a number of samples is negative: {dict(self.counts)}", "counts of 0 or more", "Correct the counts"
-            )
+        self._check_counts()
         seen: dict[str, str] = {}
         for split, subjects in self.splits.items():
             for subject in subjects:
@@ -187,18 +176,82 @@ class DatasetPlan:
                     f"the sequence {name!r} of epochs is not in the tables", "subject/sequence of the dataset"
                 )
 
-    @property
-    def units(self) -> list[ShardUnit]:
-        """All shards of the plan."""
-        return plan_units(self.counts, self.samples_per_shard)
+    def _check_counts(self) -> None:
+        if any(count < 0 for step in (self.counts, self.frame_counts, *self.steps) for count in step.values()):
+            raise InputError(
+                f"a number of samples is negative: {dict(self.counts)}", "counts of 0 or more", "Correct the counts"
+            )
+        for split in SPLITS:
+            for group, count in ((split, self.counts[split]), (frames_of(split), self.frame_counts[split])):
+                if sum(step[group] for step in self.steps) != count:
+                    raise InputError(f"the steps of {group} do not add up to {count}", "what each step added")
+        if any(self.frame_counts.values()) and not self.faces:
+            raise InputError("there are rows of frames, but no template to read them by", "the template's contents")
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that hold shards: the splits, and with faces their frame tables and the template."""
+        if not self.faces:
+            return SPLITS
+        return (*SPLITS, *(frames_of(split) for split in SPLITS), TEMPLATE)
+
+    @cached_property
+    def units(self) -> tuple[ShardUnit, ...]:
+        """All shards, group by group."""
+        return tuple(unit for group in self.groups for unit in self.shards(group).units())
+
+    @cached_property
+    def sample_units(self) -> tuple[ShardUnit, ...]:
+        """The shards of the splits."""
+        return tuple(unit for unit in self.units if unit.group in SPLITS)
+
+    def shards(self, group: str) -> GroupShards:
+        """Return how the rows of a group lie in shards."""
+        return self._shards[group]
+
+    @cached_property
+    def _shards(self) -> dict[str, GroupShards]:
+        return {
+            group: GroupShards(
+                group, self.samples_per_shard, (1,) if group == TEMPLATE else tuple(step[group] for step in self.steps)
+            )
+            for group in self.groups
+        }
+
+    @cached_property
+    def _arrays(self) -> dict[str, dict[str, ArraySpec]]:
+        sizes = self.sizes
+        return {
+            group: {name: spec for name, spec in arrays_of(group).items() if all(sizes.get(n, 1) for n in spec.shape)}
+            for group in self.groups
+        }
+
+    def arrays(self, group: str) -> Mapping[str, ArraySpec]:
+        """Return the arrays of a group by name; those of a head model without parameters, say, are left out."""
+        return self._arrays[group]
+
+    @cached_property
+    def numbers(self) -> dict[str, dict[str, int]]:
+        """The number of every subject, sequence and camera by its name."""
+        tables = {"subject": self.subjects, "sequence": self.sequences, "camera": self.cameras}
+        return {key: {name: i for i, name in enumerate(names)} for key, names in tables.items()}
+
+    @cached_property
+    def sizes(self) -> dict[int | str, int]:
+        """What the letters in the shapes of arrays stand for."""
+        return {"H": self.resolution, "W": self.resolution, **self.faces.get("sizes", {})}
+
+    def row_shape(self, group: str, name: str) -> tuple[int, ...]:
+        """Return the shape of one row of an array."""
+        return self.arrays(group)[name].sample_shape(self.sizes)
 
     @property
     def encoding_digest(self) -> str:
         """Digest of what decides the bytes of a shard besides its samples.
 
-        A content key handed to ``write_unit`` must depend on it: a new subject, say, shifts the index of others.
+        A content key handed to ``write_unit`` must depend on it, and on the index of every name in the shard.
         """
-        keys = ("resolution", "samples_per_shard", "depth_scale", "image_error", *_TABLES)
+        keys = ("resolution", "samples_per_shard", "depth_scale", "image_error", "faces")
         content = {key: self.to_json()[key] for key in keys}
         return sha256_text(canonical_json({"encoding_version": ENCODING_VERSION, **content}))
 
@@ -208,7 +261,8 @@ class DatasetPlan:
         plain.update({table: list(plain[table]) for table in _TABLES})
         plain["splits"] = {split: list(subjects) for split, subjects in self.splits.items()}
         plain["sources"] = [dict(source) for source in self.sources]
-        plain.update({key: dict(plain[key]) for key in ("counts", "space", "regions", "epochs", "software")})
+        plain["steps"] = [dict(step) for step in self.steps]
+        plain.update({key: dict(plain[key]) for key in _MAPPINGS})
         return plain
 
     @classmethod
@@ -227,6 +281,24 @@ class DatasetPlan:
             raise InputError(
                 f"the dataset plan is incomplete: {error}", "the JSON that DatasetPlan.to_json gives"
             ) from None
+
+
+def plan_units(counts: Mapping[str, int], samples_per_shard: int) -> list[ShardUnit]:
+    """Cut every split into shards, in the order train, val, test.
+
+    Parameters
+    ----------
+    counts : mapping of split to number of samples
+    samples_per_shard : int
+        Only the last shard of a split may hold fewer.
+    """
+    shards = [GroupShards(split, samples_per_shard, (counts[split],)) for split in SPLITS if split in counts]
+    return [unit for of_split in shards for unit in of_split.units()]
+
+
+def frames_of(split: str) -> str:
+    """Return the group of a split's frame table."""
+    return f"{split}/{FRAMES}"
 
 
 def _seconds(name: str, value: Any) -> float:

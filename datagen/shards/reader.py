@@ -22,12 +22,13 @@ from datagen.shards.chunks import (
     parse_index,
     plain_array,
 )
+from datagen.shards.growth import ShardUnit
 from datagen.shards.ledger import record_key
 from datagen.shards.metadata import chunk_path, is_map
 from datagen.shards.pinned import Records
-from datagen.shards.plan import DatasetPlan, ShardUnit
+from datagen.shards.plan import DatasetPlan
 from datagen.shards.reads import StoreReads
-from datagen.shards.schema import ARRAYS
+from datagen.shards.schema import TEMPLATE
 from datagen.shards.store import LocalStore
 
 _CACHED_FILES = 4096  # a few kB each at 64 samples a shard
@@ -66,37 +67,37 @@ class ChunkReader:
         """Whether the files lie on a disk: then small reads cost next to nothing."""
         return isinstance(self._reads.store, LocalStore)
 
-    def sample_into(self, split: str, name: str, i: int, out: npt.NDArray[Any]) -> int:
-        """Decompress one sample of a map array into ``out`` (contiguous, stored dtype); return the bytes read."""
-        shard, position = divmod(i, self._per_shard)
+    def sample_into(self, group: str, name: str, i: int, out: npt.NDArray[Any]) -> int:
+        """Decompress one row of a map array into ``out`` (contiguous, stored dtype); return the bytes read."""
+        shard, position = self._plan.shards(group).place(i)
         try:
-            data = self._chunk(split, name, shard, position)
+            data = self._chunk(group, name, shard, position)
             decode_into(memoryview(data)[:-CRC_BYTES], out)
         except (ChunkError, MissingObjectError) as error:
-            raise self.damaged(split, shard, error, name, i) from None
+            raise self.damaged(group, shard, error, name, i) from None
         return len(data)
 
-    def chunk(self, split: str, name: str, i: int) -> bytes:
-        """Return one sample of a map array as it is stored, compressed and with its checksum."""
-        shard, position = divmod(i, self._per_shard)
+    def chunk(self, group: str, name: str, i: int) -> bytes:
+        """Return one row of a map array as it is stored, compressed and with its checksum."""
+        shard, position = self._plan.shards(group).place(i)
         try:
-            return self._chunk(split, name, shard, position)
+            return self._chunk(group, name, shard, position)
         except (ChunkError, MissingObjectError) as error:
-            raise self.damaged(split, shard, error, name, i) from None
+            raise self.damaged(group, shard, error, name, i) from None
 
-    def small(self, split: str, name: str, shard: int) -> npt.NDArray[Any]:
-        """Return the part of a small array that belongs to a shard, (samples_per_shard, ...)."""
-        spec = ARRAYS[name]
-        shape = (self._per_shard, *spec.sample_shape(self._plan.resolution))
-        key = chunk_path(split, name, shard)
+    def small(self, group: str, name: str, shard: int) -> npt.NDArray[Any]:
+        """Return the part of a small array that belongs to a shard, (rows of a full one, ...)."""
+        spec = self._plan.arrays(group)[name]
+        shape = (1 if group == TEMPLATE else self._per_shard, *spec.sample_shape(self._plan.sizes))
+        key = chunk_path(group, name, shard)
         try:
-            record = self._records.of(split, shard)
+            record = self._records.of(group, shard)
             with self._of_length(key, record.files[key].bytes):
                 data = self._reads.whole(key, record.files[key].bytes)
                 values = plain_array(data, np.dtype(spec.dtype), shape)
                 _check_same(data, record.checksums[key], "the file")
         except (ChunkError, MissingObjectError) as error:
-            raise self.damaged(split, shard, error, name) from None
+            raise self.damaged(group, shard, error, name) from None
         return values
 
     def wrong_checksums(self, unit: ShardUnit, name: str) -> Iterator[tuple[int | None, str]]:
@@ -108,22 +109,22 @@ class ChunkReader:
         ------
         (sample or None, message) of what disagrees
         """
-        if not is_map(ARRAYS[name]):
+        if not is_map(self._plan.arrays(unit.group)[name]):
             try:
-                self.small(unit.split, name, unit.index)
+                self.small(unit.group, name, unit.index)
             except CorruptDatasetError as error:
                 yield None, error.found
             return
         for i in range(unit.start if self.is_local else unit.stop - 1, unit.stop):
             try:
-                file = self._file(unit.split, name, unit.index)
+                file = self._file(unit.group, name, unit.index)
                 end = sum(file.index.of(i - unit.start))
                 _check_same(self._reads.part(file.key, end - CRC_BYTES, CRC_BYTES), file.checksums[i - unit.start])
             except (ChunkError, MissingObjectError) as error:
-                yield i, self.damaged(unit.split, unit.index, error, name, i).found
+                yield i, self.damaged(unit.group, unit.index, error, name, i).found
 
     def damaged(
-        self, split: str, shard: int, reason: str | Exception, name: str | None = None, sample: int | None = None
+        self, group: str, shard: int, reason: str | Exception, name: str | None = None, sample: int | None = None
     ) -> CorruptDatasetError:
         """Return the error of damage, naming its place.
 
@@ -132,14 +133,14 @@ class ChunkReader:
         ReplacedDatasetError
             If it is no damage: another dataset lies there now, or none.
         """
-        self._reads.forget(record_key(ShardUnit(split, shard, 0, 0)))
-        place = f"split {split}, shard {shard}"
+        self._reads.forget(record_key(ShardUnit(group, shard, 0, 0)))
+        place = f"split {group}, shard {shard}"
         if name is not None:
-            self._reads.forget(chunk_path(split, name, shard))
-            self._files.pop((split, name, shard), None)
-            place = f"split {split}, array {name}, shard {shard}"
+            self._reads.forget(chunk_path(group, name, shard))
+            self._files.pop((group, name, shard), None)
+            place = f"split {group}, array {name}, shard {shard}"
             place += "" if sample is None else f", sample {sample}"
-            place += f" ({chunk_path(split, name, shard)})"
+            place += f" ({chunk_path(group, name, shard)})"
         self._records.check_current()
         missing = isinstance(reason, MissingObjectError | MissingChunkError)
         if isinstance(reason, MissingObjectError):
@@ -150,8 +151,8 @@ class ChunkReader:
             "Run `datagen verify` for the whole list, then build again: damaged shards are rewritten",
         )
 
-    def _chunk(self, split: str, name: str, shard: int, position: int) -> bytes:
-        file = self._files.get((split, name, shard)) or self._file(split, name, shard)
+    def _chunk(self, group: str, name: str, shard: int, position: int) -> bytes:
+        file = self._files.get((group, name, shard)) or self._file(group, name, shard)
         offset, length = file.index.of(position)
         data = self._reads.part(file.key, offset, length)
         if len(data) != length:
@@ -160,11 +161,11 @@ class ChunkReader:
         _check_same(data, file.checksums[position])
         return data
 
-    def _file(self, split: str, name: str, shard: int) -> _ShardFile:
-        found = self._files.get((split, name, shard))
+    def _file(self, group: str, name: str, shard: int) -> _ShardFile:
+        found = self._files.get((group, name, shard))
         if found is None:
-            record = self._records.of(split, shard)
-            key, tail = chunk_path(split, name, shard), index_bytes(self._per_shard)
+            record = self._records.of(group, shard)
+            key, tail = chunk_path(group, name, shard), index_bytes(self._per_shard)
             within, sums = record.files[key].bytes - tail, record.checksums[key]
             with self._of_length(key, within + tail):
                 data = self._reads.part(key, within, tail)
@@ -173,7 +174,7 @@ class ChunkReader:
             checksums = tuple(sums[k : k + CRC_BYTES] for k in range(0, len(sums) - CRC_BYTES, CRC_BYTES))
             if len(self._files) >= _CACHED_FILES:
                 self._files.clear()
-            found = self._files[split, name, shard] = _ShardFile(key, index, checksums)
+            found = self._files[group, name, shard] = _ShardFile(key, index, checksums)
         return found
 
     @contextmanager

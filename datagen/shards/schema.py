@@ -38,22 +38,25 @@ class ArraySpec:
     ----------
     dtype : str
     shape : tuple
-        Of one sample; "H" and "W" stand for the resolution.
+        Of one row; "H" and "W" stand for the resolution, other letters for sizes of the head model.
     differenced : bool
         Whether each row is stored as its difference from the row above.
+    own_chunk : bool
+        Whether each row of the array is a chunk of its own inside its shard, as those of every map are.
     """
 
     dtype: str
     shape: tuple[int | str, ...]
     differenced: bool = False
+    own_chunk: bool = False
 
-    def sample_shape(self, resolution: int) -> tuple[int, ...]:
-        """Return the shape of one sample at a resolution in pixels."""
-        return tuple(resolution if isinstance(n, str) else n for n in self.shape)
+    def sample_shape(self, sizes: int | Mapping[int | str, int]) -> tuple[int, ...]:
+        """Return the shape of one row, given what the letters stand for, or the resolution if these are all."""
+        return tuple((sizes if isinstance(sizes, int) else sizes[n]) if isinstance(n, str) else n for n in self.shape)
 
-    def sample_bytes(self, resolution: int) -> int:
-        """Return the bytes of one sample, decompressed."""
-        return math.prod(self.sample_shape(resolution)) * np.dtype(self.dtype).itemsize
+    def sample_bytes(self, sizes: int | Mapping[int | str, int]) -> int:
+        """Return the bytes of one row, decompressed."""
+        return math.prod(self.sample_shape(sizes)) * np.dtype(self.dtype).itemsize
 
 
 ARRAYS: Mapping[str, ArraySpec] = {
@@ -74,9 +77,53 @@ ARRAYS: Mapping[str, ArraySpec] = {
     "frame": ArraySpec("int64", ()),
     "time": ArraySpec("float64", ()),
     "verdict": ArraySpec("uint8", ()),
+    "frame_row": ArraySpec("int64", ()),
     "valid": ArraySpec("uint8", ()),
 }
 MAX_FRAME = int(np.iinfo(ARRAYS["frame"].dtype).max)
+# The frame table of a split: one row for each frame that has a sample. V vertices, K and E parameters.
+FRAMES = "frames"
+FRAME_ARRAYS: Mapping[str, ArraySpec] = {
+    "vertices": ArraySpec("int16", ("V", 3), own_chunk=True),
+    "spread": ArraySpec("uint8", ("V",), own_chunk=True),
+    "identity": ArraySpec("float32", ("K",)),
+    "expression": ArraySpec("float32", ("E",)),
+    "model_to_head": ArraySpec("float32", (4, 4)),
+    "parameter_rms_mm": ArraySpec("float32", ()),
+    "head_to_world": ArraySpec("float32", (4, 4)),
+    "subject": ArraySpec("int32", ()),
+    "sequence": ArraySpec("int32", ()),
+    "frame": ArraySpec("int64", ()),
+    "time": ArraySpec("float64", ()),
+    "verdict": ArraySpec("uint8", ()),
+    "valid": ArraySpec("uint8", ()),
+}
+VERTEX_STEP_M = 1e-5  # of the frame table: 10 µm, as fine as depth, and reach 0.33 m from the head's origin
+SPREAD_STEP_M = 1e-3 / 16
+# What rows of the frame table are read by; its arrays have no axis of rows. T texture coordinates, L landmarks.
+TEMPLATE = "template"
+TEMPLATE_ARRAYS: Mapping[str, ArraySpec] = {
+    "vertices": ArraySpec("float32", ("V", 3)),
+    "faces": ArraySpec("int32", ("F", 3)),
+    "region": ArraySpec("uint8", ("V",)),
+    "uv": ArraySpec("float32", ("T", 2)),
+    "uv_faces": ArraySpec("int32", ("F", 3)),
+    "landmark_faces": ArraySpec("int32", ("L",)),
+    "landmark_weights": ArraySpec("float32", ("L", 3)),
+    "identity_basis": ArraySpec("float32", ("KB", "V", 3)),
+    "expression_basis": ArraySpec("float32", ("EB", "V", 3)),
+}
+
+# Of a head model that has none of them, the arrays are left out.
+OPTIONAL_SIZES = frozenset({"K", "E", "T", "L", "KB", "EB"})
+GROUPS = (*SPLITS, *(f"{split}/{FRAMES}" for split in SPLITS), TEMPLATE)
+
+
+def arrays_of(group: str) -> Mapping[str, ArraySpec]:
+    """Return the arrays that a group may have: of a split, its frame table, or the template."""
+    if group == TEMPLATE:
+        return TEMPLATE_ARRAYS
+    return ARRAYS if group in SPLITS else FRAME_ARRAYS
 
 
 @dataclass(frozen=True)
@@ -98,6 +145,8 @@ class Sample:
     frame : int, 0 to 2**63 - 1
     time : float, seconds since the sequence's first frame; ``DatasetPlan.epochs`` says when that was
     verdict : ``pass``, ``review``, or empty where none was recorded
+    frame_row : int
+        Place of its frame in the frame table as stored; −1 if there is none.
     """
 
     image: npt.NDArray[np.uint8]
@@ -116,6 +165,7 @@ class Sample:
     frame: int
     time: float
     verdict: str = ""
+    frame_row: int = -1
 
 
 def difference_rows(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -13,12 +13,15 @@ from datagen.common.errors import StorageError
 from datagen.common.files import fsync_all, make_folders, storage_errors
 from datagen.shards.chunks import trailing_checksums
 from datagen.shards.encode import encode_samples
+from datagen.shards.faces import FrameRow, TemplateContents
+from datagen.shards.frames import encode_frames, encode_template
+from datagen.shards.growth import ShardUnit
 from datagen.shards.ledger import ShardRecord, record_key, write_record
 from datagen.shards.metadata import ROOT_METADATA, chunk_path, is_map
 from datagen.shards.ownership import STAGING, check_place
 from datagen.shards.pack import ShardPacker
-from datagen.shards.plan import DatasetPlan, ShardUnit
-from datagen.shards.schema import ARRAYS, Sample
+from datagen.shards.plan import DatasetPlan
+from datagen.shards.schema import Sample
 from datagen.shards.store import LocalStore
 
 
@@ -57,6 +60,25 @@ def write_unit(
     return write_packed(Path(root), plan, unit, content_key, packer)
 
 
+def write_frames(
+    root: Path, plan: DatasetPlan, unit: ShardUnit, content_key: str, rows: Iterable[FrameRow]
+) -> ShardRecord:
+    """Write one shard of a frame table; otherwise as :func:`write_unit`."""
+    packer = ShardPacker(plan, unit)
+    for row in encode_frames(plan, unit, rows):
+        packer.add(row)
+    return write_packed(Path(root), plan, unit, content_key, packer)
+
+
+def write_template(
+    root: Path, plan: DatasetPlan, unit: ShardUnit, content_key: str, contents: TemplateContents
+) -> ShardRecord:
+    """Write the template; otherwise as :func:`write_unit`."""
+    packer = ShardPacker(plan, unit)
+    packer.add(encode_template(plan, contents))
+    return write_packed(Path(root), plan, unit, content_key, packer)
+
+
 def write_packed(root: Path, plan: DatasetPlan, unit: ShardUnit, content_key: str, packer: ShardPacker) -> ShardRecord:
     """Write a shard whose samples are packed already; otherwise as :func:`write_unit`."""
     with storage_errors(f"writing shard {unit.name} of {root}"):
@@ -65,14 +87,14 @@ def write_packed(root: Path, plan: DatasetPlan, unit: ShardUnit, content_key: st
         try:
             staging.mkdir()
             files, digests, checksums = {}, {}, {}
-            for name, spec in ARRAYS.items():
-                key, data = chunk_path(unit.split, name, unit.index), packer.file(name)
+            for name, spec in plan.arrays(unit.group).items():
+                key, data = chunk_path(unit.group, name, unit.index), packer.file(name)
                 files[name] = staging / name
                 digests[key] = _stage(files[name], data)
                 checksums[key] = trailing_checksums(data, unit.samples, plan.samples_per_shard, indexed=is_map(spec))
             fsync_all(files.values())
             record = ShardRecord(
-                unit.split, unit.index, unit.samples, content_key, plan.encoding_digest, digests, checksums
+                unit.group, unit.index, unit.samples, content_key, plan.encoding_digest, digests, checksums
             )
             _publish(root, unit, files, record)
         finally:
@@ -91,12 +113,12 @@ def _stage(path: Path, data: bytes) -> FileDigest:
 
 
 def _publish(root: Path, unit: ShardUnit, files: dict[str, Path], record: ShardRecord) -> None:
-    """Rename a shard's files into place, in the order of ``ARRAYS``, and make the names durable."""
+    """Rename a shard's files into place, in the order of the group's arrays, and make the names durable."""
     check_place(root, root / record_key(unit), record.files)
     store = LocalStore(root)
     # Nothing may look finished while bytes change beneath it.
     store.delete(ROOT_METADATA)
-    targets = {name: root / chunk_path(unit.split, name, unit.index) for name in files}
+    targets = {name: root / chunk_path(unit.group, name, unit.index) for name in files}
     for target in targets.values():
         make_folders(target.parent)
         target.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from datagen.sources.frame import Registration
 from datagen.warp.confidence import confidence_features, departure_m, point_confidence
 from datagen.warp.deform import Start, deform
 from datagen.warp.fold_repair import RepairReport, repair
+from datagen.warp.parameters import fit_parameters
 from datagen.warp.personal import SequencePrior
 from datagen.warp.personal_marks import PersonalMarks
 from datagen.warp.result import Warp
@@ -32,7 +33,7 @@ from datagen.warp.transport import Transported, transport
 from datagen.warp.verdict import face_confidence, judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 9
+ALGORITHM_VERSION = 10
 
 WARP_STEPS = 3
 MENDED_SPREAD_M = 6e-3
@@ -105,6 +106,7 @@ def warp_frame(
     # Detail far outside the space's margin cannot be stored; it is not part of a head.
     outside = np.abs(canonical).max(axis=1) > 1
     canonical[outside] = np.nan
+    head_to_world = _head_pose(template, registered)
     return Warp(
         scan_vertices=scan.vertices,
         scan_faces=scan.faces[:, ::-1].copy() if found.turned else scan.faces,
@@ -113,9 +115,12 @@ def warp_frame(
         region=np.where(outside, np.uint8(0), carried.region)[found.where],
         registered_vertices=registered,
         registered_faces=template.faces,
-        head_to_world=_head_pose(template, registered),
+        head_to_world=head_to_world,
         space=space,
         verdict=judge(metrics, config.verdict),
+        # The start's variance is of the whole vector: a coordinate has a third of it.
+        spread_m=(found.spread_m / np.sqrt(3)).astype(np.float32),
+        parameters=fit_parameters(head, template, registered, head_to_world),
     )
 
 

@@ -11,10 +11,11 @@ from scipy.optimize import lsq_linear
 
 from datagen.common.arrays import F64
 from datagen.heads.base import HeadModel
+from datagen.heads.coordinates import EXPRESSION_SIGMA
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.warp.expression_process import expression_modes
 from datagen.warp.personal_marks import PersonalMarks
-from datagen.warp.shape_model import EXPRESSION_SIGMA, MorphableShape, linearise, observed_vertices
+from datagen.warp.shape_model import MorphableShape, linearise, observed_vertices
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.template import WarpTemplate
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.geometry.space import CanonicalSpace
+from datagen.warp.parameters import HeadParameters, no_parameters
 
 Status = Literal["pass", "review", "fail"]
 
@@ -57,6 +58,11 @@ class Warp:
     registered_faces : (G, 3) int32
     head_to_world : (4, 4) float64
         Rigid: template axes and origin to the input's frame.
+    spread_m : (V,) float32
+        Posterior standard deviation of each registered vertex's position, per coordinate (RMS of the three), metres;
+        empty in a warp that the engine did not make.
+    parameters : HeadParameters
+        What the head model says of the registered face.
     """
 
     scan_vertices: npt.NDArray[np.float64]
@@ -69,3 +75,5 @@ class Warp:
     head_to_world: npt.NDArray[np.float64]
     space: CanonicalSpace
     verdict: Verdict
+    spread_m: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    parameters: HeadParameters = field(default_factory=no_parameters)

@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 
 from datagen.common.arrays import F64
 from datagen.heads.base import HeadModel
+from datagen.heads.coordinates import EXPRESSION_SIGMA, IDENTITY_LIMIT
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.typical import MIRROR, typical_offset_m
 from datagen.warp.template import WarpTemplate, once_per_template
@@ -120,9 +121,6 @@ def _covariance(a: F64, b: F64, components: Sequence[Component], parity: float) 
     return total
 
 
-# Model parameters are drawn from N(0, 1) (identity) and live in [0, 1] (expression).
-IDENTITY_LIMIT = 3.0
-EXPRESSION_SIGMA = 0.35
 DERIVATIVE_STEP = 0.25
 NODES = 700
 RANK = 208

@@ -13,6 +13,7 @@ from datagen.common.files import atomic_write_bytes, npz_bytes, read_npz
 from datagen.geometry.space import CanonicalSpace
 from datagen.heads.base import HeadTemplate
 from datagen.warp.bridge import Bridge
+from datagen.warp.parameters import HeadParameters
 from datagen.warp.personal import SequencePrior
 from datagen.warp.personal_marks import PersonalMarks
 from datagen.warp.result import BRIDGE_FILE, PERSON_FILE, VERDICT_FILE, WARP_FILE, Verdict, Warp
@@ -26,12 +27,18 @@ ARRAYS = (
     "registered_vertices",
     "registered_faces",
     "head_to_world",
+    "spread_m",
 )
+PARAMETER_ARRAYS = ("identity", "expression", "model_to_head", "rms_mm")
 
 
 def warp_bytes(warp: Warp) -> bytes:
-    """Return the content of ``warp.npz``: every array of :class:`Warp`, the space's ``centre`` and ``half_extent``."""
+    """Return the content of ``warp.npz``: every array of :class:`Warp`, the space's ``centre`` and ``half_extent``.
+
+    The head model's parameters are ``parameter_*``.
+    """
     arrays = {name: getattr(warp, name) for name in ARRAYS}
+    arrays |= {f"parameter_{name}": np.atleast_1d(getattr(warp.parameters, name)) for name in PARAMETER_ARRAYS}
     arrays["centre"] = np.array(warp.space.centre)
     arrays["half_extent"] = np.array(warp.space.half_extent)
     arrays["space"] = np.frombuffer(json.dumps(warp.space.to_attrs(), sort_keys=True).encode(), np.uint8)
@@ -73,15 +80,28 @@ def read_warp(folder: Path) -> Warp:
     Raises
     ------
     InputError
-        If a file is missing or broken.
+        If a file is missing or broken, or of an older kind: without parameters, or with them in other shapes.
     """
     path = folder / WARP_FILE
-    arrays = read_npz(path, (*ARRAYS, "space"), expected="a warp", fix="Warp the frame again")
+    named = {name: f"parameter_{name}" for name in PARAMETER_ARRAYS}
+    arrays = read_npz(path, (*ARRAYS, *named.values(), "space"), expected="a warp", fix="Warp the frame again")
+    found = {name: arrays.pop(stored) for name, stored in named.items()}
+    spread, shapes = arrays["spread_m"].shape, [array.shape for array in found.values()]
+    fits = spread in ((0,), (len(arrays["registered_vertices"]),)) and [len(shape) for shape in shapes[:2]] == [1, 1]
+    if not fits or shapes[2:] != [(4, 4), (1,)]:
+        raise InputError(
+            f"{path} has spread_m {spread} and parameters of the shapes {shapes}",
+            "(V,) like the registered vertices, and (K,), (E,), (4, 4) and (1,)",
+            "Warp the frame again",
+        )
     try:
         space = CanonicalSpace.from_attrs(parse_json(arrays.pop("space").tobytes()))
     except (ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error})", "a warp", "Warp the frame again") from None
-    return Warp(**arrays, space=space, verdict=read_verdict(folder))
+    parameters = HeadParameters(
+        found["identity"], found["expression"], found["model_to_head"], float(found["rms_mm"].item())
+    )
+    return Warp(**arrays, space=space, verdict=read_verdict(folder), parameters=parameters)
 
 
 PERSON_ARRAYS = ("neutral", "frames", "head", "amplitude", "usual_m", "marks_sigma_m")

@@ -26,9 +26,10 @@ from datagen.render.contract import RENDER_VERSION, ViewMaps
 from datagen.render.crop import CropBox, crop_image
 from datagen.render.maps import render_views
 from datagen.render.registry import make_renderer, resolve_backend
+from datagen.shards.growth import ShardUnit
 from datagen.shards.ledger import read_record, unit_is_complete
 from datagen.shards.ownership import foreign_files
-from datagen.shards.plan import ENCODING_VERSION, DatasetPlan, ShardUnit, plan_units
+from datagen.shards.plan import ENCODING_VERSION, DatasetPlan, plan_units
 from datagen.shards.schema import ARRAYS, SPLITS, Sample
 from datagen.shards.store import LocalStore
 from datagen.shards.writer import write_unit

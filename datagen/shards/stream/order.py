@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from datagen.common.arrays import I64
 from datagen.common.errors import InputError
+from datagen.shards.growth import GroupShards
 from datagen.shards.stream.clips import ClipSet, Layout, cut_clips, possible
 from datagen.shards.stream.config import StreamConfig
 
@@ -31,7 +32,7 @@ class OrderInputs:
     layout: Layout
     config: StreamConfig
     digest: str
-    samples_per_shard: int
+    shards: GroupShards
     keep: npt.NDArray[np.bool_]
     weight: npt.NDArray[np.float64]
 
@@ -134,7 +135,7 @@ def _units(inputs: OrderInputs, views: bool) -> I64:
     first = np.full(int(inputs.layout.group.max()) + 1, len(samples), np.int64)
     np.minimum.at(first, inputs.layout.group, samples)
     begins = first[inputs.layout.group] if views else samples
-    return np.asarray(np.unique(begins // inputs.samples_per_shard, return_inverse=True)[1], np.int64).reshape(-1)
+    return np.asarray(np.unique(inputs.shards.shard_of(begins), return_inverse=True)[1], np.int64).reshape(-1)
 
 
 def _weighted(clip_set: ClipSet, weight: npt.NDArray[np.float64], rng: np.random.Generator) -> I64:

@@ -181,7 +181,7 @@ class ShardStream:
             Layout.of(self.split.index),
             self.config,
             self.config.digest(self.dataset.uuid, self.split.name),
-            self.dataset.plan.samples_per_shard,
+            self.dataset.plan.shards(self.split.name),
             chosen(self.split, self.config, statistics),
             weights(self.split, self.config, statistics),
         )

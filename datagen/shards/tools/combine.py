@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
@@ -17,17 +17,18 @@ from datagen.common.errors import DatasetError, InputError
 from datagen.common.names import require_name
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.finish import finalise
+from datagen.shards.growth import ShardUnit
 from datagen.shards.lease import only_writer
 from datagen.shards.ledger import list_records, unit_is_complete
 from datagen.shards.metadata import is_map
 from datagen.shards.pack import ShardPacker
-from datagen.shards.plan import DatasetPlan, ShardUnit
-from datagen.shards.schema import ARRAYS, MAX_FRAME, SPLITS, VERDICTS
+from datagen.shards.plan import DatasetPlan, frames_of
+from datagen.shards.schema import MAX_FRAME, SPLITS, TEMPLATE, VERDICTS
 from datagen.shards.tools.place import check_place, local_place
 from datagen.shards.writer import write_packed
 
-COMBINE_VERSION = 1
-_ALIKE = ("space", "resolution", "depth_scale", "regions")
+COMBINE_VERSION = 2
+_ALIKE = ("space", "resolution", "depth_scale", "regions", "faces")
 _TABLES = ("subject", "sequence", "camera")
 KEYS = ("split", "subject", "sequence", "camera", "frame", "verdict")
 _NAMED = 5
@@ -147,8 +148,11 @@ class Part:
 
 
 @dataclass(frozen=True, order=True)
-class _Sample:
-    """A sample in the order of the new dataset, and where it is now."""
+class _Row:
+    """A sample, or a frame's row, in the order of the new dataset, and where it is now.
+
+    ``camera`` is empty for a frame; ``frame_row`` is the place of a sample's frame in the new frame table as stored.
+    """
 
     subject: str
     sequence: str
@@ -156,6 +160,7 @@ class _Sample:
     frame: int
     part: int
     number: int
+    frame_row: int = -1
 
     @property
     def name(self) -> str:
@@ -202,11 +207,13 @@ def combine(
     samples = {split: _samples(parts, split) for split in SPLITS}
     if not any(samples.values()):
         raise InputError("no sample is chosen", "at least one", "Loosen --where; `datagen stats` lists names")
-    plan = _plan(parts, samples, samples_per_shard)
+    frames = {split: _frames_of(parts, split, chosen) for split, chosen in samples.items()}
+    plan = _plan(parts, samples, frames, samples_per_shard)
+    rows = _rows(plan, samples, frames)
     store = local_place(out, [part.dataset for part in parts])
 
-    def chosen(unit: ShardUnit) -> Sequence[_Sample]:
-        return samples[unit.split][unit.start : unit.stop]
+    def chosen(unit: ShardUnit) -> Sequence[_Row]:
+        return rows[unit.group][unit.start : unit.stop]
 
     keys = {unit.name: _content_key(parts, plan, unit, chosen(unit)) for unit in plan.units}
     with only_writer(store):
@@ -257,13 +264,13 @@ def _shown(mine: Any, theirs: Any) -> str:
     return f"{mine!r} and {theirs!r}"
 
 
-def _samples(parts: Sequence[Part], split: str) -> list[_Sample]:
-    found: list[_Sample] = []
+def _samples(parts: Sequence[Part], split: str) -> list[_Row]:
+    found: list[_Row] = []
     for number, part in enumerate(parts):
         plan, index = part.dataset.plan, part.dataset[split].index
         for i in part.selection.chosen(part.dataset, split):
             names = (plan.subjects[index.subject[i]], plan.sequences[index.sequence[i]], plan.cameras[index.camera[i]])
-            found.append(_Sample(part.subject(names[0]), *names[1:], int(index.frame[i]), number, int(i)))
+            found.append(_Row(part.subject(names[0]), *names[1:], int(index.frame[i]), number, int(i)))
     found.sort()
     for before, after in pairwise(found):
         if before.key == after.key:
@@ -276,7 +283,41 @@ def _samples(parts: Sequence[Part], split: str) -> list[_Sample]:
     return found
 
 
-def _plan(parts: Sequence[Part], samples: Mapping[str, list[_Sample]], per_shard: int | None) -> DatasetPlan:
+def _frames_of(parts: Sequence[Part], split: str, samples: Sequence[_Row]) -> list[_Row]:
+    """Return the rows of the frame tables that samples name, in the order of the new one."""
+    if not parts[0].dataset.plan.faces:
+        return []
+    found: dict[tuple[str, str, int], _Row] = {}
+    for sample in samples:
+        row = int(parts[sample.part].dataset[split].index.frame_row[sample.number])
+        key = (sample.subject, sample.sequence, sample.frame)
+        # Two datasets may each hold some cameras of a frame: its row is taken from the first of them.
+        found.setdefault(key, _Row(sample.subject, sample.sequence, "", sample.frame, sample.part, row))
+    return sorted(found.values())
+
+
+def _rows(
+    plan: DatasetPlan, samples: Mapping[str, list[_Row]], frames: Mapping[str, list[_Row]]
+) -> dict[str, list[_Row]]:
+    """Return the rows of every group, each sample with the place of its frame."""
+    if not plan.faces:
+        return dict(samples)
+    rows: dict[str, list[_Row]] = {TEMPLATE: [_Row("", "", "", 0, 0, 0)]}
+    for split, chosen in samples.items():
+        group = frames_of(split)
+        places = plan.shards(group).stored(np.arange(len(frames[split]))).tolist()
+        place_of = {(f.subject, f.sequence, f.frame): place for f, place in zip(frames[split], places, strict=True)}
+        rows[split] = [replace(s, frame_row=place_of[s.subject, s.sequence, s.frame]) for s in chosen]
+        rows[group] = frames[split]
+    return rows
+
+
+def _plan(
+    parts: Sequence[Part],
+    samples: Mapping[str, list[_Row]],
+    frames: Mapping[str, list[_Row]],
+    per_shard: int | None,
+) -> DatasetPlan:
     first = parts[0].dataset.plan
     subjects = {split: sorted({sample.subject for sample in chosen}) for split, chosen in samples.items()}
     owner: dict[str, str] = {}
@@ -307,6 +348,8 @@ def _plan(parts: Sequence[Part], samples: Mapping[str, list[_Sample]], per_shard
     return DatasetPlan(
         resolution=first.resolution,
         counts={split: len(chosen) for split, chosen in samples.items()},
+        frame_counts={split: len(chosen) for split, chosen in frames.items()},
+        faces=first.faces,
         splits=subjects,
         subjects=sorted(owner),
         sequences=sorted({sample.sequence for sample in everything}),
@@ -324,7 +367,7 @@ def _plan(parts: Sequence[Part], samples: Mapping[str, list[_Sample]], per_shard
     )
 
 
-def _epochs(parts: Sequence[Part], samples: Sequence[_Sample]) -> dict[str, float]:
+def _epochs(parts: Sequence[Part], samples: Sequence[_Row]) -> dict[str, float]:
     """Return the epochs of the sequences; one that two parts hold must have begun at the same moment in both."""
     first: dict[str, tuple[float, int]] = {}
     for name, part, epoch in sorted({(s.name, s.part, _epoch(parts[s.part], s)) for s in samples}):
@@ -339,40 +382,37 @@ def _epochs(parts: Sequence[Part], samples: Sequence[_Sample]) -> dict[str, floa
     return {name: epoch for name, (epoch, _) in first.items()}
 
 
-def _epoch(part: Part, sample: _Sample) -> float:
+def _epoch(part: Part, sample: _Row) -> float:
     subject = sample.subject.removeprefix(f"{part.label}-") if part.label else sample.subject
     return part.dataset.plan.epochs.get(f"{subject}/{sample.sequence}", 0.0)
 
 
-def _content_key(parts: Sequence[Part], plan: DatasetPlan, unit: ShardUnit, chosen: Sequence[_Sample]) -> str:
+def _content_key(parts: Sequence[Part], plan: DatasetPlan, unit: ShardUnit, chosen: Sequence[_Row]) -> str:
     content = {
         "combine_version": COMBINE_VERSION,
         "encoding": plan.encoding_digest,
-        "samples": [[parts[sample.part].dataset.uuid, unit.split, sample.number] for sample in chosen],
+        "rows": [
+            [parts[row.part].dataset.uuid, unit.group, row.number, row.frame_row, *_numbers(plan, row).values()]
+            for row in chosen
+        ],
     }
     return sha256_text(canonical_json(content))
 
 
-def _packed(parts: Sequence[Part], plan: DatasetPlan, unit: ShardUnit, chosen: Sequence[_Sample]) -> ShardPacker:
-    packer = ShardPacker(plan, unit)
-    numbers = {
-        "subject": {name: i for i, name in enumerate(plan.subjects)},
-        "sequence": {name: i for i, name in enumerate(plan.sequences)},
-        "camera": {name: i for i, name in enumerate(plan.cameras)},
-    }
-    for sample in chosen:
-        dataset = parts[sample.part].dataset
-        small = [name for name, spec in ARRAYS.items() if not is_map(spec) and name not in _TABLES]
-        row: dict[str, Any] = {
-            name: values[0] for name, values in dataset[unit.split].read(small, [sample.number], decode=False).items()
-        }
-        row.update({name: numbers[name][getattr(sample, name)] for name in _TABLES})
-        packer.add_packed(row, dict(_chunks(dataset, unit.split, sample.number)))
+def _numbers(plan: DatasetPlan, row: _Row) -> dict[str, int]:
+    """Return the numbers of a row's names in the tables of the new dataset."""
+    return {name: plan.numbers[name][value] for name in _TABLES if (value := getattr(row, name))}
+
+
+def _packed(parts: Sequence[Part], plan: DatasetPlan, unit: ShardUnit, chosen: Sequence[_Row]) -> ShardPacker:
+    packer, arrays = ShardPacker(plan, unit), plan.arrays(unit.group)
+    small = [name for name, spec in arrays.items() if not is_map(spec)]
+    maps = [name for name in arrays if name not in small]
+    for new in chosen:
+        dataset = parts[new.part].dataset
+        values: dict[str, Any] = {name: dataset.small_of(unit.group, name)[new.number] for name in small}
+        values.update({name: number for name, number in _numbers(plan, new).items() if name in values})
+        if "frame_row" in values:
+            values["frame_row"] = new.frame_row
+        packer.add_packed(values, {name: dataset.reader.chunk(unit.group, name, new.number) for name in maps})
     return packer
-
-
-def _chunks(dataset: Dataset, split: str, number: int) -> Iterator[tuple[str, bytes]]:
-    """Yield the chunk of every map array of a sample as it is stored, after its checksum."""
-    for name, spec in ARRAYS.items():
-        if is_map(spec):
-            yield name, dataset.reader.chunk(split, name, number)

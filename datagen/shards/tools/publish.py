@@ -14,10 +14,10 @@ from datagen.common.digests import FileDigest, digest_bytes
 from datagen.common.errors import CorruptDatasetError, DatasetError, StorageError
 from datagen.shards.contents import JOURNAL, Contents, Journal, contents, is_unfinished, refuse_strangers
 from datagen.shards.dataset import Dataset, open_dataset
+from datagen.shards.growth import ShardUnit
 from datagen.shards.lease import LEASE, only_writer
 from datagen.shards.ledger import digest_object, record_key, unit_files
 from datagen.shards.metadata import ROOT_METADATA, plan_documents
-from datagen.shards.plan import ShardUnit
 from datagen.shards.store import LocalStore, ObjectStore, open_store
 from datagen.shards.tools.place import refuse_inside
 
@@ -142,7 +142,11 @@ class _Target:
     ) -> None:
         self.store, self._dataset, self._new = store, dataset, new
         self._mine = new.digests()
-        self._record = {key: record_key(unit) for unit in dataset.plan.units for key in unit_files(unit)}
+        self._record = {
+            key: record_key(unit)
+            for unit in dataset.plan.units
+            for key in unit_files(unit, dataset.plan.arrays(unit.group))
+        }
         self._there = store.found()
         if isinstance(store, ObjectStore):
             self._there.pop(LEASE, None)
@@ -262,7 +266,9 @@ class _Sending:
             key = record_key(unit)
             if key in there.old:
                 self._remove(key)
-            self._all([partial(self._send_file, name) for name in unit_files(unit)])
+            self._all(
+                [partial(self._send_file, name) for name in unit_files(unit, self.dataset.plan.arrays(unit.group))]
+            )
             self._all([partial(self._send_text, key)])
             if on_shard is not None:
                 on_shard(unit)

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.shards.dataset import Dataset, open_dataset
+from datagen.shards.growth import ShardUnit
 from datagen.shards.metadata import chunk_path
-from datagen.shards.plan import DatasetPlan, ShardUnit
+from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import (
     ARRAYS,
     SPLITS,
@@ -199,7 +200,7 @@ def stats(path: str | Path, on_shard: Callable[[ShardUnit], None] | None = None)
     """
     dataset = open_dataset(path)
     total, splits = Accumulator(), {split: Accumulator() for split in SPLITS}
-    for unit in dataset.plan.units:
+    for unit in dataset.plan.sample_units:
         counted = unit_stats(dataset, unit)
         splits[unit.split].merge(counted)
         total.merge(counted)
@@ -285,7 +286,7 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
     if not 0 <= i < len(part):
         raise IndexError(f"sample {i} of {len(part)} in {split}")
     plan, tables = dataset.plan, part.index
-    shard, position = divmod(i, plan.samples_per_shard)
+    shard, position = plan.shards(split).place(i)
     subject, sequence = plan.subjects[tables.subject[i]], plan.sequences[tables.sequence[i]]
     record = dataset.record(split, shard)
     return {

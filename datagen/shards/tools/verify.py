@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from datagen.common.errors import CorruptDatasetError, MissingObjectError
 from datagen.shards.dataset import Dataset, open_dataset
+from datagen.shards.frames import face_problems
+from datagen.shards.growth import ShardUnit
 from datagen.shards.index import IndexTables, index_problems
 from datagen.shards.ledger import ShardRecord, file_problem, record_key, unit_files
 from datagen.shards.metadata import ROOT_METADATA, content_digest, is_map, plan_documents, uuid_of
-from datagen.shards.plan import DatasetPlan, ShardUnit
-from datagen.shards.schema import ARRAYS, CANONICAL_LEVELS, NORMAL_LEVELS, SPLITS, VERDICTS
+from datagen.shards.plan import DatasetPlan
+from datagen.shards.schema import CANONICAL_LEVELS, NORMAL_LEVELS, SPLITS, VERDICTS, restore_rows
 
 UNKNOWN_CANONICAL = CANONICAL_LEVELS // 2  # stored where nothing is known; decodes to 0 exactly
 _UNIT_LOW, _UNIT_HIGH = 0.9, 1.1  # a unit normal after rounding to 1/127, with room for float error
@@ -129,9 +131,9 @@ class Problem:
     Attributes
     ----------
     split : str or None
-        None where the whole dataset is concerned.
+        The split or another group, such as ``train/frames``; None where the whole dataset is concerned.
     sample : int or None
-        Number of the sample in its split, where one sample is concerned.
+        Number of the sample in its split, or of the row in its group, where one is concerned.
     """
 
     split: str | None
@@ -235,9 +237,9 @@ def verify_dataset(
 
 def _check_record(dataset: Dataset, unit: ShardUnit) -> tuple[ShardRecord | None, list[Problem]]:
     try:
-        return dataset.record(unit.split, unit.index), []
+        return dataset.record(unit.group, unit.index), []
     except CorruptDatasetError as error:
-        return None, [Problem(unit.split, unit.index, None, error.found)]
+        return None, [Problem(unit.group, unit.index, None, error.found)]
 
 
 def _check_attributes(dataset: Dataset, records: dict[ShardUnit, ShardRecord | None]) -> Iterator[Problem]:
@@ -263,7 +265,7 @@ def _check_metadata(dataset: Dataset) -> Iterator[Problem]:
 def _check_strays(dataset: Dataset) -> list[Problem]:
     units = dataset.plan.units
     known = {ROOT_METADATA, *plan_documents(dataset.plan), *(record_key(unit) for unit in units)}
-    known |= {key for unit in units for key in unit_files(unit)}
+    known |= {key for unit in units for key in unit_files(unit, dataset.plan.arrays(unit.group))}
     strays = [key for key in dataset.store.list() if key not in known]
     problems = [Problem(None, None, None, f"stray file {name}") for name in strays[:_NAMED]]
     if len(strays) > _NAMED:
@@ -278,7 +280,8 @@ def _check_index(dataset: Dataset, split: str) -> list[Problem]:
     except CorruptDatasetError:
         return []  # the shard's own check names the damaged file
     found = index_problems(split, tables, plan)
-    shard_of = [None if sample is None else sample // plan.samples_per_shard for sample, _ in found]
+    shards = plan.shards(split)
+    shard_of = [None if sample is None else shards.place(sample)[0] for sample, _ in found]
     problems = [Problem(split, s, i, text) for s, (i, text) in zip(shard_of, found[:_NAMED], strict=False)]
     if len(found) > _NAMED:
         problems.append(Problem(split, None, None, f"{len(found) - _NAMED} more faults in the index tables"))
@@ -287,42 +290,49 @@ def _check_index(dataset: Dataset, split: str) -> list[Problem]:
 
 def _check_shard(dataset: Dataset, unit: ShardUnit, record: ShardRecord | None, level: Level) -> Iterator[Problem]:
     if record is None:  # nothing that it says is to be trusted
-        for key in unit_files(unit):
+        for key in unit_files(unit, dataset.plan.arrays(unit.group)):
             if not dataset.store.exists(key):
-                yield Problem(unit.split, unit.index, None, f"{key} is missing")
+                yield Problem(unit.group, unit.index, None, f"{key} is missing")
         return
     damaged = False
     for key, expected in record.files.items():
         problem = file_problem(dataset.store, key, expected, digest=level != "quick")
         if problem:
             damaged = True
-            yield Problem(unit.split, unit.index, None, problem)
+            yield Problem(unit.group, unit.index, None, problem)
     # Where a digest disagrees, decoding says which samples are hit.
     if level == "deep" or (damaged and level == "digests"):
-        yield from _check_samples(dataset, unit)
+        yield from _check_rows(dataset, unit)
     elif not damaged:
-        for name in ARRAYS:
+        for name in dataset.plan.arrays(unit.group):
             for sample, message in dataset.reader.wrong_checksums(unit, name):
-                yield Problem(unit.split, unit.index, sample, message)
+                yield Problem(unit.group, unit.index, sample, message)
 
 
-def _check_samples(dataset: Dataset, unit: ShardUnit) -> Iterator[Problem]:
-    split = dataset[unit.split]
-    maps = [name for name, spec in ARRAYS.items() if is_map(spec)]
+def _check_rows(dataset: Dataset, unit: ShardUnit) -> Iterator[Problem]:
+    plan, reader = dataset.plan, dataset.reader
+    arrays = plan.arrays(unit.group)
+    maps = [name for name, spec in arrays.items() if is_map(spec)]
     small: dict[str, np.ndarray[Any, Any]] = {}
-    for name in ARRAYS:
+    for name in arrays:
         if name in maps:
             continue
         try:
-            small[name] = dataset.reader.small(unit.split, name, unit.index)
+            small[name] = reader.small(unit.group, name, unit.index)
         except CorruptDatasetError as error:
-            yield Problem(unit.split, unit.index, None, error.found)
+            yield Problem(unit.group, unit.index, None, error.found)
     for i in range(unit.start, unit.stop):
         stored = {name: values[i - unit.start] for name, values in small.items()}
         for name in maps:
+            out = np.empty(plan.row_shape(unit.group, name), arrays[name].dtype)
             try:
-                stored[name] = split.raw(name, i, i + 1)[0]
+                reader.sample_into(unit.group, name, i, out)
             except CorruptDatasetError as error:
-                yield Problem(unit.split, unit.index, i, error.found)
-        for message in sample_problems(stored, dataset.plan):
-            yield Problem(unit.split, unit.index, i, message)
+                yield Problem(unit.group, unit.index, i, error.found)
+            else:
+                if arrays[name].differenced:
+                    restore_rows(out)
+                stored[name] = out
+        found = sample_problems(stored, plan) if unit.group in SPLITS else face_problems(unit.group, stored, plan)
+        for message in found:
+            yield Problem(unit.group, unit.index, i, message)

@@ -282,11 +282,10 @@ def test_plans_that_contradict_themselves_are_refused() -> None:
             make_plan(**changes)
 
 
-def test_a_plan_survives_json_and_orders_its_tables() -> None:
+def test_a_plan_survives_json_and_keeps_the_order_of_its_tables() -> None:
     plan = make_plan(cameras=("b", "a", "b"))
-    assert plan.cameras == ("a", "b")
+    assert plan.cameras == ("b", "a")
     assert DatasetPlan.from_json(plan.to_json()) == plan
-    assert make_plan(subjects=("ada", "ben", "cleo", "dan", "eve")).encoding_digest != make_plan().encoding_digest
 
 
 def test_exact_images_are_stored_on_request(tmp_path: Path) -> None:

@@ -290,11 +290,19 @@ def test_what_is_no_document_is_named(copy: Path, key: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"counts": {"train": 10**13, "val": 2, "test": 0}}, "contradict each other: they name 3 records for"),
+        ({"counts": {"train": 10**13, "val": 2, "test": 0}}, "contradict each other: the steps of train do not add up"),
+        (
+            {"counts": {"train": 10**13, "val": 2, "test": 0}, "steps": [{"train": 10**13, "val": 2}]},
+            "contradict each other: they name 3 records for",
+        ),
         ({"resolution": 2**40}, "contradict each other: resolution is"),
         ({"resolution": 16380}, "bytes decoded"),
         (
-            {"samples_per_shard": 2**40, "counts": {"train": 2**41, "val": 2, "test": 0}},
+            {
+                "samples_per_shard": 2**40,
+                "counts": {"train": 2**41, "val": 2, "test": 0},
+                "steps": [{"train": 2**41, "val": 2}],
+            },
             "it is of train-00000 with|another plan",
         ),
         ({"uuid": "../../x"}, "the uuid is not that of"),

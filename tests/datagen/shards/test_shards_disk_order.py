@@ -123,7 +123,7 @@ def test_a_shard_that_is_replaced_loses_root_and_files_first_and_for_good(
 
 def renumbered(record: ShardRecord, index: int) -> ShardRecord:
     """A record of another shard, none of whose files is there."""
-    new = {key.split("/")[1]: key for key in unit_files(ShardUnit(record.split, index, 0, 0))}
+    new = {key.split("/")[1]: key for key in unit_files(ShardUnit(record.group, index, 0, 0))}
     named = (record.files, record.checksums)
     files, checksums = ({new[key.split("/")[1]]: value for key, value in old.items()} for old in named)
     return dataclasses.replace(record, index=index, files=files, checksums=checksums)

@@ -54,13 +54,18 @@ OTHER_PLANS: dict[str, object] = {
     "depth_scale": 2e-4,
     "image_error": 0,
     "software": {"numpy": "0"},
+    "frame_counts": {"train": 3},
+    "steps": [{"train": 40, "val": 24}, {"train": 32}],
+    "faces": {"sizes": {"V": 5, "F": 3}, "head": "anny"},
 }
-ENCODES = {"resolution", "samples_per_shard", "depth_scale", "image_error", "subjects", "sequences", "cameras"}
+# Names are not among them: tables only grow, so that a name keeps its number.
+ENCODES = {"resolution", "samples_per_shard", "depth_scale", "image_error", "faces"}
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(DatasetPlan)])
 def test_what_decides_a_shard_s_bytes_is_in_the_encoding_digest_and_all_is_in_the_dataset_s(name: str) -> None:
-    plan, other = make_plan(), make_plan(**{name: OTHER_PLANS[name]})
+    needed = {"faces": OTHER_PLANS["faces"]} if name == "frame_counts" else {}
+    plan, other = make_plan(**needed), make_plan(**{**needed, name: OTHER_PLANS[name]})
     assert (plan.encoding_digest != other.encoding_digest) is (name in ENCODES)
     files = {"train/depth/c.0.0.0": "0" * 64}
     assert (content_digest(plan, files) != content_digest(other, files)) is (name != "software")
@@ -133,7 +138,7 @@ def test_a_record_counts_only_for_its_own_shard_key_and_encoding(copy: Path) -> 
     ):
         write_record(store, replace(record, **changed))
         assert not unit_is_complete(copy, unit, "key-train-00001"), changed
-    for changed in ({"split": "val"}, {"index": 2}):
+    for changed in ({"group": "val"}, {"index": 2}):
         # Under the name of another shard a record is not that one's.
         store.write(f"records/{unit.name}.json", json.dumps(replace(record, **changed).to_json()).encode())
         assert not unit_is_complete(copy, unit, "key-train-00001")
@@ -172,12 +177,21 @@ def test_the_key_of_a_combined_shard_is_of_its_samples_encoding_and_making(
 
     found = keys("a", ["split=val", "frame=0,5"], 8)
     numbers = [i for i in range(len(source["val"])) if source["val"].sample(i).frame in {0, 5}]
-    plan = open_dataset(tmp_path / "a").plan
+    plan, names = open_dataset(tmp_path / "a").plan, ("subject", "sequence", "camera")
     for k, name in enumerate(("val-00000", "val-00001")):
         content = {
             "combine_version": combine_module.COMBINE_VERSION,
             "encoding": plan.encoding_digest,
-            "samples": [[source.uuid, "val", i] for i in numbers[8 * k : 8 * k + 8]],
+            "rows": [
+                [
+                    source.uuid,
+                    "val",
+                    i,
+                    -1,
+                    *(plan.numbers[key][getattr(source["val"].sample(i), key)] for key in names),
+                ]
+                for i in numbers[8 * k : 8 * k + 8]
+            ],
         }
         assert found[name] == sha256_text(canonical_json(content))
     assert set(found) == {"val-00000", "val-00001"}

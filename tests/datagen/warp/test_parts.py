@@ -20,6 +20,7 @@ from datagen.manifest import VerdictLimits
 from datagen.warp.correspond import Targets, regions_compatible
 from datagen.warp.deform import solve_thin_plate
 from datagen.warp.fold_repair import flipped_triangles
+from datagen.warp.parameters import HeadParameters
 from datagen.warp.result import Verdict, Warp
 from datagen.warp.similarity import fit_similarity, fit_similarity_robust
 from datagen.warp.storage import read_warp, warp_bytes, write_warp
@@ -183,6 +184,8 @@ def some_warp() -> Warp:
         head_to_world=np.eye(4),
         space=CanonicalSpace("anny", (0.0, 0.1, 0.02), 0.13, "shared", "abc"),
         verdict=Verdict("review", ("because",), {"residual_median_mm": 0.25}),
+        spread_m=np.full(4, 1e-3, np.float32),
+        parameters=HeadParameters(np.ones(3, np.float32), np.zeros(0, np.float32), np.eye(4), float("nan")),
     )
 
 
@@ -192,6 +195,8 @@ def test_warp_round_trip_and_same_bytes(tmp_path: Path) -> None:
     again = read_warp(tmp_path / "a")
     for field in dataclasses.fields(Warp):
         expected, found = getattr(warp, field.name), getattr(again, field.name)
+        if isinstance(expected, HeadParameters):
+            expected, found = (np.hstack([np.ravel(v) for v in vars(p).values()]) for p in (expected, found))
         if isinstance(expected, np.ndarray):
             assert found.dtype == expected.dtype
             np.testing.assert_array_equal(found, expected)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from datagen.common.errors import InputError
 from datagen.shards import IndexTables, StreamConfig
+from datagen.shards.growth import GroupShards
 from datagen.shards.stream.clips import Layout
 from datagen.shards.stream.order import EpochOrder, OrderInputs
 
@@ -19,15 +20,26 @@ def tables(subjects: int, cameras: int, frames: int, *, missing: float = 0.0, se
     """Index tables of a split in stored order, some samples missing at random."""
     subject, camera, frame = (a.ravel() for a in np.indices((subjects, cameras, frames)))
     kept = np.random.default_rng(seed).random(len(subject)) >= missing
+    kept[0] = True  # a split without a sample is refused before it is ordered
     columns = [a[kept].astype(np.int32) for a in (subject, np.zeros_like(subject), camera, frame)]
-    return IndexTables(*columns, time=columns[3] / np.float32(12), valid=np.ones(len(columns[0]), np.uint8))
+    return IndexTables(
+        *columns,
+        time=columns[3] / np.float32(12),
+        valid=np.ones(len(columns[0]), np.uint8),
+        frame_row=np.full(len(columns[0]), -1),
+    )
 
 
 def inputs(index: IndexTables, config: StreamConfig, *, per_shard: int = 16, digest: str = "uuid") -> OrderInputs:
     """What an order is made from, with nothing filtered or weighted."""
     n = len(index)
     return OrderInputs(
-        Layout.of(index), config, config.digest(digest, "train"), per_shard, np.ones(n, bool), np.ones(n)
+        Layout.of(index),
+        config,
+        config.digest(digest, "train"),
+        GroupShards("train", per_shard, (n,)),
+        np.ones(n, bool),
+        np.ones(n),
     )
 
 

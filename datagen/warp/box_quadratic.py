@@ -1,0 +1,64 @@
+"""The least value of a convex quadratic function within bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+
+from datagen.common.arrays import F64, Bools
+
+ROUNDS = 60
+# Exchanges of the whole set that may fail to improve before one at a time is exchanged.
+PATIENCE = 3
+# Of scaled unknowns and of their slopes.
+TOLERANCE = 1e-9
+
+
+def least_in_box(H: F64, g: F64, lower: F64, upper: F64) -> F64:
+    """Return the x (n,) within bounds that makes ``xᵀ H x / 2 − gᵀ x`` least.
+
+    Block principal pivoting (J. Júdice & F. Pires, "A block principal pivoting algorithm for large-scale strictly
+    monotone linear complementarity problems", 1994): all unknowns on the wrong side of a bound, or held by one that
+    they would leave, are exchanged at once; where that does not get nearer, the last of them alone, which must end.
+
+    Parameters
+    ----------
+    H : (n, n) float64
+        Symmetric, positive definite.
+    g : (n,) float64
+    lower, upper : (n,) float64
+        Finite.
+    """
+    unit = 1 / np.sqrt(np.diag(H))
+    H, g, lower, upper = H * unit[:, None] * unit, g * unit, lower / unit, upper / unit
+    # -1 at the lower bound, 1 at the upper one, 0 between them.
+    held = np.zeros(len(g), np.int8)
+    best, patience = len(g) + 1, PATIENCE
+    x = np.zeros(len(g))
+    for _ in range(ROUNDS):
+        x, slope = _solved(H, g, lower, upper, held)
+        free = held == 0
+        below, above = free & (x < lower - TOLERANCE), free & (x > upper + TOLERANCE)
+        leaves = ((held < 0) & (slope < -TOLERANCE)) | ((held > 0) & (slope > TOLERANCE))
+        wrong: Bools = below | above | leaves
+        count = int(wrong.sum())
+        if not count:
+            break
+        if count < best:
+            best, patience = count, PATIENCE
+        elif patience:
+            patience -= 1
+        else:
+            wrong = np.arange(len(g)) == np.flatnonzero(wrong)[-1]
+        held[wrong & below], held[wrong & above], held[wrong & leaves] = -1, 1, 0
+    return np.asarray(np.clip(x, lower, upper) * unit)
+
+
+def _solved(H: F64, g: F64, lower: F64, upper: F64, held: np.ndarray) -> tuple[F64, F64]:
+    """Return the solution (n,) with some unknowns held at a bound, and the slope (n,) there."""
+    x = np.where(held < 0, lower, np.where(held > 0, upper, 0.0))
+    free = held == 0
+    if free.any():
+        right = g[free] - H[np.ix_(free, ~free)] @ x[~free]
+        x[free] = scipy.linalg.solve(H[np.ix_(free, free)], right, assume_a="pos", check_finite=False)
+    return x, H @ x - g
