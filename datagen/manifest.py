@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from datagen.common.digests import canonical_json
 from datagen.common.settings import Name, Section, parse, read_yaml, with_overrides
 from datagen.heads.registry import HEADS
 from datagen.render.registry import RENDERERS
@@ -228,6 +229,14 @@ class Manifest(Section):
     def registration_root(self) -> Path | None:
         """Folder with the files of the head model that registrations are in."""
         return self.source.registration_root(self.canonical.head_root)
+
+    def recipe(self) -> str:
+        """Return the recipe as a dataset keeps it and is known by: canonical JSON without any path.
+
+        The same captures give the same dataset wherever they lay. What paths lead to is in the digests of inputs and
+        template.
+        """
+        return canonical_json(self.without_paths())
 
 
 def shipped_manifests() -> dict[str, Path]:

@@ -11,6 +11,7 @@ import typer
 
 from datagen.commands.options import BuildArgument, JsonOption, ManifestArgument, SetOption
 from datagen.common.console import print_json, say, table
+from datagen.common.digests import sha256_text
 from datagen.common.errors import ManifestError
 from datagen.manifest import load_manifest
 
@@ -169,7 +170,7 @@ def _named(subjects: Sequence[str]) -> str:
 def _plan_json(plan: BuildPlan) -> dict[str, Any]:
     return {
         "frames": plan.frames,
-        "manifest_digest": plan.manifest.digest,
+        "manifest_digest": sha256_text(plan.manifest.recipe()),
         "name": plan.manifest.name,
         "sequences": [
             {"cameras": s.cameras, "frames": list(s.frames), "sequence": s.key.sequence, "subject": s.key.subject}

@@ -10,11 +10,12 @@ import json
 import reprlib
 import types
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from datagen.common.digests import sha256_text
 from datagen.common.documents import check_depth, read_text
@@ -49,6 +50,31 @@ class Section(BaseModel):
     def digest(self) -> str:
         """SHA-256 of :meth:`text`."""
         return sha256_text(self.text())
+
+    def without_paths(self) -> dict[str, Any]:
+        """Return the section as plain data, all keys left out that hold paths: what it means wherever files lie."""
+        names = {name for name, field in type(self).model_fields.items() if not _is_path(field)}
+        plain = self.model_dump(mode="json", include=names)
+        return {name: _without_paths(getattr(self, name), plain[name]) for name in plain}
+
+
+def _without_paths(value: Any, plain: Any) -> Any:
+    if isinstance(value, Section):
+        return value.without_paths()
+    if isinstance(value, dict):
+        return {key: _without_paths(value[key], inner) for key, inner in plain.items()}
+    if isinstance(value, list | tuple):
+        return [_without_paths(one, inner) for one, inner in zip(value, plain, strict=True)]
+    return plain
+
+
+def _is_path(field: FieldInfo) -> bool:
+    """Whether a key holds a path, or several, or none where there could be some."""
+
+    def names(kind: Any) -> bool:
+        return (isinstance(kind, type) and issubclass(kind, PurePath)) or any(map(names, get_args(kind)))
+
+    return names(field.annotation)
 
 
 SectionT = TypeVar("SectionT", bound=Section)

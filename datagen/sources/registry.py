@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from datagen.common.errors import ManifestError
-from datagen.common.settings import Section
+from datagen.common.settings import Name, Section
 from datagen.heads.registry import HEADS
 
 if TYPE_CHECKING:
@@ -140,7 +140,11 @@ class RecordedSource(Source):
         source whose reader takes more has a :meth:`captures` of its own.
     licence : str
         Of the captures, as datasets made from them state it.
+    name : str
+        What datasets call the captures.
     """
+
+    name: Name = Field("captures", description="what datasets call these captures among their sources")
 
     root: Path = Field(description="folder that holds <subject>/<sequence>/", examples=["captures"])
     head_root: Path | None = Field(
@@ -151,8 +155,8 @@ class RecordedSource(Source):
 
     @property
     def origin(self) -> dict[str, str]:
-        """Name and licence. Of the folder its own name, not its path: a dataset says nothing of the machine."""
-        return {"name": f"{self.kind} {self.root.name}", "licence": self.licence}
+        """Name and licence. Nothing of the folder: the same captures give the same dataset wherever they lie."""
+        return {"name": f"{self.kind} {self.name}", "licence": self.licence}
 
     def registration_root(self, canonical: Path | None) -> Path | None:
         """The source's own folder of them, or else the canonical head's."""

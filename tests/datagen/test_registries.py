@@ -155,7 +155,7 @@ def test_a_new_source_is_known_to_manifests_commands_and_the_build(tmp_path: Pat
     shown = "print(manifest.source.colours, manifest.registration_root, manifest.head_root, manifest.source.origin)\n"
     text = "again = parse_manifest(__import__('json').loads(manifest.text()))\nprint(again == manifest)"
     found = run(tmp_path, NEW_SOURCE + PARSED + shown + text).splitlines()
-    assert found == ["7 models None {'name': 'bubbles ', 'licence': 'CC-BY-4.0 (Soap)'}", "True"]
+    assert found == ["7 models None {'name': 'bubbles captures', 'licence': 'CC-BY-4.0 (Soap)'}", "True"]
     assert "source.colours" in run(tmp_path, NEW_SOURCE + PARSED.replace('"models"', '"m", "colours": 0'), fails=True)
     wrong = PARSED.replace('"kind": "bubbles"', '"kind": "soap"')
     assert "one of 'simulated', 'folder', 'bubbles'" in run(tmp_path, NEW_SOURCE + wrong, fails=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.digests import sha256_text
 from datagen.common.errors import CorruptDatasetError, InputError
 from datagen.flows.framing import crop_box, jitter_of, surface_of
 from datagen.flows.planning import BuildPlan, samples_per_shard
@@ -308,7 +309,7 @@ def _views(plan: BuildPlan, records: Mapping[tuple[SequenceKey, int], ResultReco
 
 
 def _dataset_plan(plan: BuildPlan, views: Mapping[str, list[View]], template: HeadTemplate) -> DatasetPlan:
-    manifest = plan.manifest
+    manifest, recipe = plan.manifest, plan.manifest.recipe()
     stored = [view for split in views.values() for view in split]
     present = {view.key.subject for view in stored}
     keys = {view.key for view in stored}
@@ -320,8 +321,8 @@ def _dataset_plan(plan: BuildPlan, views: Mapping[str, list[View]], template: He
         sequences=sorted({view.key.sequence for view in stored}),
         cameras=sorted({view.camera for view in stored}),
         space=template.space.to_attrs(),
-        manifest=manifest.text(),
-        manifest_digest=manifest.digest,
+        manifest=recipe,
+        manifest_digest=sha256_text(recipe),
         sources=[manifest.source.origin],
         regions=REGIONS,
         epochs={str(sequence.key): sequence.epoch_s for sequence in plan.sequences if sequence.key in keys},
