@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numcodecs import Blosc, blosc
+from numcodecs import blosc
 
 from benchmarks.goal import Goal, judged, verdict
 from datagen.commands.options import JsonOption
@@ -24,10 +24,11 @@ from datagen.common.errors import InputError
 from datagen.common.files import json_ready
 from datagen.heads.base import HeadModel
 from datagen.shards import DatasetPlan, Sample, write_unit
+from datagen.shards.codec import ChunkCodec
 from datagen.shards.encode import Row, encode_samples
 from datagen.shards.metadata import is_map
 from datagen.shards.pack import ShardPacker
-from datagen.shards.schema import ARRAYS, COMPRESSION_LEVEL, difference_rows
+from datagen.shards.schema import ARRAYS
 
 GOALS = (Goal("ratio_compression", 0.85, at_least=True),)
 
@@ -67,8 +68,8 @@ class WriteResult:
         ``samples_per_s``, ``mb_per_s`` (of decoded values), ``bytes_per_sample``, ``compression_samples_per_s``,
         ``ratio_compression`` and ``ratio_compression_cpu``.
     parts_ms : dict of str to float
-        Milliseconds a sample: ``encode`` (checks and quantising), ``pack`` (differences, compression and its check),
-        ``compress`` (compression alone), ``write`` (the whole shard, files and fsyncs included).
+        Milliseconds a sample: ``encode`` (checks and quantising), ``pack`` (prediction, compression and its check),
+        ``compress`` (prediction and compression alone), ``write`` (the whole shard, files and fsyncs included).
     cpu_ms : dict of str to float
         The same in processor time of all threads, the least of all rounds: what a busy machine leaves unchanged.
     array_bytes : dict of array name to float
@@ -109,7 +110,7 @@ def run_write_bench(plan: WritePlan, head: HeadModel, say: Callable[[str], None]
     rows = list(encode_samples(dataset, dataset.units[0], samples))
     stored = [_stored(row) for row in rows]
     measures: dict[str, Callable[[], Any]] = {
-        "compress": lambda: _compress(stored),
+        "compress": lambda: _compress(dataset, stored),
         "encode": lambda: list(encode_samples(dataset, dataset.units[0], samples)),
         "pack": lambda: _pack(dataset, rows),
         "write": lambda: _write(dataset, samples, plan.folder),
@@ -140,18 +141,13 @@ def run_write_bench(plan: WritePlan, head: HeadModel, say: Callable[[str], None]
 
 
 def _stored(row: Row) -> dict[str, np.ndarray[Any, Any]]:
-    values = {name: np.ascontiguousarray(row[name], spec.dtype) for name, spec in ARRAYS.items() if is_map(spec)}
-    return {name: difference_rows(array) if ARRAYS[name].differenced else array for name, array in values.items()}
+    return {name: np.ascontiguousarray(row[name], spec.dtype) for name, spec in ARRAYS.items() if is_map(spec)}
 
 
-def _compress(stored: Sequence[dict[str, np.ndarray[Any, Any]]]) -> int:
+def _compress(dataset: DatasetPlan, stored: Sequence[dict[str, np.ndarray[Any, Any]]]) -> int:
     blosc.use_threads = False
-    total = 0
-    for arrays in stored:
-        for values in arrays.values():
-            shuffle = Blosc.SHUFFLE if values.itemsize > 1 else Blosc.NOSHUFFLE
-            total += len(Blosc("zstd", COMPRESSION_LEVEL, shuffle).encode(values))
-    return total
+    codecs = {name: ChunkCodec.of(ARRAYS[name], dataset.codecs, dataset.image_error) for name in stored[0]}
+    return sum(len(codecs[name].compress(values)) for arrays in stored for name, values in arrays.items())
 
 
 def _pack(dataset: DatasetPlan, rows: Sequence[Row]) -> ShardPacker:

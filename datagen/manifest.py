@@ -166,6 +166,9 @@ class ShardConfig(Section):
     samples_per_shard: int = Field(64, ge=1, description="most samples of a shard")
     depth_scale: float = Field(2e-5, gt=0, description="metres per uint16 step")
     image_error: int = Field(1, ge=0, le=2, description="steps of 255 that a stored image may be off; 0 is exact")
+    codecs: Literal["compact", "standard"] = Field(
+        "compact", description="standard: larger, and read by every Zarr implementation without this package"
+    )
     include_review: bool = Field(True, description="also store frames whose verdict is `review`")
 
 

@@ -19,7 +19,6 @@ from datagen.common.arrays import I64
 from datagen.common.errors import InputError
 from datagen.shards import Dataset, ShardStream, Split, StreamConfig
 from datagen.shards.cache import cached
-from datagen.shards.schema import ARRAYS as STORED
 from datagen.shards.schema import CANONICAL_LEVELS, CONFIDENCE_LEVELS, NORMAL_LEVELS
 from trainer.config import DataConfig
 
@@ -28,7 +27,6 @@ IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
 ARRAYS = ("image", "depth", "canonical", "confidence", "intrinsics")
 _BYTES_PER_PIXEL = 3 + 2 + 6 + 1  # of these arrays as stored
 _GIB = 2**30
-_UNSIGNED = {1: 0xFF, 2: 0xFFFF}  # by bytes of a stored value
 
 Batch = dict[str, torch.Tensor]
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -107,8 +105,6 @@ class TrainingLoader:
         if config.cache_dir is not None:
             dataset = cached(dataset, config.cache_dir, int(config.cache_gb * _GIB))
         self._seed, self._uploader = seed, Uploader(device)
-        # A GPU adds up the rows of a batch in no time; here it is a third of the work of decoding.
-        self._differenced = device.type == "cuda"
         self.stream = ShardStream(
             dataset,
             split,
@@ -120,7 +116,6 @@ class TrainingLoader:
             reader_kind=config.reader,
             on_corrupt=config.on_corrupt,
             statistics_folder=config.cache_dir,
-            restore=not self._differenced,
             pin=self._uploader.pin,
         )
 
@@ -147,7 +142,7 @@ class TrainingLoader:
         for read in self.stream.forever():
             copies = self._uploader.tensors({**read.arrays, "index": read.samples})
             index = copies.pop("index")
-            batch = {name: decode(name, value, scale, differenced=self._differenced) for name, value in copies.items()}
+            batch = {name: decode(name, value, scale) for name, value in copies.items()}
             seeds = [clip_seed(self._seed, read.epoch, read.number, row) for row in read.rows.tolist()]
             yield Loaded({**batch, "index": index}, read.views, seeds, self.stream.state_dict())
 
@@ -231,7 +226,7 @@ class Uploader:
         return copies
 
 
-def decode(name: str, stored: torch.Tensor, depth_scale: float, *, differenced: bool) -> torch.Tensor:
+def decode(name: str, stored: torch.Tensor, depth_scale: float) -> torch.Tensor:
     """Turn stored values of an array into metres and unit ranges, float32, on their own device.
 
     Parameters
@@ -241,19 +236,12 @@ def decode(name: str, stored: torch.Tensor, depth_scale: float, *, differenced: 
     stored : tensor (..., H, W)
     depth_scale : float
         Metres per stored depth step.
-    differenced : bool
-        Whether rows are still differences, where the format stores them so.
 
     Returns
     -------
     tensor
         Images in [0, 1]; arrays of labels and indices unchanged.
     """
-    spec = STORED[name]
-    if differenced and spec.differenced:
-        signed = stored.view(torch.int16) if stored.dtype == torch.uint16 else stored
-        sums = signed.to(torch.int32).cumsum(-2, dtype=torch.int32) & _UNSIGNED[stored.dtype.itemsize]
-        stored = sums.to(torch.int8) if stored.dtype == torch.int8 else sums
     if name == "image":
         return stored.to(torch.float32) / 255
     if name == "depth":

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from benchmarks.read.case import MAPS, ReadCase
 from datagen.common.errors import InputError
 from datagen.shards import ARRAYS, ShardStream, Split, StreamConfig, open_dataset
-from datagen.shards.chunks import CRC_BYTES, decode_into, index_bytes
-from datagen.shards.schema import restore_rows
+from datagen.shards.chunks import CRC_BYTES, index_bytes
+from datagen.shards.codec import ChunkCodec, blosc_into
 
 Batch = Mapping[str, Any]
 Resumed = tuple[Batch, float, Batch]
@@ -89,7 +89,7 @@ class StreamReader:
 
 
 class ZarrReader:
-    """The same files, order and row sums, with the chunks read by another implementation of Zarr."""
+    """The same files and order, with the chunks read and decoded by another implementation of Zarr."""
 
     def __init__(self, case: ReadCase) -> None:
         self._case = case
@@ -106,8 +106,6 @@ class ZarrReader:
             batch = {}
             for name in MAPS:
                 values = read(name, samples.ravel())
-                if ARRAYS[name].differenced:
-                    restore_rows(values)
                 batch[name] = values.reshape(*samples.shape, *values.shape[1:])
             return batch
 
@@ -165,34 +163,36 @@ def decompression_rates(case: ReadCase) -> dict[str, float]:
     Returns
     -------
     dict
-        ``decompression``: from the bytes of chunks to the numbers they stand for. ``blosc``: without the row sums.
+        ``decompression``: from the bytes of chunks to the numbers they stand for. ``blosc``: no
+        predictions.
         With ``_cpu_ms`` after the name: processor time a sample, in milliseconds.
     """
     split = open_dataset(case.folder)["train"]
-    stored = _chunks(split)
-    frames = case.frames_per_batch
+    plan, stored, frames = split.dataset.plan, _chunks(split), case.frames_per_batch
+    codecs = {name: ChunkCodec.of(ARRAYS[name], plan.codecs, plan.image_error) for name in MAPS}
+    shapes = {name: ARRAYS[name].sample_shape(plan.resolution) for name in MAPS}
     rates = {}
-    for what, sums in (("decompression", True), ("blosc", False)):
+    for what in ("decompression", "blosc"):
         counts = [0] * case.workers
         until = time.perf_counter() + case.seconds
 
-        def work(worker: int, sums: bool = sums, counts: list[int] = counts, until: float = until) -> None:
-            out = {
-                n: np.zeros((frames, *ARRAYS[n].sample_shape(split.dataset.resolution)), ARRAYS[n].dtype) for n in MAPS
-            }
+        def work(worker: int, whole: bool, counts: list[int] = counts, until: float = until) -> None:
+            out = {name: np.zeros((frames, *shapes[name]), ARRAYS[name].dtype) for name in MAPS}
+            left = {name: np.zeros(codec.encoded_bytes(shapes[name]), np.uint8) for name, codec in codecs.items()}
             place = worker * 7
             while time.perf_counter() < until:
                 for row in range(frames):
-                    for name in MAPS:
-                        decode_into(stored[name][(place + row) % len(split)], out[name][row])
+                    for name, codec in codecs.items():
+                        chunk = stored[name][(place + row) % len(split)]
+                        if whole:
+                            codec.decompress_into(chunk, out[name][row])
+                        else:
+                            blosc_into(chunk, left[name])
                 place += frames
-                for name in MAPS:
-                    if sums and ARRAYS[name].differenced:
-                        restore_rows(out[name])
                 counts[worker] += frames
 
         began, spent = time.perf_counter(), time.process_time()
-        threads = [threading.Thread(target=work, args=(k,)) for k in range(case.workers)]
+        threads = [threading.Thread(target=work, args=(k, what == "decompression")) for k in range(case.workers)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -1,28 +1,22 @@
-"""The chunks of a shard: where they lie, one checksum, one decompression, no event loop.
+"""The chunks of a shard: where they lie, and one checksum each; no event loop.
 
-A second implementation beside zarr-python: it reads what zarr writes, names the sample that is damaged, decompresses
-into memory the caller owns, and is safe in any thread or worker process. It knows the layouts of format version 1 only.
+A second implementation beside zarr-python: it reads what zarr writes, names the sample that is damaged, and is safe in
+any thread or worker process. It knows the layouts of format version 2 only; :mod:`datagen.shards.codec` decodes.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c  # the implementation zarr itself depends on
 import numpy as np
 import numpy.typing as npt
-from numcodecs import Blosc
 
 EMPTY = 2**64 - 1
 CRC_BYTES = 4
 _CRC_RESIDUE = 0x48674BC7
-_BLOSC = Blosc()
-_NATIVE_IS_LITTLE = sys.byteorder == "little"
-_BLOSC_HEADER = struct.Struct("<4xIII")  # versions and flags, then bytes decompressed, of a block, compressed
 
 
 class ChunkError(ValueError):
@@ -92,30 +86,6 @@ def check_crc(data: bytes, what: str) -> memoryview[int]:
     if len(data) < CRC_BYTES or google_crc32c.value(data) != _CRC_RESIDUE:
         raise ChunkError(f"{what}: the crc32c checksum disagrees with the bytes")
     return memoryview(data)[:-CRC_BYTES]
-
-
-def decode_into(compressed: memoryview[int], out: npt.NDArray[Any]) -> None:
-    """Decompress one sample of a map array into ``out``, which is contiguous and of the stored dtype.
-
-    Raises
-    ------
-    ChunkError
-        If the bytes do not decompress to exactly ``out``.
-    """
-    if len(compressed) < _BLOSC_HEADER.size:
-        raise ChunkError(f"the sample does not decompress: {len(compressed)} bytes are not a Blosc frame")
-    # Blosc itself would fill a part of a larger buffer and say nothing.
-    decompressed, _, length = _BLOSC_HEADER.unpack_from(compressed)
-    if decompressed != out.nbytes:
-        raise ChunkError(f"{decompressed} bytes decoded, {out.nbytes} expected")
-    if length != len(compressed):
-        raise ChunkError(f"the sample does not decompress: a frame of {length} bytes in a chunk of {len(compressed)}")
-    try:
-        _BLOSC.decode(compressed, out=out)
-    except (RuntimeError, ValueError) as error:
-        raise ChunkError(f"the sample does not decompress: {error}") from None
-    if not _NATIVE_IS_LITTLE:
-        out.byteswap(inplace=True)
 
 
 def plain_array(data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -41,7 +41,6 @@ from datagen.shards.schema import (
     decode_confidence,
     decode_depth,
     decode_normal,
-    restore_rows,
 )
 from datagen.shards.store import LocalStore, Store, is_url, open_store
 from datagen.shards.tracks import TOLERANCE_M, Tracks, track_points
@@ -80,7 +79,8 @@ class Split:
     @property
     def frames(self) -> FrameTable:
         """The registered head of every frame; DatasetError if the dataset has none."""
-        return FrameTable(self.dataset, self.name)
+        self.dataset.require_faces()
+        return FrameTable(self.dataset.reader, self.dataset.plan, self.name)
 
     def mesh(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
         """Return the registered head of a frame: vertices (V, 3) float32 world metres, and the template's faces (F, 3).
@@ -153,7 +153,7 @@ class Split:
         return track_points(self, frames, template, points, rows, cameras, plan.cameras, tolerance_m)
 
     def raw(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
-        """Return samples ``start`` to ``stop`` (exclusive) of an array as stored, differences of rows undone.
+        """Return samples ``start`` to ``stop`` (exclusive) of an array as the integers that are stored.
 
         Parameters
         ----------
@@ -270,14 +270,10 @@ class Split:
             ) from None
         for row, i in enumerate(chosen):
             self.map_into(name, i, out[row])
-        if spec.differenced:
-            restore_rows(out)
         return out
 
     def map_into(self, name: str, i: int, out: npt.NDArray[Any]) -> int:
-        """Decompress one sample of a map array straight into ``out``; return the compressed bytes.
-
-        Differences of rows are left as they are: ``schema.restore_rows`` undoes them, best for many samples at once.
+        """Decode one sample of a map array straight into ``out``; return the compressed bytes.
 
         Parameters
         ----------
@@ -375,7 +371,15 @@ class Dataset(Mapping[str, Split]):
     @cached_property
     def template(self) -> TemplateContents:
         """The head's template, by which rows of frame tables are read; DatasetError if the dataset has none."""
-        return read_template(self)
+        self.require_faces()
+        return read_template(self.reader, self.plan)
+
+    def require_faces(self) -> None:
+        """Raise DatasetError if the dataset has no frame table and no template."""
+        if not self.plan.faces:
+            raise DatasetError(
+                f"{self.url} holds no frame table", "a dataset that `datagen build` wrote", "Build it from its captures"
+            )
 
     def record(self, group: str, shard: int) -> ShardRecord:
         """Return the commit record of a shard; raises as reading a :class:`Split`."""
@@ -530,6 +534,13 @@ def _check_format(url: str, attrs: Mapping[str, Any]) -> None:
     version = attrs.get("format_version")
     if not isinstance(version, int) or version < 1:
         raise CorruptDatasetError(f"{url} has format_version {version!r}", "a positive integer", "Build again")
+    if version < FORMAT_VERSION:
+        run = url.removesuffix(f"/{DATASET_FOLDER}") if url.endswith(f"/{DATASET_FOLDER}") else "RUN"
+        raise DatasetError(
+            f"{url} is of format version {version}",
+            f"version {FORMAT_VERSION}",
+            f"Write it again from the warps of its build: `datagen build {run}/manifest.json --out {run}`",
+        )
     if version > FORMAT_VERSION:
         raise DatasetError(
             f"{url} is of format version {version}",

@@ -9,18 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError
+from datagen.shards.codec import quantise_image
 from datagen.shards.growth import ShardUnit
 from datagen.shards.index import ORDER
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import (
     ARRAYS,
+    CANONICAL_LEVELS,
     MAX_FRAME,
     VERDICTS,
     Sample,
     encode_canonical,
     encode_confidence,
     encode_depth,
-    encode_image,
     encode_normal,
 )
 
@@ -36,6 +37,8 @@ _FLOAT_ARRAYS = (
 _TOLERANCE = 1e-4  # float32 rounding of coordinates on the border of the space
 _NO_NORMAL = 1e-3  # a sliver triangle has no normal; this is stored as 0
 _UNIT_TOLERANCE = 0.05  # well within what verify_dataset allows after rounding to 1/127
+# The squared length of a unit normal is within this of that.
+_UNIT_MIDDLE, _UNIT_REACH = 1 + _UNIT_TOLERANCE**2, 2 * _UNIT_TOLERANCE
 
 Row = dict[str, Any]
 
@@ -50,7 +53,7 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
 
     Yields
     ------
-    dict of array name to the integers that are stored of one sample, rows not yet differenced
+    dict of array name to the integers that are stored of one sample, the image already within its error
 
     Raises
     ------
@@ -98,7 +101,7 @@ def _encode_sample(sample: Sample, plan: DatasetPlan, where: str) -> Row:
     _check_labels(values["region"], plan.regions, where)
     _check_matrices(values, where)
     row: Row = {name: values[name] for name in ("region", "edge")}
-    row.update(image=encode_image(values["image"], plan.image_error), valid=1)
+    row.update(image=quantise_image(values["image"], plan.image_error), valid=1)
     try:
         row["depth"] = encode_depth(values["depth"], plan.depth_scale)
     except OverflowError as error:
@@ -113,10 +116,14 @@ def _encode_sample(sample: Sample, plan: DatasetPlan, where: str) -> Row:
             f"depths of {plan.depth_scale} m or more",
             "Check that depth is in metres",
         )
-    known = values["confidence"] > 0
     # One fixed value where nothing is known: bytes then depend on knowledge only, and compress to nothing.
-    row["canonical"] = encode_canonical(values["canonical"] * known)
-    row["normal"] = encode_normal(values["normal"] * (values["depth"] > 0))
+    row["canonical"] = encode_canonical(values["canonical"])
+    zero = np.uint16(CANONICAL_LEVELS // 2)
+    row["canonical"] -= zero
+    row["canonical"] *= values["confidence"] > 0
+    row["canonical"] += zero
+    row["normal"] = encode_normal(values["normal"])
+    row["normal"] *= values["depth"] > 0
     row["confidence"] = encode_confidence(values["confidence"])
     for name in ("intrinsics", "world_to_camera", "head_to_world"):
         row[name] = values[name].astype(np.float32)
@@ -178,42 +185,48 @@ def _check_array(name: str, value: npt.NDArray[Any], shape: tuple[int, ...], whe
 
 
 def _check_maps(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:
-    depth, confidence, normal = values["depth"], values["confidence"], values["normal"]
-    known, surface = confidence > 0, depth > 0
+    depth, confidence, normal, canonical = (values[n] for n in ("depth", "confidence", "normal", "canonical"))
+    surface = depth > 0
+    bare, limit = ~surface, 1 + _TOLERANCE
     squared = np.einsum("chw,chw->hw", normal, normal)
-    odd = (squared > _NO_NORMAL**2) & ((squared < (1 - _UNIT_TOLERANCE) ** 2) | (squared > (1 + _UNIT_TOLERANCE) ** 2))
+    # Whether anything can be wrong takes a pass or two; where, as many as it needs.
     checks = (
-        (depth < 0, "depth is negative", "planar z in front of the camera"),
-        ((confidence < 0) | (confidence > 1), "confidence leaves [0, 1]", "values in [0, 1]"),
-        (known & ~surface, "confidence without a surface", "confidence 0 wherever depth is 0"),
-        ((values["region"] > 0) & ~surface, "a region without a surface", "region 0 wherever depth is 0"),
+        (depth.min() < 0, lambda: depth < 0, "depth is negative", "planar z in front of the camera"),
         (
-            known & _outside(values["canonical"]),
+            confidence.min() < 0 or confidence.max() > 1,
+            lambda: (confidence < 0) | (confidence > 1),
+            "confidence leaves [0, 1]",
+            "values in [0, 1]",
+        ),
+        (True, lambda: (confidence > 0) & bare, "confidence without a surface", "confidence 0 wherever depth is 0"),
+        (True, lambda: (values["region"] > 0) & bare, "a region without a surface", "region 0 wherever depth is 0"),
+        (
+            canonical.max() > limit or canonical.min() < -limit,
+            lambda: (confidence > 0) & (np.abs(canonical) > limit).any(axis=0),
             "a canonical coordinate leaves [-1, 1]",
             "normalised coordinates, or confidence 0 where the surface leaves the canonical space",
         ),
-        (surface & odd, "a normal is not unit", "unit normals, or 0 where a surface has none"),
+        (
+            True,
+            lambda: surface & (np.abs(squared - _UNIT_MIDDLE) > _UNIT_REACH) & (squared > _NO_NORMAL**2),
+            "a normal is not unit",
+            "unit normals, or 0 where a surface has none",
+        ),
     )
-    for wrong, found, expected in checks:
-        if wrong.any():
-            row, column = (int(i) for i in np.argwhere(wrong)[0])
+    for possible, wrong, found, expected in checks:
+        if possible and (places := wrong()).any():
+            row, column = (int(i) for i in np.argwhere(places)[0])
             raise InputError(f"{where}: {found} at row {row}, column {column}", expected)
 
 
-def _outside(canonical: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    limit = 1 + _TOLERANCE
-    # Two passes tell most samples apart without an array for each comparison.
-    if canonical.max() <= limit and canonical.min() >= -limit:
-        return np.zeros(canonical.shape[1:], bool)
-    outside: npt.NDArray[np.bool_] = (np.abs(canonical) > limit).any(axis=0)
-    return outside
-
-
 def _check_labels(region: npt.NDArray[np.uint8], table: Mapping[str, int], where: str) -> None:
-    present = np.flatnonzero(np.bincount(region.ravel(), minlength=256))
-    unknown = np.setdiff1d(present, [0, *table.values()]) if table else present[:0]
-    if unknown.size:
-        raise InputError(f"{where}: region label {unknown[0]} is not in the table", f"one of {sorted(table.values())}")
+    known = np.zeros(256, bool)
+    known[[0, *table.values()]] = True
+    # Labels without a gap, as they usually are, need one comparison.
+    if not table or region.max() < known.argmin() or np.take(known, region).all():
+        return
+    label = region[~known[region]].min()
+    raise InputError(f"{where}: region label {label} is not in the table", f"one of {sorted(table.values())}")
 
 
 def _check_matrices(values: Mapping[str, npt.NDArray[Any]], where: str) -> None:

@@ -11,7 +11,7 @@ from datagen.common.ownership import refuse_strangers, walk
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.index import IndexTables, index_problems
 from datagen.shards.ledger import RECORDS, ShardRecord, file_problem, record_digest, record_key
-from datagen.shards.metadata import ROOT_METADATA, group_metadata, metadata_bytes, plan_documents, root_attributes
+from datagen.shards.metadata import ROOT_METADATA, plan_documents, root_attributes, root_document
 from datagen.shards.ownership import STAGING, chunk_is_ours, is_document, is_left_over, owned_chunks, records_of
 from datagen.shards.pinned import GivenRecords
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
@@ -44,7 +44,7 @@ def finalise(root: Path, plan: DatasetPlan, records: Iterable[ShardRecord]) -> D
     files = _check_records(root, plan, by_name)
     documents = plan_documents(plan)
     digests = "".join(record_digest(by_name[unit.name].to_bytes()) for unit in plan.units)
-    documents[ROOT_METADATA] = metadata_bytes(group_metadata(root_attributes(plan, files, digests)))
+    documents[ROOT_METADATA] = root_document(plan, root_attributes(plan, files, digests))
     keep = {*documents, *files, *(record_key(unit) for unit in plan.units)}
     with storage_errors(f"finishing {root}"):
         make_folders(root)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.errors import DatasetError, InputError
+from datagen.common.errors import InputError
 from datagen.shards.encode import Row, index_row
 from datagen.shards.faces import FrameRow, TemplateContents
 from datagen.shards.growth import ShardUnit
 from datagen.shards.index import load_small_arrays
 from datagen.shards.metadata import is_map
 from datagen.shards.plan import DatasetPlan, frames_of
+from datagen.shards.reader import ChunkReader
 from datagen.shards.schema import (
     FRAME_ARRAYS,
     SPREAD_STEP_M,
@@ -25,9 +26,6 @@ from datagen.shards.schema import (
     VERDICTS,
     VERTEX_STEP_M,
 )
-
-if TYPE_CHECKING:
-    from datagen.shards.dataset import Dataset
 
 _REACH = np.iinfo(FRAME_ARRAYS["vertices"].dtype).max
 _MOST_SPREAD = np.iinfo(FRAME_ARRAYS["spread"].dtype).max
@@ -116,39 +114,28 @@ def encode_template(plan: DatasetPlan, contents: TemplateContents) -> Row:
     return {name: getattr(contents, name) for name in plan.arrays(TEMPLATE)}
 
 
-def read_template(dataset: Dataset) -> TemplateContents:
-    """Return the template of a dataset; raises as reading a :class:`Split`, and DatasetError if there is none."""
-    plan = dataset.plan
-    _require_faces(dataset)
-    held = {name: dataset.reader.small(TEMPLATE, name, 0)[0] for name in plan.arrays(TEMPLATE)}
+def read_template(reader: ChunkReader, plan: DatasetPlan) -> TemplateContents:
+    """Return the template of a dataset that has one; raises as a :class:`ChunkReader`."""
+    held = {name: reader.small(TEMPLATE, name, 0)[0] for name in plan.arrays(TEMPLATE)}
     empty = {name: np.zeros(spec.sample_shape(plan.sizes), spec.dtype) for name, spec in TEMPLATE_ARRAYS.items()}
     return TemplateContents.from_attrs(plan.faces, {**empty, **held})
 
 
-def _require_faces(dataset: Dataset) -> None:
-    if not dataset.plan.faces:
-        raise DatasetError(
-            f"{dataset.url} holds no frame table", "a dataset that `datagen build` wrote", "Build it from its captures"
-        )
-
-
 @dataclass(frozen=True)
 class FrameTable:
-    """The registered head of every frame of a split. Rows are read when asked for; raises as a :class:`Split`.
+    """The registered head of every frame of a split. Rows are read when asked for; raises as a :class:`ChunkReader`.
 
     Attributes
     ----------
     split : str
     """
 
-    dataset: Dataset
+    reader: ChunkReader
+    plan: DatasetPlan
     split: str
 
-    def __post_init__(self) -> None:
-        _require_faces(self.dataset)
-
     def __len__(self) -> int:
-        return self.dataset.plan.frame_counts[self.split]
+        return self.plan.frame_counts[self.split]
 
     @property
     def group(self) -> str:
@@ -215,20 +202,20 @@ class FrameTable:
 
     @cached_property
     def _small(self) -> dict[str, Any]:
-        plan = self.dataset.plan
+        plan = self.plan
         names = [name for name, spec in FRAME_ARRAYS.items() if not is_map(spec)]
         held = [name for name in names if name in plan.arrays(self.group)]
         empty = {name: np.zeros((len(self), 0), np.float32) for name in names if name not in held}
-        return {**load_small_arrays(self.dataset.reader, self.group, held, plan), **empty}
+        return {**load_small_arrays(self.reader, self.group, held, plan), **empty}
 
     def _rows(self, name: str, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
-        plan = self.dataset.plan
+        plan = self.plan
         chosen = np.asarray(rows, np.int64)
         if chosen.ndim != 1 or (chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self))):
             raise IndexError(f"rows of a table of {len(self)}")
         out = np.empty((len(chosen), *plan.row_shape(self.group, name)), FRAME_ARRAYS[name].dtype)
         for k, row in enumerate(chosen.tolist()):
-            self.dataset.reader.sample_into(self.group, name, row, out[k])
+            self.reader.sample_into(self.group, name, row, out[k])
         return out
 
 

@@ -1,20 +1,20 @@
 """The Zarr v3 metadata documents of a dataset, as plain JSON data.
 
-They are written by this module, not by zarr-python, so that their bytes depend on the plan alone.
+zarr-python makes and checks them; they are written as canonical JSON, so that their bytes depend on the plan alone.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.documents import parse_json
+from datagen.shards.codec import BLOCK_BYTES, CODEC_NAME, COMPRESSION_LEVEL, ChunkCodec
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import (
-    COMPRESSION_LEVEL,
+    COMPACT,
     FORMAT,
     FORMAT_VERSION,
     FRAMES,
@@ -33,7 +33,16 @@ def is_map(spec: ArraySpec) -> bool:
     return "H" in spec.shape or spec.own_chunk
 
 
-def array_metadata(group: str, name: str, rows: int, shape: Sequence[int], per_shard: int) -> dict[str, Any]:
+def array_metadata(
+    group: str,
+    name: str,
+    rows: int,
+    shape: Sequence[int],
+    per_shard: int,
+    *,
+    codecs: str = COMPACT,
+    image_error: int = 0,
+) -> dict[str, Any]:
     """Return the ``zarr.json`` of one array.
 
     Parameters
@@ -46,16 +55,24 @@ def array_metadata(group: str, name: str, rows: int, shape: Sequence[int], per_s
         Of one row.
     per_shard : int
         Rows of a full shard.
+    codecs : ``compact`` or ``standard``
+    image_error : int
+        As in the plan.
     """
-    spec, row = arrays_of(group)[name], list(shape)
-    codecs = _chunk_codecs(spec)
+    from zarr.core.metadata.v3 import ArrayV3Metadata
+    from zarr.dtype import parse_dtype
+
+    import datagen.shards.zarr_codecs  # noqa: F401 - registers ours
+
+    spec, row = arrays_of(group)[name], tuple(shape)
+    chain = _chunk_codecs(spec, ChunkCodec.of(spec, codecs, image_error))
     if is_map(spec):
-        codecs = [
+        chain = [
             {
                 "name": "sharding_indexed",
                 "configuration": {
-                    "chunk_shape": [1, *row],
-                    "codecs": codecs,
+                    "chunk_shape": (1, *row),
+                    "codecs": chain,
                     "index_codecs": [_little_endian(), {"name": "crc32c"}],
                     "index_location": "end",
                 },
@@ -63,25 +80,45 @@ def array_metadata(group: str, name: str, rows: int, shape: Sequence[int], per_s
         ]
     alone = group == TEMPLATE
     inner = _DIMENSIONS[len(row)] if "H" in spec.shape else ["i", "j", "k"][: len(row)]
-    axis = [] if alone else ["frame" if group.endswith(f"/{FRAMES}") else "sample"]
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": row if alone else [rows, *row],
-        "data_type": spec.dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": row if alone else [per_shard, *row]}},
+    axis = () if alone else ("frame" if group.endswith(f"/{FRAMES}") else "sample",)
+    metadata = ArrayV3Metadata(
+        shape=row if alone else (rows, *row),
+        data_type=parse_dtype(spec.dtype, zarr_format=3),
+        chunk_grid={"name": "regular", "configuration": {"chunk_shape": row if alone else (per_shard, *row)}},
         # Dots keep all shards of an array in one folder: a shard costs one fsync of a folder, not four.
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": 0,
-        "codecs": codecs,
-        "attributes": {"rows": "difference from the row above"} if spec.differenced else {},
-        "dimension_names": [*axis, *inner],
-    }
+        chunk_key_encoding={"name": "default", "configuration": {"separator": "."}},
+        fill_value=0,
+        codecs=chain,
+        attributes={},
+        dimension_names=(*axis, *inner),
+    )
+    return plain(metadata.to_dict())
 
 
-def group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ``zarr.json`` of a group."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+def group_metadata(
+    attributes: Mapping[str, Any], below: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return the ``zarr.json`` of a group.
+
+    Parameters
+    ----------
+    below : mapping of path to document, optional
+        Everything in it, consolidated: whoever opens the group needs no other document.
+    """
+    from zarr.core.group import ConsolidatedMetadata, GroupMetadata
+
+    import datagen.shards.zarr_codecs  # noqa: F401 - registers ours
+
+    metadata = GroupMetadata(attributes=dict(attributes))
+    document = plain(metadata.to_dict())
+    if below is not None:
+        # What zarr makes of it and would write itself: a mistake in a document ends here, not at a reader.
+        document["consolidated_metadata"] = plain(
+            ConsolidatedMetadata.from_dict(
+                {"kind": "inline", "must_understand": False, "metadata": {path: dict(d) for path, d in below.items()}}
+            ).to_dict()
+        )
+    return document
 
 
 def chunk_path(group: str, name: str, index: int) -> str:
@@ -95,6 +132,13 @@ def array_of(key: str) -> tuple[str, str]:
     """Return the group and the array of the path of a chunk or of an array's document."""
     group, name, _ = key.rsplit("/", 2)
     return group, name
+
+
+def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata of zarr's as the JSON data that it stands for: lists for tuples, text for members of enums."""
+    content = json.loads(json.dumps(metadata, allow_nan=False))
+    assert isinstance(content, dict)
+    return content
 
 
 def metadata_bytes(document: Mapping[str, Any]) -> bytes:
@@ -116,16 +160,32 @@ def attributes_of(data: bytes) -> dict[str, Any]:
     return attributes if isinstance(attributes, dict) else {}
 
 
+def plan_metadata(plan: DatasetPlan) -> dict[str, dict[str, Any]]:
+    """Return the metadata of every array and group of a plan by its path, all but the root's."""
+    found = {}
+    for group in plan.groups:
+        found[group] = group_metadata({})
+        for name in plan.arrays(group):
+            found[f"{group}/{name}"] = array_metadata(
+                group,
+                name,
+                plan.shards(group).stored_rows,
+                plan.row_shape(group, name),
+                plan.samples_per_shard,
+                codecs=plan.codecs,
+                image_error=plan.image_error,
+            )
+    return found
+
+
 def plan_documents(plan: DatasetPlan) -> dict[str, bytes]:
     """Return the metadata documents of a plan by their keys, all but the root's."""
-    documents = {}
-    for group in plan.groups:
-        rows = plan.shards(group).stored_rows
-        for name in plan.arrays(group):
-            metadata = array_metadata(group, name, rows, plan.row_shape(group, name), plan.samples_per_shard)
-            documents[f"{group}/{name}/{ROOT_METADATA}"] = metadata_bytes(metadata)
-        documents[f"{group}/{ROOT_METADATA}"] = metadata_bytes(group_metadata({}))
-    return documents
+    return {f"{path}/{ROOT_METADATA}": metadata_bytes(metadata) for path, metadata in plan_metadata(plan).items()}
+
+
+def root_document(plan: DatasetPlan, attributes: Mapping[str, Any]) -> bytes:
+    """Return the root's document: its attributes, and the metadata of everything below it."""
+    return metadata_bytes(group_metadata(attributes, plan_metadata(plan)))
 
 
 def content_digest(plan: DatasetPlan, files: Mapping[str, str]) -> str:
@@ -179,16 +239,17 @@ def _little_endian() -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-def _chunk_codecs(spec: ArraySpec) -> Sequence[dict[str, Any]]:
-    itemsize = np.dtype(spec.dtype).itemsize
-    codecs: list[dict[str, Any]] = [_little_endian() if itemsize > 1 else {"name": "bytes"}]
+def _chunk_codecs(spec: ArraySpec, codec: ChunkCodec) -> list[dict[str, Any]]:
+    codecs: list[dict[str, Any]] = [_little_endian() if codec.typesize > 1 else {"name": "bytes"}]
+    if codec.predictor:
+        codecs = [{"name": CODEC_NAME, "configuration": {"predictor": codec.predictor, "error": codec.error}}]
     if is_map(spec):
         configuration = {
-            "typesize": itemsize,
+            "typesize": codec.typesize,
             "cname": "zstd",
             "clevel": COMPRESSION_LEVEL,
-            "shuffle": "shuffle" if itemsize > 1 else "noshuffle",
-            "blocksize": 0,
+            "shuffle": codec.shuffle,
+            "blocksize": BLOCK_BYTES,
         }
         codecs.append({"name": "blosc", "configuration": configuration})
     return [*codecs, {"name": "crc32c"}]

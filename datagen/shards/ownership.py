@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from datagen.common.digests import FileDigest
 from datagen.common.documents import parse_json
+from datagen.common.errors import CanonfaceError
 from datagen.common.files import is_temporary
 from datagen.common.ownership import Owned, is_ours, refuse_strangers, walk
 from datagen.shards.ledger import RECORDS, ShardRecord
@@ -18,8 +20,9 @@ from datagen.shards.metadata import (
     attributes_digest,
     group_metadata,
     metadata_bytes,
+    root_document,
 )
-from datagen.shards.plan import ENCODING_VERSION
+from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
 from datagen.shards.schema import FORMAT, GROUPS, SPLITS, TEMPLATE, arrays_of
 
 STAGING = ".staging"
@@ -29,6 +32,8 @@ _STAGED = re.compile(
 )
 _CHUNK = re.compile("|".join(rf"{group}/({names})/c\.\d+(\.0)*" for group, names in _OF_GROUP.items()))
 _DOCUMENT_BYTES = 256 << 20
+# In what documents of arrays differ from those of the version before.
+_BY_VERSION = ("attributes", "codecs", "data_type", "fill_value", "storage_transformers")
 
 
 def records_of(root: Path) -> dict[Path, ShardRecord]:
@@ -73,15 +78,25 @@ def is_document(root: Path, path: Path) -> bool:
         if key == ROOT_METADATA:
             attributes = content["attributes"]
             fine = attributes["format"] == FORMAT and attributes["attributes_digest"] == attributes_digest(attributes)
-            return bool(fine and metadata_bytes(group_metadata(attributes)) == data)
+            return bool(fine and data in _root_documents(attributes))
         if key.removesuffix(f"/{ROOT_METADATA}") in GROUPS:
             return metadata_bytes(group_metadata({})) == data
         group, name = array_of(key)
         shape, grid = content["shape"], content["chunk_grid"]["configuration"]["chunk_shape"]
         rows = [int(n) for n in (shape if group == TEMPLATE else shape[1:])]
-        return metadata_bytes(array_metadata(group, name, int(shape[0]), rows, int(grid[0]))) == data
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
+        written = array_metadata(group, name, int(shape[0]), rows, int(grid[0]))
+        same = {key: value for key, value in written.items() if key not in _BY_VERSION}
+        return metadata_bytes({**same, **{key: content[key] for key in _BY_VERSION if key in content}}) == data
+    except (CanonfaceError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
         return False
+
+
+def _root_documents(attributes: dict[str, Any]) -> list[bytes]:
+    """Return what this version and the one before it would write with these attributes."""
+    first = metadata_bytes(group_metadata(attributes))
+    if attributes["format_version"] == 1:
+        return [first]
+    return [root_document(DatasetPlan.from_json(attributes), attributes)]
 
 
 def _document(path: Path) -> bytes:

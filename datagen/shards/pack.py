@@ -1,4 +1,4 @@
-"""Stored values to the bytes of a shard's files: differences of rows, compression, checksums, the index."""
+"""Stored values to the bytes of a shard's files: prediction, compression, checksums, the index."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 import google_crc32c  # the implementation zarr itself depends on
 import numpy as np
 import numpy.typing as npt
-from numcodecs import Blosc, blosc
+from numcodecs import blosc
 
 from datagen.common.errors import StorageError
-from datagen.shards.chunks import EMPTY, ChunkError, check_crc, decode_into
+from datagen.shards.chunks import EMPTY, ChunkError, check_crc
+from datagen.shards.codec import ChunkCodec
 from datagen.shards.growth import ShardUnit
 from datagen.shards.metadata import is_map
 from datagen.shards.plan import DatasetPlan
-from datagen.shards.schema import COMPRESSION_LEVEL, TEMPLATE, difference_rows
+from datagen.shards.schema import TEMPLATE
 
 _IN_FLIGHT = 1  # samples whose compression may lag behind
 
@@ -35,19 +36,17 @@ class ShardPacker:
         self._arrays = plan.arrays(unit.group)
         self._maps: dict[str, list[bytes]] = {}
         self._small: dict[str, npt.NDArray[Any]] = {}
-        self._codecs: dict[str, Blosc] = {}
+        self._codecs: dict[str, ChunkCodec] = {}
         self._count = 0
         self._name = unit.name
         self._thread: ThreadPoolExecutor | None = None
         self._flying: deque[tuple[dict[str, npt.NDArray[Any]], Future[dict[str, bytes]]]] = deque()
         for name, spec in self._arrays.items():
-            dtype = np.dtype(spec.dtype).newbyteorder("<")
             if is_map(spec):
                 self._maps[name] = []
-                self._codecs[name] = Blosc(
-                    "zstd", COMPRESSION_LEVEL, Blosc.SHUFFLE if dtype.itemsize > 1 else Blosc.NOSHUFFLE
-                )
+                self._codecs[name] = ChunkCodec.of(spec, plan.codecs, plan.image_error)
             else:
+                dtype = np.dtype(spec.dtype).newbyteorder("<")
                 self._small[name] = np.zeros((self._capacity, *spec.sample_shape(plan.sizes)), dtype)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -55,18 +54,14 @@ class ShardPacker:
 
         Parameters
         ----------
-        row : mapping of array name to its stored integers, rows not differenced
+        row : mapping of array name to its stored integers, as ``encode_samples`` gives them
 
         Raises
         ------
         StorageError
             If the compressor does not give back what it was given.
         """
-        stored = {}
-        for name in self._maps:
-            spec = self._arrays[name]
-            values = np.ascontiguousarray(row[name], np.dtype(spec.dtype).newbyteorder("<"))
-            stored[name] = difference_rows(values) if spec.differenced else values
+        stored = {name: np.ascontiguousarray(row[name], self._arrays[name].dtype) for name in self._maps}
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "pack")
         self._flying.append((stored, self._thread.submit(self._compress, stored)))
@@ -106,15 +101,15 @@ class ShardPacker:
         self._count += 1
 
     def _compress(self, stored: dict[str, npt.NDArray[Any]]) -> dict[str, bytes]:
-        return {name: with_crc(self._codecs[name].encode(values)) for name, values in stored.items()}
+        return {name: with_crc(self._codecs[name].compress(values)) for name, values in stored.items()}
 
     def _land(self) -> None:
-        """Take the oldest sample in flight and compare what it decompresses to."""
+        """Take the oldest sample in flight and compare what it decodes to."""
         stored, future = self._flying.popleft()
         for name, packed in future.result().items():
             back = np.empty(stored[name].shape, self._arrays[name].dtype)
             try:
-                decode_into(check_crc(packed, "sample"), back)
+                self._codecs[name].decompress_into(check_crc(packed, "sample"), back)
                 reason = "" if np.array_equal(back, stored[name]) else "other values"
             except ChunkError as error:
                 reason = str(error)

@@ -14,6 +14,8 @@ from datagen.common.errors import InputError
 from datagen.common.names import require_name
 from datagen.shards.growth import GroupShards, ShardUnit
 from datagen.shards.schema import (
+    CODEC_SETS,
+    COMPACT,
     DEFAULT_DEPTH_SCALE,
     DEFAULT_IMAGE_ERROR,
     FRAMES,
@@ -26,7 +28,7 @@ from datagen.shards.schema import (
 )
 
 # Raise it whenever the same samples would be stored as other bytes; shards of another version are rewritten.
-ENCODING_VERSION = 4
+ENCODING_VERSION = 5
 
 _MAPPINGS = ("counts", "frame_counts", "faces", "space", "regions", "epochs", "software")
 _TABLES = {"subjects": "a subject", "sequences": "a sequence", "cameras": "a camera"}
@@ -80,6 +82,8 @@ class DatasetPlan:
         Metres per stored depth step.
     image_error : int
         Steps of 255 by which a stored image value may differ from what was handed in; 0 to 2.
+    codecs : ``compact`` or ``standard``
+        Whether maps are predicted before they are compressed, or stored with codecs of Zarr's specification alone.
     software : mapping of package to version
         Recorded, but no part of the dataset's identity.
 
@@ -108,6 +112,7 @@ class DatasetPlan:
     clip: int = 4
     depth_scale: float = DEFAULT_DEPTH_SCALE
     image_error: int = DEFAULT_IMAGE_ERROR
+    codecs: str = COMPACT
     software: Mapping[str, str] = field(default_factory=software_versions)
 
     def __post_init__(self) -> None:
@@ -124,6 +129,8 @@ class DatasetPlan:
         _check_names(self.splits, "splits")
         object.__setattr__(self, "splits", {split: tuple(sorted(set(self.splits.get(split, ())))) for split in SPLITS})
         object.__setattr__(self, "sources", tuple(dict(source) for source in self.sources))
+        if self.codecs not in CODEC_SETS:
+            raise InputError(f"codecs is {self.codecs!r}", f"one of {', '.join(CODEC_SETS)}", "Set shards.codecs")
         object.__setattr__(self, "epochs", {name: _seconds(name, value) for name, value in self.epochs.items()})
         self._check()
 
@@ -251,7 +258,7 @@ class DatasetPlan:
 
         A content key handed to ``write_unit`` must depend on it, and on the index of every name in the shard.
         """
-        keys = ("resolution", "samples_per_shard", "depth_scale", "image_error", "faces")
+        keys = ("resolution", "samples_per_shard", "depth_scale", "image_error", "codecs", "faces")
         content = {key: self.to_json()[key] for key in keys}
         return sha256_text(canonical_json({"encoding_version": ENCODING_VERSION, **content}))
 

@@ -17,11 +17,11 @@ from datagen.shards.chunks import (
     MissingChunkError,
     ShardIndex,
     check_crc,
-    decode_into,
     index_bytes,
     parse_index,
     plain_array,
 )
+from datagen.shards.codec import ChunkCodec
 from datagen.shards.growth import ShardUnit
 from datagen.shards.ledger import record_key
 from datagen.shards.metadata import chunk_path, is_map
@@ -60,6 +60,12 @@ class ChunkReader:
     def __init__(self, reads: StoreReads, plan: DatasetPlan, records: Records) -> None:
         self._reads, self._plan, self._records = reads, plan, records
         self._per_shard = plan.samples_per_shard
+        self._codecs = {
+            (group, name): ChunkCodec.of(spec, plan.codecs, plan.image_error)
+            for group in plan.groups
+            for name, spec in plan.arrays(group).items()
+            if is_map(spec)
+        }
         self._files: dict[tuple[str, str, int], _ShardFile] = {}
 
     @property
@@ -68,11 +74,11 @@ class ChunkReader:
         return isinstance(self._reads.store, LocalStore)
 
     def sample_into(self, group: str, name: str, i: int, out: npt.NDArray[Any]) -> int:
-        """Decompress one row of a map array into ``out`` (contiguous, stored dtype); return the bytes read."""
+        """Decode one row of a map array into ``out`` (contiguous, stored dtype); return the bytes read."""
         shard, position = self._plan.shards(group).place(i)
         try:
             data = self._chunk(group, name, shard, position)
-            decode_into(memoryview(data)[:-CRC_BYTES], out)
+            self._codecs[group, name].decompress_into(memoryview(data)[:-CRC_BYTES], out)
         except (ChunkError, MissingObjectError) as error:
             raise self.damaged(group, shard, error, name, i) from None
         return len(data)

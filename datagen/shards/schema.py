@@ -1,17 +1,16 @@
-"""The dataset format, version 1: arrays, dtypes, quantisation. ``docs/dataset-format.md`` is its prose."""
+"""The dataset format, version 2: arrays, dtypes, quantisation. ``docs/dataset-format.md`` is its prose."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 FORMAT = "canonface"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "val", "test")
 
 # uint16 depth: 20 µm steps reach 1.31 m; a rig further away gets a coarser scale from the manifest.
@@ -21,13 +20,12 @@ CANONICAL_LEVELS = 16382
 NORMAL_LEVELS = 127
 CONFIDENCE_LEVELS = 255
 VERDICTS = ("", "pass", "review")  # "" where none was recorded
-# Of zstd: reading is a quarter faster than at level 1 or 3, and writing is still far faster than rendering.
-COMPRESSION_LEVEL = 5
+# compact: predicted by the codec of docs/dataset-format.md; standard: with the codecs of Zarr's specification alone.
+COMPACT, STANDARD = CODEC_SETS = ("compact", "standard")
 # An image is stored to within this many of its 255 steps, unless the plan says otherwise.
 DEFAULT_IMAGE_ERROR = 1
 MAX_IMAGE_ERROR = 2
 MAX_RESOLUTION = 16384  # pixels a side: one sample of every map fits a Blosc frame, of 2 GiB at most
-_BAND_ROWS = 24  # about the square root of the usual height
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,15 @@ class ArraySpec:
     dtype : str
     shape : tuple
         Of one row; "H" and "W" stand for the resolution, other letters for sizes of the head model.
-    differenced : bool
-        Whether each row is stored as its difference from the row above.
+    predictor : ``image``, ``surface``, ``rows`` or empty
+        What compact datasets store is the difference from what it expects; see :mod:`datagen.shards.codec`.
     own_chunk : bool
         Whether each row of the array is a chunk of its own inside its shard, as those of every map are.
     """
 
     dtype: str
     shape: tuple[int | str, ...]
-    differenced: bool = False
+    predictor: str = ""
     own_chunk: bool = False
 
     def sample_shape(self, sizes: int | Mapping[int | str, int]) -> tuple[int, ...]:
@@ -60,11 +58,11 @@ class ArraySpec:
 
 
 ARRAYS: Mapping[str, ArraySpec] = {
-    "image": ArraySpec("uint8", (3, "H", "W"), differenced=True),
-    "depth": ArraySpec("uint16", ("H", "W"), differenced=True),
-    "canonical": ArraySpec("uint16", (3, "H", "W"), differenced=True),
-    "normal": ArraySpec("int8", (3, "H", "W"), differenced=True),
-    "confidence": ArraySpec("uint8", ("H", "W"), differenced=True),
+    "image": ArraySpec("uint8", (3, "H", "W"), "image"),
+    "depth": ArraySpec("uint16", ("H", "W"), "surface"),
+    "canonical": ArraySpec("uint16", (3, "H", "W"), "surface"),
+    "normal": ArraySpec("int8", (3, "H", "W"), "rows"),
+    "confidence": ArraySpec("uint8", ("H", "W"), "rows"),
     "region": ArraySpec("uint8", ("H", "W")),
     "edge": ArraySpec("uint8", ("H", "W")),
     "intrinsics": ArraySpec("float32", (3, 3)),
@@ -168,59 +166,6 @@ class Sample:
     frame_row: int = -1
 
 
-def difference_rows(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return maps (..., H, W) with every row but the first less the row above, modulo the range of their dtype."""
-    stored = values.copy()
-    np.subtract(values[..., 1:, :], values[..., :-1, :], out=stored[..., 1:, :])
-    return stored
-
-
-def restore_rows(stored: npt.NDArray[Any]) -> None:
-    """Undo :func:`difference_rows` in place, on one map or many, (..., H, W)."""
-    if not stored.flags.c_contiguous:
-        raise ValueError("the maps must be contiguous, so that they can be restored in place")
-    if not stored.size:
-        return
-    planes = stored.reshape(-1, *stored.shape[-2:])
-    height, width = stored.shape[-2:]
-    # Sums within bands first, of all bands at once; then the sums of whole bands; then both together. Three dozen
-    # large additions instead of one for each row, and far faster than accumulating column by column.
-    bands = height // _BAND_ROWS
-    banded = planes[:, : bands * _BAND_ROWS].reshape(len(planes), bands, _BAND_ROWS, width)
-    for k in range(1, _BAND_ROWS):
-        np.add(banded[:, :, k], banded[:, :, k - 1], out=banded[:, :, k])
-    last = banded[:, :, -1]
-    for k in range(1, bands):
-        np.add(last[:, k], last[:, k - 1], out=last[:, k])
-    np.add(banded[:, 1:, :-1], banded[:, :-1, -1:], out=banded[:, 1:, :-1])
-    for row in range(max(bands * _BAND_ROWS, 1), height):
-        np.add(planes[:, row], planes[:, row - 1], out=planes[:, row])
-
-
-def encode_image(image: npt.NDArray[np.uint8], error: int) -> npt.NDArray[np.uint8]:
-    """Round sRGB values to every (2 error + 1)-th step, so that none moves by more than ``error``.
-
-    The steps begin at another value in each column and channel, so that a smooth slope shows no bands, and the mean of
-    neighbouring columns stays. Differences of rows are then multiples of one number, which compress far better.
-
-    Parameters
-    ----------
-    image : (..., 3, H, W) uint8
-    error : int
-        0 keeps every value.
-    """
-    if not error:
-        return image
-    step = 2 * error + 1
-    channels, columns = image.shape[-3], image.shape[-1]
-    phase = ((np.arange(columns) + np.arange(channels)[:, None]) % step).astype(np.int16)[:, None]
-    steps = image + (error - phase)
-    steps //= np.int16(step)
-    steps *= np.int16(step)
-    steps += phase
-    return np.clip(steps, 0, 255, out=steps).astype(np.uint8)
-
-
 def encode_depth(depth_m: npt.NDArray[np.floating], scale: float) -> npt.NDArray[np.uint16]:
     """Quantise planar metres to uint16 steps of ``scale`` metres; 0 stays 0.
 
@@ -229,7 +174,8 @@ def encode_depth(depth_m: npt.NDArray[np.floating], scale: float) -> npt.NDArray
     OverflowError
         If a depth does not fit: 65535 × scale metres is the limit.
     """
-    steps = np.rint(np.asarray(depth_m, np.float64) / scale)
+    steps = np.divide(depth_m, scale, dtype=np.float64)
+    np.rint(steps, out=steps)
     if steps.size and steps.max() > np.iinfo(np.uint16).max:
         raise OverflowError(f"depth {float(np.max(depth_m)):.3f} m exceeds {np.iinfo(np.uint16).max * scale:.3f} m")
     return steps.astype(np.uint16)

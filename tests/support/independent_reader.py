@@ -1,56 +1,60 @@
-"""A second reader, written from docs/dataset-format.md alone: it imports nothing of ``datagen``."""
+"""A second reader, written from docs/dataset-format.md with zarr-python alone: ``independent_reader.py IN OUT``."""
 
-from __future__ import annotations
+import sys
 
-import hashlib
-import json
-import struct
-from pathlib import Path
-from typing import Any
-
-import google_crc32c
 import numpy as np
-from numcodecs import Blosc
-
-SCALED = {"canonical": (2 / 16382, -1.0), "normal": (1 / 127, 0.0), "confidence": (1 / 255, 0.0)}
-NO_CHUNK = 2**64 - 1
+import zarr
+from zarr.abc.codec import ArrayBytesCodec
 
 
-class IndependentReader:
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.attrs = json.loads((root / "zarr.json").read_text())["attributes"]
-        assert (self.attrs["format"], self.attrs["format_version"]) == ("canonface", 1)
-        others = {key: value for key, value in self.attrs.items() if key != "attributes_digest"}
-        text = json.dumps(others, sort_keys=True, indent=1, allow_nan=False)
-        assert hashlib.sha256(text.encode()).hexdigest() == self.attrs["attributes_digest"]
+class Residuals(ArrayBytesCodec):
+    @classmethod
+    def from_dict(cls, data):
+        codec = cls()
+        codec.predictor = data["configuration"]["predictor"]
+        return codec
 
-    def value(self, split: str, array: str, sample: int) -> Any:
-        """Return one sample of an array: metres and unit ranges, or the name behind an index."""
-        meta = json.loads((self.root / split / array / "zarr.json").read_text())
-        dtype = np.dtype(meta["data_type"]).newbyteorder("<")
-        shape = meta["shape"][1:]
-        per_shard = self.attrs["samples_per_shard"]
-        shard, position = divmod(sample, per_shard)
-        data = (self.root / split / array / ("c." + ".".join(map(str, [shard] + [0] * len(shape))))).read_bytes()
-        if meta["codecs"][0]["name"] == "sharding_indexed":
-            index = self._checked(data[-(16 * per_shard + 4) :])
-            offset, length = struct.unpack_from("<QQ", index, 16 * position)
-            assert offset != NO_CHUNK, "never written"
-            chunk = Blosc().decode(self._checked(data[offset : offset + length]))
-            values = np.frombuffer(chunk, dtype).reshape(shape)
-        else:
-            values = np.frombuffer(self._checked(data), dtype).reshape(per_shard, *shape)[position]
-        if meta["attributes"].get("rows") == "difference from the row above":
-            values = np.cumsum(values, axis=-2, dtype=values.dtype)
-        if array == "depth":
-            return values * self.attrs["depth_scale"]
-        if array in SCALED:
-            return values * SCALED[array][0] + SCALED[array][1]
-        tables = {"subject": "subjects", "sequence": "sequences", "camera": "cameras"}
-        return self.attrs[tables[array]][int(values)] if array in tables else values
+    async def _decode_single(self, chunk, spec):
+        data, dtype = chunk.as_numpy_array().view(np.uint8).ravel(), spec.dtype.to_native_dtype()
+        values = getattr(self, self.predictor)(data, spec.shape).astype(f"u{dtype.itemsize}")
+        return spec.prototype.nd_buffer.from_numpy_array(values.view(dtype).reshape(spec.shape))
 
-    @staticmethod
-    def _checked(data: bytes) -> bytes:
-        assert google_crc32c.value(data[:-4]) == int.from_bytes(data[-4:], "little"), "checksum"
-        return data[:-4]
+    def rows(self, data, shape):
+        return data.reshape(shape).cumsum(-2, np.uint8)
+
+    def surface(self, data, shape):
+        z, v = data.view("<u2").reshape(shape).astype(np.int64), np.zeros(shape, np.int64)
+        for y in range(shape[-2]):
+            slope = np.clip(v[..., y - 1, :] - v[..., max(y - 2, 0), :], -64, 64) * (y > 0)
+            both = slope[..., [0, *range(shape[-1] - 1)]] + slope[..., [*range(1, shape[-1]), -1]]
+            steps = z[..., y, :] >> 1 ^ -(z[..., y, :] & 1)
+            v[..., y, :] = (v[..., y - 1, :] + (slope + both + 1) // 3 + steps) % 65536
+        return v
+
+    def image(self, data, shape):
+        (h, w), e, z, at = shape[-2:], int(data[-1]), np.zeros((3 * shape[-2], shape[-1]), np.int64), 0
+        for begin, bits in ((0, 2), (2, 2), (4, 4)):
+            for y in range(3 * h):
+                z[y] |= (data[at + y * bits // 8 * w :][:w] >> y * bits % 8 & 2**bits - 1).astype(np.int64) << begin
+            at += -(-3 * h * bits // 8) * w
+        steps, v = (z >> 1 ^ -(z & 1)).reshape(3, h, w) * (2 * e + 1), np.zeros((3, h, w), np.int64)
+        for y in range(h):
+            above = v[:, y - 1] if y else np.full((3, w), 128)
+            p = (above[:, [0, *range(w - 1)]] + 2 * above + above[:, [*range(1, w), -1]] + 2) >> 2
+            for c in (1, 0, 2):
+                expected = p[c] if c == 1 else np.clip(p[c] + v[1, y] - p[1], 0, 255)
+                v[c, y] = np.clip(expected + steps[c, y], 0, 255) if e else (expected + steps[c, y]) % 256
+        return v
+
+
+zarr.registry.register_codec("canonface.residuals", Residuals)
+zarr.config.set({"codecs": {"canonface.residuals": "__main__.Residuals"}})
+group = zarr.open_group(sys.argv[1], mode="r")
+steps = {"canonical": 2 / 16382, "normal": 1 / 127, "confidence": 1 / 255, "depth": group.attrs["depth_scale"]}
+found = {path: array[...] for path, array in group.members(max_depth=None) if "/" in path}
+for path, name in [(path, path.split("/")[1]) for path in found]:
+    if name in steps:
+        found[path] = found[path] * steps[name] - (name == "canonical")
+    if name in ("subject", "sequence", "camera"):
+        found[path] = np.asarray(group.attrs[f"{name}s"])[found[path]]
+np.savez(sys.argv[2], **found)

@@ -330,6 +330,7 @@ def _dataset_plan(plan: BuildPlan, views: Mapping[str, list[View]], template: He
         clip=manifest.shards.clip,
         depth_scale=manifest.shards.depth_scale,
         image_error=manifest.shards.image_error,
+        codecs=manifest.shards.codecs,
     )
 
 

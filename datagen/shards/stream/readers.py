@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from datagen.common.errors import CorruptDatasetError, MissingShardError
 from datagen.shards.dataset import Split
-from datagen.shards.schema import ARRAYS, restore_rows
 from datagen.shards.stream.buffers import Block, Memory, Place, open_block
 
 ReaderKind = Literal["threads", "processes"]
@@ -40,18 +39,14 @@ class Filled:
     rows: tuple[int, ...]
 
 
-def fill(
-    split: Split, samples: npt.NDArray[np.int64], arrays: Mapping[str, npt.NDArray[Any]], *, restore: bool = True
-) -> Filled:
-    """Decompress a batch straight into its arrays.
+def fill(split: Split, samples: npt.NDArray[np.int64], arrays: Mapping[str, npt.NDArray[Any]]) -> Filled:
+    """Decode a batch straight into its arrays.
 
     Parameters
     ----------
     samples : (B, S) int64
     arrays : mapping of name to array (B, S, ...)
         Map arrays of the stored dtype.
-    restore : bool
-        Whether differences of rows are undone here.
 
     Raises
     ------
@@ -71,10 +66,6 @@ def fill(
         except CorruptDatasetError as error:
             damaged[i] = str(error)
             rows.append(row)
-    for name, out in arrays.items():
-        # A whole batch at once: row by row, that is several times faster than sample by sample.
-        if restore and ARRAYS[name].differenced:
-            restore_rows(out)
     return Filled(nbytes, damaged, tuple(rows))
 
 
@@ -88,12 +79,10 @@ class Readers:
     workers : int
         0 fills in the calling thread, when the batch is asked for.
     kind : ``threads`` or ``processes``
-    restore : bool
-        Whether differences of rows are undone.
     """
 
-    def __init__(self, split: Split, workers: int, kind: ReaderKind, *, restore: bool = True) -> None:
-        self._split, self._restore = split, restore
+    def __init__(self, split: Split, workers: int, kind: ReaderKind) -> None:
+        self._split = split
         self.shared = workers > 0 and kind == "processes"
         self._pool: Executor | None = None
         if self.shared:
@@ -108,15 +97,15 @@ class Readers:
     def submit(self, samples: npt.NDArray[np.int64], block: Block, memory: Memory, place: Place) -> Future[Filled]:
         """Begin to fill a batch whose arrays lie in ``memory`` of ``block`` as ``place`` says."""
         if isinstance(self._pool, ProcessPoolExecutor):
-            future = self._pool.submit(_fill_remotely, samples, str(block.path), len(memory), place, self._restore)
+            future = self._pool.submit(_fill_remotely, samples, str(block.path), len(memory), place)
             # The block must not be lent again while the worker writes, even if the batch is given up.
             future.add_done_callback(partial(_hold, memory))
             return future
         if self._pool is not None:
-            return self._pool.submit(fill, self._split, samples, place.views(memory), restore=self._restore)
+            return self._pool.submit(fill, self._split, samples, place.views(memory))
         now: Future[Filled] = Future()
         try:
-            now.set_result(fill(self._split, samples, place.views(memory), restore=self._restore))
+            now.set_result(fill(self._split, samples, place.views(memory)))
         except Exception as error:
             now.set_exception(error)
         return now
@@ -158,8 +147,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _fill_remotely(samples: npt.NDArray[np.int64], path: str, nbytes: int, place: Place, restore: bool) -> Filled:
+def _fill_remotely(samples: npt.NDArray[np.int64], path: str, nbytes: int, place: Place) -> Filled:
     memory = _worker_blocks.get((path, nbytes))
     if memory is None:
         memory = _worker_blocks[path, nbytes] = open_block(path, nbytes)
-    return fill(_worker_split[0], samples, place.views(memory), restore=restore)
+    return fill(_worker_split[0], samples, place.views(memory))

@@ -103,9 +103,6 @@ class ShardStream:
         Longest wait for a batch.
     statistics_folder : Path, optional
         Where statistics of samples are kept between runs, if the configuration asks for any.
-    restore : bool
-        Whether differences of rows are undone here. False leaves that to the consumer, for example on a GPU:
-        ``schema.restore_rows`` is a cumulative sum along the rows, modulo the range of the dtype.
     pin : callable, optional
         Called with each new block of memory that batches are read into.
 
@@ -131,7 +128,6 @@ class ShardStream:
         on_corrupt: Literal["raise", "skip"] = "raise",
         stall_s: float = 600.0,
         statistics_folder: Path | None = None,
-        restore: bool = True,
         pin: Pin | None = None,
     ) -> None:
         for right, found, expected in (
@@ -152,7 +148,7 @@ class ShardStream:
         self._on_corrupt, self._stall_s = on_corrupt, stall_s
         self._statistics_folder = statistics_folder
         self._ahead = workers * prefetch
-        self._workers, self._kind, self._restore = workers, reader_kind, restore
+        self._workers, self._kind = workers, reader_kind
         self._buffers = Buffers(shared=workers > 0 and reader_kind == "processes", pin=pin)
         self._readers: Readers | None = None
         self._position = (0, 0)
@@ -240,7 +236,7 @@ class ShardStream:
 
     def _run(self, *, endless: bool) -> Generator[StreamBatch, None, None]:
         if self._readers is None:
-            self._readers = Readers(self.split, self._workers, self._kind, restore=self._restore)
+            self._readers = Readers(self.split, self._workers, self._kind)
         epoch, position = self._position
         if position >= self.order(epoch).clips:
             epoch, position = epoch + 1, 0

@@ -28,7 +28,7 @@ from datagen.shards.tools.place import check_place, local_place
 from datagen.shards.writer import write_packed
 
 COMBINE_VERSION = 2
-_ALIKE = ("space", "resolution", "depth_scale", "regions", "faces")
+_ALIKE = ("space", "resolution", "depth_scale", "regions", "faces", "codecs")
 _TABLES = ("subject", "sequence", "camera")
 KEYS = ("split", "subject", "sequence", "camera", "frame", "verdict")
 _NAMED = 5

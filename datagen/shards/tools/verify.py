@@ -16,9 +16,9 @@ from datagen.shards.frames import face_problems
 from datagen.shards.growth import ShardUnit
 from datagen.shards.index import IndexTables, index_problems
 from datagen.shards.ledger import ShardRecord, file_problem, record_key, unit_files
-from datagen.shards.metadata import ROOT_METADATA, content_digest, is_map, plan_documents, uuid_of
+from datagen.shards.metadata import ROOT_METADATA, content_digest, is_map, plan_documents, root_document, uuid_of
 from datagen.shards.plan import DatasetPlan
-from datagen.shards.schema import CANONICAL_LEVELS, NORMAL_LEVELS, SPLITS, VERDICTS, restore_rows
+from datagen.shards.schema import CANONICAL_LEVELS, NORMAL_LEVELS, SPLITS, VERDICTS
 
 UNKNOWN_CANONICAL = CANONICAL_LEVELS // 2  # stored where nothing is known; decodes to 0 exactly
 _UNIT_LOW, _UNIT_HIGH = 0.9, 1.1  # a unit normal after rounding to 1/127, with room for float error
@@ -252,14 +252,15 @@ def _check_attributes(dataset: Dataset, records: dict[ShardUnit, ShardRecord | N
 
 
 def _check_metadata(dataset: Dataset) -> Iterator[Problem]:
-    for key, expected in plan_documents(dataset.plan).items():
+    documents = {**plan_documents(dataset.plan), ROOT_METADATA: root_document(dataset.plan, dataset.attrs)}
+    for key, expected in documents.items():
         try:
             if dataset.store.read(key, 0, len(expected) + 1) == expected:
                 continue
             message = f"{key} is not what the attributes call for"
         except MissingObjectError:
             message = f"{key} is missing"
-        yield Problem(key.partition("/")[0], None, None, message)
+        yield Problem(key.partition("/")[0] if "/" in key else None, None, None, message)
 
 
 def _check_strays(dataset: Dataset) -> list[Problem]:
@@ -330,8 +331,6 @@ def _check_rows(dataset: Dataset, unit: ShardUnit) -> Iterator[Problem]:
             except CorruptDatasetError as error:
                 yield Problem(unit.group, unit.index, i, error.found)
             else:
-                if arrays[name].differenced:
-                    restore_rows(out)
                 stored[name] = out
         found = sample_problems(stored, plan) if unit.group in SPLITS else face_problems(unit.group, stored, plan)
         for message in found:

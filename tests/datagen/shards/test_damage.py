@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +17,14 @@ import pytest
 import zarr
 from numcodecs import Blosc
 
+from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CorruptDatasetError, DatasetError, StorageError
 from datagen.shards import (
     ARRAYS,
+    SPLITS,
     DatasetPlan,
     ShardUnit,
+    codec_reference,
     finalise,
     list_records,
     open_dataset,
@@ -28,9 +33,10 @@ from datagen.shards import (
     write_unit,
 )
 from datagen.shards.metadata import attributes_digest, metadata_bytes
-from tests.support.independent_reader import IndependentReader
+from datagen.shards.ownership import foreign_files
 from tests.support.shard_samples import build, flip, make_plan, make_sample, sample_keys, unit_samples
 
+INDEPENDENT_READER = Path(__file__).parents[2] / "support" / "independent_reader.py"
 pytestmark = pytest.mark.usefixtures("without_fsync")
 
 
@@ -52,7 +58,7 @@ def test_a_newer_version_asks_for_an_upgrade(copy: Path) -> None:
     document = json.loads((copy / "zarr.json").read_text())
     document["attributes"]["format_version"] = 7
     (copy / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(DatasetError, match=r"version 7.*at most 1.*upgrade canonface"):
+    with pytest.raises(DatasetError, match=r"version 7.*at most 2.*upgrade canonface"):
         open_dataset(copy)
 
 
@@ -82,6 +88,33 @@ def test_a_dataset_of_before_is_refused_with_what_to_run_and_built_anew(copy: Pa
     assert [record.algorithm for record in list_records(copy)] == [3] * 7
     assert not unit_is_complete(copy, make_plan().units[0], "key-train-00000")
     assert verify_dataset(build(copy), "deep").ok
+
+
+def test_a_dataset_of_version_1_is_refused_with_what_to_run_and_built_anew(copy: Path) -> None:
+    """Its documents differ in codecs and attributes, and the root's holds no others."""
+    for path in copy.glob("*/*/zarr.json"):
+        document = json.loads(path.read_text())
+        document["attributes"] = {"rows": "difference from the row above"}
+        document["codecs"] = [{"name": "bytes"}, {"name": "crc32c"}]
+        document["fill_value"] = 0
+        del document["storage_transformers"]
+        path.write_bytes(metadata_bytes(document))
+    for path in sorted((copy / "records").iterdir()):
+        record = {k: v for k, v in json.loads(path.read_text()).items() if k != "digest"} | {"algorithm": 4}
+        path.write_bytes(metadata_bytes({**record, "digest": sha256_text(canonical_json(record))}))
+    document = json.loads((copy / "zarr.json").read_text())
+    del document["consolidated_metadata"]
+    attributes = {key: v for key, v in document["attributes"].items() if key != "codecs"} | {"format_version": 1}
+    document["attributes"] = {**attributes, "attributes_digest": attributes_digest(attributes)}
+    (copy / "zarr.json").write_bytes(metadata_bytes(document))
+    for use in (open_dataset, verify_dataset):
+        with pytest.raises(
+            DatasetError, match=rf"of format version 1\. .*datagen build .*manifest.json --out {copy.parent}"
+        ):
+            use(copy)
+    assert foreign_files(copy) == []
+    assert verify_dataset(build(copy), "deep").ok
+    assert open_dataset(copy).attrs["format_version"] == 2
 
 
 def test_an_undamaged_dataset_verifies(pristine: Path) -> None:
@@ -242,8 +275,8 @@ def test_the_uuid_follows_from_the_files_as_documented(pristine: Path) -> None:
         "records",
     }
     keys = set(attrs) - apart
-    assert len(keys) == 19
-    content = {"files": files, "format_version": 1, "plan": {key: attrs[key] for key in keys}}
+    assert len(keys) == 20
+    content = {"files": files, "format_version": 2, "plan": {key: attrs[key] for key in keys}}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, indent=1).encode()).hexdigest()
     assert attrs["content_digest"] == digest
     assert uuid.UUID(attrs["uuid"]).version == 8
@@ -258,19 +291,24 @@ def test_a_shard_file_is_laid_out_as_documented(pristine: Path) -> None:
     for i, (offset, length) in enumerate(table[:8].astype(int)):
         chunk = data[offset : offset + length]
         assert int.from_bytes(chunk[-4:], "little") == google_crc32c.value(chunk[:-4])
-        differences = np.frombuffer(Blosc().decode(chunk[:-4]), "<u2").reshape(28, 28)
-        depth = np.cumsum(differences, axis=0, dtype=np.uint16)
+        left = np.frombuffer(Blosc().decode(chunk[:-4]), "<u2").reshape(28, 28)
+        depth = np.empty((28, 28), np.uint16)
+        codec_reference.decode_surface(left[None], depth[None])
         expected = make_sample(*sample_keys("train")[64 + i]).depth
         assert np.abs(depth * 2e-5 - expected).max() <= 1.01e-5
 
 
-def test_a_reader_written_from_the_document_reads_every_value(pristine: Path) -> None:
-    reader, dataset = IndependentReader(pristine), open_dataset(pristine)
+@pytest.mark.parametrize("codecs", ["compact", "standard"])
+def test_a_reader_written_from_the_document_reads_every_value(tmp_path: Path, pristine: Path, codecs: str) -> None:
+    root = pristine if codecs == "compact" else build(tmp_path / "d.zarr", make_plan(codecs=codecs))
+    subprocess.run([sys.executable, INDEPENDENT_READER, root, tmp_path / "read.npz"], check=True, cwd=tmp_path)
+    dataset, read = open_dataset(root), np.load(tmp_path / "read.npz")
+    assert set(read) == {f"{split}/{name}" for split in SPLITS for name in ARRAYS}
     for split, samples in (("train", (0, 15, 16, 71)), ("val", (3, 23))):
         for i in samples:
             sample = dataset[split].sample(i)
             for name in ARRAYS:
-                value = reader.value(split, name, i)
+                value = read[f"{split}/{name}"][i]
                 if name == "valid":
                     assert value == 1
                 elif name == "verdict":

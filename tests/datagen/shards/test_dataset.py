@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -75,37 +76,6 @@ def test_confidence_above_zero_stays_above_zero(confidence: np.ndarray) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(hnp.arrays(np.uint8, (3, 5, 7)), st.integers(0, 2))
-def test_images_stay_within_their_error_and_on_few_levels(image: np.ndarray, error: int) -> None:
-    stored = s.encode_image(image, error)
-    assert np.abs(stored.astype(int) - image).max() <= error
-    assert np.array_equal(s.encode_image(stored, error), stored)
-    inside = (stored > 2 * error) & (stored < 255 - 2 * error)
-    steps = np.diff(stored.astype(int), axis=1)[inside[:, 1:] & inside[:, :-1]]
-    assert not (steps % (2 * error + 1)).any()
-
-
-def test_a_smooth_slope_keeps_its_mean_without_bands() -> None:
-    slope = np.broadcast_to(np.repeat(np.arange(20, 60, dtype=np.uint8), 6)[:, None], (3, 240, 240))
-    means = s.encode_image(slope, 1).astype(np.float64).mean(axis=(0, 2))
-    assert np.abs(means - slope[0, :, 0]).max() < 0.02
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    hnp.arrays(
-        st.sampled_from([np.uint8, np.int8, np.uint16]),
-        st.sampled_from([(4, 5), (1, 3), (2, 5, 4, 3), (s._BAND_ROWS, 2), (3, 2 * s._BAND_ROWS + 1, 2)]),
-    )
-)
-def test_differences_of_rows_are_undone_whatever_the_values(values: np.ndarray) -> None:
-    stored = s.difference_rows(values)
-    assert np.array_equal(np.cumsum(stored, axis=-2, dtype=values.dtype), values)
-    s.restore_rows(stored)
-    assert np.array_equal(stored, values)
-
-
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 9))
 def test_units_tile_every_split_in_order(train: int, test: int, per_shard: int) -> None:
     units = plan_units({"test": test, "train": train}, per_shard)
@@ -146,19 +116,36 @@ def test_attributes_describe_the_dataset(pristine: Path) -> None:
     assert open_dataset(pristine.parent).uuid == dataset.uuid
 
 
-def test_plain_zarr_reads_the_same_numbers(pristine: Path) -> None:
-    dataset = open_dataset(pristine)
+@pytest.mark.parametrize("codecs", ["compact", "standard"])
+def test_plain_zarr_reads_the_same_numbers(tmp_path: Path, pristine: Path, codecs: str) -> None:
+    root = pristine if codecs == "compact" else build(tmp_path / "d.zarr", make_plan(codecs=codecs))
+    dataset = open_dataset(root)
+    group = zarr.open_group(str(root), mode="r")
     for split in SPLITS:
         for name in ARRAYS:
-            plain = zarr.open_array(store=str(pristine), path=f"{split}/{name}", mode="r")
             ours = dataset[split].raw(name, 0, len(dataset[split]))
-            assert plain.dtype == ours.dtype == np.dtype(ARRAYS[name].dtype)
-            values = plain[...]
-            if plain.attrs.get("rows") == "difference from the row above":
-                values = np.cumsum(values, axis=-2, dtype=values.dtype)
-            assert np.array_equal(values, ours)
-    codecs = zarr.open_array(store=str(pristine), path="train/depth", mode="r").metadata.to_dict()["codecs"]
-    assert [codec["name"] for codec in codecs] == ["sharding_indexed"]
+            assert group[f"{split}/{name}"].dtype == ours.dtype == np.dtype(ARRAYS[name].dtype)
+            assert np.array_equal(group[f"{split}/{name}"][...], ours)
+            # The same values whatever the codecs.
+            assert np.array_equal(open_dataset(pristine)[split].raw(name, 0, len(ours)), ours)
+    metres = group["train/depth"][3] * group.attrs["depth_scale"]
+    assert np.abs(metres - dataset["train"].sample(3).depth).max() < 1e-7
+    (sharding,) = zarr.open_array(store=str(root), path="train/depth", mode="r").metadata.to_dict()["codecs"]
+    inner = [codec["name"] for codec in sharding["configuration"]["codecs"]]
+    assert inner == ["canonface.residuals" if codecs == "compact" else "bytes", "blosc", "crc32c"]
+
+
+def test_zarr_opens_the_root_alone_and_lists_it_without_a_warning(pristine: Path) -> None:
+    group = zarr.open_group(str(pristine), mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        members = dict(group.members(max_depth=None))
+    assert set(members) == {*SPLITS, *(f"{split}/{name}" for split in SPLITS for name in ARRAYS)}
+    for path, member in members.items():
+        # What is consolidated is what lies there.
+        alone = zarr.open(str(pristine), path=path, mode="r").metadata.to_dict()
+        listed = member.metadata.to_dict()
+        assert {**listed, "consolidated_metadata": None} == {**alone, "consolidated_metadata": None}
 
 
 def test_reading_by_index_list_and_slice(pristine: Path) -> None:

@@ -132,5 +132,5 @@ def test_times_that_do_not_increase_are_refused_and_found() -> None:
     # Another person begins anew.
     assert len(list(encode_samples(plan, unit, [replace(one, time=3.0), replace(one, subject="ben")]))) == 2
     zeros = np.zeros(3, np.int32)
-    index = IndexTables(zeros, zeros, zeros, np.arange(3), np.array([0.0, 2.0, 2.0]), np.ones(3, np.uint8))
+    index = IndexTables(zeros, zeros, zeros, np.arange(3), np.array([0.0, 2.0, 2.0]), np.ones(3, np.uint8), zeros - 1)
     assert index_problems("train", index, plan) == [(2, "its time is not after that of sample 1")]

@@ -53,13 +53,14 @@ OTHER_PLANS: dict[str, object] = {
     "clip": 2,
     "depth_scale": 2e-4,
     "image_error": 0,
+    "codecs": "standard",
     "software": {"numpy": "0"},
     "frame_counts": {"train": 3},
     "steps": [{"train": 40, "val": 24}, {"train": 32}],
     "faces": {"sizes": {"V": 5, "F": 3}, "head": "anny"},
 }
 # Names are not among them: tables only grow, so that a name keeps its number.
-ENCODES = {"resolution", "samples_per_shard", "depth_scale", "image_error", "faces"}
+ENCODES = {"resolution", "samples_per_shard", "depth_scale", "image_error", "codecs", "faces"}
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(DatasetPlan)])

@@ -52,7 +52,7 @@ def test_zarrs_own_object_store_reads_what_was_pushed(local: Path, s3_url: str, 
     options = {"prefix": prefix, "endpoint": s3_endpoint, "client_options": {"allow_http": True}}
     store = zarr.storage.ObjectStore(obstore.store.S3Store(bucket, **options), read_only=True)
     stored = zarr.open_array(store, path="train/depth", mode="r")[...]
-    assert np.array_equal(np.cumsum(stored, axis=-2, dtype=np.uint16), open_dataset(local)["train"].raw("depth", 0, 9))
+    assert np.array_equal(stored, open_dataset(local)["train"].raw("depth", 0, 9))
 
 
 def test_pushing_again_sends_nothing(local: Path, s3_url: str) -> None:
