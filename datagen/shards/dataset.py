@@ -23,6 +23,7 @@ from datagen.shards.faces import TemplateContents
 from datagen.shards.frames import FrameTable, read_template
 from datagen.shards.index import IndexTables
 from datagen.shards.ledger import RECORDS, ShardRecord
+from datagen.shards.meshes import MaterialPoints, Performance, performances, to_world
 from datagen.shards.metadata import ROOT_METADATA, attributes_digest, attributes_of, is_map, uuid_of
 from datagen.shards.ownership import STAGING
 from datagen.shards.pinned import PinnedRecords
@@ -42,6 +43,7 @@ from datagen.shards.schema import (
     decode_normal,
 )
 from datagen.shards.store import LocalStore, Store, is_url, open_store
+from datagen.shards.tracks import TOLERANCE_M, Tracks, track_points
 
 
 class Split:
@@ -79,6 +81,76 @@ class Split:
         """The registered head of every frame; DatasetError if the dataset has none."""
         self.dataset.require_faces()
         return FrameTable(self.dataset.reader, self.dataset.plan, self.name)
+
+    def mesh(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+        """Return the registered head of a frame: vertices (V, 3) float32 world metres, and the template's faces (F, 3).
+
+        Parameters
+        ----------
+        row : int
+            Of the frame table; ``index.frame_row`` says which one a sample belongs to.
+
+        Raises
+        ------
+        DatasetError
+            If the dataset has no frame table.
+        IndexError
+            If there is no such row.
+        """
+        frames = self.frames
+        vertices = to_world(frames.vertices([row])[0], frames.head_to_world[row])
+        return vertices.astype(np.float32), self.dataset.template.faces
+
+    def landmarks(self, row: int) -> npt.NDArray[np.float32]:
+        """Return the landmarks of a frame, (68, 3) float32 world metres; otherwise as :meth:`mesh`."""
+        vertices, faces = self.mesh(row)
+        return MaterialPoints.landmarks(self.dataset.template).on(vertices, faces).astype(np.float32)
+
+    def performances(self) -> list[Performance]:
+        """Return every subject's sequences with their rows of the frame table; DatasetError if there is none."""
+        frames = self.frames
+        return performances(self.dataset.plan, frames.subject, frames.sequence, frames.frame)
+
+    def tracks(
+        self,
+        points: MaterialPoints | int,
+        rows: Sequence[int] | npt.NDArray[np.integer[Any]],
+        cameras: Sequence[str] | None = None,
+        *,
+        tolerance_m: float = TOLERANCE_M,
+        seed: int = 0,
+    ) -> Tracks:
+        """Follow points of the skin over frames, and into the cameras that saw them.
+
+        Parameters
+        ----------
+        points : MaterialPoints or int
+            Given by the template's triangles, or how many are drawn evenly over it with ``seed``.
+        rows : sequence of int
+            Of the frame table, in any order; :meth:`performances` has those of a sequence.
+        cameras : sequence of str, optional
+            Names; all of the dataset that have a sample of these rows by default.
+        tolerance_m : float
+            A point is visible where the depth of the map is within this of its own.
+
+        Returns
+        -------
+        Tracks
+
+        Raises
+        ------
+        InputError
+            If points or cameras are not of this dataset.
+        DatasetError
+            If the dataset has no frame table.
+        """
+        frames, template, plan = self.frames, self.dataset.template, self.dataset.plan
+        if not isinstance(points, MaterialPoints):
+            points = MaterialPoints.spread_over(template, points, seed=seed)
+        if cameras is None:
+            held = self.index.camera[np.isin(self.index.frame_row, np.asarray(rows, np.int64))]
+            cameras = [plan.cameras[number] for number in np.unique(held)]
+        return track_points(self, frames, template, points, rows, cameras, plan.cameras, tolerance_m)
 
     def raw(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
         """Return samples ``start`` to ``stop`` (exclusive) of an array as the integers that are stored.
