@@ -65,7 +65,7 @@ def array_metadata(
     import datagen.shards.zarr_codecs  # noqa: F401 - registers ours
 
     spec, row = arrays_of(group)[name], tuple(shape)
-    chain = _chunk_codecs(spec, ChunkCodec.of(spec, codecs, image_error))
+    chain = _chunk_codecs(ChunkCodec.of(spec, codecs, image_error), compressed=is_map(spec) or group == TEMPLATE)
     if is_map(spec):
         chain = [
             {
@@ -239,11 +239,11 @@ def _little_endian() -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-def _chunk_codecs(spec: ArraySpec, codec: ChunkCodec) -> list[dict[str, Any]]:
+def _chunk_codecs(codec: ChunkCodec, *, compressed: bool) -> list[dict[str, Any]]:
     codecs: list[dict[str, Any]] = [_little_endian() if codec.typesize > 1 else {"name": "bytes"}]
     if codec.predictor:
         codecs = [{"name": CODEC_NAME, "configuration": {"predictor": codec.predictor, "error": codec.error}}]
-    if is_map(spec):
+    if compressed:
         configuration = {
             "typesize": codec.typesize,
             "cname": "zstd",
