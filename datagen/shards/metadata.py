@@ -62,7 +62,8 @@ def array_metadata(
                 },
             }
         ]
-    inner = _DIMENSIONS[len(sample)] if is_map(spec) else ["i", "j"][: len(sample)]
+    # One name, one length in all arrays of a group: xarray takes no other.
+    inner = _DIMENSIONS[len(sample)] if is_map(spec) else [f"{axis}{n}" for axis, n in zip("ij", sample, strict=False)]
     metadata = ArrayV3Metadata(
         shape=(samples, *sample),
         data_type=parse_dtype(spec.dtype, zarr_format=3),

@@ -55,10 +55,12 @@ def test_figures_are_what_was_measured() -> None:
         504,
         {"canonface": 500.0, "webdataset small": 800.0, "webdataset fast": 1000.0, "litdata small": 790.0},
         12 * 504**2,
-        1000.0,
+        source_bytes=1000.0,
+        own_steps_bytes=625.0,
+        source_stored_bytes=500.0,
     )
     bench.rows = [
-        row("canonface", 900.0),
+        row("canonface", 1800.0),
         row("canonface", 1500.0, workers=4),
         row("webdataset", 300.0, "small"),
         row("webdataset", 500.0, "fast"),
@@ -74,15 +76,16 @@ def test_figures_are_what_was_measured() -> None:
     ]
     figures = bench.figures()
     assert figures == {
-        "samples_per_s": 900.0,
-        "ratio_fastest_peer": 1.5,
-        "ratio_decompression": 0.9,
-        "ratio_blosc": 0.75,
-        "cpu_ms_per_sample": 1000 / 900,
-        "cpu_ratio_fastest_peer": pytest.approx(1.5),
-        "cpu_ratio_decompression": pytest.approx(0.45),
+        "samples_per_s": 1800.0,
+        "ratio_fastest_peer": 3.0,
+        "ratio_decompression": 1.8,
+        "ratio_blosc": 1.5,
+        "cpu_ms_per_sample": 1000 / 1800,
+        "cpu_ratio_fastest_peer": pytest.approx(3.0),
+        "cpu_ratio_decompression": pytest.approx(0.9),
         "bytes_per_sample": 500.0,
         "bytes_ratio_smallest_peer": 500 / 790,
+        "bytes_ratio_own_steps": 0.8,
         "bytes_ratio_source": 0.5,
         "resume_s": 0.25,
         "resume_exact": 1.0,
