@@ -25,7 +25,19 @@ from datagen.shards.schema import (
 
 PIXEL_CENTER = 0.5
 ROOT_METADATA = "zarr.json"
-_DIMENSIONS = {2: ["row", "column"], 3: ["channel", "row", "column"]}
+# One name, one length in all arrays of a group: xarray takes no other.
+_DIMENSIONS = {
+    "H": "row",
+    "W": "column",
+    "V": "vertex",
+    "F": "face",
+    "T": "texture",
+    "L": "landmark",
+    "K": "identity",
+    "E": "expression",
+    "KB": "identity",
+    "EB": "expression",
+}
 
 
 def is_map(spec: ArraySpec) -> bool:
@@ -79,7 +91,6 @@ def array_metadata(
             }
         ]
     alone = group == TEMPLATE
-    inner = _DIMENSIONS[len(row)] if "H" in spec.shape else ["i", "j", "k"][: len(row)]
     axis = () if alone else ("frame" if group.endswith(f"/{FRAMES}") else "sample",)
     metadata = ArrayV3Metadata(
         shape=row if alone else (rows, *row),
@@ -90,7 +101,7 @@ def array_metadata(
         fill_value=0,
         codecs=chain,
         attributes={},
-        dimension_names=(*axis, *inner),
+        dimension_names=(*axis, *_dimensions(spec)),
     )
     return plain(metadata.to_dict())
 
@@ -237,6 +248,15 @@ def attributes_digest(attributes: Mapping[str, Any]) -> str:
 
 def _little_endian() -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def _dimensions(spec: ArraySpec) -> list[str]:
+    letters = [n for n in spec.shape if isinstance(n, str)]
+    fixed = iter(["channel"] if "H" in letters else ["i", "j", "k"])
+    return [
+        _DIMENSIONS[n] if isinstance(n, str) else (name if (name := next(fixed)) == "channel" else f"{name}{n}")
+        for n in spec.shape
+    ]
 
 
 def _chunk_codecs(codec: ChunkCodec, *, compressed: bool) -> list[dict[str, Any]]:
