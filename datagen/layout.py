@@ -88,6 +88,11 @@ class BuildLayout:
         return self.report / "report.key"
 
     @property
+    def history(self) -> Path:
+        """What each run of the build added to the dataset, and the split of every subject."""
+        return self.root / "history.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the one build that may write here."""
         return self.root / ".lock"

@@ -12,13 +12,14 @@ from typing import Any, TextIO
 from datagen.common.files import DISK_ERRORS, storage_errors, write_owned_bytes
 from datagen.common.progress import Progress, announce
 from datagen.flows.build_folder import build_lock, check_folder, check_places, check_room
+from datagen.flows.history import History, read_history
 from datagen.flows.planning import BuildPlan, plan_build, settle
 from datagen.flows.records import clear_folder
 from datagen.flows.runners.prefect import prefect_session, require_api_for_dask, run_as_flow
 from datagen.flows.runners.serial import RunnerConfig, SerialRunner, StageRunner
+from datagen.flows.shard_plan import LeftOutCamera
 from datagen.flows.stage import Unit
 from datagen.flows.stages import STAGES
-from datagen.flows.stages.render import LeftOutCamera
 from datagen.flows.worker import prepared_head
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -97,8 +98,10 @@ def build(
     if config.name == "dask":
         require_api_for_dask()
     layout = BuildLayout(out.resolve())
-    manifest = settle(manifest, check_folder(layout, manifest, replace=replace))
-    plan = plan_build(manifest)
+    recipe_before = check_folder(layout, manifest, replace=replace)
+    manifest = settle(manifest, recipe_before)
+    # What replaces another dataset has no history.
+    plan = plan_build(manifest, read_history(layout).splits if recipe_before else None)
     # What comes before the first stage (a server, the head model) takes a while.
     announce("build", f"{plan.frames} frames of {len(plan.sequences)} sequences", stream)
     with build_lock(layout):
@@ -108,6 +111,8 @@ def build(
             # No server or workers are started for it.
             return run_stages(plan, layout, stream, SerialRunner(), observer)
         check_places(plan, layout)
+        if not recipe_before and layout.history.is_file():
+            write_owned_bytes(layout.history, History().to_bytes())
         if not same_recipe:
             write_owned_bytes(layout.manifest, text)
         prepare = partial(_prepare, manifest)
@@ -145,6 +150,7 @@ def run_stages(
             started = time.monotonic()
             title, total = f"{len(seconds) + 1}/{len(applied)} {stage.name}", sum(unit.weight for unit in planned)
             observer(stage.name, 0, total)
+            stage.begin(plan, layout)
             with Progress(title, total, stage.counts, stream) as progress:
                 carrier = runner if stage.carried else SerialRunner()
                 advance = partial(_advance, progress, partial(observer, stage.name), total)

@@ -11,8 +11,10 @@ import numpy as np
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
+from datagen.flows.history import read_history
 from datagen.flows.planning import plan_build
-from datagen.flows.stages.render import RenderUnit, ShardSamples, plan_shards
+from datagen.flows.shard_plan import plan_shards
+from datagen.flows.stages.render import RenderStage, RenderUnit, ShardSamples
 from datagen.layout import BuildLayout
 from datagen.render.registry import check_backend
 from datagen.shards import Dataset, open_dataset
@@ -84,14 +86,15 @@ def render_again(
     manifest = layout.read_manifest()
     dataset = open_dataset(layout.dataset)
     check_backend(manifest.render.backend)
-    shards = plan_shards(plan_build(manifest), layout)
+    plan = plan_build(manifest, read_history(layout).splits)
+    shards = plan_shards(plan, layout)
     if shards.dataset.counts != dataset.plan.counts:
         raise InputError(
             f"the warps of {root} give {dict(shards.dataset.counts)} samples, stored are {dict(dataset.plan.counts)}",
             "a dataset made of these warps",
             "Run `datagen build` again",
         )
-    places = [(unit, position) for unit in shards.units for position in range(unit.shard.samples)]
+    places = [(unit, position) for unit in RenderStage().plan(plan, layout) for position in range(unit.shard.samples)]
     chosen = np.random.default_rng(seed).choice(len(places), min(count, len(places)), replace=False)
     results = []
     for i in sorted(chosen):

@@ -139,6 +139,16 @@ class Stage(ABC, Generic[U, R]):
             If something a unit needs is missing or broken.
         """
 
+    def begin(self, plan: BuildPlan, layout: BuildLayout) -> None:
+        """Do what has to be on the disk before its units run; called by the build, which alone may write then.
+
+        Raises
+        ------
+        datagen.common.errors.StorageError
+            If the disk refuses.
+        """
+        del plan, layout
+
     @abstractmethod
     def finished(self, unit: U) -> bool:
         """Whether all of a unit is whole on disk, and made from what it would be made from now."""

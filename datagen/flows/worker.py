@@ -8,10 +8,12 @@ from threading import Lock
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.heads.base import HeadModel
+from datagen.heads.contents import template_contents
 from datagen.heads.registry import load_head
+from datagen.shards.faces import TemplateContents
 from datagen.sources.frame import Captures
 from datagen.sources.registry import Source
-from datagen.warp.template import prepare_template
+from datagen.warp.template import prepare_template, subdivision_levels
 
 _LOCK = Lock()
 
@@ -42,6 +44,19 @@ def prepared_head(name: str, root: Path | None, subdivisions: int | None) -> Hea
         head = _load(name, root)
         prepare_template(head.template, subdivisions)
     return head
+
+
+@lru_cache(maxsize=4)
+def _contents(name: str, root: Path | None, subdivisions: int | None) -> TemplateContents:
+    head = _load(name, root)
+    return template_contents(head, subdivision_levels(head.template, subdivisions))
+
+
+def shared_contents(name: str, root: Path | None, subdivisions: int | None) -> TemplateContents:
+    """Return what a dataset holds of a head model, made once in this process; raises as :func:`shared_head`."""
+    use_one_blas_thread()
+    with _LOCK:
+        return _contents(name, root, subdivisions)
 
 
 @lru_cache(maxsize=4)

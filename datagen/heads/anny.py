@@ -115,6 +115,20 @@ class AnnyHead:
         """Length of the identity vector."""
         return len(self.identity_names)
 
+    @property
+    def expression_shapes(self) -> npt.NDArray[np.float64]:
+        """Offset (E, V, 3) float64 metres of each expression at 1."""
+        return self._expression_basis.reshape(len(self.expression_names), -1, 3)
+
+    def tensors(self) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
+        """Return the numbers that make the model what it is, by name."""
+        yield "bind", self._bind
+        yield "phenotypes", self._phenotype_shapes
+        yield "local", self._local_bases
+        yield "amplitude", self._local_amplitude
+        yield "ranges", np.array(list(PHENOTYPES.values()))
+        yield "expressions", self._expression_basis
+
     @cached_property
     def _neutral(self) -> npt.NDArray[np.float64]:
         return self._shape(np.zeros(self.identity_size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -145,6 +146,11 @@ class LinearHead:
     def identity_size(self) -> int:
         """Length of the identity vector."""
         return len(self.identity_modes)
+
+    def tensors(self) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        """Return the numbers that make the model what it is, by name."""
+        yield "identity", self.identity_modes
+        yield "expression", self.expression_shapes
 
     def vertices(
         self, identity: npt.NDArray[np.floating], expression: npt.NDArray[np.floating]

@@ -29,6 +29,8 @@ class HeadEntry:
         What the folder or file to be given as its root holds; None for an embedded model, whose loader takes nothing.
     simulated : bool
         Whether people can be drawn from it and moved.
+    redistributable : bool
+        Whether its licence lets its shapes be passed on with a dataset.
     """
 
     loader: str
@@ -36,6 +38,7 @@ class HeadEntry:
     licence: str
     root: str | None = None
     simulated: bool = True
+    redistributable: bool = True
 
 
 HEADS: dict[str, HeadEntry] = {
@@ -52,6 +55,7 @@ HEADS: dict[str, HeadEntry] = {
         "MPI-IS, to be accepted by whoever registers (FLAME)",
         root="a FLAME model file (.npz or the official .pkl), or the folder that holds one",
         simulated=False,
+        redistributable=False,
     ),
 }
 

@@ -214,15 +214,21 @@ class WarpTemplate:
         return sp.csr_matrix((values, (rows, faces.ravel())), shape=(len(indices), len(self.head.vertices)))
 
 
+def subdivision_levels(template: HeadTemplate, subdivisions: int | None) -> int:
+    """Return how often a template is subdivided; with None, until it has at least :data:`FINE_VERTICES`."""
+    if subdivisions is not None:
+        return subdivisions
+    return max(0, math.ceil(math.log(FINE_VERTICES / len(template.vertices), 4)))
+
+
 @lru_cache(maxsize=4)
 def prepare_template(template: HeadTemplate, subdivisions: int | None = None) -> WarpTemplate:
     """Prepare a template for warping, once per process for each template and number of subdivisions.
 
-    With None it is subdivided until it has at least :data:`FINE_VERTICES`.
+    With None it is subdivided as :func:`subdivision_levels` says.
     """
     n = len(template.vertices)
-    if subdivisions is None:
-        subdivisions = max(0, math.ceil(math.log(FINE_VERTICES / n, 4)))
+    subdivisions = subdivision_levels(template, subdivisions)
     fine = loop_subdivision(template.faces, n, subdivisions)
     # A fine vertex takes the label of the template vertex that weighs most in it.
     heaviest = np.asarray(fine.matrix.argmax(axis=1)).ravel()

@@ -6,6 +6,7 @@ from typing import Any
 
 from datagen.flows.stage import Stage
 from datagen.flows.stages.bridge import BridgeStage
+from datagen.flows.stages.faces import FacesStage
 from datagen.flows.stages.finish import ReportStage, VerifyStage
 from datagen.flows.stages.person import PersonStage
 from datagen.flows.stages.render import RenderStage
@@ -18,6 +19,7 @@ STAGES: tuple[Stage[Any, Any], ...] = (
     PersonStage(),
     WarpStage(),
     RenderStage(),
+    FacesStage(),
     VerifyStage(),
     ReportStage(),
 )

@@ -1,0 +1,151 @@
+"""How a build grew: what each of its runs added, in which order, and which split every subject is in.
+
+A dataset's tables of names and its shards only ever grow, and no subject changes its split. So what was decided once is
+kept in the build folder, and what is new comes after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+from datagen.common.digests import canonical_json, sha256_text
+from datagen.common.documents import read_json
+from datagen.common.errors import InputError
+from datagen.layout import BuildLayout
+from datagen.shards.schema import SPLITS
+from datagen.sources.frame import SequenceKey
+
+_FORMAT = "canonface-history"
+_VERSION = 1
+
+Stored = tuple[SequenceKey, int]  # a sequence's frame
+
+
+@dataclass(frozen=True)
+class History:
+    """What the runs of a build decided; empty before the first.
+
+    Attributes
+    ----------
+    subjects, sequences, cameras : tuple of str
+        Names in the order in which they came, those of one run sorted.
+    splits : mapping of subject to split
+    steps : tuple of mappings of ``subject/sequence`` to frames
+        What each run added to the dataset.
+    """
+
+    subjects: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
+    splits: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+
+    def grown(self, frames: Iterable[Stored], cameras: Iterable[str], splits: Mapping[str, str]) -> History:
+        """Return this history with what is new: frames that it does not hold are a step, new names come last.
+
+        Parameters
+        ----------
+        frames : iterable of (sequence, frame)
+            All that the dataset is to hold.
+        cameras : iterable of str
+            Those that see them.
+        splits : mapping of subject to split
+            Of all subjects of the build.
+        """
+        known = {(name, frame) for step in self.steps for name, listed in step.items() for frame in listed}
+        listed = sorted((key.subject, key.sequence, frame) for key, frame in frames)
+        fresh = [(f"{s}/{q}", frame) for s, q, frame in listed if (f"{s}/{q}", frame) not in known]
+        step = {name: tuple(frame for _, frame in group) for name, group in groupby(fresh, lambda each: each[0])}
+        return replace(
+            self,
+            subjects=_appended(self.subjects, (subject for subject, _, _ in listed)),
+            sequences=_appended(self.sequences, (sequence for _, sequence, _ in listed)),
+            cameras=_appended(self.cameras, cameras),
+            splits={**self.splits, **splits},
+            steps=(*self.steps, step) if step else self.steps,
+        )
+
+    def step_of(self) -> dict[Stored, int]:
+        """Return the number of the step that added each frame."""
+        return {
+            (SequenceKey(*name.split("/")), frame): number
+            for number, step in enumerate(self.steps)
+            for name, listed in step.items()
+            for frame in listed
+        }
+
+    def to_bytes(self) -> bytes:
+        """Return the text of the history, which digests itself."""
+        content: dict[str, Any] = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "subjects": list(self.subjects),
+            "sequences": list(self.sequences),
+            "cameras": list(self.cameras),
+            "splits": dict(self.splits),
+            "steps": [{name: _ranges(listed) for name, listed in step.items()} for step in self.steps],
+        }
+        return (canonical_json({**content, "digest": sha256_text(canonical_json(content))}) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> History:
+        """Read what :meth:`to_bytes` gave; ValueError for anything else."""
+        try:
+            if (content["format"], content["version"]) != (_FORMAT, _VERSION):
+                raise ValueError(f"it is of version {content['version']!r:.20}")
+            tables = {name: tuple(map(str, content[name])) for name in ("subjects", "sequences", "cameras")}
+            steps = tuple(
+                {
+                    str(name): tuple(f for start, stop in ranges for f in range(start, stop))
+                    for name, ranges in step.items()
+                }
+                for step in content["steps"]
+            )
+            history = cls(**tables, splits=dict(content["splits"]), steps=steps)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        if not set(history.splits.values()) <= set(SPLITS):
+            raise ValueError("it names a split that there is not")
+        plain = {key: value for key, value in content.items() if key != "digest"}
+        if content.get("digest") != sha256_text(canonical_json(plain)):
+            raise ValueError("its digest is of other content")
+        return history
+
+
+def _appended(names: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:
+    return (*names, *sorted(set(more) - set(names)))
+
+
+def _ranges(frames: Sequence[int]) -> list[list[int]]:
+    """Return increasing numbers as [start, stop) pairs."""
+    ranges: list[list[int]] = []
+    for frame in frames:
+        if ranges and ranges[-1][1] == frame:
+            ranges[-1][1] = frame + 1
+        else:
+            ranges.append([frame, frame + 1])
+    return ranges
+
+
+def read_history(layout: BuildLayout) -> History:
+    """Return the history of a build; empty if nothing was stored yet.
+
+    Raises
+    ------
+    InputError
+        If it is damaged: without it, subjects could change their split.
+    """
+    try:
+        return History.from_json(read_json(layout.history))
+    except FileNotFoundError:
+        return History()
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{layout.history} cannot be used ({error})",
+            "the history that a build wrote",
+            "Restore it from a backup. If you remove it, splits and the order of samples are decided anew, "
+            "and shards are written again",
+        ) from None
