@@ -1,8 +1,7 @@
-"""``push``, ``merge``, ``subset`` and ``export``: datasets for others, and new ones made from old."""
+"""``push``, ``merge`` and ``subset``: datasets sent to others, and new ones made from old."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,6 @@ from datagen.commands.inspect import DatasetArgument
 from datagen.commands.options import JsonOption
 from datagen.common.console import print_json, table
 from datagen.common.errors import InputError
-from datagen.common.help import App
 
 OutOption = Annotated[
     Path, typer.Option("--out", help="The dataset.zarr folder to make: empty, new, or this dataset unfinished.")
@@ -134,43 +132,8 @@ def _tell(dataset: Any, json_output: bool) -> None:
     table([("dataset", dataset.url), ("samples", samples), ("uuid", dataset.uuid)])
 
 
-export = App(help="Write a dataset in another format.")
-
-
-def webdataset_command(
-    dataset: DatasetArgument,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the tar files; continued if unfinished.")],
-    samples_per_tar: Annotated[int, typer.Option("--samples-per-tar", min=1, help="Samples in one tar.")] = 256,
-    json_output: JsonOption = False,
-) -> None:
-    """Write tar files of PNG, npz and JSON members, for webdataset and the like.
-
-    Example: datagen export webdataset runs/demo --out runs/tars
-    """
-    from datagen.common.progress import Progress
-    from datagen.flows.export_webdataset import export_webdataset
-    from datagen.shards import open_dataset
-
-    samples = sum(open_dataset(dataset).plan.counts.values())
-    with Progress("export", samples, "samples") as progress:
-        content = export_webdataset(dataset, out, samples_per_tar, progress.advance)
-    if json_output:
-        print_json(content)
-        return
-    tars = content["tars"].values()
-    size = sum(tar["bytes"] for tar in tars) / 2**20
-    table([("tars", f"{len(tars)} in {out} ({size:.1f} MiB)"), ("samples", sum(tar["samples"] for tar in tars))])
-
-
-# Formats by name: a new one is a file that writes it, and an entry with its command.
-EXPORTS: dict[str, Callable[..., None]] = {"webdataset": webdataset_command}
-
-
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command("push")(push_command)
     app.command("merge")(merge_command)
     app.command("subset")(subset_command)
-    for name, command in EXPORTS.items():
-        export.command(name)(command)
-    app.add_typer(export, name="export")

@@ -13,17 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.digests import canonical_json
-from datagen.common.documents import read_json
-from datagen.common.errors import DatasetError
-from datagen.common.files import DISK_ERRORS, is_temporary, npz_bytes, storage_errors, write_owned_bytes
-from datagen.common.ownership import LISTING as OWN_LISTING
+from datagen.common.files import DISK_ERRORS, npz_bytes, storage_errors, write_owned_bytes
 from datagen.common.ownership import refuse_strangers, strangers
+from datagen.flows.export_folder import LISTING, claim_export, export_text, finish_export
 from datagen.shards import SPLITS, Dataset, open_dataset
 from datagen.shards.schema import CANONICAL_LEVELS, CONFIDENCE_LEVELS, NORMAL_LEVELS, VERDICTS
 
 EXPORT_VERSION = 2
-LISTING = "export.json"
 PNG_LEVEL = 6
 _PNG = ("image", "depth", "confidence", "region", "edge")
 _NPZ = ("canonical", "normal", "intrinsics", "world_to_camera", "head_to_world")
@@ -76,7 +72,7 @@ def export_webdataset(
     tars = {}
     with storage_errors(f"exporting to {out}", only=DISK_ERRORS):
         refuse_strangers(strangers(out, (LISTING, *(plan.name for plan in plans))))
-        _claim(out, head)
+        claim_export(out, head)
         for plan in plans:
             path = out / plan.name
             # A tar appears under its name only when it is whole.
@@ -90,9 +86,7 @@ def export_webdataset(
                 "samples": plan.stop - plan.start,
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
-        content = {**head, "finished": True, "tars": tars}
-        write_owned_bytes(out / LISTING, _json(content))
-    return content
+        return finish_export(out, head, {"tars": tars})
 
 
 def _plans(dataset: Dataset, samples_per_tar: int) -> Iterator[TarPlan]:
@@ -100,33 +94,6 @@ def _plans(dataset: Dataset, samples_per_tar: int) -> Iterator[TarPlan]:
         count = len(dataset[split])
         for number, start in enumerate(range(0, count, samples_per_tar)):
             yield TarPlan(split, start, min(start + samples_per_tar, count), f"{split}-{number:06d}.tar")
-
-
-def _claim(out: Path, head: dict[str, Any]) -> None:
-    listing = out / LISTING
-    if listing.is_file():
-        try:
-            found = read_json(listing)
-        except ValueError:
-            found = {}
-        if not isinstance(found, dict) or {key: found.get(key) for key in head} != head:
-            raise DatasetError(
-                f"{out} holds the export of another dataset or of another size of tars",
-                "an empty folder, or this export unfinished",
-                "Choose another --out",
-            )
-        return
-    strange = sorted(path.name for path in out.iterdir() if not _ours(path)) if out.is_dir() else []
-    if strange:
-        raise DatasetError(
-            f"{out} holds {strange[0]}, which is not part of an export", "an empty folder", "Choose another --out"
-        )
-    write_owned_bytes(listing, _json({**head, "finished": False}))
-
-
-def _ours(path: Path) -> bool:
-    """Whether it is what a kill left before the listing was there."""
-    return path.name == OWN_LISTING or is_temporary(path.name)
 
 
 def _tar(dataset: Dataset, plan: TarPlan, on_samples: Callable[[int], None] | None) -> bytes:
@@ -166,7 +133,7 @@ def _members(dataset: Dataset, split: str, i: int) -> tuple[str, dict[str, bytes
     }
     members = {f"{name}.png": _png(stored[name]) for name in _PNG}
     members["maps.npz"] = npz_bytes({name: stored[name] for name in _NPZ})
-    members["meta.json"] = _json(meta)
+    members["meta.json"] = export_text(meta)
     # The number alone: names of subjects may hold dots, which end a key.
     return f"{split}-{i:08d}", members
 
@@ -178,7 +145,3 @@ def _png(values: npt.NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()
-
-
-def _json(content: dict[str, Any]) -> bytes:
-    return (canonical_json(content) + "\n").encode()

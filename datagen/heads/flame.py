@@ -24,7 +24,7 @@ MODEL_KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weight
 PREFERRED_NAMES = ("flame2023", "flame2020", "flame_neutral", "generic_model")
 EMBEDDING_NAMES = ("landmark_embedding.npy", "landmark_embedding.npz")
 LANDMARK_KEYS = (("full_lmk_faces_idx", "full_lmk_bary_coords"), ("lmk_faces_idx", "lmk_bary_coords"))
-SHAPE_SIZE, EXPRESSION_SIZE = 300, 100
+SHAPE_SIZE, EXPRESSION_SIZE, SMALL_SIZE = 300, 100, 10
 # jaw_open 1 turns the jaw by this angle about +x: a wide-open mouth.
 JAW_OPEN_RAD = 0.4
 # Expression coefficients are in standard deviations; 1 stands for a strong one.
@@ -245,8 +245,8 @@ def _layer(
                 return FLAME(
                     folder,
                     ext="npz",
-                    num_betas=10 if small else SHAPE_SIZE,
-                    num_expression_coeffs=10 if small else EXPRESSION_SIZE,
+                    num_betas=SMALL_SIZE if small else SHAPE_SIZE,
+                    num_expression_coeffs=SMALL_SIZE if small else EXPRESSION_SIZE,
                     dtype=torch.float64,
                 )
         except (ValueError, IndexError, RuntimeError) as error:

@@ -26,6 +26,7 @@ Mask = npt.NDArray[np.bool_]
 # Between the registered surface and the scan's, which the maps show: frames that pass have 0.5 mm in the median and
 # up to 3 in the worst twentieth. A nose stands a centimetre before the cheek behind it.
 TOLERANCE_M = 3e-3
+BLOCK_ROWS = 64  # whose vertices are held at a time
 STEEPEST_M = 5e-3  # between a pixel's centre and a point beside it: more is a step, not a slope
 
 
@@ -115,14 +116,17 @@ def track_points(
         found = f"the dataset has no camera {unknown[0]!r}" if unknown else f"a tolerance of {tolerance_m} m"
         raise InputError(found, f"one of {', '.join(names[:8])}" if unknown else "metres above 0", "Correct it")
     chosen = np.asarray(rows, np.int64)
-    heads = table.vertices(chosen)
-    poses = table.head_to_world[chosen]
-    positions = to_world(points.on(heads, template.faces), poses)
-    corners = heads[:, template.faces[points.faces]].astype(np.float64)
-    normals = np.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-    normals = np.einsum("fij,fpj->fpi", poses[:, :3, :3].astype(np.float64), normals)
-    # Variances of the corners, as if they erred alike: neighbours do.
-    spread = points.on(table.spread(chosen)[..., None], template.faces)[..., 0]
+    positions = np.empty((len(chosen), len(points), 3))
+    normals, spread = np.empty_like(positions), np.empty(positions.shape[:2])
+    for start in range(0, len(chosen), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        heads, poses = table.vertices(chosen[block]), table.head_to_world[chosen[block]].astype(np.float64)
+        positions[block] = to_world(points.on(heads, template.faces), poses)
+        corners = heads[:, template.faces[points.faces]].astype(np.float64)
+        outwards = np.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+        normals[block] = np.einsum("fij,fpj->fpi", poses[:, :3, :3], outwards)
+        # Of the corners' deviations, as if they erred alike: neighbours do.
+        spread[block] = points.on(table.spread(chosen[block])[..., None], template.faces)[..., 0]
     samples = _samples_of(views.index, chosen, [names.index(camera) for camera in cameras])
     shape = (*samples.shape, len(points))
     pixels, depth = np.full((*shape, 2), np.nan, np.float32), np.full(shape, np.nan, np.float32)

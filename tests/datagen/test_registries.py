@@ -175,7 +175,7 @@ def test_a_new_source_is_planned_and_opened_by_the_build(tmp_path: Path) -> None
 
 
 def test_a_new_export_is_a_command(tmp_path: Path) -> None:
-    new = "from datagen.commands.share import EXPORTS\nEXPORTS['slides'] = lambda: print('projected')\n"
+    new = "from datagen.commands.export import EXPORTS\nEXPORTS['slides'] = lambda: print('projected')\n"
     listed = run(tmp_path, new + help_of("export")).split()
     assert {"webdataset", "slides"} <= set(listed)
     assert run(tmp_path, new + help_of("export", "slides")) == "projected\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,9 @@ def face_row(person: str, frame: int) -> FrameRow:
     )
 
 
-def build_faces(root: Path, contents: TemplateContents | None = None) -> Dataset:
+def build_faces(
+    root: Path, contents: TemplateContents | None = None, row: Callable[[str, int], FrameRow] = face_row
+) -> Dataset:
     """Write the dataset. The second camera lacks the last frame of everybody."""
     contents = contents or template()
     plan = DatasetPlan(
@@ -131,7 +133,7 @@ def build_faces(root: Path, contents: TemplateContents | None = None) -> Dataset
             "template_digest": "0" * 64,
         },
         faces=contents.to_attrs(),
-        regions={"background": 0, "skin": 1, "ball": 2},
+        regions={"background": 0, "cheeks": 1, "nose": 2},
         samples_per_shard=8,
         clip=2,
     )
@@ -144,7 +146,7 @@ def build_faces(root: Path, contents: TemplateContents | None = None) -> Dataset
         elif unit.group in SPLITS:
             records.append(write_unit(root, plan, unit, key, samples[unit.split][unit.start : unit.stop]))
         else:
-            rows = [face_row(person, frame) for person in PERSONS[unit.split] for frame in FRAMES]
+            rows = [row(person, frame) for person in PERSONS[unit.split] for frame in FRAMES]
             records.append(write_frames(root, plan, unit, key, rows[unit.start : unit.stop]))
     return finalise(root, plan, records)
 

@@ -20,7 +20,7 @@ from datagen.common.documents import DocumentError, parse_json, read_json, read_
 from datagen.common.errors import CanonfaceError
 from datagen.common.settings import read_yaml
 from datagen.flows.demo import Meter
-from datagen.flows.export_webdataset import LISTING, _claim
+from datagen.flows.export_folder import LISTING, claim_export
 from datagen.flows.records import read_result_record
 from datagen.geometry.landmarks import declared_unit, read_landmarks
 from datagen.layout import BuildLayout
@@ -102,7 +102,7 @@ READERS: dict[str, tuple[str, Any, Callable[[Path], object]]] = {
     "plan of a dataset": ("plan.json", PLAN, _plan),
     "root of a dataset": ("zarr.json", ROOT, lambda path: open_dataset(path.parent)),
     "record of a shard": ("records/train-00000.json", SHARD, lambda path: list_records(path.parents[1])),
-    "tars of an export": (LISTING, {"dataset": "u"}, lambda path: _claim(path.parent, {"dataset": "u"})),
+    "tars of an export": (LISTING, {"dataset": "u"}, lambda path: claim_export(path.parent, {"dataset": "u"})),
     "meter": ("times.json", {"seconds": {"a": 1}, "counts": {"b": 2}, "peak_gib": 1.0}, Meter),
     "state of a run": ("state.json", STATE, lambda path: read_state(path.parent)),
     "log of a run": ("log.jsonl", {"kind": "train", "step": 1, "loss": 1.0}, lambda path: read_log(path.parent)),
