@@ -25,7 +25,19 @@ from datagen.shards.schema import (
 
 PIXEL_CENTER = 0.5
 ROOT_METADATA = "zarr.json"
-_DIMENSIONS = {2: ["row", "column"], 3: ["channel", "row", "column"]}
+# Readers such as xarray take axes of one name to be one axis: those of another length have another name.
+_AXES = {
+    "H": "row",
+    "W": "column",
+    "V": "vertex",
+    "F": "face",
+    "T": "texture_vertex",
+    "L": "landmark",
+    "K": "identity_parameter",
+    "KB": "identity_parameter",
+    "E": "expression_parameter",
+    "EB": "expression_parameter",
+}
 
 
 def is_map(spec: ArraySpec) -> bool:
@@ -79,7 +91,6 @@ def array_metadata(
             }
         ]
     alone = group == TEMPLATE
-    inner = _DIMENSIONS[len(row)] if "H" in spec.shape else ["i", "j", "k"][: len(row)]
     axis = () if alone else ("frame" if group.endswith(f"/{FRAMES}") else "sample",)
     metadata = ArrayV3Metadata(
         shape=row if alone else (rows, *row),
@@ -90,9 +101,18 @@ def array_metadata(
         fill_value=0,
         codecs=chain,
         attributes={},
-        dimension_names=(*axis, *inner),
+        dimension_names=(*axis, *_inner_axes(spec)),
     )
     return plain(metadata.to_dict())
+
+
+def _inner_axes(spec: ArraySpec) -> list[str]:
+    """Return a name for each axis of one row: ``i3`` and ``j3`` are those of a 3 × 3 matrix."""
+    numbers = iter("ij")
+    return [
+        _AXES[size] if isinstance(size, str) else "channel" if "H" in spec.shape else f"{next(numbers)}{size}"
+        for size in spec.shape
+    ]
 
 
 def group_metadata(
