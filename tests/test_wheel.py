@@ -98,10 +98,10 @@ def test_the_demo_begins(place: Path) -> None:
         assert demo.stdout is not None
         for line in demo.stdout:
             said.append(line)
-            if "1/5 simulate] started" in line:
+            if "1/6 simulate] started" in line:
                 demo.terminate()
     output = "".join(said)
-    assert "1/5 simulate] started" in output, output
+    assert "1/6 simulate] started" in output, output
     assert (demo.returncode, "Traceback" in output) == (130, False), output
     assert json.loads((place / "empty/shown/manifest.json").read_text())["name"] == "demo"
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from benchmarks.read.run import ReadBench
 
 GOALS = (
-    Goal("ratio_fastest_peer", 1.0, at_least=True),
-    Goal("ratio_decompression", 0.85, at_least=True),
+    Goal("ratio_fastest_peer", 3.0, at_least=True),
+    Goal("ratio_decompression", 0.95, at_least=True),
     Goal("bytes_ratio_smallest_peer", 0.75),
     Goal("resume_s", 1.0),
 )
@@ -29,16 +29,17 @@ GOALS = (
 
 def read_command(
     against: Annotated[
-        str, typer.Option(help="Peers to measure in the same run: any of webdataset, litdata; separated by commas.")
-    ] = "",
+        str | None,
+        typer.Option(
+            help="Peers to measure in the same run: any of webdataset, litdata; by default what is installed."
+        ),
+    ] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="A finished dataset; by default one of simulated heads is rendered, in minutes.")
     ] = None,
-    workers: Annotated[str, typer.Option(help="Numbers of workers, separated by commas.")] = "1,2,4",
-    access: Annotated[str, typer.Option(help="Any of sequential, shuffled, clips; separated by commas.")] = ",".join(
-        ACCESSES
-    ),
-    cache: Annotated[str, typer.Option(help="Any of warm, cold; separated by commas.")] = ",".join(CACHES),
+    workers: Annotated[str, typer.Option(help="Numbers of workers, separated by commas.")] = "2",
+    access: Annotated[str, typer.Option(help="Any of sequential, shuffled, clips; separated by commas.")] = "clips",
+    cache: Annotated[str, typer.Option(help="Any of warm, cold; separated by commas.")] = "warm",
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long each case is measured.")] = 2.0,
     rounds: Annotated[
         int, typer.Option(min=1, max=100, help="How often all cases are measured; the best of each counts.")
@@ -53,13 +54,15 @@ def read_command(
 
     Depth, canonical coordinates, image and confidence of simulated heads; batches of 8 frames. Peers hold the very
     numbers that the dataset holds, lossless, in two settings: PNG at its best level (small), and Blosc (fast). Every
-    case runs in a process of its own. Figures are for shuffled clips of 4 frames, a warm cache and 2 workers. All
-    cases take over seven minutes on two cores, with both peers a quarter of an hour; fewer --workers, --access and
-    --cache take less. Exit code 0 whether or not the goals are met.
+    case runs in a process of its own. Figures are for shuffled clips of 4 frames, a warm cache and 2 workers, which is
+    what is measured by default, in three minutes on two cores; more --workers, --access and --cache take a few seconds
+    for each reader. ``bytes_ratio_own_steps`` is against PNG of images rounded to the steps that suit PNG, as far
+    off as ours. Exit code 0 whether or not the goals are met.
 
-    Example: python -m benchmarks read --against webdataset,litdata --json
+    Example: python -m benchmarks read --json
     """
     from benchmarks.material import MaterialPlan
+    from benchmarks.read.peers import installed_peers
     from benchmarks.read.run import ReadPlan, run_read_bench
 
     numbers = _listed(workers, None, "--workers")
@@ -67,8 +70,8 @@ def read_command(
         raise InputError(f"--workers {workers}", "numbers of 1 or more, separated by commas", "")
     plan = ReadPlan(
         dataset=dataset,
-        material=MaterialPlan(resolution=resolution),
-        against=_listed(against, PEERS, "--against"),
+        material=MaterialPlan(resolution=resolution, frames=4, cameras=4),
+        against=installed_peers() if against is None else _listed(against, PEERS, "--against"),
         workers=tuple(int(number) for number in numbers),
         accesses=_listed(access, ACCESSES, "--access"),
         caches=_listed(cache, CACHES, "--cache"),

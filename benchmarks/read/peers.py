@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numcodecs import Blosc
 from PIL import Image
 
-from benchmarks.read.case import MAPS, ReadCase
+from benchmarks.read.case import MAPS, PEERS, ReadCase
 from datagen.common.errors import DependencyError
 
 Batch = Mapping[str, Any]
@@ -33,6 +33,13 @@ ITEMS_PER_SHARD = 48
 RESOLUTION_FILE = "resolution.txt"
 _MIXED = 128  # samples of WebDataset's shuffle buffer
 _CHUNK_BYTES = 2**25
+
+
+def installed_peers() -> tuple[str, ...]:
+    """Return the peers that can be measured here."""
+    from importlib.util import find_spec
+
+    return tuple(peer for peer in PEERS if find_spec(peer) is not None)
 
 
 def check_installed(peer: str) -> None:

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import numpy.typing as npt
 from datagen.common.errors import DependencyError, InputError
 from datagen.common.files import read_npz
 from datagen.heads.base import HeadTemplate, checked_vector
+from datagen.heads.flame_texture import read_texture
 from datagen.heads.labelling import label_regions, split_parts
 from datagen.heads.pickles import as_array, load_inert, load_npy
+from datagen.heads.unwrap import Unwrap
 
 MODEL_KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")
 PREFERRED_NAMES = ("flame2023", "flame2020", "flame_neutral", "generic_model")
@@ -39,10 +42,13 @@ class FlameHead:
     ----------
     expression_names : tuple of str
         ``jaw_open`` (0.4 rad at 1), then ``exp_000``, ... (two standard deviations at 1).
+    texture : Unwrap or None
+        Its own texture coordinates, if their file lies beside the model.
     """
 
     template: HeadTemplate
     expression_names: tuple[str, ...]
+    texture: Unwrap | None
     _layer: Any
 
     @property
@@ -55,6 +61,12 @@ class FlameHead:
         """Least and greatest value (E,) of each expression: the jaw opens only, the others go both ways."""
         upper = np.ones(len(self.expression_names))
         return np.where(np.arange(len(upper)) > 0, -1.0, 0.0), upper
+
+    def tensors(self) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
+        """Return the numbers that make the model what it is, by name."""
+        for name in ("v_template", "shapedirs", "posedirs", "J_regressor", "lbs_weights"):
+            yield name, getattr(self._layer, name).detach().numpy()
+        yield "expr_dirs", self._layer.expr_dirs.detach().numpy()
 
     def vertices(
         self, identity: npt.NDArray[np.floating], expression: npt.NDArray[np.floating]
@@ -109,8 +121,10 @@ def load_flame(root: Path) -> FlameHead:
     points = np.einsum("lc,lcd->ld", weights, neutral[faces[carriers]])
     eyeballs, interior = split_parts(neutral, faces, points)
     regions = label_regions(neutral, points, opening=opening, faces=faces, eyeballs=eyeballs, interior=interior)
+    template = HeadTemplate("flame", neutral, faces, regions, carriers, weights)
     return FlameHead(
-        template=HeadTemplate("flame", neutral, faces, regions, carriers, weights),
+        template=template,
+        texture=read_texture(path.parent, template),
         expression_names=("jaw_open", *(f"exp_{k:03d}" for k in range(size))),
         _layer=layer,
     )

@@ -70,7 +70,7 @@ def unwrap(template: HeadTemplate) -> Unwrap:
     and scalp is laid flat as one piece, without a fold, areas and angles kept as well as may be (the face before the
     scalp), the face upright in the middle. Neck, mouth, eyeballs and the pockets behind the lids get small charts
     below it. On Anny's face the texels for each square millimetre of 90 % of the triangles are within -31 % and +27 %
-    of their median (of 90 % of the skin within -13 % and +21 %): nostrils get less than brows.
+    of their median (of 90 % of the skin within -13 % and +20 %): nostrils get least.
 
     A surface with handles, which no head is, has no main chart: it is cut into pieces that lie flat.
     """

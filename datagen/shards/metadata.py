@@ -25,18 +25,18 @@ from datagen.shards.schema import (
 
 PIXEL_CENTER = 0.5
 ROOT_METADATA = "zarr.json"
-# Readers such as xarray take axes of one name to be one axis: those of another length have another name.
-_AXES = {
+# One name, one length in all arrays of a group: xarray takes no other.
+_DIMENSIONS = {
     "H": "row",
     "W": "column",
     "V": "vertex",
     "F": "face",
-    "T": "texture_vertex",
+    "T": "texture",
     "L": "landmark",
-    "K": "identity_parameter",
-    "KB": "identity_parameter",
-    "E": "expression_parameter",
-    "EB": "expression_parameter",
+    "K": "identity",
+    "E": "expression",
+    "KB": "identity",
+    "EB": "expression",
 }
 
 
@@ -77,7 +77,7 @@ def array_metadata(
     import datagen.shards.zarr_codecs  # noqa: F401 - registers ours
 
     spec, row = arrays_of(group)[name], tuple(shape)
-    chain = _chunk_codecs(spec, ChunkCodec.of(spec, codecs, image_error))
+    chain = _chunk_codecs(ChunkCodec.of(spec, codecs, image_error), compressed=is_map(spec) or group == TEMPLATE)
     if is_map(spec):
         chain = [
             {
@@ -101,18 +101,9 @@ def array_metadata(
         fill_value=0,
         codecs=chain,
         attributes={},
-        dimension_names=(*axis, *_inner_axes(spec)),
+        dimension_names=(*axis, *_dimensions(spec)),
     )
     return plain(metadata.to_dict())
-
-
-def _inner_axes(spec: ArraySpec) -> list[str]:
-    """Return a name for each axis of one row: ``i3`` and ``j3`` are those of a 3 × 3 matrix."""
-    numbers = iter("ij")
-    return [
-        _AXES[size] if isinstance(size, str) else "channel" if "H" in spec.shape else f"{next(numbers)}{size}"
-        for size in spec.shape
-    ]
 
 
 def group_metadata(
@@ -259,11 +250,20 @@ def _little_endian() -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-def _chunk_codecs(spec: ArraySpec, codec: ChunkCodec) -> list[dict[str, Any]]:
+def _dimensions(spec: ArraySpec) -> list[str]:
+    letters = [n for n in spec.shape if isinstance(n, str)]
+    fixed = iter(["channel"] if "H" in letters else ["i", "j", "k"])
+    return [
+        _DIMENSIONS[n] if isinstance(n, str) else (name if (name := next(fixed)) == "channel" else f"{name}{n}")
+        for n in spec.shape
+    ]
+
+
+def _chunk_codecs(codec: ChunkCodec, *, compressed: bool) -> list[dict[str, Any]]:
     codecs: list[dict[str, Any]] = [_little_endian() if codec.typesize > 1 else {"name": "bytes"}]
     if codec.predictor:
         codecs = [{"name": CODEC_NAME, "configuration": {"predictor": codec.predictor, "error": codec.error}}]
-    if is_map(spec):
+    if compressed:
         configuration = {
             "typesize": codec.typesize,
             "cname": "zstd",

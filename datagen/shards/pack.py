@@ -32,7 +32,10 @@ class ShardPacker:
     def __init__(self, plan: DatasetPlan, unit: ShardUnit) -> None:
         # With threads Blosc lays blocks out in the order they finish: other bytes on each run.
         blosc.use_threads = False
-        self._capacity = 1 if unit.group == TEMPLATE else plan.samples_per_shard
+        self._plan = plan
+        # The template is there once: each of its arrays is one chunk, compressed.
+        self._compressed = unit.group == TEMPLATE
+        self._capacity = 1 if self._compressed else plan.samples_per_shard
         self._arrays = plan.arrays(unit.group)
         self._maps: dict[str, list[bytes]] = {}
         self._small: dict[str, npt.NDArray[Any]] = {}
@@ -86,7 +89,10 @@ class ShardPacker:
         """Return the whole file of one array, and forget its chunks; StorageError as :meth:`add`."""
         self._finish()
         if name in self._small:
-            return with_crc(self._small.pop(name).tobytes())
+            values = self._small.pop(name)
+            if not self._compressed:
+                return with_crc(values.tobytes())
+            return with_crc(ChunkCodec.of(self._arrays[name], self._plan.codecs, 0).compress(values[0]))
         chunks = self._maps.pop(name)
         index, offset = [], 0
         for chunk in chunks:

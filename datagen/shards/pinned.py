@@ -61,9 +61,9 @@ class PinnedRecords:
         self._reads, self._plan, self._uuid, self._digests = reads, plan, uuid, digests
         self._sizes, self._first, before = dict[tuple[str, str], int | None](), dict[str, int](), 0
         for group in plan.groups:
-            rows = 1 if group == TEMPLATE else plan.samples_per_shard
             for name, spec in plan.arrays(group).items():
-                self._sizes[group, name] = None if is_map(spec) else rows * spec.sample_bytes(plan.sizes) + CRC_BYTES
+                plain = plan.samples_per_shard * spec.sample_bytes(plan.sizes) + CRC_BYTES
+                self._sizes[group, name] = None if is_map(spec) or group == TEMPLATE else plain
             self._first[group] = before
             before += len(plan.shards(group))
         if len(digests) != before * RECORD_DIGITS:
@@ -138,7 +138,9 @@ class PinnedRecords:
             return "it is of another plan"
         if set(record.files) != set(unit_files(unit, self._plan.arrays(unit.group))):
             return "it names other arrays than the dataset has"
-        least = index_bytes(self._plan.samples_per_shard) + CRC_BYTES * unit.samples
+        least = CRC_BYTES
+        if unit.group != TEMPLATE:
+            least = index_bytes(self._plan.samples_per_shard) + CRC_BYTES * unit.samples
         for key, file in record.files.items():
             size = self._sizes[array_of(key)]
             if file.bytes < least if size is None else file.bytes != size:

@@ -21,6 +21,7 @@ from datagen.shards.schema import (
     FRAMES,
     MAX_IMAGE_ERROR,
     MAX_RESOLUTION,
+    MAX_SIZE,
     SPLITS,
     TEMPLATE,
     ArraySpec,
@@ -192,6 +193,9 @@ class DatasetPlan:
             for group, count in ((split, self.counts[split]), (frames_of(split), self.frame_counts[split])):
                 if sum(step[group] for step in self.steps) != count:
                     raise InputError(f"the steps of {group} do not add up to {count}", "what each step added")
+        sizes = self.faces.get("sizes", {})
+        if any(type(size) is not int or not 0 <= size <= MAX_SIZE for size in sizes.values()):
+            raise InputError(f"the sizes of the template are {dict(sizes)}", f"numbers from 0 to {MAX_SIZE}")
         if any(self.frame_counts.values()) and not self.faces:
             raise InputError("there are rows of frames, but no template to read them by", "the template's contents")
 

@@ -100,7 +100,11 @@ class ChunkReader:
             record = self._records.of(group, shard)
             with self._of_length(key, record.files[key].bytes):
                 data = self._reads.whole(key, record.files[key].bytes)
-                values = plain_array(data, np.dtype(spec.dtype), shape)
+                if group == TEMPLATE:
+                    values = np.empty(shape, spec.dtype)
+                    ChunkCodec.of(spec, self._plan.codecs, 0).decompress_into(check_crc(data, "chunk"), values)
+                else:
+                    values = plain_array(data, np.dtype(spec.dtype), shape)
                 _check_same(data, record.checksums[key], "the file")
         except (ChunkError, MissingObjectError) as error:
             raise self.damaged(group, shard, error, name) from None

@@ -112,6 +112,7 @@ TEMPLATE_ARRAYS: Mapping[str, ArraySpec] = {
     "expression_basis": ArraySpec("float32", ("EB", "V", 3)),
 }
 
+MAX_SIZE = 2**22  # of anything of a template: no head model has as many vertices
 # Of a head model that has none of them, the arrays are left out.
 OPTIONAL_SIZES = frozenset({"K", "E", "T", "L", "KB", "EB"})
 GROUPS = (*SPLITS, *(f"{split}/{FRAMES}" for split in SPLITS), TEMPLATE)

@@ -81,7 +81,7 @@ def test_killed_builds_end_in_the_bytes_of_an_undisturbed_one(
     claim_folder(out)
     for name in ("captures", "truth"):
         shutil.copytree(tiny_build.root / name, out / name)
-    for stage, at_most_s in (("2/5 warp", 1.5), ("3/5 render", 0.3)):
+    for stage, at_most_s in (("2/6 warp", 1.5), ("3/6 render", 0.3)):
         process = command("build", tiny_manifest, "--out", out, "--runner", "serial")
         assert process.stderr is not None
         for line in process.stderr:

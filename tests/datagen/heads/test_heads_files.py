@@ -15,6 +15,7 @@ from scipy.sparse import csc_matrix
 
 from datagen.common.errors import InputError
 from datagen.heads.base import LinearHead
+from datagen.heads.contents import model_digest, template_contents
 from datagen.heads.flame import FlameHead
 from datagen.heads.labelling import compact
 from datagen.heads.pickles import Inert, as_array, load_inert, load_npy
@@ -238,6 +239,47 @@ def test_flame_full_size_with_landmarks_in_the_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(head.template.landmarks(), load_head("anny").template.landmarks(), atol=1e-9)
     expected = arrays["v_template"] + 2.0 * arrays["shapedirs"][..., 399]
     np.testing.assert_allclose(head.vertices(np.zeros(300), np.eye(101)[100]), expected, atol=1e-9)
+
+
+def textured(folder: Path, flame: FlameHead) -> tuple[np.ndarray, np.ndarray]:
+    """Copy a model into a folder, and return texture coordinates and triangles for it."""
+    np.savez(folder / "generic_model.npz", **flame_arrays(20))
+    np.save(folder / "landmark_embedding.npy", np.array(embedding(), dtype=object), allow_pickle=True)
+    faces = flame.template.faces
+    return np.random.default_rng(0).uniform(0, 1, (faces.max() + 4, 2)), faces[:, ::-1] + 3
+
+
+@pytest.mark.parametrize("form", ["npz", "obj"])
+def test_flame_brings_its_own_texture_coordinates(flame: FlameHead, tmp_path: Path, form: str) -> None:
+    uv, corners = textured(tmp_path, flame)
+    if form == "npz":
+        np.savez(tmp_path / "FLAME_texture.npz", vt=uv, ft=corners.astype(np.uint32))
+    else:
+        lines = [f"vt {u:.9f} {v:.9f}" for u, v in uv.tolist()]
+        for face, corner in zip((flame.template.faces + 1).tolist(), (corners + 1).tolist(), strict=True):
+            lines.append("f " + " ".join(f"{a}/{b}" for a, b in zip(face, corner, strict=True)))
+        (tmp_path / "head_template.obj").write_text("\n".join(["# made by hand", "", "v 0 0 0", *lines, ""]))
+    head = load_head("flame", tmp_path)
+    found = template_contents(head, 0)
+    np.testing.assert_allclose(found.uv, uv, atol=1e-6)
+    np.testing.assert_array_equal(found.uv_faces, corners)
+    assert len(found.mean) == len(found.identity_basis) == len(found.expression_basis) == 0
+    assert found.model_digest == model_digest(flame)
+    assert flame.texture is None
+
+
+@pytest.mark.parametrize("wrong", ["other faces", "outside", "no triangles", "truncated"])
+def test_flame_refuses_texture_coordinates_of_something_else(flame: FlameHead, tmp_path: Path, wrong: str) -> None:
+    uv, corners = textured(tmp_path, flame)
+    path = tmp_path / "FLAME_texture.npz"
+    if wrong == "no triangles":
+        (tmp_path / "head_template.obj").write_text("vt 0 0\nf 1 2 3\n")
+    elif wrong == "truncated":
+        path.write_bytes(b"PK")
+    else:
+        np.savez(path, vt=uv + 2 * (wrong == "outside"), ft=corners[: 5 if wrong == "other faces" else None])
+    with pytest.raises(InputError, match="take it out of the folder"):
+        load_head("flame", tmp_path)
 
 
 def test_flame_errors_say_what_goes_where(flame_folder: Path, tmp_path: Path) -> None:
