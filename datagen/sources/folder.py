@@ -56,12 +56,15 @@ class FolderCaptures(Captures):
         self._vertex_counts = vertex_counts or {name: head.vertices for name, head in HEADS.items()}
         if not self._root.is_dir():
             raise InputError(f"capture root {root} is not a folder", "a folder of subjects", "Check the path")
-        self._keys = [
+        self._keys = self._listed()
+        self._check_level()
+
+    def _listed(self) -> list[SequenceKey]:
+        return [
             SequenceKey(subject.name, sequence.name)
             for subject in _subfolders(self._root)
             for sequence in _subfolders(subject)
         ]
-        self._check_level()
 
     def _check_level(self) -> None:
         """Refuse a folder without sequences, or one that is itself a sequence or a subject."""
@@ -170,6 +173,9 @@ class FolderCaptures(Captures):
         return _topology(name, mesh, landmarks, _stamp(mesh), _stamp(landmarks))
 
     def _capture(self, key: SequenceKey, index: int) -> tuple[Path, CaptureFile]:
+        if key not in self._keys:
+            # A process that serves several builds may have opened the folder before this capture was added.
+            self._keys = self._listed()
         if key not in self._keys:
             raise InputError(
                 f"there is no sequence {key} under {self._root}",

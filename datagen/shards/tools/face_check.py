@@ -12,12 +12,14 @@ from datagen.shards.faces import TemplateContents
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import decode_canonical, decode_depth
 
+# Of a sample, to be held against its frame.
+NEEDED = ("depth", "canonical", "confidence", "intrinsics", "world_to_camera", "head_to_world")
 LARGEST_MEDIAN_MM = 0.5
 # In depth, between a vertex and the scan that it lies on: what is further away is hidden, or was never seen.
-_SEEN_WITHIN_M = 2e-3
+_SEEN_WITHIN_M = 4e-3
 # Cosine between the skin's normal and the ray: on steep skin a small distance from the scan is many pixels.
 _FACING = 0.5
-_FEWEST = 50  # vertices: fewer tell nothing
+_FEWEST = 30  # vertices: fewer tell nothing
 _M_TO_MM = 1e3
 
 
@@ -35,7 +37,7 @@ def table_errors_mm(
     Parameters
     ----------
     stored : mapping of array name to stored values
-        ``depth``, ``canonical``, ``confidence``, ``intrinsics``, ``world_to_camera`` and ``head_to_world`` of a sample.
+        Of a sample, those of :data:`NEEDED`.
     vertices_m : (V, 3) float32
         Of its frame, metres in head axes.
 

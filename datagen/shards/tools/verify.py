@@ -19,6 +19,7 @@ from datagen.shards.ledger import ShardRecord, file_problem, record_key, unit_fi
 from datagen.shards.metadata import ROOT_METADATA, content_digest, is_map, plan_documents, root_document, uuid_of
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import CANONICAL_LEVELS, NORMAL_LEVELS, SPLITS, VERDICTS
+from datagen.shards.tools.face_check import NEEDED, table_errors_mm, table_problem
 
 UNKNOWN_CANONICAL = CANONICAL_LEVELS // 2  # stored where nothing is known; decodes to 0 exactly
 _UNIT_LOW, _UNIT_HIGH = 0.9, 1.1  # a unit normal after rounding to 1/127, with room for float error
@@ -119,7 +120,10 @@ Level = Literal["quick", "digests", "deep"]
 LEVELS: dict[Level, str] = {
     "quick": "structure, records, file lengths, index tables, splits and each chunk's checksum; no maps were read",
     "digests": "structure, records, index tables, splits and the digest of every byte; no maps were decoded",
-    "deep": "structure, records, index tables, splits, the digest of every byte and every value of every map",
+    "deep": (
+        "structure, records, index tables, splits, the digest of every byte, every value of every map, "
+        "and the frame table against the maps"
+    ),
 }
 _NAMED = 10  # strays and index faults named one by one; more of the same kind tell nothing new
 
@@ -333,5 +337,21 @@ def _check_rows(dataset: Dataset, unit: ShardUnit) -> Iterator[Problem]:
             else:
                 stored[name] = out
         found = sample_problems(stored, plan) if unit.group in SPLITS else face_problems(unit.group, stored, plan)
-        for message in found:
+        for message in (*found, *_against_table(dataset, unit.group, i, stored)):
             yield Problem(unit.group, unit.index, i, message)
+
+
+def _against_table(dataset: Dataset, group: str, i: int, stored: Stored) -> Iterator[str]:
+    """Hold a sample against the row of its frame; damage of the row itself is found where its own shard is checked."""
+    if not dataset.plan.faces or group not in SPLITS or not set(NEEDED) <= set(stored):
+        return
+    try:
+        row = int(dataset[group].index.frame_row[i])
+        if row < 0:
+            return  # the index tables' own check says so
+        errors_mm = table_errors_mm(stored, dataset[group].frames.vertices([row])[0], dataset.template, dataset.plan)
+    except CorruptDatasetError:
+        return
+    message = table_problem(errors_mm)
+    if message:
+        yield message

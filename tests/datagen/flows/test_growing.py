@@ -1,0 +1,104 @@
+"""A build that gets more captures writes what is new, and nothing that was finished changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from datagen.common.errors import InputError
+from datagen.flows.build import build
+from datagen.flows.history import History, read_history
+from datagen.flows.runners.serial import RunnerConfig
+from datagen.layout import BuildLayout
+from datagen.manifest import Manifest, parse_manifest
+from datagen.shards import open_dataset
+from datagen.sources.frame import SequenceKey
+from tests.conftest import TINY_MANIFEST
+from tests.support.shard_samples import tree
+
+if TYPE_CHECKING:
+    from datagen.flows.build import BuildResult
+
+
+def recipe(captures: Path) -> Manifest:
+    return parse_manifest(
+        {
+            **TINY_MANIFEST,
+            "source": {"kind": "folder", "root": str(captures)},
+            "splits": {"val": 0, "test": 0},
+            "shards": {"clip": 1, "samples_per_shard": 3},
+        }
+    )
+
+
+def test_a_person_who_comes_later_is_rendered_alone(tiny_build: BuildResult, tmp_path: Path) -> None:
+    captures, out = tmp_path / "captures", tmp_path / "out"
+    person = tiny_build.root / "captures" / "s001"
+    shutil.copytree(person, captures / "mia")
+    first = build(recipe(captures), out, RunnerConfig("serial"))
+    assert (first.warped, first.rendered) == (1, 4)
+    before = tree(out / "dataset.zarr")
+    # Before everybody else in the alphabet, so that sorted tables would number all of them anew.
+    shutil.copytree(tiny_build.root / "captures" / "s000", captures / "ada")
+    second = build(recipe(captures), out, RunnerConfig("serial"))
+    assert (second.warped, second.rendered) == (1, 4)
+    assert second.verification.ok
+    after = tree(out / "dataset.zarr")
+    shards = {key for key in before if "/c." in key or key.startswith("records/")}
+    assert {key: after.get(key) for key in shards} == {key: before[key] for key in shards}
+    dataset = open_dataset(out)
+    assert dataset.plan.subjects == ("mia", "ada")
+    assert [dict(step)["train"] for step in dataset.plan.steps] == [4, 4]
+    train = dataset["train"]
+    assert [train.sample(i).subject for i in range(8)] == ["mia"] * 4 + ["ada"] * 4
+    assert train.index.frame_row.tolist() == [0] * 4 + [1] * 4
+    # In one go it would be another order: what was there first stays first.
+    third = build(recipe(captures), out, RunnerConfig("serial"))
+    assert (third.warped, third.rendered) == (0, 0)
+    assert tree(out / "dataset.zarr") == after
+    # One who is gone takes their own shards along, and no others.
+    shutil.rmtree(captures / "ada")
+    fourth = build(recipe(captures), out, RunnerConfig("serial"))
+    assert fourth.rendered == 0
+    assert {key: data for key, data in tree(out / "dataset.zarr").items() if key in shards} == {
+        key: before[key] for key in shards
+    }
+    assert open_dataset(out).plan.counts["train"] == 4
+
+
+def frames(**listed: list[int]) -> list[tuple[SequenceKey, int]]:
+    return [(SequenceKey(subject, "talk"), frame) for subject, numbers in listed.items() for frame in numbers]
+
+
+def test_a_history_only_grows(tmp_path: Path) -> None:
+    one = History().grown(frames(ben=[0, 1, 5]), ["b", "a"], {"ben": "train"})
+    assert (one.subjects, one.cameras) == (("ben",), ("a", "b"))
+    assert one.steps == ({"ben/talk": (0, 1, 5)},)
+    assert one.grown(frames(ben=[0, 5]), ["a"], {"ben": "train"}) == one
+    two = one.grown(frames(ada=[3], ben=[0, 2, 5]), ["0"], {"ada": "val", "ben": "train"})
+    assert (two.subjects, two.cameras) == (("ben", "ada"), ("a", "b", "0"))
+    assert two.steps == (*one.steps, {"ada/talk": (3,), "ben/talk": (2,)})
+    assert two.step_of()[SequenceKey("ben", "talk"), 5] == 0
+    assert two.step_of()[SequenceKey("ben", "talk"), 2] == 1
+    layout = BuildLayout(tmp_path)
+    assert read_history(layout) == History()
+    layout.history.write_bytes(two.to_bytes())
+    assert read_history(layout) == two
+
+
+@pytest.mark.parametrize(
+    "change", [{"splits": {"ben": "test"}}, {"steps": 3}, {"version": 2}, {"splits": {"ben": "x"}}]
+)
+def test_a_history_that_was_changed_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    layout = BuildLayout(tmp_path)
+    history = History().grown(frames(ben=[0]), ["a"], {"ben": "train"})
+    layout.history.write_text(json.dumps({**json.loads(history.to_bytes()), **change}))
+    with pytest.raises(InputError, match=r"history\.json cannot be used"):
+        read_history(layout)
+    layout.history.write_text("[")
+    with pytest.raises(InputError, match=r"history\.json cannot be used"):
+        read_history(layout)
