@@ -7,6 +7,7 @@ from typing import NoReturn
 import typer
 
 from benchmarks import ablation, write
+from benchmarks.faces import command as faces_command
 from benchmarks.marks import command as marks_command
 from benchmarks.read import command as read_command
 from benchmarks.render import command as render_command
@@ -23,7 +24,16 @@ app = typer.Typer(
     help="Measure parts of the product, beside their peers and against known truth.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for command in (warp_command, render_command, read_command, write, train_command, marks_command, ablation):
+for command in (
+    warp_command,
+    faces_command,
+    render_command,
+    read_command,
+    write,
+    train_command,
+    marks_command,
+    ablation,
+):
     command.register(app)
 
 

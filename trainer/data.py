@@ -242,6 +242,8 @@ def decode(name: str, stored: torch.Tensor, depth_scale: float) -> torch.Tensor:
     tensor
         Images in [0, 1]; arrays of labels and indices unchanged.
     """
+    if stored.dtype == torch.uint16:  # which torch computes with on few devices
+        stored = stored.view(torch.int16).to(torch.int32) & 0xFFFF
     if name == "image":
         return stored.to(torch.float32) / 255
     if name == "depth":

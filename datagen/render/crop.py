@@ -176,3 +176,20 @@ def crop_image(image: npt.NDArray[np.uint8], box: CropBox, resolution: int) -> n
         (resolution, resolution), Image.Resampling.BICUBIC, box=(left, top, left + box.size, top + box.size)
     )
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+
+def crop_mask(mask: npt.NDArray[np.bool_], box: CropBox, resolution: int) -> npt.NDArray[np.uint8]:
+    """Cut and resize a mask as :func:`crop_image` does an image.
+
+    Parameters
+    ----------
+    mask : (H, W) bool
+        Of the full camera.
+
+    Returns
+    -------
+    (resolution, resolution) uint8
+        255 inside, 0 outside and beyond the image, between where a pixel is partly covered.
+    """
+    grey = np.where(mask, np.uint8(255), np.uint8(0))
+    return crop_image(np.repeat(grey[..., None], 3, axis=2), box, resolution)[0]

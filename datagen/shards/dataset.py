@@ -212,7 +212,7 @@ class Split:
             If there is no such sample.
         """
         i = self._position(i)
-        names = ("image", "depth", "canonical", "normal", "confidence", "region", "edge")
+        names = ("image", "depth", "canonical", "normal", "confidence", "region", "edge", "mask")
         matrices = ("intrinsics", "world_to_camera", "head_to_world")
         listed = (*names, *matrices, "verdict", "frame_row")
         values = {name: value[0] for name, value in self.read(listed, [i]).items()}

@@ -95,12 +95,14 @@ def encode_samples(plan: DatasetPlan, unit: ShardUnit, samples: Iterable[Sample]
 
 def _encode_sample(sample: Sample, plan: DatasetPlan, where: str) -> Row:
     values = {name: np.asarray(getattr(sample, name)) for name in ("image", "region", "edge", *_FLOAT_ARRAYS)}
+    shape = ARRAYS["mask"].sample_shape(plan.resolution)
+    values["mask"] = np.full(shape, 255, np.uint8) if sample.mask is None else np.asarray(sample.mask)
     for name, value in values.items():
         _check_array(name, value, ARRAYS[name].sample_shape(plan.resolution), where)
     _check_maps(values, where)
     _check_labels(values["region"], plan.regions, where)
     _check_matrices(values, where)
-    row: Row = {name: values[name] for name in ("region", "edge")}
+    row: Row = {name: values[name] for name in ("region", "edge", "mask")}
     row.update(image=quantise_image(values["image"], plan.image_error), valid=1)
     try:
         row["depth"] = encode_depth(values["depth"], plan.depth_scale)

@@ -65,6 +65,7 @@ ARRAYS: Mapping[str, ArraySpec] = {
     "confidence": ArraySpec("uint8", ("H", "W"), "rows"),
     "region": ArraySpec("uint8", ("H", "W")),
     "edge": ArraySpec("uint8", ("H", "W")),
+    "mask": ArraySpec("uint8", ("H", "W")),
     "intrinsics": ArraySpec("float32", (3, 3)),
     "world_to_camera": ArraySpec("float32", (4, 4)),
     "head_to_world": ArraySpec("float32", (4, 4)),
@@ -144,6 +145,9 @@ class Sample:
     frame : int, 0 to 2**63 - 1
     time : float, seconds since the sequence's first frame; ``DatasetPlan.epochs`` says when that was
     verdict : ``pass``, ``review``, or empty where none was recorded
+    mask : (H, W) uint8, optional
+        255 on the person, 0 beside, between where a pixel is partly covered; None where the capture brings none, which
+        is stored as 255 everywhere.
     frame_row : int
         Place of its frame in the frame table as stored; −1 if there is none.
     """
@@ -164,6 +168,7 @@ class Sample:
     frame: int
     time: float
     verdict: str = ""
+    mask: npt.NDArray[np.uint8] | None = None
     frame_row: int = -1
 
 

@@ -10,9 +10,7 @@ from zarr.abc.codec import ArrayBytesCodec
 class Residuals(ArrayBytesCodec):
     @classmethod
     def from_dict(cls, data):
-        codec = cls()
-        codec.predictor = data["configuration"]["predictor"]
-        return codec
+        return type("Residuals", (cls,), data["configuration"])()
 
     async def _decode_single(self, chunk, spec):
         data, dtype = chunk.as_numpy_array().view(np.uint8).ravel(), spec.dtype.to_native_dtype()
@@ -49,12 +47,14 @@ class Residuals(ArrayBytesCodec):
 
 zarr.registry.register_codec("canonface.residuals", Residuals)
 zarr.config.set({"codecs": {"canonface.residuals": "__main__.Residuals"}})
-group = zarr.open_group(sys.argv[1], mode="r")
-steps = {"canonical": 2 / 16382, "normal": 1 / 127, "confidence": 1 / 255, "depth": group.attrs["depth_scale"]}
-found = {path: array[...] for path, array in group.members(max_depth=None) if "/" in path}
-for path, name in [(path, path.split("/")[1]) for path in found]:
-    if name in steps:
-        found[path] = found[path] * steps[name] - (name == "canonical")
-    if name in ("subject", "sequence", "camera"):
-        found[path] = np.asarray(group.attrs[f"{name}s"])[found[path]]
+group, found = zarr.open_group(sys.argv[1], mode="r"), {}
+q = {"canonical": 1 / 8191, "normal": 1 / 127, "confidence": 1 / 255, "spread": 6.25e-5, "depth": 0}
+for path, array in group.members(max_depth=None):
+    place, _, name = path.rpartition("/")
+    if isinstance(array, zarr.Array):
+        found[path] = array[...] if place == "template" else array[...][group[f"{place}/valid"][...] == 1]
+        if name in q or array.dtype == "int16":  # vertices of frames; the template's are metres
+            found[path] = found[path] * (q.get(name, 1e-5) or group.attrs["depth_scale"]) - (name == "canonical")
+        if name in ("subject", "sequence", "camera"):
+            found[path] = np.asarray(group.attrs[f"{name}s"])[found[path]]
 np.savez(sys.argv[2], **found)

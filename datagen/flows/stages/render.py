@@ -18,7 +18,7 @@ from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.layout import BuildLayout
 from datagen.manifest import RenderConfig
 from datagen.render.contract import ViewMaps
-from datagen.render.crop import CropBox, crop_image
+from datagen.render.crop import CropBox, crop_image, crop_mask
 from datagen.render.maps import render_views
 from datagen.render.registry import make_renderer
 from datagen.shards.growth import ShardUnit
@@ -201,4 +201,5 @@ def _sample(
         time=frame.time_s,
         verdict=view.verdict,
         frame_row=view.frame_row,
+        mask=crop_mask(frame.masks[view.camera](), box, config.resolution) if view.camera in frame.masks else None,
     )

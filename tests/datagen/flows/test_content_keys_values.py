@@ -12,14 +12,14 @@ import pytest
 
 from datagen.common.digests import FileDigest
 from datagen.common.errors import InputError
+from datagen.flows import shard_plan
 from datagen.flows.planning import BuildPlan, plan_build
 from datagen.flows.records import ResultRecord, content_key, write_result_record
+from datagen.flows.shard_plan import NO_VIEW, PlannedShard, plan_shards
 from datagen.flows.stages import person as person_stage
-from datagen.flows.stages import render as render_stage
 from datagen.flows.stages import warp as warp_stage
 from datagen.flows.stages.bridge import StoredBridge, stored_bridge
 from datagen.flows.stages.person import PersonUnit, StoredPerson
-from datagen.flows.stages.render import NO_VIEW, RenderUnit, plan_shards
 from datagen.flows.stages.warp import WarpUnit
 from datagen.geometry.landmarks import Landmarks
 from datagen.heads.base import HeadTemplate
@@ -30,6 +30,7 @@ from datagen.sources.topology import Topology
 from datagen.warp import bridge as bridge_module
 from datagen.warp.result import VERDICT_FILE as VERDICT
 from datagen.warp.result import WARP_FILE as WARP
+from tests.support.shard_faces import make_template
 
 # Another value of every setting. A new setting must be entered here.
 OTHER_WARP = {
@@ -246,14 +247,15 @@ def test_the_key_of_a_shard_knows_all_that_enters(
 
     def tasks(
         manifest: Manifest = manifest, template: HeadTemplate = template, backend: str = "", **changes: Any
-    ) -> dict[str, RenderUnit]:
+    ) -> dict[str, PlannedShard]:
         plan = plan_build(manifest)
         write_records(plan, tmp_path, **changes)
         with monkeypatch.context() as patch:
-            patch.setattr(render_stage, "shared_head", lambda *_: SimpleNamespace(template=template))
+            patch.setattr(shard_plan, "shared_head", lambda *_: SimpleNamespace(template=template))
+            patch.setattr(shard_plan, "shared_contents", lambda *_: make_template())
             if backend:
-                patch.setattr(render_stage, "resolve_backend", lambda _: backend)
-            return {unit.shard.name: unit for unit in plan_shards(plan, BuildLayout(tmp_path)).units}
+                patch.setattr(shard_plan, "resolve_backend", lambda _: backend)
+            return {unit.shard.name: unit for unit in plan_shards(plan, BuildLayout(tmp_path)).shards}
 
     before = tasks()
     showing = {n for n, task in before.items() if any(v.key == KEY and v.frame == 0 for v in task.views)}
@@ -283,7 +285,7 @@ def test_the_key_of_a_shard_knows_all_that_enters(
         "another camera's view": key(cameras=("cam1",)),
     }
     with monkeypatch.context() as patch:
-        patch.setattr(render_stage, "RENDER_VERSION", render_stage.RENDER_VERSION + 1)
+        patch.setattr(shard_plan, "RENDER_VERSION", shard_plan.RENDER_VERSION + 1)
         others["algorithm"] = key()
     all_differ(before[held].content_key, others)
 
@@ -304,11 +306,12 @@ def test_frames_that_are_not_accepted_are_in_no_shard(
 ) -> None:
     plan = plan_build(manifest)
     write_records(plan, tmp_path, status="review")
-    monkeypatch.setattr(render_stage, "shared_head", lambda *_: SimpleNamespace(template=template_of()))
+    monkeypatch.setattr(shard_plan, "shared_head", lambda *_: SimpleNamespace(template=template_of()))
+    monkeypatch.setattr(shard_plan, "shared_contents", lambda *_: make_template())
 
     def views(plan: BuildPlan) -> list[tuple[str, int, str]]:
         shards = plan_shards(plan, BuildLayout(tmp_path))
-        return [(v.key.subject, v.frame, v.camera) for unit in shards.units for v in unit.views]
+        return [(v.key.subject, v.frame, v.camera) for unit in shards.shards for v in unit.views]
 
     assert ("s000", 0, "cam0") in views(plan)
     strict = manifest.model_copy(update={"shards": manifest.shards.model_copy(update={"include_review": False})})

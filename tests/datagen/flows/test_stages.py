@@ -19,9 +19,10 @@ from datagen.flows.build import build, nothing_to_do
 from datagen.flows.planning import BuildPlan, plan_build, settle
 from datagen.flows.records import read_result_record, write_result_record
 from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.shard_plan import NO_VIEW, plan_shards, stored_frames
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages import STAGES
-from datagen.flows.stages.render import NO_VIEW, RenderStage, plan_shards, stored_frames
+from datagen.flows.stages.render import RenderStage
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest, load_manifest, parse_manifest
 from datagen.render import registry
@@ -74,11 +75,11 @@ def test_a_build_goes_on_with_its_backend_on_another_machine(
     before, layout = tree(out), BuildLayout(out)
     written = layout.read_manifest()
     assert written.render.backend == registry.resolve_backend("auto")
-    keys = [unit.content_key for unit in plan_shards(plan_build(written), layout).units]
+    keys = [unit.content_key for unit in plan_shards(plan_build(written), layout).shards]
 
     a_device(monkeypatch, nvwarp=written.render.backend == "numba")
     assert registry.resolve_backend("auto") != written.render.backend
-    assert [unit.content_key for unit in plan_shards(plan_build(written), layout).units] == keys
+    assert [unit.content_key for unit in plan_shards(plan_build(written), layout).shards] == keys
     again = build(recipe, out, SERIAL)
     assert (again.warped, again.rendered) == (0, 0)
     assert tree(out) == before
@@ -99,7 +100,7 @@ def test_status_and_build_agree_on_what_is_stored(tiny_build: BuildResult, tmp_p
         shards = plan_shards(plan, layout)
         return (
             dict(stored_frames(plan, layout).left_out),
-            [unit.shard.name for unit in shards.units],
+            [unit.shard.name for unit in shards.shards],
             RenderStage().status(plan, layout),
         )
 
@@ -135,7 +136,7 @@ def test_what_is_sent_to_workers_is_small_and_comes_out_the_same(tiny_build: Bui
     layout = BuildLayout(tiny_build.root)
     plan = plan_build(layout.read_manifest())
     carried = [stage for stage in STAGES if stage.carried and stage.applies(plan)]
-    assert [stage.name for stage in carried] == ["simulate", "warp", "render"]
+    assert [stage.name for stage in carried] == ["simulate", "warp", "render", "faces"]
     for stage in carried:
         for unit in stage.plan(plan, layout):
             sent = pickle.dumps((stage.run, unit))
@@ -193,7 +194,7 @@ class CountStage(Stage[CountUnit, int]):
 def test_a_stage_in_the_list_is_built_reported_and_requeued(
     tiny_build: BuildResult, tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert list(tiny_build.seconds) == ["simulate", "warp", "render", "verify", "report"]
+    assert list(tiny_build.seconds) == ["simulate", "warp", "render", "faces", "verify", "report"]
     layout = BuildLayout(copy_build(tiny_build.root, tmp_path / "out"))
     before, recipe = tree(layout.root), load_manifest(tiny_manifest)
     plan = plan_build(layout.read_manifest())
@@ -203,7 +204,7 @@ def test_a_stage_in_the_list_is_built_reported_and_requeued(
     assert not nothing_to_do(plan, layout)
     (layout.root / "counts" / "somebody").mkdir(parents=True)
     result = build(recipe, layout.root, SERIAL)
-    assert list(result.seconds) == ["simulate", "warp", "count", "render", "verify", "report"]
+    assert list(result.seconds) == ["simulate", "warp", "count", "render", "faces", "verify", "report"]
     assert int((layout.root / "counts/s001/count.txt").read_text()) > 500
     assert sorted(path.name for path in (layout.root / "counts").iterdir()) == ["s000", "s001"]
     assert (result.warped, result.rendered) == (0, 0)

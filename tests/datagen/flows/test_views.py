@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,16 +18,20 @@ from datagen.common.errors import InputError
 from datagen.flows.check import CheckResult, _check_sequence
 from datagen.flows.planning import plan_build
 from datagen.flows.records import ResultRecord, read_result_record, write_result_record
-from datagen.flows.stages.render import NO_VIEW, stored_frames
+from datagen.flows.shard_plan import NO_VIEW, stored_frames
 from datagen.flows.stages.warp import _with_views
 from datagen.flows.views import NO_IMAGE, Views, look_at_views
 from datagen.geometry.camera import Camera, look_at
 from datagen.geometry.mesh import Mesh
 from datagen.layout import BuildLayout
 from datagen.manifest import parse_manifest
+from datagen.shards import open_dataset
 from datagen.sources.frame import Frame, SequenceKey
 from datagen.warp.result import Verdict, Warp
 from tests.support.round_head import round_template
+
+if TYPE_CHECKING:
+    from datagen.flows.build import BuildResult
 
 SIZE = 96
 KEY = SequenceKey("anna", "speech")
@@ -302,3 +306,13 @@ def test_check_says_each_camera_once_and_only_what_holds_for_all_frames() -> Non
     last = check(2, 2)
     assert all("(2 of 2 frames have such a problem)" in p["problem"] for p in last.problems if "mask" in p["problem"])
     assert {note["where"] for note in last.notes} == {f"{KEY} camera {name}" for name in ("left", "front")}
+
+
+def test_the_masks_of_captures_are_stored_as_their_images_are(tiny_build: BuildResult) -> None:
+    train = open_dataset(tiny_build.dataset)["train"]
+    for sample in (train.sample(i) for i in range(len(train))):
+        assert sample.mask is not None
+        surface = sample.depth > 0
+        assert (sample.mask[surface] > 127).mean() > 0.97
+        # Hair and clothes lie beyond the surface that is rendered, the background beyond these.
+        assert 0.02 < (sample.mask == 0).mean() < 0.98

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.support.shard_samples import flip, tree
 
 pytestmark = pytest.mark.usefixtures("without_fsync")
 
+INDEPENDENT_READER = Path(__file__).parents[2] / "support" / "independent_reader.py"
 SMALL = {"samples_per_shard": 4, "clip": 1}
 
 
@@ -125,6 +128,23 @@ def test_zarr_alone_reads_rows_by_the_number_that_is_stored(grown: Path) -> None
     template = dataset.template
     for name in ("vertices", "faces", "uv", "uv_faces", "expression_basis", "landmark_weights"):
         assert np.array_equal(group[f"template/{name}"][:], getattr(template, name))
+
+
+def test_a_reader_written_from_the_document_reads_the_faces_too(grown: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, INDEPENDENT_READER, grown, tmp_path / "read.npz"], check=True, cwd=tmp_path)
+    read, dataset = np.load(tmp_path / "read.npz"), open_dataset(grown)
+    assert set(read) == {f"{group}/{name}" for group in dataset.plan.groups for name in dataset.plan.arrays(group)}
+    template = dataset.template
+    for name in dataset.plan.arrays("template"):
+        assert np.array_equal(read[f"template/{name}"], getattr(template, name)), name
+    for split in ("train", "val"):
+        frames = dataset[split].frames
+        rows = range(len(frames))
+        np.testing.assert_allclose(read[f"{split}/frames/vertices"], frames.vertices(rows), atol=1e-7)
+        np.testing.assert_allclose(read[f"{split}/frames/spread"], frames.spread(rows), atol=1e-8)
+        for name in ("identity", "expression", "model_to_head", "head_to_world", "frame", "time", "verdict"):
+            assert np.array_equal(read[f"{split}/frames/{name}"], getattr(frames, name)), name
+        assert read[f"{split}/subject"].tolist() == [names[0] for names in names_of(dataset, split)]
 
 
 @pytest.mark.parametrize(("identity", "expression"), [(0, 0), (2, 0), (2, 3)])

@@ -1,0 +1,1 @@
+"""What frame rows and the template group hold: parameters, spread and texture coordinates against the truth."""
