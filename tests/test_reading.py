@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from datagen.flows.build import BuildResult
 
 # Tried by hand, and no dependencies: run only where they are.
-OTHERS = ("xarray", "rerun")
+OTHERS = ("xarray", "rerun", "napari")
 
 
 @pytest.fixture(scope="module")
 def names(tiny_build: BuildResult, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the blocks leave behind."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reading.md").read_text(), re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     found: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("reading"))
         for block in blocks:
-            needs = [other for other in OTHERS if re.search(rf"^import {other}\b", block, re.MULTILINE)]
+            needs = [other for other in OTHERS if re.search(rf"^(import|from) {other}\b", block, re.MULTILINE)]
             if all(find_spec(other) for other in needs):
                 exec(block.replace("runs/demo", str(tiny_build.root)), found)
     return found

@@ -115,10 +115,13 @@ def write_export(
         If something that is not ours is in the way, or the disk refuses.
     """
     files: dict[str, dict[str, Any]] = {}
+    planned = list(parts)
     with storage_errors(f"exporting to {out}", only=DISK_ERRORS):
         refuse_strangers(strangers(out, [LISTING]))
+        # A quick look at all of them before the first is written; each is read before it is replaced.
+        refuse_strangers(path for part in planned for path in strangers(out / part.name, look=False))
         claim_export(out, head)
-        for part in parts:
+        for part in planned:
             folder = out / part.name
             if not _is_whole(folder):
                 with staged_folder(folder, replace=True) as staging:

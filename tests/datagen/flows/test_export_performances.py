@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from datagen.flows.export_performances import export_flame, export_meshes, expor
 from datagen.geometry.mesh_io import read_mesh
 from datagen.shards import Dataset, open_dataset
 from datagen.shards.faces import FrameRow
+from tests.datagen.commands.test_cli import Run
 from tests.datagen.heads.test_heads_files import embedding, flame_arrays
 from tests.support.face_scene import FRAMES, RESOLUTION, build_faces, face_row, template
 from tests.support.shard_samples import build, tree
@@ -167,6 +169,40 @@ def test_a_dataset_without_faces_is_refused_before_a_folder_is_made(tmp_path: Pa
         with pytest.raises(DatasetError, match="holds no frame table"):
             export(plain, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_in_the_way_of_the_last_part_is_found_before_the_first(dataset: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_meshes(dataset.path, out, "ply", "world")
+    shutil.rmtree(out / "train")
+    (out / "val/cleo/turn/notes.txt").write_text("of the user")
+    with pytest.raises(StorageError, match=r"notes\.txt: in the way"):
+        export_meshes(dataset.path, out, "ply", "world")
+    assert not (out / "train").exists()
+
+
+def test_the_commands_write_what_the_functions_do(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(capsys, monkeypatch)
+    options = ("--points", 30, "--seed", 4, "--regions", "nose, cheeks", "--json")
+    code, text, _ = run("export", "tracks", dataset.path, "--out", tmp_path / "tracks", *options)
+    assert code == 0
+    regions = ["nose", "cheeks"]
+    assert json.loads(text) == export_tracks(dataset.path, tmp_path / "again", points=30, seed=4, regions=regions)
+    code, text, _ = run(
+        "export", "meshes", dataset.path, "--out", tmp_path / "glb", "--format", "glb", "--axes", "head"
+    )
+    assert code == 0
+    assert "9 in" in text
+    assert tree(tmp_path / "glb") == tree(made(dataset, tmp_path / "meshes"))
+    code, _, error = run("export", "flame", dataset.path, "--out", tmp_path / "flame", "--head-root", tmp_path)
+    assert (code, "has no FLAME parameters" in error) == (2, True)
+
+
+def made(dataset: Dataset, out: Path) -> Path:
+    export_meshes(dataset.path, out, "glb", "head")
+    return out
 
 
 # ------------------------------------------------------------------ FLAME
