@@ -56,16 +56,14 @@ def table_errors_mm(
     seen = np.flatnonzero(inside & (_facing(points, template.faces) > _FACING))
     corner = place[seen].astype(np.int64)
     fraction = place[seen] - corner
-    depth = decode_depth(stored["depth"], plan.depth_scale)
-    canonical = decode_canonical(stored["canonical"])
     interpolated = np.zeros((len(seen), 3))
     fine = np.ones(len(seen), bool)
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
         column, row = corner[:, 0] + dx, corner[:, 1] + dy
-        near = np.abs(depth[row, column] - points[seen, 2]) < _SEEN_WITHIN_M
+        near = np.abs(decode_depth(stored["depth"][row, column], plan.depth_scale) - points[seen, 2]) < _SEEN_WITHIN_M
         fine &= (stored["confidence"][row, column] > 0) & near
         weight = np.abs(1 - dx - fraction[:, 0]) * np.abs(1 - dy - fraction[:, 1])
-        interpolated += weight[:, None] * canonical[:, row, column].T
+        interpolated += weight[:, None] * decode_canonical(stored["canonical"][:, row, column]).T
     half, centre = float(plan.space["half_extent"]), np.asarray(plan.space["centre"], np.float64)
     distance = interpolated[fine] * half + centre - template.vertices[seen[fine]]
     return np.asarray(np.linalg.norm(distance, axis=1) * _M_TO_MM)
