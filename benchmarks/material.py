@@ -10,14 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.heads.base import HeadModel
+from datagen.heads.contents import template_contents
 from datagen.heads.regions import REGIONS
 from datagen.render.contract import SurfaceAttributes
-from datagen.render.crop import crop_image, head_crop
+from datagen.render.crop import crop_image, crop_mask, head_crop
 from datagen.render.maps import render_views
 from datagen.render.registry import make_renderer
 from datagen.shards import Dataset, DatasetPlan, Sample, finalise, unit_is_complete, write_unit
+from datagen.shards.faces import FrameRow
 from datagen.shards.ledger import list_records
-from datagen.shards.schema import DEFAULT_IMAGE_ERROR
+from datagen.shards.schema import DEFAULT_IMAGE_ERROR, SPLITS, TEMPLATE
+from datagen.shards.writer import write_frames, write_template
 from datagen.simulation.capture import SimulatedCapture, SimulatedFrame
 from datagen.simulation.person import WaveField
 from datagen.sources.registry import SimulatedSource
@@ -63,6 +66,8 @@ def material_plan(plan: MaterialPlan, head: HeadModel, image_error: int = DEFAUL
     return DatasetPlan(
         resolution=plan.resolution,
         counts={"train": plan.samples},
+        frame_counts={"train": plan.subjects * plan.frames},
+        faces=template_contents(head, 0).to_attrs(),
         splits={"train": subjects},
         subjects=subjects,
         sequences=[SEQUENCE],
@@ -96,9 +101,15 @@ def build_material(
     dataset_plan = material_plan(plan, head)
     source = MaterialSamples(plan, head, dataset_plan, look)
     for unit in dataset_plan.units:
-        key = f"material-1-{plan}"
-        if not unit_is_complete(root, unit, key):
+        key = f"material-2-{plan}"
+        if unit_is_complete(root, unit, key):
+            continue
+        if unit.group in SPLITS:
             write_unit(root, dataset_plan, unit, key, source.between(unit.start, unit.stop))
+        elif unit.group == TEMPLATE:
+            write_template(root, dataset_plan, unit, key, template_contents(head, 0))
+        else:
+            write_frames(root, dataset_plan, unit, key, source.rows(unit.start, unit.stop))
     return finalise(root, dataset_plan, list_records(root))
 
 
@@ -120,7 +131,39 @@ class MaterialSamples:
             self._look(number, self._held[1][place])
             yield self._held[1][place]
 
+    def rows(self, start: int, stop: int) -> Iterator[FrameRow]:
+        """Yield rows ``start`` to ``stop`` (exclusive) of the frame table: the true template of each frame."""
+        head, rng = self._head, np.random.default_rng(self._plan.seed)
+        for number in range(start, stop):
+            subject, index = divmod(number, self._plan.frames)
+            capture = self._capture(subject)
+            pose = capture.poses[index]
+            vertices = (capture.frame(index).template_vertices - pose[:3, 3]) @ pose[:3, :3]
+            yield FrameRow(
+                vertices=vertices.astype(np.float32),
+                # As a warp's: a fraction of a millimetre on the face, more where nothing was seen.
+                spread_m=rng.gamma(3.0, 1e-4, len(vertices)).astype(np.float32),
+                identity=rng.normal(size=head.identity_size).astype(np.float32),
+                expression=rng.random(len(head.expression_names)).astype(np.float32),
+                model_to_head=np.eye(4, dtype=np.float32),
+                parameter_rms_mm=0.5,
+                head_to_world=pose.astype(np.float32),
+                subject=self._subjects[subject],
+                sequence=SEQUENCE,
+                frame=index,
+                time_s=float(capture.times_s[index]),
+                verdict="pass",
+            )
+
     def _of_subject(self, subject: int) -> list[Sample]:
+        capture = self._capture(subject)
+        plan = self._plan
+        # Confidence of a warp varies smoothly over the skin.
+        field = WaveField.draw((40e-3, 150e-3), np.random.default_rng([plan.seed, subject]))
+        views = [self._views(capture, subject, index, field) for index in range(plan.frames)]
+        return [frame_views[camera] for camera in range(plan.cameras) for frame_views in views]
+
+    def _capture(self, subject: int) -> SimulatedCapture:
         plan = self._plan
         config = SimulatedSource(
             kind="simulated",
@@ -130,11 +173,7 @@ class MaterialSamples:
             image_size=round(plan.resolution * 1.25),
             scan_vertices=plan.scan_vertices,
         )
-        capture = SimulatedCapture(config, plan.seed, subject, self._head)
-        # Confidence of a warp varies smoothly over the skin.
-        field = WaveField.draw((40e-3, 150e-3), np.random.default_rng([plan.seed, subject]))
-        views = [self._views(capture, subject, index, field) for index in range(plan.frames)]
-        return [frame_views[camera] for camera in range(plan.cameras) for frame_views in views]
+        return SimulatedCapture(config, plan.seed, subject, self._head)
 
     def _views(self, capture: SimulatedCapture, subject: int, index: int, field: WaveField) -> list[Sample]:
         frame = capture.frame(index)
@@ -159,6 +198,8 @@ class MaterialSamples:
                 camera=name,
                 frame=index,
                 time=float(capture.times_s[index]),
+                mask=crop_mask(frame.masks[camera.name], box, self._plan.resolution),
+                frame_row=subject * self._plan.frames + index,
             )
             for name, camera, box, seen in zip(self._cameras, capture.cameras, boxes, maps, strict=True)
         ]

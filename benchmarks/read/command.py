@@ -23,6 +23,8 @@ GOALS = (
     Goal("ratio_fastest_peer", 3.0, at_least=True),
     Goal("ratio_decompression", 0.95, at_least=True),
     Goal("bytes_ratio_smallest_peer", 0.75),
+    Goal("table_ratio", 1.05),
+    Goal("table_bytes_ratio", 1.03),
     Goal("resume_s", 1.0),
 )
 

@@ -206,6 +206,38 @@ def decompression_rates(case: ReadCase) -> dict[str, float]:
     return rates
 
 
+def table_figures(case: ReadCase) -> dict[str, float]:
+    """Return what the frame table costs beside the maps: time to read a batch with it, and its bytes.
+
+    Batches with and without their frames' vertices and spread are read in turns, so that both meet the same machine.
+    The template, which is there once however many samples there are, is not counted.
+    """
+    dataset = open_dataset(case.folder)
+    split = dataset["train"]
+    frames, rows = split.frames, split.index.frame_row
+    spent, order = {True: 0.0, False: 0.0}, np.random.default_rng(0).permutation(len(split))
+    until, turn = time.perf_counter() + case.seconds, 0
+    while time.perf_counter() < until or turn < 4:
+        batch = np.roll(order, turn * case.frames_per_batch)[: case.frames_per_batch]
+        for with_table in (turn % 2 == 0, turn % 2 == 1):
+            began = time.process_time()
+            split.read(MAPS, batch, decode=False)
+            if with_table:
+                chosen = np.unique(rows[batch])
+                frames.vertices(chosen)
+                frames.spread(chosen)
+            spent[with_table] += time.process_time() - began
+        turn += 1
+    sizes = dict.fromkeys(("train", "train/frames"), 0)
+    for unit in dataset.plan.units:
+        if unit.group in sizes:
+            sizes[unit.group] += sum(file.bytes for file in dataset.record(unit.group, unit.index).files.values())
+    return {
+        "table_ratio": spent[True] / spent[False],
+        "table_bytes_ratio": (sizes["train"] + sizes["train/frames"]) / sizes["train"],
+    }
+
+
 def _chunks(split: Split) -> dict[str, list[memoryview]]:
     """Return the compressed bytes of every sample."""
     return {

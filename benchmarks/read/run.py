@@ -112,6 +112,8 @@ class ReadBench:
         setting, just as far as ours may be off; NaN if the samples before it are not known.
     source_stored_bytes : float
         What the dataset takes for the same samples.
+    table : dict
+        ``table_ratio`` and ``table_bytes_ratio``; empty if the dataset has no frame table.
     rows : list of Measured
     """
 
@@ -123,6 +125,7 @@ class ReadBench:
     source_bytes: float = math.nan
     own_steps_bytes: float = math.nan
     source_stored_bytes: float = math.nan
+    table: dict[str, float] = field(default_factory=dict)
     rows: list[Measured] = field(default_factory=list)
 
     def result(self, reader: str, setting: str = "", where: tuple[str, str, int] = JUDGED) -> ReadResult | None:
@@ -161,6 +164,8 @@ class ReadBench:
             "bytes_ratio_smallest_peer": own_bytes / min(sizes) if sizes else math.nan,
             "bytes_ratio_own_steps": self.source_stored_bytes / self.own_steps_bytes,
             "bytes_ratio_source": self.source_stored_bytes / self.source_bytes,
+            "table_ratio": self.table.get("table_ratio", math.nan),
+            "table_bytes_ratio": self.table.get("table_bytes_ratio", math.nan),
             "resume_s": resumed[0].first_batch_s if resumed else math.nan,
             "resume_exact": float(bool(resumed[0].exact)) if resumed else math.nan,
         }
@@ -219,6 +224,10 @@ def run_read_bench(plan: ReadPlan, work: Path, progress: Progress = lambda _line
             row = _measure(case, setting, work, progress)
             best[number] = row if number not in best else better(best[number], row)
     bench.rows = [best[number] for number in range(len(cases))]
+    if dataset.plan.faces:
+        bench.table = _measure(
+            ReadCase("table", str(dataset.path), "shuffled", 1, plan.seconds), "", work, progress
+        ).result.rates
     return bench
 
 
@@ -350,6 +359,8 @@ def _measure(case: ReadCase, setting: str, work: Path, progress: Progress) -> Me
         raise BenchError(f"measuring {name} failed: {lines[-1]}", "", "Run it again with fewer cases")
     result = ReadResult(**json.loads(done.stdout.strip().splitlines()[-1]))
     rate = f"resumed in {result.first_batch_s:.2f} s" if case.resume else f"{result.samples_per_s:.0f} samples/s"
+    if case.reader == "table":
+        rate = f"a batch with its frames takes {result.rates['table_ratio']:.3f} times as long"
     if case.reader == "decompression":
         rate = ", ".join(f"{what} {value:.0f} samples/s" for what, value in result.rates.items() if "_ms" not in what)
     progress(f"{name}: {rate}")

@@ -17,6 +17,7 @@ from datagen.flows.stages import STAGES
 from datagen.layout import BuildLayout
 from datagen.shards import list_records, open_dataset
 from datagen.shards.ledger import is_there
+from datagen.shards.schema import SPLITS
 from datagen.sources.frame import SequenceKey
 from datagen.warp.result import PERSON_FILE
 from datagen.warp.storage import read_prior, read_verdict
@@ -91,7 +92,7 @@ def build_status(layout: BuildLayout) -> dict[str, Any]:
         "frames_warped": sum(verdicts.values()),
         "verdicts": dict(sorted(verdicts.items())),
         "shards_written": len(records),
-        "samples_written": sum(record.samples for record in records),
+        "samples_written": sum(record.samples for record in records if record.group in SPLITS),
         "samples_if_all_pass": sum(plan.views().values()),
         "splits": plan.split_policy,
         "dataset_finished": finished,

@@ -98,7 +98,7 @@ def test_pushed_merged_cut_and_exported_from_the_command_line(
     assert run.json("push", tiny_build.root, s3_url)["uuid"] == open_dataset(tiny_build.dataset).uuid
     code, text, _ = run("verify", s3_url, "--deep")
     assert code == 0
-    assert "4 shards, 8 samples" in text
+    assert "7 shards, 8 samples" in text
     assert run.json("stats", s3_url)["splits"]["all"]["samples"] == 8
     assert run.json("inspect", s3_url, "--out", tmp_path / "s.png")["subject"] == "s000"
     both = run.json("merge", s3_url, tiny_build.root, "--out", tmp_path / "both", "--labels", "a,b")

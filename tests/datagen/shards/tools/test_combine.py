@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from datagen.common.errors import CorruptDatasetError, DatasetError, InputError, StorageError
 from datagen.flows.export_webdataset import export_webdataset
 from datagen.shards import Dataset, finalise, list_records, open_dataset, verify_dataset, write_unit
 from datagen.shards.tools.combine import Selection, merge, subset
-from tests.support.shard_samples import SUBJECTS, flip, make_plan, make_sample, tree
+from tests.support.shard_samples import SUBJECTS, build, flip, make_plan, make_sample, tree
 
 pytestmark = pytest.mark.usefixtures("without_fsync")
 
@@ -65,6 +66,20 @@ def test_merging_keeps_every_sample_and_orders_them_anew(pristine: Path, tmp_pat
     assert merge([other, pristine], tmp_path / "again").plan.counts == merged.plan.counts
 
 
+def test_images_of_any_error_are_read_after_merging(pristine: Path, tmp_path: Path) -> None:
+    """Chunks are copied, and say themselves how their image was rounded."""
+    exact = build(tmp_path / "exact.zarr", make_plan(image_error=0))
+    merged = merge([pristine, exact], tmp_path / "merged", ["a", "b"])
+    assert merged.plan.image_error == 1
+    plain = zarr.open_group(str(merged.path), mode="r")["train/image"][...]
+    assert np.array_equal(plain, merged["train"].raw("image", 0, len(merged["train"])))
+    for label, root in (("a", pristine), ("b", exact)):
+        dataset = open_dataset(root)
+        names = [merged.plan.subjects[k] for k in merged["train"].index.subject]
+        mine = [i for i, name in enumerate(names) if name.startswith(label)]
+        assert np.array_equal(plain[mine], dataset["train"].raw("image", 0, len(dataset["train"])))
+
+
 def test_a_subset_holds_what_was_asked_for(pristine: Path, tmp_path: Path) -> None:
     chosen = Selection.parse(["camera=cam0[02]", "frame=0:3:2,5", "subject=b*,dan"])
     part = subset(pristine, tmp_path / "part", chosen, samples_per_shard=4)
@@ -111,6 +126,7 @@ def test_combining_goes_on_where_it_stopped_and_gives_the_same_bytes(
         ({"space": {"head": "ict", "half_extent": 0.15}}, "differ in space: .*head 'anny' and 'ict'"),
         ({"depth_scale": 4e-5}, "differ in depth_scale"),
         ({"regions": {"background": 0, "cheeks": 2, "forehead": 1}}, "differ in regions"),
+        ({"codecs": "standard"}, "differ in codecs: 'compact' and 'standard'"),
     ],
 )
 def test_datasets_that_do_not_fit_are_refused(
