@@ -42,7 +42,8 @@ def build_command(
     workers: WorkersOption = None,
     dask_address: DaskOption = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace the build of another dataset that is in --out.")
+        bool,
+        typer.Option("--replace", help="Replace another dataset in --out, or this one's splits."),
     ] = False,
     json_output: JsonOption = False,
 ) -> None:

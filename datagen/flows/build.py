@@ -18,6 +18,7 @@ from datagen.flows.records import clear_folder
 from datagen.flows.runners.prefect import prefect_session, require_api_for_dask, run_as_flow
 from datagen.flows.runners.serial import RunnerConfig, SerialRunner, StageRunner
 from datagen.flows.shard_plan import LeftOutCamera
+from datagen.flows.splits import missed_numbers
 from datagen.flows.stage import Unit
 from datagen.flows.stages import STAGES
 from datagen.flows.worker import prepared_head
@@ -84,7 +85,7 @@ def build(
     stream : text stream, optional
         Where progress goes; standard error by default.
     replace : bool
-        Whether the build of another dataset in ``out`` may be replaced.
+        Whether the build in ``out`` may be replaced: one of another dataset, or this one's growth and splits.
     observer : callable
         Called as each stage begins, and whenever more of it is done.
 
@@ -100,18 +101,21 @@ def build(
     layout = BuildLayout(out.resolve())
     recipe_before = check_folder(layout, manifest, replace=replace)
     manifest = settle(manifest, recipe_before)
-    # What replaces another dataset has no history.
-    plan = plan_build(manifest, read_history(layout).splits if recipe_before else None)
+    # What is replaced has no history: only then may a subject change its split.
+    anew = replace or not recipe_before
+    plan = plan_build(manifest, None if anew else read_history(layout).splits)
     # What comes before the first stage (a server, the head model) takes a while.
     announce("build", f"{plan.frames} frames of {len(plan.sequences)} sequences", stream)
+    if missed_numbers(plan.splits, manifest.splits):
+        announce("splits", plan.split_policy, stream)
     with build_lock(layout):
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
-        if same_recipe and nothing_to_do(plan, layout):
+        if same_recipe and not anew and nothing_to_do(plan, layout):
             # No server or workers are started for it.
             return run_stages(plan, layout, stream, SerialRunner(), observer)
         check_places(plan, layout)
-        if not recipe_before and layout.history.is_file():
+        if anew and layout.history.is_file():
             write_owned_bytes(layout.history, History().to_bytes())
         if not same_recipe:
             write_owned_bytes(layout.manifest, text)

@@ -19,7 +19,7 @@ from datagen.shards.schema import SPLITS
 from datagen.sources.frame import SequenceKey
 
 _FORMAT = "canonface-history"
-_VERSION = 1
+_VERSION = 2
 
 Stored = tuple[SequenceKey, int]  # a sequence's frame
 
@@ -99,7 +99,7 @@ class History:
             tables = {name: tuple(map(str, content[name])) for name in ("subjects", "sequences", "cameras")}
             steps = tuple(
                 {
-                    str(name): tuple(f for start, stop in ranges for f in range(start, stop))
+                    str(name): tuple(f for first, last in ranges for f in range(first, last + 1))
                     for name, ranges in step.items()
                 }
                 for step in content["steps"]
@@ -120,13 +120,13 @@ def _appended(names: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:
 
 
 def _ranges(frames: Sequence[int]) -> list[list[int]]:
-    """Return increasing numbers as [start, stop) pairs."""
+    """Return increasing numbers as pairs of the first and the last of each run: what is beyond the last may not fit."""
     ranges: list[list[int]] = []
     for frame in frames:
-        if ranges and ranges[-1][1] == frame:
-            ranges[-1][1] = frame + 1
+        if ranges and ranges[-1][1] == frame - 1:
+            ranges[-1][1] = frame
         else:
-            ranges.append([frame, frame + 1])
+            ranges.append([frame, frame])
     return ranges
 
 

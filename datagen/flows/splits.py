@@ -137,11 +137,14 @@ def describe_splits(splits: Splits, config: SplitConfig, earlier: Mapping[str, s
     staying = len(held & set(earlier or ()))
     if staying:
         parts.append(f"{staying} of {len(held)} subjects stay where earlier runs put them")
-    for split in HELD_OUT:
-        wanted = getattr(config, split)
-        if isinstance(wanted, int) and len(splits[split]) != wanted:
-            parts.append(f"so {split} has {len(splits[split])}")
+    parts += [f"so {split} has {len(splits[split])}" for split in missed_numbers(splits, config)]
     return "; ".join(parts)
+
+
+def missed_numbers(splits: Mapping[str, Sequence[str]], config: SplitConfig) -> list[str]:
+    """Return the splits whose number of subjects is not the recipe's, since whoever was elsewhere stays there."""
+    wanted = {split: getattr(config, split) for split in HELD_OUT}
+    return [split for split, count in wanted.items() if isinstance(count, int) and len(splits[split]) != count]
 
 
 def _wish(wanted: int | float | tuple[str, ...]) -> str:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from datagen.common.errors import InputError
+from datagen.common.errors import InputError, ManifestError
 from datagen.flows.build import build
 from datagen.flows.history import History, read_history
 from datagen.flows.runners.serial import RunnerConfig
 from datagen.layout import BuildLayout
-from datagen.manifest import Manifest, parse_manifest
+from datagen.manifest import Manifest, SplitConfig, parse_manifest
 from datagen.shards import open_dataset
 from datagen.sources.frame import SequenceKey
 from tests.conftest import TINY_MANIFEST
+from tests.support.build_trees import copy_build
 from tests.support.shard_samples import tree
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def test_a_history_only_grows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"splits": {"ben": "test"}}, {"steps": 3}, {"version": 2}, {"splits": {"ben": "x"}}]
+    "change", [{"splits": {"ben": "test"}}, {"steps": 3}, {"version": 1}, {"splits": {"ben": "x"}}]
 )
 def test_a_history_that_was_changed_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     layout = BuildLayout(tmp_path)
@@ -102,3 +103,17 @@ def test_a_history_that_was_changed_is_refused(tmp_path: Path, change: dict[str,
     layout.history.write_text("[")
     with pytest.raises(InputError, match=r"history\.json cannot be used"):
         read_history(layout)
+
+
+def test_only_a_replaced_build_moves_a_subject(tiny_build: BuildResult, tmp_path: Path) -> None:
+    out = copy_build(tiny_build.root, tmp_path / "out")
+    recipe = BuildLayout(out).read_manifest()
+    swapped = recipe.model_copy(update={"splits": SplitConfig(val=("s000",), test=0)})
+    before = tree(out)
+    with pytest.raises(ManifestError, match=r"splits\.val names s000 \(in train\).*or pass --replace"):
+        build(swapped, out, RunnerConfig("serial"))
+    assert tree(out) == before
+    build(swapped, out, RunnerConfig("serial"), replace=True)
+    assert open_dataset(out).splits == {"train": ("s001",), "val": ("s000",), "test": ()}
+    assert read_history(BuildLayout(out)).splits == {"s000": "val", "s001": "train"}
+    assert build(swapped, out, RunnerConfig("serial")).rendered == 0

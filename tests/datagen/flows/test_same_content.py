@@ -21,8 +21,8 @@ from tests.conftest import TINY_MANIFEST
 if TYPE_CHECKING:
     from datagen.flows.build import BuildResult
 
-# Frames named by microseconds, and what the clock showed: a counter and the unix time of the same moment.
-NUMBER, CLOCK = 1669283041123456, 1669283041.123456
+# The largest number that a frame may have, and the unix time that a clock showed at it.
+NUMBER, CLOCK = 2**63 - 1, 1669283041.123456
 
 
 @pytest.fixture(scope="module")
