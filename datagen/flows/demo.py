@@ -49,7 +49,7 @@ class Meter:
         self._path = path
         self.seconds: dict[str, float] = {}
         self.counts: dict[str, float] = {}
-        self.peak_gib = 0.0
+        self.peak_gib = self._seen_gib = 0.0
         try:
             content = read_json(path)
             self.seconds = {str(k): float(v) for k, v in content["seconds"].items()}
@@ -63,6 +63,8 @@ class Meter:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         for name, value in counts.items():
             self.counts[name] = self.counts.get(name, 0.0) + value
+        # Of a run that has nothing to do, the memory is not the demo's.
+        self.peak_gib = max(self.peak_gib, self._seen_gib)
         content = {"seconds": self.seconds, "counts": self.counts, "peak_gib": self.peak_gib}
         write_owned_bytes(self._path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
@@ -92,7 +94,7 @@ class Meter:
                     total += process.memory_info().rss
                 except psutil.Error:
                     continue  # it ended between being listed and being asked
-            self.peak_gib = max(self.peak_gib, total / GIB)
+            self._seen_gib = max(self._seen_gib, total / GIB)
 
 
 @contextmanager
