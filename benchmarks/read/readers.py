@@ -216,6 +216,10 @@ def table_figures(case: ReadCase) -> dict[str, float]:
     split = dataset["train"]
     frames, rows = split.frames, split.index.frame_row
     spent, order = {True: 0.0, False: 0.0}, np.random.default_rng(0).permutation(len(split))
+    # Kernels are loaded and files opened before anything is timed.
+    split.read(MAPS, [0], decode=False)
+    frames.spread([0])
+    frames.vertices([0])
     until, turn = time.perf_counter() + case.seconds, 0
     while time.perf_counter() < until or turn < 4:
         batch = np.roll(order, turn * case.frames_per_batch)[: case.frames_per_batch]

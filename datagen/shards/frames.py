@@ -48,7 +48,7 @@ def encode_vertices(vertices_m: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np
 
 def decode_vertices(steps: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     """Invert :func:`encode_vertices`, float32 metres."""
-    return steps.astype(np.float32) * np.float32(VERTEX_STEP_M)
+    return np.multiply(steps, np.float32(VERTEX_STEP_M), dtype=np.float32)
 
 
 def encode_spread(spread_m: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
@@ -58,7 +58,7 @@ def encode_spread(spread_m: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uin
 
 def decode_spread(steps: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Invert :func:`encode_spread`, float32 metres."""
-    return steps.astype(np.float32) * np.float32(SPREAD_STEP_M)
+    return np.multiply(steps, np.float32(SPREAD_STEP_M), dtype=np.float32)
 
 
 def encode_frames(plan: DatasetPlan, unit: ShardUnit, rows: Iterable[FrameRow]) -> Iterator[Row]:
