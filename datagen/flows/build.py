@@ -100,8 +100,9 @@ def build(
     layout = BuildLayout(out.resolve())
     recipe_before = check_folder(layout, manifest, replace=replace)
     manifest = settle(manifest, recipe_before)
-    # What replaces another dataset has no history.
-    plan = plan_build(manifest, read_history(layout).splits if recipe_before else None)
+    # What replaces another dataset has no history. A recipe that is merely lost leaves what was decided.
+    replaces = replace and layout.manifest.is_file() and not recipe_before
+    plan = plan_build(manifest, None if replaces else read_history(layout).splits)
     # What comes before the first stage (a server, the head model) takes a while.
     announce("build", f"{plan.frames} frames of {len(plan.sequences)} sequences", stream)
     with build_lock(layout):
@@ -111,7 +112,7 @@ def build(
             # No server or workers are started for it.
             return run_stages(plan, layout, stream, SerialRunner(), observer)
         check_places(plan, layout)
-        if not recipe_before and layout.history.is_file():
+        if replaces:
             write_owned_bytes(layout.history, History().to_bytes())
         if not same_recipe:
             write_owned_bytes(layout.manifest, text)
