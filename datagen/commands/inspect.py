@@ -97,7 +97,7 @@ def stats_command(dataset: DatasetArgument, json_output: JsonOption = False) -> 
     from datagen.common.progress import Progress
     from datagen.shards import open_dataset, stats
 
-    with Progress("stats", len(open_dataset(dataset).plan.units), "shards") as progress:
+    with Progress("stats", len(open_dataset(dataset).plan.sample_units), "shards") as progress:
         content = stats(dataset, lambda _: progress.advance(1))
     if json_output:
         print_json(content)

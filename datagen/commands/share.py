@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from datagen.commands.inspect import DatasetArgument
 from datagen.commands.options import JsonOption
 from datagen.common.console import print_json, table
 from datagen.common.errors import InputError
+
+if TYPE_CHECKING:
+    from datagen.shards import ShardUnit
 
 OutOption = Annotated[
     Path, typer.Option("--out", help="The dataset.zarr folder to make: empty, new, or this dataset unfinished.")
@@ -85,7 +88,7 @@ def merge_command(
             out,
             names,
             samples_per_shard=samples_per_shard,
-            on_shard=lambda unit: progress.advance(unit.samples),
+            on_shard=lambda unit: progress.advance(_samples_of(unit)),
         )
     _tell(merged, json_output)
 
@@ -118,9 +121,15 @@ def subset_command(
             out,
             selection,
             samples_per_shard=samples_per_shard,
-            on_shard=lambda unit: progress.advance(unit.samples),
+            on_shard=lambda unit: progress.advance(_samples_of(unit)),
         )
     _tell(chosen, json_output)
+
+
+def _samples_of(unit: ShardUnit) -> int:
+    from datagen.shards.schema import SPLITS
+
+    return unit.samples if unit.group in SPLITS else 0  # rows of frames are no samples
 
 
 def _tell(dataset: Any, json_output: bool) -> None:

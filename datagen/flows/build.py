@@ -101,9 +101,9 @@ def build(
     layout = BuildLayout(out.resolve())
     recipe_before = check_folder(layout, manifest, replace=replace)
     manifest = settle(manifest, recipe_before)
-    # What is replaced has no history: only then may a subject change its split.
-    anew = replace or not recipe_before
-    plan = plan_build(manifest, None if anew else read_history(layout).splits)
+    # What is replaced has no history: only then may a subject change its split. A recipe that is merely lost leaves what
+    # was decided.
+    plan = plan_build(manifest, None if replace else read_history(layout).splits)
     # What comes before the first stage (a server, the head model) takes a while.
     announce("build", f"{plan.frames} frames of {len(plan.sequences)} sequences", stream)
     if missed_numbers(plan.splits, manifest.splits):
@@ -115,7 +115,7 @@ def build(
             # No server or workers are started for it.
             return run_stages(plan, layout, stream, SerialRunner(), observer)
         check_places(plan, layout)
-        if anew and layout.history.is_file():
+        if replace:
             write_owned_bytes(layout.history, History().to_bytes())
         if not same_recipe:
             write_owned_bytes(layout.manifest, text)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.documents import read_json
-from datagen.common.errors import InputError
+from datagen.common.errors import CorruptDatasetError, DatasetError, InputError
 from datagen.layout import BuildLayout
+from datagen.shards.dataset import open_dataset
+from datagen.shards.plan import frames_of
 from datagen.shards.schema import SPLITS
 from datagen.sources.frame import SequenceKey
 
@@ -96,6 +99,10 @@ class History:
         try:
             if (content["format"], content["version"]) != (_FORMAT, _VERSION):
                 raise ValueError(f"it is of version {content['version']!r:.20}")
+            # Before ranges are written out: a digit that was changed may make one of any length.
+            plain = {key: value for key, value in content.items() if key != "digest"}
+            if content.get("digest") != sha256_text(canonical_json(plain)):
+                raise ValueError("its digest is of other content")
             tables = {name: tuple(map(str, content[name])) for name in ("subjects", "sequences", "cameras")}
             steps = tuple(
                 {
@@ -109,10 +116,32 @@ class History:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         if not set(history.splits.values()) <= set(SPLITS):
             raise ValueError("it names a split that there is not")
-        plain = {key: value for key, value in content.items() if key != "digest"}
-        if content.get("digest") != sha256_text(canonical_json(plain)):
-            raise ValueError("its digest is of other content")
         return history
+
+    @classmethod
+    def of_dataset(cls, path: Path) -> History:
+        """Return what a finished dataset tells of its build: all but those of whom it holds nothing.
+
+        Empty if there is none. Of a damaged one the splits and the names are taken, which its root document has.
+        """
+        try:
+            dataset = open_dataset(path)
+        except DatasetError:
+            return cls()
+        plan = dataset.plan
+        splits = {subject: split for split, subjects in plan.splits.items() for subject in subjects}
+        told = cls(tuple(plan.subjects), tuple(plan.sequences), tuple(plan.cameras), splits)
+        steps: list[dict[str, list[int]]] = [{} for _ in plan.steps]
+        try:
+            for split in SPLITS if plan.faces else ():
+                table = dataset[split].frames
+                rows = zip(table.subject.tolist(), table.sequence.tolist(), table.frame.tolist(), strict=True)
+                for listed, step in zip(steps, plan.steps, strict=True):
+                    for subject, sequence, frame in islice(rows, step[frames_of(split)]):
+                        listed.setdefault(f"{plan.subjects[subject]}/{plan.sequences[sequence]}", []).append(frame)
+        except CorruptDatasetError:
+            return told
+        return replace(told, steps=tuple({n: tuple(f) for n, f in sorted(step.items())} for step in steps if step))
 
 
 def _appended(names: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:
@@ -131,7 +160,7 @@ def _ranges(frames: Sequence[int]) -> list[list[int]]:
 
 
 def read_history(layout: BuildLayout) -> History:
-    """Return the history of a build; empty if nothing was stored yet.
+    """Return the history of a build: what its finished dataset tells if the file is lost, empty if that is not there.
 
     Raises
     ------
@@ -141,11 +170,11 @@ def read_history(layout: BuildLayout) -> History:
     try:
         return History.from_json(read_json(layout.history))
     except FileNotFoundError:
-        return History()
+        return History.of_dataset(layout.dataset)
     except (ValueError, TypeError) as error:
         raise InputError(
             f"{layout.history} cannot be used ({error})",
             "the history that a build wrote",
-            "Restore it from a backup. If you remove it, splits and the order of samples are decided anew, "
-            "and shards are written again",
+            "Restore it from a backup, or remove it: then it is made again of the finished dataset. Where there is "
+            "none, splits and the order of samples are decided anew, and shards are written again",
         ) from None

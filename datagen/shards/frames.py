@@ -14,7 +14,7 @@ from datagen.common.errors import InputError
 from datagen.shards.encode import Row, index_row
 from datagen.shards.faces import FrameRow, TemplateContents
 from datagen.shards.growth import ShardUnit
-from datagen.shards.index import load_small_arrays
+from datagen.shards.index import FRAME_ORDER, load_small_arrays
 from datagen.shards.metadata import is_map
 from datagen.shards.plan import DatasetPlan, frames_of
 from datagen.shards.reader import ChunkReader
@@ -29,7 +29,6 @@ from datagen.shards.schema import (
 
 _REACH = np.iinfo(FRAME_ARRAYS["vertices"].dtype).max
 _MOST_SPREAD = np.iinfo(FRAME_ARRAYS["spread"].dtype).max
-_ORDER = ("subject", "sequence", "frame")
 
 
 def encode_vertices(vertices_m: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int16]:
@@ -82,7 +81,7 @@ def encode_frames(plan: DatasetPlan, unit: ShardUnit, rows: Iterable[FrameRow]) 
         where = f"shard {unit.name}, row {number - 1} ({row.subject}/{row.sequence}/{row.frame})"
         if number > unit.samples or row.subject not in allowed:
             raise InputError(f"{where} does not belong there", f"{unit.samples} rows of {unit.split}", "Plan again")
-        stored = index_row(row, row.time_s, plan, where, _ORDER)
+        stored = index_row(row, row.time_s, plan, where, FRAME_ORDER)
         for name in ("vertices", "spread", "identity", "expression", "model_to_head", "head_to_world"):
             value = np.asarray(getattr(row, "spread_m" if name == "spread" else name))
             if name not in arrays and not value.size:
@@ -98,9 +97,9 @@ def encode_frames(plan: DatasetPlan, unit: ShardUnit, rows: Iterable[FrameRow]) 
         except OverflowError as error:
             raise InputError(f"{where}: {error}", f"less than {_REACH * VERTEX_STEP_M:.3f} m along each axis") from None
         stored["spread"] = encode_spread(stored["spread"])
-        key = tuple(int(stored[name]) for name in _ORDER)
+        key = tuple(int(stored[name]) for name in FRAME_ORDER)
         if previous is not None and key <= previous:
-            raise InputError(f"{where} is out of order or a repeat", f"rows increasing in ({', '.join(_ORDER)})")
+            raise InputError(f"{where} is out of order or a repeat", f"rows increasing in ({', '.join(FRAME_ORDER)})")
         previous = key
         yield {**stored, "parameter_rms_mm": row.parameter_rms_mm, "valid": 1}
     if number < unit.samples:
@@ -118,7 +117,10 @@ def read_template(reader: ChunkReader, plan: DatasetPlan) -> TemplateContents:
     """Return the template of a dataset that has one; raises as a :class:`ChunkReader`."""
     held = {name: reader.small(TEMPLATE, name, 0)[0] for name in plan.arrays(TEMPLATE)}
     empty = {name: np.zeros(spec.sample_shape(plan.sizes), spec.dtype) for name, spec in TEMPLATE_ARRAYS.items()}
-    return TemplateContents.from_attrs(plan.faces, {**empty, **held})
+    try:
+        return TemplateContents.from_attrs(plan.faces, {**empty, **held})
+    except (InputError, KeyError, TypeError) as error:
+        raise reader.damaged(TEMPLATE, 0, error.found if isinstance(error, InputError) else repr(error)) from None
 
 
 @dataclass(frozen=True)

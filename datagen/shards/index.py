@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -17,6 +17,7 @@ from datagen.shards.reader import ChunkReader
 
 _REQUESTS = 8  # to a store at a time
 ORDER = ("subject", "sequence", "camera", "frame")
+FRAME_ORDER = ("subject", "sequence", "frame")
 
 
 @dataclass(frozen=True)
@@ -89,24 +90,13 @@ def index_problems(split: str, tables: IndexTables, plan: DatasetPlan) -> list[t
         unknown = np.flatnonzero((indices < 0) | (indices >= len(table)))
         problems += [(int(i), f"{name} {indices[i]} is not in a table of {len(table)}") for i in unknown]
     keys = np.stack([getattr(tables, name).astype(np.int64) for name in ORDER])
-    later = np.zeros(max(len(tables) - 1, 0), bool)
-    equal = np.ones_like(later)
-    for row in keys:
-        later |= equal & (row[1:] > row[:-1])
-        equal &= row[1:] == row[:-1]
-    # What a later run added comes after all that was there.
-    begins = np.cumsum([step[split] for step in plan.steps])[:-1]
-    begun = np.zeros_like(later)
-    begun[begins[(begins > 0) & (begins < len(tables))] - 1] = True
-    later |= begun
+    begun = _begun(plan, split, len(tables))
+    later = _later(keys) | begun
     problems += [(int(i) + 1, f"not after sample {i} in ({', '.join(ORDER)})") for i in np.flatnonzero(~later)]
     same_run = (keys[:-1, 1:] == keys[:-1, :-1]).all(axis=0)
     stalled = later & same_run & ~begun & ~(np.diff(tables.time) > 0)
     problems += [(int(i) + 1, f"its time is not after that of sample {i}") for i in np.flatnonzero(stalled)]
-    if len(plan.steps) > 1:
-        _, first = np.unique(keys, axis=1, return_index=True)
-        repeats = np.setdiff1d(np.arange(len(tables)), first)
-        problems += [(int(i), "is there twice") for i in repeats]
+    problems += [(i, "is there twice") for i in _repeats(keys, plan)]
     if plan.faces:
         unknown = np.flatnonzero((tables.frame_row < 0) | (tables.frame_row >= plan.frame_counts[split]))
         problems += [(int(i), "names no row of the frame table") for i in unknown]
@@ -118,6 +108,60 @@ def index_problems(split: str, tables: IndexTables, plan: DatasetPlan) -> list[t
         belongs = f"a subject of {owner}" if owner else "a subject of no split"
         problems.append((sample, f"holds {name}, {belongs}: subjects must not be shared between splits"))
     return problems
+
+
+def frame_problems(
+    split: str, tables: IndexTables, rows: Mapping[str, npt.NDArray[Any]], plan: DatasetPlan
+) -> list[tuple[int | None, str]]:
+    """Say what is inconsistent between a split's frame table and its samples: (row or None, message) pairs.
+
+    Parameters
+    ----------
+    rows : mapping
+        ``subject``, ``sequence`` and ``frame`` of every row.
+    """
+    keys = np.stack([rows[name].astype(np.int64) for name in FRAME_ORDER])
+    count = keys.shape[1]
+    later = _later(keys) | _begun(plan, frames_of(split), count)
+    problems: list[tuple[int | None, str]] = [
+        (int(i) + 1, f"not after row {i} in ({', '.join(FRAME_ORDER)})") for i in np.flatnonzero(~later)
+    ]
+    problems += [(i, "is there twice") for i in _repeats(keys, plan)]
+    named = tables.frame_row
+    mine = np.stack([getattr(tables, name).astype(np.int64) for name in FRAME_ORDER])
+    there = (named >= 0) & (named < count)  # the index tables' own check names the others
+    wrong = there.copy()
+    wrong[there] = (keys[:, named[there]] != mine[:, there]).any(axis=0)
+    problems += [(int(named[i]), f"is not of the frame of sample {i}, which names it") for i in np.flatnonzero(wrong)]
+    problems += [(int(row), "no sample names it") for row in np.setdiff1d(np.arange(count), named)]
+    return problems
+
+
+def _later(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return of each column of keys but the first whether it comes after the one before."""
+    later = np.zeros(max(keys.shape[1] - 1, 0), bool)
+    equal = np.ones_like(later)
+    for row in keys:
+        later |= equal & (row[1:] > row[:-1])
+        equal &= row[1:] == row[:-1]
+    return later
+
+
+def _begun(plan: DatasetPlan, group: str, count: int) -> npt.NDArray[np.bool_]:
+    """Return of each row but the first whether a step begins there: what a later run added comes after all else."""
+    begins = np.cumsum([step[group] for step in plan.steps])[:-1]
+    begun = np.zeros(max(count - 1, 0), bool)
+    begun[begins[(begins > 0) & (begins < count)] - 1] = True
+    return begun
+
+
+def _repeats(keys: npt.NDArray[np.int64], plan: DatasetPlan) -> list[int]:
+    """Return which columns of keys were there before; within a step the order tells."""
+    if len(plan.steps) < 2:
+        return []
+    _, first = np.unique(keys, axis=1, return_index=True)
+    repeats: list[int] = np.setdiff1d(np.arange(keys.shape[1]), first).tolist()
+    return repeats
 
 
 def runs(tables: IndexTables) -> list[tuple[int, int]]:

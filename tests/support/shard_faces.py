@@ -72,7 +72,17 @@ def build_steps(root: Path, steps: Sequence[dict[str, list[Key]]], template: Tem
     ----------
     steps : sequence of mappings of split to samples
     """
-    plan, samples, rows = plan_steps(steps, template, **changes)
+    return write_all(root, *plan_steps(steps, template, **changes), template)
+
+
+def write_all(
+    root: Path,
+    plan: DatasetPlan,
+    samples: dict[str, list[Sample]],
+    rows: dict[str, list[FrameRow]],
+    template: TemplateContents,
+) -> int:
+    """Write the shards of a plan that are not there, and finalise; return how many these were."""
     written = 0
     known = {record.name for record in list_records(root)}
     for unit in plan.units:

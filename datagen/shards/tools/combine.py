@@ -22,7 +22,7 @@ from datagen.shards.lease import only_writer
 from datagen.shards.ledger import list_records, unit_is_complete
 from datagen.shards.metadata import is_map
 from datagen.shards.pack import ShardPacker
-from datagen.shards.plan import DatasetPlan, frames_of
+from datagen.shards.plan import DatasetPlan, frames_of, software_versions
 from datagen.shards.schema import MAX_FRAME, SPLITS, TEMPLATE, VERDICTS
 from datagen.shards.tools.place import check_place, local_place
 from datagen.shards.writer import write_packed
@@ -345,25 +345,23 @@ def _plan(
         }
     )
     sources = {canonical_json(source): source for part in parts for source in part.dataset.plan.sources}
-    return DatasetPlan(
-        resolution=first.resolution,
+    # Whatever else a plan says, those after the first part agree with it, or it is the first's to say.
+    return replace(
+        first,
         counts={split: len(chosen) for split, chosen in samples.items()},
         frame_counts={split: len(chosen) for split, chosen in frames.items()},
-        faces=first.faces,
+        steps=(),
         splits=subjects,
         subjects=sorted(owner),
         sequences=sorted({sample.sequence for sample in everything}),
         cameras=sorted({sample.camera for sample in everything}),
-        space=first.space,
         manifest=recipe,
         manifest_digest=sha256_text(recipe),
         sources=[sources[text] for text in sorted(sources)],
-        regions=first.regions,
         epochs=_epochs(parts, everything),
         samples_per_shard=per_shard or first.samples_per_shard,
-        clip=first.clip,
-        depth_scale=first.depth_scale,
         image_error=max(part.dataset.plan.image_error for part in parts),
+        software=software_versions(),
     )
 
 

@@ -14,10 +14,10 @@ from datagen.common.errors import CorruptDatasetError, MissingObjectError
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.frames import face_problems
 from datagen.shards.growth import ShardUnit
-from datagen.shards.index import IndexTables, index_problems
+from datagen.shards.index import FRAME_ORDER, IndexTables, frame_problems, index_problems, load_small_arrays
 from datagen.shards.ledger import ShardRecord, file_problem, record_key, unit_files
 from datagen.shards.metadata import ROOT_METADATA, content_digest, is_map, plan_documents, root_document, uuid_of
-from datagen.shards.plan import DatasetPlan
+from datagen.shards.plan import DatasetPlan, frames_of
 from datagen.shards.schema import CANONICAL_LEVELS, NORMAL_LEVELS, SPLITS, VERDICTS
 from datagen.shards.tools.face_check import NEEDED, table_errors_mm, table_problem
 
@@ -284,12 +284,23 @@ def _check_index(dataset: Dataset, split: str) -> list[Problem]:
         tables = IndexTables.load(dataset.reader, split, plan)
     except CorruptDatasetError:
         return []  # the shard's own check names the damaged file
-    found = index_problems(split, tables, plan)
-    shards = plan.shards(split)
-    shard_of = [None if sample is None else shards.place(sample)[0] for sample, _ in found]
-    problems = [Problem(split, s, i, text) for s, (i, text) in zip(shard_of, found[:_NAMED], strict=False)]
+    problems = _in_shards(plan, split, index_problems(split, tables, plan), "the index tables")
+    if plan.faces:
+        group = frames_of(split)
+        try:
+            rows = load_small_arrays(dataset.reader, group, FRAME_ORDER, plan)
+        except CorruptDatasetError:
+            return problems
+        problems += _in_shards(plan, group, frame_problems(split, tables, rows, plan), "the frame table")
+    return problems
+
+
+def _in_shards(plan: DatasetPlan, group: str, found: list[tuple[int | None, str]], what: str) -> list[Problem]:
+    shards = plan.shards(group)
+    shard_of = [None if row is None else shards.place(row)[0] for row, _ in found]
+    problems = [Problem(group, s, i, text) for s, (i, text) in zip(shard_of, found[:_NAMED], strict=False)]
     if len(found) > _NAMED:
-        problems.append(Problem(split, None, None, f"{len(found) - _NAMED} more faults in the index tables"))
+        problems.append(Problem(group, None, None, f"{len(found) - _NAMED} more faults in {what}"))
     return problems
 
 

@@ -216,6 +216,21 @@ def test_stats_are_data(run: Run, tiny_build: BuildResult) -> None:
     assert "samples: 4" in out
 
 
+def test_progress_ends_where_the_work_does(run: Run, tiny_build: BuildResult, tmp_path: Path) -> None:
+    """Shards of frame tables, and the template's, are neither samples nor looked at by all."""
+    root = tiny_build.root
+    for command, expected in (
+        (["verify", root], "7/7 shards"),
+        (["stats", root], "4/4 shards"),
+        (["push", root, tmp_path / "pushed"], "7/7 shards"),
+        (["merge", root, root, "--labels", "a,b", "--out", tmp_path / "both"], "16/16 samples"),
+        (["subset", root, "--where", "camera=cam0[01]", "--out", tmp_path / "part"], "4 samples"),
+    ):
+        code, _, err = run(*command)
+        assert code == 0
+        assert expected in err.splitlines()[-1]
+
+
 def test_requeue_forgets_frames_and_explain_gives_reasons(run: Run, tiny_build: BuildResult, tmp_path: Path) -> None:
     out = copy_build(tiny_build.root, tmp_path / "out")
     explained = run.json("explain", out, "s000")

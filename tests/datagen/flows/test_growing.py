@@ -19,6 +19,7 @@ from datagen.shards import open_dataset
 from datagen.sources.frame import SequenceKey
 from tests.conftest import TINY_MANIFEST
 from tests.support.build_trees import copy_build
+from tests.support.shard_faces import build_steps, make_template
 from tests.support.shard_samples import tree
 
 if TYPE_CHECKING:
@@ -61,6 +62,14 @@ def test_a_person_who_comes_later_is_rendered_alone(tiny_build: BuildResult, tmp
     third = build(recipe(captures), out, RunnerConfig("serial"))
     assert (third.warped, third.rendered) == (0, 0)
     assert tree(out / "dataset.zarr") == after
+    # What was decided outlives the loss of the file that says so, and of the recipe.
+    decided = (out / "history.json").read_bytes()
+    (out / "history.json").unlink()
+    build(recipe(captures), out, RunnerConfig("serial"))
+    (out / "manifest.json").unlink()
+    build(recipe(captures), out, RunnerConfig("serial"))
+    assert (out / "history.json").read_bytes() == decided
+    assert tree(out / "dataset.zarr") == after
     # One who is gone takes their own shards along, and no others.
     shutil.rmtree(captures / "ada")
     fourth = build(recipe(captures), out, RunnerConfig("serial"))
@@ -100,6 +109,10 @@ def test_a_history_that_was_changed_is_refused(tmp_path: Path, change: dict[str,
     layout.history.write_text(json.dumps({**json.loads(history.to_bytes()), **change}))
     with pytest.raises(InputError, match=r"history\.json cannot be used"):
         read_history(layout)
+    digits = layout.history.write_text(history.to_bytes().decode().replace("     1\n", "     1000000000000000\n"))
+    assert digits > len(history.to_bytes())
+    with pytest.raises(InputError, match="its digest is of other content"):
+        read_history(layout)
     layout.history.write_text("[")
     with pytest.raises(InputError, match=r"history\.json cannot be used"):
         read_history(layout)
@@ -117,3 +130,19 @@ def test_only_a_replaced_build_moves_a_subject(tiny_build: BuildResult, tmp_path
     assert open_dataset(out).splits == {"train": ("s001",), "val": ("s000",), "test": ()}
     assert read_history(BuildLayout(out)).splits == {"s000": "val", "s001": "train"}
     assert build(swapped, out, RunnerConfig("serial")).rendered == 0
+
+
+def test_a_dataset_tells_the_history_of_its_build(tmp_path: Path) -> None:
+    assert History.of_dataset(tmp_path) == History()
+    steps = [
+        {"train": [("mia", "talk", "b", 3), ("mia", "talk", "b", 9)], "val": [("ben", "talk", "b", 0)]},
+        {"train": [("mia", "talk", "a", 5), ("ada", "talk", "b", 1)]},
+    ]
+    build_steps(tmp_path / "dataset.zarr", steps, make_template())
+    told = read_history(BuildLayout(tmp_path))
+    expected = History().grown(frames(mia=[3, 9], ben=[0]), ["b"], {"mia": "train", "ben": "val"})
+    assert told == expected.grown(frames(mia=[5], ada=[1]), ["a"], {"ada": "train"})
+    # Of a damaged table at least nobody's split is lost.
+    (tmp_path / "dataset.zarr/train/frames/frame/c.1").write_bytes(b"")
+    damaged = read_history(BuildLayout(tmp_path))
+    assert (damaged.splits, damaged.subjects, damaged.steps) == (told.splits, told.subjects, ())

@@ -18,7 +18,7 @@ from datagen.shards.frames import encode_frames, encode_spread, encode_vertices
 from datagen.shards.plan import frames_of
 from datagen.shards.tools.combine import Selection, merge, subset
 from datagen.shards.tools.publish import publish
-from tests.support.shard_faces import Key, build_steps, make_row, make_template, plan_steps
+from tests.support.shard_faces import Key, build_steps, make_row, make_template, plan_steps, write_all
 from tests.support.shard_samples import flip, tree
 
 pytestmark = pytest.mark.usefixtures("without_fsync")
@@ -159,6 +159,36 @@ def test_a_template_comes_back_whatever_it_lacks(tmp_path: Path, identity: int, 
             assert np.array_equal(getattr(back, name), getattr(template, name)), name
         assert dataset["train"].frames.identity.shape == (6, identity)
         assert dataset["train"].frames.expression.shape == (6, expression)
+
+
+def test_a_sample_that_names_the_row_of_another_frame_is_found(tmp_path: Path) -> None:
+    template = make_template()
+    plan, samples, rows = plan_steps([{"train": keys("ada ben")}], template)
+    named = [replace(sample, frame_row=max(sample.frame_row, 1)) for sample in samples["train"]]
+    write_all(tmp_path, plan, {"train": named}, rows, template)
+    report = verify_dataset(tmp_path, "quick")
+    assert [(p.split, p.sample) for p in report.problems] == [
+        ("train/frames", 1),
+        ("train/frames", 1),
+        ("train/frames", 0),
+    ]
+    first, second, third = (p.message for p in report.problems)
+    assert first.startswith("is not of the frame of sample 0")
+    assert second.startswith("is not of the frame of sample")
+    assert third == "no sample names it"
+
+
+def test_a_template_that_contradicts_itself_is_damage(tmp_path: Path) -> None:
+    template = make_template()
+    plan, samples, rows = plan_steps([{"train": keys("ada")}], template)
+    wrong = replace(template)
+    wrong.faces[3, 1] = len(template.vertices)
+    write_all(tmp_path, plan, samples, rows, wrong)
+    with pytest.raises(CorruptDatasetError, match=r"split template.* faces from 0 to 12"):
+        _ = open_dataset(tmp_path).template
+    assert [str(p) for p in verify_dataset(tmp_path).problems] == [
+        "template, shard 0, sample 0: faces point outside their table"
+    ]
 
 
 def test_a_dataset_without_faces_says_so(pristine: Path) -> None:

@@ -80,6 +80,19 @@ def test_images_of_any_error_are_read_after_merging(pristine: Path, tmp_path: Pa
         assert np.array_equal(plain[mine], dataset["train"].raw("image", 0, len(dataset["train"])))
 
 
+def test_a_dataset_of_other_settings_keeps_them(tmp_path: Path) -> None:
+    """Chunks are copied, so all that says how they are read has to come along."""
+    settings = {"codecs": "standard", "depth_scale": 4e-5, "image_error": 0, "clip": 2, "samples_per_shard": 6}
+    source = open_dataset(small_build(tmp_path / "source", "bea", **settings))
+    for made in (
+        subset(source.path, tmp_path / "part", Selection.parse(["frame=0,4"])),
+        merge([source.path, small_build(tmp_path / "other", "cid", **settings)], tmp_path / "merged"),
+    ):
+        assert {name: getattr(made.plan, name) for name in settings} == settings
+        assert verify_dataset(made.path).ok
+        assert_same_samples(made, source, "train", {name for name in by_name(source, "train") if name[3] != 3})
+
+
 def test_a_subset_holds_what_was_asked_for(pristine: Path, tmp_path: Path) -> None:
     chosen = Selection.parse(["camera=cam0[02]", "frame=0:3:2,5", "subject=b*,dan"])
     part = subset(pristine, tmp_path / "part", chosen, samples_per_shard=4)
