@@ -50,6 +50,13 @@ def import_command(
     original_world: Annotated[
         bool, typer.Option("--original-world", help="The scan lies in the world before applied_transform.")
     ] = False,
+    fps: Annotated[float | None, typer.Option("--fps", help="Frames a second, where the set's are other.")] = None,
+    pixel_center: Annotated[
+        Literal["0", "0.5"] | None, typer.Option("--pixel-center", help="Centre of the top-left pixel in the set's K.")
+    ] = None,
+    distorted: Annotated[
+        bool, typer.Option("--distorted", help="The set's pictures have the lens distortion of its calibration.")
+    ] = False,
     licence: Annotated[str | None, typer.Option("--licence", help="Of the captures; datasets state it.")] = None,
     citation: Annotated[str | None, typer.Option("--citation", help="What to cite; datasets state it.")] = None,
     json_output: JsonOption = False,
@@ -66,7 +73,12 @@ def import_command(
 
     if metres_per_unit is not None and not 0 < metres_per_unit < math.inf:
         raise InputError(f"--metres-per-unit {metres_per_unit}", "a length above 0", "Give the length of one unit")
-    settings = ImportSettings(unit, metres_per_unit, scan, images, subject, original_world, licence, citation)
+    if fps is not None and not 0 < fps < math.inf:
+        raise InputError(f"--fps {fps}", "a number of frames a second", "Give the recording's rate")
+    centre = None if pixel_center is None else float(pixel_center)
+    settings = ImportSettings(
+        unit, metres_per_unit, scan, images, subject, original_world, fps, centre, distorted, licence, citation
+    )
     importer = importer_of(layout, settings)
     check_writable(out)
     found = importer.find(root, settings)

@@ -32,6 +32,12 @@ class ImportSettings:
         Name of the person, where the folders do not say it.
     original_world : bool
         Whether cameras go back to the world that they had before a program turned and scaled them.
+    fps : float or None
+        Frames a second, where the set's own number is not to be taken.
+    pixel_center : float or None
+        Where the centre of the top-left pixel lies in K: 0 or 0.5, where the set does not say it.
+    distorted : bool
+        Whether the pictures have the lens distortion of the calibration, where the set does not say it.
     licence, citation : str or None
         Of the captures, where they are no public set's.
     """
@@ -42,6 +48,9 @@ class ImportSettings:
     images: Path | None = None
     subject: str | None = None
     original_world: bool = False
+    fps: float | None = None
+    pixel_center: float | None = None
+    distorted: bool = False
     licence: str | None = None
     citation: str | None = None
 
@@ -81,6 +90,8 @@ class ImportedFrame:
         A mesh file that is read here, or what returns the surface, in the sequence's unit.
     images, masks : mapping of camera name to Path
         Cameras may be missing.
+    sources : tuple of Path
+        Files that the function ``scan`` reads: the capture is made again when they change.
     """
 
     index: int
@@ -88,6 +99,7 @@ class ImportedFrame:
     scan: Path | Callable[[], Mesh]
     images: Mapping[str, Path]
     masks: Mapping[str, Path] = field(default_factory=dict)
+    sources: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,13 @@ IMPORTERS: dict[str, Importer] = {
         "transforms.json of nerfstudio and instant-ngp, one instant each",
         _ANYONES | {"original_world"},
     ),
+    "multiface": Importer(
+        "datagen.sources.imports.multiface:find_segments",
+        "Multiface, as it is downloaded",
+        frozenset({"fps", "pixel_center", "distorted"}),
+        "CC-BY-NC-4.0 (Multiface)",
+        "Wuu et al., Multiface: A Dataset for Neural Face Rendering, arXiv:2207.11243, 2022",
+    ),
 }
 
 
@@ -76,7 +83,7 @@ def importer_of(name: str, settings: ImportSettings) -> Importer:
     importer = IMPORTERS.get(name)
     if importer is None:
         raise InputError(f"there is no importer {name!r}", f"one of {', '.join(IMPORTERS)}", "Check the name")
-    given = {key for key, value in vars(settings).items() if value not in {None, False}}
+    given = {key for key, value in vars(settings).items() if value is not None and value is not False}
     others = sorted(given - importer.takes)
     if others:
         options = ", ".join(f"--{other.replace('_', '-')}" for other in others)

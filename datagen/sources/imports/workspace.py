@@ -104,7 +104,9 @@ def find_scan(
         if not path.is_file():
             raise InputError(f"{path} is missing", "the scan that --scan names", "Check --scan")
         return path, ()
-    known = [place / name for name in names for place in places if (place / name).is_file()]
+    known = [
+        file_inside(place, name, root, str(workspace)) for name in names for place in places if (place / name).is_file()
+    ]
     if known:
         best, *others = known
         left = [f"{other.relative_to(workspace)} is not used" for other in others]
@@ -112,7 +114,7 @@ def find_scan(
     other = sorted(p for p in workspace.iterdir() if p.name.lower().endswith(SUFFIXES) and p.is_file())
     other = [path for path in other if path.name not in set(passed_over)]
     if len(other) == 1:
-        return other[0], (f"the scan is {other[0].name}",)
+        return file_inside(workspace, other[0].name, root, str(workspace)), (f"the scan is {other[0].name}",)
     listed = f"several meshes ({', '.join(path.name for path in other[:_SHOWN])}, …)" if other else "no scan"
     raise InputError(
         f"{workspace} has {listed}",
@@ -148,6 +150,43 @@ def camera_names(pictures: Sequence[str]) -> Mapping[str, str]:
             f"two pictures would be of a camera {twice!r}", "a name for each picture", "Rename one of the pictures"
         )
     return names
+
+
+def whole_frames(
+    frames: Sequence[int], pictures: Mapping[str, Mapping[int, Path]]
+) -> tuple[list[int], list[str], tuple[str, ...]]:
+    """Return the frames and cameras that are kept, so that each camera has a picture of each frame, as captures need.
+
+    Cameras that lack more than half of the frames go first, then frames that one of the others lacks.
+
+    Parameters
+    ----------
+    frames : sequence of int
+        Those that have a surface.
+    pictures : mapping of camera name to a mapping of frame to Path
+
+    Returns
+    -------
+    frames : list of int
+    cameras : list of str
+    remarks : tuple of str
+        What was left out.
+    """
+    seen = {name: [frame for frame in frames if frame in files] for name, files in pictures.items()}
+    filled = {name: there for name, there in seen.items() if there}
+    most = max(map(len, filled.values()), default=0)
+    kept = [name for name, there in filled.items() if 2 * len(there) > most]
+    whole = [frame for frame in frames if kept and all(frame in pictures[name] for name in kept)]
+    remarks = []
+    if len(kept) < len(filled):
+        gone = sorted(set(filled) - set(kept))
+        remarks.append(f"left out: {len(gone)} cameras, which lack most of the frames: {listed(gone)}")
+    if len(whole) < len(frames):
+        lost = [str(frame) for frame in frames if frame not in set(whole)]
+        remarks.append(
+            f"left out: {len(lost)} of {len(frames)} frames, of which a camera has no picture: {listed(lost)}"
+        )
+    return whole, kept, tuple(remarks)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -227,7 +227,7 @@ def _content_key(sequence: ImportedSequence, importer: str, settings: ImportSett
     ]
     frames: list[Any] = []
     for frame in sequence.frames:
-        scan = [_stamp(frame.scan)] if isinstance(frame.scan, Path) else []
+        scan = [_stamp(path) for path in ((frame.scan,) if isinstance(frame.scan, Path) else frame.sources)]
         files = {
             kind: {name: _stamp(path) for name, path in getattr(frame, kind).items()} for kind in ("images", "masks")
         }

@@ -265,6 +265,11 @@ def _linking(work: Path) -> None:
     (work / "images/c0.png").symlink_to(work.parent / "c0.png")
 
 
+def _linking_scan(work: Path) -> None:
+    (work / "meshed-poisson.ply").rename(work.parent / "x.ply")
+    (work / "meshed-poisson.ply").symlink_to(work.parent / "x.ply")
+
+
 def _crop(work: Path) -> None:
     Image.new("RGB", (WIDTH, HEIGHT - 10)).save(work / "images/c0.png")
 
@@ -287,6 +292,7 @@ def _no_pictures(work: Path) -> None:
         (_write("meshed-poisson.ply", b"ply\nnonsense"), "meshed-poisson.ply has no complete PLY header"),
         (_climbing, "names '../../../secret.png', which lies outside"),
         (_linking, "names 'c0.png', which lies outside"),
+        (_linking_scan, "names 'meshed-poisson.ply', which lies outside"),
         (_crop, "was calibrated for 96×80"),
         (_no_pictures, "has none of the 3 pictures"),
     ],
