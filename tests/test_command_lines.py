@@ -30,7 +30,7 @@ source: {kind: simulated, subjects: 3, frames: 1, cameras: 1, image_size: 32, sc
 render: {resolution: 14}
 """
 # Values that a command needs before it comes to its paths, or that spare it work: a large model is made first.
-VALUES = {"where": "camera=*", "config": "tiny"}
+VALUES = {"where": "camera=*", "config": "tiny", "layout": "colmap"}
 ALWAYS = ("manifest", "config")
 # What a path stands for in each command, by the name of its parameter; every other gets a folder that is not there.
 GOOD = {"manifest": "recipe.yaml", "captures": "captures", "dataset": "data", "datasets": "data"}

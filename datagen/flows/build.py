@@ -101,8 +101,8 @@ def build(
     layout = BuildLayout(out.resolve())
     recipe_before = check_folder(layout, manifest, replace=replace)
     manifest = settle(manifest, recipe_before)
-    # What is replaced has no history: only then may a subject change its split. A recipe that is merely lost leaves what
-    # was decided.
+    # What is replaced has no history: only then may a subject change its split. A recipe that is merely lost leaves
+    # what was decided.
     plan = plan_build(manifest, None if replace else read_history(layout).splits)
     # What comes before the first stage (a server, the head model) takes a while.
     announce("build", f"{plan.frames} frames of {len(plan.sequences)} sequences", stream)
@@ -111,7 +111,7 @@ def build(
     with build_lock(layout):
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
-        if same_recipe and not anew and nothing_to_do(plan, layout):
+        if same_recipe and not replace and nothing_to_do(plan, layout):
             # No server or workers are started for it.
             return run_stages(plan, layout, stream, SerialRunner(), observer)
         check_places(plan, layout)

@@ -87,7 +87,7 @@ def _take_named(split: str, config: SplitConfig, present: Sequence[str], where: 
         raise ManifestError(
             f"splits.{split} names {listed}{more}, whom an earlier run of this build put into another split",
             "every subject in the split it was in: a model may have been fitted to it",
-            f"Take the names out of splits.{split}, or build anew in another --out",
+            f"Take the names out of splits.{split}, or build anew: choose another --out, or pass --replace",
         )
     where.update(dict.fromkeys(wanted, split))
 

@@ -18,6 +18,7 @@ import yaml
 
 from datagen.common.documents import check_depth, parse_json, read_text
 from datagen.common.errors import InputError
+from datagen.sources.colmap_model import read_colmap_model
 
 _K = ("K", "camera_matrix", "cameraMatrix", "intrinsics", "intrinsic", "intrinsic_matrix")
 _FOCAL = ("fx", "fy", "cx", "cy")
@@ -235,7 +236,7 @@ def _first(entry: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
 
 
 def read_colmap_calibration(folder: Path, camera_of: Mapping[str, str]) -> Calibration:
-    """Read ``cameras.txt`` and ``images.txt`` of COLMAP.
+    """Read the cameras and pictures of COLMAP that a folder holds, as text or binary.
 
     Parameters
     ----------
@@ -247,33 +248,34 @@ def read_colmap_calibration(folder: Path, camera_of: Mapping[str, str]) -> Calib
     InputError
         If they are not such files, a camera has lens distortion, or one camera stands in two places.
     """
+    model = read_colmap_model(folder)
     path = folder / "cameras.txt"
     intrinsics = {}
-    for words in _lines(path):
-        try:
-            number, model, width, height = words[0], words[1], int(words[2]), int(words[3])
-            values = [float(word) for word in words[4:]]
-        except (ValueError, IndexError):
-            raise _not_colmap(path, words) from None
-        if _PINHOLES.get(model) != len(values):
+    for number, camera in model.cameras.items():
+        if _PINHOLES.get(camera.model) != len(camera.parameters):
             raise InputError(
-                f"{path} has a camera of the model {model}",
+                f"{path} has a camera of the model {camera.model}",
                 " or ".join(_PINHOLES),
-                "Undistort the pictures (colmap image_undistorter) and take the files that it writes",
+                "Undistort the pictures (colmap image_undistorter) and take the files that it writes, or let "
+                "`datagen import colmap` straighten them",
             )
+        values = camera.parameters
         fx, fy, cx, cy = values if len(values) == 4 else (values[0], *values)
-        intrinsics[number] = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), (width, height)
+        intrinsics[number] = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), camera.size
     cameras: dict[str, Calibrated] = {}
     path = folder / "images.txt"
-    for words in filter(None, _lines(path)[::2]):
-        try:
-            pose, (K, size), picture = [float(word) for word in words[1:8]], intrinsics[words[8]], " ".join(words[9:])
-        except (ValueError, IndexError, KeyError):
-            raise _not_colmap(path, words) from None
-        name = next((name for known, name in camera_of.items() if _same_picture(known, picture)), None)
+    for picture in model.pictures:
+        if picture.camera not in intrinsics:
+            raise InputError(
+                f"{path} has {picture.name!r} of camera {picture.camera}, which is none of cameras.txt",
+                "files of one model",
+                "Export both again",
+            )
+        name = next((name for known, name in camera_of.items() if _same_picture(known, picture.name)), None)
         if name is None:
             continue
-        found = Calibrated(K, _four_by_four(np.c_[_rotation(np.array(pose[:4])), pose[4:]]), size)
+        K, size = intrinsics[picture.camera]
+        found = Calibrated(K, picture.world_to_camera, size)
         before = cameras.setdefault(name, found)
         if np.abs(before.world_to_camera - found.world_to_camera).max() > _SAME:
             raise InputError(
@@ -288,30 +290,5 @@ def read_colmap_calibration(folder: Path, camera_of: Mapping[str, str]) -> Calib
     )
 
 
-def _lines(path: Path) -> list[list[str]]:
-    try:
-        lines = read_text(path, _MOST_BYTES).splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error})", "a text file of COLMAP", "Check the file") from None
-    # An image without points has an empty second line, which counts.
-    kept = [line.split() for line in lines if not line.startswith("#")]
-    return kept if path.name == "images.txt" else [words for words in kept if words]
-
-
-def _not_colmap(path: Path, words: list[str]) -> InputError:
-    return InputError(f"{path} has the line {' '.join(words)[:60]!r}", "a text file of COLMAP", "Export it again")
-
-
 def _same_picture(known: str, picture: str) -> bool:
     return known == picture or known.endswith(f"/{picture}") or picture.endswith(f"/{known}")
-
-
-def _rotation(wxyz: Matrix) -> Matrix:
-    w, x, y, z = wxyz / max(float(np.linalg.norm(wxyz)), 1e-12)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )

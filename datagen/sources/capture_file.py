@@ -40,6 +40,8 @@ def _pixel_centre(value: float) -> float:
     return value
 
 
+# Datasets state them.
+Text = Annotated[str, Field(min_length=1, max_length=2000)]
 Number = Annotated[float, Field(ge=-1e9, le=1e9)]
 PixelCentre = Annotated[float, AfterValidator(_pixel_centre)]
 FramePattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=False))]
@@ -102,6 +104,8 @@ class CaptureFile(Section):
     orientation: Orientation | None = Field(
         None, description="of images with an EXIF turn: are K, size and masks those of the stored or the upright one"
     )
+    licence: Text | None = Field(None, description="of these captures, as datasets made from them state it")
+    citation: Text | None = Field(None, description="what those who use them are asked to cite")
     generator: dict[str, str] | None = Field(None, description="free notes of the program that wrote the sequence")
 
     @model_validator(mode="after")

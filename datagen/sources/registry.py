@@ -187,5 +187,11 @@ class FolderSource(RecordedSource):
     reader: ClassVar[str] = "datagen.sources.folder:FolderCaptures"
     licence: ClassVar[str] = "as agreed with the owner of the captures"
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """Name and licence; those that captures state themselves, and what they ask to be cited."""
+        terms: dict[str, str] = resolve_name("datagen.sources.terms:stated_terms")(self.root, self.licence)
+        return {**super().origin, **terms}
+
 
 SOURCES: dict[str, type[Source]] = {"simulated": SimulatedSource, "folder": FolderSource}

@@ -109,7 +109,9 @@ def test_a_history_that_was_changed_is_refused(tmp_path: Path, change: dict[str,
     layout.history.write_text(json.dumps({**json.loads(history.to_bytes()), **change}))
     with pytest.raises(InputError, match=r"history\.json cannot be used"):
         read_history(layout)
-    digits = layout.history.write_text(history.to_bytes().decode().replace("     1\n", "     1000000000000000\n"))
+    digits = layout.history.write_text(
+        history.to_bytes().decode().replace("     0\n    ]", "     1000000000000000\n    ]")
+    )
     assert digits > len(history.to_bytes())
     with pytest.raises(InputError, match="its digest is of other content"):
         read_history(layout)

@@ -1,0 +1,174 @@
+"""``import``: captures that another program calibrated, written into the folder layout by reference."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from datagen.commands.options import JsonOption
+from datagen.common.console import print_json, say
+from datagen.common.errors import CanonfaceError, InputError
+from datagen.common.files import check_writable
+from datagen.geometry.space import METRES_PER_UNIT
+from datagen.sources.imports.registry import IMPORTERS
+
+if TYPE_CHECKING:
+    from datagen.sources.imports.imported import Found, ImportedSequence, ImportSettings
+    from datagen.sources.imports.registry import Importer
+    from datagen.sources.imports.writer import Written
+
+    Unit = str
+    LayoutName = str
+else:
+    Unit = Literal[tuple(METRES_PER_UNIT)]
+    LayoutName = Literal[tuple(IMPORTERS)]
+
+_INDENT = "  "
+
+
+def import_command(
+    layout: Annotated[
+        LayoutName,
+        typer.Argument(help="; ".join(f"{name}: {importer.title}" for name, importer in IMPORTERS.items()) + "."),
+    ],
+    root: Annotated[Path, typer.Argument(help="One workspace, a folder of them, or of subjects with them.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder that captures are written into.")],
+    unit: Annotated[Unit | None, typer.Option("--unit", help="Unit of scans and cameras.")] = None,
+    metres_per_unit: Annotated[
+        float | None, typer.Option("--metres-per-unit", help="Or its length, where it is arbitrary.")
+    ] = None,
+    scan: Annotated[str | None, typer.Option("--scan", metavar="PATH", help="The scan, below each workspace.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="FOLDER", help="The pictures, where they lie elsewhere.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="Name of the person.")] = None,
+    original_world: Annotated[
+        bool, typer.Option("--original-world", help="The scan lies in the world before applied_transform.")
+    ] = False,
+    fps: Annotated[float | None, typer.Option("--fps", help="Frames a second, where the set's are other.")] = None,
+    pixel_center: Annotated[
+        Literal["0", "0.5"] | None, typer.Option("--pixel-center", help="Centre of the top-left pixel in the set's K.")
+    ] = None,
+    distorted: Annotated[
+        bool, typer.Option("--distorted", help="The set's pictures have the lens distortion of its calibration.")
+    ] = False,
+    licence: Annotated[str | None, typer.Option("--licence", help="Of the captures; datasets state it.")] = None,
+    citation: Annotated[str | None, typer.Option("--citation", help="What to cite; datasets state it.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Bring captures of another program's layout into ours: cameras, scans, pictures without lens distortion.
+
+    Nothing of yours is moved or changed, and what needs no change is linked, not copied. Exit code 1 if one of several
+    captures could not be imported.
+
+    Example: datagen import colmap workspaces/ --out captures --unit mm
+    """
+    from datagen.sources.imports.imported import ImportSettings
+    from datagen.sources.imports.registry import importer_of
+
+    if metres_per_unit is not None and not 0 < metres_per_unit < math.inf:
+        raise InputError(f"--metres-per-unit {metres_per_unit}", "a length above 0", "Give the length of one unit")
+    if fps is not None and not 0 < fps < math.inf:
+        raise InputError(f"--fps {fps}", "a number of frames a second", "Give the recording's rate")
+    centre = None if pixel_center is None else float(pixel_center)
+    settings = ImportSettings(
+        unit, metres_per_unit, scan, images, subject, original_world, fps, centre, distorted, licence, citation
+    )
+    importer = importer_of(layout, settings)
+    check_writable(out)
+    found = importer.find(root, settings)
+    results = _imported(layout, importer, found, settings, out)
+    if json_output:
+        print_json({"sequences": [_as_json(one, *result) for one, result in zip(found, results, strict=True)]})
+    else:
+        for one, result in zip(found, results, strict=True):
+            for line in _lines(one, *result):
+                say(line)
+        if any(not isinstance(written, CanonfaceError) for _, written in results):
+            say(f"next: datagen check {shlex.quote(str(out))}")
+    problems = [written for _, written in results if isinstance(written, CanonfaceError)]
+    if problems and len(found) == 1:
+        raise problems[0]
+    if problems:
+        raise SystemExit(1)
+
+
+Result = tuple["ImportedSequence | None", "Written | CanonfaceError"]
+
+
+def _imported(
+    layout: str, importer: Importer, found: Sequence[Found], settings: ImportSettings, out: Path
+) -> list[Result]:
+    """Import one after the other; what is wrong with one is kept for the end."""
+    from dataclasses import replace
+
+    from datagen.common.errors import StorageError
+    from datagen.common.progress import Progress
+    from datagen.sources.imports.writer import write_capture
+
+    settings = replace(
+        settings, licence=settings.licence or importer.licence, citation=settings.citation or importer.citation
+    )
+    results: list[Result] = []
+    with Progress("import", 0, "files") as progress:
+        for one in found:
+            sequence = None
+            try:
+                sequence = one.read()
+                progress.expect(sum(len(sequence.cameras) for _ in sequence.frames))
+                results.append((sequence, write_capture(out, one.key, sequence, layout, settings, progress.advance)))
+            except StorageError:
+                raise  # the next one would meet the same disk
+            except CanonfaceError as error:
+                results.append((sequence, error))
+    return results
+
+
+def _as_json(one: Found, sequence: ImportedSequence | None, written: Written | CanonfaceError) -> dict[str, Any]:
+    content: dict[str, Any] = {"sequence": str(one.key), "from": str(one.folder)}
+    if isinstance(written, CanonfaceError):
+        return {**content, "problem": str(written)}
+    counts = {name: getattr(written, name) for name in ("kept", "linked", "copied", "made")}
+    content |= {**counts, "straightened": list(written.straightened), "problem": ""}
+    if sequence is not None:
+        content |= {
+            "cameras": [camera.name for camera in sequence.cameras],
+            "frames": [frame.index for frame in sequence.frames],
+            "missing": list(sequence.missing),
+            "remarks": [*sequence.remarks, *written.remarks],
+        }
+    return content
+
+
+def _lines(one: Found, sequence: ImportedSequence | None, written: Written | CanonfaceError) -> list[str]:
+    if isinstance(written, CanonfaceError):
+        return [f"{one.key}: not imported", f"{_INDENT}problem   {written}"]
+    if sequence is None:
+        return []
+    rows = [
+        ("frames", str(len(sequence.frames))),
+        ("cameras", f"{len(sequence.cameras)}: {_named([camera.name for camera in sequence.cameras])}"),
+    ]
+    if not written.kept:
+        counts = ((written.linked, "linked"), (written.copied, "copied"), (written.made, "written anew"))
+        rows.append(("files", ", ".join(f"{count} {what}" for count, what in counts if count)))
+    if written.straightened:
+        rows.append(("lens", f"pictures of {len(written.straightened)} cameras straightened"))
+    rows += [("missing", gap) for gap in sequence.missing]
+    rows += [("note", remark) for remark in (*sequence.remarks, *written.remarks)]
+    state = "kept, it was there already" if written.kept else "written"
+    return [f"{one.key}: {state}", *(f"{_INDENT}{name:<8}  {text}" for name, text in rows)]
+
+
+def _named(names: list[str], shown: int = 8) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("import")(import_command)

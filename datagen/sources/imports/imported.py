@@ -1,0 +1,144 @@
+"""What an importer says of the captures it found, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.geometry.lens import BrownLens, Lens
+from datagen.geometry.mesh import Mesh
+from datagen.sources.frame import SequenceKey
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """What the files cannot say; each importer says in its entry which of them it takes.
+
+    Attributes
+    ----------
+    unit : str or None
+        Unit of scans and cameras.
+    metres_per_unit : float or None
+        Or the length of their unit, where it is arbitrary.
+    scan : str or None
+        Path of the scan below each workspace.
+    images : Path or None
+        Folder of the pictures, where it is elsewhere.
+    subject : str or None
+        Name of the person, where the folders do not say it.
+    original_world : bool
+        Whether cameras go back to the world that they had before a program turned and scaled them.
+    fps : float or None
+        Frames a second, where the set's own number is not to be taken.
+    pixel_center : float or None
+        Where the centre of the top-left pixel lies in K: 0 or 0.5, where the set does not say it.
+    distorted : bool
+        Whether the pictures have the lens distortion of the calibration, where the set does not say it.
+    licence, citation : str or None
+        Of the captures, where they are no public set's.
+    """
+
+    unit: str | None = None
+    metres_per_unit: float | None = None
+    scan: str | None = None
+    images: Path | None = None
+    subject: str | None = None
+    original_world: bool = False
+    fps: float | None = None
+    pixel_center: float | None = None
+    distorted: bool = False
+    licence: str | None = None
+    citation: str | None = None
+
+
+@dataclass(frozen=True)
+class ImportedCamera:
+    """A camera as its files have it, lens distortion included.
+
+    Attributes
+    ----------
+    name : str
+    K : (3, 3) float64
+        Pixels of a picture of ``size``; pixel centres at +0.5.
+    world_to_camera : (4, 4) float64
+        Rigid, OpenCV axes, translation in the sequence's unit.
+    size : tuple of int
+        Width and height that K belongs to. Pictures may be scaled: K is scaled with them.
+    lens : Lens
+    """
+
+    name: str
+    K: npt.NDArray[np.float64]
+    world_to_camera: npt.NDArray[np.float64]
+    size: tuple[int, int]
+    lens: Lens = field(default_factory=BrownLens)
+
+
+@dataclass(frozen=True)
+class ImportedFrame:
+    """One instant.
+
+    Attributes
+    ----------
+    index : int
+    time_s : float
+    scan : Path or function
+        A mesh file that is read here, or what returns the surface, in the sequence's unit.
+    images, masks : mapping of camera name to Path
+        Cameras may be missing.
+    sources : tuple of Path
+        Files that the function ``scan`` reads: the capture is made again when they change.
+    """
+
+    index: int
+    time_s: float
+    scan: Path | Callable[[], Mesh]
+    images: Mapping[str, Path]
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    sources: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImportedSequence:
+    """One capture.
+
+    Attributes
+    ----------
+    cameras : tuple of ImportedCamera
+    frames : tuple of ImportedFrame
+        By increasing index and time.
+    unit : str or None
+        Of scans and cameras, where the layout fixes it.
+    missing : tuple of str
+        What a whole download would have besides.
+    remarks : tuple of str
+        What was chosen, left out or taken for granted.
+    """
+
+    cameras: tuple[ImportedCamera, ...]
+    frames: tuple[ImportedFrame, ...]
+    unit: str | None = None
+    missing: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A capture that was found, not read yet: what is wrong with one must not end the import of the others.
+
+    Attributes
+    ----------
+    key : SequenceKey
+    folder : Path
+        Where it lies; nothing outside of ``root`` is read.
+    read : function
+        Returns the capture, or raises a ``CanonfaceError``.
+    """
+
+    key: SequenceKey
+    folder: Path
+    read: Callable[[], ImportedSequence]

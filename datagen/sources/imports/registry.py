@@ -1,0 +1,97 @@
+"""Importers by name: a new one is a file of this folder that finds captures, and an entry of :data:`IMPORTERS`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
+
+from datagen.common.errors import InputError
+
+if TYPE_CHECKING:
+    from datagen.sources.imports.imported import Found, ImportSettings
+
+
+@dataclass(frozen=True)
+class Importer:
+    """What is known of a layout before anything of it is read.
+
+    Attributes
+    ----------
+    place : str
+        ``module:name`` of a function of the root and the settings that returns what it found.
+    title : str
+        What it reads, as help says it.
+    takes : frozenset of str
+        Names of the settings that mean something to it; any other that is given is refused.
+    licence, citation : str or None
+        Of a public set; None for layouts in which anyone's captures may lie.
+    """
+
+    place: str
+    title: str
+    takes: frozenset[str]
+    licence: str | None = None
+    citation: str | None = None
+
+    def find(self, root: Path, settings: ImportSettings) -> Sequence[Found]:
+        """Return the captures below a folder, ordered by subject and sequence.
+
+        Raises
+        ------
+        InputError
+            If there are none: with what was looked for.
+        """
+        found: Sequence[Found] = resolve_name(self.place)(root, settings)
+        return found
+
+
+# Whose captures these are, and how long their unit is, only their owner knows.
+_ANYONES = frozenset({"unit", "metres_per_unit", "scan", "subject", "licence", "citation"})
+
+IMPORTERS: dict[str, Importer] = {
+    "colmap": Importer(
+        "datagen.sources.imports.colmap:find_workspaces",
+        "COLMAP workspaces, one instant each",
+        _ANYONES | {"images"},
+    ),
+    "nerfstudio": Importer(
+        "datagen.sources.imports.transforms:find_workspaces",
+        "transforms.json of nerfstudio and instant-ngp, one instant each",
+        _ANYONES | {"original_world"},
+    ),
+    "multiface": Importer(
+        "datagen.sources.imports.multiface:find_segments",
+        "Multiface, as it is downloaded",
+        frozenset({"fps", "pixel_center", "distorted"}),
+        "CC-BY-NC-4.0 (Multiface)",
+        "Wuu et al., Multiface: A Dataset for Neural Face Rendering, arXiv:2207.11243, 2022",
+    ),
+}
+
+
+def importer_of(name: str, settings: ImportSettings) -> Importer:
+    """Return an importer by name, after a look at what it was given.
+
+    Raises
+    ------
+    InputError
+        If there is none of this name, or it does not take one of the settings.
+    """
+    importer = IMPORTERS.get(name)
+    if importer is None:
+        raise InputError(f"there is no importer {name!r}", f"one of {', '.join(IMPORTERS)}", "Check the name")
+    given = {key for key, value in vars(settings).items() if value is not None and value is not False}
+    others = sorted(given - importer.takes)
+    if others:
+        options = ", ".join(f"--{other.replace('_', '-')}" for other in others)
+        raise InputError(
+            f"{options} given for {name}, which does not take it",
+            ", ".join(f"--{one.replace('_', '-')}" for one in sorted(importer.takes)),
+            "Leave it out",
+        )
+    if settings.unit is not None and settings.metres_per_unit is not None:
+        raise InputError("--unit and --metres-per-unit exclude each other", "one of them", "Leave one of them out")
+    return importer
