@@ -62,6 +62,11 @@ IMPORTERS: dict[str, Importer] = {
         "transforms.json of nerfstudio and instant-ngp, one instant each",
         _ANYONES | {"original_world"},
     ),
+    "metashape": Importer(
+        "datagen.sources.imports.metashape:find_workspaces",
+        "cameras.xml of Metashape, one instant each",
+        _ANYONES | {"images"},
+    ),
     "facescape": Importer(
         "datagen.sources.imports.facescape:find_expressions",
         "FaceScape, multi-view",
