@@ -42,6 +42,10 @@ def import_command(
     metres_per_unit: Annotated[
         float | None, typer.Option("--metres-per-unit", help="Or its length, where it is arbitrary.")
     ] = None,
+    scales: Annotated[
+        Path | None,
+        typer.Option("--scales", metavar="FILE", help="FaceScape's Rt_scale_dict.json."),
+    ] = None,
     scan: Annotated[str | None, typer.Option("--scan", metavar="PATH", help="The scan, below each workspace.")] = None,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="FOLDER", help="The pictures, where they lie elsewhere.")
@@ -77,7 +81,7 @@ def import_command(
         raise InputError(f"--fps {fps}", "a number of frames a second", "Give the recording's rate")
     centre = None if pixel_center is None else float(pixel_center)
     settings = ImportSettings(
-        unit, metres_per_unit, scan, images, subject, original_world, fps, centre, distorted, licence, citation
+        unit, metres_per_unit, scales, scan, images, subject, original_world, fps, centre, distorted, licence, citation
     )
     importer = importer_of(layout, settings)
     check_writable(out)

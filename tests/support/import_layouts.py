@@ -91,7 +91,12 @@ def taken(shot: Shot) -> Image.Image:
     shown = (centres() - K[:2, 2]) / [K[0, 0], K[1, 1]]
     straight = shown.copy()
     for _ in range(300):
-        straight += shown - shot.lens.distort(straight)
+        step = shown - shot.lens.distort(straight)
+        straight += step
+        if np.abs(step).max() < 1e-9:
+            break
+    else:
+        raise AssertionError("the lens was not inverted")
     return Image.fromarray(np.rint(pattern(shot.camera, straight)).astype(np.uint8).reshape(HEIGHT, WIDTH, 3))
 
 

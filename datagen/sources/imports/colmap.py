@@ -12,7 +12,7 @@ from datagen.common.errors import InputError
 from datagen.geometry.lens import BrownLens, FisheyeLens, Lens
 from datagen.sources.colmap_model import MODELS, ColmapCamera, ColmapModel, has_colmap_model, read_colmap_model
 from datagen.sources.imports.imported import Found, ImportedCamera, ImportedFrame, ImportedSequence, ImportSettings
-from datagen.sources.imports.workspace import camera_names, file_inside, find_scan, listed, workspaces
+from datagen.sources.imports.workspace import camera_names, file_inside, find_scan, listed, mask_remark, workspaces
 
 _WANTED = "a folder with sparse/0/cameras.bin and images.bin (or .txt), or dense/0/sparse/…, and images/"
 # The dense ones first: their pictures are straight already, and the scan is made of them.
@@ -79,7 +79,7 @@ def _read(workspace: Path, root: Path, settings: ImportSettings) -> ImportedSequ
             "Name their folder: --images FOLDER",
         )
     scan, said = find_scan([workspace, *({base} - {workspace})], _SCANS, _NO_SCANS, settings.scan, root)
-    remarks += said
+    remarks += (*said, *mask_remark(masks))
     depth = base / "stereo" / "depth_maps"
     if depth.is_dir() and any(depth.iterdir()):
         remarks += ("depth maps are not used: captures hold one surface a frame",)

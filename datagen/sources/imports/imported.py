@@ -24,6 +24,8 @@ class ImportSettings:
         Unit of scans and cameras.
     metres_per_unit : float or None
         Or the length of their unit, where it is arbitrary.
+    scales : Path or None
+        A set's own file with the length of the unit of each scan.
     scan : str or None
         Path of the scan below each workspace.
     images : Path or None
@@ -44,6 +46,7 @@ class ImportSettings:
 
     unit: str | None = None
     metres_per_unit: float | None = None
+    scales: Path | None = None
     scan: str | None = None
     images: Path | None = None
     subject: str | None = None
@@ -113,6 +116,8 @@ class ImportedSequence:
         By increasing index and time.
     unit : str or None
         Of scans and cameras, where the layout fixes it.
+    metres_per_unit : float or None
+        Or its length, where the set says it.
     missing : tuple of str
         What a whole download would have besides.
     remarks : tuple of str
@@ -122,6 +127,7 @@ class ImportedSequence:
     cameras: tuple[ImportedCamera, ...]
     frames: tuple[ImportedFrame, ...]
     unit: str | None = None
+    metres_per_unit: float | None = None
     missing: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 

@@ -115,7 +115,7 @@ def _read(entity: Path, segment: str, root: Path, settings: ImportSettings) -> I
         for name, (K, lens, pose) in calibrated.items()
         if name in used
     )
-    return ImportedSequence(cameras, made, "mm", tuple(missing), tuple(remarks))
+    return ImportedSequence(cameras, made, "mm", missing=tuple(missing), remarks=tuple(remarks))
 
 
 _SHIFT = np.array([[0, 0, 1.0], [0, 0, 1.0], [0, 0, 0]])

@@ -62,6 +62,19 @@ IMPORTERS: dict[str, Importer] = {
         "transforms.json of nerfstudio and instant-ngp, one instant each",
         _ANYONES | {"original_world"},
     ),
+    "metashape": Importer(
+        "datagen.sources.imports.metashape:find_workspaces",
+        "cameras.xml of Metashape, one instant each",
+        _ANYONES | {"images"},
+    ),
+    "facescape": Importer(
+        "datagen.sources.imports.facescape:find_expressions",
+        "FaceScape, multi-view",
+        frozenset({"metres_per_unit", "scales", "pixel_center"}),
+        "FaceScape licence agreement (non-commercial research)",
+        "Yang et al., FaceScape: a Large-scale High Quality 3D Face Dataset and Detailed Riggable 3D Face Prediction, "
+        "CVPR 2020",
+    ),
     "multiface": Importer(
         "datagen.sources.imports.multiface:find_segments",
         "Multiface, as it is downloaded",

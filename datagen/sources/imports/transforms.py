@@ -14,9 +14,10 @@ import numpy.typing as npt
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.names import shown
+from datagen.common.pictures import picture_size
 from datagen.geometry.lens import BrownLens, FisheyeLens, Lens
 from datagen.sources.imports.imported import Found, ImportedCamera, ImportedFrame, ImportedSequence, ImportSettings
-from datagen.sources.imports.workspace import camera_names, file_inside, find_scan, listed, workspaces
+from datagen.sources.imports.workspace import camera_names, file_inside, find_scan, listed, mask_remark, workspaces
 
 FILE = "transforms.json"
 _WANTED = f"a folder with {FILE}"
@@ -58,11 +59,11 @@ def _read(workspace: Path, root: Path, settings: ImportSettings) -> ImportedSequ
     cameras, pictures, masks, missing = [], {}, {}, []
     for frame, file in zip(frames, files, strict=True):
         name = names[file]
-        values = {**content, **frame}
+        picture = _picture(workspace, file, root, path)
+        values = {**_size_of(picture), **content, **frame}
         K, size, lens = _intrinsics(values, f"camera {name} of {path}")
         pose = _matrix(frame.get("transform_matrix"), f"transform_matrix of {name} in {path}")
         cameras.append(ImportedCamera(name, K, _inverse(_rigid(back(pose) @ _AXES, name, path)), size, lens))
-        picture = _picture(workspace, file, root, path)
         if picture is None:
             missing.append(file)
         else:
@@ -77,7 +78,10 @@ def _read(workspace: Path, root: Path, settings: ImportSettings) -> ImportedSequ
         raise InputError(
             f"none of the {len(files)} pictures of {path} is there, such as {files[0]}", "the pictures", "Copy them"
         )
-    scan, said = find_scan([workspace], (), _NO_SCANS, settings.scan, root)
+    # The points that nerfstudio begins with.
+    points = Path(str(content.get("ply_file_path", ""))).name
+    scan, said = find_scan([workspace], (), (*_NO_SCANS, points), settings.scan, root)
+    remarks += mask_remark(masks)
     gaps = (f"{len(missing)} files: {listed(missing)}",) if missing else ()
     instant = ImportedFrame(0, 0.0, scan, pictures, masks)
     return ImportedSequence(tuple(cameras), (instant,), missing=gaps, remarks=(*remarks, *said))
@@ -106,6 +110,14 @@ def _picture(workspace: Path, file: str, root: Path, path: Path) -> Path | None:
     candidates = [file, *(file + suffix for suffix in _SUFFIXES)]
     found = (file_inside(workspace, name, root, str(path)) for name in candidates)
     return next((picture for picture in found if picture.is_file()), None)
+
+
+def _size_of(picture: Path | None) -> dict[str, int]:
+    """Return width and height as keys of the file, for the oldest files, which leave them to the pictures."""
+    if picture is None:
+        return {}
+    width, height = picture_size(picture, orientation="stored", ask="")
+    return {"w": width, "h": height}
 
 
 def _number(values: Mapping[str, Any], key: str, where: str) -> float | None:

@@ -189,6 +189,11 @@ def whole_frames(
     return whole, kept, tuple(remarks)
 
 
+def mask_remark(masks: Mapping[str, Path]) -> tuple[str, ...]:
+    """Return what is to be said of masks, which in these layouts may be of anything that was to be left out."""
+    return (f"masks of {len(masks)} cameras are taken for the person's: white on black",) if masks else ()
+
+
 def listed(names: Sequence[str]) -> str:
     """Return a few names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

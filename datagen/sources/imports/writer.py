@@ -129,7 +129,7 @@ def write_capture(
     _check_scan(sequence.frames[0], unit, scale)
     with staged_folder(out / key.subject / key.sequence, replace=True) as staging, storage_errors(f"writing {key}"):
         put = partial(_put, staging, report)
-        scans = _scans(sequence.frames, settings, put)
+        scans = _scans(sequence.frames, scale, put)
         images = _pictures("images", sequence.frames, rig, put, advance)
         masks = _pictures("masks", sequence.frames, rig, put, lambda _: None)
         capture = CaptureFile(
@@ -155,8 +155,9 @@ def write_capture(
 
 def _unit(sequence: ImportedSequence, settings: ImportSettings) -> tuple[str, float]:
     """Return the capture's unit, and what lengths of the files are multiplied by to have it."""
-    if settings.metres_per_unit is not None:
-        return "m", settings.metres_per_unit
+    scale = settings.metres_per_unit or sequence.metres_per_unit
+    if scale is not None:
+        return "m", scale
     unit = sequence.unit or settings.unit
     if unit is None:
         scan = sequence.frames[0].scan
@@ -166,7 +167,7 @@ def _unit(sequence: ImportedSequence, settings: ImportSettings) -> tuple[str, fl
             f"the unit of the scan is not known; it is {float(np.linalg.norm(high - low)):.4g} across",
             "--unit, or --metres-per-unit where it is arbitrary, as after structure from motion",
             "Measure a length that you know in the scan: metres per unit are what it should be, in metres, through "
-            "what it is",
+            "what it is. FaceScape has them in a file: --scales",
         )
     metres_per(unit, "--unit")
     return unit, 1.0
@@ -220,7 +221,7 @@ def _straight(source: ImportedCamera, frames: Sequence[ImportedFrame], scale: fl
 
 def _content_key(sequence: ImportedSequence, importer: str, settings: ImportSettings) -> str:
     """Digest all that determines a capture: files by their path, length and time, for reading all takes as long."""
-    said = {**vars(settings), "images": str(settings.images)}
+    said = {**vars(settings), "images": str(settings.images), "scales": sequence.metres_per_unit}
     cameras = [
         [one.name, one.K.tolist(), one.world_to_camera.tolist(), list(one.size), repr(one.lens)]
         for one in sequence.cameras
@@ -259,14 +260,13 @@ def _put(staging: Path, report: Written, name: str, content: Path | bytes) -> No
         report.copied += 1
 
 
-def _scans(frames: Sequence[ImportedFrame], settings: ImportSettings, put: Callable[[str, Path | bytes], None]) -> str:
+def _scans(frames: Sequence[ImportedFrame], scale: float, put: Callable[[str, Path | bytes], None]) -> str:
     suffixes = {frame.scan.suffix if isinstance(frame.scan, Path) else None for frame in frames}
-    scale = settings.metres_per_unit
-    suffix = next(iter(suffixes)) if len(suffixes) == 1 and scale is None else None
+    suffix = next(iter(suffixes)) if len(suffixes) == 1 and scale == 1 else None
     pattern = f"scans/{{frame:06d}}{suffix or '.ply'}"
     for frame in frames:
         linked = isinstance(frame.scan, Path) and suffix is not None
-        content = frame.scan if linked else ply_bytes(_mesh(frame.scan, scale or 1.0), precision="float32")
+        content = frame.scan if linked else ply_bytes(_mesh(frame.scan, scale), precision="float32")
         put(pattern.format(frame=frame.index), content)  # type: ignore[arg-type]
     return pattern
 

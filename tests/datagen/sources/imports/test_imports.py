@@ -156,6 +156,34 @@ def test_what_needs_no_change_is_linked_and_nothing_of_the_users_changes(tmp_pat
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_suffixes_stay_and_pictures_of_several_kinds_become_one(tmp_path: Path) -> None:
+    write_colmap(tmp_path / "work", "PINHOLE", suffix=".JPG")
+    out, said = imported("colmap", tmp_path / "work")
+    assert "4 linked" in said
+    assert read_capture_file(out / "work/take").images == "images/{camera}/{frame:06d}.JPG"
+    model = tmp_path / "work/sparse/0/images.bin"
+    model.write_bytes(model.read_bytes().replace(b"c1.JPG", b"c1.png"))
+    with Image.open(tmp_path / "work/images/c1.JPG") as picture:
+        picture.save(tmp_path / "work/images/c1.png")
+    out, said = imported("colmap", tmp_path / "work")
+    assert "1 linked, 3 written anew" in said
+    assert sorted(only_frame(out).images) == ["c0", "c1", "c2"]
+
+
+def test_the_oldest_transforms_have_an_angle_and_leave_the_rest_to_the_pictures(tmp_path: Path) -> None:
+    found = write_transforms(tmp_path / "work", "PINHOLE")
+    path = tmp_path / "work/transforms.json"
+    frames = json.loads(path.read_text())["frames"]
+    for frame in frames:
+        frame["file_path"] = f"./{frame['file_path'].removesuffix('.png')}"
+    path.write_text(json.dumps({"camera_angle_x": 2 * np.arctan(WIDTH / 2 / 150), "frames": frames}))
+    out, _ = imported("nerfstudio", tmp_path / "work")
+    for camera, shot in zip(only_frame(out).cameras, found, strict=True):
+        np.testing.assert_allclose(camera.K, [[150, 0, WIDTH / 2], [0, 150, HEIGHT / 2], [0, 0, 1]], atol=1e-9)
+        np.testing.assert_allclose(camera.world_to_camera, shot.camera.world_to_camera, atol=1e-9)
+        assert camera.name == shot.camera.name
+
+
 def test_other_file_systems_get_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = write_colmap(tmp_path / "work", "PINHOLE")
 
@@ -210,7 +238,8 @@ def test_masks_are_straightened_with_their_pictures(tmp_path: Path) -> None:
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[:, : WIDTH // 2] = 255
     Image.fromarray(mask).save(tmp_path / "work/masks/c1.png.png")
-    out, _ = imported("colmap", tmp_path / "work")
+    out, said = imported("colmap", tmp_path / "work")
+    assert "masks of 1 cameras are taken for the person's" in said
     frame = only_frame(out)
     assert list(frame.masks) == ["c1"]
     straight = frame.masks["c1"]()
@@ -313,7 +342,8 @@ def test_a_bad_colmap_workspace_is_one_message(tmp_path: Path, change: Callable[
         ("frames", [{"file_path": 3}], "whose `file_path` is 3"),
         ("fl_x", "wide", "`fl_x` is 'wide'"),
         ("fl_x", float("nan"), "`fl_x` is nan"),
-        ("w", None, "has no size"),
+        ("w", "wide", "`w` is 'wide'"),
+        ("w", 0, "has no size"),
         ("camera_model", "EQUIRECTANGULAR", "has the camera model 'EQUIRECTANGULAR'"),
         ("camera_model", "PINHOLE", "PINHOLE with distortion"),
         ("k1", -50, "no straight picture of 96×80"),
