@@ -28,6 +28,7 @@ from datagen.layout import BuildLayout
 from datagen.sources.frame import SequenceKey
 from datagen.warp.storage import read_warp
 from tests.support.build_trees import copy_build
+from tests.support.import_layouts import write_colmap
 from tests.support.predict_scene import write_photos
 from tests.support.published_weights import published, to_depth_anything_3, write_config
 from tests.support.trainer_scene import build_scene
@@ -87,6 +88,13 @@ def a_build(scene: Scene, out: Path) -> None:
     copy_build(scene.build, out)
 
 
+def a_workspace_imported(_: Scene, out: Path) -> list[str | Path]:
+    rig = out.with_name(f"{out.name} rig")
+    if not rig.exists():
+        write_colmap(rig, "PINHOLE")
+    return ["import", "colmap", rig, "--unit", "mm", "--out", out]
+
+
 def captures_to_describe(scene: Scene, out: Path) -> None:
     """Copy captures; those of the first subject without their capture.json."""
     shutil.copytree(BuildLayout(scene.build).captures, out)
@@ -119,6 +127,7 @@ WRITERS = {
         lambda s, out: serial("build", s.manifest, "--out", out), ("--set", "render.resolution=42"), a_build
     ),
     "datagen init": Writer(lambda _, out: ["init", out, "--unit", "m"], (), captures_to_describe, fresh=False),
+    "datagen import": Writer(a_workspace_imported, ("--licence", "other")),
     "datagen simulate": Writer(
         lambda s, out: ["simulate", s.manifest, "--out", out, "--set", "source.subjects=1", "--set", "splits.val=0"],
         ("--set", "source.scan_vertices=2500"),

@@ -58,6 +58,7 @@ def test_figures_are_what_was_measured() -> None:
         source_bytes=1000.0,
         own_steps_bytes=625.0,
         source_stored_bytes=500.0,
+        table={"table_ratio": 1.02, "table_bytes_ratio": 1.01},
     )
     bench.rows = [
         row("canonface", 1800.0),
@@ -87,6 +88,8 @@ def test_figures_are_what_was_measured() -> None:
         "bytes_ratio_smallest_peer": 500 / 790,
         "bytes_ratio_own_steps": 0.8,
         "bytes_ratio_source": 0.5,
+        "table_ratio": 1.02,
+        "table_bytes_ratio": 1.01,
         "resume_s": 0.25,
         "resume_exact": 1.0,
     }

@@ -161,7 +161,7 @@ def test_those_held_out_before_count_also_where_the_number_was_lowered() -> None
 def test_a_name_that_would_move_somebody_is_refused(by: str) -> None:
     earlier = {"a": "train", "b": "train", "c": "val"}
     config = SplitConfig.model_validate({"by": by, "val": ("c",), "test": ("a",)})
-    with pytest.raises(ManifestError, match=r"splits.test names a \(in train\).*build anew: choose another --out, or pass --replace"):
+    with pytest.raises(ManifestError, match=r"splits.test names a \(in train\).*another --out, or pass --replace"):
         assign_splits(["a", "b", "c"], config, earlier)
     assert assign_splits(["d", "b", "c"], config.model_copy(update={"test": ("d",)}), earlier)["test"] == ("d",)
 
