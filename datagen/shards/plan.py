@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from operator import index
 from typing import Any
 
 from datagen.common.digests import canonical_json, sha256_text
@@ -123,10 +124,13 @@ class DatasetPlan:
             object.__setattr__(self, table, tuple(dict.fromkeys(getattr(self, table))))
         for name in ("counts", "frame_counts"):
             _check_names(getattr(self, name), name)
-            object.__setattr__(self, name, {split: int(getattr(self, name).get(split, 0)) for split in SPLITS})
+            object.__setattr__(self, name, {split: index(getattr(self, name).get(split, 0)) for split in SPLITS})
         totals = {**self.counts, **{frames_of(split): count for split, count in self.frame_counts.items()}}
         steps = self.steps or (totals,)
-        object.__setattr__(self, "steps", tuple({group: int(step.get(group, 0)) for group in totals} for step in steps))
+        for step in steps:
+            _check_names(step, "groups of a step", tuple(totals))
+        added = tuple({group: index(step.get(group, 0)) for group in totals} for step in steps)
+        object.__setattr__(self, "steps", added)
         _check_names(self.splits, "splits")
         object.__setattr__(self, "splits", {split: tuple(sorted(set(self.splits.get(split, ())))) for split in SPLITS})
         object.__setattr__(self, "sources", tuple(dict(source) for source in self.sources))
@@ -185,10 +189,9 @@ class DatasetPlan:
                 )
 
     def _check_counts(self) -> None:
-        if any(count < 0 for step in (self.counts, self.frame_counts, *self.steps) for count in step.values()):
-            raise InputError(
-                f"a number of samples is negative: {dict(self.counts)}", "counts of 0 or more", "Correct the counts"
-            )
+        for counts in (self.counts, self.frame_counts, *self.steps):
+            if any(count < 0 for count in counts.values()):
+                raise InputError(f"a count is negative: {dict(counts)}", "counts of 0 or more", "Correct the counts")
         for split in SPLITS:
             for group, count in ((split, self.counts[split]), (frames_of(split), self.frame_counts[split])):
                 if sum(step[group] for step in self.steps) != count:
@@ -318,7 +321,7 @@ def _seconds(name: str, value: Any) -> float:
     return float(value)
 
 
-def _check_names(splits: Mapping[str, Any], what: str) -> None:
-    unknown = sorted(set(splits) - set(SPLITS))
+def _check_names(found: Mapping[str, Any], what: str, known: Sequence[str] = SPLITS) -> None:
+    unknown = sorted(set(found) - set(known))
     if unknown:
-        raise InputError(f"unknown {what}: {', '.join(unknown)}", f"only {', '.join(SPLITS)}")
+        raise InputError(f"unknown {what}: {', '.join(unknown)}", f"only {', '.join(known)}")

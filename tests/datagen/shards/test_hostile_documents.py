@@ -291,6 +291,11 @@ def test_what_is_no_document_is_named(copy: Path, key: str, text: str) -> None:
     ("change", "words"),
     [
         ({"counts": {"train": 10**13, "val": 2, "test": 0}}, "contradict each other: the steps of train do not add up"),
+        ({"counts": {"train": 6.5, "val": 2, "test": 0}}, "contradict each other"),
+        ({"steps": [{"train": 6.5, "val": 2}]}, "contradict each other"),
+        ({"steps": [{"train": "6", "val": 2}]}, "contradict each other"),
+        ({"steps": [{"train": 6, "val": 2, "tran": 2}]}, "contradict each other: unknown groups of a step: tran"),
+        ({"steps": [{"train": 7, "val": 2}, {"train": -1}]}, "contradict each other: a count is negative"),
         (
             {"counts": {"train": 10**13, "val": 2, "test": 0}, "steps": [{"train": 10**13, "val": 2}]},
             "contradict each other: they name 3 records for",
