@@ -109,6 +109,9 @@ def build(
     if missed_numbers(plan.splits, manifest.splits):
         announce("splits", plan.split_policy, stream)
     with build_lock(layout):
+        if not replace and (decided := read_history(layout).splits) != plan.earlier:
+            # Another build of this folder ended meanwhile, and placed somebody.
+            plan = plan_build(manifest, decided)
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
         if same_recipe and not replace and nothing_to_do(plan, layout):
