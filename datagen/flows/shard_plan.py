@@ -13,6 +13,7 @@ from datagen.common.errors import CorruptDatasetError, InputError
 from datagen.flows.history import History, Stored, read_history
 from datagen.flows.planning import BuildPlan, samples_per_shard
 from datagen.flows.records import ResultRecord, content_key, read_result_record
+from datagen.flows.stage import Unit
 from datagen.flows.views import Views
 from datagen.flows.worker import shared_contents, shared_head
 from datagen.heads.regions import REGIONS
@@ -21,7 +22,7 @@ from datagen.manifest import Manifest
 from datagen.render.contract import RENDER_VERSION
 from datagen.render.registry import resolve_backend
 from datagen.shards.growth import GroupShards, ShardUnit
-from datagen.shards.ledger import read_record
+from datagen.shards.ledger import read_record, unit_is_complete
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan, frames_of
 from datagen.shards.schema import ARRAYS, SPLITS, TEMPLATE
 from datagen.shards.store import LocalStore
@@ -140,6 +141,32 @@ def _within_depth(views: Views, limit_m: float) -> Views:
         if depth >= limit_m
     }
     return replace(views, wrong={**far, **views.wrong})
+
+
+@dataclass(frozen=True)
+class ShardWork(Unit):
+    """One shard to be written, of whatever group.
+
+    Attributes
+    ----------
+    dataset : DatasetPlan
+    shard : ShardUnit
+    content_key : str
+    """
+
+    dataset: DatasetPlan
+    shard: ShardUnit
+    content_key: str
+
+    @property
+    def name(self) -> str:
+        """The shard's."""
+        return f"shard {self.shard.name}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the shard is whole, and of what its content key stands for."""
+        return unit_is_complete(self.layout.dataset, self.shard, self.content_key)
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,7 @@ class Split:
     @property
     def frames(self) -> FrameTable:
         """The registered head of every frame; DatasetError if the dataset has none."""
-        self.dataset.require_faces()
-        return FrameTable(self.dataset.reader, self.dataset.plan, self.name)
+        return self.dataset.frames_of(self.name)
 
     def mesh(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
         """Return the registered head of a frame: vertices (V, 3) float32 world metres, and the template's faces (F, 3).
@@ -320,6 +319,7 @@ class Dataset(Mapping[str, Split]):
         self.reader = ChunkReader(self._reads, self.plan, self._records)
         self._tables: dict[str, IndexTables] = {}
         self._small: dict[tuple[str, str], npt.NDArray[Any]] = {}
+        self._frames: dict[str, FrameTable] = {}
 
     def __enter__(self) -> Dataset:
         return self
@@ -367,6 +367,11 @@ class Dataset(Mapping[str, Split]):
         if (group, name) not in self._small:
             self._small[group, name] = _index.load_small_arrays(self.reader, group, [name], self.plan)[name]
         return self._small[group, name]
+
+    def frames_of(self, split: str) -> FrameTable:
+        """Return ``Split.frames``, whose small arrays are read once."""
+        self.require_faces()
+        return self._frames.setdefault(split, FrameTable(self.reader, self.plan, split))
 
     @cached_property
     def template(self) -> TemplateContents:

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 
 from datagen.flows.history import Stored
 from datagen.flows.planning import BuildPlan
-from datagen.flows.shard_plan import expected_shards, missing_shards, plan_shards, stored_frames
-from datagen.flows.stage import Stage, StageStatus, Unit
+from datagen.flows.shard_plan import ShardWork, expected_shards, missing_shards, plan_shards, stored_frames
+from datagen.flows.stage import Stage, StageStatus
 from datagen.flows.worker import shared_contents
 from datagen.layout import BuildLayout
 from datagen.shards.faces import FrameRow
-from datagen.shards.growth import ShardUnit
-from datagen.shards.ledger import unit_is_complete
-from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import TEMPLATE
 from datagen.shards.store import LocalStore
 from datagen.shards.writer import write_frames, write_template
@@ -23,27 +20,16 @@ from datagen.warp.storage import read_warp
 
 
 @dataclass(frozen=True)
-class FacesUnit(Unit):
+class FacesUnit(ShardWork):
     """One shard of a frame table, or the template.
 
     Attributes
     ----------
-    dataset : DatasetPlan
-    shard : ShardUnit
-    content_key : str
     frames : tuple of (sequence, frame)
         In the order they are stored; empty for the template.
     """
 
-    dataset: DatasetPlan
-    shard: ShardUnit
-    content_key: str
     frames: tuple[Stored, ...]
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return f"shard {self.shard.name}"
 
     @property
     def weight(self) -> int:
@@ -68,7 +54,7 @@ class FacesStage(Stage[FacesUnit, int]):
 
     def finished(self, unit: FacesUnit) -> bool:
         """Whether the shard is whole and of these warps."""
-        return unit_is_complete(unit.layout.dataset, unit.shard, unit.content_key)
+        return unit.complete
 
     def make(self, unit: FacesUnit) -> int:
         """Write one shard; return the number of rows written.

@@ -13,18 +13,15 @@ from datagen.common.errors import InputError
 from datagen.common.files import write_owned_bytes
 from datagen.flows.framing import crop_box, jitter_of, surface_of
 from datagen.flows.planning import BuildPlan
-from datagen.flows.shard_plan import View, expected_shards, missing_shards, plan_shards, stored_frames
-from datagen.flows.stage import Stage, StageStatus, Unit
+from datagen.flows.shard_plan import ShardWork, View, expected_shards, missing_shards, plan_shards, stored_frames
+from datagen.flows.stage import Stage, StageStatus
 from datagen.layout import BuildLayout
 from datagen.manifest import RenderConfig
 from datagen.render.contract import ViewMaps
 from datagen.render.crop import CropBox, crop_image, crop_mask
 from datagen.render.maps import render_views
 from datagen.render.registry import make_renderer
-from datagen.shards.growth import ShardUnit
-from datagen.shards.ledger import unit_is_complete
 from datagen.shards.ownership import foreign_files
-from datagen.shards.plan import DatasetPlan
 from datagen.shards.schema import Sample
 from datagen.shards.store import LocalStore
 from datagen.shards.writer import write_unit
@@ -38,27 +35,16 @@ BYTES_PER_PIXEL = 34
 
 
 @dataclass(frozen=True)
-class RenderUnit(Unit):
+class RenderUnit(ShardWork):
     """One shard to be rendered.
 
     Attributes
     ----------
-    dataset : DatasetPlan
-    shard : ShardUnit
-    content_key : str
     views : tuple of View
         In the order they are stored.
     """
 
-    dataset: DatasetPlan
-    shard: ShardUnit
-    content_key: str
     views: tuple[View, ...]
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return f"shard {self.shard.name}"
 
     @property
     def weight(self) -> int:
@@ -89,7 +75,7 @@ class RenderStage(Stage[RenderUnit, int]):
 
     def finished(self, unit: RenderUnit) -> bool:
         """Whether the shard is whole and of these views."""
-        return unit_is_complete(unit.layout.dataset, unit.shard, unit.content_key)
+        return unit.complete
 
     def make(self, unit: RenderUnit) -> int:
         """Render and write one shard; return the number of samples written.

@@ -110,6 +110,11 @@ def test_rows_of_frames_are_found_by_the_samples_that_show_them(grown: Path) -> 
             assert float(frames.parameter_rms_mm[row]) == want.parameter_rms_mm
 
 
+def test_a_split_s_table_is_read_once(grown: Path) -> None:
+    dataset = open_dataset(grown)
+    assert dataset["train"].frames.identity is dataset["train"].frames.identity
+
+
 def test_zarr_alone_reads_rows_by_the_number_that_is_stored(grown: Path) -> None:
     group, dataset = zarr.open_group(str(grown), mode="r"), open_dataset(grown)
     subjects = group.attrs["subjects"]
