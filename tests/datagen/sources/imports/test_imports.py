@@ -19,18 +19,9 @@ from datagen.manifest import parse_manifest
 from datagen.sources.capture_file import read_capture_file
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import Frame, SequenceKey
-from tests.support.import_layouts import (
-    HEIGHT,
-    MM,
-    SIDE,
-    WIDTH,
-    Shot,
-    centres,
-    pattern,
-    scan,
-    write_colmap,
-    write_transforms,
-)
+from tests.layouts.colmap import write_colmap
+from tests.layouts.studio import HEIGHT, MM, SIDE, WIDTH, Shot, centres, pattern, scan
+from tests.layouts.transforms import write_transforms
 
 COLMAP_MODELS = ["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"]
 COLMAP_MODELS += ["OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"]
