@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.lens import BrownLens, Lens
 from datagen.geometry.mesh import Mesh
 from datagen.sources.frame import SequenceKey
+from datagen.sources.imports.archives import File
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class ImportSettings:
         Where the centre of the top-left pixel lies in K: 0 or 0.5, where the set does not say it.
     distorted : bool
         Whether the pictures have the lens distortion of the calibration, where the set does not say it.
+    topology : Path or None
+        A mesh with the faces of vertices that come without.
+    landmarks : Path or None
+        The set's own file with the vertices that are landmarks.
+    cameras, image_size : int or None
+        Of simulated pictures: how many cameras, and pixels a side.
+    facing : str or None
+        Axis that comes out of the faces of meshes without pictures.
     licence, citation : str or None
         Of the captures, where they are no public set's.
     """
@@ -54,6 +64,11 @@ class ImportSettings:
     fps: float | None = None
     pixel_center: float | None = None
     distorted: bool = False
+    topology: Path | None = None
+    landmarks: Path | None = None
+    cameras: int | None = None
+    image_size: int | None = None
+    facing: str | None = None
     licence: str | None = None
     citation: str | None = None
 
@@ -81,6 +96,9 @@ class ImportedCamera:
     lens: Lens = field(default_factory=BrownLens)
 
 
+Surface = File | Callable[[], Mesh]
+
+
 @dataclass(frozen=True)
 class ImportedFrame:
     """One instant.
@@ -89,20 +107,48 @@ class ImportedFrame:
     ----------
     index : int
     time_s : float
-    scan : Path or function
+    scan : file or function
         A mesh file that is read here, or what returns the surface, in the sequence's unit.
-    images, masks : mapping of camera name to Path
+    images, masks : mapping of camera name to a file
         Cameras may be missing.
-    sources : tuple of Path
-        Files that the function ``scan`` reads: the capture is made again when they change.
+    registration : file, function or None
+        The same of the registered mesh, where it is another than the scan.
+    landmarks : function or None
+        Returns them, in the sequence's unit.
+    sources : tuple of files
+        That the functions read: the capture is made again when they change.
     """
 
     index: int
     time_s: float
-    scan: Path | Callable[[], Mesh]
-    images: Mapping[str, Path]
-    masks: Mapping[str, Path] = field(default_factory=dict)
-    sources: tuple[Path, ...] = ()
+    scan: Surface
+    images: Mapping[str, File] = field(default_factory=dict)
+    masks: Mapping[str, File] = field(default_factory=dict)
+    registration: Surface | None = None
+    landmarks: Callable[[], Landmarks] | None = None
+    sources: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImportedRegistration:
+    """What the registrations of a sequence are; without meshes of their own the scans are the registrations.
+
+    Attributes
+    ----------
+    head : str or None
+        Head model whose topology they have.
+    topology : str or None
+        Or the name of the captures' own.
+    neutral : function or None
+        With ``topology``: returns its neutral mesh and the landmarks on it, in metres.
+    unit : str or None
+        Where it is not the sequence's.
+    """
+
+    head: str | None = None
+    topology: str | None = None
+    neutral: Callable[[], tuple[Mesh, Landmarks]] | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +164,9 @@ class ImportedSequence:
         Of scans and cameras, where the layout fixes it.
     metres_per_unit : float or None
         Or its length, where the set says it.
+    registration : ImportedRegistration or None
+    shaded : bool
+        Whether there are no pictures, and the cameras are to have simulated ones.
     missing : tuple of str
         What a whole download would have besides.
     remarks : tuple of str
@@ -128,6 +177,8 @@ class ImportedSequence:
     frames: tuple[ImportedFrame, ...]
     unit: str | None = None
     metres_per_unit: float | None = None
+    registration: ImportedRegistration | None = None
+    shaded: bool = False
     missing: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 

@@ -48,6 +48,10 @@ class Importer:
         return found
 
 
+# Axes that may come out of the faces of meshes that came without pictures.
+FACINGS = ("+z", "-z", "+x", "-x")
+# What simulated pictures are drawn with.
+_DRAWN = frozenset({"unit", "cameras", "image_size", "facing"})
 # Whose captures these are, and how long their unit is, only their owner knows.
 _ANYONES = frozenset({"unit", "metres_per_unit", "scan", "subject", "licence", "citation"})
 
@@ -74,6 +78,28 @@ IMPORTERS: dict[str, Importer] = {
         "FaceScape licence agreement (non-commercial research)",
         "Yang et al., FaceScape: a Large-scale High Quality 3D Face Dataset and Detailed Riggable 3D Face Prediction, "
         "CVPR 2020",
+    ),
+    "facescape-tu": Importer(
+        "datagen.sources.imports.facescape_tu:find_expressions",
+        "FaceScape, registered models (meshes only)",
+        _DRAWN | {"landmarks"},
+        "FaceScape licence agreement (non-commercial research)",
+        "Yang et al., FaceScape: a Large-scale High Quality 3D Face Dataset and Detailed Riggable 3D Face Prediction, "
+        "CVPR 2020",
+    ),
+    "vocaset": Importer(
+        "datagen.sources.imports.vocaset:find_sentences",
+        "VOCASET (meshes only)",
+        _DRAWN | {"topology", "fps"},
+        "VOCASET licence (non-commercial research)",
+        "Cudeiro et al., Capture, Learning, and Synthesis of 3D Speaking Styles, CVPR 2019",
+    ),
+    "coma": Importer(
+        "datagen.sources.imports.coma:find_expressions",
+        "CoMA (meshes only)",
+        _DRAWN | {"fps"},
+        "CoMA licence (non-commercial research)",
+        "Ranjan et al., Generating 3D Faces using Convolutional Mesh Autoencoders, ECCV 2018",
     ),
     "multiface": Importer(
         "datagen.sources.imports.multiface:find_segments",
