@@ -87,6 +87,14 @@ IMPORTERS: dict[str, Importer] = {
         "Yang et al., FaceScape: a Large-scale High Quality 3D Face Dataset and Detailed Riggable 3D Face Prediction, "
         "CVPR 2020",
     ),
+    "ava256": Importer(
+        "datagen.sources.imports.ava:find_segments",
+        "Ava-256, decoder assets as they are downloaded",
+        frozenset({"fps", "pixel_center", "distorted", "topology"}),
+        "CC-BY-NC-4.0 (Ava-256)",
+        "Martinez et al., Codec Avatar Studio: Paired Human Captures for Complete, Driveable, and Generalizable "
+        "Avatars, NeurIPS 2024",
+    ),
     "vocaset": Importer(
         "datagen.sources.imports.vocaset:find_sentences",
         "VOCASET (meshes only)",

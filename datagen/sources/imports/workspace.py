@@ -10,6 +10,7 @@ from datagen.common.errors import InputError
 from datagen.common.names import name_problem, require_name
 from datagen.geometry.mesh_io import SUFFIXES
 from datagen.sources.frame import SequenceKey
+from datagen.sources.imports.archives import File
 
 _DEPTH = 2
 _SHOWN = 3
@@ -153,7 +154,7 @@ def camera_names(pictures: Sequence[str]) -> Mapping[str, str]:
 
 
 def whole_frames(
-    frames: Sequence[int], pictures: Mapping[str, Mapping[int, Path]]
+    frames: Sequence[int], pictures: Mapping[str, Mapping[int, File]]
 ) -> tuple[list[int], list[str], tuple[str, ...]]:
     """Return the frames and cameras that are kept, so that each camera has a picture of each frame, as captures need.
 
@@ -163,7 +164,7 @@ def whole_frames(
     ----------
     frames : sequence of int
         Those that have a surface.
-    pictures : mapping of camera name to a mapping of frame to Path
+    pictures : mapping of camera name to a mapping of frame to a file
 
     Returns
     -------
