@@ -71,6 +71,11 @@ IMPORTERS: dict[str, Importer] = {
         "cameras.xml of Metashape, one instant each",
         _ANYONES | {"images"},
     ),
+    "realitycapture": Importer(
+        "datagen.sources.imports.realitycapture:find_workspaces",
+        "RealityCapture's .xmp or table of cameras, one instant each",
+        _ANYONES | {"images"},
+    ),
     "facescape": Importer(
         "datagen.sources.imports.facescape:find_expressions",
         "FaceScape, multi-view",
