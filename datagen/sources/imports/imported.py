@@ -107,8 +107,9 @@ class ImportedFrame:
     ----------
     index : int
     time_s : float
-    scan : file or function
-        A mesh file that is read here, or what returns the surface, in the sequence's unit.
+    scan : file, function or None
+        A mesh file that is read here, or what returns the surface, in the sequence's unit. None of all frames: the
+        registration is the surface.
     images, masks : mapping of camera name to a file
         Cameras may be missing.
     registration : file, function or None
@@ -121,7 +122,7 @@ class ImportedFrame:
 
     index: int
     time_s: float
-    scan: Surface
+    scan: Surface | None
     images: Mapping[str, File] = field(default_factory=dict)
     masks: Mapping[str, File] = field(default_factory=dict)
     registration: Surface | None = None

@@ -100,6 +100,13 @@ IMPORTERS: dict[str, Importer] = {
         "Martinez et al., Codec Avatar Studio: Paired Human Captures for Complete, Driveable, and Generalizable "
         "Avatars, NeurIPS 2024",
     ),
+    "famos": Importer(
+        "datagen.sources.imports.famos:find_sequences",
+        "FaMoS, as TEMPEH's data are downloaded",
+        frozenset({"fps", "pixel_center"}),
+        "FaMoS (TEMPEH) licence (non-commercial research)",
+        "Bolkart et al., Instant Multi-View Head Capture through Learnable Registration, CVPR 2023",
+    ),
     "vocaset": Importer(
         "datagen.sources.imports.vocaset:find_sentences",
         "VOCASET (meshes only)",

@@ -180,12 +180,17 @@ def _write(
     frames = sequence.frames
     rig = tuple(_straight(camera, frames, files, scale, report) for camera in sequence.cameras)
     metres = metres_per(unit, "--unit")
-    _check_scan(frames[0], files, metres, scale)
+    if frames[0].scan is not None:
+        _check_scan(frames[0].scan, f"the scan of frame {frames[0].index}", files, metres, scale)
+    elif frames[0].registration is not None and sequence.registration is not None:
+        own = metres_per(sequence.registration.unit or unit, "--unit")
+        _check_scan(frames[0].registration, f"the registration of frame {frames[0].index}", files, own, scale)
     put = partial(_put, staging, report, files)
-    content: dict[str, Any] = {
-        "cameras": {one.camera.name: _entry(one.camera) for one in rig},
-        "scan": _surfaces("scan", "scans", frames, files, scale, put),
-    }
+    content: dict[str, Any] = {"cameras": {one.camera.name: _entry(one.camera) for one in rig}}
+    if frames[0].scan is not None:
+        content["scan"] = _surfaces("scan", "scans", frames, files, scale, put)
+    else:
+        content["surface"] = "registration"
     if sequence.registration is not None:
         own = all(frame.registration is not None for frame in frames)
         pattern = _surfaces("registration", "registrations", frames, files, scale, put) if own else content["scan"]
@@ -218,7 +223,7 @@ def _shaded(
     cameras = [replace(one.camera, world_to_camera=_scaled(one.camera.world_to_camera, metres)) for one in rig]
     patterns = {kind: f"{kind}/{{camera}}/{{frame:06d}}.png" for kind in ("images", "masks")}
     for frame in frames:
-        mesh = _mesh(frame.scan, files, scale)
+        mesh = _mesh(_surface(frame), files, scale)
         images, masks = shaded(Mesh(mesh.vertices * metres, mesh.faces), cameras)
         for camera in cameras:
             for kind, pixels in (("images", png_bytes(images[camera.name])), ("masks", png_bytes(masks[camera.name]))):
@@ -262,8 +267,7 @@ def _unit(sequence: ImportedSequence, settings: ImportSettings, files: Unpacked)
         return "m", scale
     unit = sequence.unit or settings.unit
     if unit is None:
-        scan = sequence.frames[0].scan
-        mesh = _mesh(scan, files, 1.0)
+        mesh = _mesh(_surface(sequence.frames[0]), files, 1.0)
         low, high = np.percentile(mesh.vertices, [1, 99], axis=0)
         raise InputError(
             f"the unit of the scan is not known; it is {float(np.linalg.norm(high - low)):.4g} across",
@@ -275,10 +279,16 @@ def _unit(sequence: ImportedSequence, settings: ImportSettings, files: Unpacked)
     return unit, 1.0
 
 
-def _check_scan(frame: ImportedFrame, files: Unpacked, metres: float, scale: float) -> None:
-    mesh = _mesh(frame.scan, files, scale)
-    name = f"the scan of frame {frame.index}" if callable(frame.scan) else str(frame.scan)
+def _check_scan(surface: Surface, what: str, files: Unpacked, metres: float, scale: float) -> None:
+    mesh = _mesh(surface, files, scale)
+    name = what if callable(surface) else str(surface)
     check_metric_scale(mesh.vertices * metres, name, declare=_DECLARE)
+
+
+def _surface(frame: ImportedFrame) -> Surface:
+    surface = frame.scan if frame.scan is not None else frame.registration
+    assert surface is not None  # one of them is what an importer finds frames by
+    return surface
 
 
 def _mesh(surface: Surface, files: Unpacked, scale: float) -> Mesh:
