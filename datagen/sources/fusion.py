@@ -64,10 +64,9 @@ def fuse_depths(maps: Sequence[DepthMap], centre: npt.NDArray[np.float64] | None
         if not (each.depth > 0).any():
             continue
         image = o3d.t.geometry.Image(core.Tensor(np.ascontiguousarray(each.depth[..., None])))
-        K = each.camera.K.copy()
-        # Open3D has pixel centres at whole numbers.
-        K[:2, 2] -= 0.5
-        pose, intrinsics = core.Tensor(np.ascontiguousarray(each.camera.world_to_camera)), core.Tensor(K)
+        pose = core.Tensor(np.ascontiguousarray(each.camera.world_to_camera))
+        # A voxel asks the pixel that its projection lies in: with pixel centres at +0.5, as K has them here.
+        intrinsics = core.Tensor(np.ascontiguousarray(each.camera.K))
         farthest = float(each.depth.max()) + voxel
         blocks = grid.compute_unique_block_coordinates(image, intrinsics, pose, 1.0, farthest, TRUNCATION_VOXELS)
         grid.integrate(blocks, image, intrinsics, pose, 1.0, farthest, TRUNCATION_VOXELS)
