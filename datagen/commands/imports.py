@@ -19,7 +19,7 @@ from datagen.geometry.space import METRES_PER_UNIT
 from datagen.sources.imports.registry import FACINGS, IMPORTERS
 
 if TYPE_CHECKING:
-    from datagen.sources.frame import SequenceKey
+    from datagen.sources.frame import Frame, SequenceKey
     from datagen.sources.imports.imported import Found, ImportedSequence, ImportSettings
     from datagen.sources.imports.registry import Importer
     from datagen.sources.imports.writer import Written
@@ -34,6 +34,9 @@ else:
 
 _INDENT = "  "
 _MOST_DOUBTS = 3
+# Half of a scan is hidden behind the other half; of what is seen, depth maps and scan agree within that.
+_SAME_DEPTH = 0.03
+_LEAST_AGREEING = 0.2
 
 
 def import_command(
@@ -66,6 +69,7 @@ def import_command(
     distorted: Annotated[
         bool, typer.Option("--distorted", help="The set's pictures have the lens distortion of its calibration.")
     ] = False,
+    depth_unit: Annotated[Unit | None, typer.Option("--depth-unit", help="Unit of depth maps.")] = None,
     topology: Annotated[
         Path | None, typer.Option("--topology", metavar="FILE", help="A mesh with the faces of vertices without.")
     ] = None,
@@ -114,6 +118,7 @@ def import_command(
         fps=fps,
         pixel_center=centre,
         distorted=distorted,
+        depth_unit=depth_unit,
         topology=topology,
         landmarks=landmarks,
         cameras=cameras,
@@ -193,13 +198,38 @@ def _seen(out: Path, key: SequenceKey, sequence: ImportedSequence) -> list[str]:
 
     first = sequence.frames[0].index
     try:
-        views = look_at_views(FolderCaptures(out).frame(key, first))
+        frame = FolderCaptures(out).frame(key, first)
+        views = look_at_views(frame)
+        found = [f"frame {first}: {reason}" for reason in views.wrong.values()]
+        found += [f"frame {first}, camera {name}: {why}" for name, why in views.blind.items() if why != NO_IMAGE]
+        found += _depth_doubts(frame)
     except CanonfaceError as error:
         return [f"doubtful: {error}"]
-    found = [f"frame {first}: {reason}" for reason in views.wrong.values()]
-    found += [f"frame {first}, camera {name}: {why}" for name, why in views.blind.items() if why != NO_IMAGE]
     more = f" and {len(found) - _MOST_DOUBTS} more such" if len(found) > _MOST_DOUBTS else ""
     return [f"doubtful: {text}" for text in found[:_MOST_DOUBTS]] + ([more.strip()] if more else [])
+
+
+def _depth_doubts(frame: Frame) -> list[str]:
+    """Hold depth maps against the scan: what it shows in a pixel lies as far away as the map says."""
+    import numpy as np
+
+    found = []
+    for name, read in frame.depths.items() if not frame.fused else ():
+        measured = read()
+        pixels, z = measured.camera.project(frame.scan.vertices)
+        height, width = measured.depth.shape
+        inside = (z > 0) & (pixels >= 0).all(axis=1) & (pixels < (width, height)).all(axis=1)
+        column, row = pixels[inside].astype(np.int64).T
+        depth = measured.depth[row, column]
+        ratio = depth[depth > 0] / z[inside][depth > 0]
+        if not len(ratio):
+            found.append(f"frame {frame.index}: the depth map of camera {name} is empty where the scan is")
+        elif (np.abs(ratio - 1) < _SAME_DEPTH).mean() < _LEAST_AGREEING:
+            found.append(
+                f"frame {frame.index}: the depth map of camera {name} has {float(np.median(ratio)):.3g} times the "
+                "depth of the scan; see --depth-unit"
+            )
+    return found
 
 
 def _as_json(one: Found, sequence: ImportedSequence | None, written: Written | CanonfaceError) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh_io import ply_bytes
 from datagen.sources.colmap_model import MODELS
-from tests.layouts.studio import HEIGHT, MM, WIDTH, Shot, scaled, scan, shots, taken
+from tests.layouts.studio import HEIGHT, MM, WIDTH, Shot, depth_of, scaled, scan, shots, taken
 
 
 def write_colmap(
@@ -36,6 +36,17 @@ def write_colmap(
     (_binary if binary else _text)(sparse, found, poses)
     (place / scan_name).write_bytes(ply_bytes(scaled(scan(), factor)))
     return found
+
+
+def write_depth_maps(place: Path, found: list[Shot], factor: float = MM, suffix: str = ".png") -> None:
+    """Write the depth maps of a dense workspace, of straight pictures, as COLMAP does."""
+    folder = place / "stereo" / "depth_maps"
+    folder.mkdir(parents=True)
+    for shot in found:
+        depth = (depth_of(shot.camera) * factor).astype("<f4")
+        for kind in ("geometric", "photometric"):
+            data = f"{WIDTH}&{HEIGHT}&1&".encode() + (depth if kind == "geometric" else depth * 1.01).tobytes()
+            (folder / f"{shot.camera.name}{suffix}.{kind}.bin").write_bytes(data)
 
 
 def _pose(camera: Camera, factor: float) -> list[float]:

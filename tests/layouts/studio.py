@@ -72,6 +72,16 @@ def pattern(camera: Camera, normalised: np.ndarray) -> np.ndarray:
     return 128 + 60 * np.stack([np.sin(x), np.cos(y), np.sin(0.7 * (x + y))], 1)
 
 
+def depth_of(camera: Camera) -> np.ndarray:
+    """Return the planar depth of the scan, (H, W) metres, in the pixels of a straight camera; 0 beside it."""
+    normalised = (centres(camera.width, camera.height) - camera.K[:2, 2]) / [camera.K[0, 0], camera.K[1, 1]]
+    rays = np.c_[normalised, np.ones(len(normalised))] @ camera.world_to_camera[:3, :3]
+    depth = -camera.centre[2] / rays[:, 2]
+    points = camera.centre + rays * depth[:, None]
+    inside = (np.abs(points[:, :2]) <= SIDE / 2).all(1)
+    return np.where(inside, depth, 0.0).reshape(camera.height, camera.width)
+
+
 def centres(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """Return the centres of all pixels, (N, 2)."""
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)

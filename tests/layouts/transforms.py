@@ -6,21 +6,28 @@ import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from datagen.geometry.camera import Camera
 from datagen.geometry.lens import BrownLens, FisheyeLens
 from datagen.geometry.mesh import Mesh
 from datagen.geometry.mesh_io import ply_bytes
-from tests.layouts.studio import HEIGHT, MM, WIDTH, Shot, scaled, scan, shots, taken
+from tests.layouts.studio import HEIGHT, MM, WIDTH, Shot, depth_of, scaled, scan, shots, taken
 
 # nerfstudio's turn of COLMAP's world.
 TURN = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
 
 def write_transforms(
-    workspace: Path, model: str = "OPENCV", *, each: bool = False, turned: bool = False, factor: float = MM
+    workspace: Path,
+    model: str = "OPENCV",
+    *,
+    each: bool = False,
+    turned: bool = False,
+    factor: float = MM,
+    depth_mm: float | None = None,
 ) -> list[Shot]:
-    """Write a workspace with transforms.json: a lens for all, or for each picture; the world turned, or as it was."""
+    """Write a workspace with transforms.json: one lens or one for each picture, the world turned, depth maps."""
     found = shots(model)
     (workspace / "images").mkdir(parents=True)
     frames, shared = [], {}
@@ -47,6 +54,12 @@ def write_transforms(
                 found[0].lens,
             )
             taken(found[k]).save(workspace / f"images/{shot.camera.name}.png")
+    if depth_mm is not None:
+        (workspace / "depth").mkdir()
+        for shot, frame in zip(found, frames, strict=True):
+            steps = np.rint(depth_of(shot.camera) * MM / depth_mm).astype(np.uint16)
+            Image.fromarray(steps).save(workspace / f"depth/{shot.camera.name}.png")
+            frame["depth_file_path"] = f"depth/{shot.camera.name}.png"
     content = {"camera_model": model, **shared, "frames": frames}
     if turned:
         content["applied_transform"] = TURN[:3].tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,8 @@ class ImportSettings:
         Where the centre of the top-left pixel lies in K: 0 or 0.5, where the set does not say it.
     distorted : bool
         Whether the pictures have the lens distortion of the calibration, where the set does not say it.
+    depth_unit : str or None
+        Unit of depth maps, where it is not what the layout says.
     topology : Path or None
         A mesh with the faces of vertices that come without.
     landmarks : Path or None
@@ -64,6 +67,7 @@ class ImportSettings:
     fps: float | None = None
     pixel_center: float | None = None
     distorted: bool = False
+    depth_unit: str | None = None
     topology: Path | None = None
     landmarks: Path | None = None
     cameras: int | None = None
@@ -109,9 +113,11 @@ class ImportedFrame:
     time_s : float
     scan : file, function or None
         A mesh file that is read here, or what returns the surface, in the sequence's unit. None of all frames: the
-        registration is the surface.
+        registration is the surface, or what is fused from the depth maps.
     images, masks : mapping of camera name to a file
         Cameras may be missing.
+    depths : mapping of camera name to a file
+        Depth maps, of the whole picture.
     registration : file, function or None
         The same of the registered mesh, where it is another than the scan.
     landmarks : function or None
@@ -125,9 +131,32 @@ class ImportedFrame:
     scan: Surface | None
     images: Mapping[str, File] = field(default_factory=dict)
     masks: Mapping[str, File] = field(default_factory=dict)
+    depths: Mapping[str, File] = field(default_factory=dict)
     registration: Surface | None = None
     landmarks: Callable[[], Landmarks] | None = None
     sources: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImportedDepth:
+    """What the numbers of a sequence's depth maps are.
+
+    Attributes
+    ----------
+    unit : str or None
+        Of them, where it is not the sequence's.
+    metres_per_step : float or None
+        Or the length of one step of them.
+    offset_steps : float
+        Is added to each; 0 itself always means that there is none.
+    kind : str
+        ``z``, or ``ray`` for lengths along the pixel's ray.
+    """
+
+    unit: str | None = None
+    metres_per_step: float | None = None
+    offset_steps: float = 0.0
+    kind: Literal["z", "ray"] = "z"
 
 
 @dataclass(frozen=True)
@@ -166,6 +195,7 @@ class ImportedSequence:
     metres_per_unit : float or None
         Or its length, where the set says it.
     registration : ImportedRegistration or None
+    depth : ImportedDepth or None
     shaded : bool
         Whether there are no pictures, and the cameras are to have simulated ones.
     missing : tuple of str
@@ -179,6 +209,7 @@ class ImportedSequence:
     unit: str | None = None
     metres_per_unit: float | None = None
     registration: ImportedRegistration | None = None
+    depth: ImportedDepth | None = None
     shaded: bool = False
     missing: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()

@@ -64,7 +64,7 @@ IMPORTERS: dict[str, Importer] = {
     "nerfstudio": Importer(
         "datagen.sources.imports.transforms:find_workspaces",
         "transforms.json of nerfstudio and instant-ngp, one instant each",
-        _ANYONES | {"original_world"},
+        _ANYONES | {"original_world", "depth_unit"},
     ),
     "metashape": Importer(
         "datagen.sources.imports.metashape:find_workspaces",

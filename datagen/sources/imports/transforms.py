@@ -16,7 +16,14 @@ from datagen.common.errors import InputError
 from datagen.common.names import shown
 from datagen.common.pictures import picture_size
 from datagen.geometry.lens import BrownLens, FisheyeLens, Lens
-from datagen.sources.imports.imported import Found, ImportedCamera, ImportedFrame, ImportedSequence, ImportSettings
+from datagen.sources.imports.imported import (
+    Found,
+    ImportedCamera,
+    ImportedDepth,
+    ImportedFrame,
+    ImportedSequence,
+    ImportSettings,
+)
 from datagen.sources.imports.workspace import camera_names, file_inside, find_scan, listed, mask_remark, workspaces
 
 FILE = "transforms.json"
@@ -31,6 +38,9 @@ _NO_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 _AXES = np.diag([1.0, -1.0, -1.0, 1.0])
 _SAME_TIME = ("timestep_index", "time", "timestep_id")
 _MOST = 1e9
+_OTHERS = ("mask_path", "depth_file_path")
+# What nerfstudio takes depth maps to be in, unless it is told otherwise.
+DEPTH_UNIT = "mm"
 
 Matrix = npt.NDArray[np.float64]
 
@@ -56,7 +66,8 @@ def _read(workspace: Path, root: Path, settings: ImportSettings) -> ImportedSequ
         raise InputError(f"{path} names a picture twice", "each once", "Remove one of the entries")
     names = camera_names(files)
     back, remarks = _world(path, content, settings.original_world)
-    cameras, pictures, masks, missing = [], {}, {}, []
+    cameras, pictures, missing = [], {}, []
+    others: dict[str, dict[str, Path]] = {key: {} for key in _OTHERS}
     for frame, file in zip(frames, files, strict=True):
         name = names[file]
         picture = _picture(workspace, file, root, path)
@@ -68,23 +79,29 @@ def _read(workspace: Path, root: Path, settings: ImportSettings) -> ImportedSequ
             missing.append(file)
         else:
             pictures[name] = picture
-        if frame.get("mask_path") is not None:
-            mask = file_inside(workspace, _text(path, frame, "mask_path"), root, str(path))
-            if mask.is_file():
-                masks[name] = mask
-            else:
-                missing.append(str(frame["mask_path"]))
+        for key, found in others.items():
+            if frame.get(key) is not None:
+                other = file_inside(workspace, _text(path, frame, key), root, str(path))
+                if other.is_file():
+                    found[name] = other
+                else:
+                    missing.append(str(frame[key]))
     if not pictures:
         raise InputError(
             f"none of the {len(files)} pictures of {path} is there, such as {files[0]}", "the pictures", "Copy them"
         )
     # The points that nerfstudio begins with.
     points = Path(str(content.get("ply_file_path", ""))).name
-    scan, said = find_scan([workspace], (), (*_NO_SCANS, points), settings.scan, root)
+    masks, depths = others.values()
+    scan, said = find_scan([workspace], (), (*_NO_SCANS, points), settings.scan, root, depths=bool(depths))
     remarks += mask_remark(masks)
     gaps = (f"{len(missing)} files: {listed(missing)}",) if missing else ()
-    instant = ImportedFrame(0, 0.0, scan, pictures, masks)
-    return ImportedSequence(tuple(cameras), (instant,), missing=gaps, remarks=(*remarks, *said))
+    instant = ImportedFrame(0, 0.0, scan, pictures, masks, depths)
+    depth = None
+    if depths:
+        depth = ImportedDepth(unit=settings.depth_unit or DEPTH_UNIT)
+        remarks += (f"taken for granted: depth maps in {depth.unit} (--depth-unit), along the optical axis",)
+    return ImportedSequence(tuple(cameras), (instant,), depth=depth, missing=gaps, remarks=(*remarks, *said))
 
 
 def _one_instant(path: Path, frames: Sequence[Mapping[str, Any]]) -> None:

@@ -40,6 +40,7 @@ from datagen.sources.capture_file import (
     RegistrationEntry,
     capture_file_bytes,
 )
+from datagen.sources.depth_maps import DepthEntry
 from datagen.sources.folder_writer import is_complete, png_bytes
 from datagen.sources.frame import SequenceKey
 from datagen.sources.imports.archives import File, Packed, Unpacked
@@ -190,7 +191,9 @@ def _write(
     if frames[0].scan is not None:
         content["scan"] = _surfaces("scan", "scans", frames, files, scale, put)
     else:
-        content["surface"] = "registration"
+        content["surface"] = "registration" if sequence.registration is not None else "depth"
+    if sequence.depth is not None:
+        content["depth"] = _depths(sequence, rig, scale, report, put)
     if sequence.registration is not None:
         own = all(frame.registration is not None for frame in frames)
         pattern = _surfaces("registration", "registrations", frames, files, scale, put) if own else content["scan"]
@@ -208,6 +211,33 @@ def _write(
         content["images"] = _pictures("images", frames, rig, files, put, advance)
         content["masks"] = _pictures("masks", frames, rig, files, put, lambda _: None)
     return content
+
+
+def _depths(
+    sequence: ImportedSequence,
+    rig: Sequence[_Straight],
+    scale: float,
+    report: Written,
+    put: Callable[[str, File | bytes], None],
+) -> DepthEntry | None:
+    """Place the depth maps as they are; None if there are none that can be used."""
+    given, frames = sequence.depth, sequence.frames
+    bent = sorted(one.camera.name for one in rig if not one.is_straight and one.camera.name in frames[0].depths)
+    if bent:
+        report.remarks.append(f"depth maps of {len(bent)} cameras are not used: their pictures had lens distortion")
+    names = [one.camera.name for one in rig if one.is_straight and all(one.camera.name in f.depths for f in frames)]
+    suffixes = {frame.depths[name].suffix for frame in frames for name in names}
+    if given is None or len(suffixes) != 1:
+        return None
+    pattern = f"depth/{{camera}}/{{frame:06d}}{next(iter(suffixes))}"
+    for frame in frames:
+        for name in names:
+            put(pattern.format(camera=name, frame=frame.index), frame.depths[name])
+    # Numbers in a unit without a name have its length.
+    step = scale if given.unit is None and given.metres_per_step is None and scale != 1 else given.metres_per_step
+    return DepthEntry(
+        pattern=pattern, unit=given.unit, metres_per_step=step, offset_steps=given.offset_steps, kind=given.kind
+    )
 
 
 def _shaded(
@@ -267,10 +297,13 @@ def _unit(sequence: ImportedSequence, settings: ImportSettings, files: Unpacked)
         return "m", scale
     unit = sequence.unit or settings.unit
     if unit is None:
-        mesh = _mesh(_surface(sequence.frames[0]), files, 1.0)
-        low, high = np.percentile(mesh.vertices, [1, 99], axis=0)
+        size = ""
+        if sequence.frames[0].scan is not None:
+            mesh = _mesh(sequence.frames[0].scan, files, 1.0)
+            low, high = np.percentile(mesh.vertices, [1, 99], axis=0)
+            size = f"; it is {float(np.linalg.norm(high - low)):.4g} across"
         raise InputError(
-            f"the unit of the scan is not known; it is {float(np.linalg.norm(high - low)):.4g} across",
+            f"the unit of the scan is not known{size}",
             "--unit, or --metres-per-unit where it is arbitrary, as after structure from motion",
             "Measure a length that you know in the scan: metres per unit are what it should be, in metres, through "
             "what it is. FaceScape has them in a file: --scales",
@@ -346,13 +379,15 @@ def _content_key(sequence: ImportedSequence, importer: str, settings: ImportSett
         surfaces = [one for one in (frame.scan, frame.registration) if one is not None and not callable(one)]
         used = [_stamp(file) for file in (*surfaces, *frame.sources)]
         pictures = {
-            kind: {name: _stamp(file) for name, file in getattr(frame, kind).items()} for kind in ("images", "masks")
+            kind: {name: _stamp(file) for name, file in getattr(frame, kind).items()}
+            for kind in ("images", "masks", "depths")
         }
         frames.append([frame.index, frame.time_s, used, pictures])
     registration = sequence.registration
+    depth = sorted(vars(sequence.depth).items()) if sequence.depth else []
     registered = [registration.head, registration.topology, registration.unit] if registration else []
     return sha256_text(
-        canonical_json([_WRITER, importer, said, sequence.unit, sequence.shaded, registered, cameras, frames])
+        canonical_json([_WRITER, importer, said, sequence.unit, sequence.shaded, registered, depth, cameras, frames])
     )
 
 
