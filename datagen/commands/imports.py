@@ -16,7 +16,7 @@ from datagen.common.console import print_json, say
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.files import check_writable
 from datagen.geometry.space import METRES_PER_UNIT
-from datagen.sources.imports.registry import FACINGS, IMPORTERS
+from datagen.sources.imports.registry import AXES, FACINGS, IMPORTERS
 
 if TYPE_CHECKING:
     from datagen.sources.frame import Frame, SequenceKey
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     Unit = str
     LayoutName = str
     Facing = str
+    Axes = str
 else:
     Unit = Literal[tuple(METRES_PER_UNIT)]
     LayoutName = Literal[tuple(IMPORTERS)]
     Facing = Literal[FACINGS]
+    Axes = Literal[AXES]
 
 _INDENT = "  "
 _MOST_DOUBTS = 3
@@ -69,6 +71,7 @@ def import_command(
     distorted: Annotated[
         bool, typer.Option("--distorted", help="The set's pictures have the lens distortion of its calibration.")
     ] = False,
+    axes: Annotated[Axes | None, typer.Option("--axes", help="Axes of the cameras, if they are other.")] = None,
     depth_unit: Annotated[Unit | None, typer.Option("--depth-unit", help="Unit of depth maps.")] = None,
     topology: Annotated[
         Path | None, typer.Option("--topology", metavar="FILE", help="A mesh with the faces of vertices without.")
@@ -118,6 +121,7 @@ def import_command(
         fps=fps,
         pixel_center=centre,
         distorted=distorted,
+        axes=axes,
         depth_unit=depth_unit,
         topology=topology,
         landmarks=landmarks,

@@ -43,6 +43,8 @@ class ImportSettings:
         Where the centre of the top-left pixel lies in K: 0 or 0.5, where the set does not say it.
     distorted : bool
         Whether the pictures have the lens distortion of the calibration, where the set does not say it.
+    axes : str or None
+        Axes of the cameras, where the layout's own are not to be taken.
     depth_unit : str or None
         Unit of depth maps, where it is not what the layout says.
     topology : Path or None
@@ -67,6 +69,7 @@ class ImportSettings:
     fps: float | None = None
     pixel_center: float | None = None
     distorted: bool = False
+    axes: str | None = None
     depth_unit: str | None = None
     topology: Path | None = None
     landmarks: Path | None = None
@@ -91,6 +94,10 @@ class ImportedCamera:
     size : tuple of int
         Width and height that K belongs to. Pictures may be scaled: K is scaled with them.
     lens : Lens
+    poses : mapping of frame to (4, 4) float64
+        World to camera at each frame, of a camera that moves; empty if it stands still.
+    color : (3, 4) float64 or None
+        Affine on RGB in [0, 1]: ``rgb @ A[:, :3] + A[:, 3]``.
     """
 
     name: str
@@ -98,6 +105,8 @@ class ImportedCamera:
     world_to_camera: npt.NDArray[np.float64]
     size: tuple[int, int]
     lens: Lens = field(default_factory=BrownLens)
+    poses: Mapping[int, npt.NDArray[np.float64]] = field(default_factory=dict)
+    color: npt.NDArray[np.float64] | None = None
 
 
 Surface = File | Callable[[], Mesh]
@@ -173,12 +182,18 @@ class ImportedRegistration:
         With ``topology``: returns its neutral mesh and the landmarks on it, in metres.
     unit : str or None
         Where it is not the sequence's.
+    kind : str
+        ``vertices``, or ``parameters`` that pose the head model.
+    file : Path or None
+        Parameters of all frames, in place of files of each.
     """
 
     head: str | None = None
     topology: str | None = None
     neutral: Callable[[], tuple[Mesh, Landmarks]] | None = None
     unit: str | None = None
+    kind: Literal["vertices", "parameters"] = "vertices"
+    file: Path | None = None
 
 
 @dataclass(frozen=True)

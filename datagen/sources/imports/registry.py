@@ -50,6 +50,8 @@ class Importer:
 
 # Axes that may come out of the faces of meshes that came without pictures.
 FACINGS = ("+z", "-z", "+x", "-x")
+# Of cameras, by whose convention.
+AXES = ("opengl", "opencv")
 # What simulated pictures are drawn with.
 _DRAWN = frozenset({"unit", "cameras", "image_size", "facing"})
 # Whose captures these are, and how long their unit is, only their owner knows.
@@ -120,6 +122,11 @@ IMPORTERS: dict[str, Importer] = {
         _DRAWN | {"fps"},
         "CoMA licence (non-commercial research)",
         "Ranjan et al., Generating 3D Faces using Convolutional Mesh Autoencoders, ECCV 2018",
+    ),
+    "vhap": Importer(
+        "datagen.sources.imports.vhap:find_exports",
+        "VHAP's exports, FLAME as parameters or meshes",
+        frozenset({"subject", "axes", "fps", "pixel_center", "licence", "citation"}),
     ),
     "multiface": Importer(
         "datagen.sources.imports.multiface:find_segments",
