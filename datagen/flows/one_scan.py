@@ -209,9 +209,20 @@ def _remove_other_formats(out: Path, earlier: Owned, mesh_format: str) -> None:
 
 
 def render_warp(
-    warp_folder: Path, cameras: Path, out: Path, *, names: Sequence[str] | None, backend: str
+    warp_folder: Path,
+    cameras: Path,
+    out: Path,
+    *,
+    names: Sequence[str] | None,
+    backend: str,
+    frame: int | None = None,
 ) -> list[Path]:
     """Render a warp into the images of cameras: for each camera its maps (npz) and a picture of them (png).
+
+    Parameters
+    ----------
+    frame : int or None
+        Whose poses are taken, of cameras that move.
 
     Returns
     -------
@@ -223,7 +234,7 @@ def render_warp(
         If a file is missing or broken, a camera is not valid, or there is no camera of that name.
     """
     warp = read_warp(warp_folder)
-    chosen = chosen_cameras(cameras, names)
+    chosen = chosen_cameras(cameras, names, frame)
     refuse_strangers(strangers(out, files_of_cameras(chosen)))
     maps = render_views(surface_of(warp), chosen, make_renderer(backend), hide_back_faces=True)
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
@@ -238,19 +249,40 @@ def files_of_cameras(cameras: Sequence[Camera]) -> list[str]:
     return [f"{camera.name}{suffix}" for camera in cameras for suffix in (".npz", ".png")]
 
 
-def chosen_cameras(sequence: Path, names: Sequence[str] | None) -> list[Camera]:
+def chosen_cameras(sequence: Path, names: Sequence[str] | None, frame: int | None = None) -> list[Camera]:
     """Return the cameras of a sequence folder's capture file, all or those named.
+
+    Parameters
+    ----------
+    frame : int or None
+        Whose poses are taken, of cameras that move.
 
     Raises
     ------
     datagen.common.errors.InputError
-        If the file is missing or broken, a camera is not valid, or there is none of that name.
+        If the file is missing or broken, a camera is not valid, or there is none of that name; if a camera moves, and
+        the frame is not named or none of the sequence.
     """
-    rig = {camera.name: camera for camera in read_capture_file(sequence).rig(str(sequence))}
+    capture = read_capture_file(sequence)
+    rig = {one.camera.name: one for one in capture.recorded(str(sequence))}
     unknown = sorted(set(names or ()) - set(rig))
     if unknown:
         raise InputError(f"{sequence} has no camera {', '.join(unknown)}", f"one of {', '.join(rig)}")
-    return [rig[name] for name in (names or rig)]
+    chosen = [rig[name] for name in (names or rig)]
+    if frame is None:
+        moving = [one.camera.name for one in chosen if one.poses]
+        if moving:
+            raise InputError(
+                f"camera {moving[0]} of {sequence} moves", "the frame that is meant", "Name it: --frame, or --frames"
+            )
+        return [one.camera for one in chosen]
+    if frame not in capture.frames:
+        raise InputError(
+            f"{sequence} has no frame {frame}",
+            f"one of its {len(capture.frames)} frames, {capture.frames[0]} to {capture.frames[-1]}",
+            "Check the frame's number",
+        )
+    return [one.at(frame) for one in chosen]
 
 
 def _maps_bytes(view: ViewMaps, camera: Camera) -> bytes:

@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from datagen.common.documents import read_json
@@ -18,15 +17,14 @@ from datagen.common.errors import InputError
 from datagen.common.names import checked_pattern
 from datagen.common.pictures import Orientation
 from datagen.common.settings import Name, Section, parse
-from datagen.geometry.camera import Camera, validate_camera
 from datagen.geometry.space import metres_per
 from datagen.shards.schema import MAX_FRAME
+from datagen.sources.camera_entry import CameraEntry, RecordedCamera, recorded_camera
 from datagen.sources.topology import checked_topology_name
 
 CAPTURE_FILE = "capture.json"
 CAPTURE_FORMAT = "canonface-capture"
 CAPTURE_VERSION = 1
-MAX_PIXELS = 2**16
 TIME_TOLERANCE = 0.1  # of the time between two frames
 NOTE = "_"  # keys that begin with it are notes, where they hold text
 OPEN = "?"  # a value that is still to be filled in
@@ -42,20 +40,10 @@ def _pixel_centre(value: float) -> float:
 
 # Datasets state them.
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
-Number = Annotated[float, Field(ge=-1e9, le=1e9)]
 PixelCentre = Annotated[float, AfterValidator(_pixel_centre)]
 FramePattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=False))]
 TopologyName = Annotated[str, AfterValidator(checked_topology_name)]
 CameraPattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=True))]
-
-
-class CameraEntry(Section):
-    """One calibrated, undistorted camera."""
-
-    K: list[list[Number]]
-    world_to_camera: list[list[Number]] = Field(description="rigid 4×4, OpenCV axes, translation in `camera_unit`")
-    width: int = Field(ge=1, le=MAX_PIXELS)
-    height: int = Field(ge=1, le=MAX_PIXELS)
 
 
 class RegistrationEntry(Section):
@@ -118,27 +106,24 @@ class CaptureFile(Section):
             raise ValueError("`epoch_s` goes with `fps`; with `times_s` the first of them is the epoch")
         return self
 
-    def rig(self, name: str) -> tuple[Camera, ...]:
-        """Return the cameras in metres and with pixel centres at +0.5, validated, in the file's order."""
-        scale = metres_per(self.camera_unit or self.unit, name)
-        return tuple(self._camera(camera, entry, scale, name) for camera, entry in self.cameras.items())
+    def recorded(self, name: str) -> tuple[RecordedCamera, ...]:
+        """Return the cameras in metres and with pixel centres at +0.5, validated, in the file's order.
 
-    def _camera(self, camera: str, entry: CameraEntry, scale: float, name: str) -> Camera:
-        try:
-            K, E = np.array(entry.K, np.float64), np.array(entry.world_to_camera, np.float64)
-        except ValueError:
-            raise InputError(
-                f"{name}: K or world_to_camera of camera {camera} has rows of different length",
-                "3×3 and 4×4 numbers",
-                _SEE,
-            ) from None
-        if K.shape == (3, 3) and E.shape == (4, 4):
-            K[:2, 2] += 0.5 - self.pixel_center
-            E[:3, 3] *= scale
-        found = validate_camera(Camera(camera, K, E, entry.width, entry.height))
-        # Within the tolerances of the check, but the dataset wants these exactly.
-        K[1, 0], K[2], E[3] = 0, (0, 0, 1), (0, 0, 0, 1)
-        return found
+        Parameters
+        ----------
+        name : str
+            Of the file, for messages.
+
+        Raises
+        ------
+        InputError
+            If a camera is not valid, or the unit is none.
+        """
+        metres = metres_per(self.camera_unit or self.unit, name)
+        return tuple(
+            recorded_camera(camera, entry, self.frames, metres=metres, pixel_center=self.pixel_center, name=name)
+            for camera, entry in self.cameras.items()
+        )
 
     @property
     def epoch(self) -> float:

@@ -21,6 +21,7 @@ from datagen.geometry.landmarks import Landmarks, read_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.registry import HEADS
+from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture_file
 from datagen.sources.frame import Captures, Frame, Image, Registration, SequenceInfo, SequenceKey
 from datagen.sources.topology import Topology, read_topology, topology_files
@@ -106,12 +107,13 @@ class FolderCaptures(Captures):
             If the sequence or frame is unknown, or a file it names is missing or broken.
         """
         folder, capture = self._capture(key, index)
-        cameras = _rig(folder)
+        rig = _rig(folder)
+        cameras = tuple(one.at(index) for one in rig)
         scan = self._scan(folder, capture, index)
-        pictures = {kind: _camera_files(folder, capture, kind, cameras, index) for kind in PICTURES}
+        pictures = {kind: _camera_files(folder, capture, kind, rig, index) for kind in PICTURES}
         for files in pictures.values():
             for path, camera in files.values():
-                _check_header(path, camera, capture.orientation)
+                _check_header(path, camera.camera, capture.orientation)
         images = {
             name: partial(_read_image, path, camera, capture.orientation)
             for name, (path, camera) in pictures["images"].items()
@@ -227,7 +229,7 @@ def _capture_file(folder: Path) -> CaptureFile:
     return _parsed(folder, _stamp(folder / CAPTURE_FILE))[0]
 
 
-def _rig(folder: Path) -> tuple[Camera, ...]:
+def _rig(folder: Path) -> tuple[RecordedCamera, ...]:
     return _parsed(folder, _stamp(folder / CAPTURE_FILE))[1]
 
 
@@ -240,10 +242,10 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[Camera, ...]]:
+def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[RecordedCamera, ...]]:
     # The time stamp is part of the cache's key, so an edited file is read anew.
     capture = read_capture_file(folder)
-    return capture, capture.rig(str(folder / CAPTURE_FILE))
+    return capture, capture.recorded(str(folder / CAPTURE_FILE))
 
 
 @lru_cache(maxsize=256)
@@ -278,18 +280,19 @@ def _inside(folder: Path, pattern: str, **names: object) -> Path:
 
 
 def _camera_files(
-    folder: Path, capture: CaptureFile, kind: str, cameras: tuple[Camera, ...], index: int
-) -> dict[str, tuple[Path, Camera]]:
+    folder: Path, capture: CaptureFile, kind: str, rig: tuple[RecordedCamera, ...], index: int
+) -> dict[str, tuple[Path, RecordedCamera]]:
     """Return the files of those cameras that have any, in any frame: the others have no images, which is allowed."""
     pattern = getattr(capture, kind)
     if pattern is None:
         return {}
-    like = _pictures_like(folder, capture, kind, index, frozenset(camera.name for camera in cameras))
+    like = _pictures_like(folder, capture, kind, index, frozenset(one.camera.name for one in rig))
     found = {}
-    for camera in cameras:
+    for one in rig:
+        camera = one.camera
         path = _inside(folder, pattern, frame=index, camera=camera.name)
         if path.is_file():
-            found[camera.name] = path, camera
+            found[camera.name] = path, one
         elif path.parent.is_dir() and camera.name in path.parent.relative_to(folder).parts:
             raise _no_file(path, camera, "or remove the camera's whole image folder")
         elif any((folder / pattern.format(frame=frame, camera=camera.name)).is_file() for frame in capture.frames):
@@ -299,7 +302,7 @@ def _camera_files(
     if not found:
         raise InputError(
             f"frame {index} has none of the {kind} that {CAPTURE_FILE} promises, such as "
-            f"{_inside(folder, pattern, frame=index, camera=cameras[0].name)}",
+            f"{_inside(folder, pattern, frame=index, camera=rig[0].camera.name)}",
             f"files named {pattern}",
             f"Restore them, or leave `{kind}` out of {CAPTURE_FILE}",
         )
@@ -413,13 +416,13 @@ def _check_header(path: Path, camera: Camera, orientation: Orientation | None) -
     check_image_size(camera, (height, width), str(path))
 
 
-def _read_image(path: Path, camera: Camera, orientation: Orientation | None) -> Image:
+def _read_image(path: Path, one: RecordedCamera, orientation: Orientation | None) -> Image:
     pixels = read_picture(path, orientation=orientation, ask=_ASK).pixels
-    check_image_size(camera, pixels.shape, str(path))
-    return pixels
+    check_image_size(one.camera, pixels.shape, str(path))
+    return one.straight_image(pixels)
 
 
-def _read_mask(path: Path, camera: Camera, orientation: Orientation | None) -> npt.NDArray[np.bool_]:
+def _read_mask(path: Path, one: RecordedCamera, orientation: Orientation | None) -> npt.NDArray[np.bool_]:
     mask = read_mask(path, orientation=orientation, ask=_ASK)
-    check_image_size(camera, mask.shape, str(path))
-    return mask
+    check_image_size(one.camera, mask.shape, str(path))
+    return one.straight_mask(mask)
