@@ -17,9 +17,11 @@ from datagen.common.errors import InputError
 from datagen.common.names import checked_pattern
 from datagen.common.pictures import Orientation
 from datagen.common.settings import Name, Section, parse
+from datagen.common.video_frames import frame_at
+from datagen.common.video_pictures import VIDEO_SUFFIXES
 from datagen.geometry.space import metres_per
 from datagen.shards.schema import MAX_FRAME
-from datagen.sources.camera_entry import CameraEntry, RecordedCamera, recorded_camera
+from datagen.sources.camera_entry import CameraEntry, Number, RecordedCamera, recorded_camera
 from datagen.sources.topology import checked_topology_name
 
 CAPTURE_FILE = "capture.json"
@@ -38,12 +40,21 @@ def _pixel_centre(value: float) -> float:
     return value
 
 
+def is_video(pattern: str) -> bool:
+    """Whether a pattern of pictures names a video for each camera."""
+    return pattern.lower().endswith(VIDEO_SUFFIXES)
+
+
+def _picture_pattern(pattern: str) -> str:
+    return checked_pattern(pattern, camera=True, frame=not is_video(pattern))
+
+
 # Datasets state them.
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 PixelCentre = Annotated[float, AfterValidator(_pixel_centre)]
 FramePattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=False))]
 TopologyName = Annotated[str, AfterValidator(checked_topology_name)]
-CameraPattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=True))]
+PicturePattern = Annotated[str, AfterValidator(_picture_pattern)]
 
 
 class RegistrationEntry(Section):
@@ -69,6 +80,18 @@ class RegistrationEntry(Section):
         return str(self.head or self.topology)
 
 
+class VideoEntry(Section):
+    """How the capture's frames are found in videos."""
+
+    by: Literal["number", "time"] = Field(
+        "number", description="frame numbers are the videos', or frames are found by the time at which they are shown"
+    )
+    first: int = Field(0, ge=0, le=MAX_FRAME, description="by number: the frame number of a video's first frame")
+    start_s: Number = Field(
+        0.0, description="by time: when a video's first frame is, on the clock of `times_s`, or of frame / `fps`"
+    )
+
+
 class CaptureFile(Section):
     """The content of ``capture.json``; unknown keys are errors."""
 
@@ -87,8 +110,9 @@ class CaptureFile(Section):
     scan: FramePattern = "scans/{frame:06d}.ply"
     registration: RegistrationEntry | None = None
     landmarks: FramePattern | None = None
-    images: CameraPattern | None = None
-    masks: CameraPattern | None = None
+    images: PicturePattern | None = Field(None, description="one picture for each camera and frame, or one video each")
+    masks: PicturePattern | None = None
+    video: VideoEntry | None = Field(None, description="which frames of videos are meant; by number if left out")
     orientation: Orientation | None = Field(
         None, description="of images with an EXIF turn: are K, size and masks those of the stored or the upright one"
     )
@@ -135,6 +159,21 @@ class CaptureFile(Section):
         if self.times_s is not None:
             return self.times_s[bisect_left(self.frames, frame)] - self.times_s[0]
         return (frame - self.frames[0]) / (self.fps or math.nan)
+
+    def in_video(self, frame: int, path: Path) -> int:
+        """Return the number of a frame in a video, counted from 0.
+
+        Raises
+        ------
+        InputError
+            If the video has none at that time.
+        """
+        video = self.video or VideoEntry()
+        if video.by == "number":
+            return frame - video.first
+        fps = self.fps or math.nan
+        time = frame / fps if self.times_s is None else self.times_s[bisect_left(self.frames, frame)]
+        return frame_at(path, time - video.start_s)
 
     @property
     def shortest_step_s(self) -> float:

@@ -6,30 +6,26 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from string import Formatter
 
-import numpy as np
-import numpy.typing as npt
-
 from datagen.common.errors import InputError, MeshError
-from datagen.common.pictures import Orientation, picture_size, read_mask, read_picture
-from datagen.geometry.camera import Camera, check_image_size
+from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks, read_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.registry import HEADS
 from datagen.sources.camera_entry import RecordedCamera
-from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture_file
-from datagen.sources.frame import Captures, Frame, Image, Registration, SequenceInfo, SequenceKey
+from datagen.sources.camera_pictures import CameraPicture, video_digest
+from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, is_video, read_capture_file
+from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
 from datagen.sources.topology import Topology, read_topology, topology_files
 
 PICTURES = ("images", "masks")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic", ".exr")
 LONGEST_PART = 255  # bytes of a file's or folder's name
-_ASK = 'Say "orientation": "stored" or "upright" in capture.json, as K, size and masks are meant'
 _SEE = "See docs/capture-format.md for the layout"
 
 
@@ -110,18 +106,12 @@ class FolderCaptures(Captures):
         rig = _rig(folder)
         cameras = tuple(one.at(index) for one in rig)
         scan = self._scan(folder, capture, index)
-        pictures = {kind: _camera_files(folder, capture, kind, rig, index) for kind in PICTURES}
-        for files in pictures.values():
-            for path, camera in files.values():
-                _check_header(path, camera.camera, capture.orientation)
-        images = {
-            name: partial(_read_image, path, camera, capture.orientation)
-            for name, (path, camera) in pictures["images"].items()
-        }
-        masks: dict[str, Callable[[], npt.NDArray[np.bool_]]] = {
-            name: partial(_read_mask, path, camera, capture.orientation)
-            for name, (path, camera) in pictures["masks"].items()
-        }
+        pictures = {kind: _camera_pictures(folder, capture, kind, rig, index) for kind in PICTURES}
+        for found in pictures.values():
+            for picture in found.values():
+                picture.check()
+        images = {name: picture.image for name, picture in pictures["images"].items()}
+        masks = {name: picture.mask for name, picture in pictures["masks"].items()}
         return Frame(
             key=key,
             index=index,
@@ -142,16 +132,20 @@ class FolderCaptures(Captures):
             paths.append(_inside(folder, capture.registration.pattern, frame=index))
         if capture.landmarks:
             paths.append(_inside(folder, capture.landmarks, frame=index))
+        videos: list[Path] = []
         for kind in PICTURES:
-            paths += [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
+            found = [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
+            (videos if is_video(getattr(capture, kind) or "") else paths).extend(found)
         sha = hashlib.sha256()
-        for path in paths:
-            try:
+        try:
+            for path in paths:
                 data = path.read_bytes()
-            except OSError as error:
-                raise _missing(path, key, index, error) from None
-            sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
-            sha.update(data)
+                sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
+                sha.update(data)
+            for path in videos:
+                sha.update(f"{path.relative_to(folder).as_posix()}\0video\0{video_digest(path)}\0".encode())
+        except OSError as error:
+            raise _missing(path, key, index, error) from None
         return sha.hexdigest()
 
     def _info(self, key: SequenceKey) -> SequenceInfo:
@@ -309,6 +303,16 @@ def _camera_files(
     return found
 
 
+def _camera_pictures(
+    folder: Path, capture: CaptureFile, kind: str, rig: tuple[RecordedCamera, ...], index: int
+) -> dict[str, CameraPicture]:
+    video = is_video(getattr(capture, kind) or "")
+    return {
+        name: CameraPicture(path, one, capture.orientation, capture.in_video(index, path) if video else None)
+        for name, (path, one) in _camera_files(folder, capture, kind, rig, index).items()
+    }
+
+
 def _no_file(path: Path, camera: Camera, other: str) -> InputError:
     return InputError(
         f"{path} is missing",
@@ -409,20 +413,3 @@ def _missing(path: Path, key: SequenceKey, index: int, error: OSError) -> InputE
     return InputError(
         f"{path} of frame {index} of {key} cannot be read ({error.strerror})", "a readable file", "Restore the file"
     )
-
-
-def _check_header(path: Path, camera: Camera, orientation: Orientation | None) -> None:
-    width, height = picture_size(path, orientation=orientation, ask=_ASK)
-    check_image_size(camera, (height, width), str(path))
-
-
-def _read_image(path: Path, one: RecordedCamera, orientation: Orientation | None) -> Image:
-    pixels = read_picture(path, orientation=orientation, ask=_ASK).pixels
-    check_image_size(one.camera, pixels.shape, str(path))
-    return one.straight_image(pixels)
-
-
-def _read_mask(path: Path, one: RecordedCamera, orientation: Orientation | None) -> npt.NDArray[np.bool_]:
-    mask = read_mask(path, orientation=orientation, ask=_ASK)
-    check_image_size(one.camera, mask.shape, str(path))
-    return one.straight_mask(mask)
