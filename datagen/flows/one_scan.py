@@ -32,6 +32,7 @@ from datagen.geometry.landmarks import declared_unit, read_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import MESH_FORMATS, mesh_bytes, read_mesh
 from datagen.heads.base import HeadModel
+from datagen.heads.registry import HEADS
 from datagen.layout import BuildLayout
 from datagen.manifest import WarpConfig
 from datagen.render.contract import ViewMaps
@@ -152,6 +153,7 @@ def warp_scan(
         topology = registration.topology(head)
         name = topology.name if topology else head
         vertices = read_mesh(registration.path, registration.unit or unit, need_faces=False).vertices
+        vertices = HEADS[name].own(vertices) if name in HEADS else vertices
         check_metric_scale(vertices, str(registration.path), declare="--registration-unit")
         start = Registration(name, vertices)
     if topology is not None:

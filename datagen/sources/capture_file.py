@@ -65,13 +65,23 @@ class RegistrationEntry(Section):
         None,
         description="or the captures' own: <root>/topologies/<name>.ply (neutral mesh) and <name>.json (landmarks)",
     )
-    pattern: FramePattern = "registrations/{frame:06d}.ply"
-    unit: str | None = Field(None, description="unit of the files, where it is not the capture's")
+    kind: Literal["vertices", "parameters"] = Field(
+        "vertices", description="what the files hold: meshes, or parameters that pose the head model (FLAME)"
+    )
+    pattern: str = Field(
+        "registrations/{frame:06d}.ply", description="of the files; one of parameters may hold all frames"
+    )
+    unit: str | None = Field(
+        None, description="unit of the files, where it is not the capture's; parameters are in m unless it is said"
+    )
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
         if (self.head is None) == (self.topology is None):
             raise ValueError("give `head` (a head model) or `topology` (one under topologies/), one of the two")
+        if self.kind == "parameters" and self.head != "flame":
+            raise ValueError('`kind: "parameters"` goes with `head: "flame"`')
+        checked_pattern(self.pattern, camera=False, frame=self.kind == "vertices" or "{" in self.pattern)
         return self
 
     @property

@@ -21,6 +21,7 @@ from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.camera_pictures import CameraPicture, video_digest
 from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, is_video, read_capture_file
 from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
+from datagen.sources.posed import model_digest, posed_vertices
 from datagen.sources.topology import Topology, read_topology, topology_files
 
 PICTURES = ("images", "masks")
@@ -41,6 +42,8 @@ class FolderCaptures(Captures):
     vertex_counts : mapping of head name to int, optional
         Expected number of registration vertices, by default that of every head model; heads not named are not
         checked here.
+    head_root : Path, optional
+        Folder with the files of FLAME, where registrations are parameters of it.
 
     Raises
     ------
@@ -48,8 +51,10 @@ class FolderCaptures(Captures):
         If the root is missing or holds no sequence.
     """
 
-    def __init__(self, root: Path, vertex_counts: Mapping[str, int] | None = None) -> None:
-        self._root = Path(root)
+    def __init__(
+        self, root: Path, vertex_counts: Mapping[str, int] | None = None, head_root: Path | None = None
+    ) -> None:
+        self._root, self._head_root = Path(root), head_root
         self._vertex_counts = vertex_counts or {name: head.vertices for name, head in HEADS.items()}
         if not self._root.is_dir():
             raise InputError(f"capture root {root} is not a folder", "a folder of subjects", "Check the path")
@@ -133,10 +138,13 @@ class FolderCaptures(Captures):
         if capture.landmarks:
             paths.append(_inside(folder, capture.landmarks, frame=index))
         videos: list[Path] = []
+        model = b""
+        if capture.registration and capture.registration.kind == "parameters":
+            model = model_digest(self._head_root).encode()
         for kind in PICTURES:
             found = [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
             (videos if is_video(getattr(capture, kind) or "") else paths).extend(found)
-        sha = hashlib.sha256()
+        sha = hashlib.sha256(model)
         try:
             for path in paths:
                 data = path.read_bytes()
@@ -197,19 +205,24 @@ class FolderCaptures(Captures):
         return scan
 
     def _registration(self, folder: Path, capture: CaptureFile, index: int) -> Registration | None:
-        if capture.registration is None:
+        entry = capture.registration
+        if entry is None:
             return None
-        name = capture.registration.name
-        path = _inside(folder, capture.registration.pattern, frame=index)
-        vertices = read_mesh(path, capture.registration.unit or capture.unit, need_faces=False).vertices
+        name = entry.name
+        path = _inside(folder, entry.pattern, frame=index)
+        if entry.kind == "parameters":
+            vertices = posed_vertices(path, index, entry.unit or "m", self._head_root)
+        else:
+            vertices = read_mesh(path, entry.unit or capture.unit, need_faces=False).vertices
+            vertices = HEADS[name].own(vertices) if name in HEADS else vertices
         check_metric_scale(vertices, str(path), declare="`unit` inside `registration` of capture.json")
         expected = self._vertex_counts.get(name)
-        if capture.registration.topology is not None:
+        if entry.topology is not None:
             expected = len(self.topology(name).vertices)
-        if expected is not None and len(vertices) != expected:
+        if expected is not None and entry.kind == "vertices" and len(vertices) != expected:
             raise MeshError(
                 f"registration {path} has {len(vertices)} vertices",
-                f"{expected}, as the {'topology' if capture.registration.topology else 'head model'} {name} has",
+                f"{expected}, as the {'topology' if entry.topology else 'head model'} {name} has",
                 "Check `registration` in capture.json, or whether the export merged or split vertices",
             )
         return Registration(name, vertices)
