@@ -26,6 +26,9 @@ ReviewOption = Annotated[bool, typer.Option("--review", help="Every frame whose 
 
 def check_command(
     captures: Annotated[Path, typer.Argument(help="Folder of <subject>/<sequence>/; see docs/capture-format.md.")],
+    head_root: Annotated[
+        Path | None, typer.Option(help="Folder with FLAME's files, where registrations are parameters of it.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Read every frame, image and mask of a capture folder and list what is wrong; exit code 1 if anything is.
@@ -36,7 +39,7 @@ def check_command(
     from datagen.flows.check import check_captures
 
     with Progress("check", 0, "frames") as progress:
-        found = check_captures(captures, progress)
+        found = check_captures(captures, progress, head_root)
     if json_output:
         print_json(
             {"frames": found.frames, "notes": found.notes, "problems": found.problems, "sequences": found.sequences}

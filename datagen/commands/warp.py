@@ -168,6 +168,7 @@ def render_command(
     cameras: Annotated[Path, typer.Option(help="Sequence folder whose capture.json holds the cameras.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for CAMERA.npz and CAMERA.png.")],
     camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be repeated.")] = None,
+    frame: Annotated[int | None, typer.Option(help="The warp's frame number, where cameras move.")] = None,
     backend: BackendOption = "auto",
     backends: Annotated[  # noqa: ARG001 - its callback ends the command
         bool,
@@ -190,7 +191,7 @@ def render_command(
     """
     from datagen.flows.one_scan import render_warp
 
-    written = render_warp(warp_folder, cameras, out, names=camera, backend=backend, head_root=head_root)
+    written = render_warp(warp_folder, cameras, out, names=camera, backend=backend, frame=frame, head_root=head_root)
     if json_output:
         print_json({"files": [str(path) for path in written]})
     else:
@@ -203,6 +204,9 @@ def flow_command(
     cameras: Annotated[Path, typer.Option(help="Sequence folder whose capture.json holds the cameras.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for CAMERA.npz and CAMERA.png.")],
     camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be repeated.")] = None,
+    frames: Annotated[
+        tuple[int, int] | None, typer.Option(help="Frame numbers of the two warps, where cameras move.")
+    ] = None,
     crop: Annotated[
         int | None, typer.Option(min=1, help="Pixels a side of head crops; by default the full images.")
     ] = None,
@@ -223,7 +227,7 @@ def flow_command(
     from datagen.flows.frame_pair import PairCrop, motion_of_pair
 
     cut = None if crop is None else PairCrop(crop, margin, head_root)
-    written = motion_of_pair(first, second, cameras, out, names=camera, backend=backend, crop=cut)
+    written = motion_of_pair(first, second, cameras, out, names=camera, backend=backend, crop=cut, frames=frames)
     if json_output:
         print_json({"files": [str(path) for path in written]})
     else:

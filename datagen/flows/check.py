@@ -47,20 +47,22 @@ class CheckResult:
             return None
 
 
-def check_captures(root: Path, progress: Progress) -> CheckResult:
+def check_captures(root: Path, progress: Progress, head_root: Path | None = None) -> CheckResult:
     """Read everything under a capture root.
 
     Parameters
     ----------
     progress : Progress
         Advanced by one for each frame.
+    head_root : Path, optional
+        Folder with FLAME's files, where registrations are parameters of it.
 
     Raises
     ------
     InputError
         If ``root`` is not a folder of captures.
     """
-    source, result = FolderCaptures(root), CheckResult()
+    source, result = FolderCaptures(root, head_root=head_root), CheckResult()
     sequences: list[tuple[SequenceKey, tuple[int, ...]]] = []
     for folder in sorted(root.glob("*/*")):
         key = SequenceKey(folder.parent.name, folder.name)

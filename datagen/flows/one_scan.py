@@ -33,6 +33,7 @@ from datagen.geometry.landmarks import declared_unit, read_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import MESH_FORMATS, mesh_bytes, read_mesh
 from datagen.heads.base import HeadModel
+from datagen.heads.registry import HEADS
 from datagen.layout import BuildLayout
 from datagen.manifest import WarpConfig
 from datagen.render.contract import Renderer, SurfaceAttributes, ViewMaps
@@ -153,6 +154,7 @@ def warp_scan(
         topology = registration.topology(head)
         name = topology.name if topology else head
         vertices = read_mesh(registration.path, registration.unit or unit, need_faces=False).vertices
+        vertices = HEADS[name].own(vertices) if name in HEADS else vertices
         check_metric_scale(vertices, str(registration.path), declare="--registration-unit")
         start = Registration(name, vertices)
     if topology is not None:
@@ -217,6 +219,7 @@ def render_warp(
     names: Sequence[str] | None,
     backend: str,
     head_root: Path | None = None,
+    frame: int | None = None,
 ) -> list[Path]:
     """Render a warp into the images of cameras: for each camera its maps (npz) and a picture of them (png).
 
@@ -224,6 +227,8 @@ def render_warp(
     ----------
     head_root : Path or None
         Folder with the files of the head model of the warp's space, where it is not embedded: point clouds need it.
+    frame : int or None
+        Whose poses are taken, of cameras that move.
 
     Returns
     -------
@@ -235,7 +240,7 @@ def render_warp(
         If a file is missing or broken, a camera is not valid, or there is no camera of that name.
     """
     warp = read_warp(warp_folder)
-    chosen = chosen_cameras(cameras, names)
+    chosen = chosen_cameras(cameras, names, frame)
     refuse_strangers(strangers(out, files_of_cameras(chosen)))
     renderer = make_renderer(backend)
     maps = render_views(standalone_surface(warp, renderer, head_root), chosen, renderer, hide_back_faces=True)
@@ -266,19 +271,40 @@ def files_of_cameras(cameras: Sequence[Camera]) -> list[str]:
     return [f"{camera.name}{suffix}" for camera in cameras for suffix in (".npz", ".png")]
 
 
-def chosen_cameras(sequence: Path, names: Sequence[str] | None) -> list[Camera]:
+def chosen_cameras(sequence: Path, names: Sequence[str] | None, frame: int | None = None) -> list[Camera]:
     """Return the cameras of a sequence folder's capture file, all or those named.
+
+    Parameters
+    ----------
+    frame : int or None
+        Whose poses are taken, of cameras that move.
 
     Raises
     ------
     datagen.common.errors.InputError
-        If the file is missing or broken, a camera is not valid, or there is none of that name.
+        If the file is missing or broken, a camera is not valid, or there is none of that name; if a camera moves, and
+        the frame is not named or none of the sequence.
     """
-    rig = {camera.name: camera for camera in read_capture_file(sequence).rig(str(sequence))}
+    capture = read_capture_file(sequence)
+    rig = {one.camera.name: one for one in capture.recorded(str(sequence))}
     unknown = sorted(set(names or ()) - set(rig))
     if unknown:
         raise InputError(f"{sequence} has no camera {', '.join(unknown)}", f"one of {', '.join(rig)}")
-    return [rig[name] for name in (names or rig)]
+    chosen = [rig[name] for name in (names or rig)]
+    if frame is None:
+        moving = [one.camera.name for one in chosen if one.poses]
+        if moving:
+            raise InputError(
+                f"camera {moving[0]} of {sequence} moves", "the frame that is meant", "Name it: --frame, or --frames"
+            )
+        return [one.camera for one in chosen]
+    if frame not in capture.frames:
+        raise InputError(
+            f"{sequence} has no frame {frame}",
+            f"one of its {len(capture.frames)} frames, {capture.frames[0]} to {capture.frames[-1]}",
+            "Check the frame's number",
+        )
+    return [one.at(frame) for one in chosen]
 
 
 def _maps_bytes(view: ViewMaps, camera: Camera) -> bytes:

@@ -245,11 +245,11 @@ def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
             f"frame {frame} of {sequence} has no warp", "a warp of every frame", "Run `datagen build` again"
         )
     if not frames.records:
+        first = f"; {frames.cameras[0]}" if frames.cameras else ""
         raise InputError(
             f"none of {plan.frames} frames can be stored "
-            f"({', '.join(f'{count} {status}' for status, count in sorted(frames.verdicts.items()))})",
-            f"a frame with the verdict {' or '.join(accepted_verdicts(manifest))}, a scan with faces, "
-            "and a camera with an image of it",
+            f"({', '.join(f'{count} {status}' for status, count in sorted(frames.verdicts.items()))}{first})",
+            f"a frame with the verdict {' or '.join(accepted_verdicts(manifest))}, and a camera with an image of it",
             f"`datagen explain {layout.root} --failed` says why; correct the captures and build again",
         )
     history = read_history(layout).grown(

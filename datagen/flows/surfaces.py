@@ -12,9 +12,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.arrays import F64
 from datagen.common.errors import InputError
 from datagen.flows.framing import surface_of
 from datagen.geometry.camera import Camera
+from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadTemplate
 from datagen.manifest import WarpConfig
 from datagen.render.contract import Renderer, SurfaceAttributes, ViewMaps
@@ -83,6 +85,7 @@ def scan_surface(shown: ShownFrame) -> SurfaceAttributes:
         return surface_of(warp)
     points, normals = warp.scan_vertices, _outwards(shown)
     mesh, point_of = discs(points, normals, disc_radii(points))
+    mesh = Mesh.of(_bent(shown.carrier.registered, points, mesh.vertices, point_of), mesh.faces)
     carried = shown.carrier(mesh.vertices, normals[point_of])
     # A point without a counterpart has a disc without one.
     known = np.asarray(np.isfinite(warp.canonical[point_of]).all(axis=1))
@@ -138,7 +141,25 @@ def _measured_view(shown: ShownFrame, name: str, camera: Camera) -> ViewMaps:
     return measured_maps(view, normals, carried.canonical, carried.confidence, carried.region)
 
 
-def _outwards(shown: ShownFrame) -> npt.NDArray[np.float64]:
+def _bent(
+    registered: Surface,
+    points: npt.NDArray[np.float64],
+    corners: npt.NDArray[np.float64],
+    point_of: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]:
+    """Return discs' corners (M, 3) as high over the registered template as their points are.
+
+    Flat discs stand out of a face that is round, and the one that stands out farthest would be seen.
+    """
+    foot, own = registered.closest(corners), registered.closest(points)
+    height = np.einsum("nd,nd->n", points - own.position, own.normal)[point_of]
+    rise = height - np.einsum("nd,nd->n", corners - foot.position, foot.normal)
+    # Where the template is far away, or ends, it says nothing of the surface.
+    near = (np.abs(height) < NEAR_SCAN_M) & (np.abs(rise) < NEAR_SCAN_M) & ~foot.on_border
+    return corners + np.where(near, rise, 0.0)[:, None] * foot.normal
+
+
+def _outwards(shown: ShownFrame) -> F64:
     """Return the normals of a cloud's points, on the side that the registered template's show."""
     normals = shown.scan.normals
     foot = shown.carrier.registered.closest(shown.scan.vertices)

@@ -180,7 +180,9 @@ def _settled(folder: Path, found: Found, answers: Answers) -> Drafted:
     if not open_places(content):
         # What is wrong is said before anything is written: a camera that is none, a rate of zero.
         try:
-            parse(CaptureFile, content, str(path), "Check what was found and given", error=InputError).rig(str(path))
+            parse(CaptureFile, content, str(path), "Check what was found and given", error=InputError).recorded(
+                str(path)
+            )
         except CanonfaceError as error:
             return Drafted(folder, problem=str(error))
     check_output_file(path, overwrite=there)

@@ -16,6 +16,7 @@ from datagen.common.files import read_npz
 from datagen.common.names import checked_pattern
 from datagen.common.settings import Section
 from datagen.geometry.camera import Camera
+from datagen.geometry.lens import Lens, source_pixels
 from datagen.geometry.space import metres_per
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".npz", ".bin")
@@ -86,7 +87,13 @@ class DepthMap:
         return replace(self, depth=np.where(inside, self.depth, np.float32(0)))
 
 
-def read_depth_map(path: Path, entry: DepthEntry, unit: str, camera: Camera) -> DepthMap:
+def read_depth_map(
+    path: Path,
+    entry: DepthEntry,
+    unit: str,
+    camera: Camera,
+    lens: tuple[Lens, npt.NDArray[np.float64]] | None = None,
+) -> DepthMap:
     """Read one depth map: PNG or TIFF of one channel, ``.npy``, ``.npz``, or COLMAP's ``.bin``.
 
     Parameters
@@ -94,7 +101,9 @@ def read_depth_map(path: Path, entry: DepthEntry, unit: str, camera: Camera) -> 
     unit : str
         Of the capture.
     camera : Camera
-        Of the picture. The map may be a smaller or larger copy of its grid.
+        Of the picture, straight. The map may be a smaller or larger copy of its grid.
+    lens : (Lens, (3, 3) float64), optional
+        Distortion and K of the picture as it is stored, whose pixels are the map's.
 
     Raises
     ------
@@ -105,6 +114,8 @@ def read_depth_map(path: Path, entry: DepthEntry, unit: str, camera: Camera) -> 
     """
     numbers = _numbers(path)
     own = _scaled(camera, numbers.shape, path)
+    if lens is not None and not lens[0].is_straight:
+        numbers = _straight(numbers, lens[0], _scaled(replace(camera, K=lens[1]), numbers.shape, path).K, own)
     with np.errstate(invalid="ignore", over="ignore"):
         steps = numbers.astype(np.float64)
         there = np.isfinite(steps) & (steps != 0)
@@ -114,6 +125,17 @@ def read_depth_map(path: Path, entry: DepthEntry, unit: str, camera: Camera) -> 
         # Negative numbers are how some programs say that there is none.
         kept = there & (depth > 0) & (depth < np.finfo(np.float32).max)
     return DepthMap(np.where(kept, depth, 0.0).astype(np.float32), own)
+
+
+def _straight(numbers: npt.NDArray[Any], lens: Lens, K: npt.NDArray[np.float64], camera: Camera) -> npt.NDArray[Any]:
+    """Return the numbers as the straight camera has them: the nearest pixel's, for none may mix two surfaces."""
+    x, y = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
+    at = source_pixels(lens, K, camera.K, np.stack([x.ravel(), y.ravel()], axis=1))
+    column, row = np.floor(np.nan_to_num(at, nan=-1.0)).astype(np.int64).T
+    inside = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
+    found = np.zeros_like(numbers)
+    found.reshape(-1)[inside] = numbers[row[inside], column[inside]]
+    return found
 
 
 def _ray_lengths(camera: Camera) -> npt.NDArray[np.float64]:

@@ -15,23 +15,24 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError, MeshError
-from datagen.common.pictures import Orientation, picture_size, read_mask, read_picture
-from datagen.geometry.camera import Camera, check_image_size
+from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks, read_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.registry import HEADS
-from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture_file
+from datagen.sources.camera_entry import RecordedCamera
+from datagen.sources.camera_pictures import CameraPicture, video_digest
+from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, is_video, read_capture_file
 from datagen.sources.depth_maps import DepthMap, read_depth_map
-from datagen.sources.frame import Captures, Frame, Image, Registration, SequenceInfo, SequenceKey
+from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
 from datagen.sources.fusion import fuse_depths
+from datagen.sources.posed import model_digest, model_faces, posed_vertices
 from datagen.sources.topology import Topology, read_topology, topology_files
 
 PICTURES = ("images", "masks")
 DEPTH = "depth"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic", ".exr")
 LONGEST_PART = 255  # bytes of a file's or folder's name
-_ASK = 'Say "orientation": "stored" or "upright" in capture.json, as K, size and masks are meant'
 _SEE = "See docs/capture-format.md for the layout"
 
 
@@ -47,6 +48,8 @@ class FolderCaptures(Captures):
     vertex_counts : mapping of head name to int, optional
         Expected number of registration vertices, by default that of every head model; heads not named are not
         checked here.
+    head_root : Path, optional
+        Folder with the files of FLAME, where registrations are parameters of it.
 
     Raises
     ------
@@ -54,8 +57,10 @@ class FolderCaptures(Captures):
         If the root is missing or holds no sequence.
     """
 
-    def __init__(self, root: Path, vertex_counts: Mapping[str, int] | None = None) -> None:
-        self._root = Path(root)
+    def __init__(
+        self, root: Path, vertex_counts: Mapping[str, int] | None = None, head_root: Path | None = None
+    ) -> None:
+        self._root, self._head_root = Path(root), head_root
         self._vertex_counts = vertex_counts or {name: head.vertices for name, head in HEADS.items()}
         if not self._root.is_dir():
             raise InputError(f"capture root {root} is not a folder", "a folder of subjects", "Check the path")
@@ -109,23 +114,18 @@ class FolderCaptures(Captures):
             If the sequence or frame is unknown, or a file it names is missing or broken.
         """
         folder, capture = self._capture(key, index)
-        cameras = _rig(folder)
+        rig = _rig(folder)
+        cameras = tuple(one.at(index) for one in rig)
         scan = self._scan(folder, capture, index) if capture.surface == "scan" else None
-        files = {kind: _camera_files(folder, capture, kind, cameras, index) for kind in (*PICTURES, DEPTH)}
-        for kind in PICTURES:
-            for path, camera in files[kind].values():
-                _check_header(path, camera, capture.orientation)
-        images = {
-            name: partial(_read_image, path, camera, capture.orientation)
-            for name, (path, camera) in files["images"].items()
-        }
-        masks: dict[str, Callable[[], npt.NDArray[np.bool_]]] = {
-            name: partial(_read_mask, path, camera, capture.orientation)
-            for name, (path, camera) in files["masks"].items()
-        }
+        pictures = {kind: _camera_pictures(folder, capture, kind, rig, index) for kind in PICTURES}
+        for found in pictures.values():
+            for picture in found.values():
+                picture.check()
+        images = {name: picture.image for name, picture in pictures["images"].items()}
+        masks = {name: picture.mask for name, picture in pictures["masks"].items()}
         depths = {
-            name: partial(_read_depth, path, camera, capture, masks.get(name))
-            for name, (path, camera) in files[DEPTH].items()
+            name: partial(_read_depth, path, one, index, capture, masks.get(name))
+            for name, (path, one) in _camera_files(folder, capture, DEPTH, rig, index).items()
         }
         registration, landmarks = self._registration(folder, capture, index), _landmarks(folder, capture, index)
         if capture.surface == "registration":
@@ -153,16 +153,23 @@ class FolderCaptures(Captures):
             paths.append(_inside(folder, capture.registration.pattern, frame=index))
         if capture.landmarks:
             paths.append(_inside(folder, capture.landmarks, frame=index))
+        videos: list[Path] = []
+        model = b""
+        if capture.registration and capture.registration.kind == "parameters":
+            model = model_digest(self._head_root).encode()
         for kind in (*PICTURES, DEPTH):
-            paths += [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
-        sha = hashlib.sha256()
-        for path in paths:
-            try:
+            found = [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
+            (videos if is_video(_pattern(capture, kind) or "") else paths).extend(found)
+        sha = hashlib.sha256(model)
+        try:
+            for path in paths:
                 data = path.read_bytes()
-            except OSError as error:
-                raise _missing(path, key, index, error) from None
-            sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
-            sha.update(data)
+                sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
+                sha.update(data)
+            for path in videos:
+                sha.update(f"{path.relative_to(folder).as_posix()}\0video\0{video_digest(path)}\0".encode())
+        except OSError as error:
+            raise _missing(path, key, index, error) from None
         return sha.hexdigest()
 
     def _info(self, key: SequenceKey) -> SequenceInfo:
@@ -214,19 +221,24 @@ class FolderCaptures(Captures):
         return scan
 
     def _registration(self, folder: Path, capture: CaptureFile, index: int) -> Registration | None:
-        if capture.registration is None:
+        entry = capture.registration
+        if entry is None:
             return None
-        name = capture.registration.name
-        path = _inside(folder, capture.registration.pattern, frame=index)
-        vertices = read_mesh(path, capture.registration.unit or capture.unit, need_faces=False).vertices
+        name = entry.name
+        path = _inside(folder, entry.pattern, frame=index)
+        if entry.kind == "parameters":
+            vertices = posed_vertices(path, index, entry.unit or "m", self._head_root)
+        else:
+            vertices = read_mesh(path, entry.unit or capture.unit, need_faces=False).vertices
+            vertices = HEADS[name].own(vertices) if name in HEADS else vertices
         check_metric_scale(vertices, str(path), declare="`unit` inside `registration` of capture.json")
         expected = self._vertex_counts.get(name)
-        if capture.registration.topology is not None:
+        if entry.topology is not None:
             expected = len(self.topology(name).vertices)
-        if expected is not None and len(vertices) != expected:
+        if expected is not None and entry.kind == "vertices" and len(vertices) != expected:
             raise MeshError(
                 f"registration {path} has {len(vertices)} vertices",
-                f"{expected}, as the {'topology' if capture.registration.topology else 'head model'} {name} has",
+                f"{expected}, as the {'topology' if entry.topology else 'head model'} {name} has",
                 "Check `registration` in capture.json, or whether the export merged or split vertices",
             )
         return Registration(name, vertices)
@@ -236,6 +248,10 @@ class FolderCaptures(Captures):
         entry = capture.registration
         assert entry is not None  # as the file's check holds
         path = _inside(folder, entry.pattern, frame=index)
+        if entry.kind == "parameters":
+            return Mesh.of(
+                posed_vertices(path, index, entry.unit or "m", self._head_root), model_faces(self._head_root)
+            )
         mesh = read_mesh(path, entry.unit or capture.unit, need_faces=False)
         if not len(mesh.faces) and entry.topology is not None:
             mesh = Mesh.of(mesh.vertices, self.topology(entry.topology).faces)
@@ -256,7 +272,7 @@ def _capture_file(folder: Path) -> CaptureFile:
     return _parsed(folder, _stamp(folder / CAPTURE_FILE))[0]
 
 
-def _rig(folder: Path) -> tuple[Camera, ...]:
+def _rig(folder: Path) -> tuple[RecordedCamera, ...]:
     return _parsed(folder, _stamp(folder / CAPTURE_FILE))[1]
 
 
@@ -269,10 +285,10 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[Camera, ...]]:
+def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[RecordedCamera, ...]]:
     # The time stamp is part of the cache's key, so an edited file is read anew.
     capture = read_capture_file(folder)
-    return capture, capture.rig(str(folder / CAPTURE_FILE))
+    return capture, capture.recorded(str(folder / CAPTURE_FILE))
 
 
 @lru_cache(maxsize=256)
@@ -307,18 +323,19 @@ def _inside(folder: Path, pattern: str, **names: object) -> Path:
 
 
 def _camera_files(
-    folder: Path, capture: CaptureFile, kind: str, cameras: tuple[Camera, ...], index: int
-) -> dict[str, tuple[Path, Camera]]:
+    folder: Path, capture: CaptureFile, kind: str, rig: tuple[RecordedCamera, ...], index: int
+) -> dict[str, tuple[Path, RecordedCamera]]:
     """Return the files of those cameras that have any, in any frame: the others have no images, which is allowed."""
     pattern = _pattern(capture, kind)
     if pattern is None:
         return {}
-    like = _pictures_like(folder, capture, kind, index, frozenset(camera.name for camera in cameras))
+    like = _pictures_like(folder, capture, kind, index, frozenset(one.camera.name for one in rig))
     found = {}
-    for camera in cameras:
+    for one in rig:
+        camera = one.camera
         path = _inside(folder, pattern, frame=index, camera=camera.name)
         if path.is_file():
-            found[camera.name] = path, camera
+            found[camera.name] = path, one
         elif path.parent.is_dir() and camera.name in path.parent.relative_to(folder).parts:
             raise _no_file(path, camera, "or remove the camera's whole image folder")
         elif any((folder / pattern.format(frame=frame, camera=camera.name)).is_file() for frame in capture.frames):
@@ -328,7 +345,7 @@ def _camera_files(
     if not found:
         raise InputError(
             f"frame {index} has none of the {kind} that {CAPTURE_FILE} promises, such as "
-            f"{_inside(folder, pattern, frame=index, camera=cameras[0].name)}",
+            f"{_inside(folder, pattern, frame=index, camera=rig[0].camera.name)}",
             f"files named {pattern}",
             f"Restore them, or leave `{kind}` out of {CAPTURE_FILE}",
         )
@@ -341,6 +358,16 @@ def _pattern(capture: CaptureFile, kind: str) -> str | None:
         return capture.depth.pattern if capture.depth is not None else None
     pattern: str | None = getattr(capture, kind)
     return pattern
+
+
+def _camera_pictures(
+    folder: Path, capture: CaptureFile, kind: str, rig: tuple[RecordedCamera, ...], index: int
+) -> dict[str, CameraPicture]:
+    video = is_video(_pattern(capture, kind) or "")
+    return {
+        name: CameraPicture(path, one, capture.orientation, capture.in_video(index, path) if video else None)
+        for name, (path, one) in _camera_files(folder, capture, kind, rig, index).items()
+    }
 
 
 def _no_file(path: Path, camera: Camera, other: str) -> InputError:
@@ -440,11 +467,16 @@ def _landmarks(folder: Path, capture: CaptureFile, index: int) -> Landmarks | No
 
 
 def _read_depth(
-    path: Path, camera: Camera, capture: CaptureFile, mask: Callable[[], npt.NDArray[np.bool_]] | None
+    path: Path,
+    recorded: RecordedCamera,
+    index: int,
+    capture: CaptureFile,
+    mask: Callable[[], npt.NDArray[np.bool_]] | None,
 ) -> DepthMap:
     """Read a depth map; what lies outside of the camera's own mask is not the person's."""
     assert capture.depth is not None  # it was found by its pattern
-    found = read_depth_map(path, capture.depth, capture.unit, camera)
+    lens = recorded.lens, recorded.stored_intrinsics
+    found = read_depth_map(path, capture.depth, capture.unit, recorded.at(index), lens)
     return found if mask is None else found.within(mask())
 
 
@@ -466,20 +498,3 @@ def _missing(path: Path, key: SequenceKey, index: int, error: OSError) -> InputE
     return InputError(
         f"{path} of frame {index} of {key} cannot be read ({error.strerror})", "a readable file", "Restore the file"
     )
-
-
-def _check_header(path: Path, camera: Camera, orientation: Orientation | None) -> None:
-    width, height = picture_size(path, orientation=orientation, ask=_ASK)
-    check_image_size(camera, (height, width), str(path))
-
-
-def _read_image(path: Path, camera: Camera, orientation: Orientation | None) -> Image:
-    pixels = read_picture(path, orientation=orientation, ask=_ASK).pixels
-    check_image_size(camera, pixels.shape, str(path))
-    return pixels
-
-
-def _read_mask(path: Path, camera: Camera, orientation: Orientation | None) -> npt.NDArray[np.bool_]:
-    mask = read_mask(path, orientation=orientation, ask=_ASK)
-    check_image_size(camera, mask.shape, str(path))
-    return mask

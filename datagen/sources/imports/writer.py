@@ -31,11 +31,11 @@ from datagen.geometry.lens import straight_intrinsics, straighten
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import ply_bytes, read_mesh
 from datagen.geometry.space import metres_per
+from datagen.sources.camera_entry import CameraEntry
 from datagen.sources.capture_file import (
     CAPTURE_FILE,
     CAPTURE_FORMAT,
     CAPTURE_VERSION,
-    CameraEntry,
     CaptureFile,
     RegistrationEntry,
     capture_file_bytes,

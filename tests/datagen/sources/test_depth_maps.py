@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from datagen.common.errors import CameraError, InputError, MeshError
 from datagen.geometry.camera import Camera, look_at
+from datagen.geometry.lens import BrownLens, source_pixels, straight_intrinsics
 from datagen.render.registry import make_renderer
 from datagen.sources.depth_maps import DepthEntry, DepthMap, read_depth_map
 from datagen.sources.fusion import HEAD_RADIUS_M, fuse_depths
@@ -194,3 +195,31 @@ def test_what_is_far_from_the_head_is_left_out() -> None:
         fuse_depths(maps, np.array([5.0, 0, 0]))
     with pytest.raises(MeshError, match="hold nothing"):
         fuse_depths([DepthMap(np.zeros((4, 4), np.float32), RIG[0])])
+
+
+@pytest.mark.parametrize("kind", ["z", "ray"])
+def test_a_map_of_a_distorted_picture_is_straightened_by_its_nearest_pixels(tmp_path: Path, kind: str) -> None:
+    lens, stored = BrownLens(radial=(-0.35, 0.05)), look_at("front", [0.1, 0.05, 0.28], [0, 0, 0], 50.0, 48, 40)
+    straight = straight_intrinsics(lens, stored.K, stored.width, stored.height, "front")
+    camera = dataclasses.replace(stored, K=straight)
+    # What the distorted picture's pixels see: straight rays through them, found by bending a fine grid of them.
+    fine = dataclasses.replace(camera.crop(0, 0, 48, 480), height=400)
+    depth = true_depth(fine)
+    x, y = np.meshgrid(np.arange(480) + 0.5, np.arange(400) + 0.5)
+    seen = source_pixels(lens, stored.K, fine.K, np.stack([x.ravel(), y.ravel()], 1))
+    points = fine.unproject(depth).reshape(-1, 3)
+    length = np.linalg.norm(points - camera.centre, axis=1) if kind == "ray" else depth.ravel()
+    numbers = np.zeros((40, 48))
+    column, row = np.floor(seen).astype(int).T
+    off = np.abs(seen - np.floor(seen) - 0.5).max(axis=1)
+    there = (column >= 0) & (row >= 0) & (column < 48) & (row < 40) & (depth.ravel() > 0) & (off < 0.08)
+    numbers[row[there], column[there]] = length[there]
+    path, entry = written(tmp_path, ".npy", numbers), DepthEntry(kind=kind, unit="m")
+    found = read_depth_map(path, entry, "mm", camera, (lens, stored.K))
+    assert (found.depth > 0).sum() > 0.8 * (true_depth(camera) > 0).sum()
+    points, _ = found.points
+    # A pixel here is 8 mm: its neighbour's depth is that much of a slope off.
+    off_surface = np.median(np.abs(np.linalg.norm(points / RADII, axis=1) - 1))
+    assert off_surface < 0.02
+    unbent = read_depth_map(path, entry, "mm", camera)
+    assert np.median(np.abs(np.linalg.norm(unbent.points[0] / RADII, axis=1) - 1)) > 1.5 * off_surface
