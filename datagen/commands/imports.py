@@ -90,6 +90,9 @@ def import_command(
     only: Annotated[
         str | None, typer.Option("--only", metavar="PATTERN", help="Captures to import, such as 'anna/*'.")
     ] = None,
+    head_root: Annotated[
+        Path | None, typer.Option("--head-root", help="FLAME's files, to hold parameters against the pictures.")
+    ] = None,
     every: Annotated[int, typer.Option("--every", help="Take each n-th frame.", min=1)] = 1,
     licence: Annotated[str | None, typer.Option("--licence", help="Of the captures; datasets state it.")] = None,
     citation: Annotated[str | None, typer.Option("--citation", help="What to cite; datasets state it.")] = None,
@@ -134,7 +137,7 @@ def import_command(
     importer = importer_of(layout, settings)
     check_writable(out)
     found = _chosen(importer.find(root, settings), only)
-    results = _imported(layout, importer, found, settings, out, every)
+    results = _imported(layout, importer, found, settings, out, every, head_root)
     if json_output:
         print_json({"sequences": [_as_json(one, *result) for one, result in zip(found, results, strict=True)]})
     else:
@@ -154,7 +157,13 @@ Result = tuple["ImportedSequence | None", "Written | CanonfaceError"]
 
 
 def _imported(
-    layout: str, importer: Importer, found: Sequence[Found], settings: ImportSettings, out: Path, every: int
+    layout: str,
+    importer: Importer,
+    found: Sequence[Found],
+    settings: ImportSettings,
+    out: Path,
+    every: int,
+    head_root: Path | None,
 ) -> list[Result]:
     """Import one after the other; what is wrong with one is kept for the end."""
     from dataclasses import replace
@@ -175,7 +184,7 @@ def _imported(
                 sequence = replace(sequence, frames=sequence.frames[::every])
                 progress.expect(sum(len(sequence.cameras) for _ in sequence.frames))
                 written = write_capture(out, one.key, sequence, layout, settings, progress.advance)
-                written.remarks += _seen(out, one.key, sequence)
+                written.remarks += _seen(out, one.key, sequence, head_root)
                 results.append((sequence, written))
             except StorageError:
                 raise  # the next one would meet the same disk
@@ -195,14 +204,16 @@ def _chosen(found: Sequence[Found], only: str | None) -> Sequence[Found]:
     return chosen
 
 
-def _seen(out: Path, key: SequenceKey, sequence: ImportedSequence) -> list[str]:
+def _seen(out: Path, key: SequenceKey, sequence: ImportedSequence, head_root: Path | None) -> list[str]:
     """Hold the first frame, as it was written, against its pictures: a layout's conventions may have been mistaken."""
     from datagen.flows.views import NO_IMAGE, look_at_views
     from datagen.sources.folder import FolderCaptures
 
     first = sequence.frames[0].index
+    if sequence.registration is not None and sequence.registration.kind == "parameters" and head_root is None:
+        return ["not held against its pictures: that needs FLAME's model file (--head-root, or datagen check)"]
     try:
-        frame = FolderCaptures(out).frame(key, first)
+        frame = FolderCaptures(out, head_root=head_root).frame(key, first)
         views = look_at_views(frame)
         found = [f"frame {first}: {reason}" for reason in views.wrong.values()]
         found += [f"frame {first}, camera {name}: {why}" for name, why in views.blind.items() if why != NO_IMAGE]
@@ -270,7 +281,7 @@ def _lines(one: Found, sequence: ImportedSequence | None, written: Written | Can
         )
         rows.append(("files", ", ".join(f"{count} {what}" for count, what in counts if count)))
     if written.straightened:
-        rows.append(("lens", f"pictures of {len(written.straightened)} cameras straightened"))
+        rows.append(("lens", f"pictures of {len(written.straightened)} cameras straightened when they are read"))
     if sequence.shaded:
         rows.append(("shaded", "pictures are simulated shading of the meshes; datasets say so"))
     rows += [("missing", gap) for gap in sequence.missing]

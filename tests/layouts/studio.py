@@ -72,9 +72,13 @@ def pattern(camera: Camera, normalised: np.ndarray) -> np.ndarray:
     return 128 + 60 * np.stack([np.sin(x), np.cos(y), np.sin(0.7 * (x + y))], 1)
 
 
-def depth_of(camera: Camera) -> np.ndarray:
-    """Return the planar depth of the scan, (H, W) metres, in the pixels of a straight camera; 0 beside it."""
-    normalised = (centres(camera.width, camera.height) - camera.K[:2, 2]) / [camera.K[0, 0], camera.K[1, 1]]
+def depth_of(camera: Camera, normalised: np.ndarray | None = None) -> np.ndarray:
+    """Return the planar depth of the scan, (H, W) metres, along rays (H * W, 2) of a camera; 0 beside it.
+
+    Without rays, in the pixels of a straight camera.
+    """
+    if normalised is None:
+        normalised = (centres(camera.width, camera.height) - camera.K[:2, 2]) / [camera.K[0, 0], camera.K[1, 1]]
     rays = np.c_[normalised, np.ones(len(normalised))] @ camera.world_to_camera[:3, :3]
     depth = -camera.centre[2] / rays[:, 2]
     points = camera.centre + rays * depth[:, None]
@@ -88,8 +92,8 @@ def centres(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], 1)
 
 
-def taken(shot: Shot) -> Image.Image:
-    """Return the picture that a camera takes through its lens."""
+def rays_of(shot: Shot) -> np.ndarray:
+    """Return where the pixels of a picture look, through its lens, (H * W, 2) x/z and y/z."""
     K = shot.camera.K
     shown = (centres() - K[:2, 2]) / [K[0, 0], K[1, 1]]
     straight = shown.copy()
@@ -97,10 +101,14 @@ def taken(shot: Shot) -> Image.Image:
         step = shown - shot.lens.distort(straight)
         straight += step
         if np.abs(step).max() < 1e-9:
-            break
-    else:
-        raise AssertionError("the lens was not inverted")
-    return Image.fromarray(np.rint(pattern(shot.camera, straight)).astype(np.uint8).reshape(HEIGHT, WIDTH, 3))
+            return straight
+    raise AssertionError("the lens was not inverted")
+
+
+def taken(shot: Shot) -> Image.Image:
+    """Return the picture that a camera takes through its lens."""
+    pixels = np.rint(pattern(shot.camera, rays_of(shot))).astype(np.uint8)
+    return Image.fromarray(pixels.reshape(HEIGHT, WIDTH, 3))
 
 
 def scan() -> Mesh:

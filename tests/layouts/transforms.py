@@ -12,7 +12,7 @@ from datagen.geometry.camera import Camera
 from datagen.geometry.lens import BrownLens, FisheyeLens
 from datagen.geometry.mesh import Mesh
 from datagen.geometry.mesh_io import ply_bytes
-from tests.layouts.studio import HEIGHT, MM, WIDTH, Shot, depth_of, scaled, scan, shots, taken
+from tests.layouts.studio import HEIGHT, MM, WIDTH, Shot, depth_of, rays_of, scaled, scan, shots, taken
 
 # nerfstudio's turn of COLMAP's world.
 TURN = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -57,7 +57,7 @@ def write_transforms(
     if depth_mm is not None:
         (workspace / "depth").mkdir()
         for shot, frame in zip(found, frames, strict=True):
-            steps = np.rint(depth_of(shot.camera) * MM / depth_mm).astype(np.uint16)
+            steps = np.rint(depth_of(shot.camera, rays_of(shot)) * MM / depth_mm).astype(np.uint16)
             Image.fromarray(steps).save(workspace / f"depth/{shot.camera.name}.png")
             frame["depth_file_path"] = f"depth/{shot.camera.name}.png"
     content = {"camera_model": model, **shared, "frames": frames}

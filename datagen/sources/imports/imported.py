@@ -109,6 +109,7 @@ class ImportedCamera:
     color: npt.NDArray[np.float64] | None = None
 
 
+Kind = Literal["images", "masks"]
 Surface = File | Callable[[], Mesh]
 
 
@@ -211,6 +212,10 @@ class ImportedSequence:
         Or its length, where the set says it.
     registration : ImportedRegistration or None
     depth : ImportedDepth or None
+    videos : mapping of images or masks to a mapping of camera name to Path
+        In place of files of each frame; frames are found by their number.
+    first_in_video : int
+        Number of the frame that a video begins with.
     shaded : bool
         Whether there are no pictures, and the cameras are to have simulated ones.
     missing : tuple of str
@@ -225,6 +230,8 @@ class ImportedSequence:
     metres_per_unit: float | None = None
     registration: ImportedRegistration | None = None
     depth: ImportedDepth | None = None
+    videos: Mapping[Kind, Mapping[str, Path]] = field(default_factory=dict)
+    first_in_video: int = 0
     shaded: bool = False
     missing: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()

@@ -2,8 +2,9 @@
 
 Files that need no change are hard links: the same bytes under another name, so that nothing is copied, nothing leads
 out of the capture's folder, and removing the capture removes no picture of anybody's. Where there are none, or where
-the capture lies on another file system, they are copied. What has to change is written anew: pictures without the
-distortion of their lens, scans whose unit has no name. Files of archives are unpacked, those that are used.
+the capture lies on another file system, they are copied. Written anew is what has to change: scans whose unit has no
+name, pictures of several kinds. A lens is declared, and its pictures are straightened when they are read. Files of
+archives are unpacked, those that are used.
 """
 
 from __future__ import annotations
@@ -22,49 +23,37 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.digests import canonical_json, sha256_text
-from datagen.common.errors import CameraError, CanonfaceError, InputError
+from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.files import staged_folder, storage_errors
-from datagen.common.pictures import picture_size, read_mask, read_picture
-from datagen.geometry.camera import Camera, validate_camera
+from datagen.common.pictures import read_mask, read_picture
 from datagen.geometry.landmarks import Landmarks, landmark_bytes, validate_landmarks
-from datagen.geometry.lens import straight_intrinsics, straighten
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import ply_bytes, read_mesh
 from datagen.geometry.space import metres_per
-from datagen.sources.camera_entry import CameraEntry
 from datagen.sources.capture_file import (
     CAPTURE_FILE,
     CAPTURE_FORMAT,
     CAPTURE_VERSION,
     CaptureFile,
     RegistrationEntry,
+    VideoEntry,
     capture_file_bytes,
 )
 from datagen.sources.depth_maps import DepthEntry
 from datagen.sources.folder_writer import is_complete, png_bytes
 from datagen.sources.frame import SequenceKey
 from datagen.sources.imports.archives import File, Packed, Unpacked
-from datagen.sources.imports.imported import (
-    ImportedCamera,
-    ImportedFrame,
-    ImportedSequence,
-    ImportSettings,
-    Surface,
-)
+from datagen.sources.imports.imported import ImportedFrame, ImportedSequence, ImportSettings, Kind, Surface
+from datagen.sources.imports.rig import ASK, RigCamera, recorded_rig
 from datagen.sources.imports.shading import shaded
 from datagen.sources.topology import FOLDER as TOPOLOGIES
 
 # Another number makes captures again that were written before.
-_WRITER = 2
+_WRITER = 3
 _NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-_ASK = "Save the pictures without an EXIF turn, as the calibration saw them"
-# Of a picture that was scaled: its sides may have been rounded.
-_ROUNDING = 1.0
 _DECLARE = "--unit, or --metres-per-unit"
 _UNPACKED = ".unpacked"
 _LANDMARK_DIAGONAL_M = 0.18
-
-Kind = Literal["images", "masks"]
 
 
 @dataclass
@@ -78,7 +67,7 @@ class Written:
     linked, copied, made, unpacked : int
         Files that are hard links, copies, written anew, and out of archives.
     straightened : tuple of str
-        Cameras whose pictures had lens distortion.
+        Cameras whose pictures have lens distortion, and are straightened when they are read.
     remarks : list of str
     """
 
@@ -89,19 +78,6 @@ class Written:
     unpacked: int = 0
     straightened: tuple[str, ...] = ()
     remarks: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Straight:
-    """A camera as its pictures will be."""
-
-    source: ImportedCamera
-    distorted_intrinsics: npt.NDArray[np.float64]
-    camera: Camera
-
-    @property
-    def is_straight(self) -> bool:
-        return self.source.lens.is_straight
 
 
 def write_capture(
@@ -179,28 +155,24 @@ def _write(
 ) -> dict[str, Any]:
     """Write all files of a capture but the one that describes them; return what that one is to say of them."""
     frames = sequence.frames
-    rig = tuple(_straight(camera, frames, files, scale, report) for camera in sequence.cameras)
+    rig = recorded_rig(sequence, files, scale, report.remarks)
     metres = metres_per(unit, "--unit")
     if frames[0].scan is not None:
         _check_scan(frames[0].scan, f"the scan of frame {frames[0].index}", files, metres, scale)
     elif frames[0].registration is not None and sequence.registration is not None:
         own = metres_per(sequence.registration.unit or unit, "--unit")
-        _check_scan(frames[0].registration, f"the registration of frame {frames[0].index}", files, own, scale)
+        if sequence.registration.kind == "vertices":
+            _check_scan(frames[0].registration, f"the registration of frame {frames[0].index}", files, own, scale)
     put = partial(_put, staging, report, files)
-    content: dict[str, Any] = {"cameras": {one.camera.name: _entry(one.camera) for one in rig}}
+    content: dict[str, Any] = {"cameras": {one.name: one.entry for one in rig}}
     if frames[0].scan is not None:
         content["scan"] = _surfaces("scan", "scans", frames, files, scale, put)
     else:
         content["surface"] = "registration" if sequence.registration is not None else "depth"
     if sequence.depth is not None:
-        content["depth"] = _depths(sequence, rig, scale, report, put)
+        content["depth"] = _depths(sequence, rig, scale, put)
     if sequence.registration is not None:
-        own = all(frame.registration is not None for frame in frames)
-        pattern = _surfaces("registration", "registrations", frames, files, scale, put) if own else content["scan"]
-        given = sequence.registration
-        content["registration"] = RegistrationEntry(
-            head=given.head, topology=given.topology, pattern=pattern, unit=given.unit
-        )
+        content["registration"] = _registration(sequence, content.get("scan"), files, scale, put)
     if all(frame.landmarks is not None for frame in frames):
         content["landmarks"] = "landmarks/{frame:06d}.json"
         for frame in frames:
@@ -210,22 +182,58 @@ def _write(
     else:
         content["images"] = _pictures("images", frames, rig, files, put, advance)
         content["masks"] = _pictures("masks", frames, rig, files, put, lambda _: None)
+        content |= _videos(sequence, put)
     return content
 
 
-def _depths(
+def _registration(
     sequence: ImportedSequence,
-    rig: Sequence[_Straight],
+    scans: str | None,
+    files: Unpacked,
     scale: float,
-    report: Written,
     put: Callable[[str, File | bytes], None],
+) -> RegistrationEntry:
+    """Place the registrations; without files of their own the scans are them."""
+    given, frames = sequence.registration, sequence.frames
+    assert given is not None
+    if given.file is not None:
+        pattern = f"registrations/parameters{given.file.suffix}"
+        put(pattern, given.file)
+    elif all(frame.registration is not None for frame in frames):
+        pattern = _surfaces("registration", "registrations", frames, files, scale, put)
+    else:
+        assert scans is not None
+        pattern = scans
+    return RegistrationEntry(
+        head=given.head, topology=given.topology, kind=given.kind, pattern=pattern, unit=given.unit
+    )
+
+
+def _videos(sequence: ImportedSequence, put: Callable[[str, File | bytes], None]) -> dict[str, Any]:
+    """Place the videos of cameras, whose frames are the capture's by number."""
+    found: dict[str, Any] = {}
+    for kind, videos in sequence.videos.items():
+        suffixes = {path.suffix for path in videos.values()}
+        if len(suffixes) > 1:
+            raise InputError(
+                f"{kind} are videos of several kinds ({', '.join(sorted(suffixes))})",
+                "one suffix for all",
+                "Convert the others",
+            )
+        if not videos:
+            continue
+        found[kind] = f"{kind}/{{camera}}{next(iter(suffixes))}"
+        for name, path in videos.items():
+            put(found[kind].format(camera=name), path)
+    return {**found, "video": VideoEntry(first=sequence.first_in_video)} if found else {}
+
+
+def _depths(
+    sequence: ImportedSequence, rig: Sequence[RigCamera], scale: float, put: Callable[[str, File | bytes], None]
 ) -> DepthEntry | None:
-    """Place the depth maps as they are; None if there are none that can be used."""
+    """Place the depth maps as they are; None if there are none of all frames of a camera."""
     given, frames = sequence.depth, sequence.frames
-    bent = sorted(one.camera.name for one in rig if not one.is_straight and one.camera.name in frames[0].depths)
-    if bent:
-        report.remarks.append(f"depth maps of {len(bent)} cameras are not used: their pictures had lens distortion")
-    names = [one.camera.name for one in rig if one.is_straight and all(one.camera.name in f.depths for f in frames)]
+    names = [one.name for one in rig if all(one.name in frame.depths for frame in frames)]
     suffixes = {frame.depths[name].suffix for frame in frames for name in names}
     if given is None or len(suffixes) != 1:
         return None
@@ -242,7 +250,7 @@ def _depths(
 
 def _shaded(
     frames: Sequence[ImportedFrame],
-    rig: Sequence[_Straight],
+    rig: Sequence[RigCamera],
     files: Unpacked,
     metres: float,
     scale: float,
@@ -250,7 +258,8 @@ def _shaded(
     advance: Callable[[int], object],
 ) -> dict[str, str]:
     """Draw the meshes; return the patterns of pictures and masks."""
-    cameras = [replace(one.camera, world_to_camera=_scaled(one.camera.world_to_camera, metres)) for one in rig]
+    straight = [one.recorded.camera for one in rig]
+    cameras = [replace(camera, world_to_camera=_scaled(camera.world_to_camera, metres)) for camera in straight]
     patterns = {kind: f"{kind}/{{camera}}/{{frame:06d}}.png" for kind in ("images", "masks")}
     for frame in frames:
         mesh = _mesh(_surface(frame), files, scale)
@@ -329,49 +338,20 @@ def _mesh(surface: Surface, files: Unpacked, scale: float) -> Mesh:
     return mesh if scale == 1 else Mesh.of(mesh.vertices * scale, mesh.faces)
 
 
-def _straight(
-    source: ImportedCamera, frames: Sequence[ImportedFrame], files: Unpacked, scale: float, report: Written
-) -> _Straight:
-    """Return a camera without distortion, of the size that its pictures have."""
-    taken = [named[source.name] for frame in frames for named in (frame.images, frame.masks) if source.name in named]
-    sizes = {picture_size(files.path(file), orientation="stored", ask=_ASK): file for file in taken}
-    if len(sizes) > 1:
-        (one, first), (other, second), *_ = sizes.items()
-        raise InputError(
-            f"{first} is {one[0]}×{one[1]} and {second} {other[0]}×{other[1]} pixels, of one camera",
-            "pictures and masks of one size for each camera",
-            "Export them again",
-        )
-    size = next(iter(sizes), source.size)
-    factors = np.array(size) / source.size
-    # Whole numbers of pixels: what the sides would be if both were scaled by the same.
-    if np.abs(factors[0] * source.size[1] - size[1]) > _ROUNDING * max(factors[0], 1.0):
-        raise CameraError(
-            f"{sizes[size]} is {size[0]}×{size[1]} pixels, but camera {source.name} was calibrated for "
-            f"{source.size[0]}×{source.size[1]}",
-            "pictures of the calibrated size, or scaled as a whole",
-            "Import the pictures that were calibrated, neither cropped nor turned",
-        )
-    K = np.array(source.K, np.float64)
-    # With pixel centres at +0.5 a scaled picture has K scaled, the principal point too.
-    K[0] *= factors[0]
-    K[1] *= factors[1]
-    if size != source.size:
-        said = f"K of {source.size[0]}×{source.size[1]} is scaled to the pictures, which are {size[0]}×{size[1]}"
-        if said not in report.remarks:
-            report.remarks.append(said)
-    pose = np.array(source.world_to_camera, np.float64)
-    pose[:3, 3] *= scale
-    new_K = straight_intrinsics(source.lens, K, *size, source.name)
-    return _Straight(source, K, validate_camera(Camera(source.name, new_K, pose, *size)))
-
-
 def _content_key(sequence: ImportedSequence, importer: str, settings: ImportSettings) -> str:
     """Digest all that determines a capture: files by their path, length and time, for reading all takes as long."""
     said = {key: str(value) if isinstance(value, Path) else value for key, value in vars(settings).items()}
     said |= {"scales": sequence.metres_per_unit}
     cameras = [
-        [one.name, one.K.tolist(), one.world_to_camera.tolist(), list(one.size), repr(one.lens)]
+        [
+            one.name,
+            one.K.tolist(),
+            one.world_to_camera.tolist(),
+            list(one.size),
+            repr(one.lens),
+            [[frame, pose.tolist()] for frame, pose in one.poses.items()],
+            None if one.color is None else one.color.tolist(),
+        ]
         for one in sequence.cameras
     ]
     frames: list[Any] = []
@@ -385,10 +365,13 @@ def _content_key(sequence: ImportedSequence, importer: str, settings: ImportSett
         frames.append([frame.index, frame.time_s, used, pictures])
     registration = sequence.registration
     depth = sorted(vars(sequence.depth).items()) if sequence.depth else []
-    registered = [registration.head, registration.topology, registration.unit] if registration else []
-    return sha256_text(
-        canonical_json([_WRITER, importer, said, sequence.unit, sequence.shaded, registered, depth, cameras, frames])
-    )
+    registered: list[Any] = []
+    if registration is not None:
+        registered = [registration.head, registration.topology, registration.unit, registration.kind]
+        registered += [_stamp(registration.file)] if registration.file is not None else []
+    videos = [[kind, [[name, _stamp(path)] for name, path in paths.items()]] for kind, paths in sequence.videos.items()]
+    others = [sequence.shaded, registered, depth, videos, sequence.first_in_video]
+    return sha256_text(canonical_json([_WRITER, importer, said, sequence.unit, others, cameras, frames]))
 
 
 def _stamp(file: File) -> list[Any]:
@@ -450,41 +433,32 @@ def _surfaces(
 def _pictures(
     kind: Kind,
     frames: Sequence[ImportedFrame],
-    rig: Sequence[_Straight],
+    rig: Sequence[RigCamera],
     files: Unpacked,
     put: Callable[[str, File | bytes], None],
     advance: Callable[[int], object],
 ) -> str | None:
     """Place the pictures or masks of all frames; None if there are none. All have one suffix, as the layout wants."""
     pictures: list[tuple[int, Mapping[str, File]]] = [(frame.index, getattr(frame, kind)) for frame in frames]
-    used = [one for one in rig if any(one.camera.name in named for _, named in pictures)]
+    used = [one.name for one in rig if any(one.name in named for _, named in pictures)]
     if not used:
         return None
     suffixes = Counter(file.suffix for _, named in pictures for file in named.values())
-    linked = len(suffixes) == 1 and all(one.is_straight for one in used)
+    linked = len(suffixes) == 1
     pattern = f"{kind}/{{camera}}/{{frame:06d}}{next(iter(suffixes)) if linked else '.png'}"
     for index, named in pictures:
-        for one in used:
-            file = named.get(one.camera.name)
+        for camera in used:
+            file = named.get(camera)
             if file is not None:
-                name = pattern.format(camera=one.camera.name, frame=index)
-                put(name, file if linked else png_bytes(_read(kind, files.path(file), one)))
+                put(
+                    pattern.format(camera=camera, frame=index),
+                    file if linked else png_bytes(_read(kind, files.path(file))),
+                )
             advance(1)
     return pattern
 
 
-def _read(kind: Kind, path: Path, one: _Straight) -> npt.NDArray[Any]:
-    pixels: npt.NDArray[Any]
+def _read(kind: Kind, path: Path) -> npt.NDArray[Any]:
     if kind == "masks":
-        pixels = read_mask(path, orientation="stored", ask=_ASK)
-    else:
-        pixels = read_picture(path, orientation="stored", ask=_ASK).pixels
-    if one.is_straight:
-        return pixels
-    return straighten(pixels, one.source.lens, one.distorted_intrinsics, one.camera.K)
-
-
-def _entry(camera: Camera) -> CameraEntry:
-    return CameraEntry(
-        K=camera.K.tolist(), world_to_camera=camera.world_to_camera.tolist(), width=camera.width, height=camera.height
-    )
+        return read_mask(path, orientation="stored", ask=ASK)
+    return read_picture(path, orientation="stored", ask=ASK).pixels
