@@ -129,8 +129,9 @@ def _read(workspace: Path, root: Path, settings: ImportSettings) -> ImportedSequ
     _check_axes(surfaces[frames[0]], bool(meshes), [views[name] for name in used], frames[0], settings, path)
     cameras = tuple(_made(name, views[name], frames) for name in used)
     remarks = [*said, f"taken for granted: {rate:g} frames a second (--fps), lengths in metres"]
-    if any(view.poses for view in views.values()) and any(camera.poses for camera in cameras):
-        remarks.append(f"{sum(bool(camera.poses) for camera in cameras)} of {len(cameras)} cameras move")
+    moving = sum(bool(camera.poses) for camera in cameras)
+    if moving:
+        remarks.append(f"{moving} of {len(cameras)} cameras move")
     remarks.append("pictures are as VHAP wrote them: where there was a mask, their background is of one colour")
     gaps = (f"{len(missing)} files: {listed(missing)}",) if missing else ()
     registration = ImportedRegistration(head="flame", kind="vertices" if meshes else "parameters")
