@@ -49,6 +49,14 @@ def recorded_rig(
     return tuple(_recorded(camera, sequence, files, scale, remarks) for camera in sequence.cameras)
 
 
+def sees(
+    K: npt.NDArray[np.float64], size: Size, world_to_camera: npt.NDArray[np.float64], place: npt.NDArray[np.float64]
+) -> bool:
+    """Whether a point lies in front of a camera, and in its picture."""
+    x, y, z = K @ (world_to_camera[:3, :3] @ place + world_to_camera[:3, 3])
+    return bool(z > 0 and 0 <= x / z <= size[0] and 0 <= y / z <= size[1])
+
+
 def _recorded(
     source: ImportedCamera, sequence: ImportedSequence, files: Unpacked, scale: float, remarks: list[str]
 ) -> RigCamera:
