@@ -155,7 +155,7 @@ def test_a_mask_of_another_size_cuts_the_map() -> None:
     np.testing.assert_array_equal(cut[:, :24], DEPTH[:, :24])
 
 
-RIG = [camera_at(azimuth, 0.7, 160, 250.0) for azimuth in (-0.7, 0.0, 0.7)]
+RIG = [camera_at(azimuth, 0.7, 160, 250.0) for azimuth in (-0.3, -0.1, 0.1, 0.3)]
 
 
 def noisy(noise_m: float) -> list[DepthMap]:
