@@ -179,6 +179,9 @@ def render_command(
             help="List the backends and whether each works here, and exit.",
         ),
     ] = False,
+    head_root: Annotated[
+        Path | None, typer.Option(help="Folder with the head model's files, for point clouds where it is not embedded.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Render the ground-truth maps of a warp into full camera images.
@@ -188,7 +191,7 @@ def render_command(
     """
     from datagen.flows.one_scan import render_warp
 
-    written = render_warp(warp_folder, cameras, out, names=camera, backend=backend, frame=frame)
+    written = render_warp(warp_folder, cameras, out, names=camera, backend=backend, frame=frame, head_root=head_root)
     if json_output:
         print_json({"files": [str(path) for path in written]})
     else:

@@ -13,8 +13,8 @@ from datagen.audit.pictures import write_png
 from datagen.common.errors import InputError
 from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, staged_folder, storage_errors
 from datagen.common.ownership import refuse_strangers, strangers
-from datagen.flows.framing import framing_points, surface_of
-from datagen.flows.one_scan import PICTURE_PX, chosen_cameras, files_of_cameras
+from datagen.flows.framing import framing_points
+from datagen.flows.one_scan import PICTURE_PX, chosen_cameras, files_of_cameras, standalone_surface
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.manifest import RenderConfig
@@ -96,7 +96,8 @@ def motion_of_pair(
             "Warp both with the same head model",
         )
     renderer = make_renderer(backend)
-    surfaces = surface_of(warps[0]), surface_of(warps[1])
+    root = crop.head_root if crop is not None else None
+    surfaces = standalone_surface(warps[0], renderer, root), standalone_surface(warps[1], renderer, root)
     chosen, then = (chosen_cameras(cameras, names, frame) for frame in frames or (None, None))
     refuse_strangers(strangers(out, files_of_cameras(chosen)))
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:

@@ -26,6 +26,7 @@ from datagen.common.progress import unwatched
 from datagen.flows.framing import surface_of
 from datagen.flows.stages.bridge import check_bridge_folder, store_bridge, stored_bridge
 from datagen.flows.stages.warp import register_and_warp
+from datagen.flows.surfaces import ShownFrame, scan_surface
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import declared_unit, read_landmarks
@@ -35,7 +36,7 @@ from datagen.heads.base import HeadModel
 from datagen.heads.registry import HEADS
 from datagen.layout import BuildLayout
 from datagen.manifest import WarpConfig
-from datagen.render.contract import ViewMaps
+from datagen.render.contract import Renderer, SurfaceAttributes, ViewMaps
 from datagen.render.maps import render_views
 from datagen.render.registry import make_renderer
 from datagen.shards.schema import Sample
@@ -217,12 +218,15 @@ def render_warp(
     *,
     names: Sequence[str] | None,
     backend: str,
+    head_root: Path | None = None,
     frame: int | None = None,
 ) -> list[Path]:
     """Render a warp into the images of cameras: for each camera its maps (npz) and a picture of them (png).
 
     Parameters
     ----------
+    head_root : Path or None
+        Folder with the files of the head model of the warp's space, where it is not embedded: point clouds need it.
     frame : int or None
         Whose poses are taken, of cameras that move.
 
@@ -238,12 +242,28 @@ def render_warp(
     warp = read_warp(warp_folder)
     chosen = chosen_cameras(cameras, names, frame)
     refuse_strangers(strangers(out, files_of_cameras(chosen)))
-    maps = render_views(surface_of(warp), chosen, make_renderer(backend), hide_back_faces=True)
+    renderer = make_renderer(backend)
+    maps = render_views(standalone_surface(warp, renderer, head_root), chosen, renderer, hide_back_faces=True)
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
         for camera, view in zip(chosen, maps, strict=True):
             atomic_write_bytes(folder / f"{camera.name}.npz", _maps_bytes(view, camera))
             write_png(folder / f"{camera.name}.png", sample_row(_as_sample(view, camera), tile=PICTURE_PX))
     return [out / name for name in files_of_cameras(chosen)]
+
+
+def standalone_surface(warp: Warp, renderer: Renderer, head_root: Path | None) -> SurfaceAttributes:
+    """Return the scan of a warp that belongs to no build, with its attributes; a point cloud as discs.
+
+    Raises
+    ------
+    datagen.common.errors.InputError
+        If it is a point cloud, and its head model's files are missing.
+    """
+    if len(warp.scan_faces):
+        return surface_of(warp)
+    template = shared_head(warp.space.head, head_root).template
+    levels = (level for level in range(3) if len(prepare_template(template, level).faces) == len(warp.registered_faces))
+    return scan_surface(ShownFrame(warp, template, WarpConfig(subdivisions=next(levels, None)), renderer))
 
 
 def files_of_cameras(cameras: Sequence[Camera]) -> list[str]:

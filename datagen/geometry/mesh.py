@@ -143,6 +143,28 @@ def validate_mesh(mesh: Mesh, name: str, *, need_faces: bool = True) -> Mesh:
     return mesh
 
 
+def validate_points(
+    points: npt.ArrayLike, normals: npt.ArrayLike, name: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Check points (N, 3) with a normal each, and return both as float64, the normals of unit length.
+
+    Raises
+    ------
+    MeshError
+        If their shapes differ or are not (N, 3), or one is not finite.
+    """
+    at, facing = np.asarray(points, np.float64), np.asarray(normals, np.float64)
+    if at.ndim != 2 or at.shape[1] != 3 or facing.shape != at.shape:
+        raise MeshError(
+            f"{name} have the shape {at.shape}, and their normals {facing.shape}",
+            "(N, 3) both",
+            "Give each point its normal",
+        )
+    if not (np.isfinite(at).all() and np.isfinite(facing).all()):
+        raise MeshError(f"{name} or their normals are not all finite", "finite numbers", "Leave holes out")
+    return at, normalised(facing)
+
+
 def check_face_indices(faces: IntArray, vertices: int, name: str) -> None:
     """Refuse faces (F, 3) that point outside ``vertices`` many vertices.
 

@@ -22,6 +22,7 @@ from datagen.common.video_pictures import VIDEO_SUFFIXES
 from datagen.geometry.space import metres_per
 from datagen.shards.schema import MAX_FRAME
 from datagen.sources.camera_entry import CameraEntry, Number, RecordedCamera, recorded_camera
+from datagen.sources.depth_maps import DepthEntry
 from datagen.sources.topology import checked_topology_name
 
 CAPTURE_FILE = "capture.json"
@@ -118,6 +119,12 @@ class CaptureFile(Section):
     pixel_center: PixelCentre = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
     cameras: dict[Name, CameraEntry] = Field(min_length=1)
     scan: FramePattern = "scans/{frame:06d}.ply"
+    surface: Literal["scan", "depth", "registration"] = Field(
+        "scan",
+        description="what is warped: the files of `scan`, or, where there are none, what is fused from `depth`, "
+        "or the registered meshes themselves",
+    )
+    depth: DepthEntry | None = Field(None, description="depth maps of the cameras, which samples may show")
     registration: RegistrationEntry | None = None
     landmarks: FramePattern | None = None
     images: PicturePattern | None = Field(None, description="one picture for each camera and frame, or one video each")
@@ -129,6 +136,14 @@ class CaptureFile(Section):
     licence: Text | None = Field(None, description="of these captures, as datasets made from them state it")
     citation: Text | None = Field(None, description="what those who use them are asked to cite")
     generator: dict[str, str] | None = Field(None, description="free notes of the program that wrote the sequence")
+
+    @model_validator(mode="after")
+    def _has_surface(self) -> Self:
+        if self.surface != "scan" and getattr(self, self.surface) is None:
+            raise ValueError(f"`surface` is {self.surface!r}, but there is no `{self.surface}`")
+        if self.surface != "scan" and "scan" in self.model_fields_set:
+            raise ValueError(f"`scan` is given, but `surface` is {self.surface!r}; leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _has_times(self) -> Self:
@@ -291,4 +306,7 @@ def open_places(content: object, place: str = "") -> list[str]:
 
 def capture_file_bytes(capture: CaptureFile) -> bytes:
     """Return the text of ``capture.json``: the same content always gives the same bytes."""
-    return (json.dumps(capture.model_dump(mode="json", exclude_none=True), indent=1) + "\n").encode()
+    content = capture.model_dump(mode="json", exclude_none=True)
+    if capture.surface != "scan":
+        content.pop("scan")
+    return (json.dumps(content, indent=1) + "\n").encode()

@@ -6,10 +6,13 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from string import Formatter
+
+import numpy as np
+import numpy.typing as npt
 
 from datagen.common.errors import InputError, MeshError
 from datagen.geometry.camera import Camera
@@ -20,11 +23,14 @@ from datagen.heads.registry import HEADS
 from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.camera_pictures import CameraPicture, video_digest
 from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, is_video, read_capture_file
+from datagen.sources.depth_maps import DepthMap, read_depth_map
 from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
-from datagen.sources.posed import model_digest, posed_vertices
+from datagen.sources.fusion import fuse_depths
+from datagen.sources.posed import model_digest, model_faces, posed_vertices
 from datagen.sources.topology import Topology, read_topology, topology_files
 
 PICTURES = ("images", "masks")
+DEPTH = "depth"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic", ".exr")
 LONGEST_PART = 255  # bytes of a file's or folder's name
 _SEE = "See docs/capture-format.md for the layout"
@@ -110,29 +116,39 @@ class FolderCaptures(Captures):
         folder, capture = self._capture(key, index)
         rig = _rig(folder)
         cameras = tuple(one.at(index) for one in rig)
-        scan = self._scan(folder, capture, index)
+        scan = self._scan(folder, capture, index) if capture.surface == "scan" else None
         pictures = {kind: _camera_pictures(folder, capture, kind, rig, index) for kind in PICTURES}
         for found in pictures.values():
             for picture in found.values():
                 picture.check()
         images = {name: picture.image for name, picture in pictures["images"].items()}
         masks = {name: picture.mask for name, picture in pictures["masks"].items()}
+        depths = {
+            name: partial(_read_depth, path, one, index, capture, masks.get(name))
+            for name, (path, one) in _camera_files(folder, capture, DEPTH, rig, index).items()
+        }
+        registration, landmarks = self._registration(folder, capture, index), _landmarks(folder, capture, index)
+        if capture.surface == "registration":
+            scan = self._registered_mesh(folder, capture, index)
         return Frame(
             key=key,
             index=index,
             time_s=capture.seconds(index),
-            scan=scan,
+            surface=scan or partial(_fused, folder, index, depths, registration, landmarks),
             cameras=cameras,
-            registration=self._registration(folder, capture, index),
-            landmarks=_landmarks(folder, capture, index),
+            registration=registration,
+            landmarks=landmarks,
             images=images,
             masks=masks,
+            depths=depths,
         )
 
     def input_digest(self, key: SequenceKey, index: int) -> str:
         """SHA-256 over ``capture.json`` and the bytes of the frame's files, each with its name and size."""
         folder, capture = self._capture(key, index)
-        paths = [folder / CAPTURE_FILE, _inside(folder, capture.scan, frame=index)]
+        paths = [folder / CAPTURE_FILE]
+        if capture.surface == "scan":
+            paths.append(_inside(folder, capture.scan, frame=index))
         if capture.registration:
             paths.append(_inside(folder, capture.registration.pattern, frame=index))
         if capture.landmarks:
@@ -141,9 +157,9 @@ class FolderCaptures(Captures):
         model = b""
         if capture.registration and capture.registration.kind == "parameters":
             model = model_digest(self._head_root).encode()
-        for kind in PICTURES:
+        for kind in (*PICTURES, DEPTH):
             found = [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
-            (videos if is_video(getattr(capture, kind) or "") else paths).extend(found)
+            (videos if is_video(_pattern(capture, kind) or "") else paths).extend(found)
         sha = hashlib.sha256(model)
         try:
             for path in paths:
@@ -227,6 +243,26 @@ class FolderCaptures(Captures):
             )
         return Registration(name, vertices)
 
+    def _registered_mesh(self, folder: Path, capture: CaptureFile, index: int) -> Mesh:
+        """Return the registered mesh itself: its own faces, or those of the captures' topology."""
+        entry = capture.registration
+        assert entry is not None  # as the file's check holds
+        path = _inside(folder, entry.pattern, frame=index)
+        if entry.kind == "parameters":
+            return Mesh.of(
+                posed_vertices(path, index, entry.unit or "m", self._head_root), model_faces(self._head_root)
+            )
+        mesh = read_mesh(path, entry.unit or capture.unit, need_faces=False)
+        if not len(mesh.faces) and entry.topology is not None:
+            mesh = Mesh.of(mesh.vertices, self.topology(entry.topology).faces)
+        if not len(mesh.faces):
+            raise MeshError(
+                f"registration {path} has no faces, and `surface` says that it is the surface",
+                "a mesh with faces",
+                "Export it with the model's faces",
+            )
+        return mesh
+
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -290,7 +326,7 @@ def _camera_files(
     folder: Path, capture: CaptureFile, kind: str, rig: tuple[RecordedCamera, ...], index: int
 ) -> dict[str, tuple[Path, RecordedCamera]]:
     """Return the files of those cameras that have any, in any frame: the others have no images, which is allowed."""
-    pattern = getattr(capture, kind)
+    pattern = _pattern(capture, kind)
     if pattern is None:
         return {}
     like = _pictures_like(folder, capture, kind, index, frozenset(one.camera.name for one in rig))
@@ -316,10 +352,18 @@ def _camera_files(
     return found
 
 
+def _pattern(capture: CaptureFile, kind: str) -> str | None:
+    """Return the pattern of the cameras' files of a kind, None if there are none."""
+    if kind == DEPTH:
+        return capture.depth.pattern if capture.depth is not None else None
+    pattern: str | None = getattr(capture, kind)
+    return pattern
+
+
 def _camera_pictures(
     folder: Path, capture: CaptureFile, kind: str, rig: tuple[RecordedCamera, ...], index: int
 ) -> dict[str, CameraPicture]:
-    video = is_video(getattr(capture, kind) or "")
+    video = is_video(_pattern(capture, kind) or "")
     return {
         name: CameraPicture(path, one, capture.orientation, capture.in_video(index, path) if video else None)
         for name, (path, one) in _camera_files(folder, capture, kind, rig, index).items()
@@ -341,7 +385,7 @@ def _pictures_like(
 
     Only where cameras share a folder. Folders and files that are named as if they were of a camera we lack are refused.
     """
-    parts = PurePosixPath(getattr(capture, kind)).parts
+    parts = PurePosixPath(str(_pattern(capture, kind))).parts
     level = next(k for k, part in enumerate(parts) if "{camera" in part)
     place = folder.joinpath(*(part.format(frame=index) for part in parts[:level]))
     own_folders = level + 1 < len(parts)
@@ -369,7 +413,7 @@ def _pictures_like(
 def _folders_of_others(capture: CaptureFile, kind: str, index: int, above: tuple[str, ...]) -> set[str]:
     """Return the folders at a place that hold scans, landmarks and the like, and may hold textures with them."""
     registration = capture.registration.pattern if capture.registration else None
-    pictures = (getattr(capture, other) for other in PICTURES if other != kind)
+    pictures = (_pattern(capture, other) for other in (*PICTURES, DEPTH) if other != kind)
     patterns = [text for text in (capture.scan, registration, capture.landmarks, *pictures) if text]
     filled = [PurePosixPath(text.format(frame=index, camera="")).parts for text in patterns]
     start = [part.format(frame=index) for part in above]
@@ -420,6 +464,34 @@ def _landmarks(folder: Path, capture: CaptureFile, index: int) -> Landmarks | No
     landmarks = read_landmarks(path)
     check_metric_scale(landmarks.points, str(path), reference_diagonal_m=0.18, declare="`unit` in that file")
     return landmarks
+
+
+def _read_depth(
+    path: Path,
+    recorded: RecordedCamera,
+    index: int,
+    capture: CaptureFile,
+    mask: Callable[[], npt.NDArray[np.bool_]] | None,
+) -> DepthMap:
+    """Read a depth map; what lies outside of the camera's own mask is not the person's."""
+    assert capture.depth is not None  # it was found by its pattern
+    lens = recorded.lens, recorded.stored_intrinsics
+    found = read_depth_map(path, capture.depth, capture.unit, recorded.at(index), lens)
+    return found if mask is None else found.within(mask())
+
+
+def _fused(
+    folder: Path,
+    index: int,
+    depths: Mapping[str, Callable[[], DepthMap]],
+    registration: Registration | None,
+    landmarks: Landmarks | None,
+) -> Mesh:
+    known = landmarks.points if landmarks is not None else registration.vertices if registration is not None else None
+    scan = fuse_depths([read() for read in depths.values()], None if known is None else known.mean(axis=0))
+    name = f"what is fused from the depth maps of frame {index} of {folder}"
+    check_metric_scale(scan.vertices, name, declare="`unit` or `metres_per_step` inside `depth` of capture.json")
+    return scan
 
 
 def _missing(path: Path, key: SequenceKey, index: int, error: OSError) -> InputError:

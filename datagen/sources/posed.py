@@ -41,13 +41,16 @@ def posed_vertices(path: Path, frame: int, unit: str, head_root: Path | None) ->
         If smplx is not installed.
     """
     parameters = read_flame_parameters(path, frame)
-    model = _named(head_root)
-    with _LOCK:
-        head = _flame(model, model.stat().st_mtime_ns)
+    head = _head(head_root)
     try:
         return head.posed(parameters) * metres_per(unit, "`unit` inside `registration` of capture.json")
     except InputError as error:
         raise InputError(f"{path}: {error.found}", error.expected, error.fix) from None
+
+
+def model_faces(head_root: Path | None) -> npt.NDArray[np.int32]:
+    """Return FLAME's faces (F, 3); raises as :func:`posed_vertices`."""
+    return _head(head_root).template.faces
 
 
 def model_digest(head_root: Path | None) -> str:
@@ -61,6 +64,12 @@ def model_digest(head_root: Path | None) -> str:
     model = _named(head_root)
     status = model.stat()
     return _digest(model, (status.st_mtime_ns, status.st_size))
+
+
+def _head(head_root: Path | None) -> FlameHead:
+    model = _named(head_root)
+    with _LOCK:
+        return _flame(model, model.stat().st_mtime_ns)
 
 
 def _named(head_root: Path | None) -> Path:

@@ -238,8 +238,6 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
 
 def _with_views(frame: Frame, warp: Warp, template: HeadTemplate) -> tuple[Warp, tuple[str, ...], Views]:
     """Choose the cameras that give samples; one that contradicts its image or mask makes the frame one to review."""
-    if not len(frame.scan.faces):
-        return warp, (), Views()
     found, in_view = look_at_views(frame), cameras_in_view(frame.cameras, warp, template)
     outside = {c.name: OUTSIDE for c in frame.cameras if c.name not in in_view and c.name not in found.wrong}
     views = replace(found, blind={**outside, **found.blind})
