@@ -32,7 +32,7 @@ UnitOption = Annotated[
 
 
 def warp_command(
-    scan: Annotated[Path, typer.Argument(help="Mesh or point cloud: ply, obj or npz.")],
+    scan: Annotated[Path, typer.Argument(help="Mesh or point cloud: ply, obj, stl, off, glb, pcd or npz.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for warp.npz, verdict.json, pictures and meshes.")],
     landmarks: Annotated[
         Path | None, typer.Option(help="Landmark file (JSON: scheme, unit, points), at least three points.")

@@ -40,16 +40,23 @@ class Mesh:
         Positions in metres.
     faces : (F, 3) int32
         Vertex indices, counter-clockwise seen from outside. F may be 0.
+    normals : (N, 3) float64 or None
+        Of a point cloud whose file brought them: unit vectors, zero where the file has none. Whatever makes another
+        mesh of this one drops them, unless it says that it keeps them.
     """
 
     vertices: npt.NDArray[np.float64]
     faces: npt.NDArray[np.int32]
+    normals: npt.NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, vertices: npt.ArrayLike, faces: npt.ArrayLike | None = None) -> Mesh:
-        """Make a mesh from anything array-like, in the dtypes of the contract."""
+    def of(
+        cls, vertices: npt.ArrayLike, faces: npt.ArrayLike | None = None, normals: npt.ArrayLike | None = None
+    ) -> Mesh:
+        """Make a mesh from anything array-like, in the dtypes of the contract; normals become unit vectors."""
         face_array = np.zeros((0, 3), np.int32) if faces is None else np.asarray(faces, np.int32).reshape(-1, 3)
-        return cls(np.ascontiguousarray(vertices, np.float64).reshape(-1, 3), np.ascontiguousarray(face_array))
+        unit = None if normals is None else normalised(np.nan_to_num(np.asarray(normals, np.float64)).reshape(-1, 3))
+        return cls(np.ascontiguousarray(vertices, np.float64).reshape(-1, 3), np.ascontiguousarray(face_array), unit)
 
 
 def face_cross(vertices: FloatArray, faces: IntArray) -> npt.NDArray[np.float64]:
