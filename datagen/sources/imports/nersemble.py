@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from datagen.common.documents import read_json
-from datagen.common.errors import InputError, MeshError
+from datagen.common.errors import InputError
 from datagen.common.files import read_npz
 from datagen.common.names import name_problem, require_name, shown
 from datagen.common.video_frames import video_index
-from datagen.geometry.mesh import Mesh, validate_mesh
 from datagen.sources.frame import SequenceKey
 from datagen.sources.imports.imported import (
     Found,
@@ -141,8 +140,7 @@ def _read(person: Path, sequence: str, root: Path, settings: ImportSettings) -> 
         ImportedFrame(
             frame,
             time - times[0],
-            partial(_cloud, clouds[frame]) if clouds else None,
-            sources=(clouds[frame],) if clouds else (),
+            clouds[frame] if clouds else None,
         )
         for frame, time in zip(frames, times, strict=True)
     )
@@ -204,14 +202,3 @@ def _doubt(tracked: Mapping[int, Matrix], frame: int, cameras: Sequence[Imported
     if 2 * seen >= len(cameras):
         return ()
     return (f"doubtful: {len(cameras) - seen} of {len(cameras)} cameras do not see where the tracked head is",)
-
-
-def _cloud(path: Path) -> Mesh:
-    """Return a cloud of points; Open3D reads all kinds of .pcd, and says nothing of one that it cannot."""
-    import open3d
-
-    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-        points = np.asarray(open3d.io.read_point_cloud(path, format="pcd").points, np.float64)
-    if not len(points):
-        raise MeshError(f"cloud {path} cannot be read, or is empty", "a .pcd with points", "Copy it again")
-    return validate_mesh(Mesh.of(points), str(path), need_faces=False)

@@ -335,7 +335,7 @@ def _surface(frame: ImportedFrame) -> Surface:
 
 def _mesh(surface: Surface, files: Unpacked, scale: float) -> Mesh:
     mesh = surface() if callable(surface) else read_mesh(files.path(surface), need_faces=False)
-    return mesh if scale == 1 else Mesh.of(mesh.vertices * scale, mesh.faces)
+    return mesh if scale == 1 else Mesh.of(mesh.vertices * scale, mesh.faces, mesh.normals)
 
 
 def _content_key(sequence: ImportedSequence, importer: str, settings: ImportSettings) -> str:
