@@ -148,6 +148,7 @@ def _damaged(root: Path) -> None:
         (_krt(cameraId="401000"), "two cameras '401000'"),
         (_krt(cameraId="../x"), "cannot be the name of a camera"),
         (_krt(width=3), "height is None"),
+        (_krt(cameraId=None), "has a camera with the keys"),
         (_cut("DEC/image/cam401000.zip"), "cam401000.zip cannot be read"),
         (_damaged, "cam401000.zip cannot be read"),
         (_cut("DEC/kinematic_tracking/registration_vertices.zip"), "registration_vertices.zip cannot be read"),
