@@ -8,9 +8,9 @@ from bisect import bisect_left
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, model_validator
 
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
@@ -19,6 +19,7 @@ from datagen.common.pictures import Orientation
 from datagen.common.settings import Name, Section, parse
 from datagen.common.video_frames import frame_at
 from datagen.common.video_pictures import VIDEO_SUFFIXES
+from datagen.geometry.landmark_orders import ORDERS, Order, order_problem
 from datagen.geometry.space import metres_per
 from datagen.shards.schema import MAX_FRAME
 from datagen.sources.camera_entry import CameraEntry, Number, RecordedCamera, recorded_camera
@@ -91,6 +92,40 @@ class RegistrationEntry(Section):
         return str(self.head or self.topology)
 
 
+class LandmarksEntry(Section):
+    """Landmarks of each frame, in our files or in those of other programs."""
+
+    pattern: str = Field(description="of the files; those in pictures name {camera} too")
+    kind: Literal["3d", "2d"] = Field("3d", description="points of space, or of pictures, which are triangulated")
+    order: str | list[int] | None = Field(
+        None, description=f"of files that do not say it: one of {', '.join(ORDERS)}, or iBUG's number of each point"
+    )
+    unit: str | None = Field(None, description="of files that do not say it, where it is not the capture's")
+    pixel_center: Annotated[float, Field(ge=0, le=1, multiple_of=0.5)] | None = Field(
+        None, description="of points in pictures: the top-left pixel's centre, where it is not the capture's"
+    )
+    most_px: float | None = Field(
+        None, gt=0, description="of points in pictures: how far from where a camera shows it a point may be found"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        checked_pattern(self.pattern, camera=self.kind == "2d")
+        problem = None if self.order is None else order_problem(self.order_of_points or "")
+        if problem is not None:
+            raise ValueError(f"`order` is {problem}")
+        return self
+
+    @property
+    def order_of_points(self) -> Order | None:
+        """The order, hashable."""
+        return tuple(self.order) if isinstance(self.order, list) else self.order
+
+
+def _named_pattern(value: object) -> object:
+    return {"pattern": value} if isinstance(value, str) else value
+
+
 class VideoEntry(Section):
     """How the capture's frames are found in videos."""
 
@@ -126,7 +161,9 @@ class CaptureFile(Section):
     )
     depth: DepthEntry | None = Field(None, description="depth maps of the cameras, which samples may show")
     registration: RegistrationEntry | None = None
-    landmarks: FramePattern | None = None
+    landmarks: Annotated[LandmarksEntry | None, BeforeValidator(_named_pattern)] = Field(
+        None, description="a pattern, or what else is to be said of the files"
+    )
     images: PicturePattern | None = Field(None, description="one picture for each camera and frame, or one video each")
     masks: PicturePattern | None = None
     video: VideoEntry | None = Field(None, description="which frames of videos are meant; by number if left out")
@@ -136,6 +173,11 @@ class CaptureFile(Section):
     licence: Text | None = Field(None, description="of these captures, as datasets made from them state it")
     citation: Text | None = Field(None, description="what those who use them are asked to cite")
     generator: dict[str, str] | None = Field(None, description="free notes of the program that wrote the sequence")
+
+    @field_serializer("landmarks")
+    def _short(self, landmarks: LandmarksEntry | None) -> Any:
+        content = None if landmarks is None else landmarks.model_dump(mode="json", exclude_defaults=True)
+        return content["pattern"] if content is not None and len(content) == 1 else content
 
     @model_validator(mode="after")
     def _has_surface(self) -> Self:
