@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, model_validator
 
+from datagen.common.deep_pictures import Transfer
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.names import checked_pattern
@@ -167,6 +168,9 @@ class CaptureFile(Section):
     images: PicturePattern | None = Field(None, description="one picture for each camera and frame, or one video each")
     masks: PicturePattern | None = None
     video: VideoEntry | None = Field(None, description="which frames of videos are meant; by number if left out")
+    transfer: Transfer | None = Field(
+        None, description="tone curve of images; with it pictures of 16 bits and EXR are read too"
+    )
     orientation: Orientation | None = Field(
         None, description="of images with an EXIF turn: are K, size and masks those of the stored or the upright one"
     )

@@ -365,7 +365,9 @@ def _camera_pictures(
 ) -> dict[str, CameraPicture]:
     video = is_video(_pattern(capture, kind) or "")
     return {
-        name: CameraPicture(path, one, capture.orientation, capture.in_video(index, path) if video else None)
+        name: CameraPicture(
+            path, one, capture.orientation, capture.in_video(index, path) if video else None, capture.transfer
+        )
         for name, (path, one) in _camera_files(folder, capture, kind, rig, index).items()
     }
 
