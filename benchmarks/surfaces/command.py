@@ -44,9 +44,10 @@ def surfaces_command(
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
-    figures = run_surface_bench(SurfacePlan(subjects, cameras, noise_mm, seed), say)
+    plan = SurfacePlan(subjects, cameras, noise_mm, seed)
+    figures = run_surface_bench(plan, say)
     if real is not None:
-        figures |= real_figures(real, cameras, noise_mm, seed, say)
+        figures |= real_figures(real, plan, say)
     goals = judged(GOALS, figures)
     if json_output:
         print_json({"figures": json_ready(figures), "goals": goals})

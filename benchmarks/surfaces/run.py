@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,10 +34,6 @@ from datagen.sources.registry import SimulatedSource
 from datagen.warp.engine import warp_frame
 from datagen.warp.result import Warp
 
-CONFIG = WarpConfig()
-SCAN = 60_000
-SENSOR_PX = 512
-RESOLUTION = 252
 HOLES = 40
 HOLE_PX = (2.0, 9.0)
 DROPOUT = 0.01
@@ -60,12 +56,20 @@ class SurfacePlan:
     noise_mm : float
         Standard deviation of depth, and of scans along their normal.
     seed : int
+    sensor_px, resolution : int
+        Pixels a side of the cameras, and of what is compared.
+    scan_vertices : int
+    config : WarpConfig
     """
 
     subjects: int
     cameras: int
     noise_mm: float
     seed: int
+    sensor_px: int = 512
+    resolution: int = 252
+    scan_vertices: int = 60_000
+    config: WarpConfig = field(default_factory=WarpConfig)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def run_surface_bench(plan: SurfacePlan, say: Callable[[str], None]) -> dict[str
     for subject in range(plan.subjects):
         say(f"person {subject + 1} of {plan.subjects}")
         scene, truth = _simulated(plan, subject, head)
-        shown = _rendered(scene, head)
+        shown = _rendered(scene, head, plan)
         crops = [camera for _, camera in shown["crops"]]
         true_maps = render_views(truth, crops, make_renderer("numba"))
         half = head.template.space.half_extent * 1000
@@ -121,9 +125,7 @@ def run_surface_bench(plan: SurfacePlan, say: Callable[[str], None]) -> dict[str
     return figures
 
 
-def real_figures(
-    folder: Path, cameras: int, noise_mm: float, seed: int, say: Callable[[str], None]
-) -> dict[str, float]:
+def real_figures(folder: Path, plan: SurfacePlan, say: Callable[[str], None]) -> dict[str, float]:
     """Return how far the kinds agree with the mesh of a real scan, medians over its face pixels."""
     say("a real scan")
     head = load_head("anny")
@@ -132,11 +134,11 @@ def real_figures(
     given = read_json(place / "landmarks.json")
     points = np.array([given["points"][name] for name in given["ibug68_order"]]) / 1000
     centre = points.mean(axis=0)
-    rng = np.random.default_rng(seed)
-    rig = frontal_arc(cameras, SENSOR_PX, float(np.ptp(mesh.vertices, axis=0).max()), rng, (0.0, 0.0, 0.0))
+    rng = np.random.default_rng(plan.seed)
+    rig = frontal_arc(plan.cameras, plan.sensor_px, float(np.ptp(mesh.vertices, axis=0).max()), rng, (0.0, 0.0, 0.0))
     rig = tuple(_moved(camera, centre) for camera in rig)
-    scene = Scene(mesh, Landmarks(np.arange(68), points), _depth_maps(mesh, rig, noise_mm / 1000, rng), rig)
-    shown = _rendered(scene, head)
+    scene = Scene(mesh, Landmarks(np.arange(68), points), _depth_maps(mesh, rig, plan.noise_mm / 1000, rng), rig)
+    shown = _rendered(scene, head, plan)
     half = head.template.space.half_extent * 1000
     figures: dict[str, float] = {}
     for kind in ("cloud", "measured", "registration"):
@@ -167,8 +169,8 @@ def _simulated(plan: SurfacePlan, subject: int, head: HeadModel) -> tuple[Scene,
         subjects=plan.subjects,
         frames=2,
         cameras=plan.cameras,
-        image_size=SENSOR_PX,
-        scan_vertices=SCAN,
+        image_size=plan.sensor_px,
+        scan_vertices=plan.scan_vertices,
         scan_noise_mm=plan.noise_mm,
     )
     capture = SimulatedCapture(config, plan.seed, subject, head, departure_rms_m=1e-3, images=False)
@@ -217,7 +219,7 @@ def _measured_at(found: DepthMap, camera: Camera) -> npt.NDArray[np.bool_]:
     return np.asarray(inside & there)
 
 
-def _rendered(scene: Scene, head: HeadModel) -> dict[str, list]:  # type: ignore[type-arg]
+def _rendered(scene: Scene, head: HeadModel, plan: SurfacePlan) -> dict[str, list]:  # type: ignore[type-arg]
     """Return the views of every kind, and the crops that all share."""
     scans = {
         "mesh": scene.scan,
@@ -225,14 +227,14 @@ def _rendered(scene: Scene, head: HeadModel) -> dict[str, list]:  # type: ignore
         "depth": fuse_depths(list(scene.depths.values())),
     }
     warps: dict[str, Warp] = {
-        name: warp_frame(scan, head, CONFIG, landmarks=scene.landmarks) for name, scan in scans.items()
+        name: warp_frame(scan, head, plan.config, landmarks=scene.landmarks) for name, scan in scans.items()
     }
     points = framing_points(warps["mesh"], head.template)
-    crops = [(camera.name, head_crop(camera, points, RESOLUTION, 1.15).camera) for camera in scene.cameras]
+    crops = [(camera.name, head_crop(camera, points, plan.resolution, 1.15).camera) for camera in scene.cameras]
     depths = {name: partial(_itself, found) for name, found in scene.depths.items()}
     shown: dict[str, list[ViewMaps]] = {}
     for kind, (surface, warp) in KINDS.items():
-        frame = ShownFrame(warps[warp], head.template, CONFIG, make_renderer("numba"), depths)
+        frame = ShownFrame(warps[warp], head.template, plan.config, make_renderer("numba"), depths)
         shown[kind] = SURFACES[surface](frame, crops)
     return {**shown, "crops": crops}
 

@@ -47,6 +47,8 @@ class ShownFrame:
         That the warp was made with.
     renderer : Renderer
     depths : mapping of camera name to a reader
+    normals : (N, 3) float64 or None
+        Of a point cloud that was measured with them.
     """
 
     warp: Warp
@@ -54,6 +56,7 @@ class ShownFrame:
     config: WarpConfig
     renderer: Renderer
     depths: Mapping[str, Callable[[], DepthMap]] = field(default_factory=dict)
+    normals: F64 | None = None
 
     @cached_property
     def carrier(self) -> Carrier:
@@ -66,7 +69,7 @@ class ShownFrame:
         warp = self.warp
         if len(warp.scan_faces):
             return Surface(warp.scan_vertices, warp.scan_faces)
-        return PointSurface(warp.scan_vertices, warp.registered_vertices.mean(axis=0))
+        return PointSurface(warp.scan_vertices, warp.registered_vertices.mean(axis=0), self.normals)
 
 
 Views = Sequence[tuple[str, Camera]]

@@ -97,7 +97,8 @@ def compact(vertices: FloatArray, faces: IntArray) -> tuple[Mesh, npt.NDArray[np
 def weld(mesh: Mesh) -> tuple[Mesh, npt.NDArray[np.int64]]:
     """Join vertices at the same place and drop faces without area, so that borders and normals are the surface's own.
 
-    Files split vertices along texture seams or give every triangle its own; to a surface that is not a border.
+    Files split vertices along texture seams or give every triangle its own; to a surface that is not a border. Of the
+    normals of a cloud those of the first point at a place are kept.
 
     Returns
     -------
@@ -113,7 +114,8 @@ def weld(mesh: Mesh) -> tuple[Mesh, npt.NDArray[np.int64]]:
     vertices, where = mesh.vertices[first[order]], rank[where.ravel()]
     faces = where[mesh.faces]
     kept = np.linalg.norm(face_cross(vertices, faces), axis=1) > 0
-    return Mesh.of(vertices, faces[kept]), where
+    normals = None if mesh.normals is None else mesh.normals[first[order]]
+    return Mesh.of(vertices, faces[kept], normals), where
 
 
 def validate_mesh(mesh: Mesh, name: str, *, need_faces: bool = True) -> Mesh:

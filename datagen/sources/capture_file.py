@@ -174,6 +174,9 @@ class CaptureFile(Section):
     orientation: Orientation | None = Field(
         None, description="of images with an EXIF turn: are K, size and masks those of the stored or the upright one"
     )
+    shaded: bool | None = Field(
+        None, description="whether the pictures are simulated shading of meshes that came without any"
+    )
     licence: Text | None = Field(None, description="of these captures, as datasets made from them state it")
     citation: Text | None = Field(None, description="what those who use them are asked to cite")
     generator: dict[str, str] | None = Field(None, description="free notes of the program that wrote the sequence")

@@ -22,7 +22,8 @@ BLOCK = 16
 BLOCKS = 4000
 # Around landmarks or a registration: a head with its hair.
 HEAD_RADIUS_M = 0.3
-LEAST_WEIGHT = 1.0
+# Voxels that more maps than this saw: also those of one alone.
+LEAST_WEIGHT = 0.5
 
 
 def _open3d() -> Any:

@@ -135,7 +135,10 @@ class ShardSamples:
             frame = self._source.frame(key, index)
             warp = read_warp(self._unit.layout.frame_warp(key, index))
             boxes = self._boxes(frame, warp, seen)
-            shown = ShownFrame(warp, self._template, manifest.warp, self._renderer, frame.depths)
+            normals = None if frame.fused else frame.scan.normals
+            # Points may have been left out before the warp.
+            normals = normals if normals is not None and len(normals) == len(warp.scan_vertices) else None
+            shown = ShownFrame(warp, self._template, manifest.warp, self._renderer, frame.depths, normals)
             views_of = SURFACES[manifest.render.shown(fused=frame.fused)]
             maps = views_of(shown, [(view.camera, box.camera) for view, box in zip(seen, boxes, strict=True)])
             rendered.update(zip(seen, zip(boxes, maps, strict=True), strict=True))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
+from scipy.spatial import cKDTree
 
 from datagen.common.errors import CameraError, InputError, MeshError
 from datagen.geometry.camera import Camera, look_at
@@ -154,7 +155,7 @@ def test_a_mask_of_another_size_cuts_the_map() -> None:
     np.testing.assert_array_equal(cut[:, :24], DEPTH[:, :24])
 
 
-RIG = [camera_at(azimuth, 0.7, 160, 250.0) for azimuth in (-0.7, 0.0, 0.7)]
+RIG = [camera_at(azimuth, 0.7, 160, 250.0) for azimuth in (-0.3, -0.1, 0.1, 0.3)]
 
 
 def noisy(noise_m: float) -> list[DepthMap]:
@@ -183,6 +184,14 @@ def test_fused_maps_lie_nearer_to_the_surface_than_their_noise_and_are_the_same_
     a, b, c = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
     outward = np.einsum("fd,fd->f", np.cross(b - a, c - a), a + b + c)
     assert (outward > 0).mean() > 0.99
+
+
+def test_what_one_camera_alone_saw_is_kept() -> None:
+    (alone,) = noisy(0.0)[:1]
+    mesh = fuse_depths([alone])
+    points, _ = alone.points
+    away = cKDTree(mesh.vertices).query(points)[0]
+    assert (away < 5e-3).mean() > 0.95
 
 
 def test_what_is_far_from_the_head_is_left_out() -> None:
