@@ -301,8 +301,9 @@ def test_check_says_each_camera_once_and_only_what_holds_for_all_frames() -> Non
     both = check(0, 1)
     assert {p["where"] for p in both.problems} == {f"{KEY}/000000 camera {name}" for name in ("left", "front", "right")}
     (alone,) = check(1).problems
-    assert alone["where"] == f"{KEY} camera right"
-    assert alone["problem"].startswith("it sees nothing of the scan, which lies behind it")
+    assert alone["where"] == f"{KEY}/000001 camera right"
+    assert alone["problem"].startswith("camera right sees nothing of the scan, which lies behind it")
+    assert "OpenGL axes (y and z turned) fits: 1.00 instead of 0.00" in alone["problem"]
     last = check(2, 2)
     assert all("(2 of 2 frames have such a problem)" in p["problem"] for p in last.problems if "mask" in p["problem"])
     assert {note["where"] for note in last.notes} == {f"{KEY} camera {name}" for name in ("left", "front")}
