@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.flows.conventions import CROP, Candidate, Convention, candidates, figures
-from datagen.flows.evidence import Evidence, Judge, grid_of, moved
+from datagen.flows.evidence import Evidence, Judge, Judgement, grid_of, moved
 from datagen.flows.silhouettes import surface_points
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
@@ -21,8 +21,9 @@ F64 = npt.NDArray[np.float64]
 ALIKE = 0.03
 SURE_GAIN = 0.05  # over every other convention that is no more complicated, for figures to be written
 COARSE_POINTS, KEPT = 3000, 12
+NEAR_BEST = 0.35  # below the best on the coarse grid: not worth a closer look
 FEW = 3  # doubtful cameras: of more, only what explains most is believed
-CROP_ABOVE = 0.85  # a convention that explains a rig that well leaves nothing to a crop
+CROP_ABOVE = 0.95  # a convention that explains a rig that well leaves nothing to a crop
 # Measured one by one, shifts of simulated pictures are off by 1 pixel (standard deviation); their median, in whole
 # pixels, is right if it is known to half of one.
 CROP_SPREAD_PX = 3.0
@@ -72,7 +73,7 @@ class _Table:
     camera: Camera
     shown: Evidence
     judge: Judge
-    given: float
+    given: Judgement
     found: Mapping[str, tuple[float, Candidate]]
 
 
@@ -115,7 +116,7 @@ def diagnose(
         fit = _chosen(table, favourite, _mean(tables, favourite))
         if fit is None:
             continue
-        clear = fit.score >= table.shown.clear_score and fit.given <= table.shown.largest_doubt
+        clear = fit.score >= table.shown.clear_score and table.shown.doubts(table.given)
         if table.camera.name in wrong or (clear and (fit.convention.key == favourite or len(tables) < FEW)):
             fits[table.camera.name] = fit
     fits = _settled(fits, tables)
@@ -141,12 +142,12 @@ def _table(camera: Camera, rig: Sequence[Camera], shown: Evidence, coarse: F64, 
     ranked.sort(key=lambda one: -one[0])
     found = dict[str, tuple[float, Candidate]]()
     for score, candidate in ranked[:KEPT]:
-        if score > 0:
+        if score > max(0.0, ranked[0][0] - NEAR_BEST):
             seen = judge(grid.silhouette(candidate.camera, fine), candidate.picture)
             key = candidate.convention.key
             if seen.fits and (key not in found or found[key][0] < seen.score):
                 found[key] = seen.score, candidate
-    return _Table(camera, shown, judge, judge(grid.silhouette(camera, fine), "").score, found)
+    return _Table(camera, shown, judge, judge(grid.silhouette(camera, fine), ""), found)
 
 
 def _cropped(scan: Mesh, tables: Sequence[_Table]) -> list[_Table] | None:
@@ -194,14 +195,14 @@ def _chosen(table: _Table, favourite: str, mean: float) -> Fit | None:
     score, candidate = table.found[key]
     if key == favourite and mean < table.shown.least_mean:
         return None
-    if score < table.shown.least_score or score < table.given + table.shown.least_gain:
+    if score < table.shown.least_score or score < table.given.score + table.shown.least_gain:
         return None
     shift = candidate.camera.K[:2, 2] - table.camera.K[:2, 2]
     return Fit(
         candidate.convention,
         candidate.camera,
         score,
-        table.given,
+        table.given.score,
         table.shown.figure,
         (float(shift[0]), float(shift[1])) if candidate.shifted else None,
     )

@@ -96,6 +96,10 @@ class Evidence(ABC):
     def find(self, camera: Camera, scan: Mesh) -> Place:
         """Return where a camera's silhouette of a scan fits best, in or beside the picture."""
 
+    def doubts(self, given: Judgement) -> bool:
+        """Whether a camera that nothing else speaks against is doubted."""
+        return given.score <= self.largest_doubt
+
     def finds_pixels(self, camera: Camera) -> bool:
         """Whether :meth:`find` tells one pixel of a camera from the next."""
         del camera
@@ -254,6 +258,10 @@ class Edges(Evidence):
             return Judgement(score, bool(inside and contrast >= LEAST_CONTRAST))
 
         return judged
+
+    def doubts(self, given: Judgement) -> bool:
+        """Also where the colours are alike on both sides of the outline."""
+        return super().doubts(given) or not given.fits
 
     def find(self, camera: Camera, scan: Mesh) -> Place:
         """Return where the outline lies on the strongest edges, to a cell."""

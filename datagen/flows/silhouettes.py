@@ -14,7 +14,7 @@ F64 = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.bool_]
 
 GRID = 160  # cells along the longer side of a picture
-POINTS = 30_000  # of a scan: enough that a head has no holes on the grid
+POINTS = 20_000  # of a scan: enough that a head has no holes on the grid
 STEP_M = 0.015  # a jump of depth, larger than what a face has from one cell to the next but one
 
 

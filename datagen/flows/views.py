@@ -15,7 +15,7 @@ import numpy.typing as npt
 from datagen.common.errors import CameraError, InputError
 from datagen.flows.conventions import FACTORS
 from datagen.flows.diagnose import Fit, diagnose
-from datagen.flows.evidence import Edges, Evidence, Shown, grid_of
+from datagen.flows.evidence import Edges, Evidence, Judgement, Shown, grid_of
 from datagen.flows.silhouettes import Grid, grown, outline_breaks, overlap, surface_points
 from datagen.geometry.camera import Camera
 from datagen.sources.frame import Frame
@@ -40,7 +40,7 @@ SMALLEST_PX = 8  # across: less is no picture of a head
 LEAST_FOCAL = 0.1  # of the longer side: 157 degrees, wider than any lens without distortion
 NEAREST_M = 0.1  # to the middle of the scan: nearer is inside the head
 USUAL_DISTANCE_M = 1.0
-_GOOD, _GOOD_EDGES = 0.85, 0.8  # scores of cameras that are right
+_GOOD = 0.85  # scores of cameras that are right
 NO_IMAGE = "it has no image"
 _DOUBTFUL = "the scan is not where camera {} shows somebody"
 OUTSIDE = "the middle of face and ears lies outside its image"
@@ -120,20 +120,16 @@ def examine(frame: Frame, explain: Callable[[str], bool] = _anyone) -> Examined:
     even = surface_points(scan)
     found = {camera.name: _look(frame, camera, points, even) for camera in frame.cameras}
     shown = {name: one.shown for name, one in found.items() if one.shown is not None}
-    scores = {name: one.score for name, one in found.items() if name in shown}
+    scores = {name: one.judged.score for name, one in found.items() if one.judged is not None}
     bad = [name for name, one in found.items() if (one.blind or one.contradicts) and explain(name)]
     doubtful = [name for name, one in found.items() if not (one.blind or one.wrong or one.wide) and explain(name)]
-    doubtful = [name for name in doubtful if name in shown and scores[name] < shown[name].largest_doubt]
-    edges = {
-        name: _edges_of(frame, name) for name in doubtful if isinstance(shown[name], Shown) and name in frame.images
-    }
-    doubtful = [
-        name for name in doubtful if name not in edges or _edge_score(frame, name, edges[name], even) < _GOOD_EDGES
-    ]
-    fits = diagnose(scan, frame.cameras, shown, bad, doubtful)
+    doubtful = [name for name in doubtful if (given := found[name].judged) and shown[name].doubts(given)]
     # A mask that is larger than the scan tells little by itself: what is in it is told by the image's edges.
-    left = [name for name in (*bad, *doubtful) if name not in fits and name in shown and name in frame.images]
-    left = [name for name in left if isinstance(shown[name], Shown)]
+    masked = {name for name in shown if isinstance(shown[name], Shown) and name in frame.images}
+    edges = {name: _edges_of(frame, name) for name in doubtful if name in masked}
+    doubtful = [name for name in doubtful if name not in edges or _doubted(frame, name, edges[name], even)]
+    fits = diagnose(scan, frame.cameras, shown, bad, doubtful)
+    left = [name for name in (*bad, *doubtful) if name not in fits and name in masked]
     edges |= {name: _edges_of(frame, name) for name in left if name not in edges}
     fits |= diagnose(scan, frame.cameras, {name: edges[name] for name in left}, bad, doubtful)
     wrong, blind = dict[str, str](), dict[str, str]()
@@ -144,7 +140,7 @@ def examine(frame: Frame, explain: Callable[[str], bool] = _anyone) -> Examined:
             wrong[name] = _joined(one.wrong, _unexplained(one)) if name in bad and one.shown else one.wrong
         elif one.blind:
             blind[name] = one.blind
-        if name not in frame.images and name not in wrong:
+        if name not in frame.images:
             blind.setdefault(name, NO_IMAGE)
     wide = {name: one.wide for name, one in found.items() if one.wide}
     return Examined(Views(wrong, blind), fits, shown, scores, wide)
@@ -155,15 +151,15 @@ def _edges_of(frame: Frame, name: str) -> Edges:
     return Edges.of(frame.images[name](), mask)
 
 
-def _edge_score(frame: Frame, name: str, edges: Edges, points: npt.NDArray[np.float64]) -> float:
+def _doubted(frame: Frame, name: str, edges: Edges, points: npt.NDArray[np.float64]) -> bool:
     camera = next(camera for camera in frame.cameras if camera.name == name)
     grid = grid_of(edges, camera)
-    return edges.judge(grid)(grid.silhouette(camera, points), "").score
+    return edges.doubts(edges.judge(grid)(grid.silhouette(camera, points), ""))
 
 
 def _unexplained(one: _Look) -> str:
-    if one.score >= _GOOD:
-        return f"the camera agrees with its picture as it is: {one.score:.2f} ({one.shown})"
+    if one.judged is not None and one.judged.score >= _GOOD:
+        return f"the camera agrees with its picture as it is: {one.judged.score:.2f} ({one.shown})"
     return "no convention that is tried here fits"
 
 
@@ -179,7 +175,7 @@ class _Look:
     blind: str
     contradicts: bool
     shown: Evidence | None
-    score: float
+    judged: Judgement | None
     wide: float
 
 
@@ -205,10 +201,10 @@ def _look(frame: Frame, camera: Camera, points: npt.NDArray[np.float64], even: n
         shown = shown or found.shown
     problem = (problems or [""])[0]
     if shown is None:
-        return _Look(problem, blind, contradicts, None, 0.0, wide)
+        return _Look(problem, blind, contradicts, None, None, wide)
     grid = grid_of(shown, camera)
-    score = shown.judge(grid)(grid.silhouette(camera, even), "").score
-    return _Look(problem, blind, contradicts, shown, score, wide)
+    judged = shown.judge(grid)(grid.silhouette(camera, even), "")
+    return _Look(problem, blind, contradicts, shown, judged, wide)
 
 
 def _joined(reason: str, more: str) -> str:
