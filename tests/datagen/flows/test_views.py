@@ -143,13 +143,13 @@ def test_a_view_that_contradicts_gives_no_sample_and_asks_for_a_review(status: s
     bad = frame.masks["left"]()
     images = {name: read for name, read in frame.images.items() if name != "right"}
     frame = dataclasses.replace(frame, masks={**frame.masks, "left": lambda: ~bad}, images=images)
-    warp, cameras, views = _with_views(frame, a_warp(frame, status), round_template())
+    warp, cameras, views = _with_views(frame, a_warp(frame, status), round_template(), look_at_views(frame))
     assert cameras == ("front",)
     assert (views.wrong.keys(), views.blind) == ({"left"}, {"right": NO_IMAGE})
     assert views.farthest_m["front"] == pytest.approx(0.85, abs=0.1)
     assert warp.verdict.status == ("review" if status == "pass" else status)
     assert warp.verdict.reasons[-1].startswith("camera left gives no sample: of the scan")
-    fine, cameras, views = _with_views(frame_of(), a_warp(frame_of()), round_template())
+    fine, cameras, views = _with_views(frame_of(), a_warp(frame_of()), round_template(), look_at_views(frame_of()))
     assert (cameras, fine.verdict) == (("front", "left", "right"), a_warp(frame_of()).verdict)
 
 
