@@ -11,6 +11,7 @@ from benchmarks.faces import command as faces_command
 from benchmarks.marks import command as marks_command
 from benchmarks.read import command as read_command
 from benchmarks.render import command as render_command
+from benchmarks.surfaces import command as surfaces_command
 from benchmarks.train import command as train_command
 from benchmarks.warp import command as warp_command
 from datagen.common.console import run
@@ -27,6 +28,7 @@ app = typer.Typer(
 for command in (
     warp_command,
     faces_command,
+    surfaces_command,
     render_command,
     read_command,
     write,

@@ -152,9 +152,18 @@ class RenderConfig(Section):
     """Settings of the ground-truth maps."""
 
     backend: BackendName = Field("auto", description="renderer; auto: on a GPU where there is one, else numba")
+    surface: Literal["auto", "scan", "measured", "registration"] = Field(
+        "auto",
+        description="what samples show: the scan; the pixels of the depth maps; the registered template. auto: the "
+        "pixels where captures have depth maps and no scans, else the scan",
+    )
     resolution: int = Field(504, ge=PATCH, le=8190, multiple_of=PATCH, description="pixels a side of a stored sample")
     crop_margin: float = Field(1.25, gt=0, description="side of the crop, as a multiple of the projected head's extent")
     crop_jitter: CropJitter = CropJitter()
+
+    def shown(self, *, fused: bool) -> str:
+        """Return what samples show of a frame, whose scan may have been fused from depth maps."""
+        return self.surface if self.surface != "auto" else "measured" if fused else "scan"
 
 
 class ShardConfig(Section):

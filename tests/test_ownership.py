@@ -27,8 +27,8 @@ from datagen.common.ownership import LISTING, walk
 from datagen.layout import BuildLayout
 from datagen.sources.frame import SequenceKey
 from datagen.warp.storage import read_warp
+from tests.layouts.colmap import write_colmap
 from tests.support.build_trees import copy_build
-from tests.support.import_layouts import write_colmap
 from tests.support.predict_scene import write_photos
 from tests.support.published_weights import published, to_depth_anything_3, write_config
 from tests.support.trainer_scene import build_scene

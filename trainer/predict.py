@@ -17,6 +17,7 @@ from datagen.common.console import say
 from datagen.common.errors import InputError
 from datagen.common.pictures import Orientation
 from datagen.common.progress import Progress, announce
+from datagen.common.video_pictures import VIDEO_SUFFIXES, have_video
 from datagen.shards import open_dataset
 from trainer.inference import Maps
 from trainer.prediction.cameras import FieldOfView, FrameCamera, GivenCameras, Origin, assumed_intrinsics, write_cameras
@@ -26,7 +27,7 @@ from trainer.prediction.output import MARKER, check_target, prediction_folder
 from trainer.prediction.show import ShowConfig, write_shown
 from trainer.prediction.store import FrameStore, PredictedFrame, normals_from_depth
 from trainer.prediction.tracks import TrackConfig
-from trainer.prediction.video import VIDEO_SUFFIXES, VideoFile, have_video
+from trainer.prediction.video import VideoFile
 from trainer.prediction.windows import Drift, WindowModel, cut_windows, stitch_windows
 from trainer.prediction.writers import write_marker
 from trainer.run.checkpoint import build_model, kind_of, pick_device, read_checkpoint

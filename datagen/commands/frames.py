@@ -36,6 +36,9 @@ def check_command(
         Path | None, typer.Option("--page", help="Also write a page of pictures: each camera with the scan's outline.")
     ] = None,
     overwrite: OverwriteOption = False,
+    head_root: Annotated[
+        Path | None, typer.Option(help="Folder with FLAME's files, where registrations are parameters of it.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Read every frame, image and mask of a capture folder and list what is wrong; exit code 1 if anything is.
@@ -52,13 +55,13 @@ def check_command(
     if page is not None:
         check_output_file(page, overwrite=overwrite)
     with Progress("check", 0, "frames") as progress:
-        found = check_captures(captures, progress, pictures=page is not None)
+        found = check_captures(captures, progress, head_root, pictures=page is not None)
     if page is not None:
         _write_page(page, captures, found)
     mended: list[Mended] = []
     if fix:
         with Progress("check again", 0, "frames") as progress:
-            mended, found = fix_captures(captures, found, progress)
+            mended, found = fix_captures(captures, found, progress, head_root)
     if json_output:
         content = {"frames": found.frames, "notes": found.notes, "problems": found.problems}
         fits = [one.to_json() for one in found.explained]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,20 +16,29 @@ from datagen.common.console import print_json, say
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.files import check_writable
 from datagen.geometry.space import METRES_PER_UNIT
-from datagen.sources.imports.registry import IMPORTERS
+from datagen.sources.imports.registry import AXES, FACINGS, IMPORTERS
 
 if TYPE_CHECKING:
+    from datagen.sources.frame import Frame, SequenceKey
     from datagen.sources.imports.imported import Found, ImportedSequence, ImportSettings
     from datagen.sources.imports.registry import Importer
     from datagen.sources.imports.writer import Written
 
     Unit = str
     LayoutName = str
+    Facing = str
+    Axes = str
 else:
     Unit = Literal[tuple(METRES_PER_UNIT)]
     LayoutName = Literal[tuple(IMPORTERS)]
+    Facing = Literal[FACINGS]
+    Axes = Literal[AXES]
 
 _INDENT = "  "
+_MOST_DOUBTS = 3
+# Half of a scan is hidden behind the other half; of what is seen, depth maps and scan agree within that.
+_SAME_DEPTH = 0.03
+_LEAST_AGREEING = 0.2
 
 
 def import_command(
@@ -61,6 +71,29 @@ def import_command(
     distorted: Annotated[
         bool, typer.Option("--distorted", help="The set's pictures have the lens distortion of its calibration.")
     ] = False,
+    axes: Annotated[Axes | None, typer.Option("--axes", help="Axes of the cameras, if they are other.")] = None,
+    depth_unit: Annotated[Unit | None, typer.Option("--depth-unit", help="Unit of depth maps.")] = None,
+    topology: Annotated[
+        Path | None, typer.Option("--topology", metavar="FILE", help="A mesh with the faces of vertices without.")
+    ] = None,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option("--landmarks", metavar="FILE", help="The set's list of the vertices that are landmarks."),
+    ] = None,
+    cameras: Annotated[int | None, typer.Option("--cameras", help="Of simulated pictures.", min=1, max=100)] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Pixels a side of simulated pictures.", min=32, max=8192)
+    ] = None,
+    facing: Annotated[
+        Facing | None, typer.Option("--facing", help="Axis out of the face, of meshes without pictures; +y is up.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="PATTERN", help="Captures to import, such as 'anna/*'.")
+    ] = None,
+    head_root: Annotated[
+        Path | None, typer.Option("--head-root", help="FLAME's files, to hold parameters against the pictures.")
+    ] = None,
+    every: Annotated[int, typer.Option("--every", help="Take each n-th frame.", min=1)] = 1,
     licence: Annotated[str | None, typer.Option("--licence", help="Of the captures; datasets state it.")] = None,
     citation: Annotated[str | None, typer.Option("--citation", help="What to cite; datasets state it.")] = None,
     json_output: JsonOption = False,
@@ -81,12 +114,30 @@ def import_command(
         raise InputError(f"--fps {fps}", "a number of frames a second", "Give the recording's rate")
     centre = None if pixel_center is None else float(pixel_center)
     settings = ImportSettings(
-        unit, metres_per_unit, scales, scan, images, subject, original_world, fps, centre, distorted, licence, citation
+        unit=unit,
+        metres_per_unit=metres_per_unit,
+        scales=scales,
+        scan=scan,
+        images=images,
+        subject=subject,
+        original_world=original_world,
+        fps=fps,
+        pixel_center=centre,
+        distorted=distorted,
+        axes=axes,
+        depth_unit=depth_unit,
+        topology=topology,
+        landmarks=landmarks,
+        cameras=cameras,
+        image_size=image_size,
+        facing=facing,
+        licence=licence,
+        citation=citation,
     )
     importer = importer_of(layout, settings)
     check_writable(out)
-    found = importer.find(root, settings)
-    results = _imported(layout, importer, found, settings, out)
+    found = _chosen(importer.find(root, settings), only)
+    results = _imported(layout, importer, found, settings, out, every, head_root)
     if json_output:
         print_json({"sequences": [_as_json(one, *result) for one, result in zip(found, results, strict=True)]})
     else:
@@ -106,7 +157,13 @@ Result = tuple["ImportedSequence | None", "Written | CanonfaceError"]
 
 
 def _imported(
-    layout: str, importer: Importer, found: Sequence[Found], settings: ImportSettings, out: Path
+    layout: str,
+    importer: Importer,
+    found: Sequence[Found],
+    settings: ImportSettings,
+    out: Path,
+    every: int,
+    head_root: Path | None,
 ) -> list[Result]:
     """Import one after the other; what is wrong with one is kept for the end."""
     from dataclasses import replace
@@ -124,8 +181,11 @@ def _imported(
             sequence = None
             try:
                 sequence = one.read()
+                sequence = replace(sequence, frames=sequence.frames[::every])
                 progress.expect(sum(len(sequence.cameras) for _ in sequence.frames))
-                results.append((sequence, write_capture(out, one.key, sequence, layout, settings, progress.advance)))
+                written = write_capture(out, one.key, sequence, layout, settings, progress.advance)
+                written.remarks += _seen(out, one.key, sequence, head_root)
+                results.append((sequence, written))
             except StorageError:
                 raise  # the next one would meet the same disk
             except CanonfaceError as error:
@@ -133,11 +193,65 @@ def _imported(
     return results
 
 
+def _chosen(found: Sequence[Found], only: str | None) -> Sequence[Found]:
+    chosen = [one for one in found if only is None or fnmatchcase(str(one.key), only)]
+    if not chosen:
+        raise InputError(
+            f"--only {only} fits none of {len(found)} captures",
+            f"such as {found[0].key}, or a pattern: {found[0].key.subject}/*",
+            "Check the pattern",
+        )
+    return chosen
+
+
+def _seen(out: Path, key: SequenceKey, sequence: ImportedSequence, head_root: Path | None) -> list[str]:
+    """Hold the first frame, as it was written, against its pictures: a layout's conventions may have been mistaken."""
+    from datagen.flows.views import NO_IMAGE, look_at_views
+    from datagen.sources.folder import FolderCaptures
+
+    first = sequence.frames[0].index
+    if sequence.registration is not None and sequence.registration.kind == "parameters" and head_root is None:
+        return ["not held against its pictures: that needs FLAME's model file (--head-root, or datagen check)"]
+    try:
+        frame = FolderCaptures(out, head_root=head_root).frame(key, first)
+        views = look_at_views(frame)
+        found = [f"frame {first}: {reason}" for reason in views.wrong.values()]
+        found += [f"frame {first}, camera {name}: {why}" for name, why in views.blind.items() if why != NO_IMAGE]
+        found += _depth_doubts(frame)
+    except CanonfaceError as error:
+        return [f"doubtful: {error}"]
+    more = f" and {len(found) - _MOST_DOUBTS} more such" if len(found) > _MOST_DOUBTS else ""
+    return [f"doubtful: {text}" for text in found[:_MOST_DOUBTS]] + ([more.strip()] if more else [])
+
+
+def _depth_doubts(frame: Frame) -> list[str]:
+    """Hold depth maps against the scan: what it shows in a pixel lies as far away as the map says."""
+    import numpy as np
+
+    found = []
+    for name, read in frame.depths.items() if not frame.fused else ():
+        measured = read()
+        pixels, z = measured.camera.project(frame.scan.vertices)
+        height, width = measured.depth.shape
+        inside = (z > 0) & (pixels >= 0).all(axis=1) & (pixels < (width, height)).all(axis=1)
+        column, row = pixels[inside].astype(np.int64).T
+        depth = measured.depth[row, column]
+        ratio = depth[depth > 0] / z[inside][depth > 0]
+        if not len(ratio):
+            found.append(f"frame {frame.index}: the depth map of camera {name} is empty where the scan is")
+        elif (np.abs(ratio - 1) < _SAME_DEPTH).mean() < _LEAST_AGREEING:
+            found.append(
+                f"frame {frame.index}: the depth map of camera {name} has {float(np.median(ratio)):.3g} times the "
+                "depth of the scan; see --depth-unit"
+            )
+    return found
+
+
 def _as_json(one: Found, sequence: ImportedSequence | None, written: Written | CanonfaceError) -> dict[str, Any]:
     content: dict[str, Any] = {"sequence": str(one.key), "from": str(one.folder)}
     if isinstance(written, CanonfaceError):
         return {**content, "problem": str(written)}
-    counts = {name: getattr(written, name) for name in ("kept", "linked", "copied", "made")}
+    counts = {name: getattr(written, name) for name in ("kept", "linked", "copied", "made", "unpacked")}
     content |= {**counts, "straightened": list(written.straightened), "problem": ""}
     if sequence is not None:
         content |= {
@@ -159,10 +273,17 @@ def _lines(one: Found, sequence: ImportedSequence | None, written: Written | Can
         ("cameras", f"{len(sequence.cameras)}: {_named([camera.name for camera in sequence.cameras])}"),
     ]
     if not written.kept:
-        counts = ((written.linked, "linked"), (written.copied, "copied"), (written.made, "written anew"))
+        counts = (
+            (written.linked, "linked"),
+            (written.copied, "copied"),
+            (written.unpacked, "unpacked"),
+            (written.made, "written anew"),
+        )
         rows.append(("files", ", ".join(f"{count} {what}" for count, what in counts if count)))
     if written.straightened:
-        rows.append(("lens", f"pictures of {len(written.straightened)} cameras straightened"))
+        rows.append(("lens", f"pictures of {len(written.straightened)} cameras straightened when they are read"))
+    if sequence.shaded:
+        rows.append(("shaded", "pictures are simulated shading of the meshes; datasets say so"))
     rows += [("missing", gap) for gap in sequence.missing]
     rows += [("note", remark) for remark in (*sequence.remarks, *written.remarks)]
     state = "kept, it was there already" if written.kept else "written"

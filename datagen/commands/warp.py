@@ -32,7 +32,7 @@ UnitOption = Annotated[
 
 
 def warp_command(
-    scan: Annotated[Path, typer.Argument(help="Mesh or point cloud: ply, obj or npz.")],
+    scan: Annotated[Path, typer.Argument(help="Mesh or point cloud: ply, obj, stl, off, glb, pcd or npz.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for warp.npz, verdict.json, pictures and meshes.")],
     landmarks: Annotated[
         Path | None, typer.Option(help="Landmark file (JSON: scheme, unit, points), at least three points.")
@@ -168,6 +168,7 @@ def render_command(
     cameras: Annotated[Path, typer.Option(help="Sequence folder whose capture.json holds the cameras.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for CAMERA.npz and CAMERA.png.")],
     camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be repeated.")] = None,
+    frame: Annotated[int | None, typer.Option(help="The warp's frame number, where cameras move.")] = None,
     backend: BackendOption = "auto",
     backends: Annotated[  # noqa: ARG001 - its callback ends the command
         bool,
@@ -178,6 +179,9 @@ def render_command(
             help="List the backends and whether each works here, and exit.",
         ),
     ] = False,
+    head_root: Annotated[
+        Path | None, typer.Option(help="Folder with the head model's files, for point clouds where it is not embedded.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Render the ground-truth maps of a warp into full camera images.
@@ -187,7 +191,7 @@ def render_command(
     """
     from datagen.flows.one_scan import render_warp
 
-    written = render_warp(warp_folder, cameras, out, names=camera, backend=backend)
+    written = render_warp(warp_folder, cameras, out, names=camera, backend=backend, frame=frame, head_root=head_root)
     if json_output:
         print_json({"files": [str(path) for path in written]})
     else:
@@ -200,6 +204,9 @@ def flow_command(
     cameras: Annotated[Path, typer.Option(help="Sequence folder whose capture.json holds the cameras.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for CAMERA.npz and CAMERA.png.")],
     camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be repeated.")] = None,
+    frames: Annotated[
+        tuple[int, int] | None, typer.Option(help="Frame numbers of the two warps, where cameras move.")
+    ] = None,
     crop: Annotated[
         int | None, typer.Option(min=1, help="Pixels a side of head crops; by default the full images.")
     ] = None,
@@ -220,7 +227,7 @@ def flow_command(
     from datagen.flows.frame_pair import PairCrop, motion_of_pair
 
     cut = None if crop is None else PairCrop(crop, margin, head_root)
-    written = motion_of_pair(first, second, cameras, out, names=camera, backend=backend, crop=cut)
+    written = motion_of_pair(first, second, cameras, out, names=camera, backend=backend, crop=cut, frames=frames)
     if json_output:
         print_json({"files": [str(path) for path in written]})
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import PurePosixPath
 
@@ -77,24 +78,25 @@ def require_name(name: object, what: str) -> str:
     return name
 
 
-def checked_pattern(pattern: str, *, camera: bool) -> str:
+def checked_pattern(pattern: str, *, camera: bool, frame: bool = True) -> str:
     """Return a pattern of file names inside a folder.
 
-    It holds ``{frame}`` or ``{frame:06d}``, any number of digits up to :data:`MOST_DIGITS`, and ``{camera}`` if, and
-    only if, there is a file for each camera. Whatever frame and camera are filled in, the path stays in the folder.
+    It holds ``{frame}`` or ``{frame:06d}``, any number of digits up to :data:`MOST_DIGITS`, if there is a file for each
+    frame, and ``{camera}`` if there is one for each camera; neither where there is not. Whatever frame and camera are
+    filled in, the path stays in the folder.
 
     Raises
     ------
     ValueError
         If it is none.
     """
-    problem = _pattern_problem(pattern, camera)
+    problem = _pattern_problem(pattern, {"frame": frame, "camera": camera})
     if problem is not None:
         raise ValueError(problem)
     return pattern
 
 
-def _pattern_problem(pattern: str, camera: bool) -> str | None:
+def _pattern_problem(pattern: str, needed: Mapping[str, bool]) -> str | None:
     try:
         fields = [part[1:] for part in string.Formatter().parse(pattern) if part[1] is not None]
     except ValueError as error:
@@ -107,11 +109,13 @@ def _pattern_problem(pattern: str, camera: bool) -> str | None:
                 f"{MOST_DIGITS} digits, and {{camera}}, nothing else in braces"
             )
     found = {str(name) for name, *_ in fields}
-    wanted = set(_KINDS) if camera else {"frame"}
+    wanted = {kind for kind in _KINDS if needed[kind]}
     if wanted - found:
         return f"the pattern needs {' and '.join(f'{{{kind}}}' for kind in _KINDS if kind in wanted)}"
     if found - wanted:
-        return "the pattern names {camera}, but there is one such file per frame"
+        other = "camera" if "camera" in found - wanted else "frame"
+        per = "frame" if other == "camera" else "camera"
+        return f"the pattern names {{{other}}}, but there is one such file per {per}"
     return _path_problem(PurePosixPath(pattern.format(frame=1, camera="a")))
 
 

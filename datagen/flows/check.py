@@ -112,7 +112,12 @@ class CheckResult:
 
 
 def check_captures(
-    root: Path, progress: Progress, *, pictures: bool = False, only: Collection[SequenceKey] | None = None
+    root: Path,
+    progress: Progress,
+    head_root: Path | None = None,
+    *,
+    pictures: bool = False,
+    only: Collection[SequenceKey] | None = None,
 ) -> CheckResult:
     """Read everything under a capture root.
 
@@ -120,6 +125,8 @@ def check_captures(
     ----------
     progress : Progress
         Advanced by one for each frame.
+    head_root : Path, optional
+        Folder with FLAME's files, where registrations are parameters of it.
     pictures : bool
         Whether one frame of each sequence is drawn.
     only : collection of SequenceKey, optional
@@ -130,7 +137,7 @@ def check_captures(
     InputError
         If ``root`` is not a folder of captures.
     """
-    source, result = FolderCaptures(root), CheckResult()
+    source, result = FolderCaptures(root, head_root=head_root), CheckResult()
     sequences: list[tuple[SequenceKey, tuple[int, ...]]] = []
     for folder in sorted(root.glob("*/*")):
         if not folder.is_dir() or folder.parent.name.startswith(".") or folder.name.startswith("."):
@@ -154,7 +161,9 @@ def check_captures(
     return result
 
 
-def fix_captures(root: Path, found: CheckResult, progress: Progress) -> tuple[list[Mended], CheckResult]:
+def fix_captures(
+    root: Path, found: CheckResult, progress: Progress, head_root: Path | None = None
+) -> tuple[list[Mended], CheckResult]:
     """Write the capture.json of sequences anew whose cameras a convention explains, and check these again.
 
     Returns
@@ -169,7 +178,7 @@ def fix_captures(root: Path, found: CheckResult, progress: Progress) -> tuple[li
     datagen.common.errors.CanonfaceError
         If a file cannot be written.
     """
-    source, mended, fixed = FolderCaptures(root), list[Mended](), set[SequenceKey]()
+    source, mended, fixed = FolderCaptures(root, head_root=head_root), list[Mended](), set[SequenceKey]()
     for one in found.explained:
         frames = [source.frame(one.key, index) for index in one.frames]
         done = mend(str(one.key), root / one.key.subject / one.key.sequence, frames, one.fits)
@@ -178,7 +187,7 @@ def fix_captures(root: Path, found: CheckResult, progress: Progress) -> tuple[li
             fixed.add(one.key)
     if not fixed:
         return mended, found
-    again = check_captures(root, progress, only=fixed)
+    again = check_captures(root, progress, head_root, only=fixed)
     names = {str(key) for key in fixed}
     for earlier, later in ((found.problems, again.problems), (found.notes, again.notes)):
         later += [entry for entry in earlier if _sequence_of(entry["where"]) not in names]

@@ -13,8 +13,8 @@ from datagen.audit.pictures import write_png
 from datagen.common.errors import InputError
 from datagen.common.files import DISK_ERRORS, atomic_write_bytes, npz_bytes, staged_folder, storage_errors
 from datagen.common.ownership import refuse_strangers, strangers
-from datagen.flows.framing import framing_points, surface_of
-from datagen.flows.one_scan import PICTURE_PX, chosen_cameras, files_of_cameras
+from datagen.flows.framing import framing_points
+from datagen.flows.one_scan import PICTURE_PX, chosen_cameras, files_of_cameras, standalone_surface
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.manifest import RenderConfig
@@ -41,11 +41,12 @@ class PairCrop:
     margin: float = RenderConfig().crop_margin
     head_root: Path | None = None
 
-    def cameras(self, camera: Camera, warps: tuple[Warp, Warp]) -> tuple[Camera, Camera]:
+    def cameras(self, cameras: tuple[Camera, Camera], warps: tuple[Warp, Warp]) -> tuple[Camera, Camera]:
         """Return the camera of each crop."""
         template = shared_head(warps[0].space.head, self.head_root).template
         first, second = (
-            head_crop(camera, framing_points(warp, template), self.resolution, self.margin).camera for warp in warps
+            head_crop(camera, framing_points(warp, template), self.resolution, self.margin).camera
+            for camera, warp in zip(cameras, warps, strict=True)
         )
         return first, second
 
@@ -59,6 +60,7 @@ def motion_of_pair(
     names: Sequence[str] | None,
     backend: str,
     crop: PairCrop | None = None,
+    frames: tuple[int, int] | None = None,
 ) -> list[Path]:
     """Write, for each camera, the motion from one warped frame to another (npz) and a picture of it (png).
 
@@ -72,6 +74,8 @@ def motion_of_pair(
         Cameras; all by default.
     crop : PairCrop or None
         By default the cameras' full images.
+    frames : tuple of int or None
+        Whose poses are taken, of cameras that move.
 
     Returns
     -------
@@ -92,12 +96,13 @@ def motion_of_pair(
             "Warp both with the same head model",
         )
     renderer = make_renderer(backend)
-    surfaces = surface_of(warps[0]), surface_of(warps[1])
-    chosen = chosen_cameras(cameras, names)
+    root = crop.head_root if crop is not None else None
+    surfaces = standalone_surface(warps[0], renderer, root), standalone_surface(warps[1], renderer, root)
+    chosen, then = (chosen_cameras(cameras, names, frame) for frame in frames or (None, None))
     refuse_strangers(strangers(out, files_of_cameras(chosen)))
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
-        for camera in chosen:
-            pair = (camera, camera) if crop is None else crop.cameras(camera, warps)
+        for camera, later in zip(chosen, then, strict=True):
+            pair = (camera, later) if crop is None else crop.cameras((camera, later), warps)
             motion = view_motion(*surfaces, pair, warps[0].space.half_extent, renderer)
             atomic_write_bytes(folder / f"{camera.name}.npz", _motion_bytes(motion, pair))
             write_png(folder / f"{camera.name}.png", motion_row(motion, PICTURE_PX))

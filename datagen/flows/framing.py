@@ -29,9 +29,7 @@ def framing_points(warp: Warp, template: HeadTemplate) -> npt.NDArray[np.float64
 
 
 def cameras_in_view(cameras: Sequence[Camera], warp: Warp, template: HeadTemplate) -> tuple[str, ...]:
-    """Return the names, sorted, of the cameras whose image holds the middle of the head; none for a point cloud."""
-    if len(warp.scan_faces) == 0:
-        return ()
+    """Return the names, sorted, of the cameras whose image holds the middle of the head."""
     points = framing_points(warp, template)
     seen = []
     for camera in cameras:

@@ -128,5 +128,5 @@ def gate(frame: Frame, wrong: Collection[str]) -> Gated:
         return Gated(frame, 0, len(kept), used=True)
     number = np.cumsum(kept) - 1
     faces = scan.faces[kept[scan.faces].all(axis=1)] if len(scan.faces) else scan.faces
-    inside = Mesh.of(scan.vertices[kept], number[faces])
-    return Gated(replace(frame, scan=inside), int((~kept).sum()), len(kept), used=True)
+    inside = Mesh.of(scan.vertices[kept], number[faces], None if scan.normals is None else scan.normals[kept])
+    return Gated(replace(frame, surface=inside), int((~kept).sum()), len(kept), used=True)

@@ -19,8 +19,8 @@ from datagen.common.files import atomic_write_bytes, fsync_path, storage_errors
 from datagen.flows.conventions import figures
 from datagen.flows.diagnose import Fit
 from datagen.flows.views import NO_IMAGE, examine
-from datagen.geometry.camera import Camera
 from datagen.geometry.space import METRES_PER_UNIT, metres_per
+from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, parsed_capture, without_notes
 from datagen.sources.frame import Frame
 
@@ -91,8 +91,8 @@ def mend(where: str, folder: Path, frames: Sequence[Frame], fits: Mapping[str, F
     content = read_json(path)
     capture = parsed_capture(without_notes(content), str(path))
     try:
-        changes = _change(content, capture, fits, frames[0].cameras, str(path))
-        rig = parsed_capture(without_notes(content), str(path)).rig(str(path))
+        changes = _change(content, capture, fits, str(path))
+        rig = parsed_capture(without_notes(content), str(path)).recorded(str(path))
     except InputError as error:
         return Mended(where, refused=str(error))
     worse = _worse(frames, rig, fits)
@@ -122,18 +122,23 @@ def _notes(earlier: object) -> list[str]:
     return [str(line) for line in earlier] if isinstance(earlier, list) else [str(earlier)] if earlier else []
 
 
-def _change(
-    content: dict[str, Any], capture: CaptureFile, fits: Mapping[str, Fit], rig: Sequence[Camera], name: str
-) -> list[str]:
+def _change(content: dict[str, Any], capture: CaptureFile, fits: Mapping[str, Fit], name: str) -> list[str]:
     """Change the content of a capture.json in place; return what was changed, in words."""
-    given = {camera.name: camera for camera in capture.rig(name)}
-    for camera in rig:
-        if camera.name in fits and figures(given[camera.name]) != figures(camera):
+    unit = _shared_unit(capture, fits)
+    if unit is not None:
+        content["camera_unit"] = unit
+        if unit == capture.unit:
+            del content["camera_unit"]
+        return [f"the cameras' unit is {unit}, {_figure(fits)}"]
+    recorded = {one.camera.name: one for one in capture.recorded(name)}
+    for camera in fits:
+        if recorded[camera].poses or not recorded[camera].lens.is_straight:
             raise InputError(
-                f"pictures of camera {camera.name} are straightened or its pose changes from frame to frame",
+                f"camera {camera} has `{'poses' if recorded[camera].poses else 'distortion'}`, which stay as they are",
                 "K and world_to_camera that are the pictures' own",
                 "Correct its calibration by hand",
             )
+    given = {name: one.camera for name, one in recorded.items()}
     exchanged = {one: fit.convention.key.removeprefix(_EXCHANGED) for one, fit in fits.items() if _is_exchanged(fit)}
     if sorted(exchanged) != sorted(exchanged.values()):
         raise InputError(
@@ -146,12 +151,6 @@ def _change(
         before = dict(entries)
         for one, other in exchanged.items():
             entries[one] = before[other]
-    unit = _shared_unit(capture, fits)
-    if unit is not None:
-        content["camera_unit"] = unit
-        if unit == capture.unit:
-            del content["camera_unit"]
-        return [f"the cameras' unit is {unit}, {_figure(fits)}"]
     scale = metres_per(capture.camera_unit or capture.unit, name)
     changes = dict[str, list[str]]()
     for one, fit in fits.items():
@@ -211,10 +210,12 @@ def _rounded(matrix: np.ndarray[Any, Any]) -> list[list[float]]:
     return [[float(f"{value:.{DIGITS}g}") for value in row] for row in matrix + 0.0]
 
 
-def _worse(frames: Sequence[Frame], rig: Sequence[Camera], fits: Mapping[str, Fit]) -> str:
+def _worse(frames: Sequence[Frame], rig: Sequence[RecordedCamera], fits: Mapping[str, Fit]) -> str:
     """Return what the pictures say against new cameras; empty if nothing."""
+    recorded = {one.camera.name: one for one in rig}
     for frame in frames:
-        found = examine(replace(frame, cameras=tuple(rig)), lambda _: False)
+        cameras = tuple(recorded[c.name].at(frame.index) if c.name in fits else c for c in frame.cameras)
+        found = examine(replace(frame, cameras=cameras), lambda _: False)
         against = {name: reason for name, reason in found.views.blind.items() if reason != NO_IMAGE}
         against |= found.views.wrong
         for name in fits:

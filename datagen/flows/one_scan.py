@@ -26,15 +26,17 @@ from datagen.common.progress import unwatched
 from datagen.flows.framing import surface_of
 from datagen.flows.stages.bridge import check_bridge_folder, store_bridge, stored_bridge
 from datagen.flows.stages.warp import register_and_warp
+from datagen.flows.surfaces import ShownFrame, scan_surface
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import declared_unit, read_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import MESH_FORMATS, mesh_bytes, read_mesh
 from datagen.heads.base import HeadModel
+from datagen.heads.registry import HEADS
 from datagen.layout import BuildLayout
 from datagen.manifest import WarpConfig
-from datagen.render.contract import ViewMaps
+from datagen.render.contract import Renderer, SurfaceAttributes, ViewMaps
 from datagen.render.maps import render_views
 from datagen.render.registry import make_renderer
 from datagen.shards.schema import Sample
@@ -152,6 +154,7 @@ def warp_scan(
         topology = registration.topology(head)
         name = topology.name if topology else head
         vertices = read_mesh(registration.path, registration.unit or unit, need_faces=False).vertices
+        vertices = HEADS[name].own(vertices) if name in HEADS else vertices
         check_metric_scale(vertices, str(registration.path), declare="--registration-unit")
         start = Registration(name, vertices)
     if topology is not None:
@@ -209,9 +212,23 @@ def _remove_other_formats(out: Path, earlier: Owned, mesh_format: str) -> None:
 
 
 def render_warp(
-    warp_folder: Path, cameras: Path, out: Path, *, names: Sequence[str] | None, backend: str
+    warp_folder: Path,
+    cameras: Path,
+    out: Path,
+    *,
+    names: Sequence[str] | None,
+    backend: str,
+    head_root: Path | None = None,
+    frame: int | None = None,
 ) -> list[Path]:
     """Render a warp into the images of cameras: for each camera its maps (npz) and a picture of them (png).
+
+    Parameters
+    ----------
+    head_root : Path or None
+        Folder with the files of the head model of the warp's space, where it is not embedded: point clouds need it.
+    frame : int or None
+        Whose poses are taken, of cameras that move.
 
     Returns
     -------
@@ -223,9 +240,10 @@ def render_warp(
         If a file is missing or broken, a camera is not valid, or there is no camera of that name.
     """
     warp = read_warp(warp_folder)
-    chosen = chosen_cameras(cameras, names)
+    chosen = chosen_cameras(cameras, names, frame)
     refuse_strangers(strangers(out, files_of_cameras(chosen)))
-    maps = render_views(surface_of(warp), chosen, make_renderer(backend), hide_back_faces=True)
+    renderer = make_renderer(backend)
+    maps = render_views(standalone_surface(warp, renderer, head_root), chosen, renderer, hide_back_faces=True)
     with storage_errors(f"writing {out}", only=DISK_ERRORS), staged_folder(out, replace=False) as folder:
         for camera, view in zip(chosen, maps, strict=True):
             atomic_write_bytes(folder / f"{camera.name}.npz", _maps_bytes(view, camera))
@@ -233,24 +251,60 @@ def render_warp(
     return [out / name for name in files_of_cameras(chosen)]
 
 
+def standalone_surface(warp: Warp, renderer: Renderer, head_root: Path | None) -> SurfaceAttributes:
+    """Return the scan of a warp that belongs to no build, with its attributes; a point cloud as discs.
+
+    Raises
+    ------
+    datagen.common.errors.InputError
+        If it is a point cloud, and its head model's files are missing.
+    """
+    if len(warp.scan_faces):
+        return surface_of(warp)
+    template = shared_head(warp.space.head, head_root).template
+    levels = (level for level in range(3) if len(prepare_template(template, level).faces) == len(warp.registered_faces))
+    return scan_surface(ShownFrame(warp, template, WarpConfig(subdivisions=next(levels, None)), renderer))
+
+
 def files_of_cameras(cameras: Sequence[Camera]) -> list[str]:
     """Return the names of what is written for cameras."""
     return [f"{camera.name}{suffix}" for camera in cameras for suffix in (".npz", ".png")]
 
 
-def chosen_cameras(sequence: Path, names: Sequence[str] | None) -> list[Camera]:
+def chosen_cameras(sequence: Path, names: Sequence[str] | None, frame: int | None = None) -> list[Camera]:
     """Return the cameras of a sequence folder's capture file, all or those named.
+
+    Parameters
+    ----------
+    frame : int or None
+        Whose poses are taken, of cameras that move.
 
     Raises
     ------
     datagen.common.errors.InputError
-        If the file is missing or broken, a camera is not valid, or there is none of that name.
+        If the file is missing or broken, a camera is not valid, or there is none of that name; if a camera moves, and
+        the frame is not named or none of the sequence.
     """
-    rig = {camera.name: camera for camera in read_capture_file(sequence).rig(str(sequence))}
+    capture = read_capture_file(sequence)
+    rig = {one.camera.name: one for one in capture.recorded(str(sequence))}
     unknown = sorted(set(names or ()) - set(rig))
     if unknown:
         raise InputError(f"{sequence} has no camera {', '.join(unknown)}", f"one of {', '.join(rig)}")
-    return [rig[name] for name in (names or rig)]
+    chosen = [rig[name] for name in (names or rig)]
+    if frame is None:
+        moving = [one.camera.name for one in chosen if one.poses]
+        if moving:
+            raise InputError(
+                f"camera {moving[0]} of {sequence} moves", "the frame that is meant", "Name it: --frame, or --frames"
+            )
+        return [one.camera for one in chosen]
+    if frame not in capture.frames:
+        raise InputError(
+            f"{sequence} has no frame {frame}",
+            f"one of its {len(capture.frames)} frames, {capture.frames[0]} to {capture.frames[-1]}",
+            "Check the frame's number",
+        )
+    return [one.at(frame) for one in chosen]
 
 
 def _maps_bytes(view: ViewMaps, camera: Camera) -> bytes:

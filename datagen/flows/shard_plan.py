@@ -42,6 +42,7 @@ class View:
 
 
 NO_VIEW = "no surface in any image"
+NO_DEPTH = "it has no depth map, and samples show the pixels of depth maps (render.surface)"
 DEPTH_LEVELS = np.iinfo(ARRAYS["depth"].dtype).max
 
 
@@ -80,7 +81,7 @@ class StoredFrames:
         Of the frames that are stored.
     verdicts : mapping of status to number of frames
     left_out : mapping of reason to number of frames
-        A bare point cloud has no surface to render, and a head may be outside every image: :data:`NO_VIEW`.
+        A head may be outside every image: :data:`NO_VIEW`.
     cameras : tuple of LeftOutCamera
     waiting : set of sequence and frame
         Without a verdict yet.
@@ -117,14 +118,14 @@ def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
             if record.status not in accepted:
                 left_out[f"verdict {record.status}"] += 1
                 continue
-            views = _within_depth(record.views, limit)
+            views = _with_depth_maps(_within_depth(record.views, limit), record, plan.manifest)
             for wrong, reasons in ((True, views.wrong), (False, views.blind)):
                 for camera, reason in reasons.items():
                     first = cameras.get((sequence.key, camera), LeftOutCamera(sequence.key, camera, 0, wrong, reason))
                     # What is wrong with one frame counts for more than that the head is outside in another.
                     kept = first if first.wrong or not wrong else replace(first, wrong=True, reason=reason)
                     cameras[sequence.key, camera] = replace(kept, frames=first.frames + 1)
-            stored = tuple(camera for camera in record.cameras if camera not in views.wrong)
+            stored = tuple(c for c in record.cameras if c not in views.wrong and c not in views.blind)
             if stored:
                 records[sequence.key, frame] = replace(record, cameras=stored)
             else:
@@ -141,6 +142,13 @@ def _within_depth(views: Views, limit_m: float) -> Views:
         if depth >= limit_m
     }
     return replace(views, wrong={**far, **views.wrong})
+
+
+def _with_depth_maps(views: Views, record: ResultRecord, manifest: Manifest) -> Views:
+    """Add the cameras that have no depth map, where samples show their pixels."""
+    if manifest.render.shown(fused=views.fused) != "measured":
+        return views
+    return replace(views, blind={**{c: NO_DEPTH for c in record.cameras if c not in views.measured}, **views.blind})
 
 
 @dataclass(frozen=True)
@@ -237,11 +245,11 @@ def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
             f"frame {frame} of {sequence} has no warp", "a warp of every frame", "Run `datagen build` again"
         )
     if not frames.records:
+        first = f"; {frames.cameras[0]}" if frames.cameras else ""
         raise InputError(
             f"none of {plan.frames} frames can be stored "
-            f"({', '.join(f'{count} {status}' for status, count in sorted(frames.verdicts.items()))})",
-            f"a frame with the verdict {' or '.join(accepted_verdicts(manifest))}, a scan with faces, "
-            "and a camera with an image of it",
+            f"({', '.join(f'{count} {status}' for status, count in sorted(frames.verdicts.items()))}{first})",
+            f"a frame with the verdict {' or '.join(accepted_verdicts(manifest))}, and a camera with an image of it",
             f"`datagen explain {layout.root} --failed` says why; correct the captures and build again",
         )
     history = read_history(layout).grown(

@@ -60,16 +60,23 @@ class Views:
         Of cameras that see nothing of the head, or have no image.
     farthest_m : mapping of camera name to float
         Depth of what lies farthest of the scan around the head, of the cameras that give samples.
+    measured : tuple of str
+        Cameras with a depth map.
+    fused : bool
+        Whether the scan was fused from them.
     """
 
     wrong: Mapping[str, str] = field(default_factory=dict)
     blind: Mapping[str, str] = field(default_factory=dict)
     farthest_m: Mapping[str, float] = field(default_factory=dict)
+    measured: tuple[str, ...] = ()
+    fused: bool = False
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Views:
         """Read what ``dataclasses.asdict`` gave."""
-        return cls(dict(content["wrong"]), dict(content["blind"]), dict(content["farthest_m"]))
+        wrong, blind, farthest_m = (dict(content[name]) for name in ("wrong", "blind", "farthest_m"))
+        return cls(wrong, blind, farthest_m, tuple(content["measured"]), bool(content["fused"]))
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,8 @@ def examine(frame: Frame, explain: Callable[[str], bool] = _anyone) -> Examined:
         if name not in frame.images:
             blind.setdefault(name, NO_IMAGE)
     wide = {name: one.wide for name, one in found.items() if one.wide}
-    return Examined(Views(wrong, blind), fits, shown, scores, wide)
+    views = Views(wrong, blind, measured=tuple(sorted(frame.depths)), fused=frame.fused)
+    return Examined(views, fits, shown, scores, wide)
 
 
 def _edges_of(frame: Frame, name: str) -> Edges:

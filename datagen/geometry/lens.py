@@ -23,6 +23,8 @@ _ALONG = 48  # places on each such way
 _HALVINGS = 40
 _STEP = 1e-6
 _ROWS = 64  # of a picture at once
+_NEWTON_STEPS = 30
+_INVERTED = 1e-9  # normalised: a millionth of a pixel
 
 
 class Lens(ABC):
@@ -100,6 +102,43 @@ class FisheyeLens(Lens):
         shown = angle * _polynomial(self.coefficients, angle * angle)
         # The limit in the middle is 1.
         return points * np.divide(shown, r, out=np.ones_like(r), where=r > 1e-9)[:, None]
+
+
+@dataclass(frozen=True)
+class TsaiLens(Lens):
+    """The model of Tsai: radial terms that lead from where the lens shows a point to where a pinhole would.
+
+    Attributes
+    ----------
+    radial : tuple of float
+        k1, k2, … of 1 + k1 r² + k2 r⁴ + …, where r is the normalised distance at which the lens shows the point.
+    """
+
+    radial: tuple[float, ...] = ()
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether all coefficients are 0."""
+        return not any(self.radial)
+
+    def distort(self, points: Points) -> Points:
+        """Map normalised coordinates by Newton's method; NaN where no place of the lens shows the point."""
+        straight = np.linalg.norm(points, axis=1)
+        slopes = tuple((2 * i + 3) * k for i, k in enumerate(self.radial))
+        shown = straight.copy()
+        with np.errstate(all="ignore"):
+            for _ in range(_NEWTON_STEPS):
+                square = shown * shown
+                step = (shown * _polynomial(self.radial, square) - straight) / _polynomial(slopes, square)
+                shown -= step
+                if np.abs(step).max(initial=0.0) < _INVERTED / 1000:
+                    break
+            square = shown * shown
+            off = np.abs(shown * _polynomial(self.radial, square) - straight)
+            # Beyond where the polynomial turns back there are other places, which no picture shows.
+            found = (off < _INVERTED) & (_polynomial(slopes, square) > 0) & (shown >= 0)
+            scale = np.divide(shown, straight, out=np.ones_like(shown), where=straight > _INVERTED)
+        return points * np.where(found, scale, np.nan)[:, None]
 
 
 def _polynomial(coefficients: tuple[float, ...], square: Points) -> Points:

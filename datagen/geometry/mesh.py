@@ -40,16 +40,23 @@ class Mesh:
         Positions in metres.
     faces : (F, 3) int32
         Vertex indices, counter-clockwise seen from outside. F may be 0.
+    normals : (N, 3) float64 or None
+        Of a point cloud whose file brought them: unit vectors, zero where the file has none. Whatever makes another
+        mesh of this one drops them, unless it says that it keeps them.
     """
 
     vertices: npt.NDArray[np.float64]
     faces: npt.NDArray[np.int32]
+    normals: npt.NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, vertices: npt.ArrayLike, faces: npt.ArrayLike | None = None) -> Mesh:
-        """Make a mesh from anything array-like, in the dtypes of the contract."""
+    def of(
+        cls, vertices: npt.ArrayLike, faces: npt.ArrayLike | None = None, normals: npt.ArrayLike | None = None
+    ) -> Mesh:
+        """Make a mesh from anything array-like, in the dtypes of the contract; normals become unit vectors."""
         face_array = np.zeros((0, 3), np.int32) if faces is None else np.asarray(faces, np.int32).reshape(-1, 3)
-        return cls(np.ascontiguousarray(vertices, np.float64).reshape(-1, 3), np.ascontiguousarray(face_array))
+        unit = None if normals is None else normalised(np.nan_to_num(np.asarray(normals, np.float64)).reshape(-1, 3))
+        return cls(np.ascontiguousarray(vertices, np.float64).reshape(-1, 3), np.ascontiguousarray(face_array), unit)
 
 
 def face_cross(vertices: FloatArray, faces: IntArray) -> npt.NDArray[np.float64]:
@@ -90,7 +97,8 @@ def compact(vertices: FloatArray, faces: IntArray) -> tuple[Mesh, npt.NDArray[np
 def weld(mesh: Mesh) -> tuple[Mesh, npt.NDArray[np.int64]]:
     """Join vertices at the same place and drop faces without area, so that borders and normals are the surface's own.
 
-    Files split vertices along texture seams or give every triangle its own; to a surface that is not a border.
+    Files split vertices along texture seams or give every triangle its own; to a surface that is not a border. Of the
+    normals of a cloud those of the first point at a place are kept.
 
     Returns
     -------
@@ -106,7 +114,8 @@ def weld(mesh: Mesh) -> tuple[Mesh, npt.NDArray[np.int64]]:
     vertices, where = mesh.vertices[first[order]], rank[where.ravel()]
     faces = where[mesh.faces]
     kept = np.linalg.norm(face_cross(vertices, faces), axis=1) > 0
-    return Mesh.of(vertices, faces[kept]), where
+    normals = None if mesh.normals is None else mesh.normals[first[order]]
+    return Mesh.of(vertices, faces[kept], normals), where
 
 
 def validate_mesh(mesh: Mesh, name: str, *, need_faces: bool = True) -> Mesh:
@@ -134,6 +143,28 @@ def validate_mesh(mesh: Mesh, name: str, *, need_faces: bool = True) -> Mesh:
         )
     check_face_indices(f, len(v), name)
     return mesh
+
+
+def validate_points(
+    points: npt.ArrayLike, normals: npt.ArrayLike, name: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Check points (N, 3) with a normal each, and return both as float64, the normals of unit length.
+
+    Raises
+    ------
+    MeshError
+        If their shapes differ or are not (N, 3), or one is not finite.
+    """
+    at, facing = np.asarray(points, np.float64), np.asarray(normals, np.float64)
+    if at.ndim != 2 or at.shape[1] != 3 or facing.shape != at.shape:
+        raise MeshError(
+            f"{name} have the shape {at.shape}, and their normals {facing.shape}",
+            "(N, 3) both",
+            "Give each point its normal",
+        )
+    if not (np.isfinite(at).all() and np.isfinite(facing).all()):
+        raise MeshError(f"{name} or their normals are not all finite", "finite numbers", "Leave holes out")
+    return at, normalised(facing)
 
 
 def check_face_indices(faces: IntArray, vertices: int, name: str) -> None:

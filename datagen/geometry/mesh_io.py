@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -12,11 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import MeshError
+from datagen.geometry.gltf import read_gltf
 from datagen.geometry.mesh import Mesh, check_face_indices, validate_mesh
-from datagen.geometry.ply import fans, read_ply
+from datagen.geometry.pcd import read_pcd
+from datagen.geometry.ply import Shape, fans, read_ply
 from datagen.geometry.space import metres_per
+from datagen.geometry.stl_off import read_off, read_stl
 
-SUFFIXES = (".ply", ".obj", ".npz")
+MESH_KINDS = (".ply", ".obj", ".npz", ".pcd", ".stl", ".off", ".glb", ".gltf")
+SUFFIXES = (*MESH_KINDS, *(f"{kind}.gz" for kind in MESH_KINDS))
+_MOST_BYTES = 1 << 33  # of a file that is unpacked: a small one can unpack to anything
 
 
 def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
@@ -25,8 +31,9 @@ def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
     Parameters
     ----------
     path : Path
-        ``.ply`` (ASCII or binary), ``.obj``, or ``.npz`` with ``vertices`` (N, 3) and ``faces`` (F, 3).
-        Quads and larger polygons are split into fans, triangle strips into triangles.
+        ``.ply``, ``.obj``, ``.stl``, ``.off``, ``.glb``, ``.gltf``, ``.pcd``, or ``.npz`` with ``vertices`` (N, 3),
+        ``faces`` (F, 3) and for clouds ``normals`` (N, 3); each of them also packed as ``.gz``. Quads and larger
+        polygons are split into fans, triangle strips into triangles.
     unit : str
         Unit of the file's coordinates, one of :data:`datagen.geometry.space.METRES_PER_UNIT`.
     need_faces : bool
@@ -35,7 +42,7 @@ def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
     Returns
     -------
     Mesh
-        In metres, validated.
+        In metres, validated. Clouds have the normals of their file, if it brings any.
 
     Raises
     ------
@@ -46,25 +53,47 @@ def read_mesh(path: Path, unit: str = "m", *, need_faces: bool = True) -> Mesh:
         If the unit is unknown.
     """
     scale = metres_per(unit, f"the caller reading {path}")
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise MeshError(f"mesh {path} has the suffix {suffix!r}", f"one of {', '.join(SUFFIXES)}", "Convert the file")
+    kind = _kind_of(path)
     if not path.is_file():
         raise MeshError(f"mesh {path} does not exist", "a mesh file", "Check the path")
-    reader = {".ply": read_ply, ".obj": _read_obj, ".npz": _read_npz}[suffix]
     try:
-        vertices, faces = reader(path)
+        vertices, faces, normals = _READERS[kind](path, _content(path))
     except MeshError:
         raise
     except Exception as error:  # parsers of third parties raise anything on broken bytes
         raise MeshError(
             f"mesh {path} cannot be read ({type(error).__name__}: {error})",
-            f"a complete {suffix[1:]} file",
+            f"a complete {kind[1:]} file",
             "Copy or export it again; it may be truncated",
         ) from None
     # Before they become 32-bit: a larger number would turn into one that is a vertex.
     check_face_indices(faces, len(vertices), str(path))
-    return validate_mesh(Mesh.of(vertices * scale, faces), str(path), need_faces=need_faces)
+    # A surface has those of its faces.
+    return validate_mesh(
+        Mesh.of(vertices * scale, faces, None if len(faces) else normals), str(path), need_faces=need_faces
+    )
+
+
+def _kind_of(path: Path) -> str:
+    name = path.name.lower().removesuffix(".gz")
+    kind = next((kind for kind in MESH_KINDS if name.endswith(kind)), None)
+    if kind is None:
+        raise MeshError(
+            f"mesh {path} has the suffix {path.suffix!r}",
+            f"one of {', '.join(MESH_KINDS)}, each also as .gz",
+            "Convert the file",
+        )
+    return kind
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix.lower() != ".gz":
+        return path.read_bytes()
+    with gzip.open(path) as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise MeshError(f"mesh {path} unpacks to more than {_MOST_BYTES} bytes", "a mesh of one head", "Simplify it")
+    return data
 
 
 def ply_bytes(
@@ -73,7 +102,7 @@ def ply_bytes(
     *,
     precision: Literal["float32", "float64"] = "float64",
 ) -> bytes:
-    """Return a binary little-endian PLY in metres; the same mesh always gives the same bytes.
+    """Return a binary little-endian PLY in metres, with a cloud's normals; the same mesh always gives the same bytes.
 
     Parameters
     ----------
@@ -95,10 +124,15 @@ def ply_bytes(
         _check_colours(mesh, colours)
         fields.append(("rgb", "u1", 3))
         header += [f"property uchar {channel}" for channel in ("red", "green", "blue")]
+    if mesh.normals is not None:
+        fields.append(("normal", "<f4", 3))
+        header += [f"property float {axis}" for axis in ("nx", "ny", "nz")]
     vertex = np.zeros(len(mesh.vertices), fields)
     vertex["xyz"] = mesh.vertices
     if colours is not None:
         vertex["rgb"] = colours
+    if mesh.normals is not None:
+        vertex["normal"] = mesh.normals
     body = vertex.tobytes()
     if len(mesh.faces):
         header += [f"element face {len(mesh.faces)}", "property list uchar int vertex_indices"]
@@ -166,12 +200,12 @@ _OBJ_CURVED = {"curv", "curv2", "surf", "bzp", "bsp", "cdc", "cdp", "res", "csty
 _OBJ_CURVED |= {"trim", "hole", "scrv", "sp", "end", "con"}
 
 
-def _read_obj(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def _read_obj(path: Path, data: bytes) -> Shape:
     # trimesh drops unused vertices and splits those on texture seams, so the line kinds that matter are read here.
     vertices: list[list[float]] = []
     sizes: list[int] = []
     corners: list[int] = []
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
+    with io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", errors="replace") as file:
         for number, line in _obj_lines(file):
             keyword, *words = line.split()
             try:
@@ -195,7 +229,7 @@ def _read_obj(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64
                     "The file may be truncated: copy or export it again",
                 ) from None
     faces = fans(np.array(sizes, np.int64), np.array(corners, np.int64))
-    return np.array(vertices, np.float64).reshape(-1, 3), faces
+    return Shape(np.array(vertices, np.float64).reshape(-1, 3), faces)
 
 
 def _obj_lines(file: TextIO) -> Iterator[tuple[int, str]]:
@@ -239,9 +273,9 @@ def _refuse_faces_of_other_names(path: Path, arrays: dict[str, npt.NDArray[Any]]
             )
 
 
-def _read_npz(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+def _read_npz(path: Path, data: bytes) -> Shape:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             if "vertices" not in archive.files:
                 raise MeshError(
                     f"mesh {path} holds {', '.join(archive.files) or 'nothing'}",
@@ -249,9 +283,10 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64
                     "Save it with these names",
                 )
             vertices = np.asarray(archive["vertices"])
+            normals = np.asarray(archive["normals"]) if "normals" in archive.files else None
             if "faces" not in archive.files:
                 _refuse_faces_of_other_names(
-                    path, {name: archive[name] for name in archive.files if name != "vertices"}
+                    path, {name: archive[name] for name in archive.files if name not in {"vertices", "normals"}}
                 )
             faces = np.asarray(archive["faces"]) if "faces" in archive.files else np.zeros((0, 3), np.int64)
     except zipfile.BadZipFile:
@@ -264,4 +299,24 @@ def _read_npz(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64
             "shapes (N, 3) and (F, 3), vertices of a real and faces of an integer type",
             "Save triangles",
         )
-    return vertices.astype(np.float64), faces.astype(np.int64)
+    if normals is not None and (normals.shape != vertices.shape or normals.dtype.kind not in "iuf"):
+        raise MeshError(
+            f"mesh {path} has normals of shape {normals.shape}, {normals.dtype}, for vertices of {vertices.shape}",
+            "a normal for each vertex",
+            "Save them so, or leave them out",
+        )
+    return Shape(
+        vertices.astype(np.float64), faces.astype(np.int64), None if normals is None else normals.astype(np.float64)
+    )
+
+
+_READERS: dict[str, Callable[[Path, bytes], Shape]] = {
+    ".ply": read_ply,
+    ".obj": _read_obj,
+    ".npz": _read_npz,
+    ".pcd": read_pcd,
+    ".stl": read_stl,
+    ".off": read_off,
+    ".glb": read_gltf,
+    ".gltf": read_gltf,
+}

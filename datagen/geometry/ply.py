@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,31 @@ _LONGEST_HEADER = 2**20
 
 Corners = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 Column = npt.NDArray[Any] | Corners
+
+
+class Shape(NamedTuple):
+    """What a file of any kind holds of a surface or cloud.
+
+    Attributes
+    ----------
+    vertices : (N, 3) float64
+        In the file's unit.
+    faces : (F, 3) int64
+    normals : (N, 3) float64 or None
+        As the file has them.
+    """
+
+    vertices: npt.NDArray[np.float64]
+    faces: npt.NDArray[np.int64]
+    normals: npt.NDArray[np.float64] | None = None
+
+
+def normals_of(columns: Mapping[str, Any], names: tuple[str, str, str]) -> npt.NDArray[np.float64] | None:
+    """Return normals (N, 3) from columns of these names; None if one of them is not there."""
+    found = [columns.get(name) for name in names]
+    if not all(isinstance(values, np.ndarray) for values in found):
+        return None
+    return np.stack([np.asarray(values, np.float64) for values in found], axis=1)
 
 
 @dataclass(frozen=True)
@@ -45,15 +71,15 @@ class _Element:
         return self.count > 0 and (lists or any(word in self.name.lower() for word in _SURFACE_WORDS))
 
 
-def read_ply(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Read vertices (N, 3) in the file's unit and triangles (F, 3); polygons and triangle strips become triangles.
+def read_ply(path: Path, data: bytes) -> Shape:
+    """Read vertices, their normals if there are any, and triangles; polygons and triangle strips become triangles.
 
     Raises
     ------
     MeshError
         If the file is not a complete PLY, or holds surface in a form that is not read.
     """
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    data = data.removeprefix(b"\xef\xbb\xbf")
     encoding, elements, body = _header(path, data)
     for element in elements:
         if element.name not in {"vertex", "face", "tristrips"} and element.may_carry_surface:
@@ -77,9 +103,9 @@ def read_ply(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]
             "as many values as the header declares",
             "Export it again",
         )
-    return _vertices(path, columns.get("vertex", {})), np.concatenate(
-        [_polygons(path, columns.get("face", {})), _strips(path, columns.get("tristrips", {}))]
-    )
+    faces = np.concatenate([_polygons(path, columns.get("face", {})), _strips(path, columns.get("tristrips", {}))])
+    vertex = columns.get("vertex", {})
+    return Shape(_vertices(path, vertex), faces, normals_of(vertex, ("nx", "ny", "nz")))
 
 
 def _header(path: Path, data: bytes) -> tuple[str, list[_Element], bytes]:

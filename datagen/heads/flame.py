@@ -18,6 +18,7 @@ import numpy.typing as npt
 from datagen.common.errors import DependencyError, InputError
 from datagen.common.files import read_npz
 from datagen.heads.base import HeadTemplate, checked_vector
+from datagen.heads.flame_parameters import FlameParameters
 from datagen.heads.flame_texture import read_texture
 from datagen.heads.labelling import label_regions, split_parts
 from datagen.heads.pickles import as_array, load_inert, load_npy
@@ -81,6 +82,52 @@ class FlameHead:
         betas = checked_vector(identity, self.identity_size, "identity")
         e = checked_vector(expression, len(self.expression_names), "expression")
         return _evaluate(self._layer, betas, e)
+
+    def posed(self, parameters: FlameParameters) -> npt.NDArray[np.float64]:
+        """Return the vertices (V, 3) float64 of a tracker's parameters, in the tracker's world and unit.
+
+        Raises
+        ------
+        InputError
+            If they have more coefficients than the model, or an offset for fewer vertices.
+        """
+        import torch
+        from smplx.lbs import lbs
+
+        layer, p = self._layer, parameters
+        betas = _padded(p.shape, int(layer.num_betas), "shape")
+        expression = _padded(p.expression, int(layer.num_expression_coeffs), "expression")
+        template = layer.v_template
+        if p.offset is not None:
+            if len(p.offset) < len(template):
+                raise InputError(
+                    f"the offset is of {len(p.offset)} vertices", f"{len(template)} or more", "Check the parameters"
+                )
+            # Those of teeth that trackers add come behind the model's own.
+            template = template + torch.from_numpy(p.offset[: len(template)])
+        with torch.no_grad():
+            vertices, _ = lbs(
+                torch.from_numpy(np.concatenate([betas, expression]))[None],
+                torch.from_numpy(np.concatenate([p.rotation, p.neck, p.jaw, p.eyes]))[None],
+                template,
+                torch.cat([layer.shapedirs, layer.expr_dirs], dim=-1),
+                layer.posedirs,
+                layer.J_regressor,
+                layer.parents,
+                layer.lbs_weights,
+            )
+        return p.placed(vertices[0].numpy().astype(np.float64))
+
+
+def _padded(values: npt.NDArray[np.float64], size: int, what: str) -> npt.NDArray[np.float64]:
+    if values[size:].any():
+        raise InputError(
+            f"the parameters have {len(values)} coefficients of {what}",
+            f"at most the model's {size}",
+            "Use the full FLAME model (300 of shape, 100 of expression)",
+        )
+    kept = values[:size]
+    return np.concatenate([kept, np.zeros(size - len(kept))])
 
 
 def _evaluate(

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from datagen.common.errors import InputError, ManifestError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from datagen.heads.base import HeadModel
 
 
@@ -31,6 +34,8 @@ class HeadEntry:
         Whether people can be drawn from it and moved.
     redistributable : bool
         Whether its licence lets its shapes be passed on with a dataset.
+    longer : tuple of int
+        Numbers of vertices of files whose programs add some behind the model's own, as VHAP does with 120 of teeth.
     """
 
     loader: str
@@ -39,6 +44,11 @@ class HeadEntry:
     root: str | None = None
     simulated: bool = True
     redistributable: bool = True
+    longer: tuple[int, ...] = ()
+
+    def own(self, vertices: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return vertices (N, 3) of a file without those that its program added behind the model's own."""
+        return vertices[: self.vertices] if len(vertices) in self.longer else vertices
 
 
 HEADS: dict[str, HeadEntry] = {
@@ -56,6 +66,7 @@ HEADS: dict[str, HeadEntry] = {
         root="a FLAME model file (.npz or the official .pkl), or the folder that holds one",
         simulated=False,
         redistributable=False,
+        longer=(5143,),
     ),
 }
 

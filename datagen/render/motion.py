@@ -148,7 +148,7 @@ def _counterparts(
         raise MeshError(
             "no triangle of the second frame has canonical coordinates",
             "a warped surface",
-            "Look at the frame's verdict; it cannot be a point cloud",
+            "Look at the verdict of that frame",
         )
     places = half_extent_m * np.nan_to_num(second.canonical.astype(np.float64))
     faces = second.faces[kept]

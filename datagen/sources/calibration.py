@@ -18,6 +18,7 @@ import yaml
 
 from datagen.common.documents import check_depth, parse_json, read_text
 from datagen.common.errors import InputError
+from datagen.geometry.lens_models import LENS_MODELS, lens_of
 from datagen.sources.colmap_model import read_colmap_model
 
 _K = ("K", "camera_matrix", "cameraMatrix", "intrinsics", "intrinsic", "intrinsic_matrix")
@@ -26,6 +27,10 @@ _POSE = ("world_to_camera", "world2cam", "w2c", "extrinsics", "extrinsic", "RT",
 _R = ("R", "rotation", "rotation_matrix")
 _T = ("t", "T", "translation", "tvec")
 _DISTORTION = ("distortion_coefficients", "distortion", "dist", "distCoeffs", "dist_coeffs", "D")
+_MODEL = ("distortion_model", "distortionModel")
+_FISHEYE = "opencv_fisheye"
+# What ROS calls OpenCV's models.
+_MODELS = {"plumb_bob": "opencv", "rational_polynomial": "opencv", "equidistant": _FISHEYE, "fisheye": _FISHEYE}
 _WIDTH = ("width", "image_width", "w")
 _HEIGHT = ("height", "image_height", "h")
 _SIZE = ("image_size", "size", "resolution")
@@ -51,11 +56,14 @@ class Calibrated:
         Translation in the unit of the file, whatever that is.
     size : tuple of int or None
         Width and height, if the file has them.
+    distortion : tuple of str and tuple of float, or None
+        Model and parameters of the lens, as ``capture.json`` names them; None where it distorts nothing.
     """
 
     K: Matrix
     world_to_camera: Matrix
     size: tuple[int, int] | None = None
+    distortion: tuple[str, tuple[float, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,10 +108,17 @@ def read_json_calibration(path: Path) -> Calibration:
         )
     taken = {key for entry in entries.values() for key in entry if key in _POSE[3:]}
     remarks = [f"`{key}` is taken for world to camera" for key in sorted(taken)]
-    return Calibration(
-        "JSON",
-        {name: _camera(f"camera {name} of {path}", entry) for name, entry in entries.items()},
-        remarks=tuple(remarks),
+    cameras = {name: _camera(f"camera {name} of {path}", entry) for name, entry in entries.items()}
+    return Calibration("JSON", cameras, remarks=(*remarks, *_lens_remark(cameras)))
+
+
+def _lens_remark(cameras: Mapping[str, Calibrated]) -> tuple[str, ...]:
+    models = sorted({one.distortion[0] for one in cameras.values() if one.distortion})
+    if not models:
+        return ()
+    return (
+        f"pictures are taken to have the lens distortion of the calibration (model {' and '.join(models)}), and are "
+        "straightened when they are read; if they are straight already, take `distortion` out",
     )
 
 
@@ -132,12 +147,8 @@ def read_opencv_calibration(paths: Mapping[str, Path]) -> Calibration:
         If one is not such a file, or lacks K, R or T.
     """
     cameras = {name: _camera(str(path), _file_storage(path)) for name, path in paths.items()}
-    return Calibration(
-        "OpenCV",
-        cameras,
-        0.0,
-        ("R and T are taken for world to camera, as solvePnP and calibrateCamera give them",),
-    )
+    said = ["R and T are taken for world to camera, as solvePnP and calibrateCamera give them"]
+    return Calibration("OpenCV", cameras, 0.0, (*said, *_lens_remark(cameras)))
 
 
 class _FileStorageLoader(yaml.SafeLoader):
@@ -175,13 +186,7 @@ def _file_storage(path: Path) -> dict[str, Any]:
 
 def _camera(name: str, entry: Mapping[str, Any]) -> Calibrated:
     K = _array(name, "K", _intrinsics(entry), [(3, 3)])
-    distortion = _first(entry, _DISTORTION)
-    if distortion is not None and np.any(_array(name, "distortion", distortion, None)):
-        raise InputError(
-            f"{name} has lens distortion",
-            "undistorted pictures, with the K that belongs to them",
-            "Undistort the pictures (OpenCV: undistort and getOptimalNewCameraMatrix), and take its distortion out",
-        )
+    distortion = _distortion(name, entry)
     pose = _first(entry, _POSE)
     if pose is None:
         R, t = _first(entry, _R), _first(entry, _T)
@@ -203,7 +208,28 @@ def _camera(name: str, entry: Mapping[str, Any]) -> Calibrated:
     if size is None:
         size = [_first(entry, _WIDTH), _first(entry, _HEIGHT)]
     whole = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)
-    return Calibrated(K, _four_by_four(matrix), (size[0], size[1]) if whole and size else None)
+    return Calibrated(K, _four_by_four(matrix), (size[0], size[1]) if whole and size else None, distortion)
+
+
+def _distortion(name: str, entry: Mapping[str, Any]) -> tuple[str, tuple[float, ...]] | None:
+    """Return the lens as capture.json names it; by OpenCV's model, unless the entry names another."""
+    found, called = _first(entry, _DISTORTION), str(_first(entry, _MODEL) or "opencv")
+    if isinstance(found, dict) and {"model", "parameters"} == found.keys():
+        called, found = str(found["model"]), found["parameters"]
+    values = np.zeros(0) if found is None else _array(name, "distortion", found, None).reshape(-1)
+    model = _MODELS.get(called.lower(), called.lower())
+    if not values.any() and model != _FISHEYE:
+        return None
+    if model not in LENS_MODELS:
+        raise InputError(
+            f"{name} has lens distortion of the model {called!r}",
+            f"one of {', '.join((*LENS_MODELS, *_MODELS))}",
+            "Calibrate with one of them, or undistort the pictures (OpenCV: undistort and getOptimalNewCameraMatrix) "
+            "and take the distortion out",
+        )
+    parameters = tuple(float(value) for value in values) or (0.0,)
+    lens_of(model, parameters, name)
+    return model, parameters
 
 
 def _intrinsics(entry: Mapping[str, Any]) -> object:

@@ -13,7 +13,7 @@ from datagen.common.errors import InputError, printable
 from datagen.common.pictures import picture_size
 from datagen.geometry.landmarks import declared_unit, read_landmarks
 from datagen.geometry.mesh import HEAD_DIAGONAL_RANGE_M, Mesh
-from datagen.geometry.mesh_io import SUFFIXES, read_mesh
+from datagen.geometry.mesh_io import MESH_KINDS, SUFFIXES, read_mesh
 from datagen.geometry.space import METRES_PER_UNIT
 from datagen.heads.registry import HEADS
 from datagen.sources.calibration import (
@@ -250,7 +250,7 @@ def _scans(room: _Room, wanted: str | None) -> FilePattern:
     if not room.meshes:
         raise InputError(
             f"{room.folder} holds no scans",
-            f"a surface or point cloud for each frame ({', '.join(SUFFIXES)}), as photogrammetry makes them",
+            f"a surface or point cloud for each frame ({', '.join(MESH_KINDS)}), as photogrammetry makes them",
             "Reconstruct the pictures first, and put the meshes beside them",
         )
     likely = [path for path in room.meshes if not _REGISTERED.search(path)] or room.meshes

@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from datagen.common.documents import read_json
@@ -18,15 +17,17 @@ from datagen.common.errors import InputError
 from datagen.common.names import checked_pattern
 from datagen.common.pictures import Orientation
 from datagen.common.settings import Name, Section, parse
-from datagen.geometry.camera import Camera, validate_camera
+from datagen.common.video_frames import frame_at
+from datagen.common.video_pictures import VIDEO_SUFFIXES
 from datagen.geometry.space import metres_per
 from datagen.shards.schema import MAX_FRAME
+from datagen.sources.camera_entry import CameraEntry, Number, RecordedCamera, recorded_camera
+from datagen.sources.depth_maps import DepthEntry
 from datagen.sources.topology import checked_topology_name
 
 CAPTURE_FILE = "capture.json"
 CAPTURE_FORMAT = "canonface-capture"
 CAPTURE_VERSION = 1
-MAX_PIXELS = 2**16
 TIME_TOLERANCE = 0.1  # of the time between two frames
 NOTE = "_"  # keys that begin with it are notes, where they hold text
 OPEN = "?"  # a value that is still to be filled in
@@ -40,22 +41,21 @@ def _pixel_centre(value: float) -> float:
     return value
 
 
+def is_video(pattern: str) -> bool:
+    """Whether a pattern of pictures names a video for each camera."""
+    return pattern.lower().endswith(VIDEO_SUFFIXES)
+
+
+def _picture_pattern(pattern: str) -> str:
+    return checked_pattern(pattern, camera=True, frame=not is_video(pattern))
+
+
 # Datasets state them.
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
-Number = Annotated[float, Field(ge=-1e9, le=1e9)]
 PixelCentre = Annotated[float, AfterValidator(_pixel_centre)]
 FramePattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=False))]
 TopologyName = Annotated[str, AfterValidator(checked_topology_name)]
-CameraPattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=True))]
-
-
-class CameraEntry(Section):
-    """One calibrated, undistorted camera."""
-
-    K: list[list[Number]]
-    world_to_camera: list[list[Number]] = Field(description="rigid 4×4, OpenCV axes, translation in `camera_unit`")
-    width: int = Field(ge=1, le=MAX_PIXELS)
-    height: int = Field(ge=1, le=MAX_PIXELS)
+PicturePattern = Annotated[str, AfterValidator(_picture_pattern)]
 
 
 class RegistrationEntry(Section):
@@ -66,19 +66,41 @@ class RegistrationEntry(Section):
         None,
         description="or the captures' own: <root>/topologies/<name>.ply (neutral mesh) and <name>.json (landmarks)",
     )
-    pattern: FramePattern = "registrations/{frame:06d}.ply"
-    unit: str | None = Field(None, description="unit of the files, where it is not the capture's")
+    kind: Literal["vertices", "parameters"] = Field(
+        "vertices", description="what the files hold: meshes, or parameters that pose the head model (FLAME)"
+    )
+    pattern: str = Field(
+        "registrations/{frame:06d}.ply", description="of the files; one of parameters may hold all frames"
+    )
+    unit: str | None = Field(
+        None, description="unit of the files, where it is not the capture's; parameters are in m unless it is said"
+    )
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
         if (self.head is None) == (self.topology is None):
             raise ValueError("give `head` (a head model) or `topology` (one under topologies/), one of the two")
+        if self.kind == "parameters" and self.head != "flame":
+            raise ValueError('`kind: "parameters"` goes with `head: "flame"`')
+        checked_pattern(self.pattern, camera=False, frame=self.kind == "vertices" or "{" in self.pattern)
         return self
 
     @property
     def name(self) -> str:
         """The head model's or the topology's name."""
         return str(self.head or self.topology)
+
+
+class VideoEntry(Section):
+    """How the capture's frames are found in videos."""
+
+    by: Literal["number", "time"] = Field(
+        "number", description="frame numbers are the videos', or frames are found by the time at which they are shown"
+    )
+    first: int = Field(0, ge=0, le=MAX_FRAME, description="by number: the frame number of a video's first frame")
+    start_s: Number = Field(
+        0.0, description="by time: when a video's first frame is, on the clock of `times_s`, or of frame / `fps`"
+    )
 
 
 class CaptureFile(Section):
@@ -97,16 +119,34 @@ class CaptureFile(Section):
     pixel_center: PixelCentre = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
     cameras: dict[Name, CameraEntry] = Field(min_length=1)
     scan: FramePattern = "scans/{frame:06d}.ply"
+    surface: Literal["scan", "depth", "registration"] = Field(
+        "scan",
+        description="what is warped: the files of `scan`, or, where there are none, what is fused from `depth`, "
+        "or the registered meshes themselves",
+    )
+    depth: DepthEntry | None = Field(None, description="depth maps of the cameras, which samples may show")
     registration: RegistrationEntry | None = None
     landmarks: FramePattern | None = None
-    images: CameraPattern | None = None
-    masks: CameraPattern | None = None
+    images: PicturePattern | None = Field(None, description="one picture for each camera and frame, or one video each")
+    masks: PicturePattern | None = None
+    video: VideoEntry | None = Field(None, description="which frames of videos are meant; by number if left out")
     orientation: Orientation | None = Field(
         None, description="of images with an EXIF turn: are K, size and masks those of the stored or the upright one"
+    )
+    shaded: bool | None = Field(
+        None, description="whether the pictures are simulated shading of meshes that came without any"
     )
     licence: Text | None = Field(None, description="of these captures, as datasets made from them state it")
     citation: Text | None = Field(None, description="what those who use them are asked to cite")
     generator: dict[str, str] | None = Field(None, description="free notes of the program that wrote the sequence")
+
+    @model_validator(mode="after")
+    def _has_surface(self) -> Self:
+        if self.surface != "scan" and getattr(self, self.surface) is None:
+            raise ValueError(f"`surface` is {self.surface!r}, but there is no `{self.surface}`")
+        if self.surface != "scan" and "scan" in self.model_fields_set:
+            raise ValueError(f"`scan` is given, but `surface` is {self.surface!r}; leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _has_times(self) -> Self:
@@ -118,27 +158,24 @@ class CaptureFile(Section):
             raise ValueError("`epoch_s` goes with `fps`; with `times_s` the first of them is the epoch")
         return self
 
-    def rig(self, name: str) -> tuple[Camera, ...]:
-        """Return the cameras in metres and with pixel centres at +0.5, validated, in the file's order."""
-        scale = metres_per(self.camera_unit or self.unit, name)
-        return tuple(self._camera(camera, entry, scale, name) for camera, entry in self.cameras.items())
+    def recorded(self, name: str) -> tuple[RecordedCamera, ...]:
+        """Return the cameras in metres and with pixel centres at +0.5, validated, in the file's order.
 
-    def _camera(self, camera: str, entry: CameraEntry, scale: float, name: str) -> Camera:
-        try:
-            K, E = np.array(entry.K, np.float64), np.array(entry.world_to_camera, np.float64)
-        except ValueError:
-            raise InputError(
-                f"{name}: K or world_to_camera of camera {camera} has rows of different length",
-                "3×3 and 4×4 numbers",
-                _SEE,
-            ) from None
-        if K.shape == (3, 3) and E.shape == (4, 4):
-            K[:2, 2] += 0.5 - self.pixel_center
-            E[:3, 3] *= scale
-        found = validate_camera(Camera(camera, K, E, entry.width, entry.height))
-        # Within the tolerances of the check, but the dataset wants these exactly.
-        K[1, 0], K[2], E[3] = 0, (0, 0, 1), (0, 0, 0, 1)
-        return found
+        Parameters
+        ----------
+        name : str
+            Of the file, for messages.
+
+        Raises
+        ------
+        InputError
+            If a camera is not valid, or the unit is none.
+        """
+        metres = metres_per(self.camera_unit or self.unit, name)
+        return tuple(
+            recorded_camera(camera, entry, self.frames, metres=metres, pixel_center=self.pixel_center, name=name)
+            for camera, entry in self.cameras.items()
+        )
 
     @property
     def epoch(self) -> float:
@@ -150,6 +187,21 @@ class CaptureFile(Section):
         if self.times_s is not None:
             return self.times_s[bisect_left(self.frames, frame)] - self.times_s[0]
         return (frame - self.frames[0]) / (self.fps or math.nan)
+
+    def in_video(self, frame: int, path: Path) -> int:
+        """Return the number of a frame in a video, counted from 0.
+
+        Raises
+        ------
+        InputError
+            If the video has none at that time.
+        """
+        video = self.video or VideoEntry()
+        if video.by == "number":
+            return frame - video.first
+        fps = self.fps or math.nan
+        time = frame / fps if self.times_s is None else self.times_s[bisect_left(self.frames, frame)]
+        return frame_at(path, time - video.start_s)
 
     @property
     def shortest_step_s(self) -> float:
@@ -268,4 +320,7 @@ def open_places(content: object, place: str = "") -> list[str]:
 
 def capture_file_bytes(capture: CaptureFile) -> bytes:
     """Return the text of ``capture.json``: the same content always gives the same bytes."""
-    return (json.dumps(capture.model_dump(mode="json", exclude_none=True), indent=1) + "\n").encode()
+    content = capture.model_dump(mode="json", exclude_none=True)
+    if capture.surface != "scan":
+        content.pop("scan")
+    return (json.dumps(content, indent=1) + "\n").encode()

@@ -12,7 +12,7 @@ from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.files import atomic_write_bytes, storage_errors
 from datagen.common.ownership import check_output_file
 from datagen.common.settings import parse
-from datagen.geometry.mesh_io import SUFFIXES
+from datagen.geometry.mesh_io import MESH_KINDS, SUFFIXES
 from datagen.sources.capture_draft import PICTURES_READ, Answers, Survey, survey
 from datagen.sources.capture_file import CAPTURE_FILE, OPEN, CaptureFile, open_places, without_notes
 from datagen.sources.draft_text import Missing, capture_text, is_untouched, missing_of
@@ -114,7 +114,7 @@ def _sequences(root: Path, files: Sequence[str], answers: Answers) -> tuple[int,
         pictures = sum(path.lower().endswith(PICTURES_READ) for path in files)
         raise InputError(
             f"{root} holds no scans: {len(files)} files, {pictures} of them pictures",
-            f"for each recording a folder with scans ({', '.join(SUFFIXES)}) and pictures "
+            f"for each recording a folder with scans ({', '.join(MESH_KINDS)}) and pictures "
             f"({', '.join(PICTURES_READ)}), a frame number in their names",
             "Reconstruct the pictures first, by photogrammetry, and put the meshes beside them",
         )
@@ -180,7 +180,9 @@ def _settled(folder: Path, found: Found, answers: Answers) -> Drafted:
     if not open_places(content):
         # What is wrong is said before anything is written: a camera that is none, a rate of zero.
         try:
-            parse(CaptureFile, content, str(path), "Check what was found and given", error=InputError).rig(str(path))
+            parse(CaptureFile, content, str(path), "Check what was found and given", error=InputError).recorded(
+                str(path)
+            )
         except CanonfaceError as error:
             return Drafted(folder, problem=str(error))
     check_output_file(path, overwrite=there)

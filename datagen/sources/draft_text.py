@@ -155,12 +155,16 @@ def _pixel_note(found: Survey, answers: Answers) -> str:
 def _camera(found: Survey, camera: str) -> dict[str, Any]:
     one = found.calibrated.get(camera)
     width, height = (one.size if one is not None else None) or found.sizes[camera]
-    return {
+    entry: dict[str, Any] = {
         "K": OPEN if one is None else one.K.tolist(),
         "world_to_camera": OPEN if one is None else one.world_to_camera.tolist(),
         "width": width,
         "height": height,
     }
+    if one is not None and one.distortion is not None:
+        model, parameters = one.distortion
+        entry["distortion"] = {"model": model, "parameters": list(parameters)}
+    return entry
 
 
 def _value(value: Any, indent: int = 1) -> str:

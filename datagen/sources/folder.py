@@ -15,20 +15,24 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError, MeshError
-from datagen.common.pictures import Orientation, picture_size, read_mask, read_picture
-from datagen.geometry.camera import Camera, check_image_size
+from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks, read_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.registry import HEADS
-from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, read_capture_file
-from datagen.sources.frame import Captures, Frame, Image, Registration, SequenceInfo, SequenceKey
+from datagen.sources.camera_entry import RecordedCamera
+from datagen.sources.camera_pictures import CameraPicture, video_digest
+from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, is_video, read_capture_file
+from datagen.sources.depth_maps import DepthMap, read_depth_map
+from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
+from datagen.sources.fusion import fuse_depths
+from datagen.sources.posed import model_digest, model_faces, posed_vertices
 from datagen.sources.topology import Topology, read_topology, topology_files
 
 PICTURES = ("images", "masks")
+DEPTH = "depth"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic", ".exr")
 LONGEST_PART = 255  # bytes of a file's or folder's name
-_ASK = 'Say "orientation": "stored" or "upright" in capture.json, as K, size and masks are meant'
 _SEE = "See docs/capture-format.md for the layout"
 
 
@@ -44,6 +48,8 @@ class FolderCaptures(Captures):
     vertex_counts : mapping of head name to int, optional
         Expected number of registration vertices, by default that of every head model; heads not named are not
         checked here.
+    head_root : Path, optional
+        Folder with the files of FLAME, where registrations are parameters of it.
 
     Raises
     ------
@@ -51,8 +57,10 @@ class FolderCaptures(Captures):
         If the root is missing or holds no sequence.
     """
 
-    def __init__(self, root: Path, vertex_counts: Mapping[str, int] | None = None) -> None:
-        self._root = Path(root)
+    def __init__(
+        self, root: Path, vertex_counts: Mapping[str, int] | None = None, head_root: Path | None = None
+    ) -> None:
+        self._root, self._head_root = Path(root), head_root
         self._vertex_counts = vertex_counts or {name: head.vertices for name, head in HEADS.items()}
         if not self._root.is_dir():
             raise InputError(f"capture root {root} is not a folder", "a folder of subjects", "Check the path")
@@ -106,50 +114,62 @@ class FolderCaptures(Captures):
             If the sequence or frame is unknown, or a file it names is missing or broken.
         """
         folder, capture = self._capture(key, index)
-        cameras = _rig(folder)
-        scan = self._scan(folder, capture, index)
-        pictures = {kind: _camera_files(folder, capture, kind, cameras, index) for kind in PICTURES}
-        for files in pictures.values():
-            for path, camera in files.values():
-                _check_header(path, camera, capture.orientation)
-        images = {
-            name: partial(_read_image, path, camera, capture.orientation)
-            for name, (path, camera) in pictures["images"].items()
+        rig = _rig(folder)
+        cameras = tuple(one.at(index) for one in rig)
+        scan = self._scan(folder, capture, index) if capture.surface == "scan" else None
+        pictures = {kind: _camera_pictures(folder, capture, kind, rig, index) for kind in PICTURES}
+        for found in pictures.values():
+            for picture in found.values():
+                picture.check()
+        images = {name: picture.image for name, picture in pictures["images"].items()}
+        masks = {name: picture.mask for name, picture in pictures["masks"].items()}
+        depths = {
+            name: partial(_read_depth, path, one, index, capture, masks.get(name))
+            for name, (path, one) in _camera_files(folder, capture, DEPTH, rig, index).items()
         }
-        masks: dict[str, Callable[[], npt.NDArray[np.bool_]]] = {
-            name: partial(_read_mask, path, camera, capture.orientation)
-            for name, (path, camera) in pictures["masks"].items()
-        }
+        registration, landmarks = self._registration(folder, capture, index), _landmarks(folder, capture, index)
+        if capture.surface == "registration":
+            scan = self._registered_mesh(folder, capture, index)
         return Frame(
             key=key,
             index=index,
             time_s=capture.seconds(index),
-            scan=scan,
+            surface=scan or partial(_fused, folder, index, depths, registration, landmarks),
             cameras=cameras,
-            registration=self._registration(folder, capture, index),
-            landmarks=_landmarks(folder, capture, index),
+            registration=registration,
+            landmarks=landmarks,
             images=images,
             masks=masks,
+            depths=depths,
         )
 
     def input_digest(self, key: SequenceKey, index: int) -> str:
         """SHA-256 over ``capture.json`` and the bytes of the frame's files, each with its name and size."""
         folder, capture = self._capture(key, index)
-        paths = [folder / CAPTURE_FILE, _inside(folder, capture.scan, frame=index)]
+        paths = [folder / CAPTURE_FILE]
+        if capture.surface == "scan":
+            paths.append(_inside(folder, capture.scan, frame=index))
         if capture.registration:
             paths.append(_inside(folder, capture.registration.pattern, frame=index))
         if capture.landmarks:
             paths.append(_inside(folder, capture.landmarks, frame=index))
-        for kind in PICTURES:
-            paths += [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
-        sha = hashlib.sha256()
-        for path in paths:
-            try:
+        videos: list[Path] = []
+        model = b""
+        if capture.registration and capture.registration.kind == "parameters":
+            model = model_digest(self._head_root).encode()
+        for kind in (*PICTURES, DEPTH):
+            found = [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
+            (videos if is_video(_pattern(capture, kind) or "") else paths).extend(found)
+        sha = hashlib.sha256(model)
+        try:
+            for path in paths:
                 data = path.read_bytes()
-            except OSError as error:
-                raise _missing(path, key, index, error) from None
-            sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
-            sha.update(data)
+                sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
+                sha.update(data)
+            for path in videos:
+                sha.update(f"{path.relative_to(folder).as_posix()}\0video\0{video_digest(path)}\0".encode())
+        except OSError as error:
+            raise _missing(path, key, index, error) from None
         return sha.hexdigest()
 
     def _info(self, key: SequenceKey) -> SequenceInfo:
@@ -201,22 +221,47 @@ class FolderCaptures(Captures):
         return scan
 
     def _registration(self, folder: Path, capture: CaptureFile, index: int) -> Registration | None:
-        if capture.registration is None:
+        entry = capture.registration
+        if entry is None:
             return None
-        name = capture.registration.name
-        path = _inside(folder, capture.registration.pattern, frame=index)
-        vertices = read_mesh(path, capture.registration.unit or capture.unit, need_faces=False).vertices
+        name = entry.name
+        path = _inside(folder, entry.pattern, frame=index)
+        if entry.kind == "parameters":
+            vertices = posed_vertices(path, index, entry.unit or "m", self._head_root)
+        else:
+            vertices = read_mesh(path, entry.unit or capture.unit, need_faces=False).vertices
+            vertices = HEADS[name].own(vertices) if name in HEADS else vertices
         check_metric_scale(vertices, str(path), declare="`unit` inside `registration` of capture.json")
         expected = self._vertex_counts.get(name)
-        if capture.registration.topology is not None:
+        if entry.topology is not None:
             expected = len(self.topology(name).vertices)
-        if expected is not None and len(vertices) != expected:
+        if expected is not None and entry.kind == "vertices" and len(vertices) != expected:
             raise MeshError(
                 f"registration {path} has {len(vertices)} vertices",
-                f"{expected}, as the {'topology' if capture.registration.topology else 'head model'} {name} has",
+                f"{expected}, as the {'topology' if entry.topology else 'head model'} {name} has",
                 "Check `registration` in capture.json, or whether the export merged or split vertices",
             )
         return Registration(name, vertices)
+
+    def _registered_mesh(self, folder: Path, capture: CaptureFile, index: int) -> Mesh:
+        """Return the registered mesh itself: its own faces, or those of the captures' topology."""
+        entry = capture.registration
+        assert entry is not None  # as the file's check holds
+        path = _inside(folder, entry.pattern, frame=index)
+        if entry.kind == "parameters":
+            return Mesh.of(
+                posed_vertices(path, index, entry.unit or "m", self._head_root), model_faces(self._head_root)
+            )
+        mesh = read_mesh(path, entry.unit or capture.unit, need_faces=False)
+        if not len(mesh.faces) and entry.topology is not None:
+            mesh = Mesh.of(mesh.vertices, self.topology(entry.topology).faces)
+        if not len(mesh.faces):
+            raise MeshError(
+                f"registration {path} has no faces, and `surface` says that it is the surface",
+                "a mesh with faces",
+                "Export it with the model's faces",
+            )
+        return mesh
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -227,7 +272,7 @@ def _capture_file(folder: Path) -> CaptureFile:
     return _parsed(folder, _stamp(folder / CAPTURE_FILE))[0]
 
 
-def _rig(folder: Path) -> tuple[Camera, ...]:
+def _rig(folder: Path) -> tuple[RecordedCamera, ...]:
     return _parsed(folder, _stamp(folder / CAPTURE_FILE))[1]
 
 
@@ -240,10 +285,10 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[Camera, ...]]:
+def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[RecordedCamera, ...]]:
     # The time stamp is part of the cache's key, so an edited file is read anew.
     capture = read_capture_file(folder)
-    return capture, capture.rig(str(folder / CAPTURE_FILE))
+    return capture, capture.recorded(str(folder / CAPTURE_FILE))
 
 
 @lru_cache(maxsize=256)
@@ -278,18 +323,19 @@ def _inside(folder: Path, pattern: str, **names: object) -> Path:
 
 
 def _camera_files(
-    folder: Path, capture: CaptureFile, kind: str, cameras: tuple[Camera, ...], index: int
-) -> dict[str, tuple[Path, Camera]]:
+    folder: Path, capture: CaptureFile, kind: str, rig: tuple[RecordedCamera, ...], index: int
+) -> dict[str, tuple[Path, RecordedCamera]]:
     """Return the files of those cameras that have any, in any frame: the others have no images, which is allowed."""
-    pattern = getattr(capture, kind)
+    pattern = _pattern(capture, kind)
     if pattern is None:
         return {}
-    like = _pictures_like(folder, capture, kind, index, frozenset(camera.name for camera in cameras))
+    like = _pictures_like(folder, capture, kind, index, frozenset(one.camera.name for one in rig))
     found = {}
-    for camera in cameras:
+    for one in rig:
+        camera = one.camera
         path = _inside(folder, pattern, frame=index, camera=camera.name)
         if path.is_file():
-            found[camera.name] = path, camera
+            found[camera.name] = path, one
         elif path.parent.is_dir() and camera.name in path.parent.relative_to(folder).parts:
             raise _no_file(path, camera, "or remove the camera's whole image folder")
         elif any((folder / pattern.format(frame=frame, camera=camera.name)).is_file() for frame in capture.frames):
@@ -299,11 +345,29 @@ def _camera_files(
     if not found:
         raise InputError(
             f"frame {index} has none of the {kind} that {CAPTURE_FILE} promises, such as "
-            f"{_inside(folder, pattern, frame=index, camera=cameras[0].name)}",
+            f"{_inside(folder, pattern, frame=index, camera=rig[0].camera.name)}",
             f"files named {pattern}",
             f"Restore them, or leave `{kind}` out of {CAPTURE_FILE}",
         )
     return found
+
+
+def _pattern(capture: CaptureFile, kind: str) -> str | None:
+    """Return the pattern of the cameras' files of a kind, None if there are none."""
+    if kind == DEPTH:
+        return capture.depth.pattern if capture.depth is not None else None
+    pattern: str | None = getattr(capture, kind)
+    return pattern
+
+
+def _camera_pictures(
+    folder: Path, capture: CaptureFile, kind: str, rig: tuple[RecordedCamera, ...], index: int
+) -> dict[str, CameraPicture]:
+    video = is_video(_pattern(capture, kind) or "")
+    return {
+        name: CameraPicture(path, one, capture.orientation, capture.in_video(index, path) if video else None)
+        for name, (path, one) in _camera_files(folder, capture, kind, rig, index).items()
+    }
 
 
 def _no_file(path: Path, camera: Camera, other: str) -> InputError:
@@ -321,7 +385,7 @@ def _pictures_like(
 
     Only where cameras share a folder. Folders and files that are named as if they were of a camera we lack are refused.
     """
-    parts = PurePosixPath(getattr(capture, kind)).parts
+    parts = PurePosixPath(str(_pattern(capture, kind))).parts
     level = next(k for k, part in enumerate(parts) if "{camera" in part)
     place = folder.joinpath(*(part.format(frame=index) for part in parts[:level]))
     own_folders = level + 1 < len(parts)
@@ -349,7 +413,7 @@ def _pictures_like(
 def _folders_of_others(capture: CaptureFile, kind: str, index: int, above: tuple[str, ...]) -> set[str]:
     """Return the folders at a place that hold scans, landmarks and the like, and may hold textures with them."""
     registration = capture.registration.pattern if capture.registration else None
-    pictures = (getattr(capture, other) for other in PICTURES if other != kind)
+    pictures = (_pattern(capture, other) for other in (*PICTURES, DEPTH) if other != kind)
     patterns = [text for text in (capture.scan, registration, capture.landmarks, *pictures) if text]
     filled = [PurePosixPath(text.format(frame=index, camera="")).parts for text in patterns]
     start = [part.format(frame=index) for part in above]
@@ -402,24 +466,35 @@ def _landmarks(folder: Path, capture: CaptureFile, index: int) -> Landmarks | No
     return landmarks
 
 
+def _read_depth(
+    path: Path,
+    recorded: RecordedCamera,
+    index: int,
+    capture: CaptureFile,
+    mask: Callable[[], npt.NDArray[np.bool_]] | None,
+) -> DepthMap:
+    """Read a depth map; what lies outside of the camera's own mask is not the person's."""
+    assert capture.depth is not None  # it was found by its pattern
+    lens = recorded.lens, recorded.stored_intrinsics
+    found = read_depth_map(path, capture.depth, capture.unit, recorded.at(index), lens)
+    return found if mask is None else found.within(mask())
+
+
+def _fused(
+    folder: Path,
+    index: int,
+    depths: Mapping[str, Callable[[], DepthMap]],
+    registration: Registration | None,
+    landmarks: Landmarks | None,
+) -> Mesh:
+    known = landmarks.points if landmarks is not None else registration.vertices if registration is not None else None
+    scan = fuse_depths([read() for read in depths.values()], None if known is None else known.mean(axis=0))
+    name = f"what is fused from the depth maps of frame {index} of {folder}"
+    check_metric_scale(scan.vertices, name, declare="`unit` or `metres_per_step` inside `depth` of capture.json")
+    return scan
+
+
 def _missing(path: Path, key: SequenceKey, index: int, error: OSError) -> InputError:
     return InputError(
         f"{path} of frame {index} of {key} cannot be read ({error.strerror})", "a readable file", "Restore the file"
     )
-
-
-def _check_header(path: Path, camera: Camera, orientation: Orientation | None) -> None:
-    width, height = picture_size(path, orientation=orientation, ask=_ASK)
-    check_image_size(camera, (height, width), str(path))
-
-
-def _read_image(path: Path, camera: Camera, orientation: Orientation | None) -> Image:
-    pixels = read_picture(path, orientation=orientation, ask=_ASK).pixels
-    check_image_size(camera, pixels.shape, str(path))
-    return pixels
-
-
-def _read_mask(path: Path, camera: Camera, orientation: Orientation | None) -> npt.NDArray[np.bool_]:
-    mask = read_mask(path, orientation=orientation, ask=_ASK)
-    check_image_size(camera, mask.shape, str(path))
-    return mask

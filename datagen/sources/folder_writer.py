@@ -18,11 +18,11 @@ from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks, write_landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.geometry.mesh_io import ply_bytes
+from datagen.sources.camera_entry import CameraEntry
 from datagen.sources.capture_file import (
     CAPTURE_FILE,
     CAPTURE_FORMAT,
     CAPTURE_VERSION,
-    CameraEntry,
     CaptureFile,
     RegistrationEntry,
     capture_file_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.heads.registry import HEADS
+from datagen.sources.depth_maps import DepthMap
 from datagen.sources.topology import Topology
 
 Image = npt.NDArray[np.uint8]
@@ -86,7 +88,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Frame:
-    """One instant of a capture. Images and masks are read only when asked for.
+    """One instant of a capture. Images, masks and depth maps are read only when asked for.
 
     Attributes
     ----------
@@ -95,25 +97,45 @@ class Frame:
         Frame number.
     time_s : float
         Since the sequence's first frame.
-    scan : Mesh
-        The raw surface in world metres; validated; no faces means a point cloud.
+    surface : Mesh or function
+        The raw surface in world metres, or what makes it, which :attr:`scan` calls once; validated; no faces means a
+        point cloud.
     cameras : tuple of Camera
     registration : Registration or None
     landmarks : Landmarks or None
         World metres.
     images, masks : mapping of camera name to a reader
         ``images[name]()`` gives (H, W, 3) uint8 sRGB, ``masks[name]()`` gives (H, W) bool; either may lack cameras.
+    depths : mapping of camera name to a reader
+        ``depths[name]()`` gives what the camera measured; empty in captures without depth maps.
     """
 
     key: SequenceKey
     index: int
     time_s: float
-    scan: Mesh
+    surface: Mesh | Callable[[], Mesh]
     cameras: tuple[Camera, ...]
     registration: Registration | None = None
     landmarks: Landmarks | None = None
     images: Mapping[str, Callable[[], Image]] = field(default_factory=dict)
     masks: Mapping[str, Callable[[], npt.NDArray[np.bool_]]] = field(default_factory=dict)
+    depths: Mapping[str, Callable[[], DepthMap]] = field(default_factory=dict)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the scan is made of the depth maps."""
+        return not isinstance(self.surface, Mesh)
+
+    @cached_property
+    def scan(self) -> Mesh:
+        """The raw surface in world metres.
+
+        Raises
+        ------
+        InputError
+            If it has to be made, and cannot be.
+        """
+        return self.surface if isinstance(self.surface, Mesh) else self.surface()
 
 
 class Captures(ABC):

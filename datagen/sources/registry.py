@@ -193,5 +193,11 @@ class FolderSource(RecordedSource):
         terms: dict[str, str] = resolve_name("datagen.sources.terms:stated_terms")(self.root, self.licence)
         return {**super().origin, **terms}
 
+    def captures(self, made: Path) -> Captures:
+        """Open what is under the folder."""
+        del made
+        captures: Captures = resolve_name(self.reader)(self.root, head_root=self.head_root)
+        return captures
+
 
 SOURCES: dict[str, type[Source]] = {"simulated": SimulatedSource, "folder": FolderSource}

@@ -1,4 +1,4 @@
-"""Licence and citation that captures state themselves, for the datasets that are made from them."""
+"""What captures state of themselves, for the datasets that are made from them: licence, citation, kind of pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datagen.sources.capture_file import CAPTURE_FILE, read_capture_file
 
 
 def stated_terms(root: Path, otherwise: str) -> dict[str, str]:
-    """Return the licences of all captures below a folder, and their citations where there are any.
+    """Return the licences of all captures below a folder, their citations, and what pictures are simulated, if any.
 
     Parameters
     ----------
@@ -21,11 +21,18 @@ def stated_terms(root: Path, otherwise: str) -> dict[str, str]:
         If a capture.json cannot be read.
     """
     licences, citations = set[str](), set[str]()
+    shaded, count = 0, 0
     for path in root.glob(f"*/*/{CAPTURE_FILE}"):
         if any(name.startswith(".") for name in path.relative_to(root).parts):
             continue
         capture = read_capture_file(path.parent)
         licences.add(capture.licence or otherwise)
         citations |= {capture.citation} if capture.citation else set()
+        shaded, count = shaded + bool(capture.shaded), count + 1
     terms = {"licence": "; ".join(sorted(licences)) or otherwise}
-    return {**terms, "citation": "; ".join(sorted(citations))} if citations else terms
+    if citations:
+        terms["citation"] = "; ".join(sorted(citations))
+    if shaded:
+        part = "" if shaded == count else f"of {shaded} of {count} captures: "
+        terms["pictures"] = f"{part}simulated shading of meshes that came without pictures"
+    return terms

@@ -76,6 +76,7 @@ def confidence_features(
     template_faces: npt.NDArray[np.int32],
     *,
     from_person: bool = False,
+    usual_height_m: float | None = None,
 ) -> F64:
     """Return what confidence is made of, (N, F) float64, columns as in :data:`FEATURES`.
 
@@ -96,6 +97,8 @@ def confidence_features(
         Of :func:`departure_m`.
     template_faces : (G, 3) int32
     from_person : bool
+    usual_height_m : float or None
+        Of :func:`usual_height`, where these are other points than the scan's.
     """
     foot = transported.foot
     corners = template_faces[foot.face]
@@ -107,8 +110,7 @@ def confidence_features(
     if from_person:
         spread_mm = np.hypot(spread_mm, PERSON_SPREAD_MM)
     height_mm = np.minimum(np.abs(transported.offset_m) * MM_PER_M, HEIGHT_LIMIT_MM)
-    on_face = transported.matched & mask_of(transported.region, FACE_REGIONS)
-    usual_mm = float(np.median(height_mm[on_face])) if on_face.any() else HEIGHT_LIMIT_MM
+    usual_mm = (usual_height(transported) if usual_height_m is None else usual_height_m) * MM_PER_M
     count = len(height_mm)
     return np.stack(
         [
@@ -121,6 +123,13 @@ def confidence_features(
         ],
         axis=1,
     )
+
+
+def usual_height(transported: Transported) -> float:
+    """Return the median height of a scan's points over the registered face, metres: what no smooth shape follows."""
+    on_face = transported.matched & mask_of(transported.region, FACE_REGIONS)
+    limit_m = HEIGHT_LIMIT_MM / MM_PER_M
+    return float(np.median(np.minimum(np.abs(transported.offset_m[on_face]), limit_m))) if on_face.any() else limit_m
 
 
 def point_confidence(transported: Transported, features: F64) -> npt.NDArray[np.float32]:

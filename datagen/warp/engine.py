@@ -18,7 +18,8 @@ from datagen.heads.base import HeadModel
 from datagen.heads.regions import mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
-from datagen.warp.confidence import confidence_features, departure_m, point_confidence
+from datagen.warp.carry import stored
+from datagen.warp.confidence import confidence_features, departure_m, point_confidence, usual_height
 from datagen.warp.deform import Start, deform
 from datagen.warp.fold_repair import RepairReport, repair
 from datagen.warp.parameters import fit_parameters
@@ -33,7 +34,7 @@ from datagen.warp.transport import Transported, transport
 from datagen.warp.verdict import face_confidence, judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 10
+ALGORITHM_VERSION = 11
 
 WARP_STEPS = 3
 MENDED_SPREAD_M = 6e-3
@@ -89,7 +90,8 @@ def warp_frame(
     carried = transport(
         surface.vertices, surface.normals, Surface(registered, template.faces), template, config.max_distance_mm / 1000
     )
-    features = frame_features(found, carried)
+    departure = _departure_m(found)
+    features = _features(found, carried, departure)
     confidence = point_confidence(carried, features)
     metrics = measure(template, registered, anchored, carried)
     metrics["face_confidence"] = face_confidence(carried, confidence)
@@ -102,17 +104,14 @@ def warp_frame(
     if found.turned:
         metrics["faces_turned"] = 1.0
     space = head.template.space
-    canonical = space.normalise(carried.canonical_m).astype(np.float32)
-    # Detail far outside the space's margin cannot be stored; it is not part of a head.
-    outside = np.abs(canonical).max(axis=1) > 1
-    canonical[outside] = np.nan
+    kept = stored(carried, confidence, space)
     head_to_world = _head_pose(template, registered)
     return Warp(
         scan_vertices=scan.vertices,
         scan_faces=scan.faces[:, ::-1].copy() if found.turned else scan.faces,
-        canonical=canonical[found.where],
-        confidence=np.where(outside, np.float32(0), confidence)[found.where],
-        region=np.where(outside, np.uint8(0), carried.region)[found.where],
+        canonical=kept.canonical[found.where],
+        confidence=kept.confidence[found.where],
+        region=kept.region[found.where],
         registered_vertices=registered,
         registered_faces=template.faces,
         head_to_world=head_to_world,
@@ -121,6 +120,8 @@ def warp_frame(
         # The start's variance is of the whole vector: a coordinate has a third of it.
         spread_m=(found.spread_m / np.sqrt(3)).astype(np.float32),
         parameters=fit_parameters(head, template, registered, head_to_world),
+        departure_m=departure.astype(np.float32),
+        usual_height_m=usual_height(carried),
     )
 
 
@@ -187,10 +188,18 @@ def register_frame(
 
 def frame_features(found: Registered, carried: Transported) -> F64:
     """Return what confidence is made of for the points carried by a registered template."""
+    return _features(found, carried, _departure_m(found))
+
+
+def _departure_m(found: Registered) -> F64:
+    return departure_m(found.template, found.vertices, found.anchored)
+
+
+def _features(found: Registered, carried: Transported, departure: F64) -> F64:
     return confidence_features(
         carried,
         found.spread_m,
-        departure_m(found.template, found.vertices, found.anchored),
+        departure,
         found.template.faces,
         from_person=bool(found.start.notes.get("person_used")),
     )

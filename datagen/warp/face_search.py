@@ -173,7 +173,7 @@ def find_face(head: HeadModel, scan: Mesh) -> tuple[Surface, GlobalStart, bool]:
         If no position is believable, as the faces are or turned.
     """
     if not len(scan.faces):
-        surface: Surface = PointSurface(scan.vertices, np.median(scan.vertices, axis=0))
+        surface: Surface = PointSurface(scan.vertices, np.median(scan.vertices, axis=0), scan.normals)
         return surface, global_start(head, surface), False
     surface = Surface(scan.vertices, scan.faces)
     try:

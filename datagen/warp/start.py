@@ -85,7 +85,7 @@ def _surface_of(scan: Mesh, known: F64) -> Surface:
     if len(scan.faces):
         return Surface(scan.vertices, scan.faces)
     # Landmarks lie on the face and the cloud's middle behind it: halfway between is inside the head.
-    return PointSurface(scan.vertices, scan.vertices.mean(axis=0) * 0.5 + known.mean(axis=0) * 0.5)
+    return PointSurface(scan.vertices, scan.vertices.mean(axis=0) * 0.5 + known.mean(axis=0) * 0.5, scan.normals)
 
 
 def _known(

@@ -28,6 +28,8 @@ ARRAYS = (
     "registered_faces",
     "head_to_world",
     "spread_m",
+    "departure_m",
+    "usual_height_m",
 )
 PARAMETER_ARRAYS = ("identity", "expression", "model_to_head", "rms_mm")
 
@@ -37,7 +39,7 @@ def warp_bytes(warp: Warp) -> bytes:
 
     The head model's parameters are ``parameter_*``.
     """
-    arrays = {name: getattr(warp, name) for name in ARRAYS}
+    arrays = {name: np.asarray(getattr(warp, name)) for name in ARRAYS}
     arrays |= {f"parameter_{name}": np.atleast_1d(getattr(warp.parameters, name)) for name in PARAMETER_ARRAYS}
     arrays["centre"] = np.array(warp.space.centre)
     arrays["half_extent"] = np.array(warp.space.half_extent)
@@ -88,9 +90,11 @@ def read_warp(folder: Path) -> Warp:
     found = {name: arrays.pop(stored) for name, stored in named.items()}
     spread, shapes = arrays["spread_m"].shape, [array.shape for array in found.values()]
     fits = spread in ((0,), (len(arrays["registered_vertices"]),)) and [len(shape) for shape in shapes[:2]] == [1, 1]
+    fits &= arrays["departure_m"].shape in ((0,), spread) and arrays["usual_height_m"].size == 1
     if not fits or shapes[2:] != [(4, 4), (1,)]:
         raise InputError(
-            f"{path} has spread_m {spread} and parameters of the shapes {shapes}",
+            f"{path} has spread_m {spread}, departure_m {arrays['departure_m'].shape} and parameters of the shapes "
+            f"{shapes}",
             "(V,) like the registered vertices, and (K,), (E,), (4, 4) and (1,)",
             "Warp the frame again",
         )
@@ -101,7 +105,8 @@ def read_warp(folder: Path) -> Warp:
     parameters = HeadParameters(
         found["identity"], found["expression"], found["model_to_head"], float(found["rms_mm"].item())
     )
-    return Warp(**arrays, space=space, verdict=read_verdict(folder), parameters=parameters)
+    usual = float(arrays.pop("usual_height_m").item())
+    return Warp(**arrays, space=space, verdict=read_verdict(folder), parameters=parameters, usual_height_m=usual)
 
 
 PERSON_ARRAYS = ("neutral", "frames", "head", "amplitude", "usual_m", "marks_sigma_m")

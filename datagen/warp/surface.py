@@ -109,16 +109,32 @@ class PointSurface(Surface):
     points : (N, 3) float, metres
     outward_from : (3,) float
         A point inside the head; normals are turned away from it.
+    normals : (N, 3) float, optional
+        That were measured, zero where they were not: taken as they are, all turned over if most point inwards.
     """
 
-    def __init__(self, points: npt.NDArray[np.floating], outward_from: npt.ArrayLike) -> None:
+    def __init__(
+        self,
+        points: npt.NDArray[np.floating],
+        outward_from: npt.ArrayLike,
+        normals: npt.NDArray[np.floating] | None = None,
+    ) -> None:
         from scipy.spatial import cKDTree
 
         self.vertices = np.asarray(points, np.float64)
         self.faces = np.zeros((0, 3), np.int64)
         self.border = np.zeros(len(self.vertices), bool)
         self._tree = cKDTree(self.vertices)
-        self.normals = _point_normals(self.vertices, self._tree, np.asarray(outward_from, np.float64))
+        inside = np.asarray(outward_from, np.float64)
+        if normals is None or not np.any(normals):
+            self.normals = _point_normals(self.vertices, self._tree, inside)
+            return
+        given = np.asarray(normals, np.float64)
+        lacking = ~np.any(given, axis=1)
+        outward = np.einsum("nd,nd->n", given, self.vertices - inside)[~lacking]
+        self.normals = given if (outward >= 0).mean() >= 0.5 else -given
+        if lacking.any():
+            self.normals[lacking] = _point_normals(self.vertices, self._tree, inside)[lacking]
 
     def closest(self, points: npt.NDArray[np.floating]) -> SurfacePoints:
         """Return the foot of each of ``points`` (Q, 3) on the tangent plane of its nearest scan point."""

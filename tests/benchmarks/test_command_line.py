@@ -17,7 +17,20 @@ from benchmarks.__main__ import app
 from datagen.cli import app as datagen_app
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("warp", "faces", "render", "read", "write", "train", "bridge", "marks", "typical", "ablation", "calibrate")
+NAMES = (
+    "warp",
+    "faces",
+    "render",
+    "read",
+    "surfaces",
+    "write",
+    "train",
+    "bridge",
+    "marks",
+    "typical",
+    "ablation",
+    "calibrate",
+)
 # What only measuring needs, and extras.
 HEAVY = ("torch", "scipy", "numba", "open3d", "prefect", "dask", "trimesh", "litdata", "webdataset", "tensorstore")
 

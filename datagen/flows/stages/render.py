@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from datagen.common.errors import InputError
 from datagen.common.files import write_owned_bytes
-from datagen.flows.framing import crop_box, jitter_of, surface_of
+from datagen.flows.framing import crop_box, jitter_of
 from datagen.flows.planning import BuildPlan
 from datagen.flows.shard_plan import ShardWork, View, expected_shards, missing_shards, plan_shards, stored_frames
 from datagen.flows.stage import Stage, StageStatus
+from datagen.flows.surfaces import SURFACES, ShownFrame
 from datagen.layout import BuildLayout
 from datagen.manifest import RenderConfig
-from datagen.render.contract import ViewMaps
+from datagen.render.contract import LEAST_CONFIDENCE, ON_EDGE, ViewMaps
 from datagen.render.crop import CropBox, crop_image, crop_mask
-from datagen.render.maps import render_views
 from datagen.render.registry import make_renderer
 from datagen.shards.ownership import foreign_files
 from datagen.shards.schema import Sample
@@ -32,6 +32,7 @@ from datagen.warp.storage import read_warp
 # Maps held at a time; a block of views shares the loading and preparation of its frames.
 BLOCK_BYTES = 256 * 2**20
 BYTES_PER_PIXEL = 34
+WHOLE = 255  # a mask's pixel that is the person's altogether
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class ShardSamples:
             yield from self._block(block)
 
     def _block(self, views: Sequence[View]) -> Iterator[Sample]:
+        manifest = self._unit.manifest
         by_frame: dict[tuple[SequenceKey, int], list[View]] = {}
         for view in views:
             by_frame.setdefault((view.key, view.frame), []).append(view)
@@ -133,7 +135,12 @@ class ShardSamples:
             frame = self._source.frame(key, index)
             warp = read_warp(self._unit.layout.frame_warp(key, index))
             boxes = self._boxes(frame, warp, seen)
-            maps = render_views(surface_of(warp), [box.camera for box in boxes], self._renderer, hide_back_faces=True)
+            normals = None if frame.fused else frame.scan.normals
+            # Points may have been left out before the warp.
+            normals = normals if normals is not None and len(normals) == len(warp.scan_vertices) else None
+            shown = ShownFrame(warp, self._template, manifest.warp, self._renderer, frame.depths, normals)
+            views_of = SURFACES[manifest.render.shown(fused=frame.fused)]
+            maps = views_of(shown, [(view.camera, box.camera) for view, box in zip(seen, boxes, strict=True)])
             rendered.update(zip(seen, zip(boxes, maps, strict=True), strict=True))
             frames[key, index] = frame, warp.head_to_world
         for view in views:
@@ -169,12 +176,13 @@ def _sample(
             "the captures that were warped",
             "Run `datagen build` again",
         )
+    mask = crop_mask(frame.masks[view.camera](), box, config.resolution) if view.camera in frame.masks else None
     return Sample(
         image=crop_image(frame.images[view.camera](), box, config.resolution),
         depth=maps.depth,
         canonical=maps.canonical,
         normal=maps.normal,
-        confidence=maps.confidence,
+        confidence=maps.confidence if mask is None else _doubted(maps, mask),
         region=maps.region,
         edge=maps.edge,
         intrinsics=box.camera.K.astype(np.float32),
@@ -187,5 +195,14 @@ def _sample(
         time=frame.time_s,
         verdict=view.verdict,
         frame_row=view.frame_row,
-        mask=crop_mask(frame.masks[view.camera](), box, config.resolution) if view.camera in frame.masks else None,
+        mask=mask,
     )
+
+
+def _doubted(maps: ViewMaps, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the confidence less what the mask takes from it: at its border and beyond the picture shows other things.
+
+    Where the surface has an edge itself, that is counted already.
+    """
+    factor = np.where((mask < WHOLE) & ~maps.edge, np.float32(ON_EDGE), np.float32(1))
+    return np.where(maps.mask, np.maximum(maps.confidence * factor, np.float32(LEAST_CONFIDENCE)), np.float32(0))

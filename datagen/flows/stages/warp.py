@@ -243,12 +243,8 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     store_result(state.folder, record, contents)
 
 
-def _with_views(
-    frame: Frame, warp: Warp, template: HeadTemplate, found: Views
-) -> tuple[Warp, tuple[str, ...], Views]:
+def _with_views(frame: Frame, warp: Warp, template: HeadTemplate, found: Views) -> tuple[Warp, tuple[str, ...], Views]:
     """Choose the cameras that give samples; one that contradicts its image or mask makes the frame one to review."""
-    if not len(frame.scan.faces):
-        return warp, (), Views()
     in_view = cameras_in_view(frame.cameras, warp, template)
     outside = {c.name: OUTSIDE for c in frame.cameras if c.name not in in_view and c.name not in found.wrong}
     views = replace(found, blind={**outside, **found.blind})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,14 @@ import numpy as np
 from datagen.common.errors import InputError
 from datagen.geometry.lens import BrownLens, FisheyeLens, Lens
 from datagen.sources.colmap_model import MODELS, ColmapCamera, ColmapModel, has_colmap_model, read_colmap_model
-from datagen.sources.imports.imported import Found, ImportedCamera, ImportedFrame, ImportedSequence, ImportSettings
+from datagen.sources.imports.imported import (
+    Found,
+    ImportedCamera,
+    ImportedDepth,
+    ImportedFrame,
+    ImportedSequence,
+    ImportSettings,
+)
 from datagen.sources.imports.workspace import camera_names, file_inside, find_scan, listed, mask_remark, workspaces
 
 _WANTED = "a folder with sparse/0/cameras.bin and images.bin (or .txt), or dense/0/sparse/…, and images/"
@@ -78,14 +85,23 @@ def _read(workspace: Path, root: Path, settings: ImportSettings) -> ImportedSequ
             "the pictures that COLMAP placed",
             "Name their folder: --images FOLDER",
         )
-    scan, said = find_scan([workspace, *({base} - {workspace})], _SCANS, _NO_SCANS, settings.scan, root)
+    depths = _depth_maps(base / "stereo" / "depth_maps", names, root)
+    places = [workspace, *({base} - {workspace})]
+    scan, said = find_scan(places, _SCANS, _NO_SCANS, settings.scan, root, depths=bool(depths))
     remarks += (*said, *mask_remark(masks))
-    depth = base / "stereo" / "depth_maps"
-    if depth.is_dir() and any(depth.iterdir()):
-        remarks += ("depth maps are not used: captures hold one surface a frame",)
-    gaps = (f"{len(missing)} of {len(names)} pictures: {listed(missing)}",) if missing else ()
-    frame = ImportedFrame(0, 0.0, scan, pictures, masks)
-    return ImportedSequence(tuple(cameras), (frame,), missing=gaps, remarks=remarks)
+    gaps = [f"{len(missing)} of {len(names)} pictures: {listed(missing)}"] if missing else []
+    if depths and len(depths) < len(pictures):
+        gaps.append(f"depth maps of {len(pictures) - len(depths)} of {len(pictures)} pictures")
+    frame = ImportedFrame(0, 0.0, scan, pictures, masks, depths)
+    depth = ImportedDepth() if depths else None
+    return ImportedSequence(tuple(cameras), (frame,), depth=depth, missing=tuple(gaps), remarks=remarks)
+
+
+def _depth_maps(folder: Path, names: Mapping[str, str], root: Path) -> dict[str, Path]:
+    """Return the depth maps on which several pictures agree; those of single pairs (photometric) are noise in part."""
+    found = {name: folder / f"{picture}.geometric.bin" for picture, name in names.items()}
+    there = {name: path for name, path in found.items() if path.is_file()}
+    return {name: file_inside(folder, str(path.relative_to(folder)), root, str(folder)) for name, path in there.items()}
 
 
 def _largest(workspace: Path) -> tuple[Path, Path, ColmapModel, tuple[str, ...]]:

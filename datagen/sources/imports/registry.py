@@ -48,6 +48,12 @@ class Importer:
         return found
 
 
+# Axes that may come out of the faces of meshes that came without pictures.
+FACINGS = ("+z", "-z", "+x", "-x")
+# Of cameras, by whose convention.
+AXES = ("opengl", "opencv")
+# What simulated pictures are drawn with.
+_DRAWN = frozenset({"unit", "cameras", "image_size", "facing"})
 # Whose captures these are, and how long their unit is, only their owner knows.
 _ANYONES = frozenset({"unit", "metres_per_unit", "scan", "subject", "licence", "citation"})
 
@@ -60,11 +66,16 @@ IMPORTERS: dict[str, Importer] = {
     "nerfstudio": Importer(
         "datagen.sources.imports.transforms:find_workspaces",
         "transforms.json of nerfstudio and instant-ngp, one instant each",
-        _ANYONES | {"original_world"},
+        _ANYONES | {"original_world", "depth_unit"},
     ),
     "metashape": Importer(
         "datagen.sources.imports.metashape:find_workspaces",
         "cameras.xml of Metashape, one instant each",
+        _ANYONES | {"images"},
+    ),
+    "realitycapture": Importer(
+        "datagen.sources.imports.realitycapture:find_workspaces",
+        "RealityCapture's .xmp or table of cameras, one instant each",
         _ANYONES | {"images"},
     ),
     "facescape": Importer(
@@ -74,6 +85,48 @@ IMPORTERS: dict[str, Importer] = {
         "FaceScape licence agreement (non-commercial research)",
         "Yang et al., FaceScape: a Large-scale High Quality 3D Face Dataset and Detailed Riggable 3D Face Prediction, "
         "CVPR 2020",
+    ),
+    "facescape-tu": Importer(
+        "datagen.sources.imports.facescape_tu:find_expressions",
+        "FaceScape, registered models (meshes only)",
+        _DRAWN | {"landmarks"},
+        "FaceScape licence agreement (non-commercial research)",
+        "Yang et al., FaceScape: a Large-scale High Quality 3D Face Dataset and Detailed Riggable 3D Face Prediction, "
+        "CVPR 2020",
+    ),
+    "ava256": Importer(
+        "datagen.sources.imports.ava:find_segments",
+        "Ava-256, decoder assets as they are downloaded",
+        frozenset({"fps", "pixel_center", "distorted", "topology"}),
+        "CC-BY-NC-4.0 (Ava-256)",
+        "Martinez et al., Codec Avatar Studio: Paired Human Captures for Complete, Driveable, and Generalizable "
+        "Avatars, NeurIPS 2024",
+    ),
+    "famos": Importer(
+        "datagen.sources.imports.famos:find_sequences",
+        "FaMoS, as TEMPEH's data are downloaded",
+        frozenset({"fps", "pixel_center"}),
+        "FaMoS (TEMPEH) licence (non-commercial research)",
+        "Bolkart et al., Instant Multi-View Head Capture through Learnable Registration, CVPR 2023",
+    ),
+    "vocaset": Importer(
+        "datagen.sources.imports.vocaset:find_sentences",
+        "VOCASET (meshes only)",
+        _DRAWN | {"topology", "fps"},
+        "VOCASET licence (non-commercial research)",
+        "Cudeiro et al., Capture, Learning, and Synthesis of 3D Speaking Styles, CVPR 2019",
+    ),
+    "coma": Importer(
+        "datagen.sources.imports.coma:find_expressions",
+        "CoMA (meshes only)",
+        _DRAWN | {"fps"},
+        "CoMA licence (non-commercial research)",
+        "Ranjan et al., Generating 3D Faces using Convolutional Mesh Autoencoders, ECCV 2018",
+    ),
+    "vhap": Importer(
+        "datagen.sources.imports.vhap:find_exports",
+        "VHAP's exports, FLAME as parameters or meshes",
+        frozenset({"subject", "axes", "fps", "pixel_center", "licence", "citation"}),
     ),
     "multiface": Importer(
         "datagen.sources.imports.multiface:find_segments",

@@ -16,7 +16,15 @@ from datagen.common.errors import InputError
 from datagen.common.names import shown
 from datagen.common.pictures import picture_size
 from datagen.geometry.lens import BrownLens, FisheyeLens, Lens
-from datagen.sources.imports.imported import Found, ImportedCamera, ImportedFrame, ImportedSequence, ImportSettings
+from datagen.sources.imports.imported import (
+    Found,
+    ImportedCamera,
+    ImportedDepth,
+    ImportedFrame,
+    ImportedSequence,
+    ImportSettings,
+)
+from datagen.sources.imports.numbers import inverse
 from datagen.sources.imports.workspace import camera_names, file_inside, find_scan, listed, mask_remark, workspaces
 
 FILE = "transforms.json"
@@ -28,9 +36,12 @@ _BROWN = frozenset({"OPENCV", "RADIAL", "SIMPLE_RADIAL", "PERSPECTIVE"})
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _NO_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 # x right, y up, z backwards, as OpenGL has it, to x right, y down, z forward.
-_AXES = np.diag([1.0, -1.0, -1.0, 1.0])
+OPENGL_AXES = np.diag([1.0, -1.0, -1.0, 1.0])
 _SAME_TIME = ("timestep_index", "time", "timestep_id")
 _MOST = 1e9
+_OTHERS = ("mask_path", "depth_file_path")
+# What nerfstudio takes depth maps to be in, unless it is told otherwise.
+DEPTH_UNIT = "mm"
 
 Matrix = npt.NDArray[np.float64]
 
@@ -43,6 +54,59 @@ def find_workspaces(root: Path, settings: ImportSettings) -> Sequence[Found]:
 
 def _read(workspace: Path, root: Path, settings: ImportSettings) -> ImportedSequence:
     path = workspace / FILE
+    content, frames = read_transforms(path)
+    _one_instant(path, frames)
+    files = [text_of(path, frame, "file_path") for frame in frames]
+    if len(set(files)) < len(files):
+        raise InputError(f"{path} names a picture twice", "each once", "Remove one of the entries")
+    names = camera_names(files)
+    back, remarks = _world(path, content, settings.original_world)
+    cameras, pictures, missing = [], {}, []
+    others: dict[str, dict[str, Path]] = {key: {} for key in _OTHERS}
+    for frame, file in zip(frames, files, strict=True):
+        name = names[file]
+        picture = picture_of(workspace, file, root, path)
+        values = {**_size_of(picture), **content, **frame}
+        K, size, lens = intrinsics_of(values, f"camera {name} of {path}")
+        pose = matrix_of(frame.get("transform_matrix"), f"transform_matrix of {name} in {path}")
+        cameras.append(ImportedCamera(name, K, inverse(rigid_of(back(pose) @ OPENGL_AXES, name, path)), size, lens))
+        if picture is None:
+            missing.append(file)
+        else:
+            pictures[name] = picture
+        for key, found in others.items():
+            if frame.get(key) is not None:
+                other = file_inside(workspace, text_of(path, frame, key), root, str(path))
+                if other.is_file():
+                    found[name] = other
+                else:
+                    missing.append(str(frame[key]))
+    if not pictures:
+        raise InputError(
+            f"none of the {len(files)} pictures of {path} is there, such as {files[0]}", "the pictures", "Copy them"
+        )
+    # The points that nerfstudio begins with.
+    points = Path(str(content.get("ply_file_path", ""))).name
+    masks, depths = others.values()
+    scan, said = find_scan([workspace], (), (*_NO_SCANS, points), settings.scan, root, depths=bool(depths))
+    remarks += mask_remark(masks)
+    gaps = (f"{len(missing)} files: {listed(missing)}",) if missing else ()
+    instant = ImportedFrame(0, 0.0, scan, pictures, masks, depths)
+    depth = None
+    if depths:
+        depth = ImportedDepth(unit=settings.depth_unit or DEPTH_UNIT)
+        remarks += (f"taken for granted: depth maps in {depth.unit} (--depth-unit), along the optical axis",)
+    return ImportedSequence(tuple(cameras), (instant,), depth=depth, missing=gaps, remarks=(*remarks, *said))
+
+
+def read_transforms(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the content of a transforms.json, and its frames.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or has no frames.
+    """
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
@@ -50,41 +114,7 @@ def _read(workspace: Path, root: Path, settings: ImportSettings) -> ImportedSequ
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise InputError(f"{path} has no list `frames` of pictures", "what nerfstudio or instant-ngp write", "Check it")
-    _one_instant(path, frames)
-    files = [_text(path, frame, "file_path") for frame in frames]
-    if len(set(files)) < len(files):
-        raise InputError(f"{path} names a picture twice", "each once", "Remove one of the entries")
-    names = camera_names(files)
-    back, remarks = _world(path, content, settings.original_world)
-    cameras, pictures, masks, missing = [], {}, {}, []
-    for frame, file in zip(frames, files, strict=True):
-        name = names[file]
-        picture = _picture(workspace, file, root, path)
-        values = {**_size_of(picture), **content, **frame}
-        K, size, lens = _intrinsics(values, f"camera {name} of {path}")
-        pose = _matrix(frame.get("transform_matrix"), f"transform_matrix of {name} in {path}")
-        cameras.append(ImportedCamera(name, K, _inverse(_rigid(back(pose) @ _AXES, name, path)), size, lens))
-        if picture is None:
-            missing.append(file)
-        else:
-            pictures[name] = picture
-        if frame.get("mask_path") is not None:
-            mask = file_inside(workspace, _text(path, frame, "mask_path"), root, str(path))
-            if mask.is_file():
-                masks[name] = mask
-            else:
-                missing.append(str(frame["mask_path"]))
-    if not pictures:
-        raise InputError(
-            f"none of the {len(files)} pictures of {path} is there, such as {files[0]}", "the pictures", "Copy them"
-        )
-    # The points that nerfstudio begins with.
-    points = Path(str(content.get("ply_file_path", ""))).name
-    scan, said = find_scan([workspace], (), (*_NO_SCANS, points), settings.scan, root)
-    remarks += mask_remark(masks)
-    gaps = (f"{len(missing)} files: {listed(missing)}",) if missing else ()
-    instant = ImportedFrame(0, 0.0, scan, pictures, masks)
-    return ImportedSequence(tuple(cameras), (instant,), missing=gaps, remarks=(*remarks, *said))
+    return content, frames
 
 
 def _one_instant(path: Path, frames: Sequence[Mapping[str, Any]]) -> None:
@@ -94,18 +124,19 @@ def _one_instant(path: Path, frames: Sequence[Mapping[str, Any]]) -> None:
             raise InputError(
                 f"{path} has pictures of {len(times)} instants (`{key}`)",
                 "one instant a workspace, with the scan of that instant",
-                "Write a transforms.json for each instant, beside its scan",
+                "Write a transforms.json for each instant, beside its scan (VHAP's exports: `datagen import vhap`)",
             )
 
 
-def _text(path: Path, entry: Mapping[str, Any], key: str) -> str:
+def text_of(path: Path, entry: Mapping[str, Any], key: str) -> str:
+    """Return a path that an entry of a file names."""
     value = entry.get(key)
     if not isinstance(value, str) or not value:
         raise InputError(f"{path} has a frame whose `{key}` is {shown(value)}", "a path", "Check the file")
     return value
 
 
-def _picture(workspace: Path, file: str, root: Path, path: Path) -> Path | None:
+def picture_of(workspace: Path, file: str, root: Path, path: Path) -> Path | None:
     """Return a picture that is there; the oldest files leave its suffix out."""
     candidates = [file, *(file + suffix for suffix in _SUFFIXES)]
     found = (file_inside(workspace, name, root, str(path)) for name in candidates)
@@ -129,7 +160,8 @@ def _number(values: Mapping[str, Any], key: str, where: str) -> float | None:
     return float(value)
 
 
-def _intrinsics(values: Mapping[str, Any], where: str) -> tuple[Matrix, tuple[int, int], Lens]:
+def intrinsics_of(values: Mapping[str, Any], where: str) -> tuple[Matrix, tuple[int, int], Lens]:
+    """Return K with pixel centres at +0.5, the size that it belongs to, and the lens."""
     numbers = {
         key: _number(values, key, where)
         for key in ("w", "h", "fl_x", "fl_y", "cx", "cy", "camera_angle_x", "camera_angle_y", *_NO_DISTORTION)
@@ -173,7 +205,8 @@ def _lens(values: Mapping[str, Any], numbers: Mapping[str, float | None], where:
     return BrownLens((k1, k2, k3, k4), (), (p1, p2))
 
 
-def _matrix(value: object, where: str) -> Matrix:
+def matrix_of(value: object, where: str) -> Matrix:
+    """Return a 4×4 pose of finite numbers."""
     try:
         matrix = np.array(value, np.float64)
     except (ValueError, TypeError, OverflowError):
@@ -183,7 +216,8 @@ def _matrix(value: object, where: str) -> Matrix:
     return np.concatenate([matrix[:3], [[0.0, 0.0, 0.0, 1.0]]])
 
 
-def _rigid(pose: Matrix, name: str, path: Path) -> Matrix:
+def rigid_of(pose: Matrix, name: str, path: Path) -> Matrix:
+    """Return the rigid pose next to one of few digits."""
     R = pose[:3, :3]
     if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
         raise InputError(
@@ -198,17 +232,10 @@ def _rigid(pose: Matrix, name: str, path: Path) -> Matrix:
     return clean
 
 
-def _inverse(pose: Matrix) -> Matrix:
-    R = pose[:3, :3]
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = R.T, -R.T @ pose[:3, 3]
-    return matrix
-
-
 def _world(path: Path, content: Mapping[str, Any], original: bool) -> tuple[Any, tuple[str, ...]]:
     """Return what takes a camera's pose to the world of the scan, and what is to be said of it."""
     applied = content.get("applied_transform")
-    turn = np.eye(4) if applied is None else _matrix(applied, f"applied_transform of {path}")
+    turn = np.eye(4) if applied is None else matrix_of(applied, f"applied_transform of {path}")
     scale = _number(content, "applied_scale", str(path)) or 1.0
     moved = scale != 1 or np.abs(turn - np.eye(4)).max() > 0
     if not original:
@@ -220,11 +247,11 @@ def _world(path: Path, content: Mapping[str, Any], original: bool) -> tuple[Any,
             "the transform that nerfstudio noted when it turned the world",
             "Leave --original-world out; instant-ngp's script keeps the world with --keep_colmap_coords",
         )
-    inverse = _inverse(_rigid(turn, "applied_transform", path))
+    undone = inverse(rigid_of(turn, "applied_transform", path))
 
     def back(pose: Matrix) -> Matrix:
         shrunk = pose.copy()
         shrunk[:3, 3] /= scale
-        return inverse @ shrunk
+        return undone @ shrunk
 
     return back, ("the cameras are back in the world that they had before applied_transform",)

@@ -10,6 +10,7 @@ from datagen.common.errors import InputError
 from datagen.common.names import name_problem, require_name
 from datagen.geometry.mesh_io import SUFFIXES
 from datagen.sources.frame import SequenceKey
+from datagen.sources.imports.archives import File
 
 _DEPTH = 2
 _SHOWN = 3
@@ -78,8 +79,14 @@ def file_inside(folder: Path, name: str, root: Path, what: str) -> Path:
 
 
 def find_scan(
-    places: Sequence[Path], names: Sequence[str], passed_over: Iterable[str], wanted: str | None, root: Path
-) -> tuple[Path, tuple[str, ...]]:
+    places: Sequence[Path],
+    names: Sequence[str],
+    passed_over: Iterable[str],
+    wanted: str | None,
+    root: Path,
+    *,
+    depths: bool = False,
+) -> tuple[Path | None, tuple[str, ...]]:
     """Return the scan of a workspace, and what is to be said of the choice.
 
     Parameters
@@ -92,11 +99,13 @@ def find_scan(
         Mesh files that are never the scan.
     wanted : str or None
         Path below the workspace that was named.
+    depths : bool
+        Whether there are depth maps, so that there may be no scan.
 
     Raises
     ------
     InputError
-        If there is none, or several of which none is the best.
+        If there is none without them, or several of which none is the best.
     """
     workspace = places[0]
     if wanted is not None:
@@ -115,6 +124,8 @@ def find_scan(
     other = [path for path in other if path.name not in set(passed_over)]
     if len(other) == 1:
         return file_inside(workspace, other[0].name, root, str(workspace)), (f"the scan is {other[0].name}",)
+    if not other and depths:
+        return None, ("there is no scan: it is fused from the depth maps",)
     listed = f"several meshes ({', '.join(path.name for path in other[:_SHOWN])}, …)" if other else "no scan"
     raise InputError(
         f"{workspace} has {listed}",
@@ -153,7 +164,7 @@ def camera_names(pictures: Sequence[str]) -> Mapping[str, str]:
 
 
 def whole_frames(
-    frames: Sequence[int], pictures: Mapping[str, Mapping[int, Path]]
+    frames: Sequence[int], pictures: Mapping[str, Mapping[int, File]]
 ) -> tuple[list[int], list[str], tuple[str, ...]]:
     """Return the frames and cameras that are kept, so that each camera has a picture of each frame, as captures need.
 
@@ -163,7 +174,7 @@ def whole_frames(
     ----------
     frames : sequence of int
         Those that have a surface.
-    pictures : mapping of camera name to a mapping of frame to Path
+    pictures : mapping of camera name to a mapping of frame to a file
 
     Returns
     -------

@@ -440,7 +440,10 @@ def test_calibrations_beside_the_pictures_are_found(tmp_path: Path, kind: str, p
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"left.yml": OPENCV.replace("{k1}", "0.1")}, "has lens distortion.*Undistort"),
+        (
+            {"left.yml": OPENCV.replace("{k1}", "0.1") + "distortion_model: fov\n"},
+            "has lens distortion of the model 'fov'",
+        ),
         ({"left.yml": "a: &a [1]\nb: *a\n"}, "aliases"),
         ({"left.yml": "%YAML:1.0\n---\nK: !!opencv-matrix {rows: 3, cols: 3, data: [1]}\n"}, "cannot be read"),
         ({"right.yml": OPENCV}, "holds no calibration of left"),
@@ -473,7 +476,7 @@ def test_a_calibration_that_would_be_used_wrongly_is_refused(
         ({"K": K, "camera_to_world": POSE}, "`camera_to_world`, whose direction"),
         ({"K": [1, 2], "world_to_camera": POSE}, "K is not 3×3"),
         ({"K": K, "R": np.eye(3).tolist(), "t": [1, 2]}, "translation of 2 numbers"),
-        ({"K": K, "world_to_camera": POSE, "dist": [0.1, 0, 0, 0]}, "has lens distortion"),
+        ({"K": K, "world_to_camera": POSE, "dist": [0.1, 0, 0]}, "its distortion has 3 parameters"),
     ],
 )
 def test_a_json_calibration_that_would_be_used_wrongly_is_refused(
@@ -483,6 +486,42 @@ def test_a_json_calibration_that_would_be_used_wrongly_is_refused(
     path.write_text(json.dumps({"left": entry}))
     with pytest.raises(InputError, match=message):
         draft_captures(root, Answers(calibration=path))
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"dist": [[0.1, 0, 0, 0]]}, {"model": "opencv", "parameters": [0.1, 0.0, 0.0, 0.0]}),
+        (
+            {"D": [0.1, 0.2, 0.01, 0.02], "distortion_model": "equidistant"},
+            {"model": "opencv_fisheye", "parameters": [0.1, 0.2, 0.01, 0.02]},
+        ),
+        (
+            {"distortion": {"model": "tsai", "parameters": [0.1]}},
+            {"model": "tsai", "parameters": [0.1]},
+        ),
+        ({"dist": [0, 0, 0, 0, 0]}, None),
+    ],
+)
+def test_lens_distortion_of_a_calibration_is_written(
+    tmp_path: Path, entry: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    root, path = _two_frames(tmp_path / "take"), tmp_path / "rig.json"
+    path.write_text(json.dumps({"left": {"K": K, "world_to_camera": POSE, **entry}}))
+    drafts = draft_captures(root, Answers(calibration=path, unit="m", fps=1, pixel_center=0))
+    assert only(drafts)["cameras"]["left"].get("distortion") == expected
+    found = drafts.sequences[0].found
+    assert found is not None
+    assert found.calibration is not None
+    said = any("straightened when they are read" in text for text in found.calibration.remarks)
+    assert said == (expected is not None)
+
+
+def test_lens_distortion_of_opencv_is_written(tmp_path: Path) -> None:
+    root = _two_frames(tmp_path)
+    (root / "left.yaml").write_text(OPENCV.replace("{k1}", "0.1"))
+    found = only(draft_captures(root, Answers(unit="m", fps=1)))
+    assert found["cameras"]["left"]["distortion"] == {"model": "opencv", "parameters": [0.1, 0.0, 0.0, 0.0, 0.0]}
 
 
 def test_focal_lengths_by_name_and_a_pose_of_three_rows(tmp_path: Path) -> None:

@@ -106,9 +106,9 @@ def test_broken_obj_names_the_line(tmp_path: Path, lines: list[str]) -> None:
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(MeshError, match="does not exist"):
         read_mesh(tmp_path / "none.ply")
-    (tmp_path / "m.stl").write_bytes(b"")
-    with pytest.raises(MeshError, match=r"\.stl.*\.ply, \.obj, \.npz"):
-        read_mesh(tmp_path / "m.stl")
+    (tmp_path / "m.fbx").write_bytes(b"")
+    with pytest.raises(MeshError, match=r"\.fbx.*\.ply, \.obj, \.npz.*\.gz"):
+        read_mesh(tmp_path / "m.fbx")
     (tmp_path / "no.ply").write_text("hello")
     with pytest.raises(MeshError, match="does not start with 'ply'"):
         read_mesh(tmp_path / "no.ply")

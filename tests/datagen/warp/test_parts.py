@@ -134,6 +134,22 @@ def test_point_surface_of_a_ball_points_outwards_and_finds_the_sphere() -> None:
     assert np.abs(np.linalg.norm(hit.position, axis=1) - 0.1).max() < 1e-4
 
 
+@pytest.mark.parametrize("inwards", [False, True])
+def test_a_cloud_keeps_the_normals_that_it_came_with(inwards: bool) -> None:
+    direction = np.random.default_rng(0).normal(size=(2000, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    given = np.where(np.arange(2000)[:, None] % 5 == 0, 0.0, -direction if inwards else direction)
+    # Ten points that a program turned the wrong way, and that stay so: they are not guessed at.
+    given[1:50:5] *= -1
+    surface = PointSurface(direction * 0.1, [0.0, 0.0, 0.01], given)
+    np.testing.assert_allclose(surface.normals[2::5], direction[2::5])
+    np.testing.assert_allclose(surface.normals[1:50:5], -direction[1:50:5])
+    assert (np.einsum("nd,nd->n", surface.normals[::5], direction[::5]) > 0.9).all()
+    np.testing.assert_array_equal(
+        PointSurface(direction, [0, 0, 0], 0 * given).normals, PointSurface(direction, [0, 0, 0]).normals
+    )
+
+
 def test_closest_points_on_a_triangle_surface_match_trimesh() -> None:
     ball = trimesh.creation.icosphere(3, radius=0.1)
     # Far from the origin, where float32 alone would lose a tenth of a millimetre.

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datagen.common.errors import InputError
+from datagen.common.video_containers import fault_of
 from tests.support.predict_scene import SIDE, clip
 from trainer.predict import PredictOptions, predict
-from trainer.prediction.containers import fault_of
 from trainer.prediction.video import VideoFile
 
 av = pytest.importorskip("av")

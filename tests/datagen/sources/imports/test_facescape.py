@@ -12,8 +12,8 @@ import pytest
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import SequenceKey
 from tests.datagen.sources.imports.test_imports import run
-from tests.support.facescape_layout import EXPRESSION, SCALE, write_facescape
-from tests.support.import_layouts import HEIGHT, WIDTH, centres, pattern, scan
+from tests.layouts.facescape import EXPRESSION, SCALE, write_facescape
+from tests.layouts.studio import HEIGHT, WIDTH, centres, pattern, scan
 
 KEY = SequenceKey("122", EXPRESSION)
 

@@ -19,18 +19,9 @@ from datagen.manifest import parse_manifest
 from datagen.sources.capture_file import read_capture_file
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import Frame, SequenceKey
-from tests.support.import_layouts import (
-    HEIGHT,
-    MM,
-    SIDE,
-    WIDTH,
-    Shot,
-    centres,
-    pattern,
-    scan,
-    write_colmap,
-    write_transforms,
-)
+from tests.layouts.colmap import write_colmap, write_depth_maps
+from tests.layouts.studio import HEIGHT, MM, SIDE, WIDTH, Shot, centres, depth_of, pattern, scan
+from tests.layouts.transforms import write_transforms
 
 COLMAP_MODELS = ["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"]
 COLMAP_MODELS += ["OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"]
@@ -138,6 +129,66 @@ def test_pictures_that_were_scaled_have_their_intrinsics_scaled_half_pixels_righ
         assert np.abs(frame.images[camera.name]() - truth).mean() < 2.5
 
 
+def assert_same_depths(frame: Frame, found: list[Shot], atol_m: float) -> None:
+    for shot in found:
+        measured = frame.depths[shot.camera.name]()
+        np.testing.assert_allclose(measured.depth, depth_of(shot.camera), atol=atol_m)
+        np.testing.assert_allclose(measured.camera.K, shot.camera.K, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [("--unit", "mm"), ("--metres-per-unit", "0.001")])
+def test_depth_maps_of_colmap_come_along_and_may_be_the_surface(tmp_path: Path, options: tuple[str, str]) -> None:
+    found = write_colmap(tmp_path / "work", "PINHOLE", base="dense/0", scan_name="fused.ply")
+    write_depth_maps(tmp_path / "work/dense/0", found)
+    out, said = imported("colmap", tmp_path / "work", *options)
+    assert "doubtful" not in said
+    assert_same_depths(only_frame(out), found, 1e-6)
+    (tmp_path / "work/dense/0/fused.ply").unlink()
+    (tmp_path / "work/dense/0/stereo/depth_maps/c1.png.geometric.bin").unlink()
+    out, said = imported("colmap", tmp_path / "work", *options)
+    for what in ("there is no scan: it is fused from the depth maps", "depth maps of 1 of 3 pictures"):
+        assert what in said
+    frame = only_frame(out)
+    assert np.abs(frame.scan.vertices[:, 2]).max() < 1e-3
+    np.testing.assert_allclose(np.ptp(frame.scan.vertices[:, :2], axis=0), SIDE, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("step_mm", "options", "agrees"), [(1, (), True), (10, ("--depth-unit", "cm"), True), (10, (), False)]
+)
+def test_depth_maps_of_transforms_come_along(
+    tmp_path: Path, step_mm: float, options: tuple[str, ...], agrees: bool
+) -> None:
+    found = write_transforms(tmp_path / "work", "PINHOLE", depth_mm=step_mm)
+    out, said = imported("nerfstudio", tmp_path / "work", "--unit", "mm", *options)
+    assert ("has 0.1 times the depth of the scan; see --depth-unit" in said) == (not agrees)
+    if agrees:
+        assert_same_depths(only_frame(out), found, 0.51e-3 * step_mm)
+
+
+def test_depth_maps_of_pictures_with_distortion_are_straightened_with_them(tmp_path: Path) -> None:
+    write_transforms(tmp_path / "work", "OPENCV", depth_mm=1)
+    out, said = imported("nerfstudio", tmp_path / "work")
+    assert "doubtful" not in said
+    frame = only_frame(out)
+    for camera in frame.cameras:
+        truth, measured = depth_of(camera), frame.depths[camera.name]().depth
+        there = (truth > 0) & (measured > 0)
+        assert there.sum() > 0.9 * (truth > 0).sum()
+        # The plane is steep in places: a pixel that is looked up beside is a millimetre off.
+        assert np.abs(measured - truth)[there].max() < 3e-3
+
+
+def test_pictures_with_distortion_stay_as_they_are(tmp_path: Path) -> None:
+    write_colmap(tmp_path / "work", "OPENCV")
+    out, said = imported("colmap", tmp_path / "work")
+    assert "4 linked" in said
+    capture = read_capture_file(out / "work/take")
+    distortion = capture.cameras["c1"].distortion
+    assert distortion is not None
+    assert (distortion.model, distortion.parameters[:4]) == ("opencv", [0.13, -0.05, 0.004, -0.003])
+
+
 # ------------------------------------------------------------------ where things lie
 def test_what_needs_no_change_is_linked_and_nothing_of_the_users_changes(tmp_path: Path) -> None:
     write_colmap(tmp_path / "work", "PINHOLE")
@@ -211,11 +262,8 @@ def test_many_workspaces_are_sequences_of_subjects(tmp_path: Path) -> None:
 def test_the_dense_model_comes_first(tmp_path: Path) -> None:
     write_colmap(tmp_path / "work", "OPENCV", scan_name="other.ply")
     found = write_colmap(tmp_path / "work", "PINHOLE", base="dense/0", scan_name="fused.ply")
-    (tmp_path / "work/dense/0/stereo/depth_maps").mkdir(parents=True)
-    (tmp_path / "work/dense/0/stereo/depth_maps/c0.png.geometric.bin").touch()
     out, said = imported("colmap", tmp_path / "work")
     assert "the scan is dense/0/fused.ply" in said
-    assert "depth maps are not used" in said
     assert_same_studio(only_frame(out), found)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.datagen.sources.imports.test_imports import assert_same_studio, imported, only_frame, run
-from tests.support.metashape_layout import write_metashape
+from tests.layouts.metashape import write_metashape
 
 
 @pytest.mark.parametrize("component", [True, False])

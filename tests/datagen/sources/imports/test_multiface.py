@@ -14,7 +14,7 @@ from datagen.manifest import parse_manifest
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import SequenceKey
 from tests.datagen.sources.imports.test_imports import run
-from tests.support.multiface_layout import (
+from tests.layouts.multiface import (
     ENTITY,
     FRAMES,
     LENS,

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from datagen.geometry.camera import Camera, look_at
 from datagen.geometry.mesh import Mesh
 from datagen.sources.imports.multiface import SIZE
-from tests.support.import_layouts import MM, SIDE, centres, pattern
+from tests.layouts.studio import MM, SIDE, centres, pattern
 
 ENTITY = "m--20180227--0000--6795067--GHS"
 SEGMENT = "E001_Neutral_Eyes_Open"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from datagen.geometry.mesh_io import ply_bytes
-from tests.support.import_layouts import HEIGHT, MM, WIDTH, Shot, scaled, scan, shots, taken
+from tests.layouts.studio import HEIGHT, MM, WIDTH, Shot, scaled, scan, shots, taken
 
 EXPRESSION = "1_neutral"
 # Millimetres of a registered model for each unit of the mesh.

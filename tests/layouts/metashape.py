@@ -1,4 +1,4 @@
-"""Cameras as Metashape exports them, of the studio of ``import_layouts``: its scale, its p1 and p2."""
+"""Cameras as Metashape exports them, of the studio of ``tests.layouts.studio``: its scale, its p1 and p2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from datagen.geometry.lens import BrownLens, FisheyeLens
 from datagen.geometry.mesh_io import ply_bytes
-from tests.support.import_layouts import HEIGHT, MM, WIDTH, Shot, scaled, scan, shots, taken
+from tests.layouts.studio import HEIGHT, MM, WIDTH, Shot, scaled, scan, shots, taken
 
 # From the chunk's own coordinates to the world: a scale, a turn, a move.
 SCALE = 3.7

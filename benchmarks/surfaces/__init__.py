@@ -1,0 +1,1 @@
+"""What samples show of a frame, by each kind of surface, beside the truth."""

@@ -1,0 +1,1 @@
+"""Simulated captures as other programs and the public sets lay them out: the layouts' facts, none of their data."""
