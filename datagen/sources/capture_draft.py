@@ -11,7 +11,7 @@ import numpy as np
 
 from datagen.common.errors import InputError, printable
 from datagen.common.pictures import picture_size
-from datagen.geometry.landmarks import declared_unit, read_landmarks
+from datagen.geometry.landmarks import declared_unit, read_landmarks, states_unit
 from datagen.geometry.mesh import HEAD_DIAGONAL_RANGE_M, Mesh
 from datagen.geometry.mesh_io import MESH_KINDS, SUFFIXES, read_mesh
 from datagen.geometry.space import METRES_PER_UNIT
@@ -27,7 +27,7 @@ from datagen.sources.capture_file import CAPTURE_FILE
 from datagen.sources.file_patterns import FilePattern, camera_patterns, frame_patterns
 from datagen.sources.folder import PICTURE_SUFFIXES
 
-PICTURES_READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+PICTURES_READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif")
 # Of the cameras' unit in that of the scans: the first that fits.
 FACTORS = (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 25.4, 1 / 25.4, 39.37, 1 / 39.37)
 MOST_DISTANCE = 50.0  # of a camera, in sizes of the scan
@@ -36,7 +36,8 @@ _MASK = re.compile(r"mask|matte|silhouette|segment", re.IGNORECASE)
 _LANDMARKS = re.compile(r"landmark|lmk|points|marks", re.IGNORECASE)
 _CALIBRATION = re.compile(r"calib|camera|\brig\b|intrinsic|extrinsic", re.IGNORECASE)
 _OTHER_CALIBRATIONS = (".xml", ".xmp", ".cal", ".tka", ".bundle", ".out", ".npy")
-_OTHER_LANDMARKS = (".pp", ".fcsv", ".pts", ".ljson", ".lmk", ".lnd")
+_OTHER_LANDMARKS = (".pp", ".fcsv", ".pts", ".ljson", ".lmk")
+_LANDMARK_TABLES = (".txt", ".csv", ".npy")
 _CAMERA_WORDS = re.compile(r"^(camera|cam|view|c(?=\d))")
 _SHOWN = 3
 
@@ -446,29 +447,28 @@ def _sizes(folder: Path, pictures: FilePattern) -> tuple[dict[str, tuple[int, in
 
 
 def _landmarks(room: _Room, frames: Sequence[int]) -> tuple[FilePattern | None, str | None]:
-    other = room.of(_OTHER_LANDMARKS)
-    if other:
-        room.say(
-            f"not used: {_named(other)}, landmarks of a kind that is not read; write JSON (docs/capture-format.md)"
-        )
-        room.used.update(other)
+    """Return landmarks in files of any kind, and the unit that they state, if they do."""
     reason = ""
-    documents = [path for path in room.of([".json"]) if path not in room.used and path != CAPTURE_FILE]
+    kinds = (".json", *_OTHER_LANDMARKS)
+    tables = [path for path in room.of(_LANDMARK_TABLES) if _LANDMARKS.search(path)]
+    documents = [path for path in [*room.of(kinds), *tables] if path not in room.used and path != CAPTURE_FILE]
     patterns = frame_patterns(documents)
     numbered = {path for pattern in patterns for path in pattern.files.values()}
     for path in documents:
-        if path not in numbered and _LANDMARKS.search(path):
+        if path not in numbered and (_LANDMARKS.search(path) or path.lower().endswith(_OTHER_LANDMARKS)):
             room.say(f"landmarks not used: {path} has no frame number in its name")
             room.used.add(path)
     for pattern in patterns:
         first = room.folder / pattern.files["", pattern.frames[0]]
         try:
-            read_landmarks(first)
+            stated = declared_unit(first) if states_unit(first) else None
+            # Those of other programs are in the scan's unit, which is none of ours to know yet.
+            read_landmarks(first, unit=stated or "m")
         except InputError as error:
             reason = reason or str(error)
             continue
         room.take(pattern)
-        return _whole(room, "landmarks", pattern, frames), declared_unit(first)
+        return _whole(room, "landmarks", pattern, frames), stated
     if reason:
         room.say(f"landmarks not used: {reason}")
     return None, None

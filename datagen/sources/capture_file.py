@@ -8,10 +8,11 @@ from bisect import bisect_left
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, model_validator
 
+from datagen.common.deep_pictures import Transfer
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.names import checked_pattern
@@ -19,6 +20,7 @@ from datagen.common.pictures import Orientation
 from datagen.common.settings import Name, Section, parse
 from datagen.common.video_frames import frame_at
 from datagen.common.video_pictures import VIDEO_SUFFIXES
+from datagen.geometry.landmark_orders import ORDERS, Order, order_problem
 from datagen.geometry.space import metres_per
 from datagen.shards.schema import MAX_FRAME
 from datagen.sources.camera_entry import CameraEntry, Number, RecordedCamera, recorded_camera
@@ -91,6 +93,40 @@ class RegistrationEntry(Section):
         return str(self.head or self.topology)
 
 
+class LandmarksEntry(Section):
+    """Landmarks of each frame, in our files or in those of other programs."""
+
+    pattern: str = Field(description="of the files; those in pictures name {camera} too")
+    kind: Literal["3d", "2d"] = Field("3d", description="points of space, or of pictures, which are triangulated")
+    order: str | list[int] | None = Field(
+        None, description=f"of files that do not say it: one of {', '.join(ORDERS)}, or iBUG's number of each point"
+    )
+    unit: str | None = Field(None, description="of files that do not say it, where it is not the capture's")
+    pixel_center: Annotated[float, Field(ge=0, le=1, multiple_of=0.5)] | None = Field(
+        None, description="of points in pictures: the top-left pixel's centre, where it is not the capture's"
+    )
+    most_px: float | None = Field(
+        None, gt=0, description="of points in pictures: how far from where a camera shows it a point may be found"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        checked_pattern(self.pattern, camera=self.kind == "2d")
+        problem = None if self.order is None else order_problem(self.order_of_points or "")
+        if problem is not None:
+            raise ValueError(f"`order` is {problem}")
+        return self
+
+    @property
+    def order_of_points(self) -> Order | None:
+        """The order, hashable."""
+        return tuple(self.order) if isinstance(self.order, list) else self.order
+
+
+def _named_pattern(value: object) -> object:
+    return {"pattern": value} if isinstance(value, str) else value
+
+
 class VideoEntry(Section):
     """How the capture's frames are found in videos."""
 
@@ -126,10 +162,15 @@ class CaptureFile(Section):
     )
     depth: DepthEntry | None = Field(None, description="depth maps of the cameras, which samples may show")
     registration: RegistrationEntry | None = None
-    landmarks: FramePattern | None = None
+    landmarks: Annotated[LandmarksEntry | None, BeforeValidator(_named_pattern)] = Field(
+        None, description="a pattern, or what else is to be said of the files"
+    )
     images: PicturePattern | None = Field(None, description="one picture for each camera and frame, or one video each")
     masks: PicturePattern | None = None
     video: VideoEntry | None = Field(None, description="which frames of videos are meant; by number if left out")
+    transfer: Transfer | None = Field(
+        None, description="tone curve of images; with it pictures of 16 bits and EXR are read too"
+    )
     orientation: Orientation | None = Field(
         None, description="of images with an EXIF turn: are K, size and masks those of the stored or the upright one"
     )
@@ -139,6 +180,11 @@ class CaptureFile(Section):
     licence: Text | None = Field(None, description="of these captures, as datasets made from them state it")
     citation: Text | None = Field(None, description="what those who use them are asked to cite")
     generator: dict[str, str] | None = Field(None, description="free notes of the program that wrote the sequence")
+
+    @field_serializer("landmarks")
+    def _short(self, landmarks: LandmarksEntry | None) -> Any:
+        content = None if landmarks is None else landmarks.model_dump(mode="json", exclude_defaults=True)
+        return content["pattern"] if content is not None and len(content) == 1 else content
 
     @model_validator(mode="after")
     def _has_surface(self) -> Self:
@@ -274,10 +320,21 @@ def read_capture_file(folder: Path) -> CaptureFile:
             "a value in place of each",
             f"The note beside each, a key that begins with {NOTE}, says what is known. {_SEE}",
         )
-    capture = parse(CaptureFile, content, str(path), _SEE, "the keys of docs/capture-format.md", InputError)
+    return parsed_capture(content, str(path))
+
+
+def parsed_capture(content: object, name: str) -> CaptureFile:
+    """Return the capture that JSON data without notes declares; ``name`` says where they are from.
+
+    Raises
+    ------
+    InputError
+        If they are not valid.
+    """
+    capture = parse(CaptureFile, content, name, _SEE, "the keys of docs/capture-format.md", InputError)
     if sorted(set(capture.frames)) != capture.frames or capture.frames[0] < 0:
         raise InputError(
-            f"{path}: `frames` is not an increasing list of numbers from 0 on", "each frame once, in order", _SEE
+            f"{name}: `frames` is not an increasing list of numbers from 0 on", "each frame once, in order", _SEE
         )
     return capture
 

@@ -16,13 +16,14 @@ import numpy.typing as npt
 
 from datagen.common.errors import InputError, MeshError
 from datagen.geometry.camera import Camera
-from datagen.geometry.landmarks import Landmarks, read_landmarks
+from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.registry import HEADS
 from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.camera_pictures import CameraPicture, video_digest
 from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, is_video, read_capture_file
+from datagen.sources.capture_landmarks import landmarks_of_pictures, landmarks_of_space
 from datagen.sources.depth_maps import DepthMap, read_depth_map
 from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
 from datagen.sources.fusion import fuse_depths
@@ -127,7 +128,7 @@ class FolderCaptures(Captures):
             name: partial(_read_depth, path, one, index, capture, masks.get(name))
             for name, (path, one) in _camera_files(folder, capture, DEPTH, rig, index).items()
         }
-        registration, landmarks = self._registration(folder, capture, index), _landmarks(folder, capture, index)
+        registration, landmarks = self._registration(folder, capture, index), _landmarks(folder, capture, rig, index)
         if capture.surface == "registration":
             scan = self._registered_mesh(folder, capture, index)
         return Frame(
@@ -151,8 +152,7 @@ class FolderCaptures(Captures):
             paths.append(_inside(folder, capture.scan, frame=index))
         if capture.registration:
             paths.append(_inside(folder, capture.registration.pattern, frame=index))
-        if capture.landmarks:
-            paths.append(_inside(folder, capture.landmarks, frame=index))
+        paths += _landmark_files(folder, capture, _rig(folder), index).values()
         videos: list[Path] = []
         model = b""
         if capture.registration and capture.registration.kind == "parameters":
@@ -365,7 +365,9 @@ def _camera_pictures(
 ) -> dict[str, CameraPicture]:
     video = is_video(_pattern(capture, kind) or "")
     return {
-        name: CameraPicture(path, one, capture.orientation, capture.in_video(index, path) if video else None)
+        name: CameraPicture(
+            path, one, capture.orientation, capture.in_video(index, path) if video else None, capture.transfer
+        )
         for name, (path, one) in _camera_files(folder, capture, kind, rig, index).items()
     }
 
@@ -413,8 +415,9 @@ def _pictures_like(
 def _folders_of_others(capture: CaptureFile, kind: str, index: int, above: tuple[str, ...]) -> set[str]:
     """Return the folders at a place that hold scans, landmarks and the like, and may hold textures with them."""
     registration = capture.registration.pattern if capture.registration else None
+    landmarks = capture.landmarks.pattern if capture.landmarks else None
     pictures = (_pattern(capture, other) for other in (*PICTURES, DEPTH) if other != kind)
-    patterns = [text for text in (capture.scan, registration, capture.landmarks, *pictures) if text]
+    patterns = [text for text in (capture.scan, registration, landmarks, *pictures) if text]
     filled = [PurePosixPath(text.format(frame=index, camera="")).parts for text in patterns]
     start = [part.format(frame=index) for part in above]
     return {parts[len(start)] for parts in filled if len(parts) > len(start) + 1 and list(parts[: len(start)]) == start}
@@ -457,13 +460,26 @@ def _named_like(place: Path, _stamp: tuple[int, int], part: str, folders: bool) 
     return {match["camera"]: match[0] for match in matches if match}
 
 
-def _landmarks(folder: Path, capture: CaptureFile, index: int) -> Landmarks | None:
-    if capture.landmarks is None:
+def _landmark_files(folder: Path, capture: CaptureFile, rig: tuple[RecordedCamera, ...], index: int) -> dict[str, Path]:
+    """Return the landmark file of a frame, or of those cameras that have one by their names."""
+    entry = capture.landmarks
+    if entry is None:
+        return {}
+    if entry.kind == "3d":
+        return {"": _inside(folder, entry.pattern, frame=index)}
+    names = [one.camera.name for one in rig]
+    files = {name: _inside(folder, entry.pattern, frame=index, camera=name) for name in names}
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def _landmarks(folder: Path, capture: CaptureFile, rig: tuple[RecordedCamera, ...], index: int) -> Landmarks | None:
+    entry = capture.landmarks
+    if entry is None:
         return None
-    path = _inside(folder, capture.landmarks, frame=index)
-    landmarks = read_landmarks(path)
-    check_metric_scale(landmarks.points, str(path), reference_diagonal_m=0.18, declare="`unit` in that file")
-    return landmarks
+    files = _landmark_files(folder, capture, rig, index)
+    if entry.kind == "3d":
+        return landmarks_of_space(files[""], entry, capture.unit)
+    return landmarks_of_pictures(files, rig, index, entry, capture.pixel_center)
 
 
 def _read_depth(
