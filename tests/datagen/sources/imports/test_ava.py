@@ -36,6 +36,7 @@ def changed(given: Path, tmp_path: Path) -> Path:
 def test_segments_come_back(given: Path, tmp_path: Path) -> None:
     code, said = run("import", "ava256", given, "--out", tmp_path / "captures")
     assert code == 0, said
+    assert "doubtful" not in said
     for what in ("4 unpacked, 2 written anew", "tracked meshes of 1 of 3 frames: 105", "see --distorted"):
         assert what in said
     source = FolderCaptures(tmp_path / "captures")
