@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datagen.sources.capture_file import read_capture_file
 from datagen.sources.folder import FolderCaptures
@@ -124,6 +125,24 @@ def test_depth_maps_of_version_1_come_back(tmp_path: Path, described: bool) -> N
     # What is fused lies on the egg: a tenth of the 10 mm that a pixel covers, but where it is seen from the side.
     off = np.abs(np.linalg.norm((frame.scan.vertices - MIDDLE) / AXES, axis=1) - 1) * AXES.min()
     assert np.median(off) < 1e-3
+
+
+def test_alpha_maps_of_half_the_size_are_resized(tmp_path: Path) -> None:
+    person = write_v1(tmp_path / "set")
+    for path in person.rglob("alpha_map-73fps/*.png"):
+        with Image.open(path) as mask:
+            half = mask.resize((mask.width // 2, mask.height // 2), Image.Resampling.BOX)
+        half.save(path)
+    said = imported("nersemble-v1", tmp_path / "set")
+    for what in ("masks of another size than their pictures are resized", "8 linked, 4 written anew"):
+        assert what in said
+    frame = FolderCaptures(tmp_path / "captures").frame(V1, 0)
+    for found, truth in zip(frame.cameras, map(small, cameras()), strict=True):
+        np.testing.assert_allclose(found.K, truth.K, atol=1e-9)
+        assert (frame.masks[found.name]() != egg_of(truth)[0]).mean() < 0.02
+    Image.new("L", (44, 44)).save(path)
+    code, said = run("import", "nersemble-v1", tmp_path / "set", "--out", tmp_path / "c")
+    assert (code, "of one camera" in said) == (2, True)
 
 
 def _without(*patterns: str) -> Callable[[Path], None]:
