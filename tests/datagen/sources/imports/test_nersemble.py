@@ -31,6 +31,7 @@ from tests.layouts.nersemble import (
     write_v1,
     write_v2,
 )
+from tests.support.videos import write_video
 
 KEY = SequenceKey(PERSON, SEQUENCE)
 V1 = SequenceKey("018", SEQUENCE)
@@ -101,6 +102,15 @@ def test_a_head_that_no_camera_sees_is_doubted(tmp_path: Path) -> None:
     content = dict(np.load(path))
     np.savez(path, **{**content, "translation": content["translation"] + [5.0, 0, 0]})
     assert "doubtful: 2 of 2 cameras do not see where the tracked head is" in imported("nersemble", tmp_path / "set")
+
+
+def test_alpha_maps_of_another_size_are_left_out_and_said(tmp_path: Path) -> None:
+    person = write_v2(tmp_path / "set")
+    path = person / f"sequences/{SEQUENCE}/alpha_maps/cam_{SERIALS[0]}.mp4"
+    write_video(path, [0, 40, 80, 120], size=(32, 32))
+    said = imported("nersemble", tmp_path / "set")
+    assert f"alpha maps of 1 cameras, of another size than their pictures: {SERIALS[0]}" in said
+    assert list(FolderCaptures(tmp_path / "captures").frame(KEY, 0).masks) == [SERIALS[1]]
 
 
 @pytest.mark.parametrize("described", [False, True])
