@@ -400,6 +400,9 @@ def _pictures_like(
         if level == 0:
             # Beside capture.json anything may lie, but for what looks like a camera's pictures.
             strangers = [name for name in strangers if _holds_pictures(place / name, _stamp(place / name))]
+    elif strangers:
+        known = _files_of_others(capture, kind, index, place, parts[:level], cameras)
+        strangers = [name for name in strangers if like[name] not in known]
     if strangers:
         near = difflib.get_close_matches(strangers[0].casefold(), [camera.casefold() for camera in cameras], 1, 0)
         nearest = next(camera for camera in sorted(cameras) if camera.casefold() == near[0])
@@ -410,6 +413,18 @@ def _pictures_like(
             "Rename one of the two (capitals count), add the camera, or move the files elsewhere",
         )
     return {} if own_folders else like
+
+
+def _files_of_others(
+    capture: CaptureFile, kind: str, index: int, place: Path, above: tuple[str, ...], cameras: frozenset[str]
+) -> set[str]:
+    """Return the files at a place that are masks or depth maps of our cameras, where they lie beside the pictures."""
+    others = (_pattern(capture, other) for other in (*PICTURES, DEPTH) if other != kind)
+    parts = [PurePosixPath(text).parts for text in others if text]
+    start = [part.format(frame=index) for part in above]
+    beside = [one[-1] for one in parts if [part.format(frame=index, camera="") for part in one[:-1]] == start]
+    found = [_named_like(place, _stamp(place), name, False) for name in beside]
+    return {file for named in found for camera, file in named.items() if camera in cameras}
 
 
 def _folders_of_others(capture: CaptureFile, kind: str, index: int, above: tuple[str, ...]) -> set[str]:
