@@ -29,7 +29,7 @@ from datagen.sources.file_patterns import FilePattern, camera_patterns, frame_pa
 from datagen.sources.folder import PICTURE_SUFFIXES
 from datagen.sources.video_patterns import VIDEOS, video_pattern
 
-PICTURES_READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif")
+PICTURES_READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic")
 # Of the cameras' unit in that of the scans: the first that fits.
 FACTORS = (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 25.4, 1 / 25.4, 39.37, 1 / 39.37)
 MOST_DISTANCE = 50.0  # of a camera, in sizes of the scan
