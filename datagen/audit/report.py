@@ -199,6 +199,9 @@ def _summary(results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) 
     if np.isfinite(residual).any():
         rows.append(("surface residual, median of frames", _number(np.nanmedian(residual)), "mm"))
         rows.append(("surface residual, worst frame", _number(np.nanmax(residual)), "mm"))
+    outside = np.array([r.metric("outside_masks") for r in results])
+    if np.isfinite(outside).any():
+        rows.append(("scan points outside the masks, left out, all frames", f"{np.nansum(outside):.0f}", ""))
     medians = [m.metrics["true_error_median_mm"] for m in measures.values() if m.metrics]
     if medians:
         p95 = [m.metrics["true_error_p95_mm"] for m in measures.values() if m.metrics]

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from datagen.commands.options import BuildArgument, JsonOption
+from datagen.commands.options import BuildArgument, JsonOption, OverwriteOption
 from datagen.common.console import print_json, say
 from datagen.common.errors import InputError
 
 if TYPE_CHECKING:
+    from datagen.flows.check import CheckResult
+    from datagen.flows.mend import Mended
     from datagen.flows.planning import BuildPlan
     from datagen.layout import BuildLayout
     from datagen.sources.frame import SequenceKey
@@ -26,6 +28,14 @@ ReviewOption = Annotated[bool, typer.Option("--review", help="Every frame whose 
 
 def check_command(
     captures: Annotated[Path, typer.Argument(help="Folder of <subject>/<sequence>/; see docs/capture-format.md.")],
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Write capture.json as the convention that fits says, where that is sure."),
+    ] = False,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Also write a page of pictures: each camera with the scan's outline.")
+    ] = None,
+    overwrite: OverwriteOption = False,
     head_root: Annotated[
         Path | None, typer.Option(help="Folder with FLAME's files, where registrations are parameters of it.")
     ] = None,
@@ -33,28 +43,66 @@ def check_command(
 ) -> None:
     """Read every frame, image and mask of a capture folder and list what is wrong; exit code 1 if anything is.
 
-    Example: datagen check captures/
-    """
-    from datagen.common.progress import Progress
-    from datagen.flows.check import check_captures
+    Cameras that contradict their pictures are told which convention fits: the inverse matrix, OpenGL axes, K of another
+    image size, …. With --fix the old file stays beside the new one, as capture.json.before-fix.
 
+    Example: datagen check captures/ --page check.html
+    """
+    from datagen.common.ownership import check_output_file
+    from datagen.common.progress import Progress
+    from datagen.flows.check import check_captures, fix_captures
+
+    if page is not None:
+        check_output_file(page, overwrite=overwrite)
     with Progress("check", 0, "frames") as progress:
-        found = check_captures(captures, progress, head_root)
+        found = check_captures(captures, progress, head_root, pictures=page is not None)
+    if page is not None:
+        _write_page(page, captures, found)
+    mended: list[Mended] = []
+    if fix:
+        with Progress("check again", 0, "frames") as progress:
+            mended, found = fix_captures(captures, found, progress, head_root)
     if json_output:
-        print_json(
-            {"frames": found.frames, "notes": found.notes, "problems": found.problems, "sequences": found.sequences}
-        )
+        content = {"frames": found.frames, "notes": found.notes, "problems": found.problems}
+        fits = [one.to_json() for one in found.explained]
+        print_json({**content, "fits": fits, "fixed": [one.to_json() for one in mended], "sequences": found.sequences})
     else:
-        for problem in found.problems:
-            say(f"{problem['where']}: {problem['problem']}")
-        for note in found.notes:
-            say(f"note: {note['where']}: {note['problem']}")
-        say(f"{found.sequences} sequences, {found.frames} frames, {len(found.problems)} problems")
-        if not found.problems:
-            root = shlex.quote(f"source.root={captures}")
-            say(f"next: datagen build folder --set {root} --out runs/mine")
+        _say_found(captures, found, mended, fix=fix)
+        if page is not None:
+            say(f"page: {page}")
     if found.problems:
         raise SystemExit(1)
+
+
+def _say_found(captures: Path, found: CheckResult, mended: list[Mended], *, fix: bool) -> None:
+    for problem in found.problems:
+        say(f"{problem['where']}: {problem['problem']}")
+    for note in found.notes:
+        say(f"note: {note['where']}: {note['problem']}")
+    for done in mended:
+        say(str(done))
+    if not fix:
+        for one in found.explained:
+            say(f"fits: {one}")
+    say(f"{found.sequences} sequences, {found.frames} frames, {len(found.problems)} problems")
+    if not fix and any(one.sure for one in found.explained):
+        say(f"next: datagen check {shlex.quote(str(captures))} --fix")
+    if not found.problems:
+        root = shlex.quote(f"source.root={captures}")
+        say(f"next: datagen build folder --set {root} --out runs/mine")
+
+
+def _write_page(page: Path, captures: Path, found: CheckResult) -> None:
+    from datagen.flows.check import PICTURED_SEQUENCES
+    from datagen.flows.check_page import write_check_page
+
+    counted = f"{found.sequences} sequences, {found.frames} frames, {len(found.problems)} problems"
+    pictured = sorted(found.pictured, key=lambda one: -one.poor)[:PICTURED_SEQUENCES]
+    left = len(found.pictured) - len(pictured)
+    more = f"{left} more sequences are not pictured; those with problems came first." if left else ""
+    fits = [str(one) for one in found.explained]
+    said = {"counted": counted, "more": more, "problems": found.problems, "notes": found.notes, "fits": fits}
+    write_check_page(page, captures, pictured, said)
 
 
 def explain_command(

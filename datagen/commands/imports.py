@@ -80,6 +80,9 @@ def import_command(
         Path | None,
         typer.Option("--landmarks", metavar="FILE", help="The set's list of the vertices that are landmarks."),
     ] = None,
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", metavar="PATH", help="Tracked FLAME, below each person's folder.")
+    ] = None,
     cameras: Annotated[int | None, typer.Option("--cameras", help="Of simulated pictures.", min=1, max=100)] = None,
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Pixels a side of simulated pictures.", min=32, max=8192)
@@ -128,6 +131,7 @@ def import_command(
         depth_unit=depth_unit,
         topology=topology,
         landmarks=landmarks,
+        tracking=tracking,
         cameras=cameras,
         image_size=image_size,
         facing=facing,

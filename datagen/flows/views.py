@@ -1,8 +1,11 @@
-"""Which cameras of a frame give samples, and why the others do not: its scan against its cameras, images and masks."""
+"""Which cameras of a frame give samples, and why the others do not: its scan against its cameras, images and masks.
+
+One that contradicts its picture is told which convention would fit (:mod:`datagen.flows.diagnose`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import CameraError, InputError
+from datagen.flows.conventions import FACTORS
+from datagen.flows.diagnose import Fit, diagnose
+from datagen.flows.evidence import Edges, Evidence, Judgement, Shown, grid_of
+from datagen.flows.silhouettes import Grid, grown, outline_breaks, overlap, surface_points
 from datagen.geometry.camera import Camera
 from datagen.sources.frame import Frame
 
@@ -22,15 +29,20 @@ LEAST_INSIDE = 0.9
 # exchanged, 0.48.
 EMPTY_SHARE = (0.25, 0.999)
 MOST_ON_EMPTY = 0.3
+NEAR_COLOUR = 12  # of 255: what noise and compression make of one colour
+# Of a mask, true cameras of whole heads have 0.93 to 1 covered by the scan; of its outline 0.97 to 1 is where the scan
+# ends or steps back, wrong cameras have at most 0.06 there.
+LEAST_COVERED = 0.9
+LEAST_BREAKS = 0.7
 SAMPLED_PIXELS = 2**18
 FEWEST_POINTS = 0.01  # of the scan's points: a camera that has fewer in its image sees nothing
 SMALLEST_PX = 8  # across: less is no picture of a head
 LEAST_FOCAL = 0.1  # of the longer side: 157 degrees, wider than any lens without distortion
 NEAREST_M = 0.1  # to the middle of the scan: nearer is inside the head
-# Between units of length, to name a cause; of those that fit, the one that puts a camera nearest to its usual place.
-_FACTORS = (10, 0.1, 100, 0.01, 1000, 0.001, 25.4, 1 / 25.4, 39.37, 1 / 39.37)
 USUAL_DISTANCE_M = 1.0
+_GOOD = 0.85  # scores of cameras that are right
 NO_IMAGE = "it has no image"
+_DOUBTFUL = "the scan is not where camera {} shows somebody"
 OUTSIDE = "the middle of face and ears lies outside its image"
 _CAMERA = "world_to_camera (its direction, axes and unit) and K (for images of this size)"
 
@@ -67,28 +79,163 @@ class Views:
         return cls(wrong, blind, farthest_m, tuple(content["measured"]), bool(content["fused"]))
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What was found about the cameras of a frame.
+
+    Attributes
+    ----------
+    views : Views
+        The reasons name the conventions that fit.
+    fits : mapping of camera name to Fit
+        Of cameras that a convention explains; also of some that pass, and fit the rig's convention as well.
+    shown : mapping of camera name to Evidence
+        What each camera was judged by; those with neither mask nor image are not in it.
+    scores : mapping of camera name to float
+        How well the scan agrees with what is shown, as the cameras are.
+    wide : mapping of camera name to float
+        Share of the scan's silhouette outside the mask, of cameras whose scan has more than the person in it.
+    """
+
+    views: Views
+    fits: Mapping[str, Fit]
+    shown: Mapping[str, Evidence]
+    scores: Mapping[str, float]
+    wide: Mapping[str, float]
+
+
 def look_at_views(frame: Frame) -> Views:
     """Read the images and masks of a frame and hold them against its scan, as each camera sees it."""
+    return examine(frame).views
+
+
+def _anyone(_camera: str) -> bool:
+    return True
+
+
+def examine(frame: Frame, explain: Callable[[str], bool] = _anyone) -> Examined:
+    """As :func:`look_at_views`, with what it was found by.
+
+    Parameters
+    ----------
+    explain : function of a camera's name
+        Whether a convention is looked for, which takes a tenth of a second.
+    """
     scan = frame.scan
     # Centres too, so that no triangle of a sparse mesh is missed; a pixel counts once however many points it has.
     points = np.concatenate([scan.vertices, scan.vertices[scan.faces].mean(axis=1)])
+    even = surface_points(scan)
+    found = {camera.name: _look(frame, camera, points, even) for camera in frame.cameras}
+    shown = {name: one.shown for name, one in found.items() if one.shown is not None}
+    scores = {name: one.judged.score for name, one in found.items() if one.judged is not None}
+    bad = [name for name, one in found.items() if (one.blind or one.contradicts) and explain(name)]
+    doubtful = [name for name, one in found.items() if not (one.blind or one.wrong or one.wide) and explain(name)]
+    doubtful = [name for name in doubtful if (given := found[name].judged) and shown[name].doubts(given)]
+    # A mask that is larger than the scan tells little by itself: what is in it is told by the image's edges.
+    masked = {name for name in shown if isinstance(shown[name], Shown) and name in frame.images}
+    edges = {name: _edges_of(frame, name) for name in doubtful if name in masked}
+    doubtful = [name for name in doubtful if name not in edges or _doubted(frame, name, edges[name], even)]
+    fits = diagnose(scan, frame.cameras, shown, bad, doubtful)
+    left = [name for name in (*bad, *doubtful) if name not in fits and name in masked]
+    edges |= {name: _edges_of(frame, name) for name in left if name not in edges}
+    fits |= diagnose(scan, frame.cameras, {name: edges[name] for name in left}, bad, doubtful)
     wrong, blind = dict[str, str](), dict[str, str]()
-    for camera in frame.cameras:
-        name = camera.name
-        try:
-            seen, depth = _seen(camera, points)
-            if len(depth) < FEWEST_POINTS * len(points):
-                blind[name] = (
-                    f"it sees nothing of the scan, which lies {_where(camera, points)}{_other_unit(camera, points)}"
-                )
-            _check_place(camera, points, seen)
-            _check_pixels(frame, camera, *seen.T)
-        except InputError as error:
-            wrong[name] = str(error)
-            blind.pop(name, None)
+    for name, one in found.items():
+        if name in fits and name in (*bad, *doubtful):
+            wrong[name] = _joined(one.wrong or _named(one.blind, name) or _DOUBTFUL.format(name), str(fits[name]))
+        elif one.wrong:
+            wrong[name] = _joined(one.wrong, _unexplained(one)) if name in bad and one.shown else one.wrong
+        elif one.blind:
+            blind[name] = one.blind
         if name not in frame.images:
             blind.setdefault(name, NO_IMAGE)
-    return Views(wrong, blind, measured=tuple(sorted(frame.depths)), fused=frame.fused)
+    wide = {name: one.wide for name, one in found.items() if one.wide}
+    views = Views(wrong, blind, measured=tuple(sorted(frame.depths)), fused=frame.fused)
+    return Examined(views, fits, shown, scores, wide)
+
+
+def _edges_of(frame: Frame, name: str) -> Edges:
+    mask = frame.masks[name]() if name in frame.masks else None
+    return Edges.of(frame.images[name](), mask)
+
+
+def _doubted(frame: Frame, name: str, edges: Edges, points: npt.NDArray[np.float64]) -> bool:
+    camera = next(camera for camera in frame.cameras if camera.name == name)
+    grid = grid_of(edges, camera)
+    return edges.doubts(edges.judge(grid)(grid.silhouette(camera, points), ""))
+
+
+def _unexplained(one: _Look) -> str:
+    if one.judged is not None and one.judged.score >= _GOOD:
+        return f"the camera agrees with its picture as it is: {one.judged.score:.2f} ({one.shown})"
+    return "no convention that is tried here fits"
+
+
+def _named(blind: str, name: str) -> str:
+    return blind.replace("it sees", f"camera {name} sees", 1)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is found about one camera: why it is wrong or blind, in words; and by what."""
+
+    wrong: str
+    blind: str
+    contradicts: bool
+    shown: Evidence | None
+    judged: Judgement | None
+    wide: float
+
+
+def _look(frame: Frame, camera: Camera, points: npt.NDArray[np.float64], even: npt.NDArray[np.float64]) -> _Look:
+    seen, depth = _seen(camera, points)
+    blind, wide, problems, contradicts = "", 0.0, list[str](), False
+    shown: Evidence | None = None
+    if len(depth) < FEWEST_POINTS * len(points):
+        blind = f"it sees nothing of the scan, which lies {_where(camera, points)}{_other_unit(camera, points)}"
+    for look in (_check_place, _check_mask, _check_image):
+        try:
+            found = look(frame, camera, points, seen)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if found.problem is not None and look is _check_mask and _is_wide(found.shown, camera, even):
+            wide = 1 - found.inside
+        elif found.problem is not None:
+            if not problems:
+                shown = None  # a mask is believed more than a picture, but for one that alone contradicts
+            problems.append(str(found.problem))
+            contradicts = True
+        shown = shown or found.shown
+    problem = (problems or [""])[0]
+    if shown is None:
+        return _Look(problem, blind, contradicts, None, None, wide)
+    grid = grid_of(shown, camera)
+    judged = shown.judge(grid)(grid.silhouette(camera, even), "")
+    return _Look(problem, blind, contradicts, shown, judged, wide)
+
+
+def _joined(reason: str, more: str) -> str:
+    return f"{reason.rstrip('.')}. {more[0].upper()}{more[1:]}"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one look at a camera gives.
+
+    Attributes
+    ----------
+    shown : Evidence or None
+        Where its picture shows somebody.
+    problem : CameraError or None
+        What contradicts it, or why it cannot be where it is said to be.
+    inside : float
+        Share of the scan inside the mask, where that is the problem.
+    """
+
+    shown: Evidence | None = None
+    problem: CameraError | None = None
+    inside: float = 0.0
 
 
 def _seen(camera: Camera, points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -107,7 +254,7 @@ def _where(camera: Camera, points: npt.NDArray[np.float64]) -> str:
 def _other_unit(camera: Camera, points: npt.NDArray[np.float64]) -> str:
     """Say which factor of the camera's translation would bring the scan into its image, if one does."""
     fits = []
-    for factor in _FACTORS:
+    for factor in FACTORS:
         pose = camera.world_to_camera.copy()
         pose[:3, 3] *= factor
         moved = replace(camera, world_to_camera=pose)
@@ -130,68 +277,103 @@ def _inside_head(camera: Camera, points: npt.NDArray[np.float64]) -> bool:
     return bool(np.linalg.norm(camera.centre - np.median(points, axis=0)) < NEAREST_M)
 
 
-def _check_place(camera: Camera, points: npt.NDArray[np.float64], seen: npt.NDArray[np.int64]) -> None:
+def _check_place(frame: Frame, camera: Camera, points: npt.NDArray[np.float64], seen: npt.NDArray[np.int64]) -> _Seen:
+    """Tell a camera that cannot be where it is said to be."""
+    del frame
+    side = max(camera.width, camera.height)
+    focal = min(camera.K[0, 0], camera.K[1, 1])
+    problem = None
     if _inside_head(camera, points):
-        raise CameraError(
+        problem = CameraError(
             f"camera {camera.name} stands inside the scan" + _other_unit(camera, points),
             "a camera in front of the face",
             f"Check {_CAMERA}",
         )
-    side = max(camera.width, camera.height)
-    focal = min(camera.K[0, 0], camera.K[1, 1])
-    if focal < LEAST_FOCAL * side:
-        raise CameraError(
+    elif focal < LEAST_FOCAL * side:
+        problem = CameraError(
             f"camera {camera.name} has a focal length of {focal:.3g} pixels for an image of {side} pixels",
             f"at least {LEAST_FOCAL * side:g} pixels",
             "Give K in pixels of the image, not in units of its width or in millimetres",
         )
-    if len(seen) and _extent(seen) < SMALLEST_PX:
-        raise CameraError(
+    elif len(seen) and _extent(seen) < SMALLEST_PX:
+        problem = CameraError(
             f"the scan is {_extent(seen)} pixels across in the image of camera {camera.name}"
             + _other_unit(camera, points),
             f"at least {SMALLEST_PX}",
             f"Check {_CAMERA}",
         )
+    return _Seen(problem=problem)
 
 
-def _check_pixels(frame: Frame, camera: Camera, column: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> None:
-    """Read what there is of image and mask, and refuse one that contradicts where the scan is seen."""
-    image = frame.images[camera.name]() if camera.name in frame.images else None
-    mask = frame.masks[camera.name]() if camera.name in frame.masks else None
-    if mask is not None and len(row):
-        inside = float(_grown(mask)[row, column].mean())
-        if inside < LEAST_INSIDE:
-            raise CameraError(
-                f"of the scan, as camera {camera.name} should see it, {inside:.0%} lies inside its mask"
-                + ("" if mask.any() else ", which is black everywhere"),
-                f"at least {LEAST_INSIDE:.0%}",
-                f"Check the mask (white on the person, not turned, of this camera and frame), {_CAMERA}",
-            )
-        if mask.all() and len(row) < mask.size / 2:
-            raise CameraError(
-                f"the mask of camera {camera.name} is white everywhere", "black behind the person", "Make it again"
-            )
-    if image is not None and len(row):
-        colour, share = _commonest(image)
-        empty = float((image[row, column] == colour).all(axis=1).mean())
-        if EMPTY_SHARE[0] <= share <= EMPTY_SHARE[1] and empty > MOST_ON_EMPTY:
-            raise CameraError(
-                f"of the scan, as camera {camera.name} should see it, {empty:.0%} lies where its image is empty (the "
-                f"colour {tuple(colour.tolist())}, which {share:.0%} of it has)",
-                f"at most {MOST_ON_EMPTY:.0%}",
-                f"Check the image (of this camera and frame, not turned), {_CAMERA}",
-            )
+def _check_mask(frame: Frame, camera: Camera, points: npt.NDArray[np.float64], seen: npt.NDArray[np.int64]) -> _Seen:
+    """Read what there is of a mask, and tell one that contradicts where the scan is seen."""
+    del points
+    if camera.name not in frame.masks:
+        return _Seen()
+    mask = frame.masks[camera.name]()
+    shown = Shown(mask, "the mask") if mask.any() and not mask.all() else None
+    if not len(seen):
+        return _Seen(shown)
+    column, row = seen.T
+    inside = float(grown(mask)[row, column].mean())
+    if inside < LEAST_INSIDE:
+        problem = CameraError(
+            f"of the scan, as camera {camera.name} should see it, {inside:.0%} lies inside its mask"
+            + ("" if mask.any() else ", which is black everywhere"),
+            f"at least {LEAST_INSIDE:.0%}",
+            f"Check the mask (white on the person, not turned, of this camera and frame), {_CAMERA}",
+        )
+        return _Seen(shown, problem, inside)
+    if mask.all() and len(row) < mask.size / 2:
+        white = f"the mask of camera {camera.name} is white everywhere"
+        return _Seen(None, CameraError(white, "black behind the person", "Make it again"))
+    return _Seen(shown)
 
 
-def _grown(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return a mask with a pixel more all around: the scan may touch a pixel that is less than half the person's."""
-    tall = mask.copy()
-    tall[1:] |= mask[:-1]
-    tall[:-1] |= mask[1:]
-    wide = tall.copy()
-    wide[:, 1:] |= tall[:, :-1]
-    wide[:, :-1] |= tall[:, 1:]
-    return wide
+def _check_image(frame: Frame, camera: Camera, points: npt.NDArray[np.float64], seen: npt.NDArray[np.int64]) -> _Seen:
+    """Read what there is of an image, and tell one that is empty where the scan is seen."""
+    del points
+    if camera.name not in frame.images:
+        return _Seen()
+    image = frame.images[camera.name]()
+    colour, share = _commonest(image)
+    if share > EMPTY_SHARE[1]:
+        return _Seen()
+    if share < EMPTY_SHARE[0]:
+        return _Seen(Edges.of(image))
+    shown = Shown(_before(image, colour), "the image's foreground")
+    if not len(seen):
+        return _Seen(shown)
+    column, row = seen.T
+    empty = float((image[row, column] == colour).all(axis=1).mean())
+    if empty <= MOST_ON_EMPTY:
+        return _Seen(shown)
+    problem = CameraError(
+        f"of the scan, as camera {camera.name} should see it, {empty:.0%} lies where its image is empty (the "
+        f"colour {tuple(colour.tolist())}, which {share:.0%} of it has)",
+        f"at most {MOST_ON_EMPTY:.0%}",
+        f"Check the image (of this camera and frame, not turned), {_CAMERA}",
+    )
+    return _Seen(shown, problem)
+
+
+def _before(image: npt.NDArray[np.uint8], colour: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return what stands before an empty background, (H, W) bool, without holes of the background's colour."""
+    from scipy.ndimage import binary_fill_holes
+
+    apart = np.abs(image.astype(np.int16) - colour.astype(np.int16)).max(axis=2) > NEAR_COLOUR
+    return np.asarray(binary_fill_holes(apart))
+
+
+def _is_wide(shown: Evidence | None, camera: Camera, points: npt.NDArray[np.float64]) -> bool:
+    """Whether a scan fills the mask and steps back or ends where that ends: it has more than the person in it."""
+    if not isinstance(shown, Shown):
+        return False
+    grid = Grid.of(camera)
+    mask = grid.reduced(shown.mask)
+    if overlap(grid.silhouette(camera, points), mask).covered < LEAST_COVERED:
+        return False
+    return outline_breaks(grid, camera, points, mask) >= LEAST_BREAKS
 
 
 def _commonest(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:

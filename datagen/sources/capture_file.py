@@ -330,10 +330,21 @@ def read_capture_file(folder: Path) -> CaptureFile:
             "a value in place of each",
             f"The note beside each, a key that begins with {NOTE}, says what is known. {_SEE}",
         )
-    capture = parse(CaptureFile, content, str(path), _SEE, "the keys of docs/capture-format.md", InputError)
+    return parsed_capture(content, str(path))
+
+
+def parsed_capture(content: object, name: str) -> CaptureFile:
+    """Return the capture that JSON data without notes declares; ``name`` says where they are from.
+
+    Raises
+    ------
+    InputError
+        If they are not valid.
+    """
+    capture = parse(CaptureFile, content, name, _SEE, "the keys of docs/capture-format.md", InputError)
     if sorted(set(capture.frames)) != capture.frames or capture.frames[0] < 0:
         raise InputError(
-            f"{path}: `frames` is not an increasing list of numbers from 0 on", "each frame once, in order", _SEE
+            f"{name}: `frames` is not an increasing list of numbers from 0 on", "each frame once, in order", _SEE
         )
     return capture
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datagen.common.errors import InputError, WarpError
+from datagen.flows.gate import GATE_VERSION, gate, gates
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import (
     ResultRecord,
@@ -21,6 +22,7 @@ from datagen.flows.records import (
 )
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.bridge import StoredBridge, stored_bridges
+from datagen.flows.views import look_at_views
 from datagen.flows.worker import prepared_head
 from datagen.heads.base import HeadTemplate
 from datagen.layout import PERSON_FOLDER, BuildLayout
@@ -83,6 +85,8 @@ class PersonUnit(Unit):
         }
         if self.bridge is not None:
             inputs["bridge"] = self.bridge.key
+        if gates(self.manifest):
+            inputs["gate"] = GATE_VERSION
         return content_key(inputs)
 
     def _digest(self, source: Captures, frame: int) -> list[int | str]:
@@ -137,6 +141,8 @@ class PersonStage(Stage[PersonUnit, int]):
             if known is None and frame.landmarks is None:
                 # Such frames begin from the scan alone, which takes no person.
                 raise WarpError(f"frame {index} is a bare scan", "a registration or landmarks")
+            if gates(manifest) and frame.masks:
+                frame = gate(frame, look_at_views(frame).wrong).frame
             return replace(frame, registration=bridge.register(known) if bridge and known else known)
 
         _store(unit.folder, key, fit_sequence(head, unit.sequence.frames, read, manifest.warp))

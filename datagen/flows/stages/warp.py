@@ -9,6 +9,7 @@ from pathlib import Path
 from datagen.common.errors import InputError
 from datagen.common.progress import unwatched
 from datagen.flows.framing import cameras_in_view, farthest_depth
+from datagen.flows.gate import GATE_VERSION, gate, gates
 from datagen.flows.planning import BuildPlan, chunks
 from datagen.flows.records import (
     ResultRecord,
@@ -114,6 +115,8 @@ class WarpUnit(Unit):
         }
         if self.bridge is not None:
             inputs["bridge"] = self.bridge.key
+        if gates(self.manifest):
+            inputs["gate"] = GATE_VERSION
         return content_key(inputs)
 
     def states(self) -> Iterator[FrameState]:
@@ -217,6 +220,9 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     prior = unit.person.open(head.template) if unit.person else None
     try:
         content = unit.captures().frame(unit.sequence.key, state.frame)
+        seen = look_at_views(content)
+        gated = gate(content, seen.wrong) if gates(manifest) else None
+        content = gated.frame if gated else content
         # No warm start from the frame before: the result would depend on where a killed build was resumed.
         warp = register_and_warp(
             content.scan,
@@ -230,15 +236,16 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     except InputError as error:
         _store_failure(state, _reason(error))
         return
-    warp, cameras, views = _with_views(content, warp, head.template)
+    warp = gated.told(warp) if gated else warp
+    warp, cameras, views = _with_views(content, warp, head.template, seen)
     record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, {}, views)
     contents = {WARP_FILE: warp_bytes(warp), VERDICT_FILE: verdict_bytes(warp.verdict)}
     store_result(state.folder, record, contents)
 
 
-def _with_views(frame: Frame, warp: Warp, template: HeadTemplate) -> tuple[Warp, tuple[str, ...], Views]:
+def _with_views(frame: Frame, warp: Warp, template: HeadTemplate, found: Views) -> tuple[Warp, tuple[str, ...], Views]:
     """Choose the cameras that give samples; one that contradicts its image or mask makes the frame one to review."""
-    found, in_view = look_at_views(frame), cameras_in_view(frame.cameras, warp, template)
+    in_view = cameras_in_view(frame.cameras, warp, template)
     outside = {c.name: OUTSIDE for c in frame.cameras if c.name not in in_view and c.name not in found.wrong}
     views = replace(found, blind={**outside, **found.blind})
     verdict = warp.verdict

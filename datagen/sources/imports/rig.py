@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from datagen.common.errors import CameraError, InputError
 from datagen.common.pictures import picture_size
+from datagen.common.settings import parse
 from datagen.common.video_frames import video_size
 from datagen.geometry.lens_models import model_of
-from datagen.sources.camera_entry import CameraEntry, DistortionEntry, RecordedCamera, recorded_camera
+from datagen.sources.camera_entry import CameraEntry, RecordedCamera, recorded_camera
 from datagen.sources.imports.archives import Unpacked
 from datagen.sources.imports.imported import ImportedCamera, ImportedSequence
 
@@ -49,6 +50,14 @@ def recorded_rig(
     return tuple(_recorded(camera, sequence, files, scale, remarks) for camera in sequence.cameras)
 
 
+def sees(
+    K: npt.NDArray[np.float64], size: Size, world_to_camera: npt.NDArray[np.float64], place: npt.NDArray[np.float64]
+) -> bool:
+    """Whether a point lies in front of a camera, and in its picture."""
+    x, y, z = K @ (world_to_camera[:3, :3] @ place + world_to_camera[:3, 3])
+    return bool(z > 0 and 0 <= x / z <= size[0] and 0 <= y / z <= size[1])
+
+
 def _recorded(
     source: ImportedCamera, sequence: ImportedSequence, files: Unpacked, scale: float, remarks: list[str]
 ) -> RigCamera:
@@ -78,22 +87,23 @@ def _recorded(
         said = f"K of {source.size[0]}×{source.size[1]} is scaled to the pictures, which are {size[0]}×{size[1]}"
         if said not in remarks:
             remarks.append(said)
-    lens = None
+    lens: dict[str, Any] | None = None
     if not source.lens.is_straight:
         model, parameters = model_of(source.lens)
-        lens = DistortionEntry(model=model, parameters=parameters)
+        lens = {"model": model, "parameters": parameters}
     numbers = [frame.index for frame in sequence.frames]
     poses = [_scaled(source.poses[number], scale) for number in numbers] if source.poses else None
-    entry = CameraEntry(
-        K=K.tolist(),
-        world_to_camera=_scaled(source.world_to_camera, scale) if poses is None else None,
-        poses=poses,
-        width=size[0],
-        height=size[1],
-        distortion=lens,
-        color=None if source.color is None else source.color.tolist(),
-    )
+    content = {
+        "K": K.tolist(),
+        "world_to_camera": _scaled(source.world_to_camera, scale) if poses is None else None,
+        "poses": poses,
+        "width": size[0],
+        "height": size[1],
+        "distortion": lens,
+        "color": None if source.color is None else source.color.tolist(),
+    }
     where = f"camera {source.name}"
+    entry = parse(CameraEntry, content, where, "Check the calibration", "finite numbers of a camera", CameraError)
     return RigCamera(
         source.name, entry, recorded_camera(source.name, entry, numbers, metres=1.0, pixel_center=0.5, name=where)
     )

@@ -26,6 +26,7 @@ from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.files import staged_folder, storage_errors
 from datagen.common.pictures import read_mask, read_picture
+from datagen.common.settings import parse
 from datagen.geometry.landmarks import Landmarks, landmark_bytes, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import ply_bytes, read_mesh
@@ -123,21 +124,23 @@ def write_capture(
         except CanonfaceError as error:
             raise files.named(error) from None
         shutil.rmtree(staging / _UNPACKED, ignore_errors=True)
-        capture = CaptureFile(
-            format=CAPTURE_FORMAT,
-            version=CAPTURE_VERSION,
-            unit=unit,
-            times_s=[frame.time_s for frame in sequence.frames],
-            frames=[frame.index for frame in sequence.frames],
-            pixel_center=0.5,
+        content |= {
+            "format": CAPTURE_FORMAT,
+            "version": CAPTURE_VERSION,
+            "unit": unit,
+            "times_s": [frame.time_s for frame in sequence.frames],
+            "frames": [frame.index for frame in sequence.frames],
+            "pixel_center": 0.5,
             # Calibrations know pixels as files store them.
-            orientation="stored",
-            shaded=sequence.shaded or None,
-            licence=settings.licence,
-            citation=settings.citation,
-            generator={"program": f"datagen import {importer}", "key": content_key},
-            **content,
-        )
+            "orientation": "stored",
+            "shaded": sequence.shaded or None,
+            "licence": settings.licence,
+            "citation": settings.citation,
+            "generator": {"program": f"datagen import {importer}", "key": content_key},
+        }
+        fix = "Check the files, and --licence and --citation"
+        capture = parse(CaptureFile, content, f"{CAPTURE_FILE} of {key}", fix, "what a capture can be", InputError)
+        capture.check_storable(f"{CAPTURE_FILE} of {key}")
         (staging / CAPTURE_FILE).write_bytes(capture_file_bytes(capture))
     if sequence.registration is not None and sequence.registration.neutral is not None:
         _write_topology(out, str(sequence.registration.topology), sequence.registration.neutral, report)
@@ -243,9 +246,8 @@ def _depths(
             put(pattern.format(camera=name, frame=frame.index), frame.depths[name])
     # Numbers in a unit without a name have its length.
     step = scale if given.unit is None and given.metres_per_step is None and scale != 1 else given.metres_per_step
-    return DepthEntry(
-        pattern=pattern, unit=given.unit, metres_per_step=step, offset_steps=given.offset_steps, kind=given.kind
-    )
+    content = {**vars(given), "pattern": pattern, "metres_per_step": step}
+    return parse(DepthEntry, content, "depth maps", "Convert the files", "files that hold depth", InputError)
 
 
 def _shaded(
@@ -335,7 +337,7 @@ def _surface(frame: ImportedFrame) -> Surface:
 
 def _mesh(surface: Surface, files: Unpacked, scale: float) -> Mesh:
     mesh = surface() if callable(surface) else read_mesh(files.path(surface), need_faces=False)
-    return mesh if scale == 1 else Mesh.of(mesh.vertices * scale, mesh.faces)
+    return mesh if scale == 1 else Mesh.of(mesh.vertices * scale, mesh.faces, mesh.normals)
 
 
 def _content_key(sequence: ImportedSequence, importer: str, settings: ImportSettings) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,114 +20,17 @@ from datagen.flows.records import ResultRecord, read_result_record, write_result
 from datagen.flows.shard_plan import NO_VIEW, stored_frames
 from datagen.flows.stages.warp import _with_views
 from datagen.flows.views import NO_IMAGE, Views, look_at_views
-from datagen.geometry.camera import Camera, look_at
 from datagen.geometry.mesh import Mesh
 from datagen.layout import BuildLayout
 from datagen.manifest import parse_manifest
 from datagen.shards import open_dataset
-from datagen.sources.frame import Frame, SequenceKey
+from datagen.sources.frame import Frame
 from datagen.warp.result import Verdict, Warp
 from tests.support.round_head import round_template
+from tests.support.small_capture import HEAD, KEY, MISTAKES, SIZE, frame_of, photo, rig, scaled, silhouette, with_pose
 
 if TYPE_CHECKING:
     from datagen.flows.build import BuildResult
-
-SIZE = 96
-KEY = SequenceKey("anna", "speech")
-
-
-def head() -> Mesh:
-    """A head with a nose on a neck and one shoulder, as real scans have: no mirror image or turn of it is itself."""
-    ball = trimesh.creation.icosphere(3)
-    parts = [np.asarray(ball.vertices) * (0.08, 0.11, 0.1)]
-    parts.append(np.asarray(ball.vertices) * (0.05, 0.07, 0.05) + (0.015, -0.14, -0.02))
-    parts.append(np.asarray(ball.vertices) * (0.02, 0.02, 0.03) + (0, 0, 0.1))
-    n = len(ball.vertices)
-    return Mesh.of(np.concatenate(parts), np.concatenate([np.asarray(ball.faces) + k * n for k in range(3)]))
-
-
-HEAD = head()
-
-
-def rig(angles: tuple[float, ...] = (-25, 0, 25), size: int = SIZE) -> tuple[Camera, ...]:
-    places = [(0.8 * np.sin(np.radians(a)), 0.05, 0.8 * np.cos(np.radians(a))) for a in angles]
-    return tuple(
-        look_at(name, place, (0, -0.03, 0), 1.9 * size, size, size)
-        for name, place in zip(("left", "front", "right"), places, strict=True)
-    )
-
-
-def silhouette(camera: Camera) -> np.ndarray:
-    b = np.random.default_rng(0).dirichlet([1, 1, 1], 30)
-    points = np.einsum("kc,fcx->kfx", b, HEAD.vertices[HEAD.faces]).reshape(-1, 3)
-    pixels = np.floor(camera.project(points)[0]).astype(int)
-    mask = np.zeros((camera.height, camera.width), bool)
-    seen = (pixels >= 0).all(axis=1) & (pixels < (camera.width, camera.height)).all(axis=1)
-    mask[pixels[seen, 1], pixels[seen, 0]] = True
-    return mask
-
-
-def photo(mask: np.ndarray) -> np.ndarray:
-    """A head before black, as a cut-out is."""
-    noise = np.random.default_rng(1).integers(60, 200, (*mask.shape, 3))
-    return (noise * mask[..., None]).astype(np.uint8)
-
-
-def frame_of(
-    cameras: tuple[Camera, ...] | None = None,
-    masks: Callable[[np.ndarray], np.ndarray] | None = lambda mask: mask,
-    images: Callable[[np.ndarray], np.ndarray] | None = photo,
-    swapped: bool = False,
-    scan: Mesh = HEAD,
-) -> Frame:
-    """A frame whose pictures are those of the true rig, whatever is said of the cameras."""
-    true = rig()
-    shown = true[::-1] if swapped else true
-    seen = {camera.name: silhouette(other) for camera, other in zip(true, shown, strict=True)}
-    return Frame(
-        KEY,
-        0,
-        0.0,
-        scan,
-        cameras or true,
-        images={n: (lambda m=m: images(m)) for n, m in seen.items()} if images else {},
-        masks={n: (lambda m=m: masks(m)) for n, m in seen.items()} if masks else {},
-    )
-
-
-def with_pose(change: Callable[[np.ndarray], np.ndarray]) -> tuple[Camera, ...]:
-    return tuple(dataclasses.replace(c, world_to_camera=change(c.world_to_camera)) for c in rig())
-
-
-def with_intrinsics(change: Callable[[np.ndarray], np.ndarray]) -> tuple[Camera, ...]:
-    return tuple(dataclasses.replace(c, K=change(c.K)) for c in rig())
-
-
-def centre_as_t(E: np.ndarray) -> np.ndarray:
-    E = E.copy()
-    E[:3, 3] = -E[:3, :3].T @ E[:3, 3]
-    return E
-
-
-def scaled(E: np.ndarray, factor: float) -> np.ndarray:
-    E = E.copy()
-    E[:3, 3] *= factor
-    return E
-
-
-GL = np.diag([1.0, -1, -1, 1])
-MISTAKES = {
-    "inverse": with_pose(np.linalg.inv),
-    "opengl": with_pose(lambda E: GL @ E),
-    "opengl inverse": with_pose(lambda E: np.linalg.inv(GL @ E)),
-    "centre as t": with_pose(centre_as_t),
-    "metres for millimetres": with_pose(lambda E: scaled(E, 1e-3)),
-    "millimetres for metres": with_pose(lambda E: scaled(E, 1e3)),
-    "K of half the size": with_intrinsics(lambda K: np.diag([0.5, 0.5, 1]) @ K),
-    "K of twice the size": with_intrinsics(lambda K: np.diag([2, 2, 1]) @ K),
-    "K in widths": with_intrinsics(lambda K: np.diag([1 / SIZE, 1 / SIZE, 1]) @ K),
-    "K before a crop": with_intrinsics(lambda K: K + np.array([[0, 0, 34], [0, 0, 20], [0, 0, 0]])),
-}
 
 
 def test_what_is_right_is_used() -> None:
@@ -241,13 +143,13 @@ def test_a_view_that_contradicts_gives_no_sample_and_asks_for_a_review(status: s
     bad = frame.masks["left"]()
     images = {name: read for name, read in frame.images.items() if name != "right"}
     frame = dataclasses.replace(frame, masks={**frame.masks, "left": lambda: ~bad}, images=images)
-    warp, cameras, views = _with_views(frame, a_warp(frame, status), round_template())
+    warp, cameras, views = _with_views(frame, a_warp(frame, status), round_template(), look_at_views(frame))
     assert cameras == ("front",)
     assert (views.wrong.keys(), views.blind) == ({"left"}, {"right": NO_IMAGE})
     assert views.farthest_m["front"] == pytest.approx(0.85, abs=0.1)
     assert warp.verdict.status == ("review" if status == "pass" else status)
     assert warp.verdict.reasons[-1].startswith("camera left gives no sample: of the scan")
-    fine, cameras, views = _with_views(frame_of(), a_warp(frame_of()), round_template())
+    fine, cameras, views = _with_views(frame_of(), a_warp(frame_of()), round_template(), look_at_views(frame_of()))
     assert (cameras, fine.verdict) == (("front", "left", "right"), a_warp(frame_of()).verdict)
 
 
@@ -301,8 +203,9 @@ def test_check_says_each_camera_once_and_only_what_holds_for_all_frames() -> Non
     both = check(0, 1)
     assert {p["where"] for p in both.problems} == {f"{KEY}/000000 camera {name}" for name in ("left", "front", "right")}
     (alone,) = check(1).problems
-    assert alone["where"] == f"{KEY} camera right"
-    assert alone["problem"].startswith("it sees nothing of the scan, which lies behind it")
+    assert alone["where"] == f"{KEY}/000001 camera right"
+    assert alone["problem"].startswith("camera right sees nothing of the scan, which lies behind it")
+    assert "OpenGL axes (y and z turned) fits: 1.00 instead of 0.00" in alone["problem"]
     last = check(2, 2)
     assert all("(2 of 2 frames have such a problem)" in p["problem"] for p in last.problems if "mask" in p["problem"])
     assert {note["where"] for note in last.notes} == {f"{KEY} camera {name}" for name in ("left", "front")}
