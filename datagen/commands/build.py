@@ -151,7 +151,8 @@ def plan_command(manifest: ManifestArgument, overrides: SetOption = None, json_o
             ("source", recipe.source.kind),
             ("canonical head", recipe.canonical.head),
             ("sequences", len(plan.sequences)),
-            ("frames", plan.frames),
+            ("frames", f"{plan.frames} of {plan.of_frames}" if plan.selected else plan.frames),
+            *([("selected", recipe.source.selection)] if plan.selected else []),
             ("splits", plan.split_policy),
             *((f"{split} subjects", _named(subjects)) for split, subjects in plan.splits.items()),
             *((f"{split} views", views[split]) for split in plan.splits),
@@ -171,6 +172,8 @@ def _named(subjects: Sequence[str]) -> str:
 def _plan_json(plan: BuildPlan) -> dict[str, Any]:
     return {
         "frames": plan.frames,
+        "of_frames": plan.of_frames,
+        "selected": plan.manifest.source.selection,
         "manifest_digest": sha256_text(plan.manifest.recipe()),
         "name": plan.manifest.name,
         "sequences": [

@@ -167,14 +167,14 @@ def _choose(
     out: Path, names: list[str] | None, failed: bool, review: bool
 ) -> tuple[BuildLayout, BuildPlan, list[tuple[SequenceKey, int]]]:
     from datagen.flows.history import read_history
-    from datagen.flows.planning import plan_build
+    from datagen.flows.planning import plan_grown
     from datagen.flows.status import FrameName, chosen_frames
     from datagen.layout import BuildLayout
 
     if not names and not failed and not review:
         raise InputError("no frame is named", "names, --failed or --review", "For example: s003/performance/000002")
     layout = BuildLayout(out.resolve())
-    plan = plan_build(layout.read_manifest(), read_history(layout).splits)
+    plan = plan_grown(layout.read_manifest(), read_history(layout))
     statuses = {status for status, wanted in (("fail", failed), ("review", review)) if wanted}
     return layout, plan, chosen_frames(plan, layout, [FrameName.parse(name) for name in names or ()], statuses)
 

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 from datagen.common.files import DISK_ERRORS, storage_errors, write_owned_bytes
 from datagen.common.progress import Progress, announce
 from datagen.flows.build_folder import build_lock, check_folder, check_places, check_room
-from datagen.flows.history import History, read_history
-from datagen.flows.planning import BuildPlan, plan_build, settle
+from datagen.flows.history import History, keep_selection, read_history
+from datagen.flows.planning import BuildPlan, plan_build, plan_grown, settle
 from datagen.flows.records import clear_folder
 from datagen.flows.runners.prefect import prefect_session, require_api_for_dask, run_as_flow
 from datagen.flows.runners.serial import RunnerConfig, SerialRunner, StageRunner
@@ -103,15 +103,16 @@ def build(
     manifest = settle(manifest, recipe_before)
     # What is replaced has no history: only then may a subject change its split. A recipe that is merely lost leaves
     # what was decided.
-    plan = plan_build(manifest, None if replace else read_history(layout).splits)
+    plan = plan_build(manifest) if replace else plan_grown(manifest, read_history(layout))
     # What comes before the first stage (a server, the head model) takes a while.
-    announce("build", f"{plan.frames} frames of {len(plan.sequences)} sequences", stream)
+    some = f" of {plan.of_frames}" if plan.selected else ""
+    announce("build", f"{plan.frames}{some} frames of {len(plan.sequences)} sequences", stream)
     if missed_numbers(plan.splits, manifest.splits):
         announce("splits", plan.split_policy, stream)
     with build_lock(layout):
-        if not replace and (decided := read_history(layout).splits) != plan.earlier:
+        if not replace and read_history(layout).splits != plan.earlier:
             # Another build of this folder ended meanwhile, and placed somebody.
-            plan = plan_build(manifest, decided)
+            plan = plan_grown(manifest, read_history(layout))
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
         if same_recipe and not replace and nothing_to_do(plan, layout):
@@ -122,6 +123,7 @@ def build(
             write_owned_bytes(layout.history, History().to_bytes())
         if not same_recipe:
             write_owned_bytes(layout.manifest, text)
+        keep_selection(layout, plan.selected, manifest.source.selection)
         prepare = partial(_prepare, manifest)
         if config.name == "serial":
             prepare()

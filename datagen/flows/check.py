@@ -10,15 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datagen.common.errors import CanonfaceError
+from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.progress import Progress
 from datagen.flows.check_page import SequencePictures, picture_views
 from datagen.flows.diagnose import Fit
 from datagen.flows.mend import Mended, mend, settle_fits
 from datagen.flows.views import NO_IMAGE, Examined, examine
-from datagen.sources.capture_file import read_capture_file
+from datagen.sources.capture_file import UNKNOWN_UNIT, read_capture_file
 from datagen.sources.folder import FolderCaptures
-from datagen.sources.frame import Frame, SequenceKey
+from datagen.sources.frame import Captures, Frame, SequenceKey
+from datagen.sources.scale import ScaledCaptures
 
 LONG_STEP_S = 10.0  # between neighbouring frames: nobody performs so slowly
 EXPLAINED_FRAMES = 3  # of each camera: a convention that was meant is the same in all
@@ -139,6 +140,7 @@ def check_captures(
     """
     source, result = FolderCaptures(root, head_root=head_root), CheckResult()
     sequences: list[tuple[SequenceKey, tuple[int, ...]]] = []
+    unknown = set[SequenceKey]()
     for folder in sorted(root.glob("*/*")):
         if not folder.is_dir() or folder.parent.name.startswith(".") or folder.name.startswith("."):
             continue
@@ -149,6 +151,8 @@ def check_captures(
         capture = result.attempt(str(key), partial(read_capture_file, folder))
         if capture is not None:
             sequences.append((key, tuple(capture.frames)))
+            if capture.unit == UNKNOWN_UNIT:
+                unknown.add(key)
             step = capture.shortest_step_s
             if capture.times_s is None and LONG_STEP_S < step < math.inf:
                 problem = f"no two frames are nearer than {step:.4g} s in time: if the frame numbers are time stamps, "
@@ -156,7 +160,19 @@ def check_captures(
     # Counted before the first is read, so that what is shown is a share of all.
     progress.expect(sum(len(frames) for _, frames in sequences))
     for key, frames in sequences:
-        _check_sequence(source, key, frames, result, progress, pictures=pictures)
+        captures: Captures = source
+        if key in unknown:
+            scaled = ScaledCaptures(FolderCaptures(root, head_root=head_root, unscaled=True))
+            scale = result.attempt(str(key), partial(scaled.scale, key))
+            if scale is None:
+                progress.advance(len(frames))
+                continue
+            problem = (
+                f"its unit is not known; from its landmarks its scale is {scale}: build with source.scale=landmarks"
+            )
+            result.notes.append({"where": str(key), "problem": problem})
+            captures = scaled
+        _check_sequence(captures, key, frames, result, progress, pictures=pictures)
     result.problems.sort(key=lambda problem: problem["where"])
     return result
 
@@ -180,8 +196,11 @@ def fix_captures(
     """
     source, mended, fixed = FolderCaptures(root, head_root=head_root), list[Mended](), set[SequenceKey]()
     for one in found.explained:
-        frames = [source.frame(one.key, index) for index in one.frames]
-        done = mend(str(one.key), root / one.key.subject / one.key.sequence, frames, one.fits)
+        try:
+            frames = [source.frame(one.key, index) for index in one.frames]
+            done = mend(str(one.key), root / one.key.subject / one.key.sequence, frames, one.fits)
+        except InputError as error:
+            done = Mended(str(one.key), refused=str(error))
         mended.append(done)
         if done.changes:
             fixed.add(one.key)
@@ -233,7 +252,7 @@ class _Found:
 
 
 def _check_sequence(
-    source: FolderCaptures,
+    source: Captures,
     key: SequenceKey,
     frames: tuple[int, ...],
     result: CheckResult,

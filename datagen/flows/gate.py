@@ -45,7 +45,8 @@ class Gated:
     used: bool
 
     def told(self, warp: Warp) -> Warp:
-        """Return the warp with the count among its metrics, and in words where it is many."""
+        """Return the warp with count and scale among its metrics, and in words where it is many or not given."""
+        warp = _scale_told(self.frame, warp)
         if not self.used:
             return warp
         verdict = warp.verdict
@@ -57,6 +58,15 @@ class Gated:
         reasons = (*verdict.reasons, note) if share >= NOTED_SHARE else verdict.reasons
         metrics = {**verdict.metrics, METRIC: float(self.outside)}
         return replace(warp, verdict=replace(verdict, reasons=reasons, metrics=metrics))
+
+
+def _scale_told(frame: Frame, warp: Warp) -> Warp:
+    scale, verdict = frame.scale, warp.verdict
+    if scale is None:
+        return warp
+    reasons = (*verdict.reasons, f"note: the capture's unit is not known; it was scaled by {scale}")
+    metrics = {**verdict.metrics, "scale_factor": scale.factor, "scale_sigma": scale.sigma}
+    return replace(warp, verdict=replace(verdict, reasons=reasons, metrics=metrics))
 
 
 def gates(manifest: Manifest) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.documents import read_json
 from datagen.common.errors import CorruptDatasetError, DatasetError, InputError
+from datagen.common.files import write_owned_bytes
 from datagen.layout import BuildLayout
 from datagen.shards.dataset import open_dataset
 from datagen.shards.plan import frames_of
@@ -38,6 +39,10 @@ class History:
     splits : mapping of subject to split
     steps : tuple of mappings of ``subject/sequence`` to frames
         What each run added to the dataset.
+    selected : mapping of ``subject/sequence`` to frames
+        Which frames were chosen, where the recipe takes some of them.
+    selected_by : str
+        How, in the words of the recipe's source.
     """
 
     subjects: tuple[str, ...] = ()
@@ -45,6 +50,12 @@ class History:
     cameras: tuple[str, ...] = ()
     splits: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    selected: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    selected_by: str = ""
+
+    def frozen(self, selection: str) -> Mapping[str, tuple[int, ...]]:
+        """Return the frames that were chosen in this way, by sequence; those chosen in another are chosen anew."""
+        return self.selected if selection and selection == self.selected_by else {}
 
     def grown(self, frames: Iterable[Stored], cameras: Iterable[str], splits: Mapping[str, str]) -> History:
         """Return this history with what is new: frames that it does not hold are a step, new names come last.
@@ -91,6 +102,9 @@ class History:
             "splits": dict(self.splits),
             "steps": [{name: _ranges(listed) for name, listed in step.items()} for step in self.steps],
         }
+        if self.selected:
+            frames = {name: _ranges(listed) for name, listed in self.selected.items()}
+            content["selected"] = {"by": self.selected_by, "frames": frames}
         return (canonical_json({**content, "digest": sha256_text(canonical_json(content))}) + "\n").encode()
 
     @classmethod
@@ -104,14 +118,12 @@ class History:
             if content.get("digest") != sha256_text(canonical_json(plain)):
                 raise ValueError("its digest is of other content")
             tables = {name: tuple(map(str, content[name])) for name in ("subjects", "sequences", "cameras")}
-            steps = tuple(
-                {
-                    str(name): tuple(f for first, last in ranges for f in range(first, last + 1))
-                    for name, ranges in step.items()
-                }
-                for step in content["steps"]
+            steps = tuple({str(name): _numbers(ranges) for name, ranges in step.items()} for step in content["steps"])
+            chosen = content.get("selected", {"by": "", "frames": {}})
+            selected = {str(name): _numbers(ranges) for name, ranges in chosen["frames"].items()}
+            history = cls(
+                **tables, splits=dict(content["splits"]), steps=steps, selected=selected, selected_by=str(chosen["by"])
             )
-            history = cls(**tables, splits=dict(content["splits"]), steps=steps)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         if not set(history.splits.values()) <= set(SPLITS):
@@ -148,6 +160,10 @@ def _appended(names: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:
     return (*names, *sorted(set(more) - set(names)))
 
 
+def _numbers(ranges: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    return tuple(frame for first, last in ranges for frame in range(first, last + 1))
+
+
 def _ranges(frames: Sequence[int]) -> list[list[int]]:
     """Return increasing numbers as pairs of the first and the last of each run: what is beyond the last may not fit."""
     ranges: list[list[int]] = []
@@ -178,3 +194,17 @@ def read_history(layout: BuildLayout) -> History:
             "Restore it from a backup, or remove it: then it is made again of the finished dataset. Where there is "
             "none, splits and the order of samples are decided anew, and shards are written again",
         ) from None
+
+
+def keep_selection(layout: BuildLayout, selected: Mapping[str, tuple[int, ...]], selected_by: str) -> None:
+    """Write down which frames a build takes, before anything is made of them; nothing where it takes all.
+
+    Raises
+    ------
+    datagen.common.errors.CanonfaceError
+        If the history is damaged, or the disk refuses.
+    """
+    history = read_history(layout)
+    if selected and (dict(history.selected), history.selected_by) != (dict(selected), selected_by):
+        fresh = replace(history, selected=dict(selected), selected_by=selected_by)
+        write_owned_bytes(layout.history, fresh.to_bytes())

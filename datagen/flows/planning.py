@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datagen.common.errors import InputError
+from datagen.flows.history import History
 from datagen.flows.splits import assign_splits, describe_splits
 from datagen.manifest import Manifest
 from datagen.render.registry import RENDERERS, resolve_backend
@@ -27,12 +28,22 @@ class BuildPlan:
     splits : mapping of split to subjects
     earlier : mapping of subject to split
         What earlier runs of this build decided; these stay.
+    of_frames : int
+        Frames that the captures have, of which the recipe may take some.
     """
 
     manifest: Manifest
     sequences: tuple[SequenceInfo, ...]
     splits: Mapping[str, tuple[str, ...]]
     earlier: Mapping[str, str] = field(default_factory=dict)
+    of_frames: int = 0
+
+    @property
+    def selected(self) -> dict[str, tuple[int, ...]]:
+        """The frames of each sequence where the recipe chooses; empty if it takes all."""
+        if not self.manifest.source.selection:
+            return {}
+        return {str(sequence.key): sequence.frames for sequence in self.sequences}
 
     @property
     def split_of(self) -> dict[str, str]:
@@ -83,7 +94,11 @@ def settle(manifest: Manifest, earlier: Mapping[str, Any] | None = None) -> Mani
     return manifest.model_copy(update={"render": manifest.render.model_copy(update={"backend": backend})})
 
 
-def plan_build(manifest: Manifest, earlier: Mapping[str, str] | None = None) -> BuildPlan:
+def plan_build(
+    manifest: Manifest,
+    earlier: Mapping[str, str] | None = None,
+    frozen: Mapping[str, tuple[int, ...]] | None = None,
+) -> BuildPlan:
     """Work out which captures a manifest means and how their subjects are split.
 
     Parameters
@@ -91,6 +106,8 @@ def plan_build(manifest: Manifest, earlier: Mapping[str, str] | None = None) -> 
     manifest : Manifest
     earlier : mapping of subject to split, optional
         What earlier runs of this build decided: these subjects stay where they are.
+    frozen : mapping of ``subject/sequence`` to frames, optional
+        Which frames earlier runs chose, where the recipe does not take all of them.
 
     Raises
     ------
@@ -107,9 +124,16 @@ def plan_build(manifest: Manifest, earlier: Mapping[str, str] | None = None) -> 
             "at least one <subject>/<sequence> folder",
             "See docs/capture-format.md",
         )
+    of_all = sum(len(sequence.frames) for sequence in sequences)
+    sequences = list(source.chosen(sequences, frozen or {}))
     subjects = [sequence.key.subject for sequence in sequences]
     splits = assign_splits(subjects, manifest.splits, earlier, seed=manifest.seed)
-    return BuildPlan(manifest, tuple(sequences), splits, dict(earlier or {}))
+    return BuildPlan(manifest, tuple(sequences), splits, dict(earlier or {}), of_all)
+
+
+def plan_grown(manifest: Manifest, history: History) -> BuildPlan:
+    """As :func:`plan_build`, with what earlier runs of the build decided."""
+    return plan_build(manifest, history.splits, history.frozen(manifest.source.selection))
 
 
 def chunks(sequences: Sequence[SequenceInfo], frames_per_chunk: int) -> list[SequenceInfo]:

@@ -11,7 +11,7 @@ from typing import Any
 from datagen.common.errors import DatasetError, InputError
 from datagen.common.names import MOST_DIGITS
 from datagen.flows.history import read_history
-from datagen.flows.planning import BuildPlan, plan_build
+from datagen.flows.planning import BuildPlan, plan_grown
 from datagen.flows.records import read_result_record
 from datagen.flows.stages import STAGES
 from datagen.layout import BuildLayout
@@ -64,7 +64,7 @@ def build_status(layout: BuildLayout) -> dict[str, Any]:
     datagen.common.errors.CanonfaceError
         If this is not a build folder, or its captures can no longer be planned.
     """
-    plan = plan_build(layout.read_manifest(), read_history(layout).splits)
+    plan = plan_grown(layout.read_manifest(), read_history(layout))
     verdicts: Counter[str] = Counter()
     persons: Counter[str] = Counter()
     for sequence in plan.sequences:

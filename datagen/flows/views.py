@@ -29,6 +29,7 @@ LEAST_INSIDE = 0.9
 # exchanged, 0.48.
 EMPTY_SHARE = (0.25, 0.999)
 MOST_ON_EMPTY = 0.3
+BLACK = 8  # of 255: what a sensor behind a closed lid gives
 NEAR_COLOUR = 12  # of 255: what noise and compression make of one colour
 # Of a mask, true cameras of whole heads have 0.93 to 1 covered by the scan; of its outline 0.97 to 1 is where the scan
 # ends or steps back, wrong cameras have at most 0.06 there.
@@ -336,15 +337,16 @@ def _check_image(frame: Frame, camera: Camera, points: npt.NDArray[np.float64], 
     if camera.name not in frame.images:
         return _Seen()
     image = frame.images[camera.name]()
+    column, row = seen.T
+    problem = _blank(camera, image[row, column]) if len(seen) else None
+    if problem is not None:
+        return _Seen(None, problem)
     colour, share = _commonest(image)
-    if share > EMPTY_SHARE[1]:
-        return _Seen()
-    if share < EMPTY_SHARE[0]:
-        return _Seen(Edges.of(image))
+    if not EMPTY_SHARE[0] <= share <= EMPTY_SHARE[1]:
+        return _Seen(Edges.of(image) if share < EMPTY_SHARE[0] else None)
     shown = Shown(_before(image, colour), "the image's foreground")
     if not len(seen):
         return _Seen(shown)
-    column, row = seen.T
     empty = float((image[row, column] == colour).all(axis=1).mean())
     if empty <= MOST_ON_EMPTY:
         return _Seen(shown)
@@ -355,6 +357,19 @@ def _check_image(frame: Frame, camera: Camera, points: npt.NDArray[np.float64], 
         f"Check the image (of this camera and frame, not turned), {_CAMERA}",
     )
     return _Seen(shown, problem)
+
+
+def _blank(camera: Camera, values: npt.NDArray[np.uint8]) -> CameraError | None:
+    """Tell pixels (P, 3) of a picture that was never taken: black, or of one colour, all over the scan."""
+    brightest = float(np.percentile(values.max(axis=1), 99))
+    what = "black" if brightest <= BLACK else "of one colour" if (values == values[0]).all() and len(values) > 1 else ""
+    if not what:
+        return None
+    return CameraError(
+        f"the image of camera {camera.name} is {what} wherever the scan is",
+        "a picture of the person",
+        "Restore the picture, or take the camera's images away: it then gives no samples",
+    )
 
 
 def _before(image: npt.NDArray[np.uint8], colour: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

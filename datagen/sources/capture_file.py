@@ -30,6 +30,7 @@ from datagen.sources.topology import checked_topology_name
 CAPTURE_FILE = "capture.json"
 CAPTURE_FORMAT = "canonface-capture"
 CAPTURE_VERSION = 1
+UNKNOWN_UNIT = "unknown"  # of structure from motion; a recipe may find the scale
 TIME_TOLERANCE = 0.1  # of the time between two frames
 NOTE = "_"  # keys that begin with it are notes, where they hold text
 OPEN = "?"  # a value that is still to be filled in
@@ -219,7 +220,7 @@ class CaptureFile(Section):
         InputError
             If a camera is not valid, or the unit is none.
         """
-        metres = metres_per(self.camera_unit or self.unit, name)
+        metres = metres_per(self.camera_unit or self.length_unit, name)
         return tuple(
             recorded_camera(
                 camera,
@@ -232,6 +233,11 @@ class CaptureFile(Section):
             )
             for camera, entry in self.cameras.items()
         )
+
+    @property
+    def length_unit(self) -> str:
+        """The unit that lengths are read in: that of an unknown one is one metre, until they are scaled."""
+        return "m" if self.unit == UNKNOWN_UNIT else self.unit
 
     @property
     def epoch(self) -> float:

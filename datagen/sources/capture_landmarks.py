@@ -19,7 +19,6 @@ from datagen.geometry.landmarks import (
     validate_landmarks,
 )
 from datagen.geometry.lens import straight_pixels
-from datagen.geometry.mesh import check_metric_scale
 from datagen.geometry.triangulation import triangulate
 from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.capture_file import LandmarksEntry
@@ -40,13 +39,8 @@ def landmarks_of_space(path: Path, entry: LandmarksEntry, unit: str) -> Landmark
     ------
     LandmarkError
         As :func:`datagen.geometry.landmarks.read_landmarks`.
-    MeshError
-        If they are no face in their unit.
     """
-    landmarks = read_landmarks(path, unit=entry.unit or unit, order=entry.order_of_points)
-    declare = "`unit` in that file, or inside `landmarks` of capture.json"
-    check_metric_scale(landmarks.points, str(path), reference_diagonal_m=0.18, declare=declare)
-    return landmarks
+    return read_landmarks(path, unit=entry.unit or unit, order=entry.order_of_points)
 
 
 def landmarks_of_pictures(
@@ -87,9 +81,7 @@ def landmarks_of_pictures(
             f"Check order, `pixel_center` and the cameras, or allow more: `most_px`. {_SEE}",
         )
     name = f"the landmarks of frame {frame}"
-    landmarks = validate_landmarks(Landmarks(good.astype(np.int64), found.points[good]), name)
-    check_metric_scale(landmarks.points, name, reference_diagonal_m=0.18, declare="`camera_unit` in capture.json")
-    return landmarks
+    return validate_landmarks(Landmarks(good.astype(np.int64), found.points[good]), name)
 
 
 def _in_straight_picture(

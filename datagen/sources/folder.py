@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from string import Formatter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.registry import HEADS
 from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.camera_pictures import CameraPicture, video_digest
-from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile, is_video, read_capture_file
+from datagen.sources.capture_file import CAPTURE_FILE, UNKNOWN_UNIT, CaptureFile, is_video, read_capture_file
 from datagen.sources.capture_landmarks import landmarks_of_pictures, landmarks_of_space
 from datagen.sources.depth_maps import DepthMap, read_depth_map
 from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
@@ -51,6 +52,8 @@ class FolderCaptures(Captures):
         checked here.
     head_root : Path, optional
         Folder with the files of FLAME, where registrations are parameters of it.
+    unscaled : bool
+        Whether lengths are read as they are, of a known unit or not: whoever asks scales them.
 
     Raises
     ------
@@ -59,9 +62,14 @@ class FolderCaptures(Captures):
     """
 
     def __init__(
-        self, root: Path, vertex_counts: Mapping[str, int] | None = None, head_root: Path | None = None
+        self,
+        root: Path,
+        vertex_counts: Mapping[str, int] | None = None,
+        head_root: Path | None = None,
+        *,
+        unscaled: bool = False,
     ) -> None:
-        self._root, self._head_root = Path(root), head_root
+        self._root, self._head_root, self._unscaled = Path(root), head_root, unscaled
         self._vertex_counts = vertex_counts or {name: head.vertices for name, head in HEADS.items()}
         if not self._root.is_dir():
             raise InputError(f"capture root {root} is not a folder", "a folder of subjects", "Check the path")
@@ -128,7 +136,7 @@ class FolderCaptures(Captures):
             name: partial(_read_depth, path, one, index, capture, masks.get(name))
             for name, (path, one) in _camera_files(folder, capture, DEPTH, rig, index).items()
         }
-        registration, landmarks = self._registration(folder, capture, index), _landmarks(folder, capture, rig, index)
+        registration, landmarks = self._registration(folder, capture, index), self._landmarks(folder, capture, index)
         if capture.surface == "registration":
             scan = self._registered_mesh(folder, capture, index)
         return Frame(
@@ -211,12 +219,47 @@ class FolderCaptures(Captures):
             )
         # Here and not where sequences are listed: one that cannot be stored does not end the build of the others.
         _storable(folder, _stamp(folder / CAPTURE_FILE))
+        if capture.unit == UNKNOWN_UNIT and not self._unscaled:
+            raise InputError(
+                f"{folder / CAPTURE_FILE} says that the unit is not known",
+                "a unit, or a recipe that finds the scale",
+                "Set `source.scale: landmarks` in the recipe, or measure something and state the unit",
+            )
         return folder, capture
+
+    def _check_scale(self, vertices: npt.NDArray[np.float64], name: Path | str, **said: Any) -> None:
+        """Refuse what is no head in its unit, unless whoever asks scales it."""
+        if not self._unscaled:
+            check_metric_scale(vertices, str(name), **said)
+
+    def landmarks(self, key: SequenceKey, index: int) -> Landmarks | None:
+        """Read the landmarks of a frame alone."""
+        return self._landmarks(*self._capture(key, index), index)
+
+    def marks(self, key: SequenceKey, index: int) -> Landmarks | None:
+        """Read the points that tell frames of a sequence apart, and nothing else of the frame."""
+        folder, capture = self._capture(key, index)
+        registration = self._registration(folder, capture, index)
+        return self._landmarks(folder, capture, index) if registration is None else registration.marks
+
+    def _landmarks(self, folder: Path, capture: CaptureFile, index: int) -> Landmarks | None:
+        entry, rig = capture.landmarks, _rig(folder)
+        if entry is None:
+            return None
+        files = _landmark_files(folder, capture, rig, index)
+        if entry.kind == "2d":
+            name, declare = f"the landmarks of frame {index}", "`camera_unit` in capture.json"
+            landmarks = landmarks_of_pictures(files, rig, index, entry, capture.pixel_center)
+        else:
+            name, declare = str(files[""]), "`unit` in that file, or inside `landmarks` of capture.json"
+            landmarks = landmarks_of_space(files[""], entry, capture.length_unit)
+        self._check_scale(landmarks.points, name, reference_diagonal_m=0.18, declare=declare)
+        return landmarks
 
     def _scan(self, folder: Path, capture: CaptureFile, index: int) -> Mesh:
         path = _inside(folder, capture.scan, frame=index)
-        scan = read_mesh(path, capture.unit, need_faces=False)
-        check_metric_scale(scan.vertices, str(path))
+        scan = read_mesh(path, capture.length_unit, need_faces=False)
+        self._check_scale(scan.vertices, path)
         return scan
 
     def _registration(self, folder: Path, capture: CaptureFile, index: int) -> Registration | None:
@@ -228,9 +271,9 @@ class FolderCaptures(Captures):
         if entry.kind == "parameters":
             vertices = posed_vertices(path, index, entry.unit or "m", self._head_root)
         else:
-            vertices = read_mesh(path, entry.unit or capture.unit, need_faces=False).vertices
+            vertices = read_mesh(path, entry.unit or capture.length_unit, need_faces=False).vertices
             vertices = HEADS[name].own(vertices) if name in HEADS else vertices
-        check_metric_scale(vertices, str(path), declare="`unit` inside `registration` of capture.json")
+        self._check_scale(vertices, path, declare="`unit` inside `registration` of capture.json")
         expected = self._vertex_counts.get(name)
         if entry.topology is not None:
             expected = len(self.topology(name).vertices)
@@ -251,7 +294,7 @@ class FolderCaptures(Captures):
             return Mesh.of(
                 posed_vertices(path, index, entry.unit or "m", self._head_root), model_faces(self._head_root)
             )
-        mesh = read_mesh(path, entry.unit or capture.unit, need_faces=False)
+        mesh = read_mesh(path, entry.unit or capture.length_unit, need_faces=False)
         if not len(mesh.faces) and entry.topology is not None:
             mesh = Mesh.of(mesh.vertices, self.topology(entry.topology).faces)
         if not len(mesh.faces):
@@ -501,16 +544,6 @@ def _landmark_files(folder: Path, capture: CaptureFile, rig: tuple[RecordedCamer
     return {name: path for name, path in files.items() if path.is_file()}
 
 
-def _landmarks(folder: Path, capture: CaptureFile, rig: tuple[RecordedCamera, ...], index: int) -> Landmarks | None:
-    entry = capture.landmarks
-    if entry is None:
-        return None
-    files = _landmark_files(folder, capture, rig, index)
-    if entry.kind == "3d":
-        return landmarks_of_space(files[""], entry, capture.unit)
-    return landmarks_of_pictures(files, rig, index, entry, capture.pixel_center)
-
-
 def _read_depth(
     path: Path,
     recorded: RecordedCamera,
@@ -521,7 +554,7 @@ def _read_depth(
     """Read a depth map; what lies outside of the camera's own mask is not the person's."""
     assert capture.depth is not None  # it was found by its pattern
     lens = recorded.lens, recorded.stored_intrinsics
-    found = read_depth_map(path, capture.depth, capture.unit, recorded.at(index), lens)
+    found = read_depth_map(path, capture.depth, capture.length_unit, recorded.at(index), lens)
     return found if mask is None else found.within(mask())
 
 

@@ -85,6 +85,38 @@ class Registration:
     vertices: npt.NDArray[np.float64]
     trust: npt.NDArray[np.float64] | None = None
 
+    @property
+    def marks(self) -> Landmarks:
+        """The vertices as points with indices."""
+        return Landmarks(np.arange(len(self.vertices)), self.vertices, self.head)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """By what all lengths of a sequence are multiplied.
+
+    Attributes
+    ----------
+    factor : float
+        Metres for one unit of the capture.
+    sigma : float
+        Its standard deviation: how much adults differ in size, and how much frames differ.
+    landmarks : int
+        It was found from, in the frame that has most.
+    frames : int
+    """
+
+    factor: float
+    sigma: float
+    landmarks: int
+    frames: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.factor:.4g} ± {self.sigma:.2g}, from {self.landmarks} landmarks of {self.frames} "
+            f"frame{'s' if self.frames > 1 else ''}"
+        )
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -108,6 +140,8 @@ class Frame:
         ``images[name]()`` gives (H, W, 3) uint8 sRGB, ``masks[name]()`` gives (H, W) bool; either may lack cameras.
     depths : mapping of camera name to a reader
         ``depths[name]()`` gives what the camera measured; empty in captures without depth maps.
+    scale : Scale or None
+        What all lengths were multiplied by, where the captures' unit is not known.
     """
 
     key: SequenceKey
@@ -120,6 +154,7 @@ class Frame:
     images: Mapping[str, Callable[[], Image]] = field(default_factory=dict)
     masks: Mapping[str, Callable[[], npt.NDArray[np.bool_]]] = field(default_factory=dict)
     depths: Mapping[str, Callable[[], DepthMap]] = field(default_factory=dict)
+    scale: Scale | None = None
 
     @property
     def fused(self) -> bool:
@@ -170,6 +205,26 @@ class Captures(ABC):
         InputError
             As :meth:`frame`.
         """
+
+    def landmarks(self, key: SequenceKey, index: int) -> Landmarks | None:
+        """Read the landmarks of a frame alone; raises as :meth:`frame`."""
+        return self.frame(key, index).landmarks
+
+    def marks(self, key: SequenceKey, index: int) -> Landmarks | None:
+        """Read the points that tell frames of a sequence apart: those of its registration, or else its landmarks.
+
+        Returns
+        -------
+        Landmarks or None
+            Of a registration the indices are those of its vertices, and the scheme its head or topology.
+
+        Raises
+        ------
+        InputError
+            As :meth:`frame`.
+        """
+        frame = self.frame(key, index)
+        return frame.landmarks if frame.registration is None else frame.registration.marks
 
     def topology(self, name: str) -> Topology:
         """Read a topology of registrations that the captures bring with them, where they are in no head model's.

@@ -7,7 +7,7 @@ is loaded, and where the code is that reads them: ``module:name``, imported when
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 else:
     # Names of the registry as a type; type checkers cannot read a dictionary.
     SimulatedHeadName = Literal[tuple(name for name, entry in HEADS.items() if entry.simulated)]
+
+
+class SelectConfig(Section):
+    """Which frames of each sequence are taken: those that differ most."""
+
+    count: int = Field(ge=1, le=1_000_000, description="frames of a sequence; a shorter one is taken whole")
+    by: tuple[Literal["expression", "pose"], ...] = Field(
+        ("expression", "pose"),
+        min_length=1,
+        description="what they differ in, told by registrations or landmarks",
+    )
 
 
 class Source(Section, ABC):
@@ -66,6 +77,24 @@ class Source(Section, ABC):
         datagen.common.errors.CanonfaceError
             If there are none, or they cannot be read.
         """
+
+    def chosen(
+        self, sequences: Sequence[SequenceInfo], frozen: Mapping[str, tuple[int, ...]]
+    ) -> Sequence[SequenceInfo]:
+        """Return sequences with the frames that the recipe takes: all, where it says nothing.
+
+        Parameters
+        ----------
+        frozen : mapping of ``subject/sequence`` to frames
+            What an earlier run of the build chose.
+        """
+        del frozen
+        return sequences
+
+    @property
+    def selection(self) -> str:
+        """How frames are chosen, in a line; empty if all are taken."""
+        return ""
 
     @abstractmethod
     def captures(self, made: Path) -> Captures:
@@ -150,6 +179,12 @@ class RecordedSource(Source):
     head_root: Path | None = Field(
         None, description="folder with the files of the head model the registrations are in, where it is not embedded"
     )
+    select: SelectConfig | None = Field(None, description="frames to take, where not all of a sequence are")
+    scale: Literal["given", "landmarks"] = Field(
+        "given",
+        description="landmarks: the unit is not known, and each sequence's scale is found from its landmarks and the "
+        "size of adults' faces",
+    )
     reader: ClassVar[str]
     licence: ClassVar[str]
 
@@ -173,11 +208,38 @@ class RecordedSource(Source):
             )
         return self.captures(self.root).sequences()
 
+    def chosen(
+        self, sequences: Sequence[SequenceInfo], frozen: Mapping[str, tuple[int, ...]]
+    ) -> Sequence[SequenceInfo]:
+        """Return sequences with the frames that differ most, each chosen by itself.
+
+        Raises
+        ------
+        datagen.common.errors.InputError
+            If nothing tells the frames of one apart.
+        """
+        if self.select is None:
+            return sequences
+        pick, captures = resolve_name("datagen.sources.selection:selected"), self.captures(self.root)
+        return [pick(captures, info, self.select, frozen) for info in sequences]
+
+    @property
+    def selection(self) -> str:
+        """How many frames, and by what."""
+        if self.select is None:
+            return ""
+        return f"up to {self.select.count} frames of each sequence, by {' and '.join(self.select.by)}"
+
     def captures(self, made: Path) -> Captures:
         """Open what is under the folder."""
         del made
-        captures: Captures = resolve_name(self.reader)(self.root)
-        return captures
+        return self._scaled(resolve_name(self.reader)(self.root))
+
+    def _scaled(self, captures: Captures) -> Captures:
+        if self.scale == "given":
+            return captures
+        scaled: Captures = resolve_name("datagen.sources.scale:ScaledCaptures")(captures)
+        return scaled
 
 
 class FolderSource(RecordedSource):
@@ -196,8 +258,8 @@ class FolderSource(RecordedSource):
     def captures(self, made: Path) -> Captures:
         """Open what is under the folder."""
         del made
-        captures: Captures = resolve_name(self.reader)(self.root, head_root=self.head_root)
-        return captures
+        unscaled = self.scale != "given"
+        return self._scaled(resolve_name(self.reader)(self.root, head_root=self.head_root, unscaled=unscaled))
 
 
 SOURCES: dict[str, type[Source]] = {"simulated": SimulatedSource, "folder": FolderSource}

@@ -243,3 +243,39 @@ def test_the_page_shows_every_camera_and_needs_nothing_else(tmp_path: Path) -> N
     assert "<b>anna" not in html
     assert "OpenGL axes (y and z turned) fits" in html
     assert "http" not in html.replace("http-equiv", "")
+
+
+WRITTEN = {
+    "zero_one": (lambda m: m.astype(np.uint8), "the brightest value"),
+    "inverted": (lambda m: np.where(m, 0, 255).astype(np.uint8), "inverted (white for black) fits"),
+    "alpha": (lambda m: np.dstack([np.zeros((*m.shape, 3), np.uint8), m * np.uint8(255)]), "transparent pixels"),
+    "black": (lambda m: np.zeros(m.shape, np.uint8), "black everywhere"),
+    "upside_down": (lambda m: m[::-1] * np.uint8(255), "upside down fits"),
+    "coloured": (lambda m: np.dstack([m * np.uint8(128), m * np.uint8(0), m * np.uint8(0)]), "has colours"),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_masks_as_other_programs_write_them_are_found_by_every_camera(tmp_path: Path, name: str) -> None:
+    from PIL import Image
+
+    change, said = WRITTEN[name]
+    folder = write_capture(tmp_path / "anna/speech", rig())
+    for camera in rig():
+        path = folder / "masks" / camera.name / "000000.png"
+        Image.fromarray(change(np.asarray(Image.open(path)) > 0)).save(path)
+    with quiet() as progress:
+        found = check_captures(tmp_path, progress)
+    assert len(found.problems) == 3
+    assert all(said in entry["problem"] for entry in found.problems)
+
+
+@pytest.mark.parametrize("level", [0, 5, 128])
+def test_a_picture_that_was_never_taken_is_no_sample(level: int) -> None:
+    """Black, black with a sensor's noise, or one grey: with masks that say that somebody is there."""
+    noise = np.random.default_rng(0).integers(0, level + 1, (96, 96, 3)).astype(np.uint8)
+    blank = noise if level < 128 else np.full_like(noise, level)
+    found = examine(frame_of(images=lambda _: blank))
+    assert set(found.views.wrong) == {"left", "front", "right"}
+    word = "of one colour" if level == 128 else "black"
+    assert all(f"is {word} wherever the scan is" in reason for reason in found.views.wrong.values())
