@@ -14,7 +14,7 @@ from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.files import read_npz
 from datagen.common.names import name_problem, require_name, shown
-from datagen.common.video_frames import video_index
+from datagen.common.video_frames import video_index, video_size
 from datagen.sources.frame import SequenceKey
 from datagen.sources.imports.imported import (
     Found,
@@ -25,7 +25,7 @@ from datagen.sources.imports.imported import (
     ImportSettings,
 )
 from datagen.sources.imports.numbers import SHIFT, Matrix, finite
-from datagen.sources.imports.rig import sees
+from datagen.sources.imports.rig import ASK, sees
 from datagen.sources.imports.workspace import file_inside, listed
 
 SIZE = 2200, 3208  # width and height that K belongs to
@@ -111,7 +111,11 @@ def _read(person: Path, sequence: str, root: Path, settings: ImportSettings) -> 
     unseen = sorted(set(calibrated) - set(videos))
     if unseen:
         missing.append(f"videos of {len(unseen)} of {len(calibrated)} cameras: {listed(unseen)}")
-    if len(masks) < len(videos):
+    odd = [name for name, path in masks.items() if _size(path) != _size(videos[name])]
+    masks = {name: path for name, path in masks.items() if name not in odd}
+    if odd:
+        missing.append(f"alpha maps of {len(odd)} cameras, of another size than their pictures: {listed(odd)}")
+    elif len(masks) < len(videos):
         missing.append(f"alpha maps of {len(videos) - len(masks)} of {len(videos)} cameras")
     clouds = _clouds(folder / "pointclouds", root)
     tracking = _tracking(person, sequence, root, settings)
@@ -163,6 +167,10 @@ def _read(person: Path, sequence: str, root: Path, settings: ImportSettings) -> 
         missing=tuple(missing),
         remarks=tuple(remarks),
     )
+
+
+def _size(path: Path) -> tuple[int, int]:
+    return video_size(path, orientation="stored", ask=ASK)
 
 
 def _clouds(folder: Path, root: Path) -> dict[int, Path]:

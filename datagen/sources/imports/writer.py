@@ -25,7 +25,7 @@ import numpy.typing as npt
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.files import staged_folder, storage_errors
-from datagen.common.pictures import read_mask, read_picture
+from datagen.common.pictures import MASK_THRESHOLD, picture_size, read_mask, read_picture
 from datagen.common.settings import parse
 from datagen.geometry.landmarks import Landmarks, landmark_bytes, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
@@ -442,25 +442,39 @@ def _pictures(
 ) -> str | None:
     """Place the pictures or masks of all frames; None if there are none. All have one suffix, as the layout wants."""
     pictures: list[tuple[int, Mapping[str, File]]] = [(frame.index, getattr(frame, kind)) for frame in frames]
-    used = [one.name for one in rig if any(one.name in named for _, named in pictures)]
+    used = [one for one in rig if any(one.name in named for _, named in pictures)]
     if not used:
         return None
+    resized = {one.name for one in used if kind == "masks" and _differs(one, pictures, files)}
     suffixes = Counter(file.suffix for _, named in pictures for file in named.values())
-    linked = len(suffixes) == 1
+    linked = len(suffixes) == 1 and (not resized or ".png" in suffixes)
     pattern = f"{kind}/{{camera}}/{{frame:06d}}{next(iter(suffixes)) if linked else '.png'}"
     for index, named in pictures:
-        for camera in used:
-            file = named.get(camera)
+        for one in used:
+            file = named.get(one.name)
             if file is not None:
-                put(
-                    pattern.format(camera=camera, frame=index),
-                    file if linked else png_bytes(_read(kind, files.path(file))),
-                )
+                same = linked and one.name not in resized
+                content = file if same else png_bytes(_read(kind, files.path(file), one))
+                put(pattern.format(camera=one.name, frame=index), content)
             advance(1)
     return pattern
 
 
-def _read(kind: Kind, path: Path) -> npt.NDArray[Any]:
-    if kind == "masks":
-        return read_mask(path, orientation="stored", ask=ASK)
-    return read_picture(path, orientation="stored", ask=ASK).pixels
+def _differs(one: RigCamera, masks: Sequence[tuple[int, Mapping[str, File]]], files: Unpacked) -> bool:
+    """Whether masks of a camera have another size than its pictures."""
+    size = one.entry.width, one.entry.height
+    paths = (files.path(named[one.name]) for _, named in masks if one.name in named)
+    return any(picture_size(path, orientation="stored", ask=ASK) != size for path in paths)
+
+
+def _read(kind: Kind, path: Path, one: RigCamera) -> npt.NDArray[Any]:
+    if kind == "images":
+        return read_picture(path, orientation="stored", ask=ASK).pixels
+    from PIL import Image
+
+    mask = read_mask(path, orientation="stored", ask=ASK)
+    size = one.entry.width, one.entry.height
+    if mask.shape[::-1] == size:
+        return mask
+    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(grey) >= MASK_THRESHOLD

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datagen.sources.capture_file import read_capture_file
 from datagen.sources.folder import FolderCaptures
@@ -30,6 +31,7 @@ from tests.layouts.nersemble import (
     write_v1,
     write_v2,
 )
+from tests.support.videos import write_video
 
 KEY = SequenceKey(PERSON, SEQUENCE)
 V1 = SequenceKey("018", SEQUENCE)
@@ -102,6 +104,15 @@ def test_a_head_that_no_camera_sees_is_doubted(tmp_path: Path) -> None:
     assert "doubtful: 2 of 2 cameras do not see where the tracked head is" in imported("nersemble", tmp_path / "set")
 
 
+def test_alpha_maps_of_another_size_are_left_out_and_said(tmp_path: Path) -> None:
+    person = write_v2(tmp_path / "set")
+    path = person / f"sequences/{SEQUENCE}/alpha_maps/cam_{SERIALS[0]}.mp4"
+    write_video(path, [0, 40, 80, 120], size=(32, 32))
+    said = imported("nersemble", tmp_path / "set")
+    assert f"alpha maps of 1 cameras, of another size than their pictures: {SERIALS[0]}" in said
+    assert list(FolderCaptures(tmp_path / "captures").frame(KEY, 0).masks) == [SERIALS[1]]
+
+
 @pytest.mark.parametrize("described", [False, True])
 def test_depth_maps_of_version_1_come_back(tmp_path: Path, described: bool) -> None:
     write_v1(tmp_path / "set", described=described)
@@ -124,6 +135,24 @@ def test_depth_maps_of_version_1_come_back(tmp_path: Path, described: bool) -> N
     # What is fused lies on the egg: a tenth of the 10 mm that a pixel covers, but where it is seen from the side.
     off = np.abs(np.linalg.norm((frame.scan.vertices - MIDDLE) / AXES, axis=1) - 1) * AXES.min()
     assert np.median(off) < 1e-3
+
+
+def test_alpha_maps_of_half_the_size_are_resized(tmp_path: Path) -> None:
+    person = write_v1(tmp_path / "set")
+    for path in person.rglob("alpha_map-73fps/*.png"):
+        with Image.open(path) as mask:
+            half = mask.resize((mask.width // 2, mask.height // 2), Image.Resampling.BOX)
+        half.save(path)
+    said = imported("nersemble-v1", tmp_path / "set")
+    for what in ("masks of another size than their pictures are resized", "8 linked, 4 written anew"):
+        assert what in said
+    frame = FolderCaptures(tmp_path / "captures").frame(V1, 0)
+    for found, truth in zip(frame.cameras, map(small, cameras()), strict=True):
+        np.testing.assert_allclose(found.K, truth.K, atol=1e-9)
+        assert (frame.masks[found.name]() != egg_of(truth)[0]).mean() < 0.02
+    Image.new("L", (44, 44)).save(path)
+    code, said = run("import", "nersemble-v1", tmp_path / "set", "--out", tmp_path / "c")
+    assert (code, "of one camera" in said) == (2, True)
 
 
 def _without(*patterns: str) -> Callable[[Path], None]:
