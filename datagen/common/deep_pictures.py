@@ -15,6 +15,7 @@ Transfer = Literal["srgb", "linear", "rec709", "gamma2.2"]
 TRANSFERS: tuple[Transfer, ...] = ("srgb", "linear", "rec709", "gamma2.2")
 DEEP_ONLY = (".exr",)  # of which nothing else can be read
 INSTEAD = "convert the pictures to 8 bits a channel, sRGB"
+_FORMATS = "png_pipe,tiff_pipe,exr_pipe"
 _FULL = 65535.0
 _ROWS = 256  # at once
 
@@ -92,7 +93,7 @@ def _to_srgb(light: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _decoded(path: Path) -> Any:
     av = import_av(INSTEAD)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"}) as container:
             picture = next(container.decode(video=0))
     except (av.error.FFmpegError, OSError, ValueError, StopIteration, IndexError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "it holds no picture"

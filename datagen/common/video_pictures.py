@@ -19,6 +19,11 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv"),
     *(".3gp", ".ogv", ".mxf", ".y4m", ".gif"),
 )
+# Of FFmpeg's: no lists of other files (concat, HLS), whatever a file is called.
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,live_flv,ogg,mxf,mxf_opatom,"
+    "yuv4mpegpipe,gif"
+)
 _SQUARE = 1.01  # largest ratio of a pixel's sides that is not stretched
 # Transfer functions whose values are not those of a picture on a common screen, by their number in H.273.
 _CURVES = {8: "linear", 9: "logarithmic", 10: "logarithmic", 16: "PQ (HDR)", 17: "cinema (SMPTE 428)", 18: "HLG (HDR)"}
@@ -33,7 +38,7 @@ def open_video(av: Any, path: Path) -> Any:
         If it is no video.
     """
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
             f"video {path} cannot be opened: {getattr(error, 'strerror', None) or error}",

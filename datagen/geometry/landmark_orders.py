@@ -16,8 +16,8 @@ SIZE = 68
 FROM_ONE = "_from_1"
 Order = str | tuple[int, ...]
 
-# MediaPipe's annotated points that are by definition the same place as one of iBUG's: corners of eyes and mouth, the
-# middle of each lip border, nose tip and base. Those between them are spread by another rule and are left out.
+# MediaPipe's points that it names as iBUG does: corners of eyes and mouth, the middle of each lip border, nose tip and
+# base. Those between them are spread by another rule and are left out.
 _MEDIAPIPE = {
     **{33: 36, 133: 39, 362: 42, 263: 45, 1: 30, 2: 33},
     **{61: 48, 0: 51, 291: 54, 17: 57, 78: 60, 13: 62, 308: 64, 14: 66},

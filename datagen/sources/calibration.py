@@ -18,8 +18,8 @@ import yaml
 
 from datagen.common.documents import check_depth, parse_json, read_text
 from datagen.common.errors import InputError
-from datagen.geometry.lens_models import LENS_MODELS, lens_of
-from datagen.sources.colmap_model import read_colmap_model
+from datagen.geometry.lens_models import LENS_MODELS, lens_of, model_of
+from datagen.sources.colmap_model import colmap_intrinsics, read_colmap_model
 
 _K = ("K", "camera_matrix", "cameraMatrix", "intrinsics", "intrinsic", "intrinsic_matrix")
 _FOCAL = ("fx", "fy", "cx", "cy")
@@ -37,7 +37,6 @@ _SIZE = ("image_size", "size", "resolution")
 _NAME = ("name", "id", "camera", "camera_id", "label", "serial")
 # Of other directions or axes, which would have to be guessed.
 _OTHER_POSES = ("camera_to_world", "cam2world", "c2w", "transform_matrix", "pose", "rvec")
-_PINHOLES = {"PINHOLE": 4, "SIMPLE_PINHOLE": 3}
 _MOST_BYTES = 64 << 20
 _SAME = 1e-4
 _SEE = "docs/capture-format.md says what K and world_to_camera are"
@@ -272,22 +271,18 @@ def read_colmap_calibration(folder: Path, camera_of: Mapping[str, str]) -> Calib
     Raises
     ------
     InputError
-        If they are not such files, a camera has lens distortion, or one camera stands in two places.
+        If they are not such files, a camera's model is not read, or one camera stands in two places.
     """
     model = read_colmap_model(folder)
     path = folder / "cameras.txt"
     intrinsics = {}
     for number, camera in model.cameras.items():
-        if _PINHOLES.get(camera.model) != len(camera.parameters):
-            raise InputError(
-                f"{path} has a camera of the model {camera.model}",
-                " or ".join(_PINHOLES),
-                "Undistort the pictures (colmap image_undistorter) and take the files that it writes, or let "
-                "`datagen import colmap` straighten them",
-            )
-        values = camera.parameters
-        fx, fy, cx, cy = values if len(values) == 4 else (values[0], *values)
-        intrinsics[number] = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), camera.size
+        K, lens = colmap_intrinsics(camera, f"{number} of {path}")
+        distortion = None
+        if not lens.is_straight:
+            named, parameters = model_of(lens)
+            distortion = named, tuple(parameters)
+        intrinsics[number] = K, camera.size, distortion
     cameras: dict[str, Calibrated] = {}
     path = folder / "images.txt"
     for picture in model.pictures:
@@ -300,8 +295,8 @@ def read_colmap_calibration(folder: Path, camera_of: Mapping[str, str]) -> Calib
         name = next((name for known, name in camera_of.items() if _same_picture(known, picture.name)), None)
         if name is None:
             continue
-        K, size = intrinsics[picture.camera]
-        found = Calibrated(K, picture.world_to_camera, size)
+        K, size, distortion = intrinsics[picture.camera]
+        found = Calibrated(K, picture.world_to_camera, size, distortion)
         before = cameras.setdefault(name, found)
         if np.abs(before.world_to_camera - found.world_to_camera).max() > _SAME:
             raise InputError(
@@ -311,9 +306,8 @@ def read_colmap_calibration(folder: Path, camera_of: Mapping[str, str]) -> Calib
             )
     if not cameras:
         raise InputError(f"{path} names none of the pictures found here", "their paths", "Check the file")
-    return Calibration(
-        "COLMAP", cameras, 0.5, ("COLMAP's unit of length is arbitrary unless it was given one: check it",)
-    )
+    said = "COLMAP's unit of length is arbitrary unless it was given one: check it"
+    return Calibration("COLMAP", cameras, 0.5, (said, *_lens_remark(cameras)))
 
 
 def _same_picture(known: str, picture: str) -> bool:

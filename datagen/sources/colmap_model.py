@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from datagen.common.documents import read_bytes, read_text
 from datagen.common.errors import InputError
+from datagen.geometry.lens import BrownLens, FisheyeLens, Lens
 
 Matrix = npt.NDArray[np.float64]
 
@@ -29,6 +30,7 @@ MODELS = {
     "RADIAL_FISHEYE": (9, 5),
     "THIN_PRISM_FISHEYE": (10, 12),
 }
+_READ = tuple(name for name in MODELS if name not in {"FOV", "THIN_PRISM_FISHEYE"})
 _BY_NUMBER = {number: name for name, (number, _) in MODELS.items()}
 _MOST_BYTES = 4 << 30
 _MOST_TEXT = 1 << 30
@@ -233,3 +235,35 @@ def _rotation(wxyz: Matrix) -> Matrix:
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
+
+
+def colmap_intrinsics(camera: ColmapCamera, name: str) -> tuple[npt.NDArray[np.float64], Lens]:
+    """Return K (3, 3), pixel centres at +0.5, and the lens of a camera.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+
+    Raises
+    ------
+    InputError
+        If its model is not read.
+    """
+    model, values = camera.model, camera.parameters
+    if model not in _READ or len(values) != MODELS[model][1]:
+        raise InputError(
+            f"camera {name} has the model {model} with {len(values)} parameters",
+            f"one of {', '.join(_READ)}",
+            "Undistort the pictures (colmap image_undistorter) and import what it writes",
+        )
+    one_focal = model.startswith("SIMPLE") or model.startswith("RADIAL")
+    fx, fy = (values[0], values[0]) if one_focal else values[:2]
+    cx, cy, *rest = values[1:] if one_focal else values[2:]
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+    if model.endswith("FISHEYE"):
+        return K, FisheyeLens(tuple(rest))
+    if "OPENCV" in model:
+        k1, k2, p1, p2, *more = rest
+        return K, BrownLens((k1, k2, *more[:1]), tuple(more[1:]), (p1, p2))
+    return K, BrownLens(tuple(rest))

@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from datagen.common.errors import InputError
-from datagen.geometry.lens import BrownLens, FisheyeLens, Lens
-from datagen.sources.colmap_model import MODELS, ColmapCamera, ColmapModel, has_colmap_model, read_colmap_model
+from datagen.sources.colmap_model import ColmapModel, colmap_intrinsics, has_colmap_model, read_colmap_model
 from datagen.sources.imports.imported import (
     Found,
     ImportedCamera,
@@ -28,7 +25,6 @@ _MODELS = ("sparse", "sparse/0", "sparse/1", "sparse/2", "sparse/3", "")
 # With faces first: a cloud gives no samples.
 _SCANS = ("meshed-poisson.ply", "meshed-delaunay.ply", "meshed-advancing-front.ply", "fused.ply")
 _NO_SCANS = ("points3D.ply", "sparse.ply", "points.ply")
-_READ = tuple(name for name in MODELS if name not in {"FOV", "THIN_PRISM_FISHEYE"})
 
 
 def find_workspaces(root: Path, settings: ImportSettings) -> Sequence[Found]:
@@ -68,7 +64,7 @@ def _read(workspace: Path, root: Path, settings: ImportSettings) -> ImportedSequ
                 "Copy or export the whole model again",
             )
         entry = model.cameras[picture.camera]
-        K, lens = _intrinsics(entry, name)
+        K, lens = colmap_intrinsics(entry, name)
         cameras.append(ImportedCamera(name, K, picture.world_to_camera, entry.size, lens))
         path = file_inside(images, picture.name, inside, str(folder))
         if path.is_file():
@@ -113,23 +109,3 @@ def _largest(workspace: Path) -> tuple[Path, Path, ColmapModel, tuple[str, ...]]
         return base, folder, model, ()
     said = f"of {len(read)} models the largest, {folder.relative_to(workspace)}; {others} pictures are in the others"
     return base, folder, model, (said,)
-
-
-def _intrinsics(camera: ColmapCamera, name: str) -> tuple[np.ndarray, Lens]:
-    model, values = camera.model, camera.parameters
-    if model not in _READ or len(values) != MODELS[model][1]:
-        raise InputError(
-            f"camera {name} has the model {model} with {len(values)} parameters",
-            f"one of {', '.join(_READ)}",
-            "Undistort the pictures (colmap image_undistorter) and import what it writes",
-        )
-    one_focal = model.startswith("SIMPLE") or model.startswith("RADIAL")
-    fx, fy = (values[0], values[0]) if one_focal else values[:2]
-    cx, cy, *rest = values[1:] if one_focal else values[2:]
-    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-    if model.endswith("FISHEYE"):
-        return K, FisheyeLens(tuple(rest))
-    if "OPENCV" in model:
-        k1, k2, p1, p2, *more = rest
-        return K, BrownLens((k1, k2, *more[:1]), tuple(more[1:]), (p1, p2))
-    return K, BrownLens(tuple(rest))

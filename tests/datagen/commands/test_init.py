@@ -447,7 +447,7 @@ def test_calibrations_beside_the_pictures_are_found(tmp_path: Path, kind: str, p
         ({"left.yml": "a: &a [1]\nb: *a\n"}, "aliases"),
         ({"left.yml": "%YAML:1.0\n---\nK: !!opencv-matrix {rows: 3, cols: 3, data: [1]}\n"}, "cannot be read"),
         ({"right.yml": OPENCV}, "holds no calibration of left"),
-        ({**COLMAP, "cameras.txt": "1 OPENCV 32 24 100 100 16 12 0.1 0 0 0\n"}, "of the model OPENCV.*undistorter"),
+        ({**COLMAP, "cameras.txt": "1 FOV 32 24 100 100 16 12 0.1\n"}, "has the model FOV.*undistorter"),
         ({"cameras.txt": "1 PINHOLE 32 24 100 100 16 12\n", "images.txt": "1 0 1 0 0 0 0 1 1 x.png\n\n"}, "names none"),
         (
             {
@@ -515,6 +515,23 @@ def test_lens_distortion_of_a_calibration_is_written(
     assert found.calibration is not None
     said = any("straightened when they are read" in text for text in found.calibration.remarks)
     assert said == (expected is not None)
+
+
+@pytest.mark.parametrize(
+    ("line", "model", "parameters"),
+    [
+        ("1 OPENCV 32 24 100 100 16 12 0.1 0.2 0.01 0.02", "opencv", [0.1, 0.2, 0.01, 0.02, 0.0]),
+        ("1 SIMPLE_RADIAL 32 24 100 16 12 0.1", "opencv", [0.1, 0.0, 0.0, 0.0, 0.0]),
+        ("1 OPENCV_FISHEYE 32 24 100 100 16 12 0.1 0 0 0", "opencv_fisheye", [0.1, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_lens_distortion_of_colmap_is_written(tmp_path: Path, line: str, model: str, parameters: list[float]) -> None:
+    root, place = _two_frames(tmp_path / "take"), tmp_path / "calib"
+    place.mkdir()
+    for name, text in {**COLMAP, "cameras.txt": f"{line}\n"}.items():
+        (place / name).write_text(text)
+    found = _settled(root)
+    assert found["cameras"]["left"]["distortion"] == {"model": model, "parameters": parameters}
 
 
 def test_lens_distortion_of_opencv_is_written(tmp_path: Path) -> None:

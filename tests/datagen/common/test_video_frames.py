@@ -149,6 +149,19 @@ def test_what_is_no_whole_video_is_refused(clips: dict[str, Path], tmp_path: Pat
         video_index(frames)
 
 
+@pytest.mark.parametrize(
+    "text", ["ffconcat version 1.0\nfile real.mp4\n", "#EXTM3U\n#EXTINF:9,\nreal.mp4\n#EXT-X-ENDLIST\n"]
+)
+def test_a_list_of_other_files_is_no_video_whatever_it_is_called(
+    clips: dict[str, Path], tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "real.mp4").write_bytes(clips["one"].read_bytes())
+    path = tmp_path / "list.mp4"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"list\.mp4 cannot be opened"):
+        video_index(path)
+
+
 def test_a_changed_video_is_read_anew(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", [0, 40])
     assert abs(_brightness(path, 1) - shade(1)) < 3
