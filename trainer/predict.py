@@ -17,7 +17,8 @@ from datagen.common.console import say
 from datagen.common.errors import InputError
 from datagen.common.pictures import Orientation
 from datagen.common.progress import Progress, announce
-from datagen.common.video_pictures import VIDEO_SUFFIXES, have_video
+from datagen.common.pyav import have_video
+from datagen.common.video_pictures import VIDEO_SUFFIXES
 from datagen.shards import open_dataset
 from trainer.inference import Maps
 from trainer.prediction.cameras import FieldOfView, FrameCamera, GivenCameras, Origin, assumed_intrinsics, write_cameras

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -36,6 +37,7 @@ else:
 
 _INDENT = "  "
 _MOST_DOUBTS = 3
+_LOOKED_AT = 6  # cameras whose pictures are read
 # Half of a scan is hidden behind the other half; of what is seen, depth maps and scan agree within that.
 _SAME_DEPTH = 0.03
 _LEAST_AGREEING = 0.2
@@ -79,6 +81,9 @@ def import_command(
     landmarks: Annotated[
         Path | None,
         typer.Option("--landmarks", metavar="FILE", help="The set's list of the vertices that are landmarks."),
+    ] = None,
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", metavar="PATH", help="Tracked FLAME, below each person's folder.")
     ] = None,
     cameras: Annotated[int | None, typer.Option("--cameras", help="Of simulated pictures.", min=1, max=100)] = None,
     image_size: Annotated[
@@ -128,6 +133,7 @@ def import_command(
         depth_unit=depth_unit,
         topology=topology,
         landmarks=landmarks,
+        tracking=tracking,
         cameras=cameras,
         image_size=image_size,
         facing=facing,
@@ -166,8 +172,6 @@ def _imported(
     head_root: Path | None,
 ) -> list[Result]:
     """Import one after the other; what is wrong with one is kept for the end."""
-    from dataclasses import replace
-
     from datagen.common.errors import StorageError
     from datagen.common.progress import Progress
     from datagen.sources.imports.writer import write_capture
@@ -213,7 +217,7 @@ def _seen(out: Path, key: SequenceKey, sequence: ImportedSequence, head_root: Pa
     if sequence.registration is not None and sequence.registration.kind == "parameters" and head_root is None:
         return ["not held against its pictures: that needs FLAME's model file (--head-root, or datagen check)"]
     try:
-        frame = FolderCaptures(out, head_root=head_root).frame(key, first)
+        frame = _thinned(FolderCaptures(out, head_root=head_root).frame(key, first))
         views = look_at_views(frame)
         found = [f"frame {first}: {reason}" for reason in views.wrong.values()]
         found += [f"frame {first}, camera {name}: {why}" for name, why in views.blind.items() if why != NO_IMAGE]
@@ -224,13 +228,20 @@ def _seen(out: Path, key: SequenceKey, sequence: ImportedSequence, head_root: Pa
     return [f"doubtful: {text}" for text in found[:_MOST_DOUBTS]] + ([more.strip()] if more else [])
 
 
+def _thinned(frame: Frame) -> Frame:
+    """Return a frame with a few of its cameras: straightening the pictures of many takes minutes."""
+    step = max(1, -(-len(frame.cameras) // _LOOKED_AT))
+    return replace(frame, cameras=frame.cameras[::step])
+
+
 def _depth_doubts(frame: Frame) -> list[str]:
     """Hold depth maps against the scan: what it shows in a pixel lies as far away as the map says."""
     import numpy as np
 
     found = []
-    for name, read in frame.depths.items() if not frame.fused else ():
-        measured = read()
+    names = [camera.name for camera in frame.cameras if camera.name in frame.depths and not frame.fused]
+    for name in names:
+        measured = frame.depths[name]()
         pixels, z = measured.camera.project(frame.scan.vertices)
         height, width = measured.depth.shape
         inside = (z > 0) & (pixels >= 0).all(axis=1) & (pixels < (width, height)).all(axis=1)

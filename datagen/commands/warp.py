@@ -15,6 +15,7 @@ from datagen.manifest import BackendName, HeadName, WarpConfig
 
 if TYPE_CHECKING:
     from datagen.audit.region_confidence import RegionConfidence
+    from datagen.flows.one_scan import LandmarkFile
     from datagen.warp.result import Warp
 
 HeadOption = Annotated[HeadName, typer.Option(help="Head model whose space is the canonical one.")]
@@ -27,7 +28,7 @@ BackendOption = Annotated[
 ]
 UnitOption = Annotated[
     str | None,
-    typer.Option(help="Length unit of the scan: m, dm, cm, mm or in; by default the landmark file's."),
+    typer.Option(help="Length unit of the scan: m, dm, cm, mm or in; by default the landmarks'."),
 ]
 
 
@@ -35,7 +36,15 @@ def warp_command(
     scan: Annotated[Path, typer.Argument(help="Mesh or point cloud: ply, obj, stl, off, glb, pcd or npz.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for warp.npz, verdict.json, pictures and meshes.")],
     landmarks: Annotated[
-        Path | None, typer.Option(help="Landmark file (JSON: scheme, unit, points), at least three points.")
+        Path | None,
+        typer.Option(help="Landmark file, at least three points: JSON (scheme, unit, points), pp, pts, fcsv, txt, …"),
+    ] = None,
+    landmark_unit: Annotated[
+        str | None, typer.Option(help="Length unit of landmarks that state none, where it is not the scan's.")
+    ] = None,
+    landmark_order: Annotated[
+        str | None,
+        typer.Option(help="Which points those of other programs are: ibug68, ibug51, …, or numbers: 36,45,30."),
     ] = None,
     registration: Annotated[
         Path | None, typer.Option(help="Mesh in the head model's topology or another, such as a tracker's fit.")
@@ -89,7 +98,7 @@ def warp_command(
             head=head,
             head_root=head_root,
             unit=unit,
-            landmarks=landmarks,
+            landmarks=_landmark_file(landmarks, landmark_unit, landmark_order),
             registration=RegistrationFile(registration, *named) if registration else None,
             config=config,
             mesh_format=mesh_format,
@@ -126,6 +135,17 @@ def warp_command(
             say(f"  look at confidence.png or {mesh_files(mesh_format)[-1]} before you use them")
     if warp.verdict.status == "fail":
         raise SystemExit(1)
+
+
+def _landmark_file(path: Path | None, unit: str | None, order: str | None) -> LandmarkFile | None:
+    from datagen.flows.one_scan import LandmarkFile
+    from datagen.geometry.landmark_orders import parse_order
+
+    if path is None:
+        if unit is not None or order is not None:
+            raise InputError("the landmarks' unit or order is named, but there are none", "--landmarks", "Pass a file")
+        return None
+    return LandmarkFile(path, unit, None if order is None else parse_order(order))
 
 
 def _print_warp(warp: Warp, regions: Sequence[RegionConfidence]) -> None:

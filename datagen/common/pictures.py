@@ -1,8 +1,8 @@
 """Reading a picture: one rule for turns, transparency, colours and depth of values, for captures and predictions.
 
 A picture is read as 8-bit sRGB or refused. What a file says about itself is used (a colour profile, transparency,
-a turn) or, where using it would be a guess, named: more than 8 bits a channel, another tone curve, several pictures
-in one file, a turn beside masks or cameras that may or may not share it.
+a turn) or, where using it would be a guess, named: more than 8 bits a channel or another tone curve that nobody has
+told, several pictures in one file, a turn beside masks or cameras that may or may not share it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.errors import InputError, StorageError
+from datagen.common.deep_pictures import DEEP_ONLY, Transfer, deep_size, in_srgb, read_deep
+from datagen.common.errors import DependencyError, InputError, StorageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,6 +42,15 @@ _ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _COLOURS = frozenset({"1", "L", "P", "RGB", "RGBX", *_ALPHA})
 _SRGB_GAMMA = 1 / 2.2
 _GAMMA_TOLERANCE = 0.02
+_TELL = (
+    'Convert it with the program that developed it; in a capture, say its tone curve: "transfer": "srgb", '
+    '"linear", "rec709" or "gamma2.2" in capture.json'
+)
+HEIC_SUFFIXES = (".heic", ".heif")
+_AVIF_HEAD = 1 << 16
+# By their number in H.273: BT.709 or not said; BT.709, not said, BT.601, sRGB, BT.2020 of 10 and 12 bits.
+_SCREEN_PRIMARIES = frozenset({1, 2})
+_SCREEN_CURVES = frozenset({1, 2, 6, 13, 14, 15})
 _SAME = 2  # of 255: what a colour engine rounds
 # A second picture of the kinds phones append (a preview, a gain map) is not another frame.
 _MAIN_FIRST = frozenset({"MPO"})
@@ -70,11 +80,20 @@ class Picture:
 
 def picture_size(path: Path, *, orientation: Orientation | None, ask: str) -> tuple[int, int]:
     """Return width and height of a picture from its header; raises as :func:`read_picture`, but for the pixels."""
+    if path.suffix.lower() in DEEP_ONLY:
+        return deep_size(path)
     with _opened(path, "picture") as opened:
         return _oriented_size(opened, _turn(opened, path, orientation, ask))
 
 
-def read_picture(path: Path, *, orientation: Orientation | None, ask: str, at_least: int | None = None) -> Picture:
+def read_picture(
+    path: Path,
+    *,
+    orientation: Orientation | None,
+    ask: str,
+    at_least: int | None = None,
+    transfer: Transfer | None = None,
+) -> Picture:
     """Read a picture file as sRGB of 8 bits.
 
     Transparent pixels show :data:`BACKDROP`, never the colour hidden under them. A colour profile is applied.
@@ -89,24 +108,50 @@ def read_picture(path: Path, *, orientation: Orientation | None, ask: str, at_le
         How the reader of the message answers that question, such as "pass --orientation".
     at_least : int, optional
         Pixels a side that suffice: a larger JPEG is decoded at a fraction of its size.
+    transfer : str, optional
+        Tone curve of the values, as somebody has told it: then pictures of 16 bits and EXR are read too.
 
     Raises
     ------
     InputError
-        If the file is missing, broken, not one picture, turned, deeper than 8 bits, of another tone curve or colour
-        space, or wholly transparent.
+        If the file is missing, broken, not one picture, turned, wholly transparent, or of another colour space; if it
+        is deeper than 8 bits, or of another tone curve, and nobody told which.
     StorageError
         If the disk or the machine refuses.
+    DependencyError
+        If a package is missing that such a file needs.
     """
+    if path.suffix.lower() in DEEP_ONLY:
+        if transfer is None:
+            raise InputError(f"{path} is an EXR, whose tone curve is not told", "8 bits a channel, sRGB", _TELL)
+        return _picture(read_deep(path, transfer), 1)
     with _opened(path, "picture") as opened:
-        _refuse_what_is_not_srgb(opened, path)
+        deep = _is_deep(opened)
+        _refuse_what_is_not_srgb(opened, path, told=transfer is not None)
         turn = _turn(opened, path, orientation, ask)
         size = _oriented_size(opened, turn)
+        if transfer is not None and deep:
+            if opened.info.get("icc_profile"):
+                raise InputError(
+                    f"{path} has more than 8 bits a channel and a colour profile",
+                    "one of the two",
+                    "Convert it to sRGB",
+                )
+            return _picture(read_deep(path, transfer), turn)
         if at_least is not None:
             opened.draft("RGB", (2 * at_least, 2 * at_least))
         opened.load()
         image = _in_srgb(_on_backdrop(opened, path), opened.info.get("icc_profile"), path)
+        if transfer not in {None, "srgb"} and not opened.info.get("icc_profile"):
+            return _picture(in_srgb(np.asarray(image, np.float32) / np.float32(255), transfer or "srgb"), turn)
         return Picture(_turned(image, turn), size)
+
+
+def _picture(pixels: npt.NDArray[np.uint8], turn: int) -> Picture:
+    from PIL import Image
+
+    image = _turned(Image.fromarray(pixels), turn)
+    return Picture(image, image.size)
 
 
 def read_mask(path: Path, *, orientation: Orientation | None, ask: str) -> npt.NDArray[np.bool_]:
@@ -149,10 +194,12 @@ def _opened(path: Path, kind: str) -> Iterator[Any]:
     """Open a file as a picture; every failure of a decoder, here and in the block, names the file."""
     from PIL import Image
 
+    if path.suffix.lower() in HEIC_SUFFIXES:
+        _learn_heic()
     try:
         with open(path, "rb") as file, Image.open(file) as opened:
             yield opened
-    except (InputError, StorageError):
+    except (InputError, StorageError, DependencyError):
         raise
     except MemoryError:
         raise InputError(f"{kind} {path} does not fit into memory", "a smaller picture", "Scale it down") from None
@@ -165,13 +212,34 @@ def _opened(path: Path, kind: str) -> Iterator[Any]:
             reason = "it is not of a kind that is read here"
         raise InputError(
             f"{kind} {path} cannot be read ({reason or type(error).__name__})",
-            "a complete PNG, JPEG, TIFF, BMP or WebP",
+            "a complete PNG, JPEG, TIFF, BMP, WebP or AVIF",
             "Copy, convert or export it again",
         ) from None
 
 
+def _learn_heic() -> None:
+    """Let Pillow read HEIC."""
+    try:
+        import pi_heif
+    except ImportError:
+        raise DependencyError(
+            "HEIC pictures need pi-heif, which is not installed",
+            "the extra `heic`",
+            "Install it with `pip install 'canonface[heic]'`, or convert the pictures to PNG or JPEG",
+        ) from None
+    pi_heif.register_heif_opener()
+
+
 def _turn(opened: Image.Image, path: Path, orientation: Orientation | None, ask: str) -> int:
     """Return the EXIF orientation to apply, 1 for none."""
+    if opened.format == "HEIF" and opened.info.get("original_orientation") not in {None, 1}:
+        if orientation == "upright":
+            return 1
+        raise InputError(
+            f"{path} may have been turned when it was decoded, as every reader of HEIC does",
+            "pictures as the camera stored them, or a word that cameras and masks are of the upright ones",
+            ask if orientation is None else "Convert the pictures to PNG as your calibration read them",
+        )
     tag = _exif(opened).get(_ORIENTATION, 1)
     if tag not in _TURNS or orientation == "stored":
         return 1
@@ -231,24 +299,63 @@ def _turned(image: Image.Image, turn: int) -> Image.Image:
     return image.transpose(how[turn]) if turn in how else image
 
 
-def _refuse_what_is_not_srgb(opened: Any, path: Path, kind: str = "picture") -> None:
+def _is_deep(opened: Any) -> bool:
+    return opened.mode.startswith(("I", "F")) or any(deep in _raw_mode(opened) for deep in ("16", "12", "32"))
+
+
+def _refuse_what_is_not_srgb(opened: Any, path: Path, kind: str = "picture", *, told: bool = False) -> None:
     if getattr(opened, "n_frames", 1) > 1 and opened.format not in _MAIN_FIRST:
         raise InputError(f"{path} holds {opened.n_frames} pictures", "one in each file", "Export the frames one by one")
-    if opened.mode.startswith(("I", "F")) or any(deep in _raw_mode(opened) for deep in ("16", "12", "32")):
+    if _is_deep(opened):
+        if told:
+            return
         raise InputError(
             f"{kind} {path} has more than 8 bits a channel, whose black, white and tone curve are not told",
             "8 bits a channel, sRGB",
-            "Convert it with the program that developed it",
+            _TELL if kind == "picture" else "Convert it with the program that developed it",
         )
+    _refuse_other_code_points(opened, path, kind)
     if opened.mode not in _COLOURS and not (opened.mode in {"CMYK", "LAB"} and opened.info.get("icc_profile")):
         raise InputError(
             f"{kind} {path} has the colours {opened.mode}", "grey or RGB", "Convert it to sRGB, 8 bits a channel"
         )
     gamma = opened.info.get("gamma")
-    told = "srgb" in opened.info or "icc_profile" in opened.info  # either overrides the gamma of a PNG
+    # Either overrides the gamma of a PNG, as does whoever tells the curve.
+    told = told or "srgb" in opened.info or "icc_profile" in opened.info
     if gamma is not None and not told and abs(gamma - _SRGB_GAMMA) > _GAMMA_TOLERANCE:
         raise InputError(
             f"{kind} {path} is stored with the gamma {gamma:g}", f"{_SRGB_GAMMA:.5f}, as of sRGB", "Convert it to sRGB"
+        )
+
+
+def _refuse_other_code_points(opened: Any, path: Path, kind: str) -> None:
+    """Refuse an AVIF or HEIC of more than 8 bits or other colours, which are read as 8 bits in silence."""
+    if opened.format == "HEIF":
+        if opened.info.get("bit_depth", 8) > 8:
+            raise InputError(f"{kind} {path} has more than 8 bits a channel", "8 bits a channel, sRGB", "Convert it")
+        profile = opened.info.get("nclx_profile") or {}
+        _refuse_other_colours(path, kind, profile.get("color_primaries", 2), profile.get("transfer_characteristics", 2))
+    if opened.format != "AVIF" or opened.fp is None:
+        return
+    place = opened.fp.tell()
+    opened.fp.seek(0)
+    head = opened.fp.read(_AVIF_HEAD)
+    opened.fp.seek(place)
+    config = head.find(b"av1C")
+    if config >= 0 and len(head) > config + 6 and head[config + 6] & 0x40:
+        raise InputError(f"{kind} {path} has more than 8 bits a channel", "8 bits a channel, sRGB", "Convert it")
+    colours = head.find(b"colrnclx")
+    if colours >= 0:
+        primaries, curve = (int.from_bytes(head[colours + k : colours + k + 2], "big") for k in (8, 10))
+        _refuse_other_colours(path, kind, primaries, curve)
+
+
+def _refuse_other_colours(path: Path, kind: str, primaries: int, curve: int) -> None:
+    if primaries not in _SCREEN_PRIMARIES or curve not in _SCREEN_CURVES:
+        raise InputError(
+            f"{kind} {path} has colours or brightness other than sRGB's (H.273: {primaries}, {curve})",
+            "8 bits a channel, sRGB",
+            "Convert it to sRGB",
         )
 
 

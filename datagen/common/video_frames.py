@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from datagen.common.errors import InputError
 from datagen.common.pictures import MASK_THRESHOLD, Orientation
+from datagen.common.pyav import import_av
 from datagen.common.video_containers import fault_of
-from datagen.common.video_pictures import import_av, open_video, refuse_other_brightness, shown_picture, sides_of
+from datagen.common.video_pictures import open_video, refuse_other_brightness, shown_picture, sides_of
 
 # Pixels of all videos that are open together: a decoder holds about eight pictures of 1.5 bytes a pixel.
 MOST_OPEN_PIXELS = 1 << 28

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.errors import DependencyError, InputError
+from datagen.common.errors import InputError
 from datagen.common.pictures import BACKDROP, Orientation
 
 if TYPE_CHECKING:
@@ -22,37 +22,6 @@ VIDEO_SUFFIXES = (
 _SQUARE = 1.01  # largest ratio of a pixel's sides that is not stretched
 # Transfer functions whose values are not those of a picture on a common screen, by their number in H.273.
 _CURVES = {8: "linear", 9: "logarithmic", 10: "logarithmic", 16: "PQ (HDR)", 17: "cinema (SMPTE 428)", 18: "HLG (HDR)"}
-
-
-def import_av(instead: str = "give images and `--without videos`") -> Any:
-    """Return PyAV.
-
-    Parameters
-    ----------
-    instead : str
-        What can be done without it.
-
-    Raises
-    ------
-    DependencyError
-        If it is not installed.
-    """
-    try:
-        import av
-    except ImportError:
-        raise DependencyError(
-            "videos need PyAV, which is not installed",
-            "the extra `video`",
-            f"Install it with `pip install 'canonface[video]'`, or {instead}",
-        ) from None
-    return av
-
-
-def have_video() -> bool:
-    """Say whether videos can be read and written."""
-    from importlib.util import find_spec
-
-    return find_spec("av") is not None
 
 
 def open_video(av: Any, path: Path) -> Any:

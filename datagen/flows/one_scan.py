@@ -29,7 +29,8 @@ from datagen.flows.stages.warp import register_and_warp
 from datagen.flows.surfaces import ShownFrame, scan_surface
 from datagen.flows.worker import shared_head
 from datagen.geometry.camera import Camera
-from datagen.geometry.landmarks import declared_unit, read_landmarks
+from datagen.geometry.landmark_orders import Order
+from datagen.geometry.landmarks import declared_unit, read_landmarks, states_unit
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import MESH_FORMATS, mesh_bytes, read_mesh
 from datagen.heads.base import HeadModel
@@ -103,6 +104,23 @@ class RegistrationFile:
         return read_topology(self.neutral.stem, self.neutral, self.neutral_landmarks)
 
 
+@dataclass(frozen=True)
+class LandmarkFile:
+    """Landmarks on disk, and what files of other programs do not say.
+
+    Attributes
+    ----------
+    unit : str or None
+        That of the scan if None.
+    order : str or tuple of int, or None
+        See :func:`datagen.geometry.landmarks.read_landmarks`.
+    """
+
+    path: Path
+    unit: str | None = None
+    order: Order | None = None
+
+
 def warp_scan(
     scan: Path,
     out: Path,
@@ -110,7 +128,7 @@ def warp_scan(
     head: str,
     head_root: Path | None,
     unit: str | None,
-    landmarks: Path | None,
+    landmarks: LandmarkFile | None,
     registration: RegistrationFile | None,
     config: WarpConfig,
     mesh_format: str = "ply",
@@ -144,10 +162,13 @@ def warp_scan(
         earlier = listed(out) if out.is_dir() else None
     on_step("reading the scan")
     # Landmarks are marked on the scan, so the unit they declare is the scan's unless something else is said.
-    unit = unit or (declared_unit(landmarks) if landmarks else "m")
+    stated = declared_unit(landmarks.path) if landmarks and states_unit(landmarks.path) else None
+    unit = unit or stated or (landmarks.unit if landmarks else None) or "m"
     mesh = read_mesh(scan, unit, need_faces=False)
     check_metric_scale(mesh.vertices, str(scan), declare="--unit")
-    marks = read_landmarks(landmarks) if landmarks else None
+    marks = None
+    if landmarks is not None:
+        marks = read_landmarks(landmarks.path, unit=landmarks.unit or unit, order=landmarks.order)
     model = shared_head(head, head_root)
     start, topology, bridge, stored = None, None, None, None
     if registration is not None:

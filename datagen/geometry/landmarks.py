@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ import numpy.typing as npt
 
 from datagen.common.documents import DocumentError, parse_json, read_bytes
 from datagen.common.errors import LandmarkError
+from datagen.geometry.landmark_formats import MarkedPoints, marked_points
+from datagen.geometry.landmark_orders import Order, ibug_indices
 from datagen.geometry.space import metres_per
 
 SCHEME_SIZES = {"ibug68": 68}
@@ -100,23 +101,49 @@ def declared_unit(path: Path) -> str:
     Raises
     ------
     LandmarkError
-        As :func:`read_landmarks`, for a file that is not a landmark file.
+        As :func:`read_landmarks`, for a file that is not a landmark file or states none.
     """
-    return str(_read_content(path)["unit"])
+    return str(_read_content(path, read_landmark_bytes(path))["unit"])
 
 
-def read_landmarks(path: Path) -> Landmarks:
-    """Read a landmark file: JSON with ``scheme``, ``unit`` and ``points``.
-
-    ``points`` is an object of index → [x, y, z], or the list of all points of the scheme in its order; in both, null
-    stands for a point that was not seen.
+def states_unit(path: Path) -> bool:
+    """Whether a landmark file states its unit, as those of other programs do not.
 
     Raises
     ------
     LandmarkError
-        If the file is missing, is not such JSON, or fails :func:`validate_landmarks`.
+        If it cannot be read.
     """
-    content = _read_content(path)
+    return _is_ours(read_landmark_bytes(path))
+
+
+def read_landmarks(path: Path, *, unit: str | None = None, order: Order | None = None) -> Landmarks:
+    """Read a landmark file: JSON with ``scheme``, ``unit`` and ``points``, or a file of another program.
+
+    ``points`` is an object of index → [x, y, z], or the list of all points of the scheme in its order; in both, null
+    stands for a point that was not seen.
+
+    Parameters
+    ----------
+    path : Path
+    unit : str, optional
+        Of a file that states none, as those of other programs.
+    order : str or tuple of int, optional
+        Which of iBUG's points those of such a file are: one of
+        :data:`datagen.geometry.landmark_orders.ORDERS`, or their indices in the file's order.
+
+    Raises
+    ------
+    LandmarkError
+        If the file is missing, of no kind that is read, its points are not known, or it fails
+        :func:`validate_landmarks`.
+    """
+    data = read_landmark_bytes(path)
+    if not _is_ours(data):
+        marked = marked_points(path, data)
+        if marked is not None:
+            return _of_marked(path, marked, unit, order)
+    content = _read_content(path, data)
     scale = metres_per(str(content["unit"]), str(path))
     scheme, points = str(content["scheme"]), content["points"]
     size = _scheme_size(scheme, str(path))
@@ -140,13 +167,43 @@ def read_landmarks(path: Path) -> Landmarks:
             raise LandmarkError(f"landmark file {path} names point {index} twice", "each index once", "Remove one")
         if xyz is not None:
             seen[index] = _coordinates(path, name, xyz)
-    order = sorted(seen)
+    numbers = sorted(seen)
     return validate_landmarks(
         Landmarks(
-            np.array(order, np.int64), np.array([seen[i] for i in order], np.float64).reshape(-1, 3) * scale, scheme
+            np.array(numbers, np.int64), np.array([seen[i] for i in numbers], np.float64).reshape(-1, 3) * scale, scheme
         ),
         str(path),
     )
+
+
+def _is_ours(data: bytes) -> bool:
+    """Whether a file states scheme and unit itself, or is of our kind and lacks one of them."""
+    try:
+        content = parse_json(data)
+    except DocumentError:
+        return False
+    return isinstance(content, dict) and bool({"scheme", "unit"} & content.keys())
+
+
+def _of_marked(path: Path, marked: MarkedPoints, unit: str | None, order: Order | None) -> Landmarks:
+    indices = ibug_indices(marked, order, path)
+    if unit is None:
+        raise LandmarkError(
+            f"landmark file {path}, {marked.kind}, states no unit",
+            "the unit of its numbers, which is that of the scan that they were marked on",
+            "Name it: --landmark-unit, or `unit` of `landmarks` in capture.json",
+        )
+    if marked.points.shape[1] != 3:
+        raise LandmarkError(
+            f"landmark file {path}, {marked.kind}, has points in a picture (two numbers each)",
+            "three numbers each",
+            'Say so, with a file for each camera: "landmarks": {"pattern": …, "kind": "2d"} in capture.json',
+        )
+    seen = (indices >= 0) & np.isfinite(marked.points).all(axis=1)
+    for index, xyz in zip(indices[seen], marked.points[seen], strict=True):
+        _coordinates(path, int(index), xyz.tolist())
+    scale = metres_per(unit, f"the landmarks {path}")
+    return validate_landmarks(Landmarks(indices[seen], marked.points[seen] * scale), str(path))
 
 
 def _index(path: Path, name: object) -> int:
@@ -183,31 +240,38 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _read_content(path: Path) -> dict[str, Any]:
+def read_landmark_bytes(path: Path) -> bytes:
+    """Return the content of a landmark file.
+
+    Raises
+    ------
+    LandmarkError
+        If it is missing or cannot be read.
+    """
     try:
-        data = read_bytes(path)
+        return read_bytes(path)
     except FileNotFoundError:
-        raise LandmarkError(f"landmark file {path} does not exist", "a JSON file", "Check the path") from None
+        raise LandmarkError(f"landmark file {path} does not exist", "a landmark file", "Check the path") from None
     except (OSError, DocumentError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise LandmarkError(
             f"landmark file {path} cannot be read ({reason})", "a readable file", "Check the path"
         ) from None
+
+
+def _read_content(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        content, problem = parse_json(data), ""
+        content, problem = parse_json(data), " is not such JSON"
     except DocumentError as error:
         content, problem = None, f" cannot be read: {error}"
     missing = {"scheme", "unit", "points"} - set(content if isinstance(content, dict) else ())
     if missing:
-        known = _format_of(path, data, content)
-        lacks = f" lacks {', '.join(sorted(missing))}" if isinstance(content, dict) else problem or " is not such JSON"
         raise LandmarkError(
-            f"landmark file {path} is {known}, which is not read" if known else f"landmark file {path}{lacks}",
-            'JSON {"scheme": "ibug68", "unit": "mm", "points": {"30": [0.1, -2.0, 95.4], ...}}',
-            "Write its points into such a file, each under its index in the scheme, in the scan's coordinates; "
-            "docs/capture-format.md has the layout"
-            if known
-            else _LAYOUT,
+            f"landmark file {path}"
+            + (f" lacks {', '.join(sorted(missing))}" if isinstance(content, dict) else problem),
+            'JSON {"scheme": "ibug68", "unit": "mm", "points": {"30": [0.1, -2.0, 95.4], ...}}, or a file of MeshLab '
+            "(.pp), 3D Slicer (.fcsv, .mrk.json), menpo (.ljson, .pts), numpy (.npy) or plain text (.txt, .csv)",
+            _LAYOUT,
         )
     unknown = sorted(set(content) - {"scheme", "unit", "points", *_NOTES})
     if unknown:
@@ -217,23 +281,6 @@ def _read_content(path: Path) -> dict[str, Any]:
             "Correct or remove it",
         )
     return dict(content)
-
-
-def _format_of(path: Path, data: bytes, content: object) -> str:
-    """Return what program a landmark file of another kind is of; empty if that is not known."""
-    start = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
-    keys = content if isinstance(content, dict) else ()
-    kinds = {
-        "a landmark file of menpo (LJSON)": "groups" in keys,
-        "a markups file of 3D Slicer": "markups" in keys,
-        "a bare JSON list, without scheme and unit": isinstance(content, list),
-        "a list of picked points of MeshLab (.pp)": b"PickedPoints" in start,
-        "a points file of iBUG or menpo (.pts)": start.startswith(b"version:") and b"n_points" in start,
-        "a fiducial file of 3D Slicer (.fcsv)": b"Markups fiducial" in start or path.suffix.lower() == ".fcsv",
-        "an array of numpy": start.startswith((b"\x93NUMPY", b"PK\x03\x04")),
-        "a plain table of numbers": re.fullmatch(rb"[-+0-9.eE,; \t\r\n]+", start) is not None,
-    }
-    return next((kind for kind, fits in kinds.items() if fits), "")
 
 
 def landmark_bytes(landmarks: Landmarks) -> bytes:

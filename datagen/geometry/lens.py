@@ -230,6 +230,32 @@ def source_pixels(lens: Lens, K: Points, new_K: Points, pixels: Points) -> Point
     return _pixels(K, lens.distort(_normalised(new_K, pixels)))
 
 
+def straight_pixels(lens: Lens, K: Points, new_K: Points, pixels: Points) -> Points:
+    """Return where pixels of the distorted picture lie in the straight one: the inverse of :func:`source_pixels`.
+
+    (N, 2) with centres at +0.5; NaN where the lens shows no place of the straight picture.
+    """
+    if lens.is_straight:
+        return _pixels(new_K, _normalised(K, pixels))
+    wanted = _normalised(K, pixels)
+    found = wanted.copy()
+    with np.errstate(all="ignore"):
+        for _ in range(_NEWTON_STEPS):
+            base = lens.distort(found)
+            dx = (lens.distort(found + np.array([_STEP, 0])) - base) / _STEP
+            dy = (lens.distort(found + np.array([0, _STEP])) - base) / _STEP
+            off = wanted - base
+            area = dx[:, 0] * dy[:, 1] - dx[:, 1] * dy[:, 0]
+            step = np.stack(
+                [off[:, 0] * dy[:, 1] - off[:, 1] * dy[:, 0], off[:, 1] * dx[:, 0] - off[:, 0] * dx[:, 1]], 1
+            )
+            step /= area[:, None]
+            # A long step may leave where the lens shows anything.
+            found = found + step / np.maximum(1, 4 * np.linalg.norm(step, axis=1, keepdims=True))
+        good = np.linalg.norm(lens.distort(found) - wanted, axis=1) < 1e-7
+    return _pixels(new_K, np.where(good[:, None], found, np.nan))
+
+
 def straighten(image: npt.NDArray[Any], lens: Lens, K: Points, new_K: Points) -> npt.NDArray[Any]:
     """Return a picture (H, W, 3) uint8, or a mask (H, W) bool, as a pinhole with ``new_K`` would have taken it.
 

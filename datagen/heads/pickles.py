@@ -18,7 +18,7 @@ from datagen.common.errors import InputError
 
 SAFE_GLOBALS = {
     "builtins": {"object", "dict", "list", "set", "tuple", "str", "bytes", "int", "float", "bool"},
-    "collections": {"OrderedDict"},
+    "collections": {"OrderedDict", "defaultdict"},
     "copyreg": {"_reconstructor"},
     "_codecs": {"encode"},
     "numpy": {"ndarray", "dtype"},

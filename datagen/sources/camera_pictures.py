@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.deep_pictures import Transfer
 from datagen.common.digests import digest_file
 from datagen.common.pictures import Orientation, picture_size, read_mask, read_picture
 from datagen.common.video_frames import (
@@ -39,12 +40,15 @@ class CameraPicture:
         Of pictures with a turn.
     number : int or None
         In a video, counted from 0; None for a file of its own.
+    transfer : str or None
+        Tone curve of a picture, where somebody has told it.
     """
 
     path: Path
     recorded: RecordedCamera
     orientation: Orientation | None = None
     number: int | None = None
+    transfer: Transfer | None = None
 
     def check(self) -> None:
         """Refuse one whose size contradicts its camera, as its header tells it, or that a video does not hold.
@@ -66,7 +70,7 @@ class CameraPicture:
         """Return the picture (H, W, 3) uint8 sRGB as the straight camera would have taken it."""
         how: dict[str, Any] = {"orientation": self.orientation, "ask": _ASK}
         if self.number is None:
-            pixels = read_picture(self.path, **how).pixels
+            pixels = read_picture(self.path, transfer=self.transfer, **how).pixels
         else:
             pixels = read_video_frame(self.path, self.number, **how)
         self._check(pixels.shape)
@@ -81,7 +85,7 @@ class CameraPicture:
 
     def _check(self, shape: tuple[int, ...]) -> None:
         name = str(self.path) if self.number is None else f"frame {self.number} of {self.path}"
-        check_image_size(self.recorded.camera, shape, name)
+        check_image_size(self.recorded.stored, shape, name)
 
 
 def video_digest(path: Path) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 
 from datagen.common.errors import InputError, printable
 from datagen.common.pictures import picture_size
-from datagen.geometry.landmarks import declared_unit, read_landmarks
+from datagen.common.video_frames import video_size
+from datagen.geometry.landmarks import declared_unit, read_landmarks, states_unit
 from datagen.geometry.mesh import HEAD_DIAGONAL_RANGE_M, Mesh
 from datagen.geometry.mesh_io import MESH_KINDS, SUFFIXES, read_mesh
 from datagen.geometry.space import METRES_PER_UNIT
@@ -26,8 +27,9 @@ from datagen.sources.calibration import (
 from datagen.sources.capture_file import CAPTURE_FILE
 from datagen.sources.file_patterns import FilePattern, camera_patterns, frame_patterns
 from datagen.sources.folder import PICTURE_SUFFIXES
+from datagen.sources.video_patterns import VIDEOS, video_pattern
 
-PICTURES_READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+PICTURES_READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic")
 # Of the cameras' unit in that of the scans: the first that fits.
 FACTORS = (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 25.4, 1 / 25.4, 39.37, 1 / 39.37)
 MOST_DISTANCE = 50.0  # of a camera, in sizes of the scan
@@ -36,7 +38,8 @@ _MASK = re.compile(r"mask|matte|silhouette|segment", re.IGNORECASE)
 _LANDMARKS = re.compile(r"landmark|lmk|points|marks", re.IGNORECASE)
 _CALIBRATION = re.compile(r"calib|camera|\brig\b|intrinsic|extrinsic", re.IGNORECASE)
 _OTHER_CALIBRATIONS = (".xml", ".xmp", ".cal", ".tka", ".bundle", ".out", ".npy")
-_OTHER_LANDMARKS = (".pp", ".fcsv", ".pts", ".ljson", ".lmk", ".lnd")
+_OTHER_LANDMARKS = (".pp", ".fcsv", ".pts", ".ljson", ".lmk")
+_LANDMARK_TABLES = (".txt", ".csv", ".npy")
 _CAMERA_WORDS = re.compile(r"^(camera|cam|view|c(?=\d))")
 _SHOWN = 3
 
@@ -132,6 +135,9 @@ class _Room:
         found = [path for path in self.of(PICTURES_READ) if path not in textures]
         self.masks = [path for path in found if _MASK.search(path)]
         self.pictures = [path for path in found if not _MASK.search(path)]
+        films = self.of(VIDEOS)
+        self.mask_videos = [path for path in films if _MASK.search(path)]
+        self.videos = [path for path in films if not _MASK.search(path)]
         if textures:
             self.say(f"not used: {_named(sorted(textures))}, which are the scans' textures")
             self.used |= textures
@@ -177,6 +183,13 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
     calibration, calibration_file = _json_calibration(room, above, answers.calibration)
     known = tuple(calibration.cameras) if calibration else ()
     found = camera_patterns(room.pictures, known, scans.frames)
+    filmed = None if found else video_pattern(folder, room.videos, known, scans.frames)
+    if filmed is not None:
+        found = [filmed]
+        room.say(
+            "frame numbers are those of the videos, counted from 0; if their first has another, such as 1, write "
+            '"video": {"first": 1}'
+        )
     if not found:
         raise _no_pictures(room, list(scans.files.values()))
     pictures = room.take(found[0])
@@ -200,6 +213,7 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
                 f"{sizes[camera][0]}×{sizes[camera][1]}: K must be scaled with them"
             )
     masks = next(iter(camera_patterns(room.masks, pictures.cameras, frames)), None)
+    masks = masks or video_pattern(folder, room.mask_videos, pictures.cameras, frames)
     if masks is not None:
         masks = _whole(room, "masks", room.take(masks), frames, pictures.cameras)
     landmarks, landmark_unit = _landmarks(room, frames)
@@ -437,38 +451,38 @@ def _sizes(folder: Path, pictures: FilePattern) -> tuple[dict[str, tuple[int, in
     sizes, turned = {}, False
     for camera in pictures.cameras:
         path = folder / pictures.files[camera, min(pictures.frames_of(camera))]
-        sizes[camera] = picture_size(path, orientation="stored", ask="")
+        size_of = video_size if path.suffix.lower() in VIDEOS else picture_size
+        sizes[camera] = size_of(path, orientation="stored", ask="")
         try:
-            picture_size(path, orientation=None, ask="")
+            size_of(path, orientation=None, ask="")
         except InputError:
             turned = True
     return sizes, turned
 
 
 def _landmarks(room: _Room, frames: Sequence[int]) -> tuple[FilePattern | None, str | None]:
-    other = room.of(_OTHER_LANDMARKS)
-    if other:
-        room.say(
-            f"not used: {_named(other)}, landmarks of a kind that is not read; write JSON (docs/capture-format.md)"
-        )
-        room.used.update(other)
+    """Return landmarks in files of any kind, and the unit that they state, if they do."""
     reason = ""
-    documents = [path for path in room.of([".json"]) if path not in room.used and path != CAPTURE_FILE]
+    kinds = (".json", *_OTHER_LANDMARKS)
+    tables = [path for path in room.of(_LANDMARK_TABLES) if _LANDMARKS.search(path)]
+    documents = [path for path in [*room.of(kinds), *tables] if path not in room.used and path != CAPTURE_FILE]
     patterns = frame_patterns(documents)
     numbered = {path for pattern in patterns for path in pattern.files.values()}
     for path in documents:
-        if path not in numbered and _LANDMARKS.search(path):
+        if path not in numbered and (_LANDMARKS.search(path) or path.lower().endswith(_OTHER_LANDMARKS)):
             room.say(f"landmarks not used: {path} has no frame number in its name")
             room.used.add(path)
     for pattern in patterns:
         first = room.folder / pattern.files["", pattern.frames[0]]
         try:
-            read_landmarks(first)
+            stated = declared_unit(first) if states_unit(first) else None
+            # Those of other programs are in the scan's unit, which is none of ours to know yet.
+            read_landmarks(first, unit=stated or "m")
         except InputError as error:
             reason = reason or str(error)
             continue
         room.take(pattern)
-        return _whole(room, "landmarks", pattern, frames), declared_unit(first)
+        return _whole(room, "landmarks", pattern, frames), stated
     if reason:
         room.say(f"landmarks not used: {reason}")
     return None, None

@@ -8,10 +8,11 @@ from bisect import bisect_left
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, model_validator
 
+from datagen.common.deep_pictures import Transfer
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.names import checked_pattern
@@ -19,6 +20,7 @@ from datagen.common.pictures import Orientation
 from datagen.common.settings import Name, Section, parse
 from datagen.common.video_frames import frame_at
 from datagen.common.video_pictures import VIDEO_SUFFIXES
+from datagen.geometry.landmark_orders import ORDERS, Order, order_problem
 from datagen.geometry.space import metres_per
 from datagen.shards.schema import MAX_FRAME
 from datagen.sources.camera_entry import CameraEntry, Number, RecordedCamera, recorded_camera
@@ -92,6 +94,40 @@ class RegistrationEntry(Section):
         return str(self.head or self.topology)
 
 
+class LandmarksEntry(Section):
+    """Landmarks of each frame, in our files or in those of other programs."""
+
+    pattern: str = Field(description="of the files; those in pictures name {camera} too")
+    kind: Literal["3d", "2d"] = Field("3d", description="points of space, or of pictures, which are triangulated")
+    order: str | list[int] | None = Field(
+        None, description=f"of files that do not say it: one of {', '.join(ORDERS)}, or iBUG's number of each point"
+    )
+    unit: str | None = Field(None, description="of files that do not say it, where it is not the capture's")
+    pixel_center: Annotated[float, Field(ge=0, le=1, multiple_of=0.5)] | None = Field(
+        None, description="of points in pictures: the top-left pixel's centre, where it is not the capture's"
+    )
+    most_px: float | None = Field(
+        None, gt=0, description="of points in pictures: how far from where a camera shows it a point may be found"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        checked_pattern(self.pattern, camera=self.kind == "2d")
+        problem = None if self.order is None else order_problem(self.order_of_points or "")
+        if problem is not None:
+            raise ValueError(f"`order` is {problem}")
+        return self
+
+    @property
+    def order_of_points(self) -> Order | None:
+        """The order, hashable."""
+        return tuple(self.order) if isinstance(self.order, list) else self.order
+
+
+def _named_pattern(value: object) -> object:
+    return {"pattern": value} if isinstance(value, str) else value
+
+
 class VideoEntry(Section):
     """How the capture's frames are found in videos."""
 
@@ -127,10 +163,15 @@ class CaptureFile(Section):
     )
     depth: DepthEntry | None = Field(None, description="depth maps of the cameras, which samples may show")
     registration: RegistrationEntry | None = None
-    landmarks: FramePattern | None = None
+    landmarks: Annotated[LandmarksEntry | None, BeforeValidator(_named_pattern)] = Field(
+        None, description="a pattern, or what else is to be said of the files"
+    )
     images: PicturePattern | None = Field(None, description="one picture for each camera and frame, or one video each")
     masks: PicturePattern | None = None
     video: VideoEntry | None = Field(None, description="which frames of videos are meant; by number if left out")
+    transfer: Transfer | None = Field(
+        None, description="tone curve of images; with it pictures of 16 bits and EXR are read too"
+    )
     orientation: Orientation | None = Field(
         None, description="of images with an EXIF turn: are K, size and masks those of the stored or the upright one"
     )
@@ -140,6 +181,11 @@ class CaptureFile(Section):
     licence: Text | None = Field(None, description="of these captures, as datasets made from them state it")
     citation: Text | None = Field(None, description="what those who use them are asked to cite")
     generator: dict[str, str] | None = Field(None, description="free notes of the program that wrote the sequence")
+
+    @field_serializer("landmarks")
+    def _short(self, landmarks: LandmarksEntry | None) -> Any:
+        content = None if landmarks is None else landmarks.model_dump(mode="json", exclude_defaults=True)
+        return content["pattern"] if content is not None and len(content) == 1 else content
 
     @model_validator(mode="after")
     def _has_surface(self) -> Self:
@@ -159,13 +205,15 @@ class CaptureFile(Section):
             raise ValueError("`epoch_s` goes with `fps`; with `times_s` the first of them is the epoch")
         return self
 
-    def recorded(self, name: str) -> tuple[RecordedCamera, ...]:
+    def recorded(self, name: str, *, straighten_later: bool = False) -> tuple[RecordedCamera, ...]:
         """Return the cameras in metres and with pixel centres at +0.5, validated, in the file's order.
 
         Parameters
         ----------
         name : str
             Of the file, for messages.
+        straighten_later : bool
+            See :func:`datagen.sources.camera_entry.recorded_camera`.
 
         Raises
         ------
@@ -174,7 +222,15 @@ class CaptureFile(Section):
         """
         metres = metres_per(self.camera_unit or self.length_unit, name)
         return tuple(
-            recorded_camera(camera, entry, self.frames, metres=metres, pixel_center=self.pixel_center, name=name)
+            recorded_camera(
+                camera,
+                entry,
+                self.frames,
+                metres=metres,
+                pixel_center=self.pixel_center,
+                name=name,
+                straighten_later=straighten_later,
+            )
             for camera, entry in self.cameras.items()
         )
 

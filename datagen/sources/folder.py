@@ -17,13 +17,14 @@ import numpy.typing as npt
 
 from datagen.common.errors import InputError, MeshError
 from datagen.geometry.camera import Camera
-from datagen.geometry.landmarks import Landmarks, read_landmarks
+from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.registry import HEADS
 from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.camera_pictures import CameraPicture, video_digest
 from datagen.sources.capture_file import CAPTURE_FILE, UNKNOWN_UNIT, CaptureFile, is_video, read_capture_file
+from datagen.sources.capture_landmarks import landmarks_of_pictures, landmarks_of_space
 from datagen.sources.depth_maps import DepthMap, read_depth_map
 from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
 from datagen.sources.fusion import fuse_depths
@@ -135,7 +136,10 @@ class FolderCaptures(Captures):
             name: partial(_read_depth, path, one, index, capture, masks.get(name))
             for name, (path, one) in _camera_files(folder, capture, DEPTH, rig, index).items()
         }
-        registration, landmarks = self._registration(folder, capture, index), self._landmarks(folder, capture, index)
+        registration, landmarks = (
+            self._registration(folder, capture, index),
+            self._landmarks(folder, capture, rig, index),
+        )
         if capture.surface == "registration":
             scan = self._registered_mesh(folder, capture, index)
         return Frame(
@@ -154,13 +158,12 @@ class FolderCaptures(Captures):
     def input_digest(self, key: SequenceKey, index: int) -> str:
         """SHA-256 over ``capture.json`` and the bytes of the frame's files, each with its name and size."""
         folder, capture = self._capture(key, index)
-        paths = [folder / CAPTURE_FILE]
+        paths = list[Path]()
         if capture.surface == "scan":
             paths.append(_inside(folder, capture.scan, frame=index))
         if capture.registration:
             paths.append(_inside(folder, capture.registration.pattern, frame=index))
-        if capture.landmarks:
-            paths.append(_inside(folder, capture.landmarks, frame=index))
+        paths += _landmark_files(folder, capture, _rig(folder), index).values()
         videos: list[Path] = []
         model = b""
         if capture.registration and capture.registration.kind == "parameters":
@@ -168,12 +171,11 @@ class FolderCaptures(Captures):
         for kind in (*PICTURES, DEPTH):
             found = [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
             (videos if is_video(_pattern(capture, kind) or "") else paths).extend(found)
-        sha = hashlib.sha256(model)
+        path = folder / CAPTURE_FILE
         try:
+            sha = _begun(folder, _stamp(path), model).copy()
             for path in paths:
-                data = path.read_bytes()
-                sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
-                sha.update(data)
+                _add(sha, folder, path)
             for path in videos:
                 sha.update(f"{path.relative_to(folder).as_posix()}\0video\0{video_digest(path)}\0".encode())
         except OSError as error:
@@ -235,21 +237,25 @@ class FolderCaptures(Captures):
 
     def landmarks(self, key: SequenceKey, index: int) -> Landmarks | None:
         """Read the landmarks of a frame alone."""
-        return self._landmarks(*self._capture(key, index), index)
+        folder, capture = self._capture(key, index)
+        return self._landmarks(folder, capture, _rig(folder), index)
 
     def marks(self, key: SequenceKey, index: int) -> Landmarks | None:
         """Read the points that tell frames of a sequence apart, and nothing else of the frame."""
         folder, capture = self._capture(key, index)
         registration = self._registration(folder, capture, index)
-        return self._landmarks(folder, capture, index) if registration is None else registration.marks
+        return self._landmarks(folder, capture, _rig(folder), index) if registration is None else registration.marks
 
-    def _landmarks(self, folder: Path, capture: CaptureFile, index: int) -> Landmarks | None:
-        if capture.landmarks is None:
+    def _landmarks(
+        self, folder: Path, capture: CaptureFile, rig: tuple[RecordedCamera, ...], index: int
+    ) -> Landmarks | None:
+        entry = capture.landmarks
+        if entry is None:
             return None
-        path = _inside(folder, capture.landmarks, frame=index)
-        landmarks = read_landmarks(path)
-        self._check_scale(landmarks.points, path, reference_diagonal_m=0.18, declare="`unit` in that file")
-        return landmarks
+        files = _landmark_files(folder, capture, rig, index)
+        if entry.kind == "3d":
+            return landmarks_of_space(files[""], entry, capture.length_unit, checked=not self._unscaled)
+        return landmarks_of_pictures(files, rig, index, entry, capture.pixel_center, checked=not self._unscaled)
 
     def _scan(self, folder: Path, capture: CaptureFile, index: int) -> Mesh:
         path = _inside(folder, capture.scan, frame=index)
@@ -325,7 +331,22 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[RecordedCamera, ...]]:
     # The time stamp is part of the cache's key, so an edited file is read anew.
     capture = read_capture_file(folder)
-    return capture, capture.recorded(str(folder / CAPTURE_FILE))
+    # Listing captures asks for no straight camera.
+    return capture, capture.recorded(str(folder / CAPTURE_FILE), straighten_later=True)
+
+
+@lru_cache(maxsize=256)
+def _begun(folder: Path, _stamp: tuple[int, int], model: bytes) -> hashlib._Hash:
+    # Once for each sequence: with the poses of many frames it is large.
+    sha = hashlib.sha256(model)
+    _add(sha, folder, folder / CAPTURE_FILE)
+    return sha
+
+
+def _add(sha: hashlib._Hash, folder: Path, path: Path) -> None:
+    data = path.read_bytes()
+    sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
+    sha.update(data)
 
 
 @lru_cache(maxsize=256)
@@ -366,10 +387,10 @@ def _camera_files(
     pattern = _pattern(capture, kind)
     if pattern is None:
         return {}
-    like = _pictures_like(folder, capture, kind, index, frozenset(one.camera.name for one in rig))
+    like = _pictures_like(folder, capture, kind, index, frozenset(one.stored.name for one in rig))
     found = {}
     for one in rig:
-        camera = one.camera
+        camera = one.stored
         path = _inside(folder, pattern, frame=index, camera=camera.name)
         if path.is_file():
             found[camera.name] = path, one
@@ -382,7 +403,7 @@ def _camera_files(
     if not found:
         raise InputError(
             f"frame {index} has none of the {kind} that {CAPTURE_FILE} promises, such as "
-            f"{_inside(folder, pattern, frame=index, camera=rig[0].camera.name)}",
+            f"{_inside(folder, pattern, frame=index, camera=rig[0].stored.name)}",
             f"files named {pattern}",
             f"Restore them, or leave `{kind}` out of {CAPTURE_FILE}",
         )
@@ -402,7 +423,9 @@ def _camera_pictures(
 ) -> dict[str, CameraPicture]:
     video = is_video(_pattern(capture, kind) or "")
     return {
-        name: CameraPicture(path, one, capture.orientation, capture.in_video(index, path) if video else None)
+        name: CameraPicture(
+            path, one, capture.orientation, capture.in_video(index, path) if video else None, capture.transfer
+        )
         for name, (path, one) in _camera_files(folder, capture, kind, rig, index).items()
     }
 
@@ -435,6 +458,9 @@ def _pictures_like(
         if level == 0:
             # Beside capture.json anything may lie, but for what looks like a camera's pictures.
             strangers = [name for name in strangers if _holds_pictures(place / name, _stamp(place / name))]
+    elif strangers:
+        known = _files_of_others(capture, kind, index, place, parts[:level], cameras)
+        strangers = [name for name in strangers if like[name] not in known]
     if strangers:
         near = difflib.get_close_matches(strangers[0].casefold(), [camera.casefold() for camera in cameras], 1, 0)
         nearest = next(camera for camera in sorted(cameras) if camera.casefold() == near[0])
@@ -447,11 +473,24 @@ def _pictures_like(
     return {} if own_folders else like
 
 
+def _files_of_others(
+    capture: CaptureFile, kind: str, index: int, place: Path, above: tuple[str, ...], cameras: frozenset[str]
+) -> set[str]:
+    """Return the files at a place that are masks or depth maps of our cameras, where they lie beside the pictures."""
+    others = (_pattern(capture, other) for other in (*PICTURES, DEPTH) if other != kind)
+    parts = [PurePosixPath(text).parts for text in others if text]
+    start = [part.format(frame=index) for part in above]
+    beside = [one[-1] for one in parts if [part.format(frame=index, camera="") for part in one[:-1]] == start]
+    found = [_named_like(place, _stamp(place), name, False) for name in beside]
+    return {file for named in found for camera, file in named.items() if camera in cameras}
+
+
 def _folders_of_others(capture: CaptureFile, kind: str, index: int, above: tuple[str, ...]) -> set[str]:
     """Return the folders at a place that hold scans, landmarks and the like, and may hold textures with them."""
     registration = capture.registration.pattern if capture.registration else None
+    landmarks = capture.landmarks.pattern if capture.landmarks else None
     pictures = (_pattern(capture, other) for other in (*PICTURES, DEPTH) if other != kind)
-    patterns = [text for text in (capture.scan, registration, capture.landmarks, *pictures) if text]
+    patterns = [text for text in (capture.scan, registration, landmarks, *pictures) if text]
     filled = [PurePosixPath(text.format(frame=index, camera="")).parts for text in patterns]
     start = [part.format(frame=index) for part in above]
     return {parts[len(start)] for parts in filled if len(parts) > len(start) + 1 and list(parts[: len(start)]) == start}
@@ -492,6 +531,18 @@ def _named_like(place: Path, _stamp: tuple[int, int], part: str, folders: bool) 
     entries = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() == folders)
     matches = (wanted.fullmatch(name) for name in entries if not name.startswith("."))
     return {match["camera"]: match[0] for match in matches if match}
+
+
+def _landmark_files(folder: Path, capture: CaptureFile, rig: tuple[RecordedCamera, ...], index: int) -> dict[str, Path]:
+    """Return the landmark file of a frame, or of those cameras that have one by their names."""
+    entry = capture.landmarks
+    if entry is None:
+        return {}
+    if entry.kind == "3d":
+        return {"": _inside(folder, entry.pattern, frame=index)}
+    names = [one.stored.name for one in rig]
+    files = {name: _inside(folder, entry.pattern, frame=index, camera=name) for name in names}
+    return {name: path for name, path in files.items() if path.is_file()}
 
 
 def _read_depth(

@@ -55,8 +55,17 @@ def fuse_depths(maps: Sequence[DepthMap], centre: npt.NDArray[np.float64] | None
             "depth of the head in at least one camera",
             "Check unit, `metres_per_step` and `offset_steps` of `depth`, the masks, and the cameras",
         )
+    try:
+        return _fused(near, float(np.clip(VOXEL_PIXELS * np.median(footprints), *VOXEL_RANGE_M)))
+    except RuntimeError:  # what Open3D makes of maps without a single triangle
+        raise MeshError(
+            "the depth maps do not fuse into a surface", "several pixels side by side", "Look at the depth maps"
+        ) from None
+
+
+def _fused(near: Sequence[DepthMap], voxel: float) -> Mesh:
+    """Return the mesh of maps; raises RuntimeError if there is none."""
     o3d = _open3d()
-    voxel = float(np.clip(VOXEL_PIXELS * np.median(footprints), *VOXEL_RANGE_M))
     core, float32 = o3d.core, o3d.core.float32
     grid = o3d.t.geometry.VoxelBlockGrid(
         ("tsdf", "weight"), (float32, float32), ((1), (1)), voxel, BLOCK, BLOCKS, core.Device("CPU:0")
@@ -73,9 +82,7 @@ def fuse_depths(maps: Sequence[DepthMap], centre: npt.NDArray[np.float64] | None
         grid.integrate(blocks, image, intrinsics, pose, 1.0, farthest, TRUNCATION_VOXELS)
     found = grid.extract_triangle_mesh(LEAST_WEIGHT)
     if not found.vertex or not len(found.triangle.indices):
-        raise MeshError(
-            "the depth maps do not fuse into a surface", "several pixels side by side", "Look at the depth maps"
-        )
+        raise RuntimeError
     return _sorted(found.vertex.positions.numpy().astype(np.float64), found.triangle.indices.numpy().astype(np.int64))
 
 

@@ -6,7 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
+from tests.layouts.studio import centres
 
 # Half axes in metres: across, up, out of the face.
 AXES = np.array([0.08, 0.12, 0.1])
@@ -41,11 +43,24 @@ def head(count: int, frame: int = 0) -> Mesh:
 
 def seen(camera_centre: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return which rays (N, 3) from a point meet the head of frame 0, and the cosine to its normal there."""
-    origin, rays = (camera_centre - MIDDLE) / AXES, rays / np.linalg.norm(rays, axis=1, keepdims=True)
-    scaled = rays / AXES
+    hit, where = _met(camera_centre, rays)
+    normal = ((camera_centre - MIDDLE) / AXES + where[:, None] * rays / AXES) / AXES
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    return hit, -(normal * rays).sum(1) / np.linalg.norm(rays, axis=1)
+
+
+def _met(camera_centre: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rays meet the head, and after how many of their lengths."""
+    origin, scaled = (camera_centre - MIDDLE) / AXES, rays / AXES
     a, b, c = (scaled**2).sum(1), (scaled * origin).sum(1), origin @ origin - 1
     root = b * b - a * c
-    where = (-b - np.sqrt(np.maximum(root, 0))) / a
-    normal = (origin + where[:, None] * scaled) / AXES
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    return root > 0, -(normal * rays).sum(1)
+    return root > 0, (-b - np.sqrt(np.maximum(root, 0))) / a
+
+
+def egg_of(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mask (H, W) bool of the head of frame 0, and its planar depth (H, W) metres, 0 beside it."""
+    shown = (centres(camera.width, camera.height) - camera.K[:2, 2]) / [camera.K[0, 0], camera.K[1, 1]]
+    # Of unit depth, so that their lengths are depths.
+    hit, depth = _met(camera.centre, np.c_[shown, np.ones(len(shown))] @ camera.world_to_camera[:3, :3])
+    shape = camera.height, camera.width
+    return hit.reshape(shape), np.where(hit, depth, 0.0).reshape(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ def write_vocaset(root: Path) -> None:
     root.mkdir(parents=True)
     frames = [frame for rows in ROWS.values() for frame in rows]
     np.save(root / "data_verts.npy", np.stack([head(FLAME, frame).vertices for frame in frames]).astype("<f4"))
-    (root / "subj_seq_to_idx.pkl").write_bytes(pickle.dumps({PERSON: ROWS}, protocol=2))
+    # Whatever kind of dictionary it was.
+    rows = defaultdict(dict, {PERSON: {name: dict(rows) for name, rows in ROWS.items()}})
+    (root / "subj_seq_to_idx.pkl").write_bytes(pickle.dumps(rows, protocol=2))
     (root / "templates.pkl").write_bytes(pickle.dumps({PERSON: head(FLAME).vertices}, protocol=2))
     (root / "FLAME_sample.ply").write_bytes(ply_bytes(scaled(head(FLAME), 1.1)))
 

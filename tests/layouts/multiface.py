@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from datagen.geometry.camera import Camera, look_at
 from datagen.geometry.mesh import Mesh
 from datagen.sources.imports.multiface import SIZE
-from tests.layouts.studio import MM, SIDE, centres, pattern
+from tests.layouts.studio import MM, SIDE, alone, centres
 
 ENTITY = "m--20180227--0000--6795067--GHS"
 SEGMENT = "E001_Neutral_Eyes_Open"
@@ -47,7 +47,7 @@ def small(camera: Camera) -> Camera:
 def picture(camera: Camera) -> np.ndarray:
     """Return what a camera sees, (H, W, 3) grey values."""
     rays = (centres(camera.width, camera.height) - camera.K[:2, 2]) / [camera.K[0, 0], camera.K[1, 1]]
-    return pattern(camera, rays).reshape(camera.height, camera.width, 3)
+    return alone(camera, rays).reshape(camera.height, camera.width, 3)
 
 
 def write_multiface(root: Path, pixel_center: float = 0.0) -> Path:

@@ -72,6 +72,11 @@ def pattern(camera: Camera, normalised: np.ndarray) -> np.ndarray:
     return 128 + 60 * np.stack([np.sin(x), np.cos(y), np.sin(0.7 * (x + y))], 1)
 
 
+def alone(camera: Camera, normalised: np.ndarray) -> np.ndarray:
+    """Return the pattern where rays of a camera meet the scan, (N, 3), and black beside it, as in a studio."""
+    return np.where(depth_of(camera, normalised).reshape(-1, 1) > 0, pattern(camera, normalised), 0.0)
+
+
 def depth_of(camera: Camera, normalised: np.ndarray | None = None) -> np.ndarray:
     """Return the planar depth of the scan, (H, W) metres, along rays (H * W, 2) of a camera; 0 beside it.
 

@@ -45,7 +45,7 @@ def _take(sequence: Path, out: Path, landmarks: bool) -> None:
         lines += [f"f {a} {b} {c}" for a, b, c in mesh.faces + 1]
         (out / f"mesh/{TAKE}_f{number}.obj").write_text("\n".join(["mtllib scan.mtl", *lines]) + "\n")
         if landmarks and capture.landmarks:
-            content = json.loads((sequence / capture.landmarks.format(frame=frame)).read_text())
+            content = json.loads((sequence / capture.landmarks.pattern.format(frame=frame)).read_text())
             points = {name: (np.array(xyz) * MM).tolist() for name, xyz in content["points"].items()}
             (out / f"points/{number}.json").write_text(json.dumps({"scheme": "ibug68", "unit": "mm", "points": points}))
         for k, camera in enumerate(capture.cameras):

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from datagen.common.errors import InputError, StorageError
 from datagen.common.pictures import Orientation
+from datagen.common.pyav import import_av
 from datagen.common.video_containers import CUT, fault_of
 from datagen.common.video_pictures import (
-    import_av,
     open_video,
     refuse_other_brightness,
     shown_picture,

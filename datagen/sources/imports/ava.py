@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from datagen.common.documents import read_json, read_text
 from datagen.common.errors import InputError, MeshError
-from datagen.common.names import name_problem, require_name
+from datagen.common.names import name_problem, require_name, shown
 from datagen.geometry.lens import BrownLens
 from datagen.geometry.mesh import Mesh
 from datagen.geometry.mesh_io import read_mesh
@@ -170,8 +170,12 @@ def _calibration(path: Path) -> tuple[Mapping[str, ImportedCamera], tuple[str, .
 
 
 def _name(entry: Mapping[str, Any], path: Path) -> str:
-    value = next((entry[key] for key in _NAMES if key in entry), None)
-    return require_name(str(value).removeprefix("cam") if value is not None else None, f"a camera of {path}")
+    value = next((entry[key] for key in _NAMES if entry.get(key) is not None), None)
+    if value is None:
+        raise InputError(
+            f"{path} has a camera with the keys {shown(sorted(entry))}", f"its name as {_NAMES[0]}", "Copy it again"
+        )
+    return require_name(str(value).removeprefix("cam"), f"a camera of {path}")
 
 
 def _upright(K: Matrix, where: str) -> tuple[Matrix, bool]:
@@ -216,7 +220,9 @@ def _mesh(file: Packed, pose: Packed, topology: Path | None) -> Mesh:
         text = read_packed(pose).decode("utf-8")
     except ValueError:
         text = ""
-    head = words(text, (3, 4), f"the head pose {pose}")
+    # A row 0 0 0 1 may follow.
+    rows = 4 if len(text.split()) == 16 else 3
+    head = words(text, (rows, 4), f"the head pose {pose}")[:3]
     faces = _faces(topology) if topology is not None else mesh.faces
     return Mesh.of(mesh.vertices @ head[:, :3].T + head[:, 3], faces)
 

@@ -51,6 +51,8 @@ class ImportSettings:
         A mesh with the faces of vertices that come without.
     landmarks : Path or None
         The set's own file with the vertices that are landmarks.
+    tracking : str or None
+        Path of the tracked parameters below each person, where the set brings none.
     cameras, image_size : int or None
         Of simulated pictures: how many cameras, and pixels a side.
     facing : str or None
@@ -73,6 +75,7 @@ class ImportSettings:
     depth_unit: str | None = None
     topology: Path | None = None
     landmarks: Path | None = None
+    tracking: str | None = None
     cameras: int | None = None
     image_size: int | None = None
     facing: str | None = None

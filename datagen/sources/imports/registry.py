@@ -57,6 +57,11 @@ _DRAWN = frozenset({"unit", "cameras", "image_size", "facing"})
 # Whose captures these are, and how long their unit is, only their owner knows.
 _ANYONES = frozenset({"unit", "metres_per_unit", "scan", "subject", "licence", "citation"})
 
+_NERSEMBLE = (
+    "Kirschstein et al., NeRSemble: Multi-view Radiance Field Reconstruction of Human Heads, ACM Transactions on "
+    "Graphics 42(4), 2023"
+)
+
 IMPORTERS: dict[str, Importer] = {
     "colmap": Importer(
         "datagen.sources.imports.colmap:find_workspaces",
@@ -127,6 +132,20 @@ IMPORTERS: dict[str, Importer] = {
         "datagen.sources.imports.vhap:find_exports",
         "VHAP's exports, FLAME as parameters or meshes",
         frozenset({"subject", "axes", "fps", "pixel_center", "licence", "citation"}),
+    ),
+    "nersemble": Importer(
+        "datagen.sources.imports.nersemble:find_sequences",
+        "NeRSemble 2 and its benchmark: videos, clouds, tracked FLAME",
+        frozenset({"unit", "fps", "pixel_center", "tracking"}),
+        "NeRSemble terms of use (non-commercial research)",
+        _NERSEMBLE,
+    ),
+    "nersemble-v1": Importer(
+        "datagen.sources.imports.nersemble_v1:find_sequences",
+        "NeRSemble 1: pictures and depth maps",
+        frozenset({"unit", "fps", "pixel_center"}),
+        "NeRSemble terms of use (non-commercial research)",
+        _NERSEMBLE,
     ),
     "multiface": Importer(
         "datagen.sources.imports.multiface:find_segments",

@@ -25,6 +25,7 @@ from datagen.sources.imports.imported import (
     ImportSettings,
 )
 from datagen.sources.imports.numbers import SHIFT, Matrix, inverse
+from datagen.sources.imports.rig import sees
 from datagen.sources.imports.transforms import (
     FILE,
     OPENGL_AXES,
@@ -180,16 +181,11 @@ def _check_axes(
     own = settings.axes or "opengl"
     other = next(name for name in AXES if name != own)
     # The other axes are half a turn around x.
-    seen = sum(_sees(view, view.poses[frame], place) for view in views)
-    turned = sum(_sees(view, OPENGL_AXES @ view.poses[frame], place) for view in views)
+    seen = sum(sees(view.K, view.size, view.poses[frame], place) for view in views)
+    turned = sum(sees(view.K, view.size, OPENGL_AXES @ view.poses[frame], place) for view in views)
     if 2 * seen < len(views) < 2 * turned:
         raise InputError(
             f"of {len(views)} cameras of {path}, {seen} see the head with {own} axes, and {turned} with {other} axes",
             "cameras that see the head",
             f"Pass --axes {other}",
         )
-
-
-def _sees(view: _View, pose: Matrix, place: Matrix) -> bool:
-    x, y, z = view.K @ (pose[:3, :3] @ place + pose[:3, 3])
-    return bool(z > 0 and 0 <= x / z <= view.size[0] and 0 <= y / z <= view.size[1])

@@ -25,7 +25,8 @@ import numpy.typing as npt
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.files import staged_folder, storage_errors
-from datagen.common.pictures import read_mask, read_picture
+from datagen.common.pictures import MASK_THRESHOLD, picture_size, read_mask, read_picture
+from datagen.common.settings import parse
 from datagen.geometry.landmarks import Landmarks, landmark_bytes, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import ply_bytes, read_mesh
@@ -123,21 +124,23 @@ def write_capture(
         except CanonfaceError as error:
             raise files.named(error) from None
         shutil.rmtree(staging / _UNPACKED, ignore_errors=True)
-        capture = CaptureFile(
-            format=CAPTURE_FORMAT,
-            version=CAPTURE_VERSION,
-            unit=unit,
-            times_s=[frame.time_s for frame in sequence.frames],
-            frames=[frame.index for frame in sequence.frames],
-            pixel_center=0.5,
+        content |= {
+            "format": CAPTURE_FORMAT,
+            "version": CAPTURE_VERSION,
+            "unit": unit,
+            "times_s": [frame.time_s for frame in sequence.frames],
+            "frames": [frame.index for frame in sequence.frames],
+            "pixel_center": 0.5,
             # Calibrations know pixels as files store them.
-            orientation="stored",
-            shaded=sequence.shaded or None,
-            licence=settings.licence,
-            citation=settings.citation,
-            generator={"program": f"datagen import {importer}", "key": content_key},
-            **content,
-        )
+            "orientation": "stored",
+            "shaded": sequence.shaded or None,
+            "licence": settings.licence,
+            "citation": settings.citation,
+            "generator": {"program": f"datagen import {importer}", "key": content_key},
+        }
+        fix = "Check the files, and --licence and --citation"
+        capture = parse(CaptureFile, content, f"{CAPTURE_FILE} of {key}", fix, "what a capture can be", InputError)
+        capture.check_storable(f"{CAPTURE_FILE} of {key}")
         (staging / CAPTURE_FILE).write_bytes(capture_file_bytes(capture))
     if sequence.registration is not None and sequence.registration.neutral is not None:
         _write_topology(out, str(sequence.registration.topology), sequence.registration.neutral, report)
@@ -243,9 +246,8 @@ def _depths(
             put(pattern.format(camera=name, frame=frame.index), frame.depths[name])
     # Numbers in a unit without a name have its length.
     step = scale if given.unit is None and given.metres_per_step is None and scale != 1 else given.metres_per_step
-    return DepthEntry(
-        pattern=pattern, unit=given.unit, metres_per_step=step, offset_steps=given.offset_steps, kind=given.kind
-    )
+    content = {**vars(given), "pattern": pattern, "metres_per_step": step}
+    return parse(DepthEntry, content, "depth maps", "Convert the files", "files that hold depth", InputError)
 
 
 def _shaded(
@@ -335,7 +337,7 @@ def _surface(frame: ImportedFrame) -> Surface:
 
 def _mesh(surface: Surface, files: Unpacked, scale: float) -> Mesh:
     mesh = surface() if callable(surface) else read_mesh(files.path(surface), need_faces=False)
-    return mesh if scale == 1 else Mesh.of(mesh.vertices * scale, mesh.faces)
+    return mesh if scale == 1 else Mesh.of(mesh.vertices * scale, mesh.faces, mesh.normals)
 
 
 def _content_key(sequence: ImportedSequence, importer: str, settings: ImportSettings) -> str:
@@ -440,25 +442,39 @@ def _pictures(
 ) -> str | None:
     """Place the pictures or masks of all frames; None if there are none. All have one suffix, as the layout wants."""
     pictures: list[tuple[int, Mapping[str, File]]] = [(frame.index, getattr(frame, kind)) for frame in frames]
-    used = [one.name for one in rig if any(one.name in named for _, named in pictures)]
+    used = [one for one in rig if any(one.name in named for _, named in pictures)]
     if not used:
         return None
+    resized = {one.name for one in used if kind == "masks" and _differs(one, pictures, files)}
     suffixes = Counter(file.suffix for _, named in pictures for file in named.values())
-    linked = len(suffixes) == 1
+    linked = len(suffixes) == 1 and (not resized or ".png" in suffixes)
     pattern = f"{kind}/{{camera}}/{{frame:06d}}{next(iter(suffixes)) if linked else '.png'}"
     for index, named in pictures:
-        for camera in used:
-            file = named.get(camera)
+        for one in used:
+            file = named.get(one.name)
             if file is not None:
-                put(
-                    pattern.format(camera=camera, frame=index),
-                    file if linked else png_bytes(_read(kind, files.path(file))),
-                )
+                same = linked and one.name not in resized
+                content = file if same else png_bytes(_read(kind, files.path(file), one))
+                put(pattern.format(camera=one.name, frame=index), content)
             advance(1)
     return pattern
 
 
-def _read(kind: Kind, path: Path) -> npt.NDArray[Any]:
-    if kind == "masks":
-        return read_mask(path, orientation="stored", ask=ASK)
-    return read_picture(path, orientation="stored", ask=ASK).pixels
+def _differs(one: RigCamera, masks: Sequence[tuple[int, Mapping[str, File]]], files: Unpacked) -> bool:
+    """Whether masks of a camera have another size than its pictures."""
+    size = one.entry.width, one.entry.height
+    paths = (files.path(named[one.name]) for _, named in masks if one.name in named)
+    return any(picture_size(path, orientation="stored", ask=ASK) != size for path in paths)
+
+
+def _read(kind: Kind, path: Path, one: RigCamera) -> npt.NDArray[Any]:
+    if kind == "images":
+        return read_picture(path, orientation="stored", ask=ASK).pixels
+    from PIL import Image
+
+    mask = read_mask(path, orientation="stored", ask=ASK)
+    size = one.entry.width, one.entry.height
+    if mask.shape[::-1] == size:
+        return mask
+    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(grey) >= MASK_THRESHOLD

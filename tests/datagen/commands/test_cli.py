@@ -357,6 +357,25 @@ def test_warp_needs_no_more_than_a_scan(run: Run, scan_files: tuple[Path, Path],
         assert int(vertices) == len(warp["scan_vertices"])
 
 
+def test_warp_reads_landmarks_of_other_programs(run: Run, scan_files: tuple[Path, Path], tmp_path: Path) -> None:
+    scan, landmarks = scan_files
+    points = dict(list(json.loads(landmarks.read_text())["points"].items())[17:60])
+    marks = tmp_path / "marks.txt"
+    marks.write_text("".join(f"{x * 1000} {y * 1000} {z * 1000}\n" for x, y, z in points.values()))
+    given = ("warp", scan, "--landmarks", marks, "--out", tmp_path / "w", "--json", "--unit", "m")
+    code, _, err = run(*given)
+    assert code == 2
+    assert f"has {len(points)} points without a number" in err
+    assert not (tmp_path / "w").exists()
+    code, _, err = run(*given, "--landmark-order", "dlib")
+    assert code == 2
+    assert "landmark order 'dlib' is not known" in err
+    # Read in that order and unit, they span what they would in centimetres.
+    code, _, err = run(*given, "--landmark-unit", "cm", "--landmark-order", ",".join(points))
+    assert code == 2
+    assert re.search(r"the landmarks span a head (9|10)(\.\d+)? times the template", err)
+
+
 def _empty(folder: Path, _scan: Path, landmarks: Path) -> list[str | Path]:
     mesh = folder / "empty.obj"
     mesh.write_text("")

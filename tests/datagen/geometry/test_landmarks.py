@@ -93,24 +93,6 @@ def test_a_list_in_the_schemes_order_is_read_and_null_means_not_seen(tmp_path: P
     np.testing.assert_array_equal(read_landmarks(save(tmp_path, points=named)).points, landmarks.points)
 
 
-@pytest.mark.parametrize(
-    ("content", "kind"),
-    [
-        ('<!DOCTYPE PickedPoints>\n<PickedPoints>\n <point x="-45.1"/></PickedPoints>', "MeshLab"),
-        ("version: 1\nn_points: 3\n{\n-45.1 32.0 40.2\n}\n", "iBUG"),
-        ("# Markups fiducial file version = 4.11\n1,-45.1,32.0,40.2", "3D Slicer"),
-        ('{"version": 3, "groups": {"LJSON": {"landmarks": {"points": [[1, 2, 3]]}}}}', "menpo"),
-        ('{"@schema": "x", "markups": [{"controlPoints": []}]}', "3D Slicer"),
-        ("[[-45.1, 32.0, 40.2], [46.0, 31.2, 39.8]]", "bare JSON list"),
-        ("-45.1 32.0 40.2\n46.0, 31.2; 39.8e-1\n", "plain table"),
-    ],
-)
-def test_files_of_other_programs_are_refused_by_the_name_of_their_kind(tmp_path: Path, content: str, kind: str):
-    (tmp_path / "l.any").write_text(content)
-    with pytest.raises(LandmarkError, match=f"{kind}.*not read.*Write its points into such a file"):
-        read_landmarks(tmp_path / "l.any")
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),

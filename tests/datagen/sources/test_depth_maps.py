@@ -232,3 +232,12 @@ def test_a_map_of_a_distorted_picture_is_straightened_by_its_nearest_pixels(tmp_
     assert off_surface < 0.02
     unbent = read_depth_map(path, entry, "mm", camera)
     assert np.median(np.abs(np.linalg.norm(unbent.points[0] / RADII, axis=1) - 1)) > 1.5 * off_surface
+
+
+def test_maps_without_a_single_triangle_are_refused() -> None:
+    camera = look_at("c", [0, 0, 1], [0, 0, 0], 60.0, 48, 48)
+    depth = np.zeros((48, 48), np.float32)
+    for value in (1.0, 1e-4):
+        depth[21, 22] = value  # beside those that Open3D looks for blocks at
+        with pytest.raises(MeshError, match="do not fuse into a surface"):
+            fuse_depths([DepthMap(depth, camera)])

@@ -36,6 +36,7 @@ def changed(given: Path, tmp_path: Path) -> Path:
 def test_segments_come_back(given: Path, tmp_path: Path) -> None:
     code, said = run("import", "ava256", given, "--out", tmp_path / "captures")
     assert code == 0, said
+    assert "doubtful" not in said
     for what in ("4 unpacked, 2 written anew", "tracked meshes of 1 of 3 frames: 105", "see --distorted"):
         assert what in said
     source = FolderCaptures(tmp_path / "captures")
@@ -148,6 +149,7 @@ def _damaged(root: Path) -> None:
         (_krt(cameraId="401000"), "two cameras '401000'"),
         (_krt(cameraId="../x"), "cannot be the name of a camera"),
         (_krt(width=3), "height is None"),
+        (_krt(cameraId=None), "has a camera with the keys"),
         (_cut("DEC/image/cam401000.zip"), "cam401000.zip cannot be read"),
         (_damaged, "cam401000.zip cannot be read"),
         (_cut("DEC/kinematic_tracking/registration_vertices.zip"), "registration_vertices.zip cannot be read"),

@@ -179,6 +179,19 @@ def test_depth_maps_of_pictures_with_distortion_are_straightened_with_them(tmp_p
         assert np.abs(measured - truth)[there].max() < 3e-3
 
 
+def test_depth_maps_of_a_kind_that_is_none_are_one_message(tmp_path: Path) -> None:
+    write_transforms(tmp_path / "work", "PINHOLE", depth_mm=1)
+    path = tmp_path / "work/transforms.json"
+    path.write_text(path.read_text().replace('"depth_file_path": "depth/', '"depth_file_path": "images/'))
+    for picture in (tmp_path / "work/images").glob("*.png"):
+        picture.rename(picture.with_suffix(".jpg"))
+    path.write_text(path.read_text().replace(".png", ".jpg"))
+    code, said = run("import", "nerfstudio", tmp_path / "work", "--out", tmp_path / "captures", "--unit", "mm")
+    assert code == 2
+    assert "depth maps is not valid" in said
+    assert ".jpg" in said
+
+
 def test_pictures_with_distortion_stay_as_they_are(tmp_path: Path) -> None:
     write_colmap(tmp_path / "work", "OPENCV")
     out, said = imported("colmap", tmp_path / "work")

@@ -165,6 +165,7 @@ def _other_order(root: Path) -> None:
         (_save(np.zeros((2, 7, 3))), "has the shape (2, 7, 3)"),
         (_save(np.array([{}, None])), "data_verts.npy cannot be read"),
         (_save(np.full((5, FLAME, 3), np.nan)), "row 0 of"),
+        (_save(np.r_["0,3", [head(FLAME).vertices] * 5] + 1e15 * (np.arange(FLAME) == 7)[:, None]), "camera cam00"),
         (_save(np.ones((5, FLAME, 3))), "all points of the first mesh lie in one place"),
         (_other_order, "times as far apart"),
     ],

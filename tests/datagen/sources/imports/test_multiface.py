@@ -64,6 +64,7 @@ def test_a_segment_comes_back(given: Path, tmp_path: Path) -> None:
             np.testing.assert_allclose(camera.K, truth.K, atol=1e-9)
             np.testing.assert_allclose(camera.world_to_camera, truth.world_to_camera, atol=1e-9)
             assert np.abs(frame.images[camera.name]() - picture(truth)).max() <= 0.5
+    assert "doubtful" not in said
     for what in ("6 linked, 3 written anew", "1 of 4 frames: 105", "30 frames a second", "the set's own loader"):
         assert what in said
     recipe = {"name": "x", "source": {"kind": "folder", "root": str(tmp_path / "captures")}}
