@@ -89,7 +89,8 @@ def _say_found(captures: Path, found: CheckResult, mended: list[Mended], *, fix:
         say(f"next: datagen check {shlex.quote(str(captures))} --fix")
     if not found.problems:
         root = shlex.quote(f"source.root={captures}")
-        say(f"next: datagen build folder --set {root} --out runs/mine")
+        scale = " --set source.scale=landmarks" if found.unscaled else ""
+        say(f"next: datagen build folder --set {root}{scale} --out runs/mine")
 
 
 def _write_page(page: Path, captures: Path, found: CheckResult) -> None:

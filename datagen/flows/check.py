@@ -38,17 +38,20 @@ class Explained:
         Those of them that contradict their pictures; the others fit as well as they are.
     frames : tuple of int
         In which that was found.
+    unexplained : frozenset of str
+        Cameras that contradict their pictures, and nothing fits.
     """
 
     key: SequenceKey
     fits: Mapping[str, Fit]
     wrong: frozenset[str]
     frames: tuple[int, ...]
+    unexplained: frozenset[str] = frozenset()
 
     @property
     def sure(self) -> bool:
         """Whether all of it is sure enough to be written."""
-        return all(fit.sure for fit in self.fits.values())
+        return not self.unexplained and all(fit.sure for fit in self.fits.values())
 
     def to_json(self) -> dict[str, object]:
         """Return what fits each camera, as JSON data."""
@@ -90,6 +93,8 @@ class CheckResult:
         ``where`` (subject/sequence, and frame or camera) and ``problem``.
     notes : list of dict
         Of what is allowed but leaves something out, alike.
+    unscaled : bool
+        Whether the unit of a sequence is not known.
     explained : list of Explained
         The conventions that fit, by sequence.
     pictured : list of SequencePictures
@@ -100,6 +105,7 @@ class CheckResult:
     frames: int = 0
     problems: list[dict[str, str]] = field(default_factory=list)
     notes: list[dict[str, str]] = field(default_factory=list)
+    unscaled: bool = False
     explained: list[Explained] = field(default_factory=list)
     pictured: list[SequencePictures] = field(default_factory=list)
 
@@ -153,6 +159,7 @@ def check_captures(
             sequences.append((key, tuple(capture.frames)))
             if capture.unit == UNKNOWN_UNIT:
                 unknown.add(key)
+                result.unscaled = True
             step = capture.shortest_step_s
             if capture.times_s is None and LONG_STEP_S < step < math.inf:
                 problem = f"no two frames are nearer than {step:.4g} s in time: if the frame numbers are time stamps, "
@@ -198,7 +205,9 @@ def fix_captures(
     for one in found.explained:
         try:
             frames = [source.frame(one.key, index) for index in one.frames]
-            done = mend(str(one.key), root / one.key.subject / one.key.sequence, frames, one.fits)
+            done = mend(
+                str(one.key), root / one.key.subject / one.key.sequence, frames, one.fits, sorted(one.unexplained)
+            )
         except InputError as error:
             done = Mended(str(one.key), refused=str(error))
         mended.append(done)
@@ -211,7 +220,7 @@ def fix_captures(
     for earlier, later in ((found.problems, again.problems), (found.notes, again.notes)):
         later += [entry for entry in earlier if _sequence_of(entry["where"]) not in names]
         later.sort(key=lambda entry: entry["where"])
-    again.sequences, again.frames = found.sequences, found.frames
+    again.sequences, again.frames, again.unscaled = found.sequences, found.frames, found.unscaled
     again.explained += [one for one in found.explained if one.key not in fixed]
     return mended, again
 
@@ -290,9 +299,11 @@ def _check_sequence(
         share = max(max(shares) for shares in found.wide.values())
         problem = f"up to {share:.0%} of the scan lies outside the masks, beyond where the person ends: it is left out"
         result.notes.append({"where": f"{key} camera {', '.join(found.wide)}", "problem": problem})
-    wrong = frozenset(found.fits) & (found.wrong.keys() | found.blind.keys())
+    bad = frozenset(found.wrong) | {c for c, told in found.blind.items() if any(one != NO_IMAGE for one in told)}
+    wrong = bad & frozenset(found.fits)
     if wrong:
-        result.explained.append(Explained(key, settle_fits(found.fits), wrong, tuple(found.frames)))
+        explained = Explained(key, settle_fits(found.fits), wrong, tuple(found.frames), bad - wrong)
+        result.explained.append(explained)
 
 
 def _say_once(problems: list[dict[str, str]], start: int) -> None:

@@ -24,6 +24,7 @@ RATIOS = tuple(sorted({a / b for a, b in product(range(1, 5), repeat=2)} - {1.0}
 RATIO_TOLERANCE = 0.04
 LARGEST_RATIO = 10.0
 CROP = "crop"
+EXCHANGED = "exchanged "  # and the name of the other camera
 # What may have been done to a picture or mask, by what is done to its cells.
 PICTURES = {
     "inverted": "inverted (white for black)",
@@ -229,7 +230,7 @@ def candidates(camera: Camera, others: Sequence[Camera] = ()) -> list[Candidate]
     for other in others:
         if other.name != camera.name and (other.width, other.height) == (camera.width, camera.height):
             convention = Convention(
-                f"exchanged {other.name}", f"the calibration of camera {other.name} (were pictures exchanged?)", 1
+                f"{EXCHANGED}{other.name}", f"the calibration of camera {other.name} (were pictures exchanged?)", 1
             )
             found[convention.key] = Candidate(convention, replace(other, name=camera.name))
     convention = Convention(CROP, "K before a crop", 2)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from datagen.flows.conventions import CROP, Candidate, Convention, candidates, figures
+from datagen.flows.conventions import CROP, EXCHANGED, Candidate, Convention, candidates, figures
 from datagen.flows.evidence import Evidence, Judge, Judgement, grid_of, moved
 from datagen.flows.silhouettes import surface_points
 from datagen.geometry.camera import Camera
@@ -19,6 +19,9 @@ F64 = npt.NDArray[np.float64]
 
 # Conventions whose mean scores are that near are equal: the simpler one is believed.
 ALIKE = 0.03
+# What explains the rig is believed of a camera that something else explains a little better: where a scan lacks the
+# back of the head, the right one does not always cover most.
+JOINT_LOSS = 0.25
 SURE_GAIN = 0.05  # over every other convention that is no more complicated, for figures to be written
 COARSE_POINTS, KEPT = 3000, 12
 NEAR_BEST = 0.35  # below the best on the coarse grid: not worth a closer look
@@ -107,6 +110,7 @@ def diagnose(
         return {}
     coarse, fine = surface_points(scan, COARSE_POINTS), surface_points(scan)
     tables = [_table(camera, rig, shown[camera.name], coarse, fine) for camera in asked]
+    tables = _mutual(tables, rig, shown, fine)
     crops = _cropped(scan, tables)
     if crops is not None:
         tables = crops
@@ -117,9 +121,15 @@ def diagnose(
         if fit is None:
             continue
         clear = fit.score >= table.shown.clear_score and table.shown.doubts(table.given)
-        if table.camera.name in wrong or (clear and (fit.convention.key == favourite or len(tables) < FEW)):
+        if table.camera.name in wrong or (clear and (_family(fit.convention.key) == favourite or len(tables) < FEW)):
             fits[table.camera.name] = fit
     fits = _settled(fits, tables)
+    for name, fit in list(fits.items()):
+        other = fit.convention.key.removeprefix(EXCHANGED)
+        if other != fit.convention.key and other not in fits:
+            (camera,) = (one for one in rig if one.name == other)
+            also = _also(camera, rig, shown[other], f"{EXCHANGED}{name}", fine)
+            fits |= {} if also is None else {other: also}
     keys = Counter(fit.convention.key for fit in fits.values() if fit.sure)
     if len(keys) == 1:
         (key,) = keys
@@ -148,6 +158,33 @@ def _table(camera: Camera, rig: Sequence[Camera], shown: Evidence, coarse: F64, 
             if seen.fits and (key not in found or found[key][0] < seen.score):
                 found[key] = seen.score, candidate
     return _Table(camera, shown, judge, judge(grid.silhouette(camera, fine), ""), found)
+
+
+def _mutual(tables: Sequence[_Table], rig: Sequence[Camera], shown: Mapping[str, Evidence], fine: F64) -> list[_Table]:
+    """Leave out exchanges of pictures that do not fit the other camera too."""
+    of, cameras = {table.camera.name: table for table in tables}, {camera.name: camera for camera in rig}
+
+    def both(table: _Table, key: str) -> bool:
+        name = key.removeprefix(EXCHANGED)
+        back = f"{EXCHANGED}{table.camera.name}"
+        if name in of or name not in shown:
+            return name in of and back in of[name].found
+        return _also(cameras[name], rig, shown[name], back, fine) is not None
+
+    out = []
+    for table in tables:
+        found = {key: one for key, one in table.found.items() if not key.startswith(EXCHANGED)}
+        # With whomever a picture was exchanged, it is one and the same convention of the rig.
+        exchanges = [one for key, one in table.found.items() if key.startswith(EXCHANGED) and both(table, key)]
+        if exchanges:
+            found[EXCHANGED] = max(exchanges, key=lambda one: one[0])
+        out.append(replace(table, found=found))
+    return out
+
+
+def _family(key: str) -> str:
+    """Return what a convention's key is in a table."""
+    return EXCHANGED if key.startswith(EXCHANGED) else key
 
 
 def _cropped(scan: Mesh, tables: Sequence[_Table]) -> list[_Table] | None:
@@ -189,13 +226,14 @@ def _chosen(table: _Table, favourite: str, mean: float) -> Fit | None:
         return None
     best = max(score for score, _ in table.found.values())
     equals = {key: one for key, one in table.found.items() if one[0] >= best - ALIKE}
-    key = favourite
-    if favourite not in table.found or table.found[favourite][0] < best - 2 * ALIKE:
+    joint = favourite in table.found and mean >= table.shown.least_mean
+    if joint and table.found[favourite][0] >= best - JOINT_LOSS:
+        key, least = favourite, table.shown.least_joint
+    else:
         key = min(equals, key=lambda name: (equals[name][1].convention.changes, -equals[name][0]))
+        least = table.shown.least_score
     score, candidate = table.found[key]
-    if key == favourite and mean < table.shown.least_mean:
-        return None
-    if score < table.shown.least_score or score < table.given.score + table.shown.least_gain:
+    if score < least or score < table.given.score + table.shown.least_gain:
         return None
     shift = candidate.camera.K[:2, 2] - table.camera.K[:2, 2]
     return Fit(
@@ -212,8 +250,8 @@ def _settled(fits: Mapping[str, Fit], tables: Sequence[_Table]) -> dict[str, Fit
     """Say of each fit whether it is sure: no other convention as simple fits the same cameras nearly as well."""
     out = dict[str, Fit]()
     for name, fit in fits.items():
-        key = fit.convention.key
-        alike = [t for t in tables if t.camera.name in fits and fits[t.camera.name].convention.key == key]
+        key = _family(fit.convention.key)
+        alike = [t for t in tables if t.camera.name in fits and _family(fits[t.camera.name].convention.key) == key]
         own = _mean(alike, key)
         rivals = {
             other

@@ -68,8 +68,8 @@ class Evidence(ABC):
         What the score is.
     least_score, least_gain : float
         Of a convention that is believed, and over what was given.
-    least_mean : float
-        Of a whole rig's scores.
+    least_joint, least_mean : float
+        Of a convention that explains a whole rig, in each of its cameras, and on the average.
     least_crop : float
         Of a shift, whose two free numbers make much fit.
     clear_score, largest_doubt : float
@@ -82,6 +82,7 @@ class Evidence(ABC):
     figure: str
     least_score: ClassVar[float]
     least_gain: ClassVar[float]
+    least_joint: ClassVar[float]
     least_mean: ClassVar[float]
     least_crop: ClassVar[float]
     clear_score: ClassVar[float]
@@ -125,10 +126,12 @@ class Shown(Evidence):
     # People have shoulders and hair that a scan may lack.
     least_score: ClassVar[float] = 0.6
     least_gain: ClassVar[float] = 0.15
+    least_joint: ClassVar[float] = 0.35
     least_mean: ClassVar[float] = 0.6
     least_crop: ClassVar[float] = 0.9
     clear_score: ClassVar[float] = 0.85
-    largest_doubt: ClassVar[float] = 0.6
+    # K of an image half as large makes 0.25 of a whole head's overlap; scans of three cameras lack the back of a head.
+    largest_doubt: ClassVar[float] = 0.4
     coarse: ClassVar[int] = 48
 
     @property
@@ -208,6 +211,7 @@ class Edges(Evidence):
     mask: Cells | None = None
     least_score: ClassVar[float] = 0.82
     least_gain: ClassVar[float] = 0.12
+    least_joint: ClassVar[float] = 0.75
     least_mean: ClassVar[float] = 0.87
     # Two free numbers find edges to lie on in any picture: patterns without anybody gave 0.88.
     least_crop: ClassVar[float] = 1.1

@@ -16,7 +16,7 @@ import numpy as np
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes, fsync_path, storage_errors
-from datagen.flows.conventions import figures
+from datagen.flows.conventions import EXCHANGED, figures
 from datagen.flows.diagnose import Fit
 from datagen.flows.views import NO_IMAGE, examine
 from datagen.geometry.space import METRES_PER_UNIT, metres_per
@@ -28,7 +28,6 @@ BEFORE = f"{CAPTURE_FILE}.before-fix"
 UNIT_TOLERANCE = 0.01
 DIGITS = 15  # what a float64 holds of a decimal number
 _UNIT = "unit "
-_EXCHANGED = "exchanged "
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,9 @@ class Mended:
         return f"fixed: {self.where}: {'; '.join(self.changes)} (before: {self.kept})"
 
 
-def mend(where: str, folder: Path, frames: Sequence[Frame], fits: Mapping[str, Fit]) -> Mended:
+def mend(
+    where: str, folder: Path, frames: Sequence[Frame], fits: Mapping[str, Fit], unexplained: Sequence[str] = ()
+) -> Mended:
     """Write a sequence's capture.json as the conventions that fit say, if that is sure; nothing else is touched.
 
     Parameters
@@ -75,6 +76,8 @@ def mend(where: str, folder: Path, frames: Sequence[Frame], fits: Mapping[str, F
         Some of it, on which the new cameras are tried before anything is written.
     fits : mapping of camera name to Fit
         What was found of its cameras.
+    unexplained : sequence of str
+        Cameras that contradict their pictures too, and nothing fits: a rig is mended as a whole.
 
     Raises
     ------
@@ -84,6 +87,8 @@ def mend(where: str, folder: Path, frames: Sequence[Frame], fits: Mapping[str, F
     unsure = [f"{name} ({fit.convention.words})" for name, fit in fits.items() if not fit.sure]
     if unsure:
         return Mended(where, refused=f"what fits is not sure of {_listed(unsure)}; {_why_unsure(fits)}")
+    if unexplained:
+        return Mended(where, refused=f"nothing fits {_cameras(unexplained)}, and a rig is mended as a whole")
     path = folder / CAPTURE_FILE
     if path.is_symlink():
         return Mended(where, refused=f"{path} is a link; correct the file that it leads to")
@@ -139,7 +144,7 @@ def _change(content: dict[str, Any], capture: CaptureFile, fits: Mapping[str, Fi
                 "Correct its calibration by hand",
             )
     given = {name: one.camera for name, one in recorded.items()}
-    exchanged = {one: fit.convention.key.removeprefix(_EXCHANGED) for one, fit in fits.items() if _is_exchanged(fit)}
+    exchanged = {one: fit.convention.key.removeprefix(EXCHANGED) for one, fit in fits.items() if _is_exchanged(fit)}
     if sorted(exchanged) != sorted(exchanged.values()):
         raise InputError(
             f"the pictures of {_listed(sorted(exchanged))} seem to be those of {_listed(sorted(exchanged.values()))}",
@@ -175,7 +180,7 @@ def _change(content: dict[str, Any], capture: CaptureFile, fits: Mapping[str, Fi
 
 
 def _is_exchanged(fit: Fit) -> bool:
-    return fit.convention.key.startswith(_EXCHANGED)
+    return fit.convention.key.startswith(EXCHANGED)
 
 
 def _shared_unit(capture: CaptureFile, fits: Mapping[str, Fit]) -> str | None:

@@ -19,6 +19,7 @@ from datagen.geometry.landmarks import (
     validate_landmarks,
 )
 from datagen.geometry.lens import straight_pixels
+from datagen.geometry.mesh import check_metric_scale
 from datagen.geometry.triangulation import triangulate
 from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.capture_file import LandmarksEntry
@@ -32,19 +33,37 @@ _SHARES = 2.0  # MediaPipe's points are shares of width and height: all of a fac
 _SEE = "docs/capture-format.md, Landmarks"
 
 
-def landmarks_of_space(path: Path, entry: LandmarksEntry, unit: str) -> Landmarks:
+def landmarks_of_space(path: Path, entry: LandmarksEntry, unit: str, *, checked: bool = True) -> Landmarks:
     """Read the landmarks of a frame that are points of space; ``unit`` is the capture's.
+
+    Parameters
+    ----------
+    checked : bool
+        Whether their size has to be a face's.
 
     Raises
     ------
     LandmarkError
         As :func:`datagen.geometry.landmarks.read_landmarks`.
+    MeshError
+        If they are no face in their unit.
     """
-    return read_landmarks(path, unit=entry.unit or unit, order=entry.order_of_points)
+    landmarks = read_landmarks(path, unit=entry.unit or unit, order=entry.order_of_points)
+    if not checked:
+        return landmarks
+    declare = "`unit` in that file, or inside `landmarks` of capture.json"
+    check_metric_scale(landmarks.points, str(path), reference_diagonal_m=0.18, declare=declare)
+    return landmarks
 
 
 def landmarks_of_pictures(
-    files: Mapping[str, Path], rig: Sequence[RecordedCamera], frame: int, entry: LandmarksEntry, pixel_center: float
+    files: Mapping[str, Path],
+    rig: Sequence[RecordedCamera],
+    frame: int,
+    entry: LandmarksEntry,
+    pixel_center: float,
+    *,
+    checked: bool = True,
 ) -> Landmarks:
     """Triangulate the landmarks of a frame from what cameras show; those that too few agree on are left out.
 
@@ -57,6 +76,8 @@ def landmarks_of_pictures(
         For the poses of cameras that move.
     pixel_center : float
         The capture's.
+    checked : bool
+        Whether their size has to be a face's.
 
     Raises
     ------
@@ -81,7 +102,10 @@ def landmarks_of_pictures(
             f"Check order, `pixel_center` and the cameras, or allow more: `most_px`. {_SEE}",
         )
     name = f"the landmarks of frame {frame}"
-    return validate_landmarks(Landmarks(good.astype(np.int64), found.points[good]), name)
+    landmarks = validate_landmarks(Landmarks(good.astype(np.int64), found.points[good]), name)
+    if checked:
+        check_metric_scale(landmarks.points, name, reference_diagonal_m=0.18, declare="`camera_unit` in capture.json")
+    return landmarks
 
 
 def _in_straight_picture(

@@ -136,7 +136,10 @@ class FolderCaptures(Captures):
             name: partial(_read_depth, path, one, index, capture, masks.get(name))
             for name, (path, one) in _camera_files(folder, capture, DEPTH, rig, index).items()
         }
-        registration, landmarks = self._registration(folder, capture, index), self._landmarks(folder, capture, index)
+        registration, landmarks = (
+            self._registration(folder, capture, index),
+            self._landmarks(folder, capture, rig, index),
+        )
         if capture.surface == "registration":
             scan = self._registered_mesh(folder, capture, index)
         return Frame(
@@ -227,34 +230,32 @@ class FolderCaptures(Captures):
             )
         return folder, capture
 
-    def _check_scale(self, vertices: npt.NDArray[np.float64], name: Path | str, **said: Any) -> None:
+    def _check_scale(self, vertices: npt.NDArray[np.float64], path: Path, **said: Any) -> None:
         """Refuse what is no head in its unit, unless whoever asks scales it."""
         if not self._unscaled:
-            check_metric_scale(vertices, str(name), **said)
+            check_metric_scale(vertices, str(path), **said)
 
     def landmarks(self, key: SequenceKey, index: int) -> Landmarks | None:
         """Read the landmarks of a frame alone."""
-        return self._landmarks(*self._capture(key, index), index)
+        folder, capture = self._capture(key, index)
+        return self._landmarks(folder, capture, _rig(folder), index)
 
     def marks(self, key: SequenceKey, index: int) -> Landmarks | None:
         """Read the points that tell frames of a sequence apart, and nothing else of the frame."""
         folder, capture = self._capture(key, index)
         registration = self._registration(folder, capture, index)
-        return self._landmarks(folder, capture, index) if registration is None else registration.marks
+        return self._landmarks(folder, capture, _rig(folder), index) if registration is None else registration.marks
 
-    def _landmarks(self, folder: Path, capture: CaptureFile, index: int) -> Landmarks | None:
-        entry, rig = capture.landmarks, _rig(folder)
+    def _landmarks(
+        self, folder: Path, capture: CaptureFile, rig: tuple[RecordedCamera, ...], index: int
+    ) -> Landmarks | None:
+        entry = capture.landmarks
         if entry is None:
             return None
         files = _landmark_files(folder, capture, rig, index)
-        if entry.kind == "2d":
-            name, declare = f"the landmarks of frame {index}", "`camera_unit` in capture.json"
-            landmarks = landmarks_of_pictures(files, rig, index, entry, capture.pixel_center)
-        else:
-            name, declare = str(files[""]), "`unit` in that file, or inside `landmarks` of capture.json"
-            landmarks = landmarks_of_space(files[""], entry, capture.length_unit)
-        self._check_scale(landmarks.points, name, reference_diagonal_m=0.18, declare=declare)
-        return landmarks
+        if entry.kind == "3d":
+            return landmarks_of_space(files[""], entry, capture.length_unit, checked=not self._unscaled)
+        return landmarks_of_pictures(files, rig, index, entry, capture.pixel_center, checked=not self._unscaled)
 
     def _scan(self, folder: Path, capture: CaptureFile, index: int) -> Mesh:
         path = _inside(folder, capture.scan, frame=index)

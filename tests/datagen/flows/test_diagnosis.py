@@ -137,6 +137,30 @@ def test_a_scan_with_a_chair_in_it_is_no_wrong_camera() -> None:
     assert wrong.wide == {}
 
 
+@pytest.mark.parametrize("name", ["inverse", "opengl inverse"])
+def test_a_scan_of_the_face_alone_tells_as_a_rig(name: str) -> None:
+    """The cameras at the side see less of it than of the head in their masks."""
+    front = HEAD.faces[HEAD.vertices[HEAD.faces].mean(axis=1)[:, 2] > 0]
+    found = examine(frame_of(MISTAKES[name], scan=Mesh.of(HEAD.vertices, front)))
+    assert {camera: fit.convention.key for camera, fit in found.fits.items()} == dict.fromkeys(
+        ("left", "front", "right"), KEYS[name]
+    )
+
+
+def test_a_rig_is_mended_as_a_whole(tmp_path: Path) -> None:
+    """One camera's masks are of another person: what fits the others is said, and nothing is written."""
+    from PIL import Image
+
+    folder = write_capture(tmp_path / "anna/speech", MISTAKES["opengl"])
+    noise = np.random.default_rng(0).integers(0, 2, (8, 8)).repeat(12, 0).repeat(12, 1).astype(np.uint8) * 255
+    for kind in ("images", "masks"):
+        Image.fromarray(noise).convert("RGB" if kind == "images" else "L").save(folder / kind / "left/000000.png")
+    before = (folder / "capture.json").read_bytes()
+    mended, _ = fixed(tmp_path)
+    assert mended[0].refused == "nothing fits camera left, and a rig is mended as a whole"
+    assert (folder / "capture.json").read_bytes() == before
+
+
 def test_what_was_done_to_masks_is_named() -> None:
     done = {"inverted": np.logical_not, "upside_down": lambda m: m[::-1], "mirrored": lambda m: m[:, ::-1]}
     for key, change in done.items():
