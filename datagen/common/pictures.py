@@ -46,6 +46,7 @@ _TELL = (
     'Convert it with the program that developed it; in a capture, say its tone curve: "transfer": "srgb", '
     '"linear", "rec709" or "gamma2.2" in capture.json'
 )
+HEIC_SUFFIXES = (".heic", ".heif")
 _AVIF_HEAD = 1 << 16
 # By their number in H.273: BT.709 or not said; BT.709, not said, BT.601, sRGB, BT.2020 of 10 and 12 bits.
 _SCREEN_PRIMARIES = frozenset({1, 2})
@@ -193,6 +194,8 @@ def _opened(path: Path, kind: str) -> Iterator[Any]:
     """Open a file as a picture; every failure of a decoder, here and in the block, names the file."""
     from PIL import Image
 
+    if path.suffix.lower() in HEIC_SUFFIXES:
+        _learn_heic()
     try:
         with open(path, "rb") as file, Image.open(file) as opened:
             yield opened
@@ -214,8 +217,29 @@ def _opened(path: Path, kind: str) -> Iterator[Any]:
         ) from None
 
 
+def _learn_heic() -> None:
+    """Let Pillow read HEIC."""
+    try:
+        import pi_heif
+    except ImportError:
+        raise DependencyError(
+            "HEIC pictures need pi-heif, which is not installed",
+            "the extra `heic`",
+            "Install it with `pip install 'canonface[heic]'`, or convert the pictures to PNG or JPEG",
+        ) from None
+    pi_heif.register_heif_opener()
+
+
 def _turn(opened: Image.Image, path: Path, orientation: Orientation | None, ask: str) -> int:
     """Return the EXIF orientation to apply, 1 for none."""
+    if opened.format == "HEIF" and opened.info.get("original_orientation") not in {None, 1}:
+        if orientation == "upright":
+            return 1
+        raise InputError(
+            f"{path} may have been turned when it was decoded, as every reader of HEIC does",
+            "pictures as the camera stored them, or a word that cameras and masks are of the upright ones",
+            ask if orientation is None else "Convert the pictures to PNG as your calibration read them",
+        )
     tag = _exif(opened).get(_ORIENTATION, 1)
     if tag not in _TURNS or orientation == "stored":
         return 1
@@ -305,7 +329,12 @@ def _refuse_what_is_not_srgb(opened: Any, path: Path, kind: str = "picture", *, 
 
 
 def _refuse_other_code_points(opened: Any, path: Path, kind: str) -> None:
-    """Refuse an AVIF of more than 8 bits or other colours, which Pillow reads as 8 bits in silence."""
+    """Refuse an AVIF or HEIC of more than 8 bits or other colours, which are read as 8 bits in silence."""
+    if opened.format == "HEIF":
+        if opened.info.get("bit_depth", 8) > 8:
+            raise InputError(f"{kind} {path} has more than 8 bits a channel", "8 bits a channel, sRGB", "Convert it")
+        profile = opened.info.get("nclx_profile") or {}
+        _refuse_other_colours(path, kind, profile.get("color_primaries", 2), profile.get("transfer_characteristics", 2))
     if opened.format != "AVIF" or opened.fp is None:
         return
     place = opened.fp.tell()
@@ -318,12 +347,16 @@ def _refuse_other_code_points(opened: Any, path: Path, kind: str) -> None:
     colours = head.find(b"colrnclx")
     if colours >= 0:
         primaries, curve = (int.from_bytes(head[colours + k : colours + k + 2], "big") for k in (8, 10))
-        if primaries not in _SCREEN_PRIMARIES or curve not in _SCREEN_CURVES:
-            raise InputError(
-                f"{kind} {path} has colours or brightness other than sRGB's (H.273: {primaries}, {curve})",
-                "8 bits a channel, sRGB",
-                "Convert it to sRGB",
-            )
+        _refuse_other_colours(path, kind, primaries, curve)
+
+
+def _refuse_other_colours(path: Path, kind: str, primaries: int, curve: int) -> None:
+    if primaries not in _SCREEN_PRIMARIES or curve not in _SCREEN_CURVES:
+        raise InputError(
+            f"{kind} {path} has colours or brightness other than sRGB's (H.273: {primaries}, {curve})",
+            "8 bits a channel, sRGB",
+            "Convert it to sRGB",
+        )
 
 
 def _raw_mode(opened: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Annotated, Self
 
 import numpy as np
@@ -59,10 +60,8 @@ class RecordedCamera:
 
     Attributes
     ----------
-    camera : Camera
-        Straight; at the first frame, where it moves.
-    stored_intrinsics : (3, 3) float64
-        Of the pictures as stored, pixel centres at +0.5.
+    stored : Camera
+        With the K of the pictures as stored; at the first frame, where it moves.
     poses : mapping of frame to (4, 4) float64
         World to camera, metres; empty if it stands still.
     lens : Lens
@@ -70,11 +69,31 @@ class RecordedCamera:
         Affine on RGB in [0, 1].
     """
 
-    camera: Camera
-    stored_intrinsics: Matrix
+    stored: Camera
     poses: dict[int, Matrix] = field(default_factory=dict)
     lens: Lens = field(default_factory=BrownLens)
     color: Matrix | None = None
+
+    @property
+    def stored_intrinsics(self) -> Matrix:
+        """K (3, 3) of the pictures as stored, pixel centres at +0.5."""
+        return self.stored.K
+
+    @cached_property
+    def camera(self) -> Camera:
+        """The straight camera; at the first frame, where it moves. Found when it is first asked for: that takes 50 ms.
+
+        Raises
+        ------
+        CameraError
+            If no straight picture can be filled.
+        """
+        one = self.stored
+        try:
+            K = _straight(self.lens, tuple(one.K.ravel().tolist()), one.width, one.height)
+        except CameraError:
+            K = straight_intrinsics(self.lens, one.K, one.width, one.height, one.name)  # says whose it is
+        return replace(one, K=K)
 
     def at(self, frame: int) -> Camera:
         """Return the straight camera of a frame."""
@@ -91,6 +110,12 @@ class RecordedCamera:
         return mask if self.lens.is_straight else straighten(mask, self.lens, self.stored_intrinsics, self.camera.K)
 
 
+@lru_cache(maxsize=4096)
+def _straight(lens: Lens, K: tuple[float, ...], width: int, height: int) -> Matrix:
+    # The cameras of a rig often share one.
+    return straight_intrinsics(lens, np.array(K).reshape(3, 3), width, height, "")
+
+
 def corrected(pixels: npt.NDArray[np.uint8], color: Matrix) -> npt.NDArray[np.uint8]:
     """Return a picture (H, W, 3) sRGB whose colours, as rows of 0 to 1, became ``rgb @ A[:, :3] + A[:, 3]``."""
     matrix, shift = color[:, :3].astype(np.float32), (255 * color[:, 3]).astype(np.float32)
@@ -99,7 +124,14 @@ def corrected(pixels: npt.NDArray[np.uint8], color: Matrix) -> npt.NDArray[np.ui
 
 
 def recorded_camera(
-    camera: str, entry: CameraEntry, frames: list[int], *, metres: float, pixel_center: float, name: str
+    camera: str,
+    entry: CameraEntry,
+    frames: list[int],
+    *,
+    metres: float,
+    pixel_center: float,
+    name: str,
+    straighten_later: bool = False,
 ) -> RecordedCamera:
     """Return a camera of ``capture.json``, validated.
 
@@ -115,6 +147,8 @@ def recorded_camera(
         Where K has the centre of the top-left pixel.
     name : str
         Of the file, for messages.
+    straighten_later : bool
+        Whether the straight camera is found, and with it whether there is one, only when it is asked for.
 
     Raises
     ------
@@ -148,10 +182,12 @@ def recorded_camera(
         pose[3] = 0, 0, 0, 1
     K[1, 0], K[2] = 0, (0, 0, 1)
     lens = _lens(camera, entry)
-    straight = straight_intrinsics(lens, K, entry.width, entry.height, camera)
     moving = {} if entry.poses is None else dict(zip(frames, poses, strict=True))
-    found = Camera(camera, straight, poses[0], entry.width, entry.height)
-    return RecordedCamera(found, K, moving, lens, _color(camera, entry, name))
+    stored = Camera(camera, K, poses[0], entry.width, entry.height)
+    found = RecordedCamera(stored, moving, lens, _color(camera, entry, name))
+    if not straighten_later:
+        _ = found.camera
+    return found
 
 
 def _said(camera: str, entry: CameraEntry, frames: list[int], place: int) -> str:

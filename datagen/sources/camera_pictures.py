@@ -85,7 +85,7 @@ class CameraPicture:
 
     def _check(self, shape: tuple[int, ...]) -> None:
         name = str(self.path) if self.number is None else f"frame {self.number} of {self.path}"
-        check_image_size(self.recorded.camera, shape, name)
+        check_image_size(self.recorded.stored, shape, name)
 
 
 def video_digest(path: Path) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from datagen.common.errors import InputError, printable
 from datagen.common.pictures import picture_size
+from datagen.common.video_frames import video_size
 from datagen.geometry.landmarks import declared_unit, read_landmarks, states_unit
 from datagen.geometry.mesh import HEAD_DIAGONAL_RANGE_M, Mesh
 from datagen.geometry.mesh_io import MESH_KINDS, SUFFIXES, read_mesh
@@ -26,8 +27,9 @@ from datagen.sources.calibration import (
 from datagen.sources.capture_file import CAPTURE_FILE
 from datagen.sources.file_patterns import FilePattern, camera_patterns, frame_patterns
 from datagen.sources.folder import PICTURE_SUFFIXES
+from datagen.sources.video_patterns import VIDEOS, video_pattern
 
-PICTURES_READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif")
+PICTURES_READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic")
 # Of the cameras' unit in that of the scans: the first that fits.
 FACTORS = (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 25.4, 1 / 25.4, 39.37, 1 / 39.37)
 MOST_DISTANCE = 50.0  # of a camera, in sizes of the scan
@@ -133,6 +135,9 @@ class _Room:
         found = [path for path in self.of(PICTURES_READ) if path not in textures]
         self.masks = [path for path in found if _MASK.search(path)]
         self.pictures = [path for path in found if not _MASK.search(path)]
+        films = self.of(VIDEOS)
+        self.mask_videos = [path for path in films if _MASK.search(path)]
+        self.videos = [path for path in films if not _MASK.search(path)]
         if textures:
             self.say(f"not used: {_named(sorted(textures))}, which are the scans' textures")
             self.used |= textures
@@ -178,6 +183,13 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
     calibration, calibration_file = _json_calibration(room, above, answers.calibration)
     known = tuple(calibration.cameras) if calibration else ()
     found = camera_patterns(room.pictures, known, scans.frames)
+    filmed = None if found else video_pattern(folder, room.videos, known, scans.frames)
+    if filmed is not None:
+        found = [filmed]
+        room.say(
+            "frame numbers are those of the videos, counted from 0; if their first has another, such as 1, write "
+            '"video": {"first": 1}'
+        )
     if not found:
         raise _no_pictures(room, list(scans.files.values()))
     pictures = room.take(found[0])
@@ -201,6 +213,7 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
                 f"{sizes[camera][0]}×{sizes[camera][1]}: K must be scaled with them"
             )
     masks = next(iter(camera_patterns(room.masks, pictures.cameras, frames)), None)
+    masks = masks or video_pattern(folder, room.mask_videos, pictures.cameras, frames)
     if masks is not None:
         masks = _whole(room, "masks", room.take(masks), frames, pictures.cameras)
     landmarks, landmark_unit = _landmarks(room, frames)
@@ -438,9 +451,10 @@ def _sizes(folder: Path, pictures: FilePattern) -> tuple[dict[str, tuple[int, in
     sizes, turned = {}, False
     for camera in pictures.cameras:
         path = folder / pictures.files[camera, min(pictures.frames_of(camera))]
-        sizes[camera] = picture_size(path, orientation="stored", ask="")
+        size_of = video_size if path.suffix.lower() in VIDEOS else picture_size
+        sizes[camera] = size_of(path, orientation="stored", ask="")
         try:
-            picture_size(path, orientation=None, ask="")
+            size_of(path, orientation=None, ask="")
         except InputError:
             turned = True
     return sizes, turned

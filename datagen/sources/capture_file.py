@@ -204,13 +204,15 @@ class CaptureFile(Section):
             raise ValueError("`epoch_s` goes with `fps`; with `times_s` the first of them is the epoch")
         return self
 
-    def recorded(self, name: str) -> tuple[RecordedCamera, ...]:
+    def recorded(self, name: str, *, straighten_later: bool = False) -> tuple[RecordedCamera, ...]:
         """Return the cameras in metres and with pixel centres at +0.5, validated, in the file's order.
 
         Parameters
         ----------
         name : str
             Of the file, for messages.
+        straighten_later : bool
+            See :func:`datagen.sources.camera_entry.recorded_camera`.
 
         Raises
         ------
@@ -219,7 +221,15 @@ class CaptureFile(Section):
         """
         metres = metres_per(self.camera_unit or self.unit, name)
         return tuple(
-            recorded_camera(camera, entry, self.frames, metres=metres, pixel_center=self.pixel_center, name=name)
+            recorded_camera(
+                camera,
+                entry,
+                self.frames,
+                metres=metres,
+                pixel_center=self.pixel_center,
+                name=name,
+                straighten_later=straighten_later,
+            )
             for camera, entry in self.cameras.items()
         )
 

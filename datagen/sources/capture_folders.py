@@ -17,6 +17,7 @@ from datagen.sources.capture_draft import PICTURES_READ, Answers, Survey, survey
 from datagen.sources.capture_file import CAPTURE_FILE, OPEN, CaptureFile, open_places, without_notes
 from datagen.sources.draft_text import Missing, capture_text, is_untouched, missing_of
 from datagen.sources.topology import FOLDER as TOPOLOGIES
+from datagen.sources.video_patterns import VIDEOS
 
 DEPTH = 2  # of a sequence below the root of captures
 _ASKED = ("unit", "camera_unit", "fps", "pixel_center")
@@ -130,7 +131,7 @@ def _looked_at(root: Path, files: Sequence[str], depth: int, answers: Answers) -
     looked: dict[Path, Found] = {}
     for name, inside in sorted(groups.items()):
         folder = root / name if name else root
-        pictures = any(path.lower().endswith(PICTURES_READ) for path in inside)
+        pictures = any(path.lower().endswith((*PICTURES_READ, *VIDEOS)) for path in inside)
         if CAPTURE_FILE in inside and not _is_draft(folder):
             looked[folder] = None
         elif any(path.lower().endswith(SUFFIXES) for path in inside) and (pictures or not depth):

@@ -69,10 +69,10 @@ def landmarks_of_pictures(
     LandmarkError
         If a file is broken, or less than three points are found by two cameras or more.
     """
-    used = [one for one in rig if one.camera.name in files]
+    used = [one for one in rig if one.stored.name in files]
     pixels = np.full((len(used), SIZE, 2), np.nan)
     for row, one in enumerate(used):
-        pixels[row] = _in_straight_picture(files[one.camera.name], one, entry, pixel_center)
+        pixels[row] = _in_straight_picture(files[one.stored.name], one, entry, pixel_center)
     pixels[:, list(_CONTOUR)] = np.nan
     sizes = [max(one.camera.width, one.camera.height) for one in used]
     most = [entry.most_px or MOST_ERROR_PX + MOST_ERROR * size for size in sizes]

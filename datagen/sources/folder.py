@@ -147,7 +147,7 @@ class FolderCaptures(Captures):
     def input_digest(self, key: SequenceKey, index: int) -> str:
         """SHA-256 over ``capture.json`` and the bytes of the frame's files, each with its name and size."""
         folder, capture = self._capture(key, index)
-        paths = [folder / CAPTURE_FILE]
+        paths = list[Path]()
         if capture.surface == "scan":
             paths.append(_inside(folder, capture.scan, frame=index))
         if capture.registration:
@@ -160,12 +160,11 @@ class FolderCaptures(Captures):
         for kind in (*PICTURES, DEPTH):
             found = [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
             (videos if is_video(_pattern(capture, kind) or "") else paths).extend(found)
-        sha = hashlib.sha256(model)
+        path = folder / CAPTURE_FILE
         try:
+            sha = _begun(folder, _stamp(path), model).copy()
             for path in paths:
-                data = path.read_bytes()
-                sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
-                sha.update(data)
+                _add(sha, folder, path)
             for path in videos:
                 sha.update(f"{path.relative_to(folder).as_posix()}\0video\0{video_digest(path)}\0".encode())
         except OSError as error:
@@ -288,7 +287,22 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _parsed(folder: Path, _stamp: tuple[int, int]) -> tuple[CaptureFile, tuple[RecordedCamera, ...]]:
     # The time stamp is part of the cache's key, so an edited file is read anew.
     capture = read_capture_file(folder)
-    return capture, capture.recorded(str(folder / CAPTURE_FILE))
+    # Listing captures asks for no straight camera.
+    return capture, capture.recorded(str(folder / CAPTURE_FILE), straighten_later=True)
+
+
+@lru_cache(maxsize=256)
+def _begun(folder: Path, _stamp: tuple[int, int], model: bytes) -> hashlib._Hash:
+    # Once for each sequence: with the poses of many frames it is large.
+    sha = hashlib.sha256(model)
+    _add(sha, folder, folder / CAPTURE_FILE)
+    return sha
+
+
+def _add(sha: hashlib._Hash, folder: Path, path: Path) -> None:
+    data = path.read_bytes()
+    sha.update(f"{path.relative_to(folder).as_posix()}\0{len(data)}\0".encode())
+    sha.update(data)
 
 
 @lru_cache(maxsize=256)
@@ -329,10 +343,10 @@ def _camera_files(
     pattern = _pattern(capture, kind)
     if pattern is None:
         return {}
-    like = _pictures_like(folder, capture, kind, index, frozenset(one.camera.name for one in rig))
+    like = _pictures_like(folder, capture, kind, index, frozenset(one.stored.name for one in rig))
     found = {}
     for one in rig:
-        camera = one.camera
+        camera = one.stored
         path = _inside(folder, pattern, frame=index, camera=camera.name)
         if path.is_file():
             found[camera.name] = path, one
@@ -345,7 +359,7 @@ def _camera_files(
     if not found:
         raise InputError(
             f"frame {index} has none of the {kind} that {CAPTURE_FILE} promises, such as "
-            f"{_inside(folder, pattern, frame=index, camera=rig[0].camera.name)}",
+            f"{_inside(folder, pattern, frame=index, camera=rig[0].stored.name)}",
             f"files named {pattern}",
             f"Restore them, or leave `{kind}` out of {CAPTURE_FILE}",
         )
@@ -400,6 +414,9 @@ def _pictures_like(
         if level == 0:
             # Beside capture.json anything may lie, but for what looks like a camera's pictures.
             strangers = [name for name in strangers if _holds_pictures(place / name, _stamp(place / name))]
+    elif strangers:
+        known = _files_of_others(capture, kind, index, place, parts[:level], cameras)
+        strangers = [name for name in strangers if like[name] not in known]
     if strangers:
         near = difflib.get_close_matches(strangers[0].casefold(), [camera.casefold() for camera in cameras], 1, 0)
         nearest = next(camera for camera in sorted(cameras) if camera.casefold() == near[0])
@@ -410,6 +427,18 @@ def _pictures_like(
             "Rename one of the two (capitals count), add the camera, or move the files elsewhere",
         )
     return {} if own_folders else like
+
+
+def _files_of_others(
+    capture: CaptureFile, kind: str, index: int, place: Path, above: tuple[str, ...], cameras: frozenset[str]
+) -> set[str]:
+    """Return the files at a place that are masks or depth maps of our cameras, where they lie beside the pictures."""
+    others = (_pattern(capture, other) for other in (*PICTURES, DEPTH) if other != kind)
+    parts = [PurePosixPath(text).parts for text in others if text]
+    start = [part.format(frame=index) for part in above]
+    beside = [one[-1] for one in parts if [part.format(frame=index, camera="") for part in one[:-1]] == start]
+    found = [_named_like(place, _stamp(place), name, False) for name in beside]
+    return {file for named in found for camera, file in named.items() if camera in cameras}
 
 
 def _folders_of_others(capture: CaptureFile, kind: str, index: int, above: tuple[str, ...]) -> set[str]:
@@ -467,7 +496,7 @@ def _landmark_files(folder: Path, capture: CaptureFile, rig: tuple[RecordedCamer
         return {}
     if entry.kind == "3d":
         return {"": _inside(folder, entry.pattern, frame=index)}
-    names = [one.camera.name for one in rig]
+    names = [one.stored.name for one in rig]
     files = {name: _inside(folder, entry.pattern, frame=index, camera=name) for name in names}
     return {name: path for name, path in files.items() if path.is_file()}
 
