@@ -23,7 +23,7 @@ from datagen.sources.frame import SequenceKey
 from datagen.sources.imports.archives import Packed, members, read_packed, with_packed
 from datagen.sources.imports.imported import Found, ImportedCamera, ImportedFrame, ImportedSequence, ImportSettings
 from datagen.sources.imports.numbers import SHIFT, Matrix, finite, rigid, side, words
-from datagen.sources.imports.own_topology import landmark_indices, marks_of, own_registration
+from datagen.sources.imports.own_topology import landmark_indices, marks_reader, own_registration
 from datagen.sources.imports.workspace import listed, whole_frames
 
 CALIBRATION = "camera_calibration.json"
@@ -110,9 +110,7 @@ def _read(decoder: Path, promised: set[int] | None, settings: ImportSettings) ->
             (index - frames[0]) / rate,
             partial(_mesh, meshes[index], poses[index], topology),
             {name: pictures[name][index] for name in used},
-            landmarks=None
-            if indices is None
-            else partial(marks_of, partial(_mesh, meshes[index], poses[index], topology), indices),
+            landmarks=marks_reader(partial(_mesh, meshes[index], poses[index], topology), indices),
             sources=(meshes[index], poses[index], *(one for one in (topology, settings.landmarks) if one is not None)),
         )
         for index in frames

@@ -19,7 +19,7 @@ from datagen.sources.imports.imported import (
     ImportedSequence,
     ImportSettings,
 )
-from datagen.sources.imports.own_topology import landmark_indices, marks_of, own_registration
+from datagen.sources.imports.own_topology import landmark_indices, marks_reader, own_registration
 from datagen.sources.imports.shading import drawn
 from datagen.sources.imports.workspace import file_inside
 
@@ -55,7 +55,7 @@ def _read(path: Path, root: Path, neutral: Path | None, settings: ImportSettings
     mesh = _mesh(file_inside(path.parent, path.name, root, str(path.parent)))
     remarks, missing, unit = list[str](), list[str](), settings.unit or "mm"
     indices = None if settings.landmarks is None else landmark_indices(settings.landmarks, VERTICES)
-    marks = None if indices is None else partial(marks_of, partial(_mesh, path), indices)
+    marks = marks_reader(partial(_mesh, path), indices)
     registration = None
     if indices is None:
         remarks.append(

@@ -18,7 +18,7 @@ from datagen.geometry.mesh import Mesh, validate_mesh
 from datagen.geometry.mesh_io import read_mesh
 from datagen.sources.frame import SequenceKey
 from datagen.sources.imports.imported import Found, ImportedCamera, ImportedFrame, ImportedSequence, ImportSettings
-from datagen.sources.imports.own_topology import landmark_indices, marks_of, own_registration
+from datagen.sources.imports.own_topology import landmark_indices, marks_reader, own_registration
 from datagen.sources.imports.workspace import file_inside, listed, whole_frames
 
 VERTICES = 7306
@@ -103,9 +103,7 @@ def _read(entity: Path, segment: str, root: Path, settings: ImportSettings) -> I
             (index - frames[0]) / rate,
             partial(_mesh, numbered[index], topology),
             {name: pictures[name][index] for name in used},
-            landmarks=None
-            if indices is None
-            else partial(marks_of, partial(_mesh, numbered[index], topology), indices),
+            landmarks=marks_reader(partial(_mesh, numbered[index], topology), indices),
             sources=(numbered[index], _transform_of(numbered[index]), *_given(topology, settings.landmarks)),
         )
         for index in frames
