@@ -103,7 +103,7 @@ def import_command(
     citation: Annotated[str | None, typer.Option("--citation", help="What to cite; datasets state it.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Bring captures of another program's layout into ours: cameras, scans, pictures without lens distortion.
+    """Bring captures of another program's layout, or of a public set, into ours: cameras, pictures, surfaces and more.
 
     Nothing of yours is moved or changed, and what needs no change is linked, not copied. Exit code 1 if one of several
     captures could not be imported.
@@ -268,6 +268,7 @@ def _as_json(one: Found, sequence: ImportedSequence | None, written: Written | C
         content |= {
             "cameras": [camera.name for camera in sequence.cameras],
             "frames": [frame.index for frame in sequence.frames],
+            "shaded": sequence.shaded,
             "missing": list(sequence.missing),
             "remarks": [*sequence.remarks, *written.remarks],
         }

@@ -23,6 +23,7 @@ from datagen.sources.frame import SequenceKey
 from datagen.sources.imports.archives import Packed, members, read_packed, with_packed
 from datagen.sources.imports.imported import Found, ImportedCamera, ImportedFrame, ImportedSequence, ImportSettings
 from datagen.sources.imports.numbers import SHIFT, Matrix, finite, rigid, side, words
+from datagen.sources.imports.own_topology import landmark_indices, marks_reader, own_registration
 from datagen.sources.imports.workspace import listed, whole_frames
 
 CALIBRATION = "camera_calibration.json"
@@ -96,6 +97,12 @@ def _read(decoder: Path, promised: set[int] | None, settings: ImportSettings) ->
     topology = _topology(decoder, settings)
     if topology is None and not len(_vertices(meshes[frames[0]]).faces):
         missing.append("face_topology.obj, which has the faces (--topology): the meshes are read as clouds")
+    indices = None if settings.landmarks is None else landmark_indices(settings.landmarks, VERTICES)
+    registration = None
+    if indices is not None and len(_mesh(meshes[frames[0]], poses[frames[0]], topology).faces):
+        rest = _at_rest(decoder, frames[0], meshes, poses)
+        neutral = partial(_mesh, meshes[rest], poses[rest], topology)
+        registration = own_registration("ava256", neutral, indices, 1e-3, str(meshes[rest]))
     rate = settings.fps or FPS
     made = tuple(
         ImportedFrame(
@@ -103,7 +110,8 @@ def _read(decoder: Path, promised: set[int] | None, settings: ImportSettings) ->
             (index - frames[0]) / rate,
             partial(_mesh, meshes[index], poses[index], topology),
             {name: pictures[name][index] for name in used},
-            sources=(meshes[index], poses[index], *((topology,) if topology else ())),
+            landmarks=marks_reader(partial(_mesh, meshes[index], poses[index], topology), indices),
+            sources=(meshes[index], poses[index], *(one for one in (topology, settings.landmarks) if one is not None)),
         )
         for index in frames
     )
@@ -112,8 +120,10 @@ def _read(decoder: Path, promised: set[int] | None, settings: ImportSettings) ->
         *said,
         *left,
         f"taken for granted: {rate:g} frames a second (--fps), K for pixel centres at {0.5 - shift:g} (--pixel-center)",
-        "tracked meshes are the surface; segmentations and keypoints, whose numbers are not explained, are not used",
+        "segmentations and keypoints, whose numbers are not explained, are not used",
     ]
+    if registration is None:
+        remarks.append("tracked meshes are the surface only; as registrations they need landmarks (--landmarks)")
     lenses = [calibrated[name].lens for name in used]
     if not settings.distorted and any(not lens.is_straight for lens in lenses):
         remarks.append("the lens distortion is not applied, as the set's own loader does; see --distorted")
@@ -128,7 +138,18 @@ def _read(decoder: Path, promised: set[int] | None, settings: ImportSettings) ->
         for name, camera in calibrated.items()
         if name in used
     )
-    return ImportedSequence(cameras, made, "mm", missing=tuple(missing), remarks=tuple(remarks))
+    return ImportedSequence(
+        cameras, made, "mm", registration=registration, missing=tuple(missing), remarks=tuple(remarks)
+    )
+
+
+def _at_rest(decoder: Path, otherwise: int, meshes: Mapping[int, Packed], poses: Mapping[int, Packed]) -> int:
+    """Return a frame of the person at rest, by the name of its segment."""
+    for segment, frames in sorted(_segments(decoder / "frame_list.csv").items()):
+        there = sorted(frame for frame in frames if frame in meshes and frame in poses)
+        if "neutral" in segment.lower() and there:
+            return there[0]
+    return otherwise
 
 
 def _numbered(archive: Path) -> dict[int, Packed]:

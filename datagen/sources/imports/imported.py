@@ -216,9 +216,7 @@ class ImportedSequence:
     registration : ImportedRegistration or None
     depth : ImportedDepth or None
     videos : mapping of images or masks to a mapping of camera name to Path
-        In place of files of each frame; frames are found by their number.
-    first_in_video : int
-        Number of the frame that a video begins with.
+        In place of files of each frame; frames are found by their number, counting from 0.
     shaded : bool
         Whether there are no pictures, and the cameras are to have simulated ones.
     missing : tuple of str
@@ -234,7 +232,6 @@ class ImportedSequence:
     registration: ImportedRegistration | None = None
     depth: ImportedDepth | None = None
     videos: Mapping[Kind, Mapping[str, Path]] = field(default_factory=dict)
-    first_in_video: int = 0
     shaded: bool = False
     missing: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from datagen.geometry.mesh import Mesh, validate_mesh
 from datagen.geometry.mesh_io import read_mesh
 from datagen.sources.frame import SequenceKey
 from datagen.sources.imports.imported import Found, ImportedCamera, ImportedFrame, ImportedSequence, ImportSettings
+from datagen.sources.imports.own_topology import landmark_indices, marks_reader, own_registration
 from datagen.sources.imports.workspace import file_inside, listed, whole_frames
 
 VERTICES = 7306
@@ -88,6 +89,11 @@ def _read(entity: Path, segment: str, root: Path, settings: ImportSettings) -> I
             f"Download more of it: it lacks {'; '.join(missing) or 'pictures of the frames that have meshes'}",
         )
     topology = next((path for path in sorted(meshes.glob("*.obj"))), None)
+    indices = None if settings.landmarks is None else landmark_indices(settings.landmarks, VERTICES)
+    registration = None
+    if topology is not None and indices is not None:
+        neutral = _neutral(entity, root) or numbered[frames[0]]
+        registration = own_registration("multiface", partial(_mesh, neutral, topology), indices, 1e-3, str(neutral))
     if topology is None:
         missing.append("an .obj, which has the faces: the meshes are read as clouds, which give no samples")
     rate = settings.fps or FPS
@@ -97,7 +103,8 @@ def _read(entity: Path, segment: str, root: Path, settings: ImportSettings) -> I
             (index - frames[0]) / rate,
             partial(_mesh, numbered[index], topology),
             {name: pictures[name][index] for name in used},
-            sources=(numbered[index], _transform_of(numbered[index]), *((topology,) if topology else ())),
+            landmarks=marks_reader(partial(_mesh, numbered[index], topology), indices),
+            sources=(numbered[index], _transform_of(numbered[index]), *_given(topology, settings.landmarks)),
         )
         for index in frames
     )
@@ -105,8 +112,9 @@ def _read(entity: Path, segment: str, root: Path, settings: ImportSettings) -> I
     remarks = [
         *said,
         f"taken for granted: {rate:g} frames a second (--fps), K for pixel centres at {0.5 - shift:g} (--pixel-center)",
-        "tracked meshes are the surface; as registrations they would need landmarks on their topology",
     ]
+    if registration is None:
+        remarks.append("tracked meshes are the surface only; as registrations they need landmarks (--landmarks)")
     lenses = [calibrated[name][1] for name in used]
     if not settings.distorted and any(not lens.is_straight for lens in lenses):
         remarks.append("the lens distortion of KRT is not applied, as the set's own loader does; see --distorted")
@@ -115,7 +123,23 @@ def _read(entity: Path, segment: str, root: Path, settings: ImportSettings) -> I
         for name, (K, lens, pose) in calibrated.items()
         if name in used
     )
-    return ImportedSequence(cameras, made, "mm", missing=tuple(missing), remarks=tuple(remarks))
+    return ImportedSequence(
+        cameras, made, "mm", registration=registration, missing=tuple(missing), remarks=tuple(remarks)
+    )
+
+
+def _given(*files: Path | None) -> tuple[Path, ...]:
+    return tuple(file for file in files if file is not None)
+
+
+def _neutral(entity: Path, root: Path) -> Path | None:
+    """Return a tracked mesh of the person at rest, by the name of its segment."""
+    for folder in sorted((entity / "tracked_mesh").iterdir()):
+        if "neutral" in folder.name.lower() and folder.is_dir():
+            for path, _ in _matching(folder, _MESH, root):
+                if _transform_of(path).is_file():
+                    return path
+    return None
 
 
 _SHIFT = np.array([[0, 0, 1.0], [0, 0, 1.0], [0, 0, 0]])

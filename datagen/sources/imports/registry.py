@@ -102,7 +102,7 @@ IMPORTERS: dict[str, Importer] = {
     "ava256": Importer(
         "datagen.sources.imports.ava:find_segments",
         "Ava-256, decoder assets as they are downloaded",
-        frozenset({"fps", "pixel_center", "distorted", "topology"}),
+        frozenset({"fps", "pixel_center", "distorted", "topology", "landmarks"}),
         "CC-BY-NC-4.0 (Ava-256)",
         "Martinez et al., Codec Avatar Studio: Paired Human Captures for Complete, Driveable, and Generalizable "
         "Avatars, NeurIPS 2024",
@@ -150,7 +150,7 @@ IMPORTERS: dict[str, Importer] = {
     "multiface": Importer(
         "datagen.sources.imports.multiface:find_segments",
         "Multiface, as it is downloaded",
-        frozenset({"fps", "pixel_center", "distorted"}),
+        frozenset({"fps", "pixel_center", "distorted", "landmarks"}),
         "CC-BY-NC-4.0 (Multiface)",
         "Wuu et al., Multiface: A Dataset for Neural Face Rendering, arXiv:2207.11243, 2022",
     ),

@@ -37,7 +37,6 @@ from datagen.sources.capture_file import (
     CAPTURE_VERSION,
     CaptureFile,
     RegistrationEntry,
-    VideoEntry,
     capture_file_bytes,
 )
 from datagen.sources.depth_maps import DepthEntry
@@ -212,9 +211,9 @@ def _registration(
     )
 
 
-def _videos(sequence: ImportedSequence, put: Callable[[str, File | bytes], None]) -> dict[str, Any]:
+def _videos(sequence: ImportedSequence, put: Callable[[str, File | bytes], None]) -> dict[str, str]:
     """Place the videos of cameras, whose frames are the capture's by number."""
-    found: dict[str, Any] = {}
+    found: dict[str, str] = {}
     for kind, videos in sequence.videos.items():
         suffixes = {path.suffix for path in videos.values()}
         if len(suffixes) > 1:
@@ -228,7 +227,7 @@ def _videos(sequence: ImportedSequence, put: Callable[[str, File | bytes], None]
         found[kind] = f"{kind}/{{camera}}{next(iter(suffixes))}"
         for name, path in videos.items():
             put(found[kind].format(camera=name), path)
-    return {**found, "video": VideoEntry(first=sequence.first_in_video)} if found else {}
+    return found
 
 
 def _depths(
@@ -372,7 +371,7 @@ def _content_key(sequence: ImportedSequence, importer: str, settings: ImportSett
         registered = [registration.head, registration.topology, registration.unit, registration.kind]
         registered += [_stamp(registration.file)] if registration.file is not None else []
     videos = [[kind, [[name, _stamp(path)] for name, path in paths.items()]] for kind, paths in sequence.videos.items()]
-    others = [sequence.shaded, registered, depth, videos, sequence.first_in_video]
+    others = [sequence.shaded, registered, depth, videos]
     return sha256_text(canonical_json([_WRITER, importer, said, sequence.unit, others, cameras, frames]))
 
 

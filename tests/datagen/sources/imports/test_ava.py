@@ -14,6 +14,7 @@ import pytest
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import SequenceKey
 from tests.datagen.sources.imports.test_imports import run
+from tests.datagen.sources.imports.test_multiface import face_vertices
 from tests.layouts.ava import FRAMES, SUBJECT, cameras, small, write_ava
 from tests.layouts.multiface import picture, surface
 
@@ -55,6 +56,18 @@ def test_segments_come_back(given: Path, tmp_path: Path) -> None:
     assert said.count("kept, it was there already") == 2
     code, said = run("check", tmp_path / "captures")
     assert (code, "3 frames, 0 problems" in said) == (0, True), said
+
+
+def test_with_landmarks_meshes_are_registrations_of_their_own_topology(given: Path, tmp_path: Path) -> None:
+    indices = face_vertices()
+    (tmp_path / "marks.txt").write_text(" ".join(map(str, indices)))
+    code, said = run("import", "ava256", given, "--out", tmp_path / "captures", "--landmarks", tmp_path / "marks.txt")
+    assert code == 0, said
+    frame = FolderCaptures(tmp_path / "captures").frame(SMILE, FRAMES[1])
+    assert frame.registration is not None
+    assert frame.registration.head == "ava256"
+    assert frame.landmarks is not None
+    np.testing.assert_allclose(frame.landmarks.points, frame.scan.vertices[indices], atol=1e-6)
 
 
 def test_a_calibration_that_was_put_right_is_read_as_it_is(tmp_path: Path) -> None:

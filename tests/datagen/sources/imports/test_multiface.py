@@ -90,6 +90,35 @@ def test_what_the_files_do_not_say_is_a_setting(given: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(FolderCaptures(tmp_path / "b").frame(KEY, FRAMES[0]).cameras[0].K, wanted, rtol=1e-9)
 
 
+def face_vertices() -> list[int]:
+    """Return 68 vertices of the surface that are where a face's landmarks may be."""
+    places = {36: (-0.04, 0.03), 45: (0.04, 0.03), 27: (0, 0.028), 30: (0, 0), 8: (0, -0.06)}
+    points, found = surface(FRAMES[0]).vertices[:, :2], list[int]()
+    for k in range(68):
+        x, y = places.get(k, (0.06 * np.cos(2.4 * k), 0.06 * np.sin(1.3 * k)))
+        order = np.argsort(np.linalg.norm(points - [x, y], axis=1))
+        found.append(next(int(index) for index in order if int(index) not in found))
+    return found
+
+
+def test_with_landmarks_meshes_are_registrations_of_their_own_topology(given: Path, tmp_path: Path) -> None:
+    indices = face_vertices()
+    (tmp_path / "marks.txt").write_text(" ".join(map(str, indices)))
+    said = imported(given, tmp_path / "captures", "--landmarks", str(tmp_path / "marks.txt"))
+    assert "the topology multiface is described by" in said
+    source = FolderCaptures(tmp_path / "captures")
+    frame = source.frame(KEY, FRAMES[1])
+    assert frame.registration is not None
+    assert frame.registration.head == "multiface"
+    np.testing.assert_array_equal(frame.registration.vertices, frame.scan.vertices)
+    assert frame.landmarks is not None
+    np.testing.assert_allclose(frame.landmarks.points, frame.scan.vertices[indices], atol=1e-6)
+    assert len(source.topology("multiface").vertices) == len(surface(FRAMES[0]).vertices)
+    (tmp_path / "marks.txt").write_text(" ".join(map(str, range(68))))
+    code, said = run("import", "multiface", given, "--out", tmp_path / "c", "--landmarks", tmp_path / "marks.txt")
+    assert (code, "are not the landmarks of a face" in said) == (2, True)
+
+
 def test_two_recordings_of_one_person_keep_their_dates(changed: Path, tmp_path: Path) -> None:
     shutil.copytree(changed, changed.parent / ENTITY.replace("20180227", "20190529"))
     imported(changed.parent, tmp_path / "captures")
