@@ -6,9 +6,13 @@ half pixels are right.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from datagen.geometry.camera import Camera, look_at
@@ -74,7 +78,16 @@ def pattern(camera: Camera, normalised: np.ndarray) -> np.ndarray:
 
 def alone(camera: Camera, normalised: np.ndarray) -> np.ndarray:
     """Return the pattern where rays of a camera meet the scan, (N, 3), and black beside it, as in a studio."""
-    return np.where(depth_of(camera, normalised).reshape(-1, 1) > 0, pattern(camera, normalised), 0.0)
+    return _alone(pattern, camera, normalised)
+
+
+def make_black_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pictures be black beside the scan: a check looks for an outline, and a pattern all over has others."""
+    monkeypatch.setattr(sys.modules[__name__], "pattern", partial(_alone, pattern))
+
+
+def _alone(everywhere: Callable[..., np.ndarray], camera: Camera, normalised: np.ndarray) -> np.ndarray:
+    return np.where(depth_of(camera, normalised).reshape(-1, 1) > 0, everywhere(camera, normalised), 0.0)
 
 
 def depth_of(camera: Camera, normalised: np.ndarray | None = None) -> np.ndarray:

@@ -20,7 +20,7 @@ from datagen.sources.capture_file import read_capture_file
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import Frame, SequenceKey
 from tests.layouts.colmap import write_colmap, write_depth_maps
-from tests.layouts.studio import HEIGHT, MM, SIDE, WIDTH, Shot, centres, depth_of, pattern, scan
+from tests.layouts.studio import HEIGHT, MM, SIDE, WIDTH, Shot, centres, depth_of, make_black_beside, pattern, scan
 from tests.layouts.transforms import write_transforms
 
 COLMAP_MODELS = ["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"]
@@ -137,7 +137,10 @@ def assert_same_depths(frame: Frame, found: list[Shot], atol_m: float) -> None:
 
 
 @pytest.mark.parametrize("options", [("--unit", "mm"), ("--metres-per-unit", "0.001")])
-def test_depth_maps_of_colmap_come_along_and_may_be_the_surface(tmp_path: Path, options: tuple[str, str]) -> None:
+def test_depth_maps_of_colmap_come_along_and_may_be_the_surface(
+    tmp_path: Path, options: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_black_beside(monkeypatch)
     found = write_colmap(tmp_path / "work", "PINHOLE", base="dense/0", scan_name="fused.ply")
     write_depth_maps(tmp_path / "work/dense/0", found)
     out, said = imported("colmap", tmp_path / "work", *options)
@@ -166,7 +169,10 @@ def test_depth_maps_of_transforms_come_along(
         assert_same_depths(only_frame(out), found, 0.51e-3 * step_mm)
 
 
-def test_depth_maps_of_pictures_with_distortion_are_straightened_with_them(tmp_path: Path) -> None:
+def test_depth_maps_of_pictures_with_distortion_are_straightened_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_black_beside(monkeypatch)
     write_transforms(tmp_path / "work", "OPENCV", depth_mm=1)
     out, said = imported("nerfstudio", tmp_path / "work")
     assert "doubtful" not in said
@@ -472,7 +478,8 @@ def test_a_folder_of_somebody_elses_is_not_replaced(tmp_path: Path) -> None:
     assert mine.read_text() == "mine"
 
 
-def test_check_runs_on_what_was_imported(tmp_path: Path) -> None:
+def test_check_runs_on_what_was_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_black_beside(monkeypatch)
     write_colmap(tmp_path / "work")
     out, said = imported("colmap", tmp_path / "work")
     assert f"next: datagen check {out}" in said

@@ -24,6 +24,7 @@ from tests.layouts import (
     transforms,
     vhap,
 )
+from tests.layouts.studio import make_black_beside
 from tests.support.places import ROOT
 
 UNIT, SMALL = ("--unit", "mm"), ("--cameras", "1", "--image-size", "64")
@@ -75,7 +76,8 @@ def test_an_empty_folder_and_a_missing_one_are_one_message(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
-def test_what_it_wrote_is_checked_without_a_problem(name: str, tmp_path: Path) -> None:
+def test_what_it_wrote_is_checked_without_a_problem(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_black_beside(monkeypatch)
     write, options = WRITERS[name]
     write(tmp_path / "set")
     code, said = run("import", name, tmp_path / "set", "--out", tmp_path / "captures", *options)
