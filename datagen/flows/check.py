@@ -237,6 +237,7 @@ class _Found:
     wrong: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     blind: dict[str, list[str]] = field(default_factory=dict)
     wide: dict[str, list[float]] = field(default_factory=dict)
+    unsure: dict[str, list[float]] = field(default_factory=dict)
     fits: dict[str, list[Fit]] = field(default_factory=dict)
     explained: Counter[str] = field(default_factory=Counter)
     frames: list[int] = field(default_factory=list)
@@ -252,7 +253,9 @@ class _Found:
             self.blind.setdefault(camera, []).append(reason)
         for camera, share in found.wide.items():
             self.wide.setdefault(camera, []).append(share)
-        self.explained.update({*found.views.wrong, *found.views.blind})
+        for camera in sorted(found.unsure):
+            self.unsure.setdefault(camera, []).append(found.scores[camera])
+        self.explained.update({*found.views.wrong, *found.views.blind, *found.unsure})
         for camera, fit in found.fits.items():
             self.fits.setdefault(camera, []).append(fit)
         if found.fits:
@@ -299,6 +302,12 @@ def _check_sequence(
         share = max(max(shares) for shares in found.wide.values())
         problem = f"up to {share:.0%} of the scan lies outside the masks, beyond where the person ends: it is left out"
         result.notes.append({"where": f"{key} camera {', '.join(found.wide)}", "problem": problem})
+    for camera, scores in found.unsure.items():
+        if len(scores) == found.read:
+            problem = (
+                f"its pictures do not tell whether it is right ({min(scores):.2f}): look at `datagen check --page`"
+            )
+            result.notes.append({"where": f"{key} camera {camera}", "problem": problem})
     bad = frozenset(found.wrong) | {c for c, told in found.blind.items() if any(one != NO_IMAGE for one in told)}
     wrong = bad & frozenset(found.fits)
     if wrong:

@@ -87,7 +87,8 @@ def _view(frame: Frame, camera: Camera, points: npt.NDArray[np.float64], found: 
     name, grid = camera.name, Grid.of(camera, WIDTH)
     picture = _background(frame, name, grid)
     wrong = found.views.wrong.get(name) or found.views.blind.get(name, "")
-    state: State = "poor" if wrong else "good" if name in found.shown else "unknown"
+    told = name in found.shown and name not in found.unsure
+    state: State = "poor" if wrong else "good" if told else "unknown"
     fit = found.fits.get(name) if name in found.views.wrong else None
     _draw(picture, grid.silhouette(camera, points), "poor" if wrong else "good")
     if fit is not None:

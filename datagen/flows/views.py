@@ -96,6 +96,8 @@ class Examined:
         How well the scan agrees with what is shown, as the cameras are.
     wide : mapping of camera name to float
         Share of the scan's silhouette outside the mask, of cameras whose scan has more than the person in it.
+    unsure : frozenset of str
+        Cameras whose pictures neither bear them out nor fit anything else.
     """
 
     views: Views
@@ -103,6 +105,7 @@ class Examined:
     shown: Mapping[str, Evidence]
     scores: Mapping[str, float]
     wide: Mapping[str, float]
+    unsure: frozenset[str] = frozenset()
 
 
 def look_at_views(frame: Frame) -> Views:
@@ -130,19 +133,20 @@ def examine(frame: Frame, explain: Callable[[str], bool] = _anyone) -> Examined:
     shown = {name: one.shown for name, one in found.items() if one.shown is not None}
     scores = {name: one.judged.score for name, one in found.items() if one.judged is not None}
     bad = [name for name, one in found.items() if (one.blind or one.contradicts) and explain(name)]
-    doubtful = [name for name, one in found.items() if not (one.blind or one.wrong or one.wide) and explain(name)]
+    doubtful = [name for name, one in found.items() if not (one.blind or one.wrong or one.wide)]
     doubtful = [name for name in doubtful if (given := found[name].judged) and shown[name].doubts(given)]
     # A mask that is larger than the scan tells little by itself: what is in it is told by the image's edges.
     masked = {name for name in shown if isinstance(shown[name], Shown) and name in frame.images}
     edges = {name: _edges_of(frame, name) for name in doubtful if name in masked}
     doubtful = [name for name in doubtful if name not in edges or _doubted(frame, name, edges[name], even)]
-    fits = diagnose(scan, frame.cameras, shown, bad, doubtful)
-    left = [name for name in (*bad, *doubtful) if name not in fits and name in masked]
+    asked = [name for name in doubtful if explain(name)]
+    fits = diagnose(scan, frame.cameras, shown, bad, asked)
+    left = [name for name in (*bad, *asked) if name not in fits and name in masked]
     edges |= {name: _edges_of(frame, name) for name in left if name not in edges}
-    fits |= diagnose(scan, frame.cameras, {name: edges[name] for name in left}, bad, doubtful)
+    fits |= diagnose(scan, frame.cameras, {name: edges[name] for name in left}, bad, asked)
     wrong, blind = dict[str, str](), dict[str, str]()
     for name, one in found.items():
-        if name in fits and name in (*bad, *doubtful):
+        if name in fits and name in (*bad, *asked):
             wrong[name] = _joined(one.wrong or _named(one.blind, name) or _DOUBTFUL.format(name), str(fits[name]))
         elif one.wrong:
             wrong[name] = _joined(one.wrong, _unexplained(one)) if name in bad and one.shown else one.wrong
@@ -152,7 +156,8 @@ def examine(frame: Frame, explain: Callable[[str], bool] = _anyone) -> Examined:
             blind.setdefault(name, NO_IMAGE)
     wide = {name: one.wide for name, one in found.items() if one.wide}
     views = Views(wrong, blind, measured=tuple(sorted(frame.depths)), fused=frame.fused)
-    return Examined(views, fits, shown, scores, wide)
+    unsure = frozenset(doubtful) - fits.keys()
+    return Examined(views, fits, shown, scores, wide, unsure)
 
 
 def _edges_of(frame: Frame, name: str) -> Edges:

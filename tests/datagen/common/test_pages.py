@@ -20,6 +20,7 @@ from datagen.audit.demo_page import DemoSummary, write_demo_page
 from datagen.audit.report import write_report
 from datagen.common.files import atomic_write_bytes
 from datagen.common.pages import render_page
+from datagen.flows.check_page import SequencePictures, ViewPicture, write_check_page
 from datagen.heads.registry import load_head
 from datagen.warp.storage import write_warp
 from tests.datagen.audit.test_audit import a_warp
@@ -109,8 +110,17 @@ def viewer_page(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+def check_page(folder: Path, name: str, text: str) -> Path:
+    view = ViewPicture(name, "poor", text, text, text, b"a picture")
+    sequences = [SequencePictures(f"{name}/{name}", 3, (view, view))]
+    told = [{"where": name, "problem": text}]
+    said = {"counted": text, "fits": [text], "problems": told, "notes": told, "more": 3}
+    return write_check_page(folder / "check.html", Path(name), sequences, said)
+
+
 PAGES: dict[str, Callable[[Path, str, str], Path]] = {
     "audit report": audit_page,
+    "page of a check": check_page,
     "demo page": demo_page,
     "evaluation report": evaluation_page,
     "prediction viewer": viewer_page,
@@ -170,7 +180,7 @@ def test_a_hostile_name_changes_nothing_but_texts(pages: tuple[Path, list[Path]]
         found = Outline(page.read_text())
         assert found.tags == expected.tags
         for target in found.targets:
-            if target.startswith("data:image/png;base64,"):
+            if target.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")):
                 continue
             parts = urlsplit(target)
             assert target == parts.path  # no scheme, host, query or fragment
@@ -206,7 +216,10 @@ def test_every_template_is_filled_in_by_the_one_that_escapes() -> None:
         assert "| safe" not in text
         assert "autoescape" not in text
         for value in re.findall(r'(?:href|src)="\{\{(.*?)\}\}"', text):
-            assert value.endswith("| link ") or value == " picture.source "  # a picture of ours, as data
+            assert value.endswith("| link ") or value in {
+                " picture.source ",
+                " view.source ",
+            }  # pictures of ours, as data
 
 
 def test_a_value_that_was_forgotten_is_an_error() -> None:

@@ -42,6 +42,7 @@ OTHER_WARP = {
 }
 OTHER_RENDER: dict[str, Any] = {
     "backend": "numba",
+    "surface": "registration",
     "resolution": 70,
     "crop_margin": 1.3,
     "crop_jitter": CropJitter(shift=0.04),

@@ -252,6 +252,24 @@ def test_cameras_whose_pictures_were_exchanged_are_exchanged_back(tmp_path: Path
     assert same(cameras_of(folder), true=true)
 
 
+def test_a_picture_that_tells_nothing_is_said_to(tmp_path: Path) -> None:
+    """Noise everywhere, without a mask: neither believed nor blamed."""
+    from PIL import Image
+
+    folder = write_capture(tmp_path / "anna/speech", rig(), masks=None)
+    for k, camera in enumerate(rig()):
+        noise = np.random.default_rng(k).integers(60, 200, (96, 96, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(folder / f"images/{camera.name}/000000.png")
+    with quiet() as progress:
+        found = check_captures(tmp_path, progress, pictures=True)
+    assert found.problems == []
+    assert [note["where"] for note in found.notes] == [
+        f"anna/speech camera {name}" for name in ("front", "left", "right")
+    ]
+    assert all("do not tell whether it is right" in note["problem"] for note in found.notes)
+    assert {view.state for view in found.pictured[0].views} == {"unknown"}
+
+
 def test_the_page_shows_every_camera_and_needs_nothing_else(tmp_path: Path) -> None:
     write_capture(tmp_path / "captures/<b>anna/speech", MISTAKES["opengl"])
     write_capture(tmp_path / "captures/ben/speech", rig())
