@@ -231,7 +231,9 @@ def _chosen(table: _Table, favourite: str, mean: float) -> Fit | None:
         key, least = favourite, table.shown.least_joint
     else:
         key = min(equals, key=lambda name: (equals[name][1].convention.changes, -equals[name][0]))
-        least = table.shown.least_score
+        if key == favourite:
+            return None  # it explains too little of the rig
+        least = max(table.shown.least_score, table.shown.least_mean)
     score, candidate = table.found[key]
     if score < least or score < table.given.score + table.shown.least_gain:
         return None

@@ -270,12 +270,13 @@ class Edges(Evidence):
 
     def find(self, camera: Camera, scan: Mesh) -> Place:
         """Return where the outline lies on the strongest edges, to a cell."""
-        from scipy.ndimage import binary_erosion
+        from scipy.ndimage import binary_erosion, binary_fill_holes
         from scipy.signal import fftconvolve
 
         grid = Grid.of(camera)
         ranks = self._ranks(grid)[1]
         drawn, corner = grid.beyond(camera, surface_points(scan))
+        drawn = np.asarray(binary_fill_holes(drawn))
         outline = (drawn & ~binary_erosion(drawn))[::-1, ::-1].astype(np.float64)
         along = fftconvolve(ranks, outline)
         within = fftconvolve(np.ones_like(ranks), outline)

@@ -12,7 +12,6 @@ from datagen.common.errors import InputError
 from datagen.flows.silhouettes import grown
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
-from datagen.manifest import Manifest
 from datagen.sources.frame import Frame
 from datagen.warp.result import Warp
 
@@ -69,11 +68,6 @@ def _scale_told(frame: Frame, warp: Warp) -> Warp:
     return replace(warp, verdict=replace(verdict, reasons=reasons, metrics=metrics))
 
 
-def gates(manifest: Manifest) -> bool:
-    """Whether masks gate the scans of a build: simulated ones are kept whole, since their truth is told by vertex."""
-    return manifest.source.simulated_head is None
-
-
 def views_outside(
     points: npt.NDArray[np.floating], cameras: Iterable[Camera], masks: Mapping[str, npt.NDArray[np.bool_]]
 ) -> npt.NDArray[np.int64]:
@@ -105,7 +99,7 @@ def views_outside(
     return outside
 
 
-def gate(frame: Frame, wrong: Collection[str]) -> Gated:
+def gate(frame: Frame, wrong: Collection[str], *, use: bool = True) -> Gated:
     """Leave out scan points that two views or more show beside the person.
 
     A scan that is its registration stays whole: its vertices are known by their numbers.
@@ -115,6 +109,8 @@ def gate(frame: Frame, wrong: Collection[str]) -> Gated:
     frame : Frame
     wrong : collection of str
         Cameras that contradict their pictures: their masks tell nothing.
+    use : bool
+        Whether masks are used at all.
 
     Raises
     ------
@@ -124,7 +120,7 @@ def gate(frame: Frame, wrong: Collection[str]) -> Gated:
     scan, registration = frame.scan, frame.registration
     names = [camera.name for camera in frame.cameras if camera.name in frame.masks and camera.name not in wrong]
     whole = registration is not None and registration.vertices.shape == scan.vertices.shape
-    if len(names) < LEAST_VIEWS or whole:
+    if not use or len(names) < LEAST_VIEWS or whole:
         return Gated(frame, 0, len(scan.vertices), used=False)
     masks = {name: frame.masks[name]() for name in names}
     kept = views_outside(scan.vertices, frame.cameras, masks) < LEAST_VIEWS

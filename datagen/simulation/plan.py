@@ -10,6 +10,7 @@ from pathlib import Path
 from datagen.common.errors import InputError
 from datagen.common.files import npz_bytes, staged_folder, storage_errors
 from datagen.simulation.motion import MOTION_FILE
+from datagen.sources.capture_file import SIMULATION
 from datagen.sources.folder_writer import SequenceWriter, is_complete
 from datagen.sources.frame import SequenceInfo, SequenceKey
 from datagen.sources.registry import SimulatedSource
@@ -110,7 +111,7 @@ def simulate_sequence(plan: SequencePlan, captures_root: Path, truth_root: Path)
             capture.cameras,
             plan.config.fps,
             registration_head=plan.config.head,
-            generator={"name": "canonface simulation", "version": SIMULATOR_VERSION, "key": key},
+            generator={"name": SIMULATION, "version": SIMULATOR_VERSION, "key": key},
         ) as writer,
         staged_folder(truth_folder, replace=True) as staging,
     ):

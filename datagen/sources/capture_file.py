@@ -30,6 +30,7 @@ from datagen.sources.topology import checked_topology_name
 CAPTURE_FILE = "capture.json"
 CAPTURE_FORMAT = "canonface-capture"
 CAPTURE_VERSION = 1
+SIMULATION = "canonface simulation"  # the generator of simulated captures
 UNKNOWN_UNIT = "unknown"  # of structure from motion; a recipe may find the scale
 TIME_TOLERANCE = 0.1  # of the time between two frames
 NOTE = "_"  # keys that begin with it are notes, where they hold text

@@ -23,7 +23,14 @@ from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.registry import HEADS
 from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.camera_pictures import CameraPicture, video_digest
-from datagen.sources.capture_file import CAPTURE_FILE, UNKNOWN_UNIT, CaptureFile, is_video, read_capture_file
+from datagen.sources.capture_file import (
+    CAPTURE_FILE,
+    SIMULATION,
+    UNKNOWN_UNIT,
+    CaptureFile,
+    is_video,
+    read_capture_file,
+)
 from datagen.sources.capture_landmarks import landmarks_of_pictures, landmarks_of_space
 from datagen.sources.depth_maps import DepthMap, read_depth_map
 from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
@@ -189,7 +196,8 @@ class FolderCaptures(Captures):
         if registration is not None and registration.topology is not None:
             topology_files(self._root, registration.topology)
         name = registration.name if registration else None
-        return SequenceInfo(key, tuple(capture.frames), len(_rig(folder)), name, capture.epoch)
+        gated = capture.masks is not None and (capture.generator or {}).get("name") != SIMULATION
+        return SequenceInfo(key, tuple(capture.frames), len(_rig(folder)), name, capture.epoch, gated)
 
     def topology(self, name: str) -> Topology:
         """Read a topology the captures bring with them, ``<root>/topologies/<name>``.

@@ -58,6 +58,8 @@ class SequenceInfo:
         Head model or topology of the registrations; None if there are none.
     epoch_s : float
         What the capture's clock showed at the first frame, from which times are counted; 0 if unknown.
+    gated : bool
+        Whether masks gate its scans. Simulated ones are kept whole wherever they lie: their truth is told by vertex.
     """
 
     key: SequenceKey
@@ -65,6 +67,7 @@ class SequenceInfo:
     cameras: int
     registration: str | None = None
     epoch_s: float = 0.0
+    gated: bool = False
 
 
 @dataclass(frozen=True)

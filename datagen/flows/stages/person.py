@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datagen.common.errors import InputError, WarpError
-from datagen.flows.gate import GATE_VERSION, gate, gates
+from datagen.flows.gate import GATE_VERSION, gate
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import (
     ResultRecord,
@@ -85,7 +85,7 @@ class PersonUnit(Unit):
         }
         if self.bridge is not None:
             inputs["bridge"] = self.bridge.key
-        if gates(self.manifest):
+        if self.sequence.gated:
             inputs["gate"] = GATE_VERSION
         return content_key(inputs)
 
@@ -141,7 +141,7 @@ class PersonStage(Stage[PersonUnit, int]):
             if known is None and frame.landmarks is None:
                 # Such frames begin from the scan alone, which takes no person.
                 raise WarpError(f"frame {index} is a bare scan", "a registration or landmarks")
-            if gates(manifest) and frame.masks:
+            if unit.sequence.gated:
                 frame = gate(frame, look_at_views(frame).wrong).frame
             return replace(frame, registration=bridge.register(known) if bridge and known else known)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from datagen.common.errors import InputError
 from datagen.common.progress import unwatched
 from datagen.flows.framing import cameras_in_view, farthest_depth
-from datagen.flows.gate import GATE_VERSION, gate, gates
+from datagen.flows.gate import GATE_VERSION, gate
 from datagen.flows.planning import BuildPlan, chunks
 from datagen.flows.records import (
     ResultRecord,
@@ -115,7 +115,7 @@ class WarpUnit(Unit):
         }
         if self.bridge is not None:
             inputs["bridge"] = self.bridge.key
-        if gates(self.manifest):
+        if self.sequence.gated:
             inputs["gate"] = GATE_VERSION
         return content_key(inputs)
 
@@ -221,8 +221,8 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     try:
         content = unit.captures().frame(unit.sequence.key, state.frame)
         seen = look_at_views(content)
-        gated = gate(content, seen.wrong) if gates(manifest) else None
-        content = gated.frame if gated else content
+        gated = gate(content, seen.wrong, use=unit.sequence.gated)
+        content = gated.frame
         # No warm start from the frame before: the result would depend on where a killed build was resumed.
         warp = register_and_warp(
             content.scan,
@@ -236,7 +236,7 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     except InputError as error:
         _store_failure(state, _reason(error))
         return
-    warp = gated.told(warp) if gated else warp
+    warp = gated.told(warp)
     warp, cameras, views = _with_views(content, warp, head.template, seen)
     record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, {}, views)
     contents = {WARP_FILE: warp_bytes(warp), VERDICT_FILE: verdict_bytes(warp.verdict)}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from datagen.common.errors import InputError
-from datagen.flows.gate import gate, gates, views_outside
+from datagen.flows.gate import gate, views_outside
 from datagen.flows.views import examine
 from datagen.geometry.mesh import Mesh
-from datagen.manifest import parse_manifest
+from datagen.sources.capture_file import SIMULATION
+from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import Registration
 from datagen.warp.result import Verdict, Warp
 from tests.support.round_head import round_template
-from tests.support.small_capture import HEAD, frame_of, rig, silhouette
+from tests.support.small_capture import HEAD, frame_of, rig, silhouette, write_capture
 
 CHAIR = np.random.default_rng(0).uniform((-0.2, -0.25, -0.2), (0.2, 0.05, -0.17), (900, 3))
 
@@ -83,7 +85,10 @@ def test_what_was_left_out_is_told_and_strays_are_only_counted() -> None:
     assert gate(frame_of(masks=None), ()).told(warp) is warp
 
 
-def test_simulated_scans_are_kept_whole() -> None:
-    recipe = {"name": "x", "splits": {"val": 0, "test": 0}}
-    assert not gates(parse_manifest({**recipe, "source": {"kind": "simulated", "subjects": 1}}))
-    assert gates(parse_manifest({**recipe, "source": {"kind": "folder", "root": "x"}}))
+def test_simulated_scans_are_kept_whole_wherever_they_lie(tmp_path: Path) -> None:
+    write_capture(tmp_path / "anna/real", rig())
+    write_capture(tmp_path / "anna/simulated", rig(), generator={"name": SIMULATION})
+    write_capture(tmp_path / "anna/without", rig(), masks=None)
+    found = {info.key.sequence: info.gated for info in FolderCaptures(tmp_path).sequences()}
+    assert found == {"real": True, "simulated": False, "without": False}
+    assert not gate(frame_of(scan=with_chair()), (), use=False).used

@@ -65,7 +65,8 @@ def test_captures_that_were_moved_give_the_same_bytes(
     assert len(dataset.plan.epochs) == 2
     assert not dataset["train"].index.time.any()
     assert np.dtype("float64") == dataset["train"].index.time.dtype
-    assert json.loads(dataset.plan.manifest)["source"] == {"kind": "folder", "name": "captures"}
+    said = json.loads(dataset.plan.manifest)["source"]
+    assert said == {"kind": "folder", "name": "captures", "scale": "given", "select": None}
 
 
 class Inner(Section):
