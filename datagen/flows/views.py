@@ -5,6 +5,7 @@ One that contradicts its picture is told which convention would fit (:mod:`datag
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,6 +43,8 @@ LEAST_FOCAL = 0.1  # of the longer side: 157 degrees, wider than any lens withou
 NEAREST_M = 0.1  # to the middle of the scan: nearer is inside the head
 USUAL_DISTANCE_M = 1.0
 _GOOD = 0.85  # scores of cameras that are right
+# Cameras of a rig that edges alone speak against: by fewer, none is taken for wrong.
+FEWEST_BY_EDGES = 3
 NO_IMAGE = "it has no image"
 _DOUBTFUL = "the scan is not where camera {} shows somebody"
 OUTSIDE = "the middle of face and ears lies outside its image"
@@ -144,6 +147,9 @@ def examine(frame: Frame, explain: Callable[[str], bool] = _anyone) -> Examined:
     left = [name for name in (*bad, *asked) if name not in fits and name in masked]
     edges |= {name: _edges_of(frame, name) for name in left if name not in edges}
     fits |= diagnose(scan, frame.cameras, {name: edges[name] for name in left}, bad, asked)
+    by_edges = [name for name in asked if name in fits and not (name in shown and isinstance(shown[name], Shown))]
+    for name in _by_chance({name: fits[name] for name in by_edges}):
+        del fits[name]
     wrong, blind = dict[str, str](), dict[str, str]()
     for name, one in found.items():
         if name in fits and name in (*bad, *asked):
@@ -158,6 +164,15 @@ def examine(frame: Frame, explain: Callable[[str], bool] = _anyone) -> Examined:
     views = Views(wrong, blind, measured=tuple(sorted(frame.depths)), fused=frame.fused)
     unsure = frozenset(doubtful) - fits.keys()
     return Examined(views, fits, shown, scores, wide, unsure)
+
+
+def _by_chance(fits: Mapping[str, Fit]) -> list[str]:
+    """Return the cameras that nothing speaks against but edges, and whose convention too few others share.
+
+    Some outline or other lies on edges in many a picture; the same convention in several of a rig does not by chance.
+    """
+    shared = Counter(fit.convention.key for fit in fits.values())
+    return [name for name, fit in fits.items() if shared[fit.convention.key] < FEWEST_BY_EDGES]
 
 
 def _edges_of(frame: Frame, name: str) -> Edges:

@@ -39,7 +39,9 @@ def edited(root: Path, **changes: object) -> list[str]:
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
     with Progress("check", 0, "frames", io.StringIO()) as shown:
         found = check_captures(root, shown)
-    return [entry["problem"] for entry in (*found.problems, *found.notes)]
+    # The pictures of these captures show nobody, which is noted of each camera.
+    said = [entry["problem"] for entry in (*found.problems, *found.notes)]
+    return [problem for problem in said if "pictures do not tell" not in problem]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from datagen.common.progress import Progress
 from datagen.flows.check import CheckResult, check_captures, fix_captures
@@ -119,6 +120,22 @@ def test_cameras_that_are_right_are_never_corrected(
         Frame(KEY, 0, 0.0, scan, cameras, images=images, masks={n: (lambda m=m: m) for n, m in masks.items()})
     )
     assert (found.fits, found.views.wrong) == ({}, {})
+
+
+@pytest.mark.parametrize("smoothness", [1.0, 3.0, 8.0, 20.0])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_pictures_that_show_nobody_take_no_right_camera_away(smoothness: float, count: int) -> None:
+    """Whatever is tried lies on some edges of some picture."""
+    rng = np.random.default_rng(int(10 * smoothness) + count)
+    for _ in range(3):
+        frame = frame_of(masks=None, images=None)
+        noise = [
+            gaussian_filter(rng.normal(size=(camera.height, camera.width, 3)), (smoothness, smoothness, 0))
+            for camera in frame.cameras[:count]
+        ]
+        busy = [np.clip(128 + 45 * one / one.std(), 0, 255).astype(np.uint8) for one in noise]
+        images = {camera.name: (lambda b=b: b) for camera, b in zip(frame.cameras, busy, strict=False)}
+        assert examine(dataclasses.replace(frame, images=images)).views.wrong == {}
 
 
 def test_a_scan_with_a_chair_in_it_is_no_wrong_camera() -> None:
