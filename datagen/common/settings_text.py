@@ -26,7 +26,7 @@ def commented_yaml(settings: Section) -> str:
     return "\n".join(_lines(type(settings), settings, 0)) + "\n"
 
 
-def _lines(kind: type[BaseModel], settings: BaseModel | None, indent: int) -> list[str]:
+def _lines(kind: type[BaseModel], settings: BaseModel | None, indent: int, width: int = _WIDTH) -> list[str]:
     """Return the lines of a section; with None those of its defaults."""
     pad, lines = " " * indent, list[str]()
     plain = {} if settings is None else settings.model_dump(mode="json")
@@ -34,23 +34,24 @@ def _lines(kind: type[BaseModel], settings: BaseModel | None, indent: int) -> li
         inner = [member for member in members(info.annotation) if is_section(member)]
         if not inner:
             value = plain[name] if settings is not None else _default(info)
-            lines += [*_comment(_about(info), pad), f"{pad}{name}: {_value(value)}"]
+            lines += [*_comment(_about(info), pad, width), f"{pad}{name}: {_value(value)}"]
             continue
         own = getattr(settings, name, None)
         chosen = type(own) if isinstance(own, BaseModel) else inner[0]
         blank = [""] if indent == 0 else []
-        lines += [*blank, *_comment(_first_line(chosen), pad), f"{pad}{name}:"]
-        lines += _lines(chosen, own if isinstance(own, BaseModel) else None, indent + 2)
+        lines += [*blank, *_comment(_first_line(chosen), pad, width), f"{pad}{name}:"]
+        lines += _lines(chosen, own if isinstance(own, BaseModel) else None, indent + 2, width)
         for other in inner:
             if other is not chosen:
-                there = [f"{pad}{name}:", *_lines(other, None, indent + 2)]
-                lines += [*blank, *_comment(f"Or instead: {_first_line(other)}", pad)]
+                # Two more characters come in front of each.
+                there = [f"{pad}{name}:", *_lines(other, None, indent + 2, width - 2)]
+                lines += [*blank, *_comment(f"Or instead: {_first_line(other)}", pad, width)]
                 lines += [f"{pad}# {line.removeprefix(pad)}" for line in there]
     return lines
 
 
-def _comment(text: str, pad: str) -> list[str]:
-    return [f"{pad}# {line}" for line in textwrap.wrap(text, _WIDTH - len(pad) - 2, break_on_hyphens=False)]
+def _comment(text: str, pad: str, width: int) -> list[str]:
+    return [f"{pad}# {line}" for line in textwrap.wrap(text, width - len(pad) - 2, break_on_hyphens=False)]
 
 
 def _value(value: Any) -> str:

@@ -24,9 +24,9 @@ from datagen.sources.calibration import (
     read_json_calibration,
     read_opencv_calibration,
 )
+from datagen.sources.camera_files import PICTURE_SUFFIXES
 from datagen.sources.capture_file import CAPTURE_FILE
 from datagen.sources.file_patterns import FilePattern, camera_patterns, frame_patterns
-from datagen.sources.folder import PICTURE_SUFFIXES
 from datagen.sources.video_patterns import VIDEOS, video_pattern
 
 PICTURES_READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic")

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from pathlib import Path, PurePosixPath
-from string import Formatter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError, MeshError
-from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.registry import HEADS
 from datagen.sources.camera_entry import RecordedCamera
+from datagen.sources.camera_files import DEPTH, PICTURES, camera_files, inside, landmark_files, pattern_of, stamp_of
 from datagen.sources.camera_pictures import CameraPicture, video_digest
 from datagen.sources.capture_file import (
     CAPTURE_FILE,
@@ -38,10 +34,6 @@ from datagen.sources.fusion import fuse_depths
 from datagen.sources.posed import model_digest, model_faces, posed_vertices
 from datagen.sources.topology import Topology, read_topology, topology_files
 
-PICTURES = ("images", "masks")
-DEPTH = "depth"
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic", ".exr")
-LONGEST_PART = 255  # bytes of a file's or folder's name
 _SEE = "See docs/capture-format.md for the layout"
 
 
@@ -141,7 +133,7 @@ class FolderCaptures(Captures):
         masks = {name: picture.mask for name, picture in pictures["masks"].items()}
         depths = {
             name: partial(_read_depth, path, one, index, capture, masks.get(name))
-            for name, (path, one) in _camera_files(folder, capture, DEPTH, rig, index).items()
+            for name, (path, one) in camera_files(folder, capture, DEPTH, rig, index).items()
         }
         registration, landmarks = (
             self._registration(folder, capture, index),
@@ -167,20 +159,20 @@ class FolderCaptures(Captures):
         folder, capture = self._capture(key, index)
         paths = list[Path]()
         if capture.surface == "scan":
-            paths.append(_inside(folder, capture.scan, frame=index))
+            paths.append(inside(folder, capture.scan, frame=index))
         if capture.registration:
-            paths.append(_inside(folder, capture.registration.pattern, frame=index))
-        paths += _landmark_files(folder, capture, _rig(folder), index).values()
+            paths.append(inside(folder, capture.registration.pattern, frame=index))
+        paths += landmark_files(folder, capture, _rig(folder), index).values()
         videos: list[Path] = []
         model = b""
         if capture.registration and capture.registration.kind == "parameters":
             model = model_digest(self._head_root).encode()
         for kind in (*PICTURES, DEPTH):
-            found = [path for path, _ in _camera_files(folder, capture, kind, _rig(folder), index).values()]
-            (videos if is_video(_pattern(capture, kind) or "") else paths).extend(found)
+            found = [path for path, _ in camera_files(folder, capture, kind, _rig(folder), index).values()]
+            (videos if is_video(pattern_of(capture, kind) or "") else paths).extend(found)
         path = folder / CAPTURE_FILE
         try:
-            sha = _begun(folder, _stamp(path), model).copy()
+            sha = _begun(folder, stamp_of(path), model).copy()
             for path in paths:
                 _add(sha, folder, path)
             for path in videos:
@@ -208,7 +200,7 @@ class FolderCaptures(Captures):
             If its neutral mesh or landmarks are missing or broken.
         """
         mesh, landmarks = topology_files(self._root, name)
-        return _topology(name, mesh, landmarks, _stamp(mesh), _stamp(landmarks))
+        return _topology(name, mesh, landmarks, stamp_of(mesh), stamp_of(landmarks))
 
     def _capture(self, key: SequenceKey, index: int) -> tuple[Path, CaptureFile]:
         if key not in self._keys:
@@ -229,7 +221,7 @@ class FolderCaptures(Captures):
                 "Check `frames` in capture.json",
             )
         # Here and not where sequences are listed: one that cannot be stored does not end the build of the others.
-        _storable(folder, _stamp(folder / CAPTURE_FILE))
+        _storable(folder, stamp_of(folder / CAPTURE_FILE))
         if capture.unit == UNKNOWN_UNIT and not self._unscaled:
             raise InputError(
                 f"{folder / CAPTURE_FILE} says that the unit is not known",
@@ -260,13 +252,13 @@ class FolderCaptures(Captures):
         entry = capture.landmarks
         if entry is None:
             return None
-        files = _landmark_files(folder, capture, rig, index)
+        files = landmark_files(folder, capture, rig, index)
         if entry.kind == "3d":
             return landmarks_of_space(files[""], entry, capture.length_unit, checked=not self._unscaled)
         return landmarks_of_pictures(files, rig, index, entry, capture.pixel_center, checked=not self._unscaled)
 
     def _scan(self, folder: Path, capture: CaptureFile, index: int) -> Mesh:
-        path = _inside(folder, capture.scan, frame=index)
+        path = inside(folder, capture.scan, frame=index)
         scan = read_mesh(path, capture.length_unit, need_faces=False)
         self._check_scale(scan.vertices, path)
         return scan
@@ -276,7 +268,7 @@ class FolderCaptures(Captures):
         if entry is None:
             return None
         name = entry.name
-        path = _inside(folder, entry.pattern, frame=index)
+        path = inside(folder, entry.pattern, frame=index)
         if entry.kind == "parameters":
             vertices = posed_vertices(path, index, entry.unit or "m", self._head_root)
         else:
@@ -298,7 +290,7 @@ class FolderCaptures(Captures):
         """Return the registered mesh itself: its own faces, or those of the captures' topology."""
         entry = capture.registration
         assert entry is not None  # as the file's check holds
-        path = _inside(folder, entry.pattern, frame=index)
+        path = inside(folder, entry.pattern, frame=index)
         if entry.kind == "parameters":
             return Mesh.of(
                 posed_vertices(path, index, entry.unit or "m", self._head_root), model_faces(self._head_root)
@@ -320,19 +312,11 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _capture_file(folder: Path) -> CaptureFile:
-    return _parsed(folder, _stamp(folder / CAPTURE_FILE))[0]
+    return _parsed(folder, stamp_of(folder / CAPTURE_FILE))[0]
 
 
 def _rig(folder: Path) -> tuple[RecordedCamera, ...]:
-    return _parsed(folder, _stamp(folder / CAPTURE_FILE))[1]
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (0, 0)
-    return (status.st_mtime_ns, status.st_size)
+    return _parsed(folder, stamp_of(folder / CAPTURE_FILE))[1]
 
 
 @lru_cache(maxsize=256)
@@ -370,187 +354,16 @@ def _topology(
     return read_topology(name, mesh, landmarks)
 
 
-def _inside(folder: Path, pattern: str, **names: object) -> Path:
-    path = folder / pattern.format(**names)
-    if any(len(os.fsencode(part)) > LONGEST_PART for part in path.parts):
-        raise InputError(
-            f"the pattern {pattern!r} makes names longer than a file may have, such as {path.name[:60]}…",
-            f"at most {LONGEST_PART} bytes a file or folder",
-            "Shorten the name of the camera, or the pattern",
-        )
-    # The pattern cannot climb out (checked in capture.json), but a link could lead out.
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(
-            f"{path} leads outside its sequence folder, to {path.resolve()}",
-            "files inside the sequence folder",
-            "Copy the file, or link the whole sequence folder instead",
-        )
-    return path
-
-
-def _camera_files(
-    folder: Path, capture: CaptureFile, kind: str, rig: tuple[RecordedCamera, ...], index: int
-) -> dict[str, tuple[Path, RecordedCamera]]:
-    """Return the files of those cameras that have any, in any frame: the others have no images, which is allowed."""
-    pattern = _pattern(capture, kind)
-    if pattern is None:
-        return {}
-    like = _pictures_like(folder, capture, kind, index, frozenset(one.stored.name for one in rig))
-    found = {}
-    for one in rig:
-        camera = one.stored
-        path = _inside(folder, pattern, frame=index, camera=camera.name)
-        if path.is_file():
-            found[camera.name] = path, one
-        elif path.parent.is_dir() and camera.name in path.parent.relative_to(folder).parts:
-            raise _no_file(path, camera, "or remove the camera's whole image folder")
-        elif any((folder / pattern.format(frame=frame, camera=camera.name)).is_file() for frame in capture.frames):
-            raise _no_file(path, camera, f"or remove all {kind} of the camera")
-        elif camera.name in like:
-            raise _no_file(path, camera, f"or correct `{kind}` in {CAPTURE_FILE}: there is {like[camera.name]!r}")
-    if not found:
-        raise InputError(
-            f"frame {index} has none of the {kind} that {CAPTURE_FILE} promises, such as "
-            f"{_inside(folder, pattern, frame=index, camera=rig[0].stored.name)}",
-            f"files named {pattern}",
-            f"Restore them, or leave `{kind}` out of {CAPTURE_FILE}",
-        )
-    return found
-
-
-def _pattern(capture: CaptureFile, kind: str) -> str | None:
-    """Return the pattern of the cameras' files of a kind, None if there are none."""
-    if kind == DEPTH:
-        return capture.depth.pattern if capture.depth is not None else None
-    pattern: str | None = getattr(capture, kind)
-    return pattern
-
-
 def _camera_pictures(
     folder: Path, capture: CaptureFile, kind: str, rig: tuple[RecordedCamera, ...], index: int
 ) -> dict[str, CameraPicture]:
-    video = is_video(_pattern(capture, kind) or "")
+    video = is_video(pattern_of(capture, kind) or "")
     return {
         name: CameraPicture(
             path, one, capture.orientation, capture.in_video(index, path) if video else None, capture.transfer
         )
-        for name, (path, one) in _camera_files(folder, capture, kind, rig, index).items()
+        for name, (path, one) in camera_files(folder, capture, kind, rig, index).items()
     }
-
-
-def _no_file(path: Path, camera: Camera, other: str) -> InputError:
-    return InputError(
-        f"{path} is missing",
-        f"a file for every frame of camera {camera.name}",
-        f"Restore it, take the frame out of `frames`, {other}",
-    )
-
-
-def _pictures_like(
-    folder: Path, capture: CaptureFile, kind: str, index: int, cameras: frozenset[str]
-) -> Mapping[str, str]:
-    """Return the cameras that have files of other frames' numbers or another suffix, each with one of them.
-
-    Only where cameras share a folder. Folders and files that are named as if they were of a camera we lack are refused.
-    """
-    parts = PurePosixPath(str(_pattern(capture, kind))).parts
-    level = next(k for k, part in enumerate(parts) if "{camera" in part)
-    place = folder.joinpath(*(part.format(frame=index) for part in parts[:level]))
-    own_folders = level + 1 < len(parts)
-    like = _named_like(place, _stamp(place), parts[level], own_folders)
-    texture = _texture(capture, parts[:level]) if not own_folders else None
-    strangers = sorted(name for name in like.keys() - cameras if texture is None or not texture.match(like[name]))
-    if own_folders and strangers:
-        known = _folders_of_others(capture, kind, index, parts[:level])
-        strangers = [name for name in strangers if like[name] not in known]
-        if level == 0:
-            # Beside capture.json anything may lie, but for what looks like a camera's pictures.
-            strangers = [name for name in strangers if _holds_pictures(place / name, _stamp(place / name))]
-    elif strangers:
-        known = _files_of_others(capture, kind, index, place, parts[:level], cameras)
-        strangers = [name for name in strangers if like[name] not in known]
-    if strangers:
-        near = difflib.get_close_matches(strangers[0].casefold(), [camera.casefold() for camera in cameras], 1, 0)
-        nearest = next(camera for camera in sorted(cameras) if camera.casefold() == near[0])
-        raise InputError(
-            f"{place} has {kind} of {strangers[0]!r}, which is no camera of {CAPTURE_FILE}"
-            + (f" (and {len(strangers) - 1} more such)" if len(strangers) > 1 else ""),
-            f"{kind} of its {len(cameras)} cameras only; the nearest name is {nearest!r}",
-            "Rename one of the two (capitals count), add the camera, or move the files elsewhere",
-        )
-    return {} if own_folders else like
-
-
-def _files_of_others(
-    capture: CaptureFile, kind: str, index: int, place: Path, above: tuple[str, ...], cameras: frozenset[str]
-) -> set[str]:
-    """Return the files at a place that are masks or depth maps of our cameras, where they lie beside the pictures."""
-    others = (_pattern(capture, other) for other in (*PICTURES, DEPTH) if other != kind)
-    parts = [PurePosixPath(text).parts for text in others if text]
-    start = [part.format(frame=index) for part in above]
-    beside = [one[-1] for one in parts if [part.format(frame=index, camera="") for part in one[:-1]] == start]
-    found = [_named_like(place, _stamp(place), name, False) for name in beside]
-    return {file for named in found for camera, file in named.items() if camera in cameras}
-
-
-def _folders_of_others(capture: CaptureFile, kind: str, index: int, above: tuple[str, ...]) -> set[str]:
-    """Return the folders at a place that hold scans, landmarks and the like, and may hold textures with them."""
-    registration = capture.registration.pattern if capture.registration else None
-    landmarks = capture.landmarks.pattern if capture.landmarks else None
-    pictures = (_pattern(capture, other) for other in (*PICTURES, DEPTH) if other != kind)
-    patterns = [text for text in (capture.scan, registration, landmarks, *pictures) if text]
-    filled = [PurePosixPath(text.format(frame=index, camera="")).parts for text in patterns]
-    start = [part.format(frame=index) for part in above]
-    return {parts[len(start)] for parts in filled if len(parts) > len(start) + 1 and list(parts[: len(start)]) == start}
-
-
-def _texture(capture: CaptureFile, above: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Return what the names of the scans' textures begin with, where scans lie beside the pictures."""
-    scan = PurePosixPath(capture.scan)
-    if scan.parent.parts != above:
-        return None
-    pieces = Formatter().parse(scan.stem)
-    return re.compile("".join(re.escape(text) + ("[0-9]+" if name else "") for text, name, _, _ in pieces) + r"\.")
-
-
-@lru_cache(maxsize=1024)
-def _holds_pictures(folder: Path, _stamp: tuple[int, int]) -> bool:
-    """Whether there are numbered pictures below a folder."""
-    for _, _, names in os.walk(folder):
-        if any(name.lower().endswith(PICTURE_SUFFIXES) and re.search("[0-9]", name) for name in names):
-            return True
-    return False
-
-
-@lru_cache(maxsize=1024)
-def _named_like(place: Path, _stamp: tuple[int, int], part: str, folders: bool) -> Mapping[str, str]:
-    # Kept as long as the folder's time stamp, which changes with its entries, says that it lists the same.
-    if not place.is_dir():
-        return {}
-    stem, suffix = os.path.splitext(part)
-    any_suffix = not folders and suffix.lower() in PICTURE_SUFFIXES
-    names = {"camera": "(?P<camera>.+)", "frame": "[0-9]+", None: ""}
-    pieces = Formatter().parse(stem if any_suffix else part)
-    expression = "".join(re.escape(text) + names.get(name, ".*") for text, name, _, _ in pieces)
-    # A name that a pattern gives twice is the same both times.
-    first, group, rest = expression.partition(names["camera"])
-    expression = first + group + rest.replace(names["camera"], "(?P=camera)")
-    wanted = re.compile(expression + (f"(?i:{'|'.join(map(re.escape, PICTURE_SUFFIXES))})" if any_suffix else ""))
-    entries = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() == folders)
-    matches = (wanted.fullmatch(name) for name in entries if not name.startswith("."))
-    return {match["camera"]: match[0] for match in matches if match}
-
-
-def _landmark_files(folder: Path, capture: CaptureFile, rig: tuple[RecordedCamera, ...], index: int) -> dict[str, Path]:
-    """Return the landmark file of a frame, or of those cameras that have one by their names."""
-    entry = capture.landmarks
-    if entry is None:
-        return {}
-    if entry.kind == "3d":
-        return {"": _inside(folder, entry.pattern, frame=index)}
-    names = [one.stored.name for one in rig]
-    files = {name: _inside(folder, entry.pattern, frame=index, camera=name) for name in names}
-    return {name: path for name, path in files.items() if path.is_file()}
 
 
 def _read_depth(

@@ -21,7 +21,7 @@ from datagen.common.errors import InputError
 from datagen.common.names import shown
 from datagen.common.pictures import picture_size
 from datagen.geometry.lens import BrownLens
-from datagen.sources.folder import PICTURE_SUFFIXES
+from datagen.sources.camera_files import PICTURE_SUFFIXES
 from datagen.sources.imports.imported import Found, ImportedCamera, ImportedFrame, ImportedSequence, ImportSettings
 from datagen.sources.imports.numbers import Matrix, finite, rigid, words
 from datagen.sources.imports.workspace import camera_names, file_inside, find_scan, listed, workspaces

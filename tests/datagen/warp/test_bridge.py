@@ -208,7 +208,7 @@ def family(head: HeadModel, foreign: ForeignPeople, root: Path) -> Manifest:
         key = SequenceKey(f"p{k}", "smile")
         scan = Mesh.of(vertices.astype(np.float32), foreign.topology.faces)
         with SequenceWriter(root, key, cameras, 25.0, registration_topology="foreign") as writer:
-            image = np.full((64, 64, 3), 90, np.uint8)
+            image = np.random.default_rng(k).integers(80, 100, (64, 64, 3), np.uint8)
             writer.add(0, scan, registration=vertices, images={"front": image})
     write_topology(root, foreign.topology)
     return parse_manifest(
@@ -266,7 +266,7 @@ def test_a_person_is_learnt_through_the_bridge(head: HeadModel, foreign: Foreign
     with SequenceWriter(captures, key, cameras, 25.0, registration_topology="foreign") as writer:
         for k, (_, vertices) in enumerate(people(foreign, 1) * 3):
             turned = vertices @ Rotation.from_euler("y", 10 * k, degrees=True).as_matrix().T
-            image = np.full((64, 64, 3), 90, np.uint8)
+            image = np.random.default_rng(k).integers(80, 100, (64, 64, 3), np.uint8)
             scan = Mesh.of(turned.astype(np.float32), foreign.topology.faces)
             writer.add(k, scan, registration=turned, images={"front": image})
     write_topology(captures, foreign.topology)
