@@ -30,7 +30,9 @@ else:
 class SelectConfig(Section):
     """Which frames of each sequence are taken: those that differ most."""
 
-    count: int = Field(ge=1, le=1_000_000, description="frames of a sequence; a shorter one is taken whole")
+    count: int = Field(
+        ge=1, le=1_000_000, description="frames of a sequence; a shorter one is taken whole", examples=[48]
+    )
     by: tuple[Literal["expression", "pose"], ...] = Field(
         ("expression", "pose"),
         min_length=1,
