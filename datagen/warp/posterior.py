@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,10 @@ from scipy.spatial.transform import Rotation
 from datagen.common.arrays import F64, I64
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import normalised, vertex_normals
+from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.heads.regions import mask_of
 from datagen.warp.correspond import BackCheck, Gate, Targets, find_targets
+from datagen.warp.pixel_rows import Pull, SeenInPictures, seen_in_pictures
 from datagen.warp.reach import Reach
 from datagen.warp.shape_model import MorphableShape, farthest_points, observed_vertices
 from datagen.warp.similarity import Similarity
@@ -117,6 +119,8 @@ class ShapeFit:
         Posterior standard deviation of each fine template vertex's position (root of the summed variances).
     determined : float
         How many of the coefficients the evidence determines, the others being the prior's; NaN unless asked for.
+    view_scale : mapping of (source, camera) to float
+        How many times as far off as stated the points of each picture are in the end; at least 1.
     """
 
     similarity: Similarity
@@ -125,6 +129,7 @@ class ShapeFit:
     vertices: F64
     spread_m: F64
     determined: float = float("nan")
+    view_scale: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 def landmark_evidence(template: WarpTemplate, landmarks: Landmarks) -> PointEvidence:
@@ -143,14 +148,15 @@ def fit_shape(
     surface: Surface | None,
     evidence: Sequence[PointEvidence] = (),
     *,
+    pixels: Sequence[PixelEvidence] = (),
     parameters: F64 | None = None,
     weigh: bool = False,
 ) -> ShapeFit:
     """Return the maximum a posteriori shape and pose, and its uncertainty.
 
-    Gauss–Newton on ``Σ (nᵀ(x − y))²/σ² + Σ ‖W x − z‖²/τ² + prior``: robust point-to-plane distances to the scan,
-    evidence on points, Gaussian priors on parameters, coefficients and pose; parameters stay within their bounds by an
-    active set. The uncertainty is the Gaussian (Laplace) approximation at the last step.
+    Gauss–Newton on ``Σ (nᵀ(x − y))²/σ² + Σ ‖W x − z‖²/τ² + Σ ‖π(B x) − u‖²_C + prior``: robust point-to-plane distances
+    to the scan, evidence on points and in pictures, Gaussian priors on parameters, coefficients and pose; parameters
+    stay within their bounds by an active set. The uncertainty is the Gaussian (Laplace) approximation at the last step.
 
     Parameters
     ----------
@@ -158,16 +164,26 @@ def fit_shape(
         Where to begin.
     surface : Surface or None
         The scan; may be None if no round has a gate.
+    pixels : sequence of PixelEvidence
+        Where points of the template were seen in pictures.
     parameters : (P,) float64, optional
         Where to begin.
     weigh : bool
         Count the coefficients that the evidence determines.
+
+    Raises
+    ------
+    InputError
+        If pictures tell of another template's points.
     """
     system = _System(template, shape, pose, parameters)
+    seen = seen_in_pictures(template, pixels) if pixels else None
     for step in rounds:
         system.begin()
         if step.gate is not None and surface is not None:
             system.add_surface(surface, step)
+        if seen is not None:
+            system.add_pixels(seen)
         for points in evidence:
             system.add_points(points)
         system.solve()
@@ -253,6 +269,8 @@ class _System:
         self.size = P + self.q.size + 7
         self._flat_blend = flat
         self._point_rows: dict[int, F64] = {}
+        self._seen: SeenInPictures | None = None
+        self._shared: dict[str, F64] = {}
         self._reach: Reach | None = None
         self._scatter_m = CLEAR_SIGMA_M
         pose_prior = np.array([shape.turn_rad] * 3 + [shape.shift_m] * 3 + [shape.stretch])
@@ -286,7 +304,7 @@ class _System:
         """Add positions, believed as far as the prior, the surface and each other bear them out; to be added last."""
         now = points.operator @ self.local
         residual = self._to_local(points.position) - now
-        rows = self._rows_of(points, now)
+        rows = self._rows_of(points.operator, now)
         whitened = self._whitened(np.vstack([rows, self.b]).T)
         white, right = whitened[:, :-1], whitened[:, -1]
         expected = residual.ravel() - white.T @ right
@@ -297,15 +315,46 @@ class _System:
         self._scatter_m = float(np.sqrt(np.median(variance))) * self.pose.scale
         self._accumulate(rows, residual.ravel(), np.repeat(1 / variance, 3))
 
-    def _rows_of(self, points: PointEvidence, now: F64) -> F64:
+    def add_pixels(self, seen: SeenInPictures) -> None:
+        """Add what pictures say; displacements that they share are eliminated, to be found after the step."""
+        self._seen = seen
+        now = seen.operator @ self.local
+        rows = self._rows_of(seen.operator, now).reshape(len(now), 3, self.size)
+        self._shared = {}
+        for name, pull in seen.look(self.pose, now).items():
+            # Symmetric, so that a point that one picture alone sees needs no care.
+            values, vectors = np.linalg.eigh(pull.information)
+            half = np.sqrt(np.maximum(values, 0))[:, :, None] * vectors.transpose(0, 2, 1)
+            scaled = (half @ rows).reshape(-1, self.size)
+            self.A += scaled.T @ scaled
+            self.b += rows.reshape(-1, self.size).T @ pull.pull.ravel()
+            self._eliminate_shared(name, pull, rows)
+        self._only_prior = False
+
+    def _eliminate_shared(self, name: str, pull: Pull, rows: F64) -> None:
+        assert self._seen is not None
+        source = self._seen.sources[name]
+        k = len(source.factors)
+        if not k:
+            return
+        pushed = np.einsum("kui,uij->kuj", source.shared_m, pull.information).reshape(k, -1)
+        coupling = pushed @ rows.reshape(-1, self.size)
+        own = pushed @ source.shared_m.reshape(k, -1).T + np.eye(k)
+        right = source.shared_m.reshape(k, -1) @ pull.pull.ravel() - source.factors
+        solved = np.linalg.solve(own, np.column_stack([coupling, right]))
+        self.A -= coupling.T @ solved[:, :-1]
+        self.b -= coupling.T @ solved[:, -1]
+        self._shared[name] = solved
+
+    def _rows_of(self, operator: sp.csr_matrix, now: F64) -> F64:
         """Return the derivative (3 L, size) of points that are ``now`` (L, 3); only the pose's columns ever change."""
-        rows = self._point_rows.get(id(points))
+        rows = self._point_rows.get(id(operator))
         if rows is None:
             P, K = len(self.p), len(self.q)
-            rows = self._point_rows[id(points)] = np.zeros((len(now), 3, self.size))
-            rows[:, :, :P] = np.asarray(points.operator @ self._flat_blend).reshape(len(now), 3, P)
+            rows = self._point_rows[id(operator)] = np.zeros((len(now), 3, self.size))
+            rows[:, :, :P] = np.asarray(operator @ self._flat_blend).reshape(len(now), 3, P)
             for axis in range(3):
-                rows[:, axis, P + axis : P + 3 * K : 3] = points.operator @ self.shape.modes[axis]
+                rows[:, axis, P + axis : P + 3 * K : 3] = operator @ self.shape.modes[axis]
         for axis in range(3):
             rows[:, axis, -7:] = self._pose_columns(now, np.tile(np.eye(3)[axis], (len(now), 1)))
         return rows.reshape(-1, self.size)
@@ -370,6 +419,9 @@ class _System:
         """Take the step, parameters kept within their bounds."""
         P = len(self.p)
         step = self._bounded_step(P)
+        for name, solved in self._shared.items():
+            assert self._seen is not None
+            self._seen.sources[name].factors += solved[:, -1] - solved[:, :-1] @ step
         self.p = np.clip(self.p + step[:P], self.shape.lower, self.shape.upper)
         self.q = self.q + step[P:-7].reshape(self.q.shape)
         self._move(step[-7:-4], step[-4:-1], float(np.clip(step[-1], -MAX_STRETCH_STEP, MAX_STRETCH_STEP)))
@@ -410,7 +462,8 @@ class _System:
         """Return where the fit stands."""
         vertices = self.pose.apply(self.shape.vertices(self.p, self.q))
         determined = self._determined() if weigh else float("nan")
-        return ShapeFit(self.pose, self.p, self.q, vertices, self._spread_m(), determined)
+        scale = dict(self._seen.scale) if self._seen is not None else {}
+        return ShapeFit(self.pose, self.p, self.q, vertices, self._spread_m(), determined, scale)
 
     def _determined(self) -> float:
         """Return MacKay's number of well-determined coefficients: their count less their posterior variances."""

@@ -1,0 +1,204 @@
+"""Points of the template seen in pictures, as the normal equations of a fit have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+
+from datagen.common.arrays import F64, I64
+from datagen.common.errors import InputError
+from datagen.common.seen_points import SeenPoints
+from datagen.geometry.camera import Camera
+from datagen.geometry.pixel_evidence import PixelEvidence
+from datagen.warp.similarity import Similarity
+from datagen.warp.template import WarpTemplate
+
+# Of each point's error, as a draw from Student's t of two dimensions.
+STUDENT_DEGREES = 4.0
+# Median of the squared length of a draw from the standard normal distribution of two dimensions.
+USUAL_SQUARED = 2 * np.log(2)
+# A picture this many times farther off than most, in standard deviations, is wrong rather than noisy.
+STRANGE = 2.0
+# Nearer to a camera's plane a pixel says nothing.
+LEAST_DEPTH_M = 0.01
+# Barycentric coordinates that round alike are one point.
+SAME_POINT = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One picture's points.
+
+    Attributes
+    ----------
+    source, camera : str
+        Who saw them, and where.
+    where : (n,) int64
+        Of each point, which of the distinct points it is.
+    pixels : (n, 2) float64
+    root : (n, 2, 2) float64
+        ``rootᵀ root`` is the inverse of the covariance.
+    """
+
+    source: str
+    camera: Camera
+    where: I64
+    pixels: F64
+    root: F64
+
+
+@dataclass(eq=False)
+class Source:
+    """What one maker says, over all pictures.
+
+    Attributes
+    ----------
+    shared_m : (k, u, 3) float64
+        Displacements in the template's axes that all of its pictures share.
+    factors : (k,) float64
+        Of these, as far as they are known.
+    """
+
+    shared_m: F64
+    factors: F64
+
+
+@dataclass(frozen=True, eq=False)
+class Pull:
+    """What the pictures of one source say of positions, to first order: ``½ dᵀ information d − pullᵀ d``.
+
+    Attributes
+    ----------
+    information : (u, 3, 3) float64
+        In local axes.
+    pull : (u, 3) float64
+    """
+
+    information: F64
+    pull: F64
+
+
+@dataclass(eq=False)
+class SeenInPictures:
+    """All that pictures say of one instant.
+
+    Information of all pictures is summed at each point before the many unknowns come in, so that pictures cost little.
+
+    Attributes
+    ----------
+    operator : (u, V) float64 CSR
+        From control vertices to the distinct points.
+    scale : dict of (source, camera) to float
+        How many times as far off as they say the points of a picture are; at least 1.
+    """
+
+    operator: sp.csr_matrix
+    views: tuple[View, ...]
+    sources: dict[str, Source]
+    scale: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def look(self, pose: Similarity, points: F64) -> dict[str, Pull]:
+        """Return for each source what its pictures say of points (u, 3) in local axes, as they lie now.
+
+        A picture whose points are farther off than they may be is believed less, as one; if they are farther off than
+        in most pictures, it is of another instant or its camera is wrong, and counts next to nothing. Within a picture
+        points that are farther off than the others are believed less too.
+        """
+        found = {name: Pull(np.zeros((len(points), 3, 3)), np.zeros((len(points), 3))) for name in self.sources}
+        derivatives, residuals = [], []
+        for view in self.views:
+            source = self.sources[view.source]
+            moved = points + np.tensordot(source.factors, source.shared_m, 1) if len(source.factors) else points
+            derivative, residual = _whitened(view, pose, moved[view.where])
+            derivatives.append(derivative)
+            residuals.append(residual)
+        squares = [(residual**2).sum(axis=1) for residual in residuals]
+        scales = np.sqrt([max(1.0, float(np.median(s)) / USUAL_SQUARED) if len(s) else 1.0 for s in squares])
+        strange = np.maximum(1.0, scales / (STRANGE * np.median(scales))) if len(scales) else scales
+        for view, J, r, squared, scale, odd in zip(
+            self.views, derivatives, residuals, squares, scales.tolist(), strange.tolist(), strict=True
+        ):
+            self.scale[view.source, view.camera.name] = scale
+            weight = (STUDENT_DEGREES + 2) / (STUDENT_DEGREES + squared / scale**2) / (scale * odd) ** 2
+            weighed = J * weight[:, None, None]
+            np.add.at(found[view.source].information, view.where, weighed.transpose(0, 2, 1) @ J)
+            np.add.at(found[view.source].pull, view.where, np.einsum("nij,ni->nj", weighed, r))
+        return found
+
+
+def seen_in_pictures(template: WarpTemplate, evidence: Sequence[PixelEvidence]) -> SeenInPictures:
+    """Gather what pictures say of one instant.
+
+    Raises
+    ------
+    InputError
+        If one was made for another template, or names faces that this one lacks.
+    """
+    for one in evidence:
+        _check_template(template, one.points)
+    if not evidence:
+        return SeenInPictures(sp.csr_matrix((0, len(template.head.vertices))), (), {})
+    keys = [_point_keys(one.points) for one in evidence]
+    distinct, first, inverse = np.unique(np.concatenate(keys), axis=0, return_index=True, return_inverse=True)
+    where = np.split(inverse.ravel(), np.cumsum([len(key) for key in keys])[:-1])
+    faces = np.concatenate([one.points.faces for one in evidence])[first]
+    barycentric = np.concatenate([one.points.barycentric for one in evidence])[first]
+    corners = template.head.faces[faces]
+    count, V = len(distinct), len(template.head.vertices)
+    rows = sp.csr_matrix((barycentric.ravel(), (np.repeat(np.arange(count), 3), corners.ravel())), shape=(count, V))
+    sources: dict[str, Source] = {}
+    views = []
+    for one, at in zip(evidence, where, strict=True):
+        seen = one.points
+        k = len(seen.shared_m)
+        source = sources.setdefault(seen.source, Source(np.zeros((k, count, 3)), np.zeros(k)))
+        if len(source.factors) != k:
+            raise InputError(
+                f"pictures of {seen.source} share {len(source.factors)} and {k} displacements",
+                "as many in all of one instant",
+                "Make all of them with one version of the program",
+            )
+        source.shared_m[:, at] = seen.shared_m if k else 0.0
+        # Of a positive matrix the inverse's Cholesky factor, transposed.
+        root = np.linalg.inv(np.linalg.cholesky(seen.covariance)) if len(seen) else np.zeros((0, 2, 2))
+        views.append(View(seen.source, one.camera, at.astype(np.int64), seen.pixels, root))
+    operator = (rows @ template.subdivide[:V]).tocsr()
+    return SeenInPictures(operator, tuple(views), sources)
+
+
+def _point_keys(points: SeenPoints) -> I64:
+    shares = np.round(points.barycentric / SAME_POINT).astype(np.int64)
+    return np.concatenate([points.faces[:, None], shares], axis=1)
+
+
+def _check_template(template: WarpTemplate, points: SeenPoints) -> None:
+    if points.template != template.head.digest:
+        raise InputError(
+            f"{points.source} saw points of another template ({points.template[:12]})",
+            f"those of {template.head.name!r} ({template.head.digest[:12]})",
+            "Look at the pictures again with this head model, or choose the one that was meant",
+        )
+    if len(points) and points.faces.max() >= len(template.head.faces):
+        raise InputError(
+            f"{points.source} names face {points.faces.max()}",
+            f"less than {len(template.head.faces)}, the number of {template.head.name!r}'s faces",
+            "Look at the pictures again with this head model",
+        )
+
+
+def _whitened(view: View, pose: Similarity, local: F64) -> tuple[F64, F64]:
+    """Return the derivative (n, 2, 3) of pixels by local positions and the residual (n, 2), both over the deviation."""
+    camera = view.camera
+    at = camera.to_camera(pose.apply(local))
+    front = at[:, 2] > LEAST_DEPTH_M
+    z = np.where(front, at[:, 2], 1.0)
+    K = camera.K
+    projected = at @ K.T
+    pixels = projected[:, :2] / z[:, None]
+    by_camera = (K[None, :2] - pixels[:, :, None] * K[None, 2:3]) / z[:, None, None]
+    by_local = by_camera @ (camera.world_to_camera[:3, :3] @ pose.rotation * pose.scale)
+    root = view.root * front[:, None, None]
+    return root @ by_local, np.einsum("nij,nj->ni", root, view.pixels - pixels)
