@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from datagen.common.blas import one_blas_thread
 from datagen.common.progress import unwatched
 from datagen.geometry.landmarks import Landmarks, validate_landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale, validate_mesh, weld
+from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import mask_of
@@ -27,14 +28,14 @@ from datagen.warp.personal import SequencePrior
 from datagen.warp.personal_marks import PersonalMarks
 from datagen.warp.result import Warp
 from datagen.warp.similarity import fit_similarity
-from datagen.warp.start import begin
+from datagen.warp.start import Given, begin
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate, prepare_template
 from datagen.warp.transport import Transported, transport
 from datagen.warp.verdict import face_confidence, judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 11
+ALGORITHM_VERSION = 12
 
 WARP_STEPS = 3
 MENDED_SPREAD_M = 6e-3
@@ -51,14 +52,15 @@ def warp_frame(
     registration: Registration | None = None,
     landmarks: Landmarks | None = None,
     prior: SequencePrior | None = None,
+    pixels: Sequence[PixelEvidence] = (),
     on_step: Callable[[str], None] = unwatched,
 ) -> Warp:
     """Warp one scan into the canonical space of a head model.
 
-    Start (the most probable smooth shape given registration, landmarks, a person's known neutral, or the scan alone) →
-    thin-plate refinement with robust, normal- and region-compatible correspondences → repair of folds → transport of
-    the scan's own points → confidence → verdict. Nothing here ever sees a true correspondence. A scan whose faces
-    point inwards is turned over, which the verdict says.
+    Start (the most probable smooth shape given registration, landmarks, pictures, a person's known neutral, or the scan
+    alone) → thin-plate refinement with robust, normal- and region-compatible correspondences → repair of folds →
+    transport of the scan's own points → confidence → verdict. Nothing here ever sees a true correspondence. A scan
+    whose faces point inwards is turned over, which the verdict says.
 
     Parameters
     ----------
@@ -70,6 +72,8 @@ def warp_frame(
         World metres.
     prior : SequencePrior, optional
         What the frames of the sequence share, see :func:`datagen.warp.sequence.fit_sequence`.
+    pixels : sequence of PixelEvidence
+        Where points of the head's template were seen in pictures.
     on_step : callable
         Called with what begins, as in "fitting the template": :data:`WARP_STEPS` times.
 
@@ -83,7 +87,7 @@ def warp_frame(
         If no face is found, or the start cannot be believed.
     """
     found = register_frame(
-        scan, head, config, registration=registration, landmarks=landmarks, prior=prior, on_step=on_step
+        scan, head, config, registration=registration, landmarks=landmarks, prior=prior, pixels=pixels, on_step=on_step
     )
     on_step("carrying the scan's points over")
     template, surface, registered, anchored = found.template, found.surface, found.vertices, found.anchored
@@ -165,6 +169,7 @@ def register_frame(
     registration: Registration | None = None,
     landmarks: Landmarks | None = None,
     prior: SequencePrior | None = None,
+    pixels: Sequence[PixelEvidence] = (),
     on_step: Callable[[str], None] = unwatched,
 ) -> Registered:
     """Bring the template onto a scan: everything of :func:`warp_frame` before transport, with its arguments."""
@@ -173,10 +178,11 @@ def register_frame(
     if landmarks is not None:
         landmarks = validate_landmarks(landmarks, "the landmarks")
     template = prepare_template(head.template, config.subdivisions)
-    given = registration if config.use_registration else None
+    given = Given(registration if config.use_registration else None, landmarks, prior, pixels)
     welded, where = weld(scan)
-    on_step("finding the face" if given is None and landmarks is None and prior is None else "placing the template")
-    surface, start, turned = begin(head, template, welded, given, landmarks, prior)
+    unknown = given.registration is None and landmarks is None and prior is None and not pixels
+    on_step("finding the face" if unknown else "placing the template")
+    surface, start, turned = begin(head, template, welded, given)
     on_step("fitting the template")
     registered, anchored = deform(template, surface, start, landmarks)
     registered, repaired = repair(template, registered, anchored, surface)

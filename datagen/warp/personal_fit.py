@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from datagen.common.arrays import F64
 from datagen.geometry.landmarks import Landmarks
+from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.warp.personal import SequencePrior, personal_shape
 from datagen.warp.posterior import PointEvidence, Round, ShapeFit, annealed, fit_shape, landmark_evidence
 from datagen.warp.shape_model import observed_vertices
-from datagen.warp.similarity import fit_similarity_robust
+from datagen.warp.similarity import Similarity, fit_similarity_robust
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate
 
@@ -35,6 +38,8 @@ def fit_person(
     trust: F64 | None,
     landmarks: Landmarks | None,
     *,
+    pixels: Sequence[PixelEvidence] = (),
+    pose: Similarity | None = None,
     weigh: bool = False,
 ) -> ShapeFit | None:
     """Return the most probable pose and expression of a known person, or None if nothing says where the head is.
@@ -49,6 +54,10 @@ def fit_person(
         Of the tracker's vertices; 0 where they are guessed.
     landmarks : Landmarks or None
         Scan frame.
+    pixels : sequence of PixelEvidence
+        Where points of the template were seen in pictures.
+    pose : Similarity or None
+        Of the head model, where pictures alone place it.
     weigh : bool
         Count the coefficients that the frame determines.
     """
@@ -63,15 +72,22 @@ def fit_person(
             points.append(PointEvidence(rows, rows @ tracked, TRACKED_SIGMA_M, TRACKED_SIGMA_M[0]))
     if landmarks is not None:
         points.append(landmark_evidence(template, landmarks))
-    if not points:
+    if points:
+        first = points[0]
+        pose = fit_similarity_robust(first.operator @ prior.neutral, first.position, with_scale=False)
+    elif pose is not None:
+        pose = _without_size(head.template.vertices, prior.neutral, pose)
+    else:
         return None
-    first = points[0]
-    pose = fit_similarity_robust(first.operator @ prior.neutral, first.position, with_scale=False)
     if landmarks is not None and prior.marks is not None:
         points[-1] = prior.marks.evidence(template, landmarks, pose.rotation, pose.scale)
-    return fit_shape(
-        template, personal_shape(head, template, prior), pose, PERSONAL_ROUNDS, surface, points, weigh=weigh
-    )
+    shape = personal_shape(head, template, prior)
+    return fit_shape(template, shape, pose, PERSONAL_ROUNDS, surface, points, pixels=pixels, weigh=weigh)
+
+
+def _without_size(model: F64, neutral: F64, pose: Similarity) -> Similarity:
+    """Return the rigid motion of a person's neutral that lies where a similarity puts the model's."""
+    return fit_similarity_robust(neutral, pose.apply(model), with_scale=False)
 
 
 def disagreement_m(

@@ -22,6 +22,8 @@ STUDENT_DEGREES = 4.0
 USUAL_SQUARED = 2 * np.log(2)
 # A picture this many times farther off than most, in standard deviations, is wrong rather than noisy.
 STRANGE = 2.0
+# What no smooth shape follows, however sharply a point was seen; without it such points bend all that is not seen.
+DETAIL_M = 1e-3
 # Nearer to a camera's plane a pixel says nothing.
 LEAST_DEPTH_M = 0.01
 # Barycentric coordinates that round alike are one point.
@@ -39,15 +41,14 @@ class View:
     where : (n,) int64
         Of each point, which of the distinct points it is.
     pixels : (n, 2) float64
-    root : (n, 2, 2) float64
-        ``rootᵀ root`` is the inverse of the covariance.
+    covariance : (n, 2, 2) float64
     """
 
     source: str
     camera: Camera
     where: I64
     pixels: F64
-    root: F64
+    covariance: F64
 
 
 @dataclass(eq=False)
@@ -162,9 +163,7 @@ def seen_in_pictures(template: WarpTemplate, evidence: Sequence[PixelEvidence]) 
                 "Make all of them with one version of the program",
             )
         source.shared_m[:, at] = seen.shared_m if k else 0.0
-        # Of a positive matrix the inverse's Cholesky factor, transposed.
-        root = np.linalg.inv(np.linalg.cholesky(seen.covariance)) if len(seen) else np.zeros((0, 2, 2))
-        views.append(View(seen.source, one.camera, at.astype(np.int64), seen.pixels, root))
+        views.append(View(seen.source, one.camera, at.astype(np.int64), seen.pixels, seen.covariance))
     operator = (rows @ template.subdivide[:V]).tocsr()
     return SeenInPictures(operator, tuple(views), sources)
 
@@ -199,6 +198,8 @@ def _whitened(view: View, pose: Similarity, local: F64) -> tuple[F64, F64]:
     projected = at @ K.T
     pixels = projected[:, :2] / z[:, None]
     by_camera = (K[None, :2] - pixels[:, :, None] * K[None, 2:3]) / z[:, None, None]
+    covariance = view.covariance + DETAIL_M**2 * by_camera @ by_camera.transpose(0, 2, 1)
+    # Its transpose times itself is the inverse of the covariance.
+    root = np.linalg.inv(np.linalg.cholesky(covariance)) * front[:, None, None]
     by_local = by_camera @ (camera.world_to_camera[:3, :3] @ pose.rotation * pose.scale)
-    root = view.root * front[:, None, None]
     return root @ by_local, np.einsum("nij,nj->ni", root, view.pixels - pixels)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from datagen.common.errors import WarpError
 from datagen.geometry.edges import unique_edges
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, face_cross, vertex_normals
+from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -19,7 +21,8 @@ from datagen.warp.deform import FROM_LANDMARKS, FROM_PERSON, FROM_REGISTRATION, 
 from datagen.warp.face_search import find_face
 from datagen.warp.personal import SequencePrior
 from datagen.warp.personal_fit import disagreement_m, fit_person, score
-from datagen.warp.posterior import Round, annealed, fit_shape, landmark_evidence
+from datagen.warp.pixel_start import PlacedByPictures, place_by_pictures
+from datagen.warp.posterior import Round, ShapeFit, annealed, fit_shape, landmark_evidence
 from datagen.warp.shape_model import model_shape, observed_vertices, tracked_shape
 from datagen.warp.similarity import Similarity, fit_similarity_robust
 from datagen.warp.surface import PointSurface, Surface
@@ -48,14 +51,29 @@ LANDMARK_ROUNDS = (Round(None),) * 4 + tuple(
 )
 
 
-def begin(
-    head: HeadModel,
-    template: WarpTemplate,
-    scan: Mesh,
-    registration: Registration | None,
-    landmarks: Landmarks | None,
-    prior: SequencePrior | None,
-) -> tuple[Surface, Start, bool]:
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What is known of a frame besides its scan; any of it may be missing.
+
+    Attributes
+    ----------
+    registration : Registration or None
+        In the head's topology, world metres.
+    landmarks : Landmarks or None
+        World metres.
+    prior : SequencePrior or None
+        What the frames of the sequence share.
+    pixels : sequence of PixelEvidence
+        Where points of the template were seen in pictures.
+    """
+
+    registration: Registration | None = None
+    landmarks: Landmarks | None = None
+    prior: SequencePrior | None = None
+    pixels: Sequence[PixelEvidence] = ()
+
+
+def begin(head: HeadModel, template: WarpTemplate, scan: Mesh, given: Given) -> tuple[Surface, Start, bool]:
     """Return the scan as a surface, where the template starts on it, and whether the scan's faces were turned over.
 
     Raises
@@ -63,22 +81,29 @@ def begin(
     WarpError
         If no face is found, or the start cannot be believed.
     """
-    anchor = registration.vertices if registration else landmarks.points if landmarks else None
-    if anchor is None:
-        surface, found, turned = find_face(head, scan)
-        return surface, _tracked(template, found.vertices, surface, None), turned
-    surface = _surface_of(scan, np.asarray(anchor))
-    start = _known(head, template, surface, registration, landmarks, prior)
+    placed = None
+    if given.registration is None and given.landmarks is None:
+        placed = place_by_pictures(template, model_shape(head, template).base, given.pixels) if given.pixels else None
+        if placed is None:
+            surface, found, turned = find_face(head, scan)
+            return surface, _tracked(template, found.vertices, surface, given), turned
+        anchor = placed.points
+    else:
+        known = given.registration.vertices if given.registration else given.landmarks.points if given.landmarks else ()
+        anchor = np.asarray(known)
+    surface = _surface_of(scan, anchor)
+    start = _known(head, template, surface, given, placed)
     if not len(scan.faces) or not _points_inwards(head.template, start, surface):
         return surface, start, False
     if _outwardness(surface) > OUTWARD:
         raise WarpError(
-            "the head that the registration or landmarks describe faces into the scan, whose own faces point outwards",
+            "the head that the registration, landmarks or pictures describe faces into the scan, whose own faces point "
+            "outwards",
             "landmarks or a registration of this face, left and right as the subject's",
             "Check the landmark order (iBUG's 36 is the subject's right outer eye corner) and for a flipped axis",
         )
     surface = Surface(scan.vertices, scan.faces[:, ::-1])
-    return surface, _known(head, template, surface, registration, landmarks, prior), True
+    return surface, _known(head, template, surface, given, placed), True
 
 
 def _surface_of(scan: Mesh, known: F64) -> Surface:
@@ -89,33 +114,47 @@ def _surface_of(scan: Mesh, known: F64) -> Surface:
 
 
 def _known(
-    head: HeadModel,
-    template: WarpTemplate,
-    surface: Surface,
-    registration: Registration | None,
-    landmarks: Landmarks | None,
-    prior: SequencePrior | None,
+    head: HeadModel, template: WarpTemplate, surface: Surface, given: Given, placed: PlacedByPictures | None
 ) -> Start:
+    registration, landmarks = given.registration, given.landmarks
     tracked = _checked_registration(head.template, registration, surface) if registration is not None else None
     if landmarks is not None:
         _check_landmark_scale(head.template, landmarks)
         if tracked is not None:
             _check_agreement(head.template, tracked, landmarks)
-    if prior is not None:
-        trust = registration.trust if registration is not None else None
-        return _personal(head, template, prior, surface, tracked, trust, landmarks)
+    if given.prior is not None:
+        return _personal(head, template, surface, tracked, given, placed)
+    return _alone(head, template, surface, tracked, given, placed)
+
+
+def _alone(
+    head: HeadModel,
+    template: WarpTemplate,
+    surface: Surface,
+    tracked: F64 | None,
+    given: Given,
+    placed: PlacedByPictures | None,
+) -> Start:
+    """Begin from what the frame itself says."""
     if tracked is not None:
-        return _tracked(template, tracked, surface, landmarks)
-    assert landmarks is not None
-    return _from_landmarks(head, template, surface, landmarks)
+        return _tracked(template, tracked, surface, given)
+    return _from_points(head, template, surface, given, placed)
 
 
-def _tracked(template: WarpTemplate, vertices: F64, surface: Surface, landmarks: Landmarks | None) -> Start:
-    """Take a tracker's smooth error off, as far as the scan and the landmarks show it."""
-    evidence = [landmark_evidence(template, landmarks)] if landmarks is not None else []
+def _tracked(template: WarpTemplate, vertices: F64, surface: Surface, given: Given) -> Start:
+    """Take a tracker's smooth error off, as far as the scan, the landmarks and the pictures show it."""
+    evidence = [landmark_evidence(template, given.landmarks)] if given.landmarks is not None else []
     amplitude = _visible_error_m(template, vertices, surface)
-    fit = fit_shape(template, tracked_shape(template, vertices, amplitude), IDENTITY, TRACKED_ROUNDS, surface, evidence)
-    return Start(fit.vertices, FROM_REGISTRATION, False, fit.spread_m)
+    shape = tracked_shape(template, vertices, amplitude)
+    fit = fit_shape(template, shape, IDENTITY, TRACKED_ROUNDS, surface, evidence, pixels=given.pixels)
+    return Start(fit.vertices, FROM_REGISTRATION, False, fit.spread_m, _seen_notes(fit))
+
+
+def _seen_notes(fit: ShapeFit) -> dict[str, float]:
+    """Return how many pictures were heeded, and how far off the worst was, in its own standard deviations."""
+    if not fit.view_scale:
+        return {}
+    return {"pictures": float(len(fit.view_scale)), "picture_worst_sigmas": max(fit.view_scale.values())}
 
 
 def _visible_error_m(template: WarpTemplate, vertices: F64, surface: Surface) -> float:
@@ -129,12 +168,25 @@ def _visible_error_m(template: WarpTemplate, vertices: F64, surface: Surface) ->
     return float(np.clip(1.4826 * np.median(np.abs(height)), *TRACKER_AMPLITUDE_M))
 
 
-def _from_landmarks(head: HeadModel, template: WarpTemplate, surface: Surface, landmarks: Landmarks) -> Start:
-    pose = fit_similarity_robust(head.template.landmarks()[landmarks.indices], landmarks.points)
-    evidence = landmark_evidence(template, landmarks)
-    shape = model_shape(head, template)
-    fit = fit_shape(template, shape, pose, LANDMARK_ROUNDS, surface, [evidence])
-    squared = ((evidence.operator @ fit.vertices - landmarks.points) ** 2).sum(axis=1)
+def _from_points(
+    head: HeadModel, template: WarpTemplate, surface: Surface, given: Given, placed: PlacedByPictures | None
+) -> Start:
+    """Begin from landmarks, or from where pictures place the head."""
+    landmarks, shape = given.landmarks, model_shape(head, template)
+    evidence = [landmark_evidence(template, landmarks)] if landmarks is not None else []
+    if landmarks is not None:
+        pose = fit_similarity_robust(head.template.landmarks()[landmarks.indices], landmarks.points)
+    else:
+        assert placed is not None
+        pose = placed.pose
+    fit = fit_shape(template, shape, pose, LANDMARK_ROUNDS, surface, evidence, pixels=given.pixels)
+    if landmarks is not None:
+        _check_landmark_fit(evidence[0].operator @ fit.vertices - landmarks.points, landmarks)
+    return Start(fit.vertices, FROM_LANDMARKS, True, fit.spread_m, _seen_notes(fit))
+
+
+def _check_landmark_fit(off: F64, landmarks: Landmarks) -> None:
+    squared = (off**2).sum(axis=1)
     off_mm = float(np.sqrt(squared.mean())) * MM_PER_M
     if off_mm > MAX_START_RMS_MM:
         worst = int(np.argmax(squared))
@@ -144,38 +196,36 @@ def _from_landmarks(head: HeadModel, template: WarpTemplate, surface: Surface, l
             f"at most {MAX_START_RMS_MM:g} mm",
             "Check the landmark order: iBUG's 36 is the subject's right outer eye corner, 30 the nose tip",
         )
-    return Start(fit.vertices, FROM_LANDMARKS, True, fit.spread_m)
 
 
 def _personal(
     head: HeadModel,
     template: WarpTemplate,
-    prior: SequencePrior,
     surface: Surface,
     tracked: F64 | None,
-    trust: F64 | None,
-    landmarks: Landmarks | None,
+    given: Given,
+    placed: PlacedByPictures | None,
 ) -> Start:
     """Begin from a known person, unless the frame agrees more with a start of its own."""
-
-    def alone() -> Start:
-        if tracked is not None:
-            return _tracked(template, tracked, surface, landmarks)
-        assert landmarks is not None
-        return _from_landmarks(head, template, surface, landmarks)
+    prior, landmarks = given.prior, given.landmarks
+    assert prior is not None
 
     def strangeness(vertices: F64) -> float:
         return score(disagreement_m(template, prior, vertices, surface, landmarks), prior.usual_m)
 
-    fit = fit_person(head, template, prior, surface, tracked, trust, landmarks)
+    trust = given.registration.trust if given.registration is not None else None
+    pose = None if placed is None else placed.pose
+    fit = fit_person(head, template, prior, surface, tracked, trust, landmarks, pixels=given.pixels, pose=pose)
     if fit is None:
-        return alone()
-    start = Start(fit.vertices, FROM_PERSON, False, fit.spread_m, {"person_used": 1.0})
+        return _alone(head, template, surface, tracked, given, placed)
+    start = Start(fit.vertices, FROM_PERSON, False, fit.spread_m, {"person_used": 1.0, **_seen_notes(fit)})
     strange = strangeness(fit.vertices)
     if strange <= STRANGE:
         return start
-    own = alone()
-    return start if strange <= strangeness(own.vertices) else replace(own, notes={"person_used": 0.0})
+    own = _alone(head, template, surface, tracked, given, placed)
+    if strange <= strangeness(own.vertices):
+        return start
+    return replace(own, notes={**own.notes, "person_used": 0.0})
 
 
 def _checked_registration(template: HeadTemplate, registration: Registration, surface: Surface) -> F64:

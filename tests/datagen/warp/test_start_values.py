@@ -107,7 +107,7 @@ def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypa
     marks = Landmarks(np.arange(68), template.head.landmarks())
     prior = SequencePrior("round", template.head.vertices * 1.02, (0, 1))
 
-    begun = start._known(head, template, surface, registration, marks, None)
+    begun = start._known(head, template, surface, start.Given(registration, marks), None)
     shape, pose, rounds, _, evidence = fits.calls[-1]
     assert (begun.schedule, begun.rotate) == (FROM_REGISTRATION, False)
     assert rounds == start.TRACKED_ROUNDS
@@ -115,14 +115,14 @@ def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypa
     assert (pose.scale, pose.translation.tolist()) == (1.0, [0.0, 0.0, 0.0])
     assert [len(e.position) for e in evidence] == [68]
 
-    begun = start._known(head, template, surface, None, marks, None)
+    begun = start._known(head, template, surface, start.Given(None, marks), None)
     shape, pose, rounds, _, evidence = fits.calls[-1]
     assert (begun.schedule, begun.rotate) == (FROM_LANDMARKS, True)
     assert rounds == start.LANDMARK_ROUNDS
     assert shape.stretch == 0.08
     assert [len(e.position) for e in evidence] == [68]
 
-    begun = start._known(head, template, surface, registration, marks, prior)
+    begun = start._known(head, template, surface, start.Given(registration, marks, prior), None)
     shape, pose, rounds, _, evidence = fits.calls[-1]
     assert (begun.schedule, begun.rotate) == (FROM_PERSON, False)
     assert begun.notes == {"person_used": 1.0}
@@ -135,16 +135,17 @@ def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypa
 
     # Vertices that were guessed are no evidence, and neither are those that they have a part in.
     known = (template.head.vertices[:, 0] < 0.0).astype(np.float64)
-    start._known(head, template, surface, dataclasses.replace(registration, trust=known), marks, prior)
+    halfway = start.Given(dataclasses.replace(registration, trust=known), marks, prior)
+    start._known(head, template, surface, halfway, None)
     operator = fits.calls[-1][4][0].operator
     assert np.abs(operator @ (1 - known)).max() == 0
     assert (operator @ known > 0.99).all()
     # Fewer than twelve known ones say nothing of the pose: the landmarks do, or the tracker as it is.
     few = np.zeros(len(known))
     few[:3] = 1
-    start._known(head, template, surface, dataclasses.replace(registration, trust=few), marks, prior)
+    start._known(head, template, surface, start.Given(dataclasses.replace(registration, trust=few), marks, prior), None)
     assert [e.sigma_m for e in fits.calls[-1][4]] == [(0.2e-3, 4e-3)]
-    start._known(head, template, surface, dataclasses.replace(registration, trust=few), None, prior)
+    start._known(head, template, surface, start.Given(dataclasses.replace(registration, trust=few), None, prior), None)
     assert fits.calls[-1][2] == start.TRACKED_ROUNDS
 
 

@@ -19,7 +19,7 @@ from datagen.simulation.plan import plan_sequences, simulate_sequence
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.registry import SimulatedSource
 from datagen.warp.deform import Start, deform
-from datagen.warp.start import begin
+from datagen.warp.start import Given, begin
 from datagen.warp.surface import PointSurface, Surface
 from datagen.warp.template import REFERENCE_DATA_WEIGHT, WarpTemplate, prepare_template
 from datagen.warp.torch_closest import TorchSurface, closest_on_triangles
@@ -66,7 +66,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
         content = source.frame(plan.key, frame)
         landmarks = content.landmarks if marked else None
         registration = content.registration if tracked else None
-        surface, start, _ = begin(head, made.template, weld(content.scan)[0], registration, landmarks, None)
+        surface, start, _ = begin(head, made.template, weld(content.scan)[0], Given(registration, landmarks))
         made.surfaces.append(surface)
         made.starts.append(start)
         made.landmarks.append(landmarks)
