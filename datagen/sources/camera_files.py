@@ -145,7 +145,8 @@ def _folders_of_others(capture: CaptureFile, kind: str, index: int, above: tuple
     registration = capture.registration.pattern if capture.registration else None
     landmarks = capture.landmarks.pattern if capture.landmarks else None
     pictures = (pattern_of(capture, other) for other in (*PICTURES, DEPTH) if other != kind)
-    patterns = [text for text in (capture.scan, registration, landmarks, *pictures) if text]
+    others = (capture.scan, registration, landmarks, *capture.evidence_patterns, *pictures)
+    patterns = [text for text in others if text]
     filled = [PurePosixPath(text.format(frame=index, camera="")).parts for text in patterns]
     start = [part.format(frame=index) for part in above]
     return {parts[len(start)] for parts in filled if len(parts) > len(start) + 1 and list(parts[: len(start)]) == start}

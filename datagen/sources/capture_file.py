@@ -60,6 +60,7 @@ PixelCentre = Annotated[float, AfterValidator(_pixel_centre)]
 FramePattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=False))]
 TopologyName = Annotated[str, AfterValidator(checked_topology_name)]
 PicturePattern = Annotated[str, AfterValidator(_picture_pattern)]
+EvidencePattern = Annotated[str, AfterValidator(partial(checked_pattern, camera=True))]
 
 
 class RegistrationEntry(Section):
@@ -157,10 +158,10 @@ class CaptureFile(Section):
     pixel_center: PixelCentre = Field(description="0.5 (ours) or 0: integer pixel centres, K is shifted by 0.5")
     cameras: dict[Name, CameraEntry] = Field(min_length=1)
     scan: FramePattern = "scans/{frame:06d}.ply"
-    surface: Literal["scan", "depth", "registration"] = Field(
+    surface: Literal["scan", "depth", "registration", "none"] = Field(
         "scan",
         description="what is warped: the files of `scan`, or, where there are none, what is fused from `depth`, "
-        "or the registered meshes themselves",
+        "or the registered meshes themselves; `none` of pictures that `datagen fit` is to make registrations of",
     )
     depth: DepthEntry | None = Field(None, description="depth maps of the cameras, which samples may show")
     registration: RegistrationEntry | None = None
@@ -169,6 +170,9 @@ class CaptureFile(Section):
     )
     images: PicturePattern | None = Field(None, description="one picture for each camera and frame, or one video each")
     masks: PicturePattern | None = None
+    evidence: EvidencePattern | Annotated[list[EvidencePattern], Field(min_length=1)] | None = Field(
+        None, description="files of template points seen in pictures: a pattern, or one for each program that saw them"
+    )
     video: VideoEntry | None = Field(None, description="which frames of videos are meant; by number if left out")
     transfer: Transfer | None = Field(
         None, description="tone curve of images; with it pictures of 16 bits and EXR are read too"
@@ -190,7 +194,9 @@ class CaptureFile(Section):
 
     @model_validator(mode="after")
     def _has_surface(self) -> Self:
-        if self.surface != "scan" and getattr(self, self.surface) is None:
+        if self.surface == "none" and self.evidence is None:
+            raise ValueError("`surface` is 'none', but there is no `evidence` to make registrations of")
+        if self.surface not in {"scan", "none"} and getattr(self, self.surface) is None:
             raise ValueError(f"`surface` is {self.surface!r}, but there is no `{self.surface}`")
         if self.surface != "scan" and "scan" in self.model_fields_set:
             raise ValueError(f"`scan` is given, but `surface` is {self.surface!r}; leave one of them out")
@@ -234,6 +240,11 @@ class CaptureFile(Section):
             )
             for camera, entry in self.cameras.items()
         )
+
+    @property
+    def evidence_patterns(self) -> tuple[str, ...]:
+        """The patterns of files of seen points; none if there are none."""
+        return (self.evidence,) if isinstance(self.evidence, str) else tuple(self.evidence or ())
 
     @property
     def length_unit(self) -> str:

@@ -29,6 +29,7 @@ from datagen.sources.capture_file import (
 )
 from datagen.sources.capture_landmarks import landmarks_of_pictures, landmarks_of_space
 from datagen.sources.depth_maps import DepthMap, read_depth_map
+from datagen.sources.evidence_files import evidence_files, evidence_readers
 from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
 from datagen.sources.fusion import fuse_depths
 from datagen.sources.posed import model_digest, model_faces, posed_vertices
@@ -141,17 +142,19 @@ class FolderCaptures(Captures):
         )
         if capture.surface == "registration":
             scan = self._registered_mesh(folder, capture, index)
+        fused = partial(_fused, folder, index, depths, registration, landmarks) if capture.surface == "depth" else None
         return Frame(
             key=key,
             index=index,
             time_s=capture.seconds(index),
-            surface=scan or partial(_fused, folder, index, depths, registration, landmarks),
+            surface=scan or fused,
             cameras=cameras,
             registration=registration,
             landmarks=landmarks,
             images=images,
             masks=masks,
             depths=depths,
+            seen=evidence_readers(evidence_files(folder, capture, rig, index), cameras),
         )
 
     def input_digest(self, key: SequenceKey, index: int) -> str:
@@ -163,6 +166,7 @@ class FolderCaptures(Captures):
         if capture.registration:
             paths.append(inside(folder, capture.registration.pattern, frame=index))
         paths += landmark_files(folder, capture, _rig(folder), index).values()
+        paths += [path for files in evidence_files(folder, capture, _rig(folder), index).values() for path in files]
         videos: list[Path] = []
         model = b""
         if capture.registration and capture.registration.kind == "parameters":
@@ -189,7 +193,8 @@ class FolderCaptures(Captures):
             topology_files(self._root, registration.topology)
         name = registration.name if registration else None
         gated = capture.masks is not None and (capture.generator or {}).get("name") != SIMULATION
-        return SequenceInfo(key, tuple(capture.frames), len(_rig(folder)), name, capture.epoch, gated)
+        bare = capture.surface == "none"
+        return SequenceInfo(key, tuple(capture.frames), len(_rig(folder)), name, capture.epoch, gated, bare)
 
     def topology(self, name: str) -> Topology:
         """Read a topology the captures bring with them, ``<root>/topologies/<name>``.

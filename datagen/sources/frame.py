@@ -12,14 +12,21 @@ import numpy.typing as npt
 
 from datagen.common.errors import InputError
 from datagen.common.names import require_name
+from datagen.common.seen_points import SeenPoints
 from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
+from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.heads.registry import HEADS
 from datagen.sources.depth_maps import DepthMap
 from datagen.sources.topology import Topology
 
 Image = npt.NDArray[np.uint8]
+# What is expected of captures with `surface: none` where one is needed, and what to do.
+WITHOUT_SURFACE = (
+    "a scan, depth maps, or registrations that are the surface",
+    "`datagen fit` makes registrations of evidence: run it, and use the captures that it writes",
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class SequenceInfo:
         What the capture's clock showed at the first frame, from which times are counted; 0 if unknown.
     gated : bool
         Whether masks gate its scans. Simulated ones are kept whole wherever they lie: their truth is told by vertex.
+    bare : bool
+        Whether it has no surface, but only pictures and what was seen in them.
     """
 
     key: SequenceKey
@@ -68,6 +77,7 @@ class SequenceInfo:
     registration: str | None = None
     epoch_s: float = 0.0
     gated: bool = False
+    bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +133,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Frame:
-    """One instant of a capture. Images, masks and depth maps are read only when asked for.
+    """One instant of a capture. Images, masks, depth maps and evidence are read only when asked for.
 
     Attributes
     ----------
@@ -132,9 +142,9 @@ class Frame:
         Frame number.
     time_s : float
         Since the sequence's first frame.
-    surface : Mesh or function
+    surface : Mesh, function or None
         The raw surface in world metres, or what makes it, which :attr:`scan` calls once; validated; no faces means a
-        point cloud.
+        point cloud. None of captures that have only pictures.
     cameras : tuple of Camera
     registration : Registration or None
     landmarks : Landmarks or None
@@ -143,6 +153,8 @@ class Frame:
         ``images[name]()`` gives (H, W, 3) uint8 sRGB, ``masks[name]()`` gives (H, W) bool; either may lack cameras.
     depths : mapping of camera name to a reader
         ``depths[name]()`` gives what the camera measured; empty in captures without depth maps.
+    seen : mapping of camera name to a reader
+        ``seen[name]()`` gives what each program saw in the picture; cameras in which nothing was seen are missing.
     scale : Scale or None
         What all lengths were multiplied by, where the captures' unit is not known.
     """
@@ -150,19 +162,32 @@ class Frame:
     key: SequenceKey
     index: int
     time_s: float
-    surface: Mesh | Callable[[], Mesh]
+    surface: Mesh | Callable[[], Mesh] | None
     cameras: tuple[Camera, ...]
     registration: Registration | None = None
     landmarks: Landmarks | None = None
     images: Mapping[str, Callable[[], Image]] = field(default_factory=dict)
     masks: Mapping[str, Callable[[], npt.NDArray[np.bool_]]] = field(default_factory=dict)
     depths: Mapping[str, Callable[[], DepthMap]] = field(default_factory=dict)
+    seen: Mapping[str, Callable[[], tuple[SeenPoints, ...]]] = field(default_factory=dict)
     scale: Scale | None = None
 
     @property
     def fused(self) -> bool:
         """Whether the scan is made of the depth maps."""
-        return not isinstance(self.surface, Mesh)
+        return callable(self.surface)
+
+    @cached_property
+    def evidence(self) -> tuple[PixelEvidence, ...]:
+        """Where points of a template were seen by the frame's cameras; empty if they were in none.
+
+        Raises
+        ------
+        InputError
+            If a file is broken, or of another size than its picture.
+        """
+        cameras = [camera for camera in self.cameras if camera.name in self.seen]
+        return tuple(PixelEvidence(points, camera) for camera in cameras for points in self.seen[camera.name]())
 
     @cached_property
     def scan(self) -> Mesh:
@@ -171,8 +196,10 @@ class Frame:
         Raises
         ------
         InputError
-            If it has to be made, and cannot be.
+            If there is none, or it has to be made, and cannot be.
         """
+        if self.surface is None:
+            raise InputError(f"frame {self.index} of {self.key} has no surface", *WITHOUT_SURFACE)
         return self.surface if isinstance(self.surface, Mesh) else self.surface()
 
 

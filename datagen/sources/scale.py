@@ -92,7 +92,7 @@ def scaled_frame(frame: Frame, scale: Scale) -> Frame:
     """Return a frame with all of its lengths multiplied: scan, landmarks, registration and cameras alike."""
     factor = scale.factor
     surface = frame.surface
-    if not isinstance(surface, Mesh) or frame.depths:
+    if frame.fused or frame.depths:
         raise InputError(
             f"frame {frame.index} of {frame.key} has depth maps, which have a unit of their own",
             "a capture in one unknown unit",
@@ -101,7 +101,7 @@ def scaled_frame(frame: Frame, scale: Scale) -> Frame:
     registration, landmarks = frame.registration, frame.landmarks
     return replace(
         frame,
-        surface=replace(surface, vertices=surface.vertices * factor),
+        surface=replace(surface, vertices=surface.vertices * factor) if isinstance(surface, Mesh) else None,
         cameras=tuple(_scaled_camera(camera, factor) for camera in frame.cameras),
         registration=registration and replace(registration, vertices=registration.vertices * factor),
         landmarks=landmarks and replace(landmarks, points=landmarks.points * factor),

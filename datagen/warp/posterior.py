@@ -327,7 +327,7 @@ class _System:
             # Symmetric, so that a point that one picture alone sees needs no care.
             values, vectors = np.linalg.eigh(pull.information)
             half = np.sqrt(np.maximum(values, 0))[:, :, None] * vectors.transpose(0, 2, 1)
-            scaled = (half @ rows).reshape(-1, self.size)
+            scaled = (half.astype(np.float32) @ rows.astype(np.float32)).reshape(-1, self.size)
             self.A += scaled.T @ scaled
             self.b += rows.reshape(-1, self.size).T @ pull.pull.ravel()
             self._eliminate_shared(name, pull, rows)
