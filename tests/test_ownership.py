@@ -31,6 +31,7 @@ from tests.layouts.colmap import write_colmap
 from tests.support.build_trees import copy_build
 from tests.support.predict_scene import write_photos
 from tests.support.published_weights import published, to_depth_anything_3, write_config
+from tests.support.stand_in_detector import stand_in_python
 from tests.support.trainer_scene import build_scene
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Scene:
     run: Path
     photos: Path
     weights: Path
+    detector: Path
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,12 @@ def captures_to_describe(scene: Scene, out: Path) -> None:
     (out / str(FIRST) / "capture.json").unlink()
 
 
+def captures_with_pictures(scene: Scene, out: Path) -> None:
+    """Copy captures, looked at: the file of one picture is made again."""
+    shutil.copytree(BuildLayout(scene.build).captures, out)
+    assert call("datagen", "evidence", out, "--detector-python", scene.detector) == 0
+
+
 def a_run(scene: Scene, out: Path) -> None:
     shutil.copytree(scene.run, out)
 
@@ -127,6 +135,9 @@ WRITERS = {
         lambda s, out: serial("build", s.manifest, "--out", out), ("--set", "render.resolution=42"), a_build
     ),
     "datagen init": Writer(lambda _, out: ["init", out, "--unit", "m"], (), captures_to_describe, fresh=False),
+    "datagen evidence": Writer(
+        lambda s, out: ["evidence", out, "--detector-python", s.detector], (), captures_with_pictures, fresh=False
+    ),
     "datagen import": Writer(a_workspace_imported, ("--licence", "other")),
     "datagen simulate": Writer(
         lambda s, out: ["simulate", s.manifest, "--out", out, "--set", "source.subjects=1", "--set", "splits.val=0"],
@@ -176,7 +187,8 @@ def scene(
     write_photos(folder / "photos")
     torch.save(to_depth_anything_3(published(write_config(folder / "c.yaml"))), folder / "weights.pt")
     given = (folder / name for name in ("data.zarr", "run", "photos", "weights.pt"))
-    begun = Scene(tiny_build.root, tiny_manifest, *given)
+    (folder / "detector").mkdir()
+    begun = Scene(tiny_build.root, tiny_manifest, *given, stand_in_python(folder / "detector"))
     # At step 1 of 2: there is something left to do.
     stop = ("--set", "fit.max_minutes=1e-6")
     assert call("trainer", *WRITERS["trainer fit"].words(begun, begun.run), *stop) == 0
