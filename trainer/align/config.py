@@ -56,6 +56,7 @@ class AlignNetworkConfig(Section):
     seen: bool = Field(
         True, description="the update also sees the features where the flow points, not only their correlations"
     )
+    whole: bool = Field(True, description="all texels together also say how the flow changes, as in cascades")
 
     @property
     def segformer_size(self) -> SegformerSize:

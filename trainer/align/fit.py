@@ -102,6 +102,11 @@ class AlignJob(Job[AlignConfig]):
         iterations = 0 if self.progress.step < config.coarse_steps else None
         terms = align_loss(self.wrapped(crops.images, iterations), crops.truth, self.space, config.loss)
         (terms["loss"] / config.fit.accumulate).backward()  # type: ignore[no-untyped-call]
+        if iterations == 0:
+            # What the start does not use has no gradient, and a checkpoint would lack its moments.
+            for parameter in self.model.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         return terms
 
     def not_finite(self) -> InputError:
@@ -120,21 +125,30 @@ class AlignJob(Job[AlignConfig]):
         return len(self.dataset["val"]) > 0
 
     def _measured(self) -> Measured:
-        chosen = np.linspace(0, len(self.dataset["val"]) - 1, self.config.fit.val_samples)
-        return measure_split(self.model, self.dataset, "val", self.space, np.unique(chosen.round().astype(np.int64)))
+        """Measure the validation people, with the averaged weights if there are any."""
+        spread = np.linspace(0, len(self.dataset["val"]) - 1, self.config.fit.val_samples)
+        chosen = np.unique(spread.round().astype(np.int64))
+        self.model.eval()
+        with self.averaged():
+            measured = measure_split(self.model, self.dataset, "val", self.space, chosen)
+        self.model.train()
+        return measured
 
     def validate(self) -> str:
         """Measure the validation people, keep the network if it is the best so far, and say what was found."""
-        self.model.eval()
-        with self.averaged():
-            measured = self._measured()
-        self.model.train()
+        measured = self._measured()
         metrics = measured.metrics()
         self.record("val", metrics)
         self._calibration = calibrate(measured)
         self.keep_best(metrics["nme_percent"], metrics)
         self.throughput.pause()
         return f"step {self.progress.step}: the face is {metrics['nme_percent']:.2f} % of its size off, held out"
+
+    def save_best(self) -> None:
+        """Write ``best.pt``, which says what its uncertainty is worth also where the run ends before any validation."""
+        if self._calibration is None and self.can_validate:
+            self._calibration = calibrate(self._measured())
+        super().save_best()
 
     def content(self) -> dict[str, Any]:
         """Return what rebuilds the network elsewhere, and how far its uncertainty can be trusted."""

@@ -74,7 +74,7 @@ class FlowNetwork(nn.Module):
         self.features = UVPyramid(config.uv, config.channels)
         self.context, self.first_hidden = (UVPyramid(config.uv, config.hidden) for _ in range(2))
         looked_up = config.levels * (2 * config.radius + 1) ** 2 + (config.channels if config.seen else 0)
-        self.update = UpdateBlock(looked_up, config.hidden)
+        self.update = UpdateBlock(looked_up, config.hidden, config.uv if config.whole else 0)
         self.coarse = Coarse(self.encoder.deep_channels, 3 * config.uv**2) if config.start == "regression" else None
 
     def forward(self, images: torch.Tensor, iterations: int | None = None) -> list[Alignment]:

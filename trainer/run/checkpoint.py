@@ -206,6 +206,10 @@ def build_model(content: dict[str, Any], device: torch.device) -> tuple[JointMod
     """
     from trainer.model.joint import DepthUnit, JointModel
 
+    if "task" in content:
+        raise CheckpointError(
+            f"the checkpoint is of `trainer {content['task']} fit`", "one of `trainer fit`", "Give another checkpoint"
+        )
     try:
         config = parse_config(parse_json(content["config"]), "the checkpoint's configuration")
         unit = DepthUnit(**content["depth_unit"])
