@@ -113,6 +113,15 @@ class MovingAverage:
         finally:
             _assign(model, kept)
 
+    def give(self, model: nn.Module) -> None:
+        """Give the model the averaged weights for good."""
+        _assign(model, self._average)
+
+    def restart(self, model: nn.Module) -> None:
+        """Begin again at the model's weights."""
+        for name, p in model.named_parameters():
+            self._average[name].copy_(p.detach().float())
+
     def state_dict(self) -> dict[str, object]:
         """Return what a checkpoint keeps."""
         return {"updates": self._updates, "average": self._average}

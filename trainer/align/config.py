@@ -56,7 +56,9 @@ class AlignNetworkConfig(Section):
     seen: bool = Field(
         True, description="the update also sees the features where the flow points, not only their correlations"
     )
-    whole: bool = Field(True, description="all texels together also say how the flow changes, as in cascades")
+    whole: bool = Field(
+        True, description="all texels together also change the flow, by a regression fitted after coarse_steps"
+    )
 
     @property
     def segformer_size(self) -> SegformerSize:
@@ -110,6 +112,9 @@ class AlignConfig(RunConfig):
     coarse_steps: int = Field(
         0, ge=0, description="first steps, in which only the coarse start is learnt: each is several times faster"
     )
+    whole_samples: int = Field(
+        2000, ge=64, description="training crops, drawn after coarse_steps, that the whole-flow regression is fitted to"
+    )
     augment: AlignAugmentConfig = AlignAugmentConfig()
     loss: AlignLossConfig = AlignLossConfig()
     fit: FitConfig
@@ -118,4 +123,6 @@ class AlignConfig(RunConfig):
     def _steps_agree(self) -> AlignConfig:
         if self.coarse_steps and (self.network.kind, self.network.start) != ("flow", "regression"):
             raise ValueError("coarse_steps needs a flow network that starts from a regression")
+        if self.network.kind == "flow" and self.network.whole and not self.coarse_steps:
+            raise ValueError("network.whole is fitted after coarse_steps: set these, or network.whole to false")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from datagen.common.arrays import I64
 from datagen.common.errors import DatasetError, InputError
 from trainer.align.calibration import Calibration, calibrate
 from trainer.align.config import AlignConfig
-from trainer.align.data import ARRAYS, FaceTruth, mean_positions, training_crops
+from trainer.align.data import ARRAYS, Crops, FaceTruth, mean_positions, training_crops
 from trainer.align.loss import align_loss
 from trainer.align.measure import Measured, measure_split
 from trainer.align.network import FlowNetwork, RegressionNetwork, make_network
 from trainer.align.store import network_content
 from trainer.align.uv_space import UVSpace, uv_space
-from trainer.data import Loaded, TrainingLoader, describe_sample
+from trainer.align.whole import Stage, begin_whole
+from trainer.data import Loaded, TrainingLoader, decode, describe_sample
 from trainer.run.folder import RunState
 from trainer.run.loop import Job, check_shares, run_job
 
@@ -42,6 +45,7 @@ class AlignJob(Job[AlignConfig]):
 
     model: FlowNetwork | RegressionNetwork
     _calibration: Calibration | None = None
+    _whole_at: int | None = None
 
     @cached_property
     def space(self) -> UVSpace:
@@ -92,20 +96,55 @@ class AlignJob(Job[AlignConfig]):
             f"({int(self.space.is_face.sum())} of the face), from step {self.progress.step} of {self.config.fit.steps}"
         )
 
+    def _begin_whole(self) -> None:
+        """Fit the whole-flow head to what the start leaves on some training crops; go on from averaged weights."""
+        model, config, split = self.model, self.config, self.dataset["train"]
+        assert isinstance(model, FlowNetwork)
+        average = self.progress.average
+        if average is not None:
+            average.give(model)
+        rng = np.random.default_rng([config.seed, config.coarse_steps])
+        stages = []
+        for chosen in np.array_split(rng.integers(len(split), size=config.whole_samples), config.whole_samples // 16):
+            stored = split.read(ARRAYS, chosen, decode=False)
+            batch = {
+                name: decode(name, torch.from_numpy(value).to(self.group.device), self.dataset.depth_scale)
+                for name, value in stored.items()
+            }
+            seeds = rng.integers(2**62, size=len(chosen)).tolist()
+            crops = self._crops(batch, chosen, seeds)
+            people = torch.from_numpy(split.index.subject[chosen].astype(np.int64)).to(self.group.device)
+            stages.append(Stage(crops.images, crops.truth, people))
+        model.eval()
+        left = begin_whole(model, stages, self.space)
+        model.train()
+        if average is not None:
+            average.restart(model)
+        self.record("whole", {"left": left})
+        self.throughput.pause()
+
+    def _crops(self, batch: Mapping[str, torch.Tensor], samples: I64, seeds: list[int]) -> Crops:
+        seen = self.truth.seen(samples, batch["intrinsics"], batch["world_to_camera"])
+        network = self.config.network
+        return training_crops(batch, seen, seeds, self.config.augment, self.space, network.image_size)
+
     def add_gradients(self, loaded: Loaded) -> dict[str, torch.Tensor]:
         """Crop and change pictures, and align them."""
-        config = self.config
+        config, step = self.config, self.progress.step
+        flow = config.network.kind == "flow"
+        if flow and config.network.whole and step == config.coarse_steps and self._whole_at != step:
+            self._whole_at = step  # once, however many batches make a step
+            self._begin_whole()
         batch = {name: loaded.batch[name][:, 0] for name in ARRAYS}
         self._samples = loaded.batch["index"][:, 0].cpu().numpy()
-        seen = self.truth.seen(self._samples, batch["intrinsics"], batch["world_to_camera"])
-        crops = training_crops(batch, seen, loaded.seeds, config.augment, self.space, config.network.image_size)
-        iterations = 0 if self.progress.step < config.coarse_steps else None
+        crops = self._crops(batch, self._samples, loaded.seeds)
+        iterations = 0 if step < config.coarse_steps else None
         terms = align_loss(self.wrapped(crops.images, iterations), crops.truth, self.space, config.loss)
         (terms["loss"] / config.fit.accumulate).backward()  # type: ignore[no-untyped-call]
         if iterations == 0:
             # What the start does not use has no gradient, and a checkpoint would lack its moments.
             for parameter in self.model.parameters():
-                if parameter.grad is None:
+                if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
         return terms
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from trainer.align.config import AlignNetworkConfig
 from trainer.align.correlation import correlation_pyramid, look_up
-from trainer.align.encoder import make_encoder
+from trainer.align.encoder import Features, make_encoder
 from trainer.align.update import UpdateBlock
 from trainer.align.uv_pyramid import UVPyramid
 
@@ -20,6 +20,7 @@ _FIRST_LOG_SIGMA = -2.5
 # What a head's 1 means: of the crop's side, and of log σ. Errors left are hundredths of the side; heads that had to say
 # so small numbers would leap past them with every step of the optimiser.
 _COARSE_UNIT, _CHANGE_UNIT, _SIGMA_UNIT = 0.5, 0.02, 0.25
+WHOLE_MODES = 64
 _COARSE_CHANNELS, _COARSE_SIDE, _COARSE_HIDDEN = 32, 6, 256
 
 
@@ -74,7 +75,9 @@ class FlowNetwork(nn.Module):
         self.features = UVPyramid(config.uv, config.channels)
         self.context, self.first_hidden = (UVPyramid(config.uv, config.hidden) for _ in range(2))
         looked_up = config.levels * (2 * config.radius + 1) ** 2 + (config.channels if config.seen else 0)
-        self.update = UpdateBlock(looked_up, config.hidden, config.uv if config.whole else 0)
+        self.update = UpdateBlock(looked_up, config.hidden)
+        heads = config.iterations if config.whole else 0
+        self.whole = nn.ModuleList(WholeHead(config.channels, config.uv) for _ in range(heads))
         self.coarse = Coarse(self.encoder.deep_channels, 3 * config.uv**2) if config.start == "regression" else None
 
     def forward(self, images: torch.Tensor, iterations: int | None = None) -> list[Alignment]:
@@ -90,13 +93,9 @@ class FlowNetwork(nn.Module):
         list of Alignment
             The start, and that of each iteration.
         """
-        B, D = len(images), self.config.uv
-        found = self.encoder(images)
-        flow = self.mean_flow.expand(B, -1, -1, -1)
-        log_sigma = torch.full_like(flow[:, :1], _FIRST_LOG_SIGMA)
-        if self.coarse is not None:
-            first = self.coarse(found.deep).reshape(B, 3, D, D)
-            flow, log_sigma = flow + _COARSE_UNIT * first[:, :2], _bounded(log_sigma + _SIGMA_UNIT * first[:, 2:])
+        D = self.config.uv
+        found, flow, log_sigma = self._start(images)
+        B = len(flow)
         pyramid = correlation_pyramid(self.features(), found.map, self.config.levels)
         start = self._sampled(flow, log_sigma)
         out = [replace(start, correlations=pyramid[0].reshape(B, D * D, -1))]
@@ -105,20 +104,41 @@ class FlowNetwork(nn.Module):
             return out
         context = self.context().relu().expand(B, -1, -1, -1)
         hidden = self.first_hidden().tanh().expand(B, -1, -1, -1)
-        texels = texel_centres(D, images.device)
-        for _ in range(steps):
+        for k in range(steps):
             # As in RAFT: a later step does not pull at where an earlier one looked.
             flow, log_sigma = flow.detach(), log_sigma.detach()
-            there = texels + flow
-            looked_up = look_up(pyramid, there, self.config.radius)
+            looked_up = look_up(pyramid, texel_centres(D, flow.device) + flow, self.config.radius)
+            seen = self.seen(found, flow)
             if self.config.seen:
-                grid = 2 * there.permute(0, 2, 3, 1) - 1
-                seen = F.grid_sample(found.map, grid, "bilinear", "zeros", align_corners=False)
                 looked_up = torch.cat([looked_up, seen], 1)
             change, sureness, hidden = self.update(looked_up, context, flow, log_sigma, hidden)
-            flow, log_sigma = flow + _CHANGE_UNIT * change, _bounded(_FIRST_LOG_SIGMA + _SIGMA_UNIT * sureness)
+            flow = flow + _CHANGE_UNIT * change
+            if k < len(self.whole):
+                flow = flow + self.whole[k](seen)
+            log_sigma = _bounded(log_sigma + _SIGMA_UNIT * sureness)
             out.append(self._sampled(flow, log_sigma))
         return out
+
+    def start(self, images: torch.Tensor) -> tuple[Features, torch.Tensor]:
+        """Return the features of crops and the first flow."""
+        found, flow, _ = self._start(images)
+        return found, flow
+
+    def _start(self, images: torch.Tensor) -> tuple[Features, torch.Tensor, torch.Tensor]:
+        B, D = len(images), self.config.uv
+        found: Features = self.encoder(images)
+        flow = self.mean_flow.expand(B, -1, -1, -1)
+        log_sigma = torch.full_like(flow[:, :1], _FIRST_LOG_SIGMA)
+        if self.coarse is not None:
+            first = self.coarse(found.deep).reshape(B, 3, D, D)
+            flow, log_sigma = flow + _COARSE_UNIT * first[:, :2], _bounded(log_sigma + _SIGMA_UNIT * first[:, 2:])
+        return found, flow, log_sigma
+
+    def seen(self, found: Features, flow: torch.Tensor) -> torch.Tensor:
+        """Return the picture's features where the flow (B, 2, D, D) points, (B, C, D, D)."""
+        there = texel_centres(self.config.uv, flow.device) + flow
+        grid = 2 * there.permute(0, 2, 3, 1) - 1
+        return F.grid_sample(found.map, grid, "bilinear", "zeros", align_corners=False)
 
     def _sampled(self, flow: torch.Tensor, log_sigma: torch.Tensor) -> Alignment:
         """Equation 1: the flow and the uncertainty at each vertex's place in UV space."""
@@ -144,6 +164,28 @@ class RegressionNetwork(nn.Module):
         out = self.coarse(self.encoder(images).deep).reshape(len(images), -1, 3)
         sigma = _bounded(_FIRST_LOG_SIGMA + _SIGMA_UNIT * out[..., 2]).exp()
         return [Alignment(self.mean + _COARSE_UNIT * out[..., :2], sigma)]
+
+
+class WholeHead(nn.Module):
+    """A change of the whole flow, linear in what all texels see together.
+
+    :mod:`trainer.align.whole` fits it; gradients pass through but leave it as it is. A step of the optimiser, as large
+    for each of so many weights, would throw their sum far off.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(channels * size**2, WHOLE_MODES)
+        self.outer = nn.Linear(WHOLE_MODES, 2 * size**2)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+        self.requires_grad_(requires_grad=False)
+
+    def forward(self, seen: torch.Tensor) -> torch.Tensor:
+        """Return (B, 2, D, D) of features (B, C, D, D)."""
+        B, _, D, _ = seen.shape
+        change: torch.Tensor = self.outer(self.inner(seen.flatten(1)))
+        return change.reshape(B, 2, D, D)
 
 
 class Coarse(nn.Module):

@@ -7,7 +7,6 @@ from torch import nn
 
 # Of a correlation's, a flow's and the motion's channels, as shares of the hidden ones: RAFT's for 128.
 _CORRELATION, _FLOW = 1.5, 0.5
-_WHOLE_CHANNELS, _WHOLE_HIDDEN = 16, 128
 
 
 class UpdateBlock(nn.Module):
@@ -19,16 +18,13 @@ class UpdateBlock(nn.Module):
         Channels of what was looked up.
     hidden : int
         Channels of the hidden state, of the context, and of the motion's features.
-    whole : int
-        Texels a side, D, if all texels together also say how the flow changes; 0 if each neighbourhood does alone.
     """
 
-    def __init__(self, looked_up: int, hidden: int, whole: int = 0) -> None:
+    def __init__(self, looked_up: int, hidden: int) -> None:
         super().__init__()
         self.motion = MotionEncoder(looked_up, hidden)
         self.gru = SeparableGRU(hidden, 2 * hidden)
         self.flow_head, self.sigma_head = _head(hidden, 2), _head(hidden, 1)
-        self.whole = WholeHead(looked_up, whole) if whole else None
 
     def forward(
         self,
@@ -38,13 +34,10 @@ class UpdateBlock(nn.Module):
         log_sigma: torch.Tensor,
         hidden: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the change of the flow (B, 2, D, D), log σ (B, 1, D, D) and the next hidden state."""
+        """Return the changes of flow (B, 2, D, D) and log σ (B, 1, D, D), and the next hidden state."""
         motion = self.motion(looked_up, flow, log_sigma)
         hidden = self.gru(hidden, torch.cat([motion, context], 1))
-        change = self.flow_head(hidden)
-        if self.whole is not None:
-            change = change + self.whole(looked_up)
-        return change, self.sigma_head(hidden), hidden
+        return self.flow_head(hidden), self.sigma_head(hidden), hidden
 
 
 class MotionEncoder(nn.Module):
@@ -86,28 +79,9 @@ class SeparableGRU(nn.Module):
         return hidden
 
 
-class WholeHead(nn.Module):
-    """A change of the whole flow from all texels together.
-
-    Most of what a first guess has wrong is common to the face: where it is, how it is turned, whose it is. What
-    pictures show where the flow points tells of that, as in cascades of regressors (Cao et al., CVPR 2012; Xiong and De
-    la Torre, CVPR 2013), sooner than neighbourhoods learn to pass it on.
-    """
-
-    def __init__(self, looked_up: int, size: int) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(looked_up, _WHOLE_CHANNELS, 1)
-        self.middle = nn.Linear(_WHOLE_CHANNELS * size**2, _WHOLE_HIDDEN)
-        self.out = nn.Linear(_WHOLE_HIDDEN, 2 * size**2)
-
-    def forward(self, looked_up: torch.Tensor) -> torch.Tensor:
-        """Return (B, 2, D, D)."""
-        B, _, D, _ = looked_up.shape
-        change: torch.Tensor = self.out(self.middle(self.reduce(looked_up).relu().flatten(1)).relu())
-        return change.reshape(B, 2, D, D)
-
-
 def _head(hidden: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(hidden, 2 * hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(2 * hidden, channels, 3, padding=1)
-    )
+    last = nn.Conv2d(2 * hidden, channels, 3, padding=1)
+    # The first guess stays until there is something better to say.
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    return nn.Sequential(nn.Conv2d(hidden, 2 * hidden, 3, padding=1), nn.ReLU(), last)

@@ -31,7 +31,8 @@ from trainer.config import load_run_config
 from trainer.data import decode
 from trainer.run.checkpoint import build_model, read_checkpoint
 
-QUICK = ("fit.device=cpu", "fit.threads=1", "coarse_steps=20", "fit.val_every=40", "network.image_size=48")
+QUICK = ("fit.device=cpu", "fit.threads=1", "coarse_steps=40", "fit.val_every=40", "network.image_size=48")
+QUICK += ("whole_samples=64",)
 SMALL = (*QUICK, "network.width=8", "network.channels=16", "network.features=8", "network.uv=8", "network.hidden=16")
 CALM = ("augment.photometric=0", "augment.background=0", "augment.occlusion=0", "augment.rotation_deg=0")
 CALM += ("augment.scale=0", "augment.shift=0", "augment.mirror=false")
@@ -63,7 +64,7 @@ def space(faces: Dataset) -> UVSpace:
 def run(faces: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Learnt by heart, so that something can be told of it."""
     folder = tmp_path_factory.mktemp("runs") / "aligned"
-    changes = ("fit.steps=120", "fit.warmup_steps=5", "fit.learning_rate=3e-3", "fit.ema=0.9", *CALM)
+    changes = ("fit.steps=70", "fit.warmup_steps=5", "fit.learning_rate=3e-3", "fit.ema=0.9", *CALM)
     state = fit_align(faces.path, folder, config(*changes))
     assert state.finished
     return folder
@@ -164,12 +165,13 @@ def test_changes_of_a_picture_follow_from_its_seed(faces: Dataset, space: UVSpac
 
 
 def test_few_pictures_are_learnt_by_heart(run: Path, faces: Dataset) -> None:
-    aligner = read_aligner(run, torch.device("cpu"))
+    # The last weights: the best are those that suit the validation person, whom nobody asks about here.
+    aligner = read_aligner(run / "last.pt", torch.device("cpu"))
     measured = measure_split(aligner.model, faces, "train", aligner.space, np.arange(len(faces["train"])))
     found = measured.metrics()
-    assert found["nme_percent"] < 4
+    assert found["nme_percent"] < 3
     assert found["nme_percent_3"] == found["nme_percent"]
-    assert found["nme_percent"] < found["nme_percent_0"] + 0.2
+    assert found["nme_percent"] < 0.95 * found["nme_percent_0"]
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(faces: Dataset, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from datagen.common.errors import DependencyError, ManifestError
-from trainer.align.config import AlignConfig, AlignNetworkConfig
+from trainer.align.config import AlignConfig, AlignLossConfig, AlignNetworkConfig
 from trainer.align.correlation import correlation_pyramid, look_up
 from trainer.align.crops import crop_transform, square_about, take_crops, to_crop, to_picture
 from trainer.align.encoder import SegformerEncoder
@@ -18,6 +19,7 @@ from trainer.align.loss import Truth, align_loss, dense_loss, gaussian_nll, matc
 from trainer.align.network import Alignment, FlowNetwork, make_network, sample_uv, texel_means
 from trainer.align.uv_pyramid import UVPyramid
 from trainer.align.uv_space import UVSpace
+from trainer.align.whole import Stage, begin_whole
 from trainer.config import load_run_config, parse_run_config
 from trainer.evaluation.baselines import sample_map
 
@@ -141,7 +143,7 @@ def test_the_dense_term_compares_texels_with_their_triangles() -> None:
 
 
 def test_later_iterations_count_more() -> None:
-    space, config = made_space(), AlignConfig.model_validate({"fit": {"steps": 1}}).loss
+    space, config = made_space(), AlignLossConfig()
     truth = Truth(torch.rand(1, 5, 2), torch.zeros(1, 5))
     both = [Alignment(truth.positions + 0.1, torch.full((1, 5), 0.1)), Alignment(truth.positions, torch.ones(1, 5))]
     terms = [float(vertex_loss(one, truth, space.weights)) for one in both]
@@ -162,10 +164,10 @@ def test_textures_of_all_scales_make_an_embedding() -> None:
     assert not changed[-1, -1]
 
 
-@pytest.mark.parametrize(("start", "seen"), [("regression", True), ("mean", False)])
-def test_every_iteration_gives_all_vertices(start: str, seen: bool) -> None:
+@pytest.mark.parametrize(("start", "ours"), [("regression", True), ("mean", False)])
+def test_every_iteration_gives_all_vertices(start: str, ours: bool) -> None:
     uv = torch.rand(9, 2)
-    config = SMALL.model_copy(update={"start": start, "seen": seen})
+    config = SMALL.model_copy(update={"start": start, "seen": ours, "whole": ours})
     model = make_network(config, uv, uv)
     out = model(torch.randn(2, 3, 32, 32))
     assert len(out) == 4
@@ -191,6 +193,38 @@ def test_the_start_is_the_mean_face() -> None:
         model = make_network(SMALL.model_copy(update={"kind": kind}), uv, mean)
         found = model(torch.randn(1, 3, 32, 32), 0)[0].positions[0].detach()
         assert float((found - mean).norm(dim=-1).mean()) < tolerance
+
+
+def test_what_is_linear_in_what_is_seen_is_found_at_once() -> None:
+    """The truth is the start and a linear function of the features where it points, on a person left out too."""
+    uv = torch.rand(60, 2)
+    config = SMALL.model_copy(update={"uv": 8, "iterations": 2})
+    model = FlowNetwork(config, uv, uv).eval()
+    space = replace(made_space(60), uv=uv, weights=torch.ones(60))
+    maps = torch.randn(8 * 64, 6) @ torch.randn(6, 2 * 64) * 1e-3
+
+    def stage(person: int) -> Stage:
+        images = torch.randn(16, 3, 32, 32)
+        with torch.no_grad():
+            found, flow = model.start(images)
+            change = (model.seen(found, flow).flatten(1) @ maps).reshape(-1, 2, 8, 8)
+            positions = uv + sample_uv(flow + change, uv)
+        return Stage(images, Truth(positions, torch.zeros(16, 60)), torch.full((16,), person))
+
+    stages, other = [stage(person) for person in range(40)], stage(99)
+
+    def errors() -> list[float]:
+        with torch.no_grad():
+            return [float((one.positions - other.truth.positions).norm(dim=-1).mean()) for one in model(other.images)]
+
+    before = errors()
+    assert before[0] == before[-1]
+    left = begin_whole(model, stages, space)
+    after = errors()
+    assert after[0] == before[0]
+    assert after[1] < 0.4 * after[0]
+    assert after[2] < 1.05 * after[1]
+    assert left < 0.2
 
 
 def test_values_of_places_spread_over_texels() -> None:
@@ -247,6 +281,7 @@ def test_configurations_that_ship_are_valid_and_mistakes_are_named() -> None:
     for content, reason in (
         ({"network": {"weights": "x"}}, "SegFormer"),
         ({"network": {"kind": "regression"}, "coarse_steps": 3}, "coarse_steps"),
+        ({"network": {"whole": True}}, "coarse_steps"),
         ({"data": {"clip_lengths": [2]}}, "clip_lengths"),
     ):
         with pytest.raises(ManifestError, match=reason):
