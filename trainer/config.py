@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -61,7 +61,6 @@ class DataConfig(Section):
 # What names of configurations begin with that are not of the joint model.
 OTHER_KINDS = ("align",)
 CONFIGS = Path(__file__).parent / "configs"
-_KEYS = "`trainer schema` prints every key with its type, range and meaning"
 # Where and for how long a run computes; these may change from one call to the next.
 FREE_KEYS = (
     *(
@@ -176,7 +175,15 @@ class FitConfig(Section):
 
 
 class RunConfig(Section):
-    """What the configuration of every kind of run has; ``fit`` is a key of each."""
+    """What the configuration of every kind of run has; ``fit`` is a key of each.
+
+    Attributes
+    ----------
+    schema_command : str
+        What prints all keys.
+    """
+
+    schema_command: ClassVar[str] = "trainer schema"
 
     name: str = Field("run", min_length=1, description="shown while fitting")
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, order and augmentation")
@@ -238,7 +245,7 @@ def load_run_config(
     shipped = ours.get(str(path)) or ours.get(f"{prefix}-{path}")
     file = shipped if shipped and not Path(path).exists() else Path(path)
     content = read_yaml(file, "configuration", f"Give --config a file, or one of {', '.join(ours)}")
-    return parse(kind, with_overrides(content, overrides, "fit.steps=100", _KEYS), str(path), _KEYS)
+    return parse_run_config(kind, with_overrides(content, overrides, "fit.steps=100", _keys(kind)), str(path))
 
 
 def parse_config(content: dict[str, Any], name: str = "configuration") -> TrainConfig:
@@ -254,7 +261,11 @@ def parse_config(content: dict[str, Any], name: str = "configuration") -> TrainC
 
 def parse_run_config(kind: type[RunConfigT], content: dict[str, Any], name: str = "configuration") -> RunConfigT:
     """Validate a configuration of a kind of run given as plain data; raises as :func:`parse_config`."""
-    return parse(kind, content, name, _KEYS)
+    return parse(kind, content, name, _keys(kind))
+
+
+def _keys(kind: type[RunConfig]) -> str:
+    return f"`{kind.schema_command}` prints every key with its type, range and meaning"
 
 
 def changed_keys(one: RunConfig, other: RunConfig) -> list[str]:

@@ -9,6 +9,7 @@ import typer
 
 from datagen.common.console import print_json, say
 from datagen.common.help import App
+from datagen.common.settings_text import commented_yaml
 from datagen.shards import open_dataset
 from trainer.align.config import AlignConfig
 from trainer.config import load_run_config
@@ -126,3 +127,20 @@ def predict(
         print_json({"out": str(out), **result})
         return
     say(f"{result['pictures']} files in {out}; σ of their points {result['median_sigma_px']:.2f} px, median")
+
+
+@app.command()
+def schema(
+    config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or: tiny, base, paper.")] = "tiny",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
+) -> None:
+    """Print a configuration in full, with comments that say what each key means.
+
+    Saved to a file, it can be fitted as it is.
+
+    Example: `trainer align schema --config base > my.yaml`
+    """
+    if as_json:
+        print_json(AlignConfig.model_json_schema())
+        return
+    say(commented_yaml(load_run_config(AlignConfig, config, prefix="align")).rstrip())

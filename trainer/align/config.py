@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -107,6 +107,7 @@ class AlignDataConfig(DataConfig):
 class AlignConfig(RunConfig):
     """One run of `trainer align fit`."""
 
+    schema_command: ClassVar[str] = "trainer align schema"
     data: AlignDataConfig = AlignDataConfig()
     network: AlignNetworkConfig = AlignNetworkConfig()
     coarse_steps: int = Field(
@@ -123,6 +124,13 @@ class AlignConfig(RunConfig):
     def _steps_agree(self) -> AlignConfig:
         if self.coarse_steps and (self.network.kind, self.network.start) != ("flow", "regression"):
             raise ValueError("coarse_steps needs a flow network that starts from a regression")
+        for section, keys in (
+            (self.data, ("view_ratio", "stride", "jitter")),
+            (self.fit, ("backbone_rate", "layer_decay")),
+        ):
+            idle = [key for key in keys if getattr(section, key) != type(section).model_fields[key].default]
+            if idle:
+                raise ValueError(f"{', '.join(idle)} change nothing here: pictures are single, and there are no blocks")
         if self.network.kind == "flow" and self.network.whole and not self.coarse_steps:
             raise ValueError("network.whole is fitted after coarse_steps: set these, or network.whole to false")
         return self

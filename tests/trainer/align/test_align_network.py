@@ -283,6 +283,7 @@ def test_configurations_that_ship_are_valid_and_mistakes_are_named() -> None:
         ({"network": {"kind": "regression"}, "coarse_steps": 3}, "coarse_steps"),
         ({"network": {"whole": True}}, "coarse_steps"),
         ({"data": {"clip_lengths": [2]}}, "clip_lengths"),
+        ({"data": {"stride": 2}, "coarse_steps": 1}, "stride change nothing"),
     ):
         with pytest.raises(ManifestError, match=reason):
             parse_run_config(AlignConfig, {**content, "fit": {"steps": 1}})
