@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from benchmarks import ablation, write
+from benchmarks import ablation, align, write
 from benchmarks.faces import command as faces_command
 from benchmarks.marks import command as marks_command
 from benchmarks.read import command as read_command
@@ -35,6 +35,7 @@ for command in (
     train_command,
     marks_command,
     ablation,
+    align,
 ):
     command.register(app)
 
