@@ -31,6 +31,7 @@ from tests.layouts.colmap import write_colmap
 from tests.support.build_trees import copy_build
 from tests.support.predict_scene import write_photos
 from tests.support.published_weights import published, to_depth_anything_3, write_config
+from tests.support.stand_in_detector import stand_in_python
 from tests.support.trainer_scene import build_scene
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ class Scene:
     manifest: Path
     data: Path
     run: Path
+    aligned: Path
     photos: Path
     weights: Path
+    detector: Path
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,18 @@ def captures_to_describe(scene: Scene, out: Path) -> None:
     (out / str(FIRST) / "capture.json").unlink()
 
 
+def captures_with_pictures(scene: Scene, out: Path) -> None:
+    """Copy captures, looked at: the file of one picture is made again."""
+    shutil.copytree(BuildLayout(scene.build).captures, out)
+    assert call("datagen", "evidence", out, "--detector-python", scene.detector) == 0
+
+
 def a_run(scene: Scene, out: Path) -> None:
     shutil.copytree(scene.run, out)
+
+
+def an_alignment(scene: Scene, out: Path) -> None:
+    shutil.copytree(scene.aligned, out)
 
 
 def serial(*words: str | Path) -> list[str | Path]:
@@ -119,6 +132,7 @@ def captures(scene: Scene) -> Path:
 
 QUICK = ["fit.device=cpu", "fit.threads=1", "fit.steps=2", "fit.save_every=1"]
 SET = [word for change in QUICK for word in ("--set", change)]
+ALIGN = [*SET, "--set", "network.image_size=32", "--set", "coarse_steps=0"]
 WITHOUT = [word for part in ("ply", "videos", "viewer", "tracks") for word in ("--without", part)]
 SIZE = ("--size", "28")
 OUT = "file"  # of commands that write a single one
@@ -127,6 +141,9 @@ WRITERS = {
         lambda s, out: serial("build", s.manifest, "--out", out), ("--set", "render.resolution=42"), a_build
     ),
     "datagen init": Writer(lambda _, out: ["init", out, "--unit", "m"], (), captures_to_describe, fresh=False),
+    "datagen evidence": Writer(
+        lambda s, out: ["evidence", out, "--detector-python", s.detector], (), captures_with_pictures, fresh=False
+    ),
     "datagen import": Writer(a_workspace_imported, ("--licence", "other")),
     "datagen simulate": Writer(
         lambda s, out: ["simulate", s.manifest, "--out", out, "--set", "source.subjects=1", "--set", "splits.val=0"],
@@ -159,6 +176,12 @@ WRITERS = {
     "trainer predict": Writer(
         lambda s, out: ["predict", s.run, s.photos, "--out", out, "--device", "cpu", *WITHOUT], ("--frames", "2")
     ),
+    # Commands of `trainer align`.
+    "trainer fit align": Writer(lambda s, out: ["align", "fit", s.build, "--out", out, *ALIGN], (), an_alignment),
+    "trainer predict align": Writer(
+        lambda s, out: ["align", "predict", s.aligned, s.photos / "f8.png", "--out", out, "--device", "cpu"],
+        ("--box", "1,1,9,9"),
+    ),
     "trainer export": Writer(lambda s, out: ["export", s.run, "--out", out / OUT, "--frames", "1"], ("--overwrite",)),
     "trainer convert": Writer(
         lambda s, out: ["convert", s.weights, "--out", out / OUT, "--config", s.weights.with_name("c.yaml"), *SIZE],
@@ -175,11 +198,13 @@ def scene(
     build_scene(folder / "data.zarr", frames=2, cameras=1)
     write_photos(folder / "photos")
     torch.save(to_depth_anything_3(published(write_config(folder / "c.yaml"))), folder / "weights.pt")
-    given = (folder / name for name in ("data.zarr", "run", "photos", "weights.pt"))
-    begun = Scene(tiny_build.root, tiny_manifest, *given)
+    given = (folder / name for name in ("data.zarr", "run", "aligned", "photos", "weights.pt"))
+    (folder / "detector").mkdir()
+    begun = Scene(tiny_build.root, tiny_manifest, *given, stand_in_python(folder / "detector"))
     # At step 1 of 2: there is something left to do.
     stop = ("--set", "fit.max_minutes=1e-6")
     assert call("trainer", *WRITERS["trainer fit"].words(begun, begun.run), *stop) == 0
+    assert call("trainer", *WRITERS["trainer fit align"].words(begun, begun.aligned), *stop) == 0
     return begun
 
 
