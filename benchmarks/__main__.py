@@ -7,6 +7,7 @@ from typing import NoReturn
 import typer
 
 from benchmarks import ablation, write
+from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
 from benchmarks.marks import command as marks_command
 from benchmarks.read import command as read_command
@@ -34,6 +35,7 @@ for command in (
     write,
     train_command,
     marks_command,
+    detector_command,
     ablation,
 ):
     command.register(app)
