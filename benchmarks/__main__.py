@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from benchmarks import ablation, write
+from benchmarks import ablation, align, write
 from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
 from benchmarks.marks import command as marks_command
@@ -37,6 +37,7 @@ for command in (
     marks_command,
     detector_command,
     ablation,
+    align,
 ):
     command.register(app)
 

@@ -26,6 +26,7 @@ BUILD = (
 )
 COMMANDS = (
     "warp --subjects 1 --frames 2 --scan-vertices 8000",
+    "warp --track sequence --evidence texture --frames 3 --scan-vertices 6000",
     "faces --subjects 1 --frames 1",
     "surfaces --subjects 1 --cameras 3",
     "bridge --topologies 1 --people 2",
@@ -36,6 +37,7 @@ COMMANDS = (
     "train --config small --size 28 --frames 1,2 --steps 2 --seconds 5 --set data.frames_per_batch=2",
     "ablation {work}/dataset --out {work}/ablation --config tiny --set fit.steps=20 --set fit.val_every=20 "
     "--only reference --only no-canonical",
+    "align {work}/dataset --out {work}/align --set fit.steps=24 --set coarse_steps=16 --set whole_samples=64",
 )
 
 

@@ -125,6 +125,11 @@ class WarpConfig(Section):
     share_identity: bool = Field(
         True, description="learn each sequence's person once from keyframes, and hold frames to it"
     )
+    evidence: tuple[Literal["captured", "texture"], ...] = Field(
+        ("captured",),
+        description="what pictures are asked for: captured, the evidence that captures bring; texture, the person's "
+        "own, compared with keyframes, in sequences with a person (takes twice as long)",
+    )
     max_distance_mm: float = Field(
         8.0,
         gt=0,

@@ -59,6 +59,7 @@ class Scene:
     manifest: Path
     data: Path
     run: Path
+    aligned: Path
     photos: Path
     weights: Path
     detector: Path
@@ -113,6 +114,10 @@ def a_run(scene: Scene, out: Path) -> None:
     shutil.copytree(scene.run, out)
 
 
+def an_alignment(scene: Scene, out: Path) -> None:
+    shutil.copytree(scene.aligned, out)
+
+
 def serial(*words: str | Path) -> list[str | Path]:
     return [*words, "--runner", "serial"]
 
@@ -127,6 +132,7 @@ def captures(scene: Scene) -> Path:
 
 QUICK = ["fit.device=cpu", "fit.threads=1", "fit.steps=2", "fit.save_every=1"]
 SET = [word for change in QUICK for word in ("--set", change)]
+ALIGN = [*SET, "--set", "network.image_size=32", "--set", "coarse_steps=0"]
 WITHOUT = [word for part in ("ply", "videos", "viewer", "tracks") for word in ("--without", part)]
 SIZE = ("--size", "28")
 OUT = "file"  # of commands that write a single one
@@ -170,6 +176,12 @@ WRITERS = {
     "trainer predict": Writer(
         lambda s, out: ["predict", s.run, s.photos, "--out", out, "--device", "cpu", *WITHOUT], ("--frames", "2")
     ),
+    # Commands of `trainer align`.
+    "trainer fit align": Writer(lambda s, out: ["align", "fit", s.build, "--out", out, *ALIGN], (), an_alignment),
+    "trainer predict align": Writer(
+        lambda s, out: ["align", "predict", s.aligned, s.photos / "f8.png", "--out", out, "--device", "cpu"],
+        ("--box", "1,1,9,9"),
+    ),
     "trainer export": Writer(lambda s, out: ["export", s.run, "--out", out / OUT, "--frames", "1"], ("--overwrite",)),
     "trainer convert": Writer(
         lambda s, out: ["convert", s.weights, "--out", out / OUT, "--config", s.weights.with_name("c.yaml"), *SIZE],
@@ -186,12 +198,13 @@ def scene(
     build_scene(folder / "data.zarr", frames=2, cameras=1)
     write_photos(folder / "photos")
     torch.save(to_depth_anything_3(published(write_config(folder / "c.yaml"))), folder / "weights.pt")
-    given = (folder / name for name in ("data.zarr", "run", "photos", "weights.pt"))
+    given = (folder / name for name in ("data.zarr", "run", "aligned", "photos", "weights.pt"))
     (folder / "detector").mkdir()
     begun = Scene(tiny_build.root, tiny_manifest, *given, stand_in_python(folder / "detector"))
     # At step 1 of 2: there is something left to do.
     stop = ("--set", "fit.max_minutes=1e-6")
     assert call("trainer", *WRITERS["trainer fit"].words(begun, begun.run), *stop) == 0
+    assert call("trainer", *WRITERS["trainer fit align"].words(begun, begun.aligned), *stop) == 0
     return begun
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -58,8 +58,9 @@ class DataConfig(Section):
         return self
 
 
+# What names of configurations begin with that are not of the joint model.
+OTHER_KINDS = ("align",)
 CONFIGS = Path(__file__).parent / "configs"
-_KEYS = "`trainer schema` prints every key with its type, range and meaning"
 # Where and for how long a run computes; these may change from one call to the next.
 FREE_KEYS = (
     *(
@@ -173,11 +174,35 @@ class FitConfig(Section):
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; empty: OMP_NUM_THREADS or all cores")
 
 
-class TrainConfig(Section):
-    """One training run."""
+class RunConfig(Section):
+    """What the configuration of every kind of run has; ``fit`` is a key of each.
+
+    Attributes
+    ----------
+    schema_command : str
+        What prints all keys.
+    """
+
+    schema_command: ClassVar[str] = "trainer schema"
 
     name: str = Field("run", min_length=1, description="shown while fitting")
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, order and augmentation")
+    if TYPE_CHECKING:  # each names it last, as its file does
+        fit: FitConfig
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides the weights: all but where and how long the run may take."""
+        content = {key: value for key, value in flatten(self.model_dump(mode="json")).items() if key not in FREE_KEYS}
+        return sha256_text(json.dumps(content, sort_keys=True))
+
+
+RunConfigT = TypeVar("RunConfigT", bound=RunConfig)
+
+
+class TrainConfig(RunConfig):
+    """One training run."""
+
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
     decoder: DecoderConfig = DecoderConfig()
@@ -188,15 +213,16 @@ class TrainConfig(Section):
     loss: LossConfig = LossConfig()
     fit: FitConfig
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what decides the weights: all but where and how long the run may take."""
-        content = {key: value for key, value in flatten(self.model_dump(mode="json")).items() if key not in FREE_KEYS}
-        return sha256_text(json.dumps(content, sort_keys=True))
-
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> TrainConfig:
-    """Read a YAML configuration and apply ``key.path=value`` overrides (values are YAML).
+    """Read a configuration of the joint model; parameters and errors as :func:`load_run_config`."""
+    return load_run_config(TrainConfig, path, overrides)
+
+
+def load_run_config(
+    kind: type[RunConfigT], path: Path | str, overrides: Iterable[str] = (), prefix: str = ""
+) -> RunConfigT:
+    """Read a YAML configuration of a kind of run and apply ``key.path=value`` overrides (values are YAML).
 
     Parameters
     ----------
@@ -204,6 +230,8 @@ def load_config(path: Path | str, overrides: Iterable[str] = ()) -> TrainConfig:
         A file, or the name of one in ``trainer/configs`` ("demo").
     overrides : iterable of str
         Such as ``fit.steps=100``.
+    prefix : str
+        What names of this kind of run begin with in ``trainer/configs``, up to a dash; it may be left out.
 
     Raises
     ------
@@ -211,11 +239,13 @@ def load_config(path: Path | str, overrides: Iterable[str] = ()) -> TrainConfig:
         If the file is missing or not valid YAML, a key is unknown (with the nearest valid one) or given twice, or a
         value has the wrong type or range.
     """
-    ours = {p.stem: p for p in sorted(CONFIGS.glob("*.yaml"), key=lambda path: path.stem)}
-    shipped = ours.get(str(path))
+    files = sorted(CONFIGS.glob("*.yaml"), key=lambda path: path.stem)
+    begin = tuple(f"{kind}-" for kind in ((prefix,) if prefix else OTHER_KINDS))
+    ours = {p.stem: p for p in files if p.stem.startswith(begin) == bool(prefix)}
+    shipped = ours.get(str(path)) or ours.get(f"{prefix}-{path}")
     file = shipped if shipped and not Path(path).exists() else Path(path)
     content = read_yaml(file, "configuration", f"Give --config a file, or one of {', '.join(ours)}")
-    return parse_config(with_overrides(content, overrides, "fit.steps=100", _KEYS), str(path))
+    return parse_run_config(kind, with_overrides(content, overrides, "fit.steps=100", _keys(kind)), str(path))
 
 
 def parse_config(content: dict[str, Any], name: str = "configuration") -> TrainConfig:
@@ -226,10 +256,19 @@ def parse_config(content: dict[str, Any], name: str = "configuration") -> TrainC
     ManifestError
         As :func:`load_config`.
     """
-    return parse(TrainConfig, content, name, _KEYS)
+    return parse_run_config(TrainConfig, content, name)
 
 
-def changed_keys(one: TrainConfig, other: TrainConfig) -> list[str]:
+def parse_run_config(kind: type[RunConfigT], content: dict[str, Any], name: str = "configuration") -> RunConfigT:
+    """Validate a configuration of a kind of run given as plain data; raises as :func:`parse_config`."""
+    return parse(kind, content, name, _keys(kind))
+
+
+def _keys(kind: type[RunConfig]) -> str:
+    return f"`{kind.schema_command}` prints every key with its type, range and meaning"
+
+
+def changed_keys(one: RunConfig, other: RunConfig) -> list[str]:
     """Return the dotted keys that decide weights and in which two configurations differ, with both values."""
     left, right = flatten(one.model_dump(mode="json")), flatten(other.model_dump(mode="json"))
     return [

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from trainer.config import FitConfig
-from trainer.model.joint import JointModel
 
 _BLOCK = re.compile(r"^backbone\.blocks\.(\d+)\.")
+_A_BLOCK = re.compile(r"backbone\.blocks\.\d+")
 
 
-def make_optimiser(model: JointModel, config: FitConfig) -> torch.optim.AdamW:
+def make_optimiser(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
     """Return AdamW over the model's parameters, in groups.
 
     The rate of a backbone block is that of the decoders times ``backbone_rate`` times ``layer_decay`` to the number of
@@ -25,7 +25,8 @@ def make_optimiser(model: JointModel, config: FitConfig) -> torch.optim.AdamW:
     scales and embeddings have no weight decay: they are not weights of a linear map, and decay would only pull them
     from where they belong.
     """
-    blocks = len(model.backbone.blocks)
+    # Networks of other kinds have no such blocks, and one rate.
+    blocks = sum(1 for name, _ in model.named_modules() if _A_BLOCK.fullmatch(name))
     groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         share = rate_share(name, blocks, config)
@@ -111,6 +112,15 @@ class MovingAverage:
             yield
         finally:
             _assign(model, kept)
+
+    def give(self, model: nn.Module) -> None:
+        """Give the model the averaged weights for good."""
+        _assign(model, self._average)
+
+    def restart(self, model: nn.Module) -> None:
+        """Begin again at the model's weights."""
+        for name, p in model.named_parameters():
+            self._average[name].copy_(p.detach().float())
 
     def state_dict(self) -> dict[str, object]:
         """Return what a checkpoint keeps."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
+from datagen.geometry.camera import Camera
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadModel
 from datagen.simulation.capture import SimulatedCapture
-from datagen.sources.frame import Registration
+from datagen.sources.frame import Image, Registration
 from datagen.sources.registry import SimulatedSource
 
 Track = Literal["registration", "landmarks", "sequence"]
@@ -47,6 +48,8 @@ class CasePlan:
         Standard deviation per coordinate.
     departure_mm : float
         RMS of the smooth displacement on top of the head model's shapes.
+    image_px, cameras : int
+        Pictures are made if a picture has pixels.
     """
 
     track: Track
@@ -59,6 +62,8 @@ class CasePlan:
     registration_error_mm: float = 2.0
     landmark_noise_mm: float = 0.5
     departure_mm: float = 1.5
+    image_px: int = 0
+    cameras: int = 8
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,9 @@ class Case:
         True label of each scan vertex; 0 for stray pieces.
     template_vertices : (V, 3) float64
         The true template, world metres.
+    cameras : tuple of Camera
+    images : mapping of camera name to (H, W, 3) uint8
+        Empty unless asked for.
     """
 
     subject: int
@@ -93,6 +101,8 @@ class Case:
     truth: npt.NDArray[np.float32]
     region: npt.NDArray[np.uint8]
     template_vertices: F64
+    cameras: tuple[Camera, ...] = ()
+    images: Mapping[str, Image] = field(default_factory=dict)
 
 
 def subject_cases(plan: CasePlan, head: HeadModel, subject: int) -> Iterator[Case]:
@@ -110,8 +120,11 @@ def subject_cases(plan: CasePlan, head: HeadModel, subject: int) -> Iterator[Cas
         scan_vertices=plan.scan_vertices,
         registration_error_mm=plan.registration_error_mm,
         landmark_noise_mm=plan.landmark_noise_mm,
+        cameras=plan.cameras,
+        image_size=plan.image_px or 384,
     )
-    capture = SimulatedCapture(config, plan.seed, subject, head, departure_rms_m=plan.departure_mm / 1000, images=False)
+    departure_m = plan.departure_mm / 1000
+    capture = SimulatedCapture(config, plan.seed, subject, head, departure_rms_m=departure_m, images=plan.image_px > 0)
     strengths = np.linalg.norm(capture.expressions, axis=1)
     picks = [(k, False) for k in range(plan.frames)] if sequence else picked_frames(strengths, plan.frames)
     for order, (index, neutral) in enumerate(picks):
@@ -130,6 +143,8 @@ def subject_cases(plan: CasePlan, head: HeadModel, subject: int) -> Iterator[Cas
             truth=frame.truth,
             region=frame.region,
             template_vertices=frame.template_vertices,
+            cameras=tuple(capture.cameras),
+            images=frame.images,
         )
 
 

@@ -19,10 +19,19 @@ from datagen.common.files import json_ready
 from datagen.manifest import HeadName
 
 if TYPE_CHECKING:
+    from benchmarks.warp.cases import CasePlan
     from benchmarks.warp.run import BenchResult
+    from datagen.heads.base import HeadModel
 
 # By track: subjects, frames of each, scan vertices.
-SIZES = {"registration": (4, 4, 25_000), "landmarks": (4, 4, 25_000), "sequence": (1, 60, 50_000)}
+SIZES = {
+    "registration": (4, 4, 25_000),
+    "landmarks": (4, 4, 25_000),
+    "sequence": (1, 60, 50_000),
+    "pictures": (1, 16, 25_000),
+}
+# Of those simulated with pictures, and without them.
+IMAGE_PX, CAMERAS = 512, 8
 FIGURE_ORDER = ("median_mm", "p95_mm", "p99_mm", "sliding_median_mm", "sliding_p95_mm")
 
 
@@ -71,6 +80,12 @@ def warp_command(
     against: Annotated[
         Literal["trimesh"] | None,
         typer.Option(help="Also run nricp_amberg and nricp_sumner of trimesh; with --real the latter, see --peers."),
+    ] = None,
+    evidence: Annotated[
+        Literal["texture"] | None,
+        typer.Option(
+            help="On the sequence track: also warp with what the person's own texture says in pictures, and compare."
+        ),
     ] = None,
     with_landmarks: Annotated[
         bool, typer.Option("--with-landmarks", help="Give the landmarks too, on the registration track.")
@@ -135,10 +150,14 @@ def warp_command(
     With --real, real faces in hidden topologies and people of another head model instead, ten minutes with peers:
     docs/benchmark.md says how they are judged.
 
+    With --evidence texture, one person's 16 frames in pictures of 512 px by eight cameras, warped with and without, and
+    with pictures of other instants among them.
+
     Example: python -m benchmarks warp --track landmarks --against trimesh
     """
     tracks_only = {
         "--track": track,
+        "--evidence": evidence,
         "--with-landmarks": with_landmarks or None,
         "--landmarks-only": landmarks_only or None,
         "--subjects": subjects,
@@ -193,7 +212,8 @@ def warp_command(
         raise InputError(
             f"--landmarks-only on the {track} track", "the sequence track", "Choose --track landmarks for single frames"
         )
-    default_subjects, default_frames, default_vertices = SIZES[track]
+    _check_evidence(evidence, track, {"--report": report, "--against": against})
+    default_subjects, default_frames, default_vertices = SIZES["pictures" if evidence else track]
     plan = CasePlan(
         track=track,
         subjects=subjects or default_subjects,
@@ -203,9 +223,14 @@ def warp_command(
         registration=track == "registration" or (track == "sequence" and not landmarks_only),
         landmarks=track != "registration" or with_landmarks,
         registration_error_mm=2.0 if registration_error_mm is None else registration_error_mm,
+        image_px=IMAGE_PX if evidence else 0,
+        cameras=CAMERAS,
     )
     use_one_blas_thread()
     anny = load_head("anny")
+    if evidence:
+        _judge_texture(plan, anny, json_output)
+        return
     result = run_bench(
         plan,
         anny,
@@ -221,6 +246,27 @@ def warp_command(
         print_json(as_json(result))
     else:
         print("\n".join(as_text(result)))
+
+
+def _judge_texture(plan: CasePlan, head: HeadModel, json_output: bool) -> None:
+    from benchmarks.warp import pictured
+    from datagen.manifest import WarpConfig
+
+    told = pictured.run(plan, head, WarpConfig(), lambda line: print(line, file=sys.stderr))
+    if json_output:
+        print_json(pictured.as_json(told))
+    else:
+        print("\n".join(pictured.as_text(told)))
+
+
+def _check_evidence(evidence: str | None, track: str, others: Mapping[str, object]) -> None:
+    given = [name for name, value in others.items() if value is not None]
+    if evidence and (track != "sequence" or given):
+        raise InputError(
+            " with ".join([f"--evidence {evidence} on the {track} track", *given]),
+            "the sequence track, by itself",
+            "Add --track sequence, and leave others out",
+        )
 
 
 def _judge_real(

@@ -176,13 +176,15 @@ def warp_case(case: Case, head: HeadModel, config: WarpConfig, prior: SequencePr
 def learnt_prior(cases: Sequence[Case], head: HeadModel, config: WarpConfig) -> SequencePrior | None:
     """Learn what the frames of one sequence share, as a build does before it warps them."""
     by_frame = {case.frame: case for case in cases}
+    return fit_sequence(head, sorted(by_frame), lambda index: frame_of(by_frame[index]), config)
 
-    def read(index: int) -> Frame:
-        case = by_frame[index]
-        key = SequenceKey(f"s{case.subject:03d}", "bench")
-        return Frame(key, index, index / SEQUENCE_FPS, case.scan, (), case.registration, case.landmarks)
 
-    return fit_sequence(head, sorted(by_frame), read, config)
+def frame_of(case: Case) -> Frame:
+    """Return a case of a sequence as the frame that a source would read."""
+    key = SequenceKey(f"s{case.subject:03d}", "bench")
+    images = {name: partial(np.asarray, picture) for name, picture in case.images.items()}
+    time_s = case.frame / SEQUENCE_FPS
+    return Frame(key, case.frame, time_s, case.scan, case.cameras, case.registration, case.landmarks, images)
 
 
 def peer_picks(subjects: int, frames: int, count: int) -> set[tuple[int, int]]:

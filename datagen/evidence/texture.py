@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from datagen.common.arrays import F32, F64, I64, Bools
+from datagen.common.errors import InputError
+from datagen.common.files import npz_bytes, read_npz
 from datagen.common.seen_points import SeenPoints
 from datagen.evidence.texels import Texels, Unwrapped
 
@@ -48,6 +51,31 @@ class Appearance:
     """
 
     textures: Mapping[str, F32]
+
+
+def appearance_bytes(appearance: Appearance) -> bytes:
+    """Return the content of a file: for each camera its texture, (size, size) uint8, 1 to 255, 0 where unknown."""
+    return npz_bytes(
+        {
+            name: np.where(np.isfinite(texture), np.clip(np.nan_to_num(texture), 1, 255), 0).round().astype(np.uint8)
+            for name, texture in sorted(appearance.textures.items())
+        }
+    )
+
+
+def read_appearance(path: Path) -> Appearance:
+    """Read what :func:`appearance_bytes` made.
+
+    Raises
+    ------
+    InputError
+        If it is missing or broken.
+    """
+    fix = "Remove its folder and build again"
+    found = read_npz(path, expected="a person's appearance", fix=fix)
+    if any(texture.dtype != np.uint8 or texture.ndim != 2 for texture in found.values()):
+        raise InputError(f"{path} holds other arrays than textures", "a person's appearance", fix)
+    return Appearance({name: np.where(t > 0, t, np.nan).astype(np.float32) for name, t in found.items()})
 
 
 def learn_appearance(pictures: Iterable[tuple[str, Unwrapped]]) -> Appearance:

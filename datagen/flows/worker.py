@@ -7,9 +7,11 @@ from pathlib import Path
 from threading import Lock
 
 from datagen.common.blas import use_one_blas_thread
-from datagen.heads.base import HeadModel
+from datagen.evidence.look import TextureLook
+from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.contents import template_contents
 from datagen.heads.registry import load_head
+from datagen.render.registry import make_renderer
 from datagen.shards.faces import TemplateContents
 from datagen.sources.frame import Captures
 from datagen.sources.registry import Source
@@ -44,6 +46,19 @@ def prepared_head(name: str, root: Path | None, subdivisions: int | None) -> Hea
         head = _load(name, root)
         prepare_template(head.template, subdivisions)
     return head
+
+
+@lru_cache(maxsize=4)
+def _look(template: HeadTemplate) -> TextureLook:
+    # One renderer for all machines, so that all see the same.
+    return TextureLook.of(template, make_renderer("numba"))
+
+
+def texture_look(template: HeadTemplate) -> TextureLook:
+    """Return what looks at pictures through a template, prepared once in this process."""
+    use_one_blas_thread()
+    with _LOCK:
+        return _look(template)
 
 
 @lru_cache(maxsize=4)

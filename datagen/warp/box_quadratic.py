@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import scipy.linalg
 
 from datagen.common.arrays import F64, Bools
+
+Held = npt.NDArray[np.int8]
+Solved = Callable[[Held], tuple[F64, F64]]
 
 ROUNDS = 60
 # Exchanges of the whole set that may fail to improve before one at a time is exchanged.
@@ -31,12 +37,25 @@ def least_in_box(H: F64, g: F64, lower: F64, upper: F64) -> F64:
     """
     unit = 1 / np.sqrt(np.diag(H))
     H, g, lower, upper = H * unit[:, None] * unit, g * unit, lower / unit, upper / unit
-    # -1 at the lower bound, 1 at the upper one, 0 between them.
-    held = np.zeros(len(g), np.int8)
-    best, patience = len(g) + 1, PATIENCE
-    x = np.zeros(len(g))
+    x, _ = pivoted(lambda held: _solved(H, g, lower, upper, held), lower, upper, np.zeros(len(g), np.int8))
+    return np.asarray(np.clip(x, lower, upper) * unit)
+
+
+def pivoted(solved: Solved, lower: F64, upper: F64, held: Held) -> tuple[F64, Held]:
+    """Return the best x (n,) within bounds, and which unknowns are held by one: -1 the lower, 1 the upper.
+
+    Parameters
+    ----------
+    solved : function of held (n,) int8
+        Returns x with those unknowns at their bounds, and the slope there; both of unknowns about as large as each
+        other.
+    held : (n,) int8
+        Where to begin; is changed.
+    """
+    best, patience = len(held) + 1, PATIENCE
+    x = np.zeros(len(held))
     for _ in range(ROUNDS):
-        x, slope = _solved(H, g, lower, upper, held)
+        x, slope = solved(held)
         free = held == 0
         below, above = free & (x < lower - TOLERANCE), free & (x > upper + TOLERANCE)
         leaves = ((held < 0) & (slope < -TOLERANCE)) | ((held > 0) & (slope > TOLERANCE))
@@ -49,12 +68,12 @@ def least_in_box(H: F64, g: F64, lower: F64, upper: F64) -> F64:
         elif patience:
             patience -= 1
         else:
-            wrong = np.arange(len(g)) == np.flatnonzero(wrong)[-1]
+            wrong = np.arange(len(held)) == np.flatnonzero(wrong)[-1]
         held[wrong & below], held[wrong & above], held[wrong & leaves] = -1, 1, 0
-    return np.asarray(np.clip(x, lower, upper) * unit)
+    return x, held
 
 
-def _solved(H: F64, g: F64, lower: F64, upper: F64, held: np.ndarray) -> tuple[F64, F64]:
+def _solved(H: F64, g: F64, lower: F64, upper: F64, held: Held) -> tuple[F64, F64]:
     """Return the solution (n,) with some unknowns held at a bound, and the slope (n,) there."""
     x = np.where(held < 0, lower, np.where(held > 0, upper, 0.0))
     free = held == 0

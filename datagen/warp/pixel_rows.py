@@ -82,6 +82,33 @@ class Pull:
     pull: F64
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One picture's points as they lie now.
+
+    Attributes
+    ----------
+    view : View
+    derivative : (n, 2, 3) float64
+        Of pixels by local positions, over their standard deviation.
+    residual : (n, 2) float64
+        What was seen less what is shown, over the same.
+    weight : (n,) float64
+        By which their squares count.
+    root : (n, 2, 2) float64
+        By which pixels are divided by their standard deviation; 0 of points that the camera cannot see.
+    pixels : (n, 2) float64
+        Where the points are shown.
+    """
+
+    view: View
+    derivative: F64
+    residual: F64
+    weight: F64
+    root: F64
+    pixels: F64
+
+
 @dataclass(eq=False)
 class SeenInPictures:
     """All that pictures say of one instant.
@@ -102,31 +129,35 @@ class SeenInPictures:
     scale: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def look(self, pose: Similarity, points: F64) -> dict[str, Pull]:
-        """Return for each source what its pictures say of points (u, 3) in local axes, as they lie now.
+        """Return for each source what its pictures say of points (u, 3) in local axes, as they lie now."""
+        found = {name: Pull(np.zeros((len(points), 3, 3)), np.zeros((len(points), 3))) for name in self.sources}
+        for one in self.rows(pose, points):
+            weighed = one.derivative * one.weight[:, None, None]
+            told = found[one.view.source]
+            np.add.at(told.information, one.view.where, weighed.transpose(0, 2, 1) @ one.derivative)
+            np.add.at(told.pull, one.view.where, np.einsum("nij,ni->nj", weighed, one.residual))
+        return found
+
+    def rows(self, pose: Similarity, points: F64, *, robust: bool = True) -> list[Rows]:
+        """Return what each picture says of points (u, 3) in local axes, as they lie now.
 
         A picture whose points are farther off than they may be is believed less, as one; if they are farther off than
         in most pictures, it is of another instant or its camera is wrong, and counts next to nothing. Within a picture
-        points that are farther off than the others are believed less too.
+        points that are farther off than the others are believed less too. None of this if not ``robust``.
         """
-        found = {name: Pull(np.zeros((len(points), 3, 3)), np.zeros((len(points), 3))) for name in self.sources}
-        derivatives, residuals = [], []
+        found = []
         for view in self.views:
             source = self.sources[view.source]
             moved = points + np.tensordot(source.factors, source.shared_m, 1) if len(source.factors) else points
-            derivative, residual = _whitened(view, pose, moved[view.where])
-            derivatives.append(derivative)
-            residuals.append(residual)
-        squares = [(residual**2).sum(axis=1) for residual in residuals]
+            found.append(_whitened(view, pose, moved[view.where]))
+        if not robust:
+            return found
+        squares = [(rows.residual**2).sum(axis=1) for rows in found]
         scales = np.sqrt([max(1.0, float(np.median(s)) / USUAL_SQUARED) if len(s) else 1.0 for s in squares])
         strange = np.maximum(1.0, scales / (STRANGE * np.median(scales))) if len(scales) else scales
-        for view, J, r, squared, scale, odd in zip(
-            self.views, derivatives, residuals, squares, scales.tolist(), strange.tolist(), strict=True
-        ):
-            self.scale[view.source, view.camera.name] = scale
-            weight = (STUDENT_DEGREES + 2) / (STUDENT_DEGREES + squared / scale**2) / (scale * odd) ** 2
-            weighed = J * weight[:, None, None]
-            np.add.at(found[view.source].information, view.where, weighed.transpose(0, 2, 1) @ J)
-            np.add.at(found[view.source].pull, view.where, np.einsum("nij,ni->nj", weighed, r))
+        for rows, squared, scale, odd in zip(found, squares, scales.tolist(), strange.tolist(), strict=True):
+            self.scale[rows.view.source, rows.view.camera.name] = scale
+            rows.weight[:] = (STUDENT_DEGREES + 2) / (STUDENT_DEGREES + squared / scale**2) / (scale * odd) ** 2
         return found
 
 
@@ -188,8 +219,8 @@ def _check_template(template: WarpTemplate, points: SeenPoints) -> None:
         )
 
 
-def _whitened(view: View, pose: Similarity, local: F64) -> tuple[F64, F64]:
-    """Return the derivative (n, 2, 3) of pixels by local positions and the residual (n, 2), both over the deviation."""
+def _whitened(view: View, pose: Similarity, local: F64) -> Rows:
+    """Return what a picture says of local positions (n, 3), all weights 1."""
     camera = view.camera
     at = camera.to_camera(pose.apply(local))
     front = at[:, 2] > LEAST_DEPTH_M
@@ -202,4 +233,5 @@ def _whitened(view: View, pose: Similarity, local: F64) -> tuple[F64, F64]:
     # Its transpose times itself is the inverse of the covariance.
     root = np.linalg.inv(np.linalg.cholesky(covariance)) * front[:, None, None]
     by_local = by_camera @ (camera.world_to_camera[:3, :3] @ pose.rotation * pose.scale)
-    return root @ by_local, np.einsum("nij,nj->ni", root, view.pixels - pixels)
+    residual = np.einsum("nij,nj->ni", root, view.pixels - pixels)
+    return Rows(view, root @ by_local, residual, np.ones(len(local)), root, pixels)

@@ -242,7 +242,7 @@ def likeliest_variance(
 
 
 @once_per_template
-def _uncertainty_points(template: WarpTemplate) -> tuple[I64, I64, F64]:
+def uncertainty_points(template: WarpTemplate) -> tuple[I64, I64, F64]:
     """Return which of the observed vertices tell their spread (u,), and for each fine vertex four of these (M, 4).
 
     The last array (M, 4) holds the share of each, by inverse distance.
@@ -470,7 +470,7 @@ class _System:
 
     def _spread_m(self) -> F64:
         """Posterior standard deviation at some vertices, spread to all fine ones by inverse distance."""
-        chosen, near, share = _uncertainty_points(self.template)
+        chosen, near, share = uncertainty_points(self.template)
         P, K = len(self.p), len(self.q)
         factor = scipy.linalg.cholesky(self.A.T, lower=True, check_finite=False)
         position = (self.template.subdivide @ self.local)[self.template.coarse_skin[self.observed[chosen]]]

@@ -17,6 +17,8 @@ Status = Literal["pass", "review", "fail"]
 WARP_FILE = "warp.npz"
 VERDICT_FILE = "verdict.json"
 PERSON_FILE = "person.npz"
+# Beside it, where the person's texture is asked for.
+APPEARANCE_FILE = "appearance.npz"
 BRIDGE_FILE = "bridge.npz"
 
 

@@ -67,7 +67,14 @@ def fit_sequence(
     for index in keyframes_of(frames):
         try:
             frame = read(index)
-            found = register_frame(frame.scan, head, config, registration=frame.registration, landmarks=frame.landmarks)
+            found = register_frame(
+                frame.scan,
+                head,
+                config,
+                registration=frame.registration,
+                landmarks=frame.landmarks,
+                pixels=frame.evidence,
+            )
         except InputError:
             continue
         seen.append(_Seen(frame if config.use_registration else replace(frame, registration=None), found))
@@ -91,7 +98,18 @@ def _fit(head: HeadModel, template: WarpTemplate, prior: SequencePrior, seen: _S
     given = seen.frame.registration
     tracked = None if given is None else np.asarray(given.vertices, np.float64)
     trust = None if given is None else given.trust
-    return fit_person(head, template, prior, seen.alone.surface, tracked, trust, seen.frame.landmarks, weigh=True)
+    return fit_person(
+        head,
+        template,
+        prior,
+        seen.alone.surface,
+        tracked,
+        trust,
+        seen.frame.landmarks,
+        pixels=seen.frame.evidence,
+        pose=fit_similarity_robust(head.template.vertices, seen.alone.start.vertices),
+        weigh=True,
+    )
 
 
 def _looked_again(

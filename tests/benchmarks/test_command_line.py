@@ -31,6 +31,7 @@ NAMES = (
     "ablation",
     "calibrate",
     "detector",
+    "align",
 )
 # What only measuring needs, and extras.
 HEAVY = ("torch", "scipy", "numba", "open3d", "prefect", "dask", "trimesh", "litdata", "webdataset", "tensorstore")

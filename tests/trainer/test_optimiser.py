@@ -131,8 +131,8 @@ def test_two_processes_share_a_run_that_one_can_finish(scene: Path, tmp_path: Pa
 
 
 def test_a_clip_for_each_process_is_asked_for(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer import fit as module
     from trainer.distributed import Team
+    from trainer.run import loop as module
 
     pair = Team(0, 2, torch.device("cpu"))
     monkeypatch.setattr(module, "team", lambda _device: nullcontext(pair))

@@ -13,7 +13,7 @@ from datagen.common.documents import parse_json
 from datagen.common.errors import CanonfaceError, CheckpointError, InputError, ManifestError, StorageError
 from datagen.common.files import atomic_write
 from datagen.common.ownership import check_output_file
-from trainer.config import TrainConfig, parse_config
+from trainer.config import RunConfig, TrainConfig, parse_config, parse_run_config
 from trainer.run.folder import BEST, LAST, STATE, RunState
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def why_unreadable(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
 
 
-def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
+def read_last(run: Path, kind: type[RunConfig] = TrainConfig) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
     """Return how far the run in a folder has come, and its ``last.pt``; None twice if no run was begun there.
 
     ``last.pt`` is what counts: a kill may have come before the state file was written, or someone removed it.
@@ -146,7 +146,7 @@ def read_last(run: Path) -> tuple[RunState, dict[str, Any]] | tuple[None, None]:
         return None, None
     content = read_checkpoint(run / LAST)
     try:
-        config = parse_config(parse_json(content["config"]), f"the configuration in {run / LAST}")
+        config = parse_run_config(kind, parse_json(content["config"]), f"the configuration in {run / LAST}")
         state = RunState(
             step=content["step"],
             steps=config.fit.steps,
@@ -206,6 +206,10 @@ def build_model(content: dict[str, Any], device: torch.device) -> tuple[JointMod
     """
     from trainer.model.joint import DepthUnit, JointModel
 
+    if "task" in content:
+        raise CheckpointError(
+            f"the checkpoint is of `trainer {content['task']} fit`", "one of `trainer fit`", "Give another checkpoint"
+        )
     try:
         config = parse_config(parse_json(content["config"]), "the checkpoint's configuration")
         unit = DepthUnit(**content["depth_unit"])

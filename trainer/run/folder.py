@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from datagen.common.documents import read_json
 from datagen.common.errors import CheckpointError, InputError, ManifestError
 from datagen.common.files import folder_lock, is_temporary, json_ready, make_folders, storage_errors, write_owned_bytes
-from trainer.config import TrainConfig, changed_keys, parse_config
+from trainer.config import RunConfig, changed_keys, parse_run_config
 
 LAST, BEST, STATE, LOG, CONFIG = "last.pt", "best.pt", "state.json", "log.jsonl", "config.json"
 TRACE, BOARD = "trace.json", "tensorboard"
@@ -79,7 +79,7 @@ def read_state(run: Path) -> RunState | None:
         ) from None
 
 
-def check_same_run(run: Path, state: RunState, config: TrainConfig, dataset_uuid: str) -> None:
+def check_same_run(run: Path, state: RunState, config: RunConfig, dataset_uuid: str) -> None:
     """Refuse to resume a run under another configuration or on another dataset.
 
     Raises
@@ -89,7 +89,7 @@ def check_same_run(run: Path, state: RunState, config: TrainConfig, dataset_uuid
     """
     if state.config_digest != config.digest:
         try:
-            keys = changed_keys(parse_config(read_json(run / CONFIG)), config)
+            keys = changed_keys(parse_run_config(type(config), read_json(run / CONFIG)), config)
         except (OSError, ValueError, ManifestError):
             keys = []
         raise CheckpointError(

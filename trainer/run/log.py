@@ -16,7 +16,7 @@ from datagen.common.documents import parse_json
 from datagen.common.errors import DependencyError, StorageError
 from datagen.common.files import json_ready, name_as_ours, write_owned
 from datagen.common.ownership import listed, refuse_strangers
-from trainer.config import TrainConfig
+from trainer.config import RunConfig
 from trainer.run.folder import BOARD, LOG
 
 _BEGINNING = b'{"kind": "'  # of every record
@@ -38,7 +38,7 @@ class Journal:
         If Weights & Biases is asked for and not installed; before anything is written.
     """
 
-    def __init__(self, run: Path, step: int, config: TrainConfig) -> None:
+    def __init__(self, run: Path, step: int, config: RunConfig) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         project = config.fit.wandb

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datagen.common.errors import InputError, WarpError
+from datagen.evidence.sequence import fit_appearance
+from datagen.evidence.texture import Appearance, appearance_bytes, read_appearance
 from datagen.flows.gate import GATE_VERSION, gate
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import (
@@ -23,17 +25,18 @@ from datagen.flows.records import (
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.bridge import StoredBridge, stored_bridges
 from datagen.flows.views import look_at_views
-from datagen.flows.worker import prepared_head
+from datagen.flows.worker import prepared_head, texture_look
 from datagen.heads.base import HeadTemplate
 from datagen.layout import PERSON_FOLDER, BuildLayout
-from datagen.manifest import Manifest
+from datagen.manifest import Manifest, WarpConfig
 from datagen.sources.frame import Captures, Frame, SequenceInfo, SequenceKey
 from datagen.warp.engine import ALGORITHM_VERSION
 from datagen.warp.personal import SequencePrior
-from datagen.warp.result import PERSON_FILE
+from datagen.warp.result import APPEARANCE_FILE, PERSON_FILE
 from datagen.warp.sequence import FEWEST_FRAMES, fit_sequence, keyframes_of
 from datagen.warp.storage import prior_bytes, read_prior
 
+FILES = (PERSON_FILE, APPEARANCE_FILE)
 # What a person's record says instead of a verdict.
 LEARNT, NONE = "learnt", "none"
 
@@ -47,6 +50,19 @@ class StoredPerson(Stored[SequencePrior]):
     def read(folder: Path, template: HeadTemplate) -> SequencePrior:
         """Read it from its folder."""
         return read_prior(folder, template)
+
+
+class StoredAppearance(Stored[Appearance | None]):
+    """How a sequence's person looks, beside the person and under the same key; None where no picture shows it."""
+
+    what = "person"
+
+    @staticmethod
+    def read(folder: Path, template: HeadTemplate) -> Appearance | None:
+        """Read it from the person's folder."""
+        del template
+        path = folder / APPEARANCE_FILE
+        return read_appearance(path) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -131,21 +147,29 @@ class PersonStage(Stage[PersonUnit, int]):
         key = unit.key(source, unit.head().template)
         if finished_record(unit.folder, key) is not None:
             return 0
-        check_result_folder(unit.folder, (PERSON_FILE,))
+        check_result_folder(unit.folder, FILES)
         head = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
         bridge = unit.bridge.open(head.template) if unit.bridge else None
 
         def read(index: int) -> Frame:
             frame = source.frame(unit.sequence.key, index)
+            frame = heeded(frame, manifest.warp)
             known = frame.registration if manifest.warp.use_registration else None
-            if known is None and frame.landmarks is None:
+            if known is None and frame.landmarks is None and not frame.seen:
                 # Such frames begin from the scan alone, which takes no person.
-                raise WarpError(f"frame {index} is a bare scan", "a registration or landmarks")
+                raise WarpError(f"frame {index} is a bare scan", "a registration, landmarks or points seen in pictures")
             if unit.sequence.gated:
                 frame = gate(frame, look_at_views(frame).wrong).frame
             return replace(frame, registration=bridge.register(known) if bridge and known else known)
 
-        _store(unit.folder, key, fit_sequence(head, unit.sequence.frames, read, manifest.warp))
+        prior = fit_sequence(head, unit.sequence.frames, read, manifest.warp)
+        contents = {} if prior is None else {PERSON_FILE: prior_bytes(prior)}
+        if prior is not None and "texture" in manifest.warp.evidence:
+            keyframes = keyframes_of(unit.sequence.frames)
+            seen = fit_appearance(texture_look(head.template), head, prior, keyframes, read, manifest.warp)
+            contents |= {} if seen is None else {APPEARANCE_FILE: appearance_bytes(seen)}
+        record = ResultRecord(key, "", NONE if prior is None else LEARNT, (), {})
+        store_result(unit.folder, record, contents)
         return 1
 
     def stale(self, layout: BuildLayout, units: Sequence[PersonUnit]) -> list[Path]:
@@ -156,7 +180,7 @@ class PersonStage(Stage[PersonUnit, int]):
     def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
         """Return what is where persons go and is not ours."""
         folders = [layout.person(sequence.key) for sequence in plan.sequences if learns_person(plan.manifest, sequence)]
-        return [path for folder in folders for path in result_strangers(folder, (PERSON_FILE,), look=False)]
+        return [path for folder in folders for path in result_strangers(folder, FILES, look=False)]
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the sequences whose person is learnt, or cannot be."""
@@ -180,6 +204,11 @@ def learns_person(manifest: Manifest, sequence: SequenceInfo) -> bool:
     return manifest.warp.share_identity and len(sequence.frames) >= FEWEST_FRAMES
 
 
+def heeded(frame: Frame, config: WarpConfig) -> Frame:
+    """Return a frame without the evidence that is not asked for."""
+    return frame if "captured" in config.evidence else replace(frame, seen={})
+
+
 def learnt_person(layout: BuildLayout, key: SequenceKey) -> StoredPerson | None:
     """Return the person that was learnt from a sequence, None if its frames gave none.
 
@@ -193,8 +222,3 @@ def learnt_person(layout: BuildLayout, key: SequenceKey) -> StoredPerson | None:
     if record is None:
         raise InputError(f"the person of {key} is not learnt yet", "a learnt person", "Run `datagen build` again")
     return StoredPerson(folder, record.content_key) if record.status == LEARNT else None
-
-
-def _store(folder: Path, key: str, prior: SequencePrior | None) -> None:
-    contents = {} if prior is None else {PERSON_FILE: prior_bytes(prior)}
-    store_result(folder, ResultRecord(key, "", NONE if prior is None else LEARNT, (), {}), contents)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from datagen.common.errors import InputError
 from datagen.common.progress import unwatched
+from datagen.evidence.sequence import template_vertices
 from datagen.flows.framing import cameras_in_view, farthest_depth
 from datagen.flows.gate import GATE_VERSION, gate
 from datagen.flows.planning import BuildPlan, chunks
@@ -23,11 +25,12 @@ from datagen.flows.records import (
 )
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.bridge import StoredBridge, stored_bridges
-from datagen.flows.stages.person import StoredPerson, learns_person, learnt_person
+from datagen.flows.stages.person import StoredAppearance, StoredPerson, heeded, learns_person, learnt_person
 from datagen.flows.views import OUTSIDE, Views, look_at_views
-from datagen.flows.worker import prepared_head
+from datagen.flows.worker import prepared_head, texture_look
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
+from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.layout import PERSON_FOLDER, BuildLayout
 from datagen.manifest import WarpConfig
@@ -196,6 +199,7 @@ def register_and_warp(
     registration: Registration | None = None,
     landmarks: Landmarks | None = None,
     prior: SequencePrior | None = None,
+    pixels: Sequence[PixelEvidence] = (),
     on_step: Callable[[str], None] = unwatched,
 ) -> Warp:
     """Warp one scan, from a registration that passes a bridge first where it is in another topology than the head's.
@@ -204,12 +208,20 @@ def register_and_warp(
     :meth:`datagen.warp.bridge.Bridge.keep_coordinates`.
     """
     if bridge is None or registration is None or not config.use_registration:
-        return warp_frame(
-            scan, head, config, registration=registration, landmarks=landmarks, prior=prior, on_step=on_step
-        )
-    carried = bridge.register(registration)
-    warp = warp_frame(scan, head, config, registration=carried, landmarks=landmarks, prior=prior, on_step=on_step)
-    return bridge.keep_coordinates(warp, registration)
+        known, back = registration, None
+    else:
+        known, back = bridge.register(registration), partial(bridge.keep_coordinates, registration=registration)
+    warp = warp_frame(
+        scan,
+        head,
+        config,
+        registration=known,
+        landmarks=landmarks,
+        prior=prior,
+        pixels=pixels,
+        on_step=on_step,
+    )
+    return warp if back is None else back(warp)
 
 
 def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
@@ -222,16 +234,18 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
         content = unit.captures().frame(unit.sequence.key, state.frame)
         seen = look_at_views(content)
         gated = gate(content, seen.wrong, use=unit.sequence.gated)
-        content = gated.frame
+        content = heeded(gated.frame, manifest.warp)
+        bridge = unit.bridge.open(head.template) if unit.bridge else None
         # No warm start from the frame before: the result would depend on where a killed build was resumed.
         warp = register_and_warp(
             content.scan,
             head,
             manifest.warp,
-            bridge=unit.bridge.open(head.template) if unit.bridge else None,
+            bridge=bridge,
             registration=content.registration,
             landmarks=content.landmarks,
             prior=prior,
+            pixels=(*content.evidence, *_own_texture(unit, content, head, bridge, prior)),
         )
     except InputError as error:
         _store_failure(state, _reason(error))
@@ -241,6 +255,23 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, {}, views)
     contents = {WARP_FILE: warp_bytes(warp), VERDICT_FILE: verdict_bytes(warp.verdict)}
     store_result(state.folder, record, contents)
+
+
+def _own_texture(
+    unit: WarpUnit, frame: Frame, head: HeadModel, bridge: Bridge | None, prior: SequencePrior | None
+) -> Sequence[PixelEvidence]:
+    """Return what the person's own texture says of a frame, where that is asked for and known."""
+    config = unit.manifest.warp
+    if unit.person is None or "texture" not in config.evidence:
+        return ()
+    appearance = StoredAppearance(unit.person.folder, unit.person.key).open(head.template)
+    if appearance is None:
+        return ()
+    known = frame.registration if config.use_registration else None
+    if bridge is not None and known is not None:
+        frame = replace(frame, registration=bridge.register(known))
+    vertices = template_vertices(frame, head, config, prior, frame.evidence)
+    return texture_look(head.template).evidence(frame, vertices, appearance)
 
 
 def _with_views(frame: Frame, warp: Warp, template: HeadTemplate, found: Views) -> tuple[Warp, tuple[str, ...], Views]:

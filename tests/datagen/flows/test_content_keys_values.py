@@ -37,6 +37,7 @@ OTHER_WARP = {
     "subdivisions": 1,
     "use_registration": False,
     "share_identity": False,
+    "evidence": ("captured", "texture"),
     "max_distance_mm": 8.5,
     "verdict": VerdictLimits(pass_coverage=0.6),
 }

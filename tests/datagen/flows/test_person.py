@@ -18,7 +18,7 @@ from datagen.flows.build import build, nothing_to_do
 from datagen.flows.planning import plan_build
 from datagen.flows.records import read_result_record
 from datagen.flows.runners.serial import RunnerConfig
-from datagen.flows.stages.person import PersonStage, PersonUnit, StoredPerson, learnt_person
+from datagen.flows.stages.person import PersonStage, PersonUnit, StoredAppearance, StoredPerson, learnt_person
 from datagen.flows.stages.warp import WarpStage, WarpUnit
 from datagen.heads.base import HeadModel
 from datagen.heads.registry import load_head
@@ -91,6 +91,27 @@ def test_a_lost_person_alone_is_something_to_do(talk_build: BuildResult, tmp_pat
     plan = plan_build(layout.read_manifest())
     (layout.person(KEY) / "person.npz").unlink()
     assert not nothing_to_do(plan, layout)
+
+
+def test_a_persons_texture_is_learnt_beside_the_person_and_heeded(
+    talk_build: BuildResult, talk_manifest: Path, tmp_path: Path
+) -> None:
+    out = copy_build(talk_build.root, tmp_path / "out")
+    layout = BuildLayout(out)
+    plan = plan_build(load_manifest(talk_manifest, ["warp.evidence=[captured,texture]"]))
+    (unit,) = PERSONS.plan(plan, layout)
+    assert not PERSONS.finished(unit)
+    learn(unit)
+    assert PERSONS.finished(unit)
+    appearance = StoredAppearance(unit.folder, read_result_record(unit.folder).content_key).open(unit.head().template)
+    assert sorted(appearance.textures) == sorted(c.name for c in unit.captures().frame(KEY, 0).cameras)
+    (first, *_) = WarpStage().plan(plan, layout)
+    one = dataclasses.replace(first, sequence=dataclasses.replace(first.sequence, frames=(2,)))
+    assert WarpStage().run(one) == 1
+    figures = json.loads((layout.frame_warp(KEY, 2) / "verdict.json").read_text())["figures"]
+    assert figures["pictures"] == len(appearance.textures)
+    assert figures["picture_worst_sigmas"] < 2
+    assert "pictures" not in json.loads((layout.frame_warp(KEY, 3) / "verdict.json").read_text())["figures"]
 
 
 def test_without_a_shared_person_a_frame_stands_by_itself(

@@ -1,0 +1,1 @@
+"""What fits of pictures achieve where the truth is known."""

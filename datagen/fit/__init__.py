@@ -1,0 +1,1 @@
+"""From calibrated pictures to registered heads, where there is no scan."""

@@ -1,0 +1,121 @@
+"""What the pictures of all frames say of the points of one head, as the normal equations of the fit have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from datagen.common.arrays import F64
+from datagen.fit.problem import FitFrame
+from datagen.geometry.camera import Camera
+from datagen.geometry.pixel_evidence import PixelEvidence
+from datagen.warp.pixel_rows import Rows, SeenInPictures, seen_in_pictures
+from datagen.warp.similarity import Similarity
+from datagen.warp.template import WarpTemplate
+
+_BETWEEN = "\0"  # a frame and the name of a source
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a frame's pictures say, to first order.
+
+    Attributes
+    ----------
+    information : mapping of source to (u, 3, 3) float64
+        Of positions, in the head's axes.
+    pull : mapping of source to (u, 3) float64
+    focal : mapping of camera to (3 u + 2,) float64
+        Where focal lengths are unknown: of the logarithm of each, the coupling with positions, its own information,
+        and its pull.
+    energy : float
+        Half the squared residuals, each in its standard deviation, with the weights that they were given.
+    """
+
+    information: Mapping[str, F64]
+    pull: Mapping[str, F64]
+    focal: Mapping[str, F64]
+    energy: float
+
+
+class SeenFrames:
+    """All frames' pictures, of one set of distinct points.
+
+    Attributes
+    ----------
+    operator : (u, V) float64 CSR
+        From control vertices to the distinct points.
+    frames : tuple of SeenInPictures
+        Of each frame; the sources' names begin with its place.
+    """
+
+    def __init__(self, template: WarpTemplate, frames: Sequence[FitFrame]) -> None:
+        self.operator: sp.csr_matrix
+        labelled = [
+            PixelEvidence(replace(one.points, source=f"{place}{_BETWEEN}{one.points.source}"), one.camera)
+            for place, frame in enumerate(frames)
+            for one in frame.evidence
+        ]
+        together = seen_in_pictures(template, labelled)
+        self.operator = together.operator
+        views = iter(together.views)
+        self.frames = tuple(
+            SeenInPictures(
+                together.operator,
+                tuple(next(views) for _ in frame.evidence),
+                {name: one for name, one in together.sources.items() if _place(name) == place},
+            )
+            for place, frame in enumerate(frames)
+        )
+        self.cameras = tuple(sorted({one.camera.name for frame in frames for one in frame.evidence}))
+
+    def with_focal(self, focal_px: Mapping[str, float]) -> None:
+        """Give cameras other focal lengths; square pixels, principal points in the middle."""
+        for seen in self.frames:
+            seen.views = tuple(replace(view, camera=with_focal(view.camera, focal_px)) for view in seen.views)
+
+
+def with_focal(camera: Camera, focal_px: Mapping[str, float]) -> Camera:
+    """Return a camera with the focal length of its name: square pixels, the principal point in the middle."""
+    f = focal_px[camera.name]
+    return replace(camera, K=np.array([[f, 0, camera.width / 2], [0, f, camera.height / 2], [0, 0, 1.0]]))
+
+
+def source_of(label: str) -> str:
+    """Return the name of a source without its frame."""
+    return label.partition(_BETWEEN)[2]
+
+
+def _place(label: str) -> int:
+    return int(label.partition(_BETWEEN)[0])
+
+
+def told(seen: SeenInPictures, pose: Similarity, points: F64, *, robust: bool, focal: bool) -> Told:
+    """Return what a frame's pictures say of points (u, 3) in the head's axes, as they lie now."""
+    count = len(points)
+    information = {name: np.zeros((count, 3, 3)) for name in seen.sources}
+    pull = {name: np.zeros((count, 3)) for name in seen.sources}
+    lengths: dict[str, F64] = {}
+    energy = 0.0
+    for rows in seen.rows(pose, points, robust=robust):
+        weighed = rows.derivative * rows.weight[:, None, None]
+        np.add.at(information[rows.view.source], rows.view.where, weighed.transpose(0, 2, 1) @ rows.derivative)
+        np.add.at(pull[rows.view.source], rows.view.where, np.einsum("nij,ni->nj", weighed, rows.residual))
+        energy += 0.5 * float((rows.weight * (rows.residual**2).sum(axis=1)).sum())
+        if focal:
+            name = rows.view.camera.name
+            lengths[name] = lengths.get(name, 0.0) + _of_focal(rows, weighed, count)
+    return Told(information, pull, lengths, energy)
+
+
+def _of_focal(rows: Rows, weighed: F64, count: int) -> F64:
+    """Return what one picture says of the logarithm of its focal length, as :class:`Told` has it."""
+    growth = np.einsum("nij,nj->ni", rows.root, rows.pixels - rows.view.camera.K[:2, 2])
+    coupling = np.zeros((count, 3))
+    np.add.at(coupling, rows.view.where, np.einsum("nij,ni->nj", weighed, growth))
+    own = float((rows.weight * (growth**2).sum(axis=1)).sum())
+    pulled = float((rows.weight * (growth * rows.residual).sum(axis=1)).sum())
+    return np.concatenate([coupling.ravel(), [own, pulled]])

@@ -1,0 +1,194 @@
+"""Fitting the alignment network: what the loop of :mod:`trainer.run.loop` works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datagen.common.arrays import I64
+from datagen.common.errors import DatasetError, InputError
+from trainer.align.calibration import Calibration, calibrate
+from trainer.align.config import AlignConfig
+from trainer.align.data import ARRAYS, Crops, FaceTruth, mean_positions, training_crops
+from trainer.align.loss import align_loss
+from trainer.align.measure import Measured, measure_split
+from trainer.align.network import FlowNetwork, RegressionNetwork, make_network
+from trainer.align.store import network_content
+from trainer.align.uv_space import UVSpace, uv_space
+from trainer.align.whole import Stage, begin_whole
+from trainer.data import Loaded, TrainingLoader, decode, describe_sample
+from trainer.run.folder import RunState
+from trainer.run.loop import Job, check_shares, run_job
+
+_MEAN_SAMPLES = 256
+_NAMED = 8
+
+
+def fit_align(dataset_path: Path | str, run: Path, config: AlignConfig) -> RunState:
+    """Fit an alignment network, or resume a run that was stopped; parameters and errors as :func:`run_job`.
+
+    Raises
+    ------
+    DatasetError
+        Also if the dataset has no frame table, or its template no texture coordinates.
+    """
+    return run_job(partial(AlignJob, dataset_path, run, config), run, config)
+
+
+class AlignJob(Job[AlignConfig]):
+    """The alignment network being fitted."""
+
+    model: FlowNetwork | RegressionNetwork
+    _calibration: Calibration | None = None
+    _whole_at: int | None = None
+
+    @cached_property
+    def space(self) -> UVSpace:
+        """The template's UV space."""
+        if not len(self.dataset["train"]):
+            raise DatasetError(
+                f"{self.dataset.url} has no training split", "people to learn from", "Build it with other splits"
+            )
+        config, regions = self.config, self.dataset.attrs.get("regions", {})
+        return uv_space(self.dataset.template, regions, config.loss, config.network.uv).to(self.group.device)
+
+    @cached_property
+    def truth(self) -> FaceTruth:
+        """The training people's faces."""
+        return FaceTruth(self.dataset["train"], self.space, self.config.data.cache_mb)
+
+    def open_loader(self) -> TrainingLoader:
+        """Return batches of single pictures."""
+        config = self.config
+        self.dataset.require_faces()
+        loader = TrainingLoader(
+            self.dataset,
+            config.data,
+            config.seed,
+            self.group.device,
+            arrays=ARRAYS,
+            rank=self.group.rank,
+            ranks=self.group.ranks,
+        )
+        check_shares(loader, config, config.data, self.group)
+        return loader
+
+    def build(self, *, fresh: bool) -> FlowNetwork | RegressionNetwork:
+        """Return the network, which begins at the training set's mean face."""
+        network = self.config.network
+        mean = mean_positions(self.dataset, self.truth, _MEAN_SAMPLES)
+        model = make_network(network, self.space.uv.cpu(), mean.cpu())
+        if fresh and network.weights is not None:
+            model.encoder.load(network.weights)
+        return model
+
+    def describe(self) -> str:
+        """Say what is about to begin."""
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return (
+            f"{parameters / 1e6:.2f} M parameters on {self.group.ranks} × {self.group.device}, "
+            f"{len(self.dataset['train'])} pictures, {len(self.space.vertices)} vertices "
+            f"({int(self.space.is_face.sum())} of the face), from step {self.progress.step} of {self.config.fit.steps}"
+        )
+
+    def _begin_whole(self) -> None:
+        """Fit the whole-flow head to what the start leaves on some training crops; go on from averaged weights."""
+        model, config, split = self.model, self.config, self.dataset["train"]
+        assert isinstance(model, FlowNetwork)
+        average = self.progress.average
+        if average is not None:
+            average.give(model)
+        rng = np.random.default_rng([config.seed, config.coarse_steps])
+        stages = []
+        for chosen in np.array_split(rng.integers(len(split), size=config.whole_samples), config.whole_samples // 16):
+            stored = split.read(ARRAYS, chosen, decode=False)
+            batch = {
+                name: decode(name, torch.from_numpy(value).to(self.group.device), self.dataset.depth_scale)
+                for name, value in stored.items()
+            }
+            seeds = rng.integers(2**62, size=len(chosen)).tolist()
+            crops = self._crops(batch, chosen, seeds)
+            people = torch.from_numpy(split.index.subject[chosen].astype(np.int64)).to(self.group.device)
+            stages.append(Stage(crops.images, crops.truth, people))
+        model.eval()
+        left = begin_whole(model, stages, self.space)
+        model.train()
+        if average is not None:
+            average.restart(model)
+        self.record("whole", {"left": left})
+        self.throughput.pause()
+
+    def _crops(self, batch: Mapping[str, torch.Tensor], samples: I64, seeds: list[int]) -> Crops:
+        seen = self.truth.seen(samples, batch["intrinsics"], batch["world_to_camera"])
+        network = self.config.network
+        return training_crops(batch, seen, seeds, self.config.augment, self.space, network.image_size)
+
+    def add_gradients(self, loaded: Loaded) -> dict[str, torch.Tensor]:
+        """Crop and change pictures, and align them."""
+        config, step = self.config, self.progress.step
+        flow = config.network.kind == "flow"
+        if flow and config.network.whole and step == config.coarse_steps and self._whole_at != step:
+            self._whole_at = step  # once, however many batches make a step
+            self._begin_whole()
+        batch = {name: loaded.batch[name][:, 0] for name in ARRAYS}
+        self._samples = loaded.batch["index"][:, 0].cpu().numpy()
+        crops = self._crops(batch, self._samples, loaded.seeds)
+        iterations = 0 if step < config.coarse_steps else None
+        terms = align_loss(self.wrapped(crops.images, iterations), crops.truth, self.space, config.loss)
+        (terms["loss"] / config.fit.accumulate).backward()  # type: ignore[no-untyped-call]
+        if iterations == 0:
+            # What the start does not use has no gradient, and a checkpoint would lack its moments.
+            for parameter in self.model.parameters():
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        return terms
+
+    def not_finite(self) -> InputError:
+        """Name the last batch's samples."""
+        split = self.dataset["train"]
+        names = ", ".join(describe_sample(split, int(i)) for i in self._samples[:_NAMED])
+        return InputError(
+            f"the loss or its gradient is not finite at step {self.progress.step}; its last samples are {names}",
+            "finite numbers",
+            "Check these samples, or lower fit.learning_rate; last.pt is from before, and the run can resume from it",
+        )
+
+    @property
+    def can_validate(self) -> bool:
+        """Whether anybody was held out."""
+        return len(self.dataset["val"]) > 0
+
+    def _measured(self) -> Measured:
+        """Measure the validation people, with the averaged weights if there are any."""
+        spread = np.linspace(0, len(self.dataset["val"]) - 1, self.config.fit.val_samples)
+        chosen = np.unique(spread.round().astype(np.int64))
+        self.model.eval()
+        with self.averaged():
+            measured = measure_split(self.model, self.dataset, "val", self.space, chosen)
+        self.model.train()
+        return measured
+
+    def validate(self) -> str:
+        """Measure the validation people, keep the network if it is the best so far, and say what was found."""
+        measured = self._measured()
+        metrics = measured.metrics()
+        self.record("val", metrics)
+        self._calibration = calibrate(measured)
+        self.keep_best(metrics["nme_percent"], metrics)
+        self.throughput.pause()
+        return f"step {self.progress.step}: the face is {metrics['nme_percent']:.2f} % of its size off, held out"
+
+    def save_best(self) -> None:
+        """Write ``best.pt``, which says what its uncertainty is worth also where the run ends before any validation."""
+        if self._calibration is None and self.can_validate:
+            self._calibration = calibrate(self._measured())
+        super().save_best()
+
+    def content(self) -> dict[str, Any]:
+        """Return what rebuilds the network elsewhere, and how far its uncertainty can be trusted."""
+        return network_content(self.dataset, self.space, self._calibration)
