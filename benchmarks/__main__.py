@@ -7,6 +7,7 @@ from typing import NoReturn
 import typer
 
 from benchmarks import ablation, align, write
+from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
 from benchmarks.fit import command as fit_command
 from benchmarks.marks import command as marks_command
@@ -36,6 +37,7 @@ for command in (
     write,
     train_command,
     marks_command,
+    detector_command,
     ablation,
     align,
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -85,7 +86,7 @@ def learn(template: HeadTemplate, detected: Sequence[Detected], detector: str, m
         along = mean - np.einsum("pd,pd->p", mean, normal)[:, None] * normal
         faces, barycentric = _placed(template, at + along)
     moved = _both_sides(_discrepancies(template, detected, points, faces, barycentric), partner)
-    scatter = np.sqrt(np.nanmedian(((moved - _robust_mean(moved)) ** 2).mean(axis=2), axis=0))
+    scatter = np.sqrt(_median(((moved - _robust_mean(moved)) ** 2).mean(axis=2), axis=0))
     usable = (scatter < MOST_SCATTER_M) & (np.isfinite(moved).all(axis=2).mean(axis=0) > 0.3)
     kept = np.flatnonzero(usable & (partner >= 0) & usable[partner])
     model = DetectorModel(
@@ -200,12 +201,19 @@ def _true_points(template: HeadTemplate, one: Detected, faces: I64, barycentric:
     return np.asarray(np.einsum("pc,pcd->pd", barycentric, surface[template.faces[faces]]))
 
 
+def _median(values: F64, axis: int | tuple[int, ...] | None = None) -> F64:
+    """Return the median of what is not NaN; NaN where nothing is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanmedian(values, axis=axis))
+
+
 def _robust_mean(values: F64) -> F64:
     """Return the mean (P, 3) of values (N, P, 3) with NaN, those far from it weighing less."""
-    mean = np.nanmedian(values, axis=0)
+    mean = _median(values, axis=0)
     for _ in range(10):
         away = np.linalg.norm(values - mean, axis=2)
-        scale = 1.4826 * np.nanmedian(away, axis=0) + 1e-6
+        scale = 1.4826 * _median(away, axis=0) + 1e-6
         weight = np.where(np.isfinite(away), 1 / (1 + (away / (2 * scale)) ** 2), 0.0)
         mean = (weight[..., None] * np.nan_to_num(values)).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9)[:, None]
     return np.asarray(mean)
@@ -397,24 +405,29 @@ def _noise(errors: Errors, rest: F64, shown: F64) -> tuple[F64, F64, F64]:
     """Return what differs from picture to picture: (P,) metres, and its growth (B,) and (T,) as things turn away."""
     size = np.where(shown[..., None], np.abs(rest), np.nan)
     frontal = np.where((errors.facing > 0.65)[..., None], size, np.nan)
-    alone_m = 1.4826 * np.nanmedian(frontal, axis=(0, 2))
-    alone_m = np.where(np.isfinite(alone_m), alone_m, np.nanmedian(alone_m))
+    alone_m = 1.4826 * _median(frontal, axis=(0, 2))
+    alone_m = np.where(np.isfinite(alone_m), alone_m, _median(alone_m))
     turn_growth, growth = np.ones(len(TURNS_DEG)), np.ones(len(COSINES))
     for _ in range(3):
         scaled = size / alone_m[:, None] / np.interp(errors.turned_deg, TURNS_DEG, turn_growth)[:, None, None]
         growth = _by_bin(errors.facing, scaled, COSINES)
-        growth = np.maximum.accumulate((growth / growth[-1])[::-1])[::-1]
+        growth = _rising((growth / growth[-1])[::-1])[::-1]
         scaled = size / alone_m[:, None] / np.interp(errors.facing, COSINES, growth)[..., None]
         turn_growth = _by_bin(np.repeat(errors.turned_deg[:, None], size.shape[1], 1), scaled, TURNS_DEG)
-        turn_growth = np.maximum.accumulate(turn_growth / turn_growth[0])
+        turn_growth = _rising(turn_growth / turn_growth[0])
     # Of face and view as they are: all over, the errors are as large as they are.
     fitting = np.abs(rest)[shown] / _sigma(errors, alone_m, growth, turn_growth)[shown][:, None]
     return alone_m * 1.4826 * float(np.median(fitting)), growth, turn_growth
 
 
+def _rising(growth: F64) -> F64:
+    """Return growth that never falls; where nothing was seen it is as before."""
+    return np.asarray(np.maximum.accumulate(np.where(np.isfinite(growth), growth, 1.0)))
+
+
 def _by_bin(value: F64, scaled: F64, knots: F64) -> F64:
     edges = np.concatenate([[knots[0] - 1e-9], (knots[1:] + knots[:-1]) / 2, [np.inf]])
-    return np.array([1.4826 * np.nanmedian(scaled[(value >= low) & (value < high)]) for low, high in pairwise(edges)])
+    return np.array([1.4826 * _median(scaled[(value >= low) & (value < high)]) for low, high in pairwise(edges)])
 
 
 def _together(scaled: F64) -> float:

@@ -50,7 +50,7 @@ def evidence_command(
     Example: datagen evidence captures/ --maker detector --detector-python ~/face-mesh/bin/python
     """
     from datagen.common.progress import Progress
-    from datagen.evidence.looking import chosen, look_at
+    from datagen.evidence.looking import chosen, look_at, unnamed
     from datagen.evidence.registry import MakerSettings, open_maker
     from datagen.heads.registry import load_head
     from datagen.sources.folder import FolderCaptures
@@ -65,19 +65,28 @@ def evidence_command(
         told = [one.to_json() for one in looked.told]
         print_json({"pictures": len(looked.told), "found": looked.found, "unread": looked.unread, "told": told})
     else:
-        _say(looked, captures)
+        _say(looked)
+        _say_next(captures, maker, unnamed(captures, wanted, maker))
     if not looked.found or looked.unread:
         raise SystemExit(1)
 
 
-def _say(looked: Looked, captures: Path) -> None:
+def _say(looked: Looked) -> None:
     lines = [*looked.unread, *(str(one) for one in looked.told if one.note)]
     for line in lines[:MOST_SAID]:
         say(line)
     if len(lines) > MOST_SAID:
         say(f"and {len(lines) - MOST_SAID} more such pictures; --json lists them")
     say(looked.counted())
-    if looked.found:
+
+
+def _say_next(captures: Path, maker: str, unnamed: list[str]) -> None:
+    from datagen.evidence.looking import pattern_of
+
+    if unnamed:
+        more = f" and {len(unnamed) - 1} more" if len(unnamed) > 1 else ""
+        say(f'to have it used, write "evidence": "{pattern_of(maker)}" into capture.json of {unnamed[0]}{more}')
+    else:
         say(f"next: datagen check {shlex.quote(str(captures))}")
 
 

@@ -30,6 +30,8 @@ from datagen.warp.similarity import fit_similarity_robust
 NAME = "detector"
 # Two pictures show one face if rays through the same points pass each other within this, metres.
 SAME_FACE_M = 0.02
+# A face and the one in the mirrored picture are the same if their points are so near, in widths of the face.
+SAME_SHARE = 0.1
 # From so many cameras on, one that agrees with no other is wrong.
 FEWEST_TO_JUDGE = 3
 # Learnt from faces turned less than this; of a profile the detector makes up the other half.
@@ -91,6 +93,8 @@ class FaceDetector:
     def __init__(self, template: HeadTemplate, model: DetectorModel, detector: Detector) -> None:
         self._model, self._detector = model, detector
         self._at, self._normal = model.places(template)
+        apart = np.linalg.norm((self._at * [-1.0, 1.0, 1.0])[:, None] - self._at, axis=2)
+        self._partner = apart.argmin(axis=1)
 
     def look(self, pictures: Mapping[str, Image], cameras: Mapping[str, Camera]) -> dict[str, Seen]:
         """Return what each picture shows, by camera.
@@ -98,7 +102,7 @@ class FaceDetector:
         Where a picture shows several faces, the one that is meant is the one that most other cameras see at the same
         place, and of as many the largest. From three cameras on, a face that no other camera sees there is refused.
         """
-        found = {name: [self._candidate(points) for points in self._detector(pictures[name])] for name in pictures}
+        found = {name: [self._candidate(points) for points in self._faces(pictures[name])] for name in pictures}
         result: dict[str, Seen] = {}
         usable: dict[str, list[Candidate]] = {}
         for name, faces in found.items():
@@ -119,6 +123,26 @@ class FaceDetector:
             points = self.seen_points(views[name], space, len(views)) if face is not None else None
             result[name] = Seen(points, count, told)
         return {name: result[name] for name in pictures}
+
+    def _faces(self, picture: Image) -> list[F64]:
+        """Return the points (478, 3) of each face, mean of the picture and its mirror image, where both show it."""
+        width = picture.shape[1]
+        mirrored = []
+        for points in self._detector(np.ascontiguousarray(picture[:, ::-1])):
+            turned = points.copy()
+            turned[self._model.points] = points[self._model.points][self._partner]
+            turned[:, 0] = width - turned[:, 0]
+            mirrored.append(turned)
+        return [self._averaged(points, mirrored) for points in self._detector(picture)]
+
+    def _averaged(self, points: F64, mirrored: list[F64]) -> F64:
+        known = self._model.points
+        off = [float(np.abs(other[known] - points[known])[:, :2].mean()) for other in mirrored]
+        if not off or min(off) > SAME_SHARE * float(np.ptp(points[known, 0])):
+            return points
+        mean = points.copy()
+        mean[known] = (points[known] + mirrored[int(np.argmin(off))][known]) / 2
+        return mean
 
     def _candidate(self, points: F64) -> Candidate:
         return Candidate(points, *view_of(points, self._model, self._at))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from scipy.spatial.distance import cdist
+from scipy.spatial import cKDTree
 
 from datagen.common.arrays import F64, I64
 from datagen.common.errors import InputError
@@ -27,6 +27,7 @@ from datagen.warp.template import subdivision_levels
 FOLDER = "data"
 # Within so much of a point the surface tells which way it looks.
 AROUND_M = 8e-3
+REACH = 3.0
 LENGTHS = ("shift_m", "lean_to_m", "modes_m", "common_m", "alone_m")
 NUMBERS = ("lean_from", "cosines", "growth", "turns_deg", "turn_growth", "together")
 ARRAYS = ("points", "faces", "barycentric", *LENGTHS, *NUMBERS)
@@ -157,9 +158,11 @@ def surrounding_normals(template: HeadTemplate, at: F64) -> F64:
     """Return the mean normal (Q, 3) of a neutral template's skin around points (Q, 3) metres."""
     smooth = smooth_template(template)
     skin = template.faces[~mask_of(template.regions, INTERIOR_REGIONS)[template.faces].any(axis=1)]
-    near = cdist(at, smooth[skin].mean(axis=1), "sqeuclidean")
+    centres = cKDTree(smooth[skin].mean(axis=1))
+    near = cKDTree(at).sparse_distance_matrix(centres, REACH * AROUND_M, output_type="coo_matrix")
+    weight = sp.csr_matrix((np.exp(-0.5 * (near.data / AROUND_M) ** 2), (near.row, near.col)), shape=near.shape)
     # Areas of a fold's two sides cancel.
-    total = np.exp(-0.5 * near / AROUND_M**2) @ face_cross(smooth, skin)
+    total = weight @ face_cross(smooth, skin)
     return np.asarray(normalised(total))
 
 

@@ -14,6 +14,7 @@ from datagen.common.files import make_folders, storage_errors, write_owned_bytes
 from datagen.common.ownership import listed, refuse_strangers, strangers
 from datagen.common.seen_points import SUFFIX, seen_points_bytes
 from datagen.evidence.contract import Maker, Seen
+from datagen.sources.capture_file import read_capture_file
 from datagen.sources.frame import Captures, Frame, Image, SequenceInfo
 
 FOLDER = "evidence"
@@ -63,6 +64,23 @@ class Looked:
         faces = Counter("none" if one.faces == 0 else "one" if one.faces == 1 else "several" for one in self.told)
         parts = ", ".join(f"{name} in {faces[name]}" for name in ("one", "several", "none") if faces[name])
         return f"evidence of {self.found} of {len(self.told)} pictures; faces: {parts or 'no pictures'}"
+
+
+def pattern_of(maker: str) -> str:
+    """Return what a capture.json names as ``evidence``, to have what a maker saw used."""
+    return f"{FOLDER}/{maker}/{{camera}}/{{frame:06d}}{SUFFIX}"
+
+
+def unnamed(root: Path, wanted: list[tuple[SequenceInfo, tuple[int, ...]]], maker: str) -> list[str]:
+    """Return the sequences that have files of a maker which their capture.json does not name."""
+    found = []
+    for info, _ in wanted:
+        folder = root / info.key.subject / info.key.sequence
+        named = read_capture_file(folder).evidence or ()
+        patterns = (named,) if isinstance(named, str) else tuple(named)
+        if pattern_of(maker) not in patterns and (folder / FOLDER / maker).is_dir():
+            found.append(str(info.key))
+    return found
 
 
 def evidence_file(folder: Path, maker: str, camera: str, frame: int) -> Path:

@@ -13,6 +13,8 @@ from datagen.geometry.camera import Camera
 from datagen.warp.similarity import Similarity, fit_similarity_robust
 
 FEWEST_VIEWS = 2
+# How much of what simulated people taught is believed: on them all of it is right, on a real face none of it was.
+BELIEVED = 0.5
 # How far faces differ from the mean face: what few pictures tell of a point is held to it.
 USUAL_M = 5e-3
 # Of how far a ray passes a point, metres: beyond it counts less.
@@ -108,6 +110,6 @@ def unshifted(model: DetectorModel, one: DetectedView) -> F64:
 def unleaned(model: DetectorModel, one: DetectedView, face: FaceInSpace) -> F64:
     """Return the same, less how far it leans on a face of this shape."""
     camera = one.camera
-    lean = model.lean_m(face.deviation_m) @ face.pose.rotation.T @ camera.world_to_camera[:3, :3].T
+    lean = BELIEVED * model.lean_m(face.deviation_m) @ face.pose.rotation.T @ camera.world_to_camera[:3, :3].T
     depth = camera.to_camera(face.pose.apply(np.zeros((1, 3))))[0, 2]
     return np.asarray(unshifted(model, one) - lean[:, :2] * (camera.K[[0, 1], [0, 1]] / max(depth, 1e-3)))

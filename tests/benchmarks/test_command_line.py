@@ -31,6 +31,7 @@ NAMES = (
     "typical",
     "ablation",
     "calibrate",
+    "detector",
     "align",
 )
 # What only measuring needs, and extras.
@@ -70,8 +71,9 @@ def test_the_short_run_has_all_benchmarks_and_only_peers_that_are_there(
     for there in (True, False):
         monkeypatch.setattr(short, "installed", lambda _peer, there=there: there)
         lines = [short.arguments_of(line, tmp_path) for line in short.COMMANDS]
-        # The searches for landmarks and for the typical face need real faces, which are not part of the project.
-        assert {line[0] for line in lines} == set(NAMES) - {"marks", "typical"}
+        # The searches for landmarks and for the typical face need real faces, which are no part of the project, and the
+        # detector an environment of its own.
+        assert {line[0] for line in lines} == set(NAMES) - {"marks", "typical", "detector"}
         for line in lines:
             taken(app, line)
         text = " ".join(part for line in lines for part in line)

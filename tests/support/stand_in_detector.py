@@ -59,9 +59,9 @@ def detected(model: DetectorModel, template: HeadTemplate, vertices: F64, camera
 
 
 def in_turn(answers: Sequence[Sequence[F64]]) -> Callable[[object], F64]:
-    """Return a detector that answers picture after picture with these faces."""
-    waiting = [np.array(faces).reshape(-1, POINTS, 3) for faces in answers]
-    return lambda _: waiting.pop(0)
+    """Return a detector that answers picture after picture with these faces, and none in their mirror images."""
+    waiting = [faces for answer in answers for faces in (np.zeros((0, POINTS, 3)), np.array(answer))]
+    return lambda _: waiting.pop(0).reshape(-1, POINTS, 3)
 
 
 def stand_in_python(folder: Path) -> Path:

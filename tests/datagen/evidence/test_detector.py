@@ -123,3 +123,18 @@ def test_a_camera_that_sees_a_face_where_no_other_does_is_refused_from_three_on(
 def test_no_picture_with_a_face_gives_nothing():
     assert [seen.points for seen in look([[], [], []])] == [None] * 3
     assert FaceDetector(TEMPLATE, PLAIN, in_turn([])).look({}, {}) == {}
+
+
+def test_a_picture_and_its_mirror_image_are_averaged_where_both_show_the_face():
+    camera, width = CAMERAS[1], 512
+    aside = np.array([3.0, 0, 0])
+    right, left = face(camera) + aside, face(camera) - aside
+    places_m, _ = MODEL.places(TEMPLATE)
+    partner = np.linalg.norm((places_m * [-1.0, 1.0, 1.0])[:, None] - places_m, axis=2).argmin(axis=1)
+    in_mirror = left.copy()
+    in_mirror[MODEL.points[partner]] = left[MODEL.points]
+    in_mirror[:, 0] = width - in_mirror[:, 0]
+    answers = [in_mirror[None], right[None]]
+    maker = FaceDetector(TEMPLATE, PLAIN, lambda _: answers.pop(0))
+    seen = maker.look({camera.name: np.zeros((width, width, 3), np.uint8)}, {camera.name: camera})[camera.name]
+    assert off_px(seen, camera) < 0.3

@@ -13,6 +13,7 @@ from PIL import Image
 
 import datagen.cli
 from datagen.common.seen_points import read_seen_points
+from datagen.sources.folder import FolderCaptures
 from tests.support.small_capture import KEY, rig, write_capture
 from tests.support.stand_in_detector import anny_model, stand_in_python
 
@@ -69,6 +70,23 @@ def test_each_picture_with_a_face_gets_a_file_and_the_others_a_word(
     Image.fromarray(BLACK).save(captures / str(KEY) / "images/front/000000.png")
     assert call(captures, "--detector-python", python) == 0
     assert files(captures).keys() == written.keys() - {"front/000000.npz"}
+
+
+def test_what_to_write_into_capture_json_is_said_and_frames_then_carry_the_evidence(
+    captures: Path, python: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert call(captures, "--detector-python", python) == 0
+    said = capsys.readouterr().out
+    pattern = "evidence/detector/{camera}/{frame:06d}.npz"
+    assert f'write "evidence": "{pattern}" into capture.json of {KEY}' in said
+    path = captures / str(KEY) / "capture.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "evidence": pattern}))
+    frame = FolderCaptures(captures).frame(KEY, 0)
+    assert {one.camera.name for one in frame.evidence} == {
+        Path(name).parent.name for name in files(captures) if "000000" in name
+    }
+    assert call(captures, "--detector-python", python) == 0
+    assert "next: datagen check" in capsys.readouterr().out
 
 
 def test_frames_and_sequences_can_be_chosen_and_json_lists_each_picture(
