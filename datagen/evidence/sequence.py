@@ -49,12 +49,12 @@ def fit_appearance(
     for index in frames:
         try:
             frame = read(index)
-            seen = frame.evidence
+            given = frame.evidence
         except InputError:
             continue
         if frame.images:
             shown.append(frame)
-            pixels.append(seen)
+            pixels.append(given)
     appearance = None
     for last in range(LOOKS):
         placed = []
