@@ -7,6 +7,7 @@ again, and whether it refuses or not, every one of those files has to be there w
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -117,6 +118,9 @@ def captures_looked_at(scene: Scene, out: Path) -> Path:
     seen = out.with_name(f"{out.name} seen")
     if not seen.exists():
         captures_with_pictures(scene, seen)
+        for path in seen.glob("*/*/capture.json"):
+            content = json.loads(path.read_text()) | {"evidence": "evidence/detector/{camera}/{frame:06d}.npz"}
+            path.write_text(json.dumps(content))
     return seen
 
 
