@@ -20,6 +20,8 @@ GOALS = (
     Goal("fit_1_aligned_mm", 0.75),
     Goal("focal_error_percent", 3.0),
     Goal("corrupted_ratio_max", 1.2),
+    Goal("reference_6_energy_ratio", 1.0, at_least=True),
+    Goal("reference_2_energy_ratio", 1.0, at_least=True),
 )
 
 
@@ -29,6 +31,10 @@ def fit_command(
     departure_mm: Annotated[float, typer.Option(min=0, max=10, help="RMS of what no model has of them.")] = 1.0,
     sigma_px: Annotated[float, typer.Option(min=0.05, max=50, help="Noise of each point, in 96 pixels.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="A different seed gives different people and noise.")] = 11,
+    reference: Annotated[
+        bool,
+        typer.Option("--reference", help="Also minimise the same energy by AdamW, and fit free displacements."),
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Fit simulated people to points seen in pictures, and compare the face's vertices with the truth.
@@ -48,6 +54,10 @@ def fit_command(
     plan = FitPlan(subjects, frames, departure_mm, sigma_px, seed)
     bench = FitBench(plan, load_head("anny"), lambda line: print(line, file=sys.stderr))
     figures = bench.run()
+    if reference:
+        from benchmarks.fit.reference import reference_figures
+
+        figures |= reference_figures(bench)
     goals = judged(GOALS, figures)
     if json_output:
         print_json({"figures": json_ready(figures), "goals": goals})

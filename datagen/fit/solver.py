@@ -75,11 +75,11 @@ def fit_frames(
         If a frame has no evidence, too little to place the head by, or some of another template.
     """
     with one_blas_thread():
-        return _Fit(head, template, frames, settings, neutral).run(advance)
+        return FrameFit(head, template, frames, settings, neutral).run(advance)
 
 
-class _Fit:
-    """State and steps."""
+class FrameFit:
+    """Where a fit stands, and its steps; see :func:`fit_frames`."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class _Fit:
             advance(1)
             if moved < STILL_M and changed < STEADY:
                 break
-        return self._result(rounds)
+        return self.result(rounds)
 
     def _find_amplitudes(self) -> float:
         """Find how far the person departs from the usual face; return by what share that changed.
@@ -175,7 +175,7 @@ class _Fit:
             self.amplitudes[k] = amplitude
         return float(np.abs(self.amplitudes / before - 1).max())
 
-    def _pose(self, t: int) -> Similarity:
+    def pose(self, t: int) -> Similarity:
         """Return the similarity from template axes to the world."""
         scale = float(np.exp(self.log_scale))
         return Similarity(scale, self.rotations[t], self.centres[t] - scale * self.rotations[t] @ self.centre)
@@ -195,7 +195,7 @@ class _Fit:
             MAX_FOCAL_STEP / max(float(np.abs(focal).max(initial=0.0)), 1e-12),
             1.0 / max(float(np.abs(own[:, E : E + 3]).max()), 1e-12),
         )
-        before = [self._pose(t).apply(self._points(t)) for t in range(len(self.frames))]
+        before = [self.pose(t).apply(self.points(t)) for t in range(len(self.frames))]
         shared, own, focal = limit * shared, limit * own, limit * focal
         scale = float(np.exp(self.log_scale))
         n_id = self.n_identity
@@ -210,7 +210,7 @@ class _Fit:
             for name, change in zip(self.focal_names, focal.tolist(), strict=True):
                 self.log_focal[name] += change
             self.seen.with_focal({name: float(np.exp(f)) for name, f in self.log_focal.items()})
-        after = [self._pose(t).apply(self._points(t)) for t in range(len(self.frames))]
+        after = [self.pose(t).apply(self.points(t)) for t in range(len(self.frames))]
         return max(float(np.linalg.norm(b - a, axis=1).max()) for a, b in zip(before, after, strict=True))
 
     def _add_volume(self, equations: Equations) -> None:
@@ -249,7 +249,8 @@ class _Fit:
         start = sum(count for other, count in self.factors.items() if other < name)
         return slice(start, start + self.factors[name])
 
-    def _points(self, t: int) -> F64:
+    def points(self, t: int) -> F64:
+        """Return the distinct points (u, 3) that were seen, template axes."""
         return self.rows.at(self.shared, self.expression[t])
 
     def _bounds(self) -> Bounds:
@@ -279,8 +280,8 @@ class _Fit:
         sums = np.zeros((3 * count, 2 + C))
         energy = 0.0
         for t, seen in enumerate(self.seen.frames):
-            points = self._points(t)
-            found = told(seen, self._pose(t), points, robust=self.settings.robust, focal=self.settings.focal)
+            points = self.points(t)
+            found = told(seen, self.pose(t), points, robust=self.settings.robust, focal=self.settings.focal)
             energy += found.energy
             local = points - self.centre
             white = np.zeros((count, 3, n))
@@ -396,7 +397,8 @@ class _Fit:
             second[t - 1, :m, :m] += parts[2].T @ parts[0]
         return first, second, energy
 
-    def _result(self, rounds: int) -> Fit:
+    def result(self, rounds: int) -> Fit:
+        """Return where the fit stands."""
         scale = float(np.exp(self.log_scale))
         equations = self.equations()
         reduced = equations.reduced(np.zeros(len(self.shared_precision) + equations.own_pull.size, bool))
@@ -404,7 +406,7 @@ class _Fit:
         spreads = self._spreads(reduced)
         fitted = []
         for t, frame in enumerate(self.frames):
-            pose = self._pose(t)
+            pose = self.pose(t)
             parameters = np.concatenate([self.shared[:n_id], self.expression[t]])
             vertices = self.shape.vertices(parameters, self.shared[n_id:].reshape(-1, 3))
             seen = self.seen.frames[t]

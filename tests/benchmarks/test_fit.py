@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.fit.people import displaced, looked_at, simulated_person
+from benchmarks.fit.reference import OURS, Problem
 from benchmarks.fit.run import FitBench, FitPlan, unknown_focal
+from datagen.fit.solver import FrameFit
 from datagen.heads.base import HeadModel
 from datagen.heads.registry import load_head
 from datagen.warp.template import prepare_template
@@ -65,3 +69,14 @@ def test_errors_are_distances_of_the_face(head: HeadModel) -> None:
     world, aligned = bench.errors([person.vertices[0] + [0.003, 0, 0]], person)
     assert world == pytest.approx(3.0)
     assert aligned == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_reference_minimises_the_energy_of_the_fit(head: HeadModel) -> None:
+    bench = FitBench(FitPlan(subjects=1, frames=1), head, lambda _: None)
+    frames = bench.seen(0, (1, 4))
+    fit = FrameFit(head, bench.template, frames, replace(OURS, rounds=2), None)
+    fit.run(lambda _: None)
+    problem = Problem(bench, fit, frames)
+    here = problem.ours()
+    assert here.energy == pytest.approx(fit.energy, rel=1e-5)
+    np.testing.assert_allclose(here.vertices[0], fit.result(2).frames[0].vertices, atol=1e-6)
