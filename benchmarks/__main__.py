@@ -9,6 +9,7 @@ import typer
 from benchmarks import ablation, align, write
 from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
+from benchmarks.fit import command as fit_command
 from benchmarks.marks import command as marks_command
 from benchmarks.read import command as read_command
 from benchmarks.render import command as render_command
@@ -29,6 +30,7 @@ app = typer.Typer(
 for command in (
     warp_command,
     faces_command,
+    fit_command,
     surfaces_command,
     render_command,
     read_command,

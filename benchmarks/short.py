@@ -28,6 +28,7 @@ COMMANDS = (
     "warp --subjects 1 --frames 2 --scan-vertices 8000",
     "warp --track sequence --evidence texture --frames 3 --scan-vertices 6000",
     "faces --subjects 1 --frames 1",
+    "fit --subjects 1 --frames 1",
     "surfaces --subjects 1 --cameras 3",
     "bridge --topologies 1 --people 2",
     "calibrate --subjects 1 --frames 1",

@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import NoReturn
 
 from datagen import __version__
-from datagen.commands import build, demo, evidence, export, frames, imports, init, inspect, recipe, report, share, warp
+from datagen.commands import (
+    build,
+    demo,
+    evidence,
+    export,
+    fit,
+    frames,
+    imports,
+    init,
+    inspect,
+    recipe,
+    report,
+    share,
+    warp,
+)
 from datagen.common.console import add_version, run
 from datagen.common.help import App
 
@@ -15,7 +29,7 @@ app = App(
     "2 wrong use or bad input, 70 a fault of this program, 130 interrupted.",
 )
 add_version(app, "datagen", __version__)
-for group in (demo, init, imports, evidence, build, warp, frames, inspect, share, export, report, recipe):
+for group in (demo, init, imports, evidence, fit, build, warp, frames, inspect, share, export, report, recipe):
     group.register(app)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,11 @@ import typer
 import datagen.cli
 import trainer.cli
 from datagen.common.ownership import LISTING, walk
+from datagen.fit.problem import Fit, FitFrame, FittedFrame
 from datagen.layout import BuildLayout
 from datagen.sources.frame import SequenceKey
 from datagen.warp.storage import read_warp
+from datagen.warp.template import WarpTemplate
 from tests.layouts.colmap import write_colmap
 from tests.support.build_trees import copy_build
 from tests.support.predict_scene import write_photos
@@ -110,6 +112,27 @@ def captures_with_pictures(scene: Scene, out: Path) -> None:
     assert call("datagen", "evidence", out, "--detector-python", scene.detector) == 0
 
 
+def captures_looked_at(scene: Scene, out: Path) -> Path:
+    """Return captures with evidence, beside the output."""
+    seen = out.with_name(f"{out.name} seen")
+    if not seen.exists():
+        captures_with_pictures(scene, seen)
+    return seen
+
+
+def a_fit(_: object, template: WarpTemplate, frames: Sequence[FitFrame], *_more: object, **_others: object) -> Fit:
+    """Return what is written of a fit, without one."""
+    head = template.head.vertices
+    spread, weights = np.zeros(len(head)), np.zeros(3)
+    found = (
+        FittedFrame(
+            one.index, head, spread, weights, np.eye(4), {("a", look.camera.name): 1.0 for look in one.evidence}
+        )
+        for one in frames
+    )
+    return Fit(tuple(found), weights, head, 1.0)
+
+
 def a_run(scene: Scene, out: Path) -> None:
     shutil.copytree(scene.run, out)
 
@@ -143,6 +166,9 @@ WRITERS = {
     "datagen init": Writer(lambda _, out: ["init", out, "--unit", "m"], (), captures_to_describe, fresh=False),
     "datagen evidence": Writer(
         lambda s, out: ["evidence", out, "--detector-python", s.detector], (), captures_with_pictures, fresh=False
+    ),
+    "datagen fit": Writer(
+        lambda s, out: ["fit", captures_looked_at(s, out), "--out", out], ("--neutral-error-mm", "2")
     ),
     "datagen import": Writer(a_workspace_imported, ("--licence", "other")),
     "datagen simulate": Writer(
@@ -212,8 +238,10 @@ def scene(
 def quick(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
     """Leave out what takes long and writes nothing."""
     import trainer.evaluate
+    from datagen.fit import capture as fit_of_capture
     from datagen.flows import demo, one_scan
 
+    monkeypatch.setattr(fit_of_capture, "fit_frames", a_fit)
     monkeypatch.setattr(one_scan, "register_and_warp", lambda *_, **__: read_warp(frame(scene)))
     monkeypatch.setattr(trainer.evaluate, "evaluate", partial(trainer.evaluate.evaluate, speed_seconds=0))
     monkeypatch.setattr(demo, "_trainer", lambda *_: pytest.fail("the demo went on"))

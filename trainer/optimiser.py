@@ -93,20 +93,20 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
         self._updates = 0
-        self._average = {name: p.detach().clone().float() for name, p in model.named_parameters()}
+        self._average = {name: p.detach().clone().float() for name, p in _learnt(model)}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Update the average with the model's weights after a step."""
         self._updates += 1
         decay = min(self._decay, (1 + self._updates) / (_EARLY + self._updates))
-        for name, p in model.named_parameters():
+        for name, p in _learnt(model):
             self._average[name].lerp_(p.detach().float(), 1 - decay)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Give the model the averaged weights inside a ``with`` block."""
-        kept = {name: p.detach().clone() for name, p in model.named_parameters()}
+        kept = {name: p.detach().clone() for name, p in _learnt(model)}
         try:
             _assign(model, self._average)
             yield
@@ -119,7 +119,7 @@ class MovingAverage:
 
     def restart(self, model: nn.Module) -> None:
         """Begin again at the model's weights."""
-        for name, p in model.named_parameters():
+        for name, p in _learnt(model):
             self._average[name].copy_(p.detach().float())
 
     def state_dict(self) -> dict[str, object]:
@@ -136,7 +136,11 @@ class MovingAverage:
         self._updates = updates
 
 
+def _learnt(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+
+
 @torch.no_grad()
 def _assign(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    for name, p in model.named_parameters():
+    for name, p in _learnt(model):
         p.copy_(weights[name])

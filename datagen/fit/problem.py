@@ -39,6 +39,9 @@ class FitSettings:
         How far a given face at rest is off (RMS).
     robust : bool
         Whether points and pictures that disagree with the others count less; without it errors are taken as normal.
+    amplitudes : bool
+        Whether how far the person departs from the usual face is found too, of identity and displacement by itself;
+        otherwise it is as far as people do.
     temporal : bool
         Whether frames that follow each other within :data:`MOST_STEP_S` are held to plausible accelerations.
     focal : bool
@@ -46,9 +49,10 @@ class FitSettings:
         of the picture, and the camera's own focal length is where the search begins.
     """
 
-    rounds: int = 12
+    rounds: int = 16
     neutral_error_m: float = 1.0e-3
     robust: bool = True
+    amplitudes: bool = True
     temporal: bool = True
     focal: bool = False
 
@@ -102,6 +106,8 @@ class Fit:
         Half the squared residuals of everything, each in its standard deviations; meaningful without robust weights.
     rounds : int
         Steps that were taken.
+    amplitudes : (float, float)
+        How far the person departs from the usual face beside what is usual: in the model's identity, and beyond.
     """
 
     frames: tuple[FittedFrame, ...]
@@ -111,3 +117,4 @@ class Fit:
     focal_px: Mapping[str, float] = field(default_factory=dict)
     energy: float = float("nan")
     rounds: int = 0
+    amplitudes: tuple[float, float] = (1.0, 1.0)

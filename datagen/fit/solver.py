@@ -35,6 +35,12 @@ MAX_FOCAL_STEP = 0.2
 POSE_SIGMA = np.array([1.0] * 3 + [1.0] * 3)
 # Steps end where no vertex of any frame moves farther.
 STILL_M = 5e-6
+# Of the first steps' state the departure from the usual face is not yet that of the person.
+FIRST_ROUNDS = 3
+# How much is known of it before: as much as so many parameters tell, and within these factors.
+AMPLITUDE_COUNT = 20.0
+LEAST_AMPLITUDE, MOST_AMPLITUDE = 0.4, 2.5
+STEADY = 0.02
 
 
 def fit_frames(
@@ -100,6 +106,7 @@ class _Fit:
         # Identity and modes, the logarithm of the size, those of focal lengths.
         self.shared = np.zeros(self.n_shape)
         self.log_scale = 0.0
+        self.amplitudes = np.ones(2)
         self.shared_precision = np.concatenate(
             [
                 1 / self.shape.sigma[:n] ** 2,
@@ -138,12 +145,35 @@ class _Fit:
         """Take the steps."""
         rounds = 0
         for _ in range(self.settings.rounds):
+            changed = self._find_amplitudes() if self.settings.amplitudes and rounds >= FIRST_ROUNDS else 0.0
             moved = self._step()
             rounds += 1
             advance(1)
-            if moved < STILL_M:
+            if moved < STILL_M and changed < STEADY:
                 break
         return self._result(rounds)
+
+    def _find_amplitudes(self) -> float:
+        """Find how far the person departs from the usual face; return by what share that changed.
+
+        D. MacKay, "Bayesian interpolation", 1992: squared departures over the number of parameters that are determined.
+        """
+        equations = self.equations()
+        S, N, n_id = len(self.shared_precision), self.n_shape, self.n_identity
+        reduced = equations.reduced(np.zeros(S + equations.own_pull.size, bool))
+        variance = reduced.variance(0, np.eye(S)[:N], np.zeros((N, equations.own_pull.shape[1])))
+        before = self.amplitudes.copy()
+        for k, part in enumerate((slice(0, n_id), slice(n_id, N))):
+            precision = self.shared_precision[part]
+            if not len(precision):
+                continue
+            determined = len(precision) - float(variance[part] @ precision)
+            departure = float(self.shared[part] ** 2 @ precision) * self.amplitudes[k] ** 2
+            squared = (departure + AMPLITUDE_COUNT) / (determined + AMPLITUDE_COUNT)
+            amplitude = float(np.clip(np.sqrt(squared), LEAST_AMPLITUDE, MOST_AMPLITUDE))
+            self.shared_precision[part] = precision * (self.amplitudes[k] / amplitude) ** 2
+            self.amplitudes[k] = amplitude
+        return float(np.abs(self.amplitudes / before - 1).max())
 
     def _pose(self, t: int) -> Similarity:
         """Return the similarity from template axes to the world."""
@@ -391,7 +421,8 @@ class _Fit:
         still = np.concatenate([self.shared[:n_id], np.zeros(self.n_expression)])
         neutral = scale * self.shape.vertices(still, self.shared[n_id:].reshape(-1, 3))
         focal = {name: float(np.exp(self.log_focal[name])) for name in self.focal_names}
-        return Fit(tuple(fitted), self.shared[:n_id], neutral, scale, focal, self.energy, rounds)
+        found = float(self.amplitudes[0]), float(self.amplitudes[1])
+        return Fit(tuple(fitted), self.shared[:n_id], neutral, scale, focal, self.energy, rounds, found)
 
     def _spreads(self, reduced: Reduced) -> list[F64]:
         """Return each frame's standard deviation (V,) of vertices' positions, by some of them."""

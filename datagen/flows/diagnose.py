@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.flows.conventions import CROP, EXCHANGED, Candidate, Convention, candidates, figures
-from datagen.flows.evidence import Evidence, Judge, Judgement, grid_of, moved
+from datagen.flows.sightings import Judge, Judgement, Sighting, grid_of, moved
 from datagen.flows.silhouettes import surface_points
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import Mesh
@@ -74,14 +74,14 @@ class _Table:
     """The scores of one camera's candidates, those that are worth a closer look."""
 
     camera: Camera
-    shown: Evidence
+    shown: Sighting
     judge: Judge
     given: Judgement
     found: Mapping[str, tuple[float, Candidate]]
 
 
 def diagnose(
-    scan: Mesh, rig: Sequence[Camera], shown: Mapping[str, Evidence], wrong: Sequence[str], doubtful: Sequence[str] = ()
+    scan: Mesh, rig: Sequence[Camera], shown: Mapping[str, Sighting], wrong: Sequence[str], doubtful: Sequence[str] = ()
 ) -> dict[str, Fit]:
     """Find what was meant by the cameras of one frame that contradict their pictures.
 
@@ -92,7 +92,7 @@ def diagnose(
     scan : Mesh
     rig : sequence of Camera
         All of the frame.
-    shown : mapping of camera name to Evidence
+    shown : mapping of camera name to Sighting
         Cameras that are not in it are not judged.
     wrong : sequence of str
         Cameras that contradict their pictures.
@@ -141,7 +141,7 @@ def diagnose(
     return fits
 
 
-def _table(camera: Camera, rig: Sequence[Camera], shown: Evidence, coarse: F64, fine: F64) -> _Table:
+def _table(camera: Camera, rig: Sequence[Camera], shown: Sighting, coarse: F64, fine: F64) -> _Table:
     rough, grid = grid_of(shown, camera, coarse=True), grid_of(shown, camera)
     roughly, judge = shown.judge(rough), shown.judge(grid)
     ranked = []
@@ -160,7 +160,7 @@ def _table(camera: Camera, rig: Sequence[Camera], shown: Evidence, coarse: F64, 
     return _Table(camera, shown, judge, judge(grid.silhouette(camera, fine), ""), found)
 
 
-def _mutual(tables: Sequence[_Table], rig: Sequence[Camera], shown: Mapping[str, Evidence], fine: F64) -> list[_Table]:
+def _mutual(tables: Sequence[_Table], rig: Sequence[Camera], shown: Mapping[str, Sighting], fine: F64) -> list[_Table]:
     """Leave out exchanges of pictures that do not fit the other camera too."""
     of, cameras = {table.camera.name: table for table in tables}, {camera.name: camera for camera in rig}
 
@@ -198,12 +198,12 @@ def _cropped(scan: Mesh, tables: Sequence[_Table]) -> list[_Table] | None:
     out = []
     for table in tables:
         place = table.shown.find(table.camera, scan)
+        if place is None:
+            out.append(table)
+            continue
         (convention,) = (one.convention for one in candidates(table.camera) if one.shifted)
         candidate = Candidate(convention, moved(table.camera, place.shift_px), shifted=True)
-        found = (
-            {**table.found, CROP: (place.score, candidate)} if place.score >= table.shown.least_crop else table.found
-        )
-        out.append(replace(table, found=found))
+        out.append(replace(table, found={**table.found, CROP: (place.score, candidate)}))
     return out
 
 
@@ -293,7 +293,7 @@ def _alike(camera: Camera, given: Camera, fits: Mapping[str, Fit]) -> bool:
     return figures(camera)[6:] == figures(chosen)[6:] and bool((np.abs(camera.K - chosen.K) < 1).all())
 
 
-def _also(camera: Camera, rig: Sequence[Camera], shown: Evidence, key: str, fine: F64) -> Fit | None:
+def _also(camera: Camera, rig: Sequence[Camera], shown: Sighting, key: str, fine: F64) -> Fit | None:
     """Return the rig's convention for a camera that passed, if it fits that as well as what was given."""
     grid = grid_of(shown, camera)
     judge = shown.judge(grid)

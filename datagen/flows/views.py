@@ -16,7 +16,7 @@ import numpy.typing as npt
 from datagen.common.errors import CameraError, InputError
 from datagen.flows.conventions import FACTORS
 from datagen.flows.diagnose import Fit, diagnose
-from datagen.flows.evidence import Edges, Evidence, Judgement, Shown, grid_of
+from datagen.flows.sightings import Edges, Judgement, Shown, Sighting, grid_of
 from datagen.flows.silhouettes import Grid, grown, outline_breaks, overlap, surface_points
 from datagen.geometry.camera import Camera
 from datagen.sources.frame import Frame
@@ -93,7 +93,7 @@ class Examined:
         The reasons name the conventions that fit.
     fits : mapping of camera name to Fit
         Of cameras that a convention explains; also of some that pass, and fit the rig's convention as well.
-    shown : mapping of camera name to Evidence
+    shown : mapping of camera name to Sighting
         What each camera was judged by; those with neither mask nor image are not in it.
     scores : mapping of camera name to float
         How well the scan agrees with what is shown, as the cameras are.
@@ -105,7 +105,7 @@ class Examined:
 
     views: Views
     fits: Mapping[str, Fit]
-    shown: Mapping[str, Evidence]
+    shown: Mapping[str, Sighting]
     scores: Mapping[str, float]
     wide: Mapping[str, float]
     unsure: frozenset[str] = frozenset()
@@ -203,7 +203,7 @@ class _Look:
     wrong: str
     blind: str
     contradicts: bool
-    shown: Evidence | None
+    shown: Sighting | None
     judged: Judgement | None
     wide: float
 
@@ -211,7 +211,7 @@ class _Look:
 def _look(frame: Frame, camera: Camera, points: npt.NDArray[np.float64], even: npt.NDArray[np.float64]) -> _Look:
     seen, depth = _seen(camera, points)
     blind, wide, problems, contradicts = "", 0.0, list[str](), False
-    shown: Evidence | None = None
+    shown: Sighting | None = None
     if len(depth) < FEWEST_POINTS * len(points):
         blind = f"it sees nothing of the scan, which lies {_where(camera, points)}{_other_unit(camera, points)}"
     for look in (_check_place, _check_mask, _check_image):
@@ -246,7 +246,7 @@ class _Seen:
 
     Attributes
     ----------
-    shown : Evidence or None
+    shown : Sighting or None
         Where its picture shows somebody.
     problem : CameraError or None
         What contradicts it, or why it cannot be where it is said to be.
@@ -254,7 +254,7 @@ class _Seen:
         Share of the scan inside the mask, where that is the problem.
     """
 
-    shown: Evidence | None = None
+    shown: Sighting | None = None
     problem: CameraError | None = None
     inside: float = 0.0
 
@@ -400,7 +400,7 @@ def _before(image: npt.NDArray[np.uint8], colour: npt.NDArray[np.uint8]) -> npt.
     return np.asarray(binary_fill_holes(apart))
 
 
-def _is_wide(shown: Evidence | None, camera: Camera, points: npt.NDArray[np.float64]) -> bool:
+def _is_wide(shown: Sighting | None, camera: Camera, points: npt.NDArray[np.float64]) -> bool:
     """Whether a scan fills the mask and steps back or ends where that ends: it has more than the person in it."""
     if not isinstance(shown, Shown):
         return False

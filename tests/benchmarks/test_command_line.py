@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = (
     "warp",
     "faces",
+    "fit",
     "render",
     "read",
     "surfaces",

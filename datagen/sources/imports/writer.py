@@ -391,16 +391,16 @@ def _put(staging: Path, report: Written, files: Unpacked, name: str, content: Fi
         return
     if isinstance(content, Packed):
         # Linked, and its first name removed with the others: one file may be used twice.
-        _link_or_copy(files.path(content), place)
+        link_or_copy(files.path(content), place)
         report.unpacked += 1
     # The file itself, where it is a link: that would lead out of the capture.
-    elif _link_or_copy(content.resolve(), place):
+    elif link_or_copy(content.resolve(), place):
         report.linked += 1
     else:
         report.copied += 1
 
 
-def _link_or_copy(path: Path, place: Path) -> bool:
+def link_or_copy(path: Path, place: Path) -> bool:
     """Give a file a second name, and say whether that could be."""
     try:
         os.link(path, place)

@@ -21,7 +21,6 @@ F64 = npt.NDArray[np.float64]
 LEAST_INSIDE = 0.9  # of a silhouette, in the mask grown by a cell
 FEWEST_OUTLINE = 60  # cells: the outline of less is found among the edges of any picture
 LEAST_CONTRAST = 0.55  # of the colours on both sides of an outline: true ones have 0.68 to 0.93, others 0.5 at most
-LEAST_WITHIN = 0.6  # of an outline, in the picture
 SMOOTHED = 1.0  # cells, before the gradient
 
 
@@ -59,7 +58,7 @@ class Place:
     score: float
 
 
-class Evidence(ABC):
+class Sighting(ABC):
     """What a picture shows, to hold silhouettes against.
 
     Attributes
@@ -70,8 +69,6 @@ class Evidence(ABC):
         Of a convention that is believed, and over what was given.
     least_joint, least_mean : float
         Of a convention that explains a whole rig, in each of its cameras, and on the average.
-    least_crop : float
-        Of a shift, whose two free numbers make much fit.
     clear_score, largest_doubt : float
         The same where nothing else speaks against the camera: from which on a convention is believed, and up to which
         score of the camera as given.
@@ -84,7 +81,6 @@ class Evidence(ABC):
     least_gain: ClassVar[float]
     least_joint: ClassVar[float]
     least_mean: ClassVar[float]
-    least_crop: ClassVar[float]
     clear_score: ClassVar[float]
     largest_doubt: ClassVar[float]
     coarse: ClassVar[int]
@@ -93,9 +89,11 @@ class Evidence(ABC):
     def judge(self, grid: Grid) -> Judge:
         """Return a function of a silhouette on a grid, (h, w) bool, and of what may have been done to the picture."""
 
-    @abstractmethod
-    def find(self, camera: Camera, scan: Mesh) -> Place:
-        """Return where a camera's silhouette of a scan fits best, in or beside the picture."""
+    def find(self, camera: Camera, scan: Mesh) -> Place | None:
+        """Return where a camera's silhouette of a scan fits best, in or beside the picture; None if nowhere surely."""
+        del camera, scan
+        # Two free numbers find edges to lie on in any picture: patterns without anybody gave 0.88.
+        return None
 
     def doubts(self, given: Judgement) -> bool:
         """Whether a camera that nothing else speaks against is doubted."""
@@ -111,7 +109,7 @@ class Evidence(ABC):
 
 
 @dataclass(frozen=True)
-class Shown(Evidence):
+class Shown(Sighting):
     """A foreground: true cameras overlap it by 0.92 to 0.98 on simulated heads and pictures of a real scan.
 
     Attributes
@@ -128,6 +126,7 @@ class Shown(Evidence):
     least_gain: ClassVar[float] = 0.15
     least_joint: ClassVar[float] = 0.35
     least_mean: ClassVar[float] = 0.6
+    # Of a shift, whose two free numbers make much fit.
     least_crop: ClassVar[float] = 0.9
     clear_score: ClassVar[float] = 0.85
     # K of an image half as large makes 0.25 of a whole head's overlap; scans of three cameras lack the back of a head.
@@ -149,7 +148,7 @@ class Shown(Evidence):
 
         return judged
 
-    def find(self, camera: Camera, scan: Mesh) -> Place:
+    def find(self, camera: Camera, scan: Mesh) -> Place | None:
         """Return where the silhouette overlaps the foreground best; coarsely first, then nearby on finer grids."""
         grid = Grid.of(camera)
         score, best = _correlated(grid, camera, surface_points(scan), grid.reduced(self.mask))
@@ -165,7 +164,7 @@ class Shown(Evidence):
                 tried.append((found, -abs(dx) - abs(dy), *by))
             score, _, x, y = max(tried)
             best = np.array([x, y])
-        return Place(best, score)
+        return Place(best, score) if score >= self.least_crop else None
 
     def finds_pixels(self, camera: Camera) -> bool:
         """Whether the finest grid is that of the pixels."""
@@ -192,7 +191,7 @@ def _correlated(grid: Grid, camera: Camera, points: F64, shown: Cells) -> tuple[
 
 
 @dataclass(frozen=True)
-class Edges(Evidence):
+class Edges(Sighting):
     """The edges of a picture without any foreground.
 
     The score is the mean rank of the picture's gradient along the outline. True cameras of simulated heads before
@@ -213,8 +212,6 @@ class Edges(Evidence):
     least_gain: ClassVar[float] = 0.12
     least_joint: ClassVar[float] = 0.75
     least_mean: ClassVar[float] = 0.87
-    # Two free numbers find edges to lie on in any picture: patterns without anybody gave 0.88.
-    least_crop: ClassVar[float] = 1.1
     clear_score: ClassVar[float] = 0.82
     largest_doubt: ClassVar[float] = 0.7
     coarse: ClassVar[int] = 96
@@ -268,27 +265,12 @@ class Edges(Evidence):
         """Also where the colours are alike on both sides of the outline."""
         return super().doubts(given) or not given.fits
 
-    def find(self, camera: Camera, scan: Mesh) -> Place:
-        """Return where the outline lies on the strongest edges, to a cell."""
-        from scipy.ndimage import binary_erosion, binary_fill_holes
-        from scipy.signal import fftconvolve
-
-        grid = Grid.of(camera)
-        ranks = self._ranks(grid)[1]
-        drawn, corner = grid.beyond(camera, surface_points(scan))
-        drawn = np.asarray(binary_fill_holes(drawn))
-        outline = (drawn & ~binary_erosion(drawn))[::-1, ::-1].astype(np.float64)
-        along = fftconvolve(ranks, outline)
-        within = fftconvolve(np.ones_like(ranks), outline)
-        scores = np.where(within >= LEAST_WITHIN * outline.sum(), along / np.maximum(within, 1.0), 0.0)
-        return Place(grid.shift(scores, corner), float(scores.max()))
-
 
 def _histogram(codes: npt.NDArray[np.int64]) -> F64:
     counts = np.bincount(codes, minlength=512)
     return np.asarray(counts / max(len(codes), 1))
 
 
-def grid_of(evidence: Evidence, camera: Camera, *, coarse: bool = False) -> Grid:
-    """Return the grid that a kind of evidence is judged on."""
-    return Grid.of(camera, evidence.coarse if coarse else GRID)
+def grid_of(sighting: Sighting, camera: Camera, *, coarse: bool = False) -> Grid:
+    """Return the grid that a kind of sighting is judged on."""
+    return Grid.of(camera, sighting.coarse if coarse else GRID)
