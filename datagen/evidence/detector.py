@@ -127,6 +127,8 @@ class FaceDetector:
                 note if count == 1 or face is None else f"{count} faces were found; {note or 'the largest was taken'}"
             )
             points = self.seen_points(views[name], space, len(views)) if face is not None else None
+            if points is not None and not len(points):
+                points, told = None, "none of its points is turned to the camera and agrees with the other pictures"
             result[name] = Seen(points, count, told or (hides if points is not None else ""))
         return {name: result[name] for name in pictures}
 

@@ -66,8 +66,12 @@ class FaceInSpace:
 
 
 def hidden(places: F64, contradiction: F64) -> Bools:
-    """Return which points (P,) something hides: pictures contradict each other there, or close by."""
-    found = contradiction > MOST_CONTRADICTION
+    """Return which points (P,) something hides: pictures contradict each other there, or close by.
+
+    More than in the quarter of the face where they agree best: cameras that are off contradict each other everywhere.
+    """
+    usual = max(1.0, float(np.percentile(contradiction, 25)))
+    found = contradiction > MOST_CONTRADICTION * usual
     if not found.any():
         return found
     return np.asarray(cKDTree(places[found]).query(places)[0] < MARGIN_M)
