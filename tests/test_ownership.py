@@ -159,7 +159,7 @@ def captures(scene: Scene) -> Path:
 
 QUICK = ["fit.device=cpu", "fit.threads=1", "fit.steps=2", "fit.save_every=1"]
 SET = [word for change in QUICK for word in ("--set", change)]
-ALIGN = [*SET, "--set", "network.image_size=32", "--set", "coarse_steps=0"]
+ALIGN = [*SET, "--set", "network.image_size=32", "--set", "coarse_steps=1", "--set", "whole_samples=64"]
 WITHOUT = [word for part in ("ply", "videos", "viewer", "tracks") for word in ("--without", part)]
 SIZE = ("--size", "28")
 OUT = "file"  # of commands that write a single one
