@@ -120,6 +120,7 @@ def _judge(
     tell("warping their scans")
     given = {one.name: evidence_of(maker, one.images, one.cameras) for one in instants}
     pictured = warp_errors(head, instants, lambda one: {"pixels": given[one.name]})
+    bare = warp_errors(head, instants, lambda _: {})
     marked = warp_errors(head, instants, lambda one: {"landmarks": one.frame.landmarks} if one.frame else {})
     both = warp_errors(
         head,
@@ -128,13 +129,17 @@ def _judge(
     )
     figures = fit.figures("fit_detector") | pictured.figures("warp_raw")
     figures |= masked.figures("fit_masked") | dim.figures("fit_blurred")
-    figures |= marked.figures("warp_landmarks") | both.figures("warp_both")
+    figures |= bare.figures("warp_scan") | marked.figures("warp_landmarks") | both.figures("warp_both")
     regions = {
         "pictures alone": fit.by_region(),
         "masked": masked.by_region(),
         "scan and pictures": pictured.by_region(),
     }
-    regions |= {"scan and landmarks": marked.by_region(), "scan and both": both.by_region()}
+    regions |= {
+        "scan alone": bare.by_region(),
+        "scan and landmarks": marked.by_region(),
+        "scan and both": both.by_region(),
+    }
     if real is not None:
         tell("a real face")
         for name, off in real_marks_mm(head, real, maker).items():

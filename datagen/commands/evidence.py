@@ -55,7 +55,8 @@ def evidence_command(
     from datagen.heads.registry import load_head
     from datagen.sources.folder import FolderCaptures
 
-    folder = FolderCaptures(captures, head_root=head_root)
+    # What is looked for may be named already, and is not there yet.
+    folder = FolderCaptures(captures, head_root=head_root, evidence=False)
     wanted = chosen(folder, only, every)
     total = sum(len(frames) for _, frames in wanted)
     model = load_head(head, head_root)

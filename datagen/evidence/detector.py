@@ -18,6 +18,7 @@ from datagen.evidence.several_views import (
     DetectedView,
     FaceInSpace,
     face_in_space,
+    hidden,
     rays_of,
     unleaned,
     unshifted,
@@ -40,6 +41,10 @@ MOST_TURNED_DEG = 72.0
 STRANGEST_M = 12e-3
 # Of small faces, which were not learnt from: no detector tells less than half a pixel.
 LEAST_OFF_PX = 0.5
+# Where pictures contradict each other more than this, points are believed less.
+USUAL_CONTRADICTION = 2.0
+# Of the points: if something hides as many, it is said.
+HIDDEN_SHARE = 0.05
 SMALLEST_PX_PER_M = 160.0
 FACE_M = 0.15
 
@@ -115,14 +120,23 @@ class FaceDetector:
         meant = self._meant(usable, cameras)
         views = {n: DetectedView(cameras[n], f.points, f.view) for n, (f, _) in meant.items() if f is not None}
         space = face_in_space(self._model, self._at, self._normal, list(views.values()))
+        hides = "" if space is None else self._hidden_note(space)
         for name, (face, note) in meant.items():
             count = len(found[name])
             told = (
                 note if count == 1 or face is None else f"{count} faces were found; {note or 'the largest was taken'}"
             )
             points = self.seen_points(views[name], space, len(views)) if face is not None else None
-            result[name] = Seen(points, count, told)
+            if points is not None and not len(points):
+                points, told = None, "none of its points is turned to the camera and agrees with the other pictures"
+            result[name] = Seen(points, count, told or (hides if points is not None else ""))
         return {name: result[name] for name in pictures}
+
+    def _hidden_note(self, space: FaceInSpace) -> str:
+        share = float(hidden(self._at, space.contradiction).mean())
+        if share < HIDDEN_SHARE:
+            return ""
+        return f"{share:.0%} of the face is left out, where pictures contradict each other; something may hide it"
 
     def _faces(self, picture: Image) -> list[F64]:
         """Return the points (478, 3) of each face, mean of the picture and its mirror image, where both show it."""
@@ -199,6 +213,9 @@ class FaceDetector:
         kept = self._normal @ view.towards > model.cosines[0]
         together_common, together_alone = model.together
         alone_m = model.alone_m * model.alone_growth(view, self._normal)
+        if space is not None:
+            kept &= ~hidden(self._at, space.contradiction)
+            alone_m = alone_m * np.maximum(1.0, space.contradiction / USUAL_CONTRADICTION)
         variance = pictures * together_common * model.common_m**2 + together_alone * alone_m**2
         variance = variance[kept] * view.px_per_m**2 + together_alone * LEAST_OFF_PX**2
         if space is None:

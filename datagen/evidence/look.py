@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from datagen.common.arrays import F64
+from datagen.common.errors import InputError
 from datagen.evidence.texels import Texels, Unwrapped, face_texels, unwrap_picture
 from datagen.evidence.texture import Appearance, seen_in_texture
 from datagen.geometry.pixel_evidence import PixelEvidence
@@ -31,23 +32,21 @@ class TextureLook:
         return cls(template, face_texels(template, TEXTURE_SIZE, renderer), renderer)
 
     def pictures(self, frame: Frame, vertices: F64) -> Iterator[tuple[str, Unwrapped]]:
-        """Unwrap a frame's pictures, camera by camera.
+        """Unwrap a frame's pictures, camera by camera; those that cannot be read say nothing.
 
         Parameters
         ----------
         vertices : (V, 3) float64
             The template registered to the frame, world metres.
-
-        Raises
-        ------
-        datagen.common.errors.InputError
-            If a picture cannot be read.
         """
         cameras = [camera for camera in frame.cameras if camera.name in frame.images]
         drawn = self.renderer.rasterise(vertices, self.template.faces, cameras) if cameras else []
         for camera, shown in zip(cameras, drawn, strict=True):
-            mask = frame.masks[camera.name]() if camera.name in frame.masks else None
-            picture = frame.images[camera.name]()
+            try:
+                mask = frame.masks[camera.name]() if camera.name in frame.masks else None
+                picture = frame.images[camera.name]()
+            except InputError:
+                continue
             yield camera.name, unwrap_picture(self.texels, self.template, vertices, camera, picture, shown, mask)
 
     def evidence(self, frame: Frame, vertices: F64, appearance: Appearance) -> list[PixelEvidence]:

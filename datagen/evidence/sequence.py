@@ -45,14 +45,16 @@ def fit_appearance(
         None if no keyframe has pictures of the face.
     """
     shown: list[Frame] = []
+    pixels: list[Sequence[PixelEvidence]] = []
     for index in frames:
         try:
             frame = read(index)
+            given = frame.evidence
         except InputError:
             continue
         if frame.images:
             shown.append(frame)
-    pixels: list[Sequence[PixelEvidence]] = [frame.evidence for frame in shown]
+            pixels.append(given)
     appearance = None
     for last in range(LOOKS):
         placed = []

@@ -54,6 +54,8 @@ class FolderCaptures(Captures):
         Folder with the files of FLAME, where registrations are parameters of it.
     unscaled : bool
         Whether lengths are read as they are, of a known unit or not: whoever asks scales them.
+    evidence : bool
+        Whether what was seen in pictures is read; whoever makes it may name it before it is there.
 
     Raises
     ------
@@ -68,8 +70,10 @@ class FolderCaptures(Captures):
         head_root: Path | None = None,
         *,
         unscaled: bool = False,
+        evidence: bool = True,
     ) -> None:
         self._root, self._head_root, self._unscaled = Path(root), head_root, unscaled
+        self._evidence = evidence
         self._vertex_counts = vertex_counts or {name: head.vertices for name, head in HEADS.items()}
         if not self._root.is_dir():
             raise InputError(f"capture root {root} is not a folder", "a folder of subjects", "Check the path")
@@ -154,7 +158,7 @@ class FolderCaptures(Captures):
             images=images,
             masks=masks,
             depths=depths,
-            seen=evidence_readers(evidence_files(folder, capture, rig, index), cameras),
+            seen=evidence_readers(evidence_files(folder, capture, rig, index), cameras) if self._evidence else {},
         )
 
     def input_digest(self, key: SequenceKey, index: int) -> str:

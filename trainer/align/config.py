@@ -77,9 +77,6 @@ class AlignLossConfig(Section):
 
     decay: float = Field(0.8, gt=0, le=1, description="weight of an iteration over that of the next, α of equation 7")
     dense: float = Field(0.01, ge=0, description="weight of the dense term, λ of equation 7")
-    matching: float = Field(
-        0.1, ge=0, description="weight of the cross-entropy of correlations with where each texel is; 0 as FlowFace"
-    )
     face: float = Field(1.0, gt=0, description="weight λ of the face's vertices")
     ears: float = Field(0.3, ge=0, description="of the ears'; 0 leaves them out of UV space")
     scalp: float = Field(0.3, ge=0, description="of the scalp's, alike")

@@ -11,9 +11,6 @@ from trainer.align.config import AlignLossConfig
 from trainer.align.network import Alignment, texel_centres
 from trainer.align.uv_space import UVSpace
 
-# Features have the length of a unit on each channel: correlations reach the root of their number.
-_SHARPNESS = 4.0
-
 
 @dataclass(frozen=True)
 class Truth:
@@ -59,32 +56,6 @@ def dense_loss(alignment: Alignment, truth: Truth, space: UVSpace) -> torch.Tens
     return (nll * space.texel_weights).sum(-1).mean() / space.texel_weights.sum()
 
 
-def matching_loss(correlations: torch.Tensor, truth: Truth, space: UVSpace) -> torch.Tensor:
-    """Return the cross-entropy of a texel's correlations over the picture with where the texel is, weighted.
-
-    Not FlowFace's: it tells features at once what correlations are for, where the flow's own loss takes long to.
-
-    Parameters
-    ----------
-    correlations : tensor (B, D * D, n * n)
-    """
-    side = round(correlations.shape[-1] ** 0.5)
-    there = space.to_texels(truth.positions) * side - 0.5
-    inside = ((there > -0.5) & (there < side - 0.5)).all(-1)
-    there = there.clamp(0, side - 1)
-    corner = there.floor().clamp(max=side - 2)
-    share = there - corner
-    log_share = correlations.mul(_SHARPNESS).log_softmax(-1)
-    total = torch.zeros_like(share[..., 0])
-    for dx in (0, 1):
-        for dy in (0, 1):
-            index = ((corner[..., 1] + dy) * side + corner[..., 0] + dx).long()
-            weight = (share[..., 0] if dx else 1 - share[..., 0]) * (share[..., 1] if dy else 1 - share[..., 1])
-            total = total - weight * log_share.gather(-1, index[..., None])[..., 0]
-    weights = space.texel_weights * inside
-    return (total * weights).sum() / weights.sum().clamp(min=1e-6)
-
-
 def align_loss(
     alignments: Sequence[Alignment], truth: Truth, space: UVSpace, config: AlignLossConfig
 ) -> dict[str, torch.Tensor]:
@@ -99,15 +70,11 @@ def align_loss(
         vertex = vertex_loss(alignment, truth, space.weights)
         dense = dense_loss(alignment, truth, space) if alignment.flow is not None else torch.zeros_like(vertex)
         total = total + config.decay ** (last - k) * (vertex + config.dense * dense)
-    correlations, matching = alignments[0].correlations, torch.zeros_like(total)
-    if correlations is not None and config.matching:
-        matching = matching_loss(correlations, truth, space)
     norm = sum(config.decay**k for k in range(last + 1))
     distance = (alignments[-1].positions - truth.positions).norm(dim=-1).detach()
     return {
-        "loss": total / norm + config.matching * matching,
+        "loss": total / norm,
         "vertex": vertex.detach(),
         "dense": dense.detach(),
-        "matching": matching.detach(),
         "distance": (distance * space.weights).sum(-1).mean() / space.weights.sum(),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -36,15 +36,12 @@ class Alignment:
     flow : tensor (B, 2, D, D) or None
         From texel to picture; None where there is no UV space.
     log_sigma : tensor (B, 1, D, D) or None
-    correlations : tensor (B, D * D, n * n) or None
-        Of every texel with every pixel of the features; with the start.
     """
 
     positions: torch.Tensor
     sigma: torch.Tensor
     flow: torch.Tensor | None = None
     log_sigma: torch.Tensor | None = None
-    correlations: torch.Tensor | None = None
 
 
 class FlowNetwork(nn.Module):
@@ -96,12 +93,11 @@ class FlowNetwork(nn.Module):
         D = self.config.uv
         found, flow, log_sigma = self._start(images)
         B = len(flow)
-        pyramid = correlation_pyramid(self.features(), found.map, self.config.levels)
-        start = self._sampled(flow, log_sigma)
-        out = [replace(start, correlations=pyramid[0].reshape(B, D * D, -1))]
+        out = [self._sampled(flow, log_sigma)]
         steps = self.config.iterations if iterations is None else iterations
         if not steps:
             return out
+        pyramid = correlation_pyramid(self.features(), found.map, self.config.levels)
         context = self.context().relu().expand(B, -1, -1, -1)
         hidden = self.first_hidden().tanh().expand(B, -1, -1, -1)
         for k in range(steps):

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from trainer.align.loss import Truth
 from trainer.align.network import WHOLE_MODES, FlowNetwork, WholeHead, sample_uv
@@ -19,7 +18,7 @@ from trainer.align.uv_space import UVSpace
 
 _FOLDS = 4
 # Of the ridge, over the number of samples times features of unit variance each.
-_RIDGES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+_RIDGES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 _LEAST_STD = 1e-3
 
 
@@ -44,7 +43,8 @@ class Stage:
 def begin_whole(model: FlowNetwork, stages: Sequence[Stage], space: UVSpace) -> float:
     """Set each iteration's head to the ridge regression of what the start, or the head before, leaves.
 
-    The ridge is the one whose errors on other people's pictures are least.
+    The ridge is the one whose errors on other people's pictures are least. What a head leaves of somebody is told by
+    one that was fitted without them: of its own people each leaves too little for the next to learn from.
 
     Returns
     -------
@@ -62,44 +62,52 @@ def begin_whole(model: FlowNetwork, stages: Sequence[Stage], space: UVSpace) -> 
         for stage, (_, flow) in zip(stages, now, strict=True):
             residual = stage.truth.positions - space.uv - sample_uv(flow, space.uv)
             wanted.append(torch.einsum("tv,bvc->bct", to_flow, residual).flatten(1))
-        left *= _solve(head.inner, head.outer, torch.cat(seen).flatten(1), torch.cat(wanted), people)
-        now = [(features, flow + head(s)) for (features, flow), s in zip(now, seen, strict=True)]
+        y = torch.cat(wanted)
+        without = _solve(head, torch.cat(seen).flatten(1), y, people)
+        left *= float((y - without).square().sum()) / max(float(y.square().sum()), 1e-12)
+        parts = torch.split(without, [len(flow) for _, flow in now])
+        now = [(features, flow + part.reshape(flow.shape)) for (features, flow), part in zip(now, parts, strict=True)]
     return left
 
 
-def _solve(inner: nn.Linear, outer: nn.Linear, x: torch.Tensor, y: torch.Tensor, people: torch.Tensor) -> float:
-    """Fit y (N, Q) linearly to x (N, P), by way of its main modes; return the share of its square that is left."""
+def _solve(head: WholeHead, x: torch.Tensor, y: torch.Tensor, people: torch.Tensor) -> torch.Tensor:
+    """Fit y (N, Q) linearly to x (N, P), by way of its main modes; return what is told of rows without their people."""
     mean, std = x.mean(0), x.std(0) + _LEAST_STD
     x = (x - mean) / std
     centre = y.mean(0)
     modes = _main_modes(y - centre, min(WHOLE_MODES, *y.shape))
     target = (y - centre) @ modes
     gram = x @ x.T
-    eye = torch.eye(len(x), device=x.device)
     scale = float(gram.diagonal().sum())
     several = int(people.min()) + _FOLDS <= int(people.max()) + 1
     fold = people % _FOLDS if several else torch.arange(len(x), device=x.device) % _FOLDS
-    errors = {}
-    for ridge in _RIDGES:
-        total = 0.0
-        for k in range(_FOLDS):
-            kept, out = fold != k, fold == k
-            if not kept.any() or not out.any():
-                continue
-            dual = torch.linalg.solve(gram[kept][:, kept] + ridge * scale * eye[kept][:, kept], target[kept])
-            total += float((target[out] - gram[out][:, kept] @ dual).square().sum())
-        errors[ridge] = total
-    best = min(errors, key=lambda ridge: errors[ridge])
-    weights = (x.T @ torch.linalg.solve(gram + best * scale * eye, target)).T / std
-    inner.weight.zero_()
-    inner.weight[: len(weights)] = weights
+    tried = {ridge: _without(gram, target, fold, ridge * scale) for ridge in _RIDGES}
+    best = min(tried, key=lambda ridge: float((target - tried[ridge]).square().sum()))
+    dual = _dual(gram, target, best * scale)
+    weights = (x.T @ dual).T / std
+    inner, outer = head.inner, head.outer
+    for linear in (inner, outer):
+        linear.weight.zero_()
     inner.bias.zero_()
+    inner.weight[: len(weights)] = weights
     inner.bias[: len(weights)] = -weights @ mean
-    outer.weight.zero_()
     outer.weight[:, : len(weights)] = modes
     outer.bias.copy_(centre)
-    lost = float((y - centre).square().sum() - target.square().sum())
-    return (errors[best] + lost) / max(float(y.square().sum()), 1e-12)
+    return centre + tried[best] @ modes.T
+
+
+def _without(gram: torch.Tensor, target: torch.Tensor, fold: torch.Tensor, ridge: float) -> torch.Tensor:
+    """Return the predictions of each row by a ridge regression fitted to the other folds."""
+    found = torch.zeros_like(target)
+    for k in range(_FOLDS):
+        kept, out = fold != k, fold == k
+        if kept.any() and out.any():
+            found[out] = gram[out][:, kept] @ _dual(gram[kept][:, kept], target[kept], ridge)
+    return found
+
+
+def _dual(gram: torch.Tensor, target: torch.Tensor, ridge: float) -> torch.Tensor:
+    return torch.linalg.solve(gram + ridge * torch.eye(len(gram), device=gram.device), target)
 
 
 def _main_modes(y: torch.Tensor, count: int) -> torch.Tensor:

@@ -245,7 +245,7 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
             registration=content.registration,
             landmarks=content.landmarks,
             prior=prior,
-            pixels=(*content.evidence, *_own_texture(unit, content, head, bridge, prior)),
+            pixels=(*content.evidence, *_own_texture(unit, content, seen, head, bridge, prior)),
         )
     except InputError as error:
         _store_failure(state, _reason(error))
@@ -258,9 +258,12 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
 
 
 def _own_texture(
-    unit: WarpUnit, frame: Frame, head: HeadModel, bridge: Bridge | None, prior: SequencePrior | None
+    unit: WarpUnit, frame: Frame, views: Views, head: HeadModel, bridge: Bridge | None, prior: SequencePrior | None
 ) -> Sequence[PixelEvidence]:
-    """Return what the person's own texture says of a frame, where that is asked for and known."""
+    """Return what the person's own texture says of a frame, where that is asked for and known.
+
+    Cameras that contradict their pictures are not asked.
+    """
     config = unit.manifest.warp
     if unit.person is None or "texture" not in config.evidence:
         return ()
@@ -270,6 +273,7 @@ def _own_texture(
     known = frame.registration if config.use_registration else None
     if bridge is not None and known is not None:
         frame = replace(frame, registration=bridge.register(known))
+    frame = replace(frame, images={name: image for name, image in frame.images.items() if name not in views.wrong})
     vertices = template_vertices(frame, head, config, prior, frame.evidence)
     return texture_look(head.template).evidence(frame, vertices, appearance)
 

@@ -138,3 +138,21 @@ def test_a_picture_and_its_mirror_image_are_averaged_where_both_show_the_face():
     maker = FaceDetector(TEMPLATE, PLAIN, lambda _: answers.pop(0))
     seen = maker.look({camera.name: np.zeros((width, width, 3), np.uint8)}, {camera.name: camera})[camera.name]
     assert off_px(seen, camera) < 0.3
+
+
+def test_where_pictures_contradict_each_other_the_face_is_left_out_and_it_is_said():
+    places_m, _ = MODEL.places(TEMPLATE)
+    below = places_m[:, 1] < TEMPLATE.landmarks()[33, 1]
+    answers = []
+    for k, camera in enumerate(CAMERAS):
+        points = face(camera)
+        # A mask: every picture tells another place of mouth and chin.
+        points[MODEL.points[below], 1] += [-15.0, 15.0, -15.0][k]
+        answers.append([points])
+    for seen, camera in zip(look(answers), CAMERAS, strict=True):
+        assert "of the face is left out" in seen.note
+        at, _ = places(TEMPLATE, seen.points.faces, seen.points.barycentric)
+        # Far back on the jaw a single picture sees a point: nothing contradicts it there.
+        assert not ((at[:, 1] < TEMPLATE.landmarks()[33, 1]) & (np.abs(at[:, 0]) < 0.045)).any()
+        assert len(seen.points) > 100
+        assert off_px(seen, camera) < 2

@@ -89,6 +89,14 @@ def test_what_to_write_into_capture_json_is_said_and_frames_then_carry_the_evide
     assert "next: datagen check" in capsys.readouterr().out
 
 
+def test_evidence_may_be_named_before_it_is_there(captures: Path, python: Path) -> None:
+    path = captures / str(KEY) / "capture.json"
+    pattern = "evidence/detector/{camera}/{frame:06d}.npz"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "evidence": pattern}))
+    assert call(captures, "--detector-python", python) == 0
+    assert FolderCaptures(captures).frame(KEY, 0).evidence
+
+
 def test_frames_and_sequences_can_be_chosen_and_json_lists_each_picture(
     captures: Path, python: Path, capsys: pytest.CaptureFixture[str]
 ):

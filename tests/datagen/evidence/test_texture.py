@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from datagen.common.arrays import F64, I64
+from datagen.common.errors import InputError
 from datagen.evidence.look import TextureLook
 from datagen.evidence.texels import Texels, face_texels
 from datagen.evidence.texture import align_patches, learn_appearance
@@ -157,3 +158,9 @@ def test_a_camera_that_was_never_seen_and_one_that_shows_somebody_else_say_nothi
     assert sum(len(one.points) for one in look.evidence(other, neutral, appearance)) < 10
     black = Frame(frame.key, 1, 0.0, frame.surface, frame.cameras, images={cameras[0].name: lambda: noise * 0})
     assert look.evidence(black, neutral, appearance) == []
+
+    def unreadable() -> np.ndarray:
+        raise InputError("the picture is truncated")
+
+    broken = Frame(frame.key, 1, 0.0, frame.surface, frame.cameras, images={cameras[0].name: unreadable})
+    assert look.evidence(broken, neutral, appearance) == []
