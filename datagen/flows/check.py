@@ -109,6 +109,17 @@ class CheckResult:
     explained: list[Explained] = field(default_factory=list)
     pictured: list[SequencePictures] = field(default_factory=list)
 
+    def holds_surface(self, frame: Frame, where: str) -> bool:
+        """Whether there is something to hold cameras against, which is noted once; evidence is read in any case."""
+        self.attempt(where, partial(getattr, frame, "evidence"))
+        if frame.surface is not None:
+            return True
+        problem = "it has no surface to hold its cameras against; `datagen fit` makes one of what was seen in pictures"
+        note = {"where": str(frame.key), "problem": problem}
+        if note not in self.notes:
+            self.notes.append(note)
+        return False
+
     def attempt(self, where: str, read: Callable[[], Any]) -> Any:
         """Call ``read``; note the error if it raises one that a user can mend, and return None."""
         try:
@@ -275,10 +286,11 @@ def _check_sequence(
     earlier, found = len(result.problems), _Found()
     drawn: SequencePictures | None = None
     for index in frames:
-        frame = result.attempt(f"{key}/{index:06d}", partial(source.frame, key, index))
+        where = f"{key}/{index:06d}"
+        frame = result.attempt(where, partial(source.frame, key, index))
         result.frames += 1
-        if frame is not None:
-            examined = found.examine(frame, f"{key}/{index:06d}")
+        if frame is not None and result.holds_surface(frame, where):
+            examined = found.examine(frame, where)
             # The first, or the first with something to see.
             if pictures and (drawn is None or (not drawn.poor and examined.views.wrong)):
                 drawn = picture_views(frame, examined)

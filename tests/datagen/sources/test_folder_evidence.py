@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from datagen.common.errors import InputError
+from datagen.common.progress import Progress
 from datagen.common.seen_points import SeenPoints, seen_points_bytes
+from datagen.flows.check import check_captures
 from datagen.flows.planning import plan_build
 from datagen.geometry.camera import look_at
 from datagen.geometry.landmarks import Landmarks
@@ -142,3 +144,19 @@ def test_cameras_of_evidence_are_scaled_with_the_frame(folder: Path) -> None:
     scale = scale_from([Landmarks(np.arange(68), points)])
     scaled = scaled_frame(frame, scale)
     np.testing.assert_allclose(scaled.evidence[0].camera.centre, scale.factor * frame.cameras[0].centre)
+
+
+def test_a_check_reads_evidence_and_names_captures_without_a_surface(folder: Path) -> None:
+    root = folder.parents[1]
+    (folder / PATTERN.format(frame=5, camera="cam1")).write_bytes(b"nothing")
+    with Progress("check", 0, "frames") as progress:
+        found = check_captures(root, progress)
+    assert [problem["where"] for problem in found.problems if "cam1/000005.npz" in problem["problem"]] == [
+        f"{KEY}/000005"
+    ]
+    edit(folder, surface="none", scan=None)
+    put(folder, PATTERN.format(frame=5, camera="cam1"), seen())
+    with Progress("check", 0, "frames") as progress:
+        found = check_captures(root, progress)
+    assert found.problems == []
+    assert [note["where"] for note in found.notes if "datagen fit" in note["problem"]] == [str(KEY)]
