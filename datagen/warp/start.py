@@ -40,7 +40,8 @@ TRACKER_AMPLITUDE_M = (0.3e-3, 4e-3)
 STRANGE = 4.0
 OUTWARD = 0.1
 # Of the dense stages, in units of a target's weight. With 0.1, as without pictures, a scan's noise of 0.3 mm added half
-# as much again to how far points of a sequence wander (0.16 mm against 0.12).
+# as much again to how far points of a sequence wander (0.16 mm against 0.12). Without a tracker or a person the start
+# is no better along the surface than the scan (a detector's points: 1.25 mm held, 1.20 not).
 PICTURED_HOLD = 8.0
 IDENTITY = Similarity(1.0, np.eye(3), np.zeros(3))
 
@@ -190,7 +191,7 @@ def _from_points(
     fit = fit_shape(template, shape, pose, LANDMARK_ROUNDS, surface, evidence, pixels=given.pixels)
     if landmarks is not None:
         _check_landmark_fit(evidence[0].operator @ fit.vertices - landmarks.points, landmarks)
-    return Start(fit.vertices, _held(FROM_LANDMARKS, given), True, fit.spread_m, _seen_notes(fit))
+    return Start(fit.vertices, FROM_LANDMARKS, True, fit.spread_m, _seen_notes(fit))
 
 
 def _check_landmark_fit(off: F64, landmarks: Landmarks) -> None:
