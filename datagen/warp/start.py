@@ -43,6 +43,8 @@ OUTWARD = 0.1
 # as much again to how far points of a sequence wander (0.16 mm against 0.12). Without a tracker or a person the start
 # is no better along the surface than the scan (a detector's points: 1.25 mm held, 1.20 not).
 PICTURED_HOLD = 8.0
+# Pictures of which half are farther off than this many of their standard deviations are refused: 1.0 is usual.
+MOST_SIGMAS = 3.0
 IDENTITY = Similarity(1.0, np.eye(3), np.zeros(3))
 
 
@@ -80,11 +82,21 @@ class Given:
 def begin(head: HeadModel, template: WarpTemplate, scan: Mesh, given: Given) -> tuple[Surface, Start, bool]:
     """Return the scan as a surface, where the template starts on it, and whether the scan's faces were turned over.
 
+    Pictures that contradict all else, or each other, are refused as a whole: the start is then as without them.
+
     Raises
     ------
     WarpError
         If no face is found, or the start cannot be believed.
     """
+    surface, start, turned = _begin(head, template, scan, given)
+    if start.notes.get("picture_usual_sigmas", 0.0) <= MOST_SIGMAS:
+        return surface, start, turned
+    surface, start, turned = _begin(head, template, scan, replace(given, pixels=()))
+    return surface, replace(start, notes={**start.notes, "pictures_refused": 1.0}), turned
+
+
+def _begin(head: HeadModel, template: WarpTemplate, scan: Mesh, given: Given) -> tuple[Surface, Start, bool]:
     placed = None
     if given.registration is None and given.landmarks is None:
         placed = place_by_pictures(template, model_shape(head, template).base, given.pixels) if given.pixels else None
@@ -160,10 +172,15 @@ def _held(schedule: tuple[Stage, ...], given: Given) -> tuple[Stage, ...]:
 
 
 def _seen_notes(fit: ShapeFit) -> dict[str, float]:
-    """Return how many pictures were heeded, and how far off the worst was, in its own standard deviations."""
+    """Return how many pictures were heeded, and how far off most and the worst were, in their standard deviations."""
     if not fit.view_scale:
         return {}
-    return {"pictures": float(len(fit.view_scale)), "picture_worst_sigmas": max(fit.view_scale.values())}
+    off = list(fit.view_scale.values())
+    return {
+        "pictures": float(len(off)),
+        "picture_usual_sigmas": float(np.median(off)),
+        "picture_worst_sigmas": max(off),
+    }
 
 
 def _visible_error_m(template: WarpTemplate, vertices: F64, surface: Surface) -> float:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from datagen.common.arrays import F64, I64
 from datagen.common.errors import InputError
 from datagen.geometry.camera import Camera
+from datagen.geometry.landmarks import Landmarks
+from datagen.geometry.mesh import Mesh
 from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -17,6 +21,7 @@ from datagen.warp.pixel_rows import seen_in_pictures
 from datagen.warp.posterior import Round, ShapeFit, fit_shape
 from datagen.warp.shape_model import model_shape
 from datagen.warp.similarity import Similarity
+from datagen.warp.start import Given, begin
 from datagen.warp.template import WarpTemplate, prepare_template
 from tests.support.seen import SIX, cameras_around, seen_vertices
 
@@ -169,6 +174,28 @@ def test_what_all_pictures_get_wrong_alike_is_not_taken_for_the_person(
         ]
         error[told] = np.median(off_mm(fitted(head, template, seen, centre), person, face))
     assert error[True] < 0.6 * error[False]
+
+
+def test_pictures_that_contradict_all_else_leave_the_start_as_it_is_without_them(
+    head: HeadModel, template: WarpTemplate, person: F64, some: I64, cameras: list[Camera]
+) -> None:
+    random = np.random.default_rng(8)
+    scan = Mesh.of(template.subdivide @ person, template.faces)
+    marks = Landmarks(np.arange(68), head.template.landmarks(person))
+    seen = [seen_vertices(head.template, person, some, camera, random, sigma_px=0.3) for camera in cameras]
+    wrong = []
+    for one, angle in zip(seen, random.uniform(0, 2 * np.pi, len(seen)), strict=True):
+        off = 12 * np.array([np.cos(angle), np.sin(angle)])
+        wrong.append(replace(one, points=replace(one.points, pixels=one.points.pixels + off)))
+    _, without, _ = begin(head, template, scan, Given(landmarks=marks))
+    _, start, _ = begin(head, template, scan, Given(landmarks=marks, pixels=wrong))
+    np.testing.assert_array_equal(start.vertices, without.vertices)
+    assert start.notes == {**without.notes, "pictures_refused": 1.0}
+    _, right, _ = begin(head, template, scan, Given(landmarks=marks, pixels=seen))
+    assert right.notes["pictures"] == len(seen)
+    assert right.notes["picture_usual_sigmas"] < 1.2
+    off, before = (np.median(np.linalg.norm(s.vertices - person, axis=1)[some]) for s in (right, without))
+    assert off < before
 
 
 def test_points_of_another_template_are_refused(head: HeadModel, template: WarpTemplate, cameras: list[Camera]) -> None:
