@@ -128,7 +128,7 @@ class WarpConfig(Section):
     evidence: tuple[Literal["captured", "texture"], ...] = Field(
         ("captured",),
         description="what pictures are asked for: captured, the evidence that captures bring; texture, the person's "
-        "own, compared with keyframes, in sequences with a person (takes twice as long)",
+        "own, compared with keyframes, in sequences with a person (takes several times as long)",
     )
     max_distance_mm: float = Field(
         8.0,

@@ -95,24 +95,20 @@ def _place(label: str) -> int:
 
 def told(seen: SeenInPictures, pose: Similarity, points: F64, *, robust: bool, focal: bool) -> Told:
     """Return what a frame's pictures say of points (u, 3) in the head's axes, as they lie now."""
-    count = len(points)
-    information = {name: np.zeros((count, 3, 3)) for name in seen.sources}
-    pull = {name: np.zeros((count, 3)) for name in seen.sources}
+    pictures = seen.rows(pose, points, robust=robust)
+    pulls = seen.gathered(pictures)
+    energy = sum(0.5 * float((rows.weight * (rows.residual**2).sum(axis=1)).sum()) for rows in pictures)
     lengths: dict[str, F64] = {}
-    energy = 0.0
-    for rows in seen.rows(pose, points, robust=robust):
-        weighed = rows.derivative * rows.weight[:, None, None]
-        np.add.at(information[rows.view.source], rows.view.where, weighed.transpose(0, 2, 1) @ rows.derivative)
-        np.add.at(pull[rows.view.source], rows.view.where, np.einsum("nij,ni->nj", weighed, rows.residual))
-        energy += 0.5 * float((rows.weight * (rows.residual**2).sum(axis=1)).sum())
-        if focal:
-            name = rows.view.camera.name
-            lengths[name] = lengths.get(name, 0.0) + _of_focal(rows, weighed, count)
-    return Told(information, pull, lengths, energy)
+    for rows in pictures if focal else ():
+        name = rows.view.camera.name
+        lengths[name] = lengths.get(name, 0.0) + _of_focal(rows, len(points))
+    information = {name: pull.information for name, pull in pulls.items()}
+    return Told(information, {name: pull.pull for name, pull in pulls.items()}, lengths, energy)
 
 
-def _of_focal(rows: Rows, weighed: F64, count: int) -> F64:
+def _of_focal(rows: Rows, count: int) -> F64:
     """Return what one picture says of the logarithm of its focal length, as :class:`Told` has it."""
+    weighed = rows.derivative * rows.weight[:, None, None]
     growth = np.einsum("nij,nj->ni", rows.root, rows.pixels - rows.view.camera.K[:2, 2])
     coupling = np.zeros((count, 3))
     np.add.at(coupling, rows.view.where, np.einsum("nij,ni->nj", weighed, growth))

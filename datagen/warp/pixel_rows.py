@@ -130,8 +130,13 @@ class SeenInPictures:
 
     def look(self, pose: Similarity, points: F64) -> dict[str, Pull]:
         """Return for each source what its pictures say of points (u, 3) in local axes, as they lie now."""
-        found = {name: Pull(np.zeros((len(points), 3, 3)), np.zeros((len(points), 3))) for name in self.sources}
-        for one in self.rows(pose, points):
+        return self.gathered(self.rows(pose, points))
+
+    def gathered(self, rows: Sequence[Rows]) -> dict[str, Pull]:
+        """Return for each source the sum of what its pictures say, at each of the distinct points."""
+        count = self.operator.shape[0]
+        found = {name: Pull(np.zeros((count, 3, 3)), np.zeros((count, 3))) for name in self.sources}
+        for one in rows:
             weighed = one.derivative * one.weight[:, None, None]
             told = found[one.view.source]
             np.add.at(told.information, one.view.where, weighed.transpose(0, 2, 1) @ one.derivative)
