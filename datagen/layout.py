@@ -93,6 +93,16 @@ class BuildLayout:
         return self.root / "history.json"
 
     @property
+    def quarantine(self) -> Path:
+        """One file for each unit that was given up."""
+        return self.root / "quarantine"
+
+    @property
+    def run(self) -> Path:
+        """Names the run that works here now; workers elsewhere look at it before every unit."""
+        return self.root / ".run"
+
+    @property
     def lock(self) -> Path:
         """Held by the one build that may write here."""
         return self.root / ".lock"

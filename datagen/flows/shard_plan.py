@@ -12,6 +12,7 @@ from datagen.common.digests import sha256_text
 from datagen.common.errors import CorruptDatasetError, InputError
 from datagen.flows.history import History, Stored, read_history
 from datagen.flows.planning import BuildPlan, samples_per_shard
+from datagen.flows.quarantine import read_quarantine
 from datagen.flows.records import ResultRecord, content_key, read_result_record
 from datagen.flows.stage import Unit
 from datagen.flows.views import Views
@@ -41,6 +42,7 @@ class View:
     frame_row: int = -1
 
 
+IN_QUARANTINE = "in quarantine"
 NO_VIEW = "no surface in any image"
 NO_DEPTH = "it has no depth map, and samples show the pixels of depth maps (render.surface)"
 DEPTH_LEVELS = np.iinfo(ARRAYS["depth"].dtype).max
@@ -108,8 +110,12 @@ def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     cameras: dict[tuple[SequenceKey, str], LeftOutCamera] = {}
     waiting = set()
     limit = DEPTH_LEVELS * plan.manifest.shards.depth_scale
+    given_up = read_quarantine(layout, plan.manifest).frames
     for sequence in plan.sequences:
         for frame in sequence.frames:
+            if (sequence.key, frame) in given_up:
+                left_out[IN_QUARANTINE] += 1
+                continue
             record = read_result_record(layout.frame_warp(sequence.key, frame))
             if record is None:
                 waiting.add((sequence.key, frame))

@@ -11,6 +11,7 @@ from datagen.evidence.sequence import fit_appearance
 from datagen.evidence.texture import Appearance, appearance_bytes, read_appearance
 from datagen.flows.gate import GATE_VERSION, gate
 from datagen.flows.planning import BuildPlan
+from datagen.flows.quarantine import read_quarantine
 from datagen.flows.records import (
     ResultRecord,
     Stored,
@@ -131,11 +132,16 @@ class PersonStage(Stage[PersonUnit, int]):
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[PersonUnit]:
         """Return one unit for each sequence that a person is learnt from."""
         bridges = stored_bridges(plan, layout)
+        given_up = {unit.unit for unit in read_quarantine(layout, plan.manifest).units if unit.stage == self.name}
         return [
             PersonUnit(layout.root, plan.manifest, sequence, bridges.get(sequence.registration or ""))
             for sequence in plan.sequences
-            if learns_person(plan.manifest, sequence)
+            if learns_person(plan.manifest, sequence) and str(sequence.key) not in given_up
         ]
+
+    def leaves_out(self, unit: PersonUnit) -> list[tuple[SequenceKey, int]]:
+        """Return all frames of the sequence: held to another person, or to none, they would be others."""
+        return [(unit.sequence.key, frame) for frame in unit.sequence.frames]
 
     def finished(self, unit: PersonUnit) -> bool:
         """Whether a record that still holds has the person, or says that there is none."""

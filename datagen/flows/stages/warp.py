@@ -13,6 +13,7 @@ from datagen.evidence.sequence import template_vertices
 from datagen.flows.framing import cameras_in_view, farthest_depth
 from datagen.flows.gate import GATE_VERSION, gate
 from datagen.flows.planning import BuildPlan, chunks
+from datagen.flows.quarantine import read_quarantine, release
 from datagen.flows.records import (
     ResultRecord,
     check_result_folder,
@@ -92,8 +93,9 @@ class WarpUnit(Unit):
 
     @property
     def name(self) -> str:
-        """Subject and sequence."""
-        return str(self.sequence.key)
+        """Subject and sequence, and the frames."""
+        first, last = self.sequence.frames[0], self.sequence.frames[-1]
+        return f"{self.sequence.key}/{first:06d}" + (f"-{last:06d}" if last != first else "")
 
     @property
     def weight(self) -> int:
@@ -147,10 +149,23 @@ class WarpStage(Stage[WarpUnit, int]):
         """Return units of a few frames each."""
         manifest, bridges = plan.manifest, stored_bridges(plan, layout)
         persons = {s.key: learnt_person(layout, s.key) for s in plan.sequences if learns_person(manifest, s)}
+        left_out = read_quarantine(layout, manifest).frames
+        sequences = [
+            replace(s, frames=tuple(frame for frame in s.frames if (s.key, frame) not in left_out))
+            for s in plan.sequences
+        ]
         return [
             WarpUnit(layout.root, manifest, part, bridges.get(part.registration or ""), persons.get(part.key))
-            for part in chunks(plan.sequences, FRAMES_PER_UNIT)
+            for part in chunks(sequences, FRAMES_PER_UNIT)
         ]
+
+    def split(self, unit: WarpUnit) -> list[WarpUnit]:
+        """Return one unit for each frame."""
+        return [replace(unit, sequence=part) for part in chunks([unit.sequence], 1)]
+
+    def leaves_out(self, unit: WarpUnit) -> list[tuple[SequenceKey, int]]:
+        """Return its frames."""
+        return [(unit.sequence.key, frame) for frame in unit.sequence.frames]
 
     def finished(self, unit: WarpUnit) -> bool:
         """Whether every frame has a verdict that still holds for its input, the settings and the template."""
@@ -178,13 +193,19 @@ class WarpStage(Stage[WarpUnit, int]):
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the frames with a verdict."""
-        frames = [(sequence.key, frame) for sequence in plan.sequences for frame in sequence.frames]
+        left_out = read_quarantine(layout, plan.manifest).frames
+        frames = [(s.key, frame) for s in plan.sequences for frame in s.frames if (s.key, frame) not in left_out]
         missing = [f"{k}/{f:06d}" for k, f in frames if read_result_record(layout.frame_warp(k, f)) is None]
-        return self._status(len(frames), missing, "not warped yet, or asked for again")
+        status = self._status(len(frames), missing, "not warped yet, or asked for again")
+        if not left_out:
+            return status
+        why = f"{len(left_out)} in quarantine: `datagen explain {layout.root}` says why"
+        return replace(status, why="; ".join(text for text in (status.why, why) if text))
 
     def forget(self, plan: BuildPlan, layout: BuildLayout, frames: set[tuple[SequenceKey, int]]) -> list[str]:
         """Forget the frames' warps."""
         del plan
+        release(layout, frames)
         for key, frame in frames:
             clear_folder(layout.frame_warp(key, frame))
         return sorted(f"{key}/{frame:06d}" for key, frame in frames)
