@@ -34,7 +34,7 @@ from trainer.evaluation.frames import (
 )
 from trainer.evaluation.gather import Evaluation, Run
 from trainer.evaluation.report import REPORT_FILES, Result, write_report
-from trainer.evaluation.shape import key_points
+from trainer.evaluation.shape import key_points, landmark_key_points
 from trainer.evaluation.speed import measure_speed, speed_metrics
 from trainer.inference import Maps, predict_maps
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
@@ -235,6 +235,9 @@ class _Session:
         return MeanMap(mean.depth_m, mean.canonical * np.float32(self._half_extent_m))
 
     def _key_points(self, split: Split, labels: Mapping[str, int]) -> F64 | None:
+        marked = landmark_key_points(self._dataset)
+        if marked is not None:
+            return marked
         count = min(len(split), _KEY_POINT_SAMPLES)
         chosen = np.unique(np.linspace(0, len(split) - 1, count).round().astype(int))
         maps = split.read(("canonical", "confidence", "region"), chosen)
