@@ -225,12 +225,18 @@ class GeometryMetrics:
         shown = there.distance_m <= _KEY_POINT_VISIBLE_M
         if not spans_a_plane(there.points[shown]):
             return None
-        said = MapSurface(view.canonical_m, points, truth.surface, truth.intrinsics).closest(self._keys[shown])
-        if not np.isfinite(said.points).all():
+        if view.space == "shared":
+            said = MapSurface(view.canonical_m, points, truth.surface, truth.intrinsics).closest(self._keys[shown])
+            places = said.points
+        else:
+            # Nobody knows where they are in another space: at the pixels that show them.
+            flat = points.reshape(3, -1)
+            places = np.einsum("nk,cnk->nc", there.weights[shown], flat[:, there.corners[shown]])
+        if not np.isfinite(places).all():
             return None
         surface = MapSurface(points, points, truth.surface, truth.intrinsics)
         true_points = queries.of(truth.points)
-        matrix = closest_point_fit(true_points[face], surface, rigid_fit(there.points[shown], said.points))
+        matrix = closest_point_fit(true_points[face], surface, rigid_fit(there.points[shown], places))
         return surface.closest(apply(matrix, true_points)).distance_m, matrix, points
 
     def _mesh_to_scan(
