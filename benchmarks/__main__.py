@@ -15,6 +15,7 @@ from benchmarks.read import command as read_command
 from benchmarks.render import command as render_command
 from benchmarks.surfaces import command as surfaces_command
 from benchmarks.track import command as track_command
+from benchmarks.track import submit as track_submit
 from benchmarks.train import command as train_command
 from benchmarks.warp import command as warp_command
 from datagen.common.console import run
@@ -42,6 +43,7 @@ for command in (
     ablation,
     align,
     track_command,
+    track_submit,
 ):
     command.register(app)
 
