@@ -14,6 +14,8 @@ from benchmarks.marks import command as marks_command
 from benchmarks.read import command as read_command
 from benchmarks.render import command as render_command
 from benchmarks.surfaces import command as surfaces_command
+from benchmarks.track import command as track_command
+from benchmarks.track import submit as track_submit
 from benchmarks.train import command as train_command
 from benchmarks.warp import command as warp_command
 from datagen.common.console import run
@@ -40,6 +42,8 @@ for command in (
     detector_command,
     ablation,
     align,
+    track_command,
+    track_submit,
 ):
     command.register(app)
 

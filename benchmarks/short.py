@@ -39,6 +39,7 @@ COMMANDS = (
     "ablation {work}/dataset --out {work}/ablation --config tiny --set fit.steps=20 --set fit.val_every=20 "
     "--only reference --only no-canonical",
     "align {work}/dataset --out {work}/align --set fit.steps=24 --set coarse_steps=16 --set whole_samples=64",
+    "track --set source.subjects=1 --set source.frames=8 --set source.image_size=128",
 )
 
 
