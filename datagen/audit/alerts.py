@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from datagen.audit.appearance import Appearance
+from datagen.audit.appearance import Appearance, CameraFit
 from datagen.audit.explain_build import Explanation
 from datagen.audit.truth import CORRECT_WITHIN_MM, Calibration
 from datagen.heads.regions import FACE_REGIONS
@@ -24,14 +24,16 @@ MOST_GAP = 0.15
 MOST_GAP_UNPROVEN = 0.25
 # Pictures laid on the template fit to a cell, 1 to 2 mm, where all is right.
 MOST_SHIFT_MM = 3.0
-LEAST_GAIN = 0.1  # of likeness, by moving: less tells nothing
-LEAST_CAMERA_LIKENESS = 0.3
-USUAL_CAMERA_LIKENESS = 0.6
+MOST_SLIP_MM = 2.0
+LEAST_CELLS = 1.2  # of the grid that pictures are compared on: one is within its rounding
+LEAST_GAIN = 0.12  # of likeness, by moving: less tells nothing
 # From a scan point to its coordinate and back: as far as the surfaces are apart, 0.5 mm in the worst twentieth.
 MOST_ROUND_TRIP_MM = 3.0
 # A landmark beside which all others of the frame are well.
 MOST_LANDMARK_MM = 8.0
 LANDMARK_TIMES_USUAL = 4.0
+# A region's mean confidence in one frame, above its usual in the others.
+MOST_ABOVE_USUAL = 0.15
 MOST_TRUE_ERROR_MM = 1.0
 MOST_REGION_ERROR_MM = 2.0
 
@@ -151,27 +153,27 @@ def camera_alerts(looks: Appearance, wrong: Mapping[str, Mapping[str, list[str]]
     wrong : mapping of camera to mapping of reason to frames
     """
     alerts = []
-    by_camera: dict[str, list[tuple[str, float, float, float]]] = {}
+    beside: dict[str, list[CameraFit]] = {}
+    limit = max(MOST_SHIFT_MM, LEAST_CELLS * looks.cell_mm)
     for one in looks.cameras:
-        row = (one.frame, one.fit.shift_mm, one.fit.likeness, one.fit.likeness_unmoved)
-        by_camera.setdefault(one.camera, []).append(row)
-    likeness = {camera: _median(row[2] for row in rows) for camera, rows in by_camera.items()}
-    usual = _median(likeness.values())
-    for camera, rows in sorted(by_camera.items()):
-        shift, gain = _median(row[1] for row in rows), _median(row[2] - row[3] for row in rows)
-        frames = tuple(row[0] for row in sorted(rows, key=lambda row: -np.nan_to_num(row[1])))
-        if shift >= MOST_SHIFT_MM and gain >= LEAST_GAIN:
-            found = f"its pictures fit the other cameras' {shift:.1f} mm beside where they lie (median of {len(rows)})"
-            limit = f"{MOST_SHIFT_MM:g} mm"
-        elif likeness[camera] < LEAST_CAMERA_LIKENESS and usual >= USUAL_CAMERA_LIKENESS:
-            found = f"its pictures are unlike the other cameras' of the same skin (likeness {likeness[camera]:.2f}, "
-            found += f"usual {usual:.2f}; median of {len(rows)})"
-            limit = f"{LEAST_CAMERA_LIKENESS:g}"
-        else:
-            continue
-        meaning = "Its calibration, or its pictures, are another's: all samples of it are wrong. `datagen check` says "
-        meaning += "which convention fits."
-        alerts.append(Alert("fail", f"Camera {camera} is not where it is said to be", found, limit, meaning, frames))
+        if one.fit.shift_mm >= limit and one.fit.likeness - one.fit.likeness_unmoved >= LEAST_GAIN:
+            beside.setdefault(one.camera, []).append(one)
+    for camera, fits in sorted(beside.items()):
+        worst = max(fits, key=lambda one: one.fit.shift_mm)
+        compared = sum(one.camera == camera for one in looks.cameras)
+        doubt = "" if worst.others > 1 else " It was held against one other camera: either of the two may be wrong."
+        alerts.append(
+            Alert(
+                "fail",
+                f"Camera {camera} is not where it is said to be",
+                f"its pictures fit the other cameras' {worst.fit.shift_mm:.1f} mm beside where they lie "
+                f"({worst.sequence}; in {len(fits)} of {compared} sequences)",
+                f"{limit:.1f} mm",
+                "Its calibration, or its pictures, are another's: all samples of it are wrong there. `datagen check` "
+                f"says which convention fits.{doubt}",
+                tuple(frame for one in fits for frame in one.frames),
+            )
+        )
     for camera, reasons in sorted(wrong.items()):
         for reason, listed in reasons.items():
             alerts.append(
@@ -189,17 +191,18 @@ def camera_alerts(looks: Appearance, wrong: Mapping[str, Mapping[str, list[str]]
 
 def slip_alerts(looks: Appearance) -> list[Alert]:
     """Return regions of frames whose skin lies elsewhere than in the subject's other frames."""
+    limit = max(MOST_SLIP_MM, LEAST_CELLS * looks.cell_mm)
     slipped: dict[str, list[tuple[float, str]]] = {}
     for one in looks.regions:
         fit = one.fit
-        if fit.shift_mm >= MOST_SHIFT_MM and fit.likeness - fit.likeness_unmoved >= LEAST_GAIN:
+        if fit.shift_mm >= limit and fit.likeness - fit.likeness_unmoved >= LEAST_GAIN:
             slipped.setdefault(one.region, []).append((fit.shift_mm, one.frame))
     return [
         Alert(
             "fail",
             f"Slipped along the skin: {region.replace('_', ' ')}",
             f"{max(found)[0]:.1f} mm at worst, in {len(found)} of {looks.frames} frames whose pictures were compared",
-            f"{MOST_SHIFT_MM:g} mm",
+            f"{limit:.1f} mm",
             "In the pictures, this part fits the subject's other frames better elsewhere: the correspondence has slid, "
             "though surface and template coincide.",
             tuple(frame for _, frame in sorted(found, reverse=True)),
@@ -213,30 +216,69 @@ Regional = Mapping[str, Mapping[str, Mapping[str, float]]]  # frame, region, fig
 
 def region_alerts(measured: Regional) -> list[Alert]:
     """Return regions of frames that contradict themselves, or the truth, by the rows of measured frames."""
+    usual = {
+        name: _median(
+            regions[name]["confidence"] for regions in measured.values() if "confidence" in regions.get(name, {})
+        )
+        for name in FACE_REGIONS
+    }
+    sure: dict[str, list[tuple[float, str]]] = {}
+    for frame, regions in measured.items():
+        for name in FACE_REGIONS:
+            row = regions.get(name, {})
+            stated, right = row.get("confidence", 0.0), row.get("correct", 0.0)
+            if stated - usual[name] > MOST_ABOVE_USUAL and stated - right > MOST_GAP / 2:
+                sure.setdefault(name, []).append((stated, frame))
     trip = _far(measured, "round_trip_p95_mm", MOST_ROUND_TRIP_MM)
     error = _far(measured, "error_median_mm", MOST_REGION_ERROR_MM)
-    return [
-        Alert(
+
+    def alert(
+        severity: Severity, title: str, told: str, limit: str, meaning: str, found: list[tuple[float, str]]
+    ) -> Alert:
+        found.sort(reverse=True)
+        in_frames = f"in {len(found)} of {len(measured)} measured frames"
+        return Alert(severity, title, f"{told}, {in_frames}", limit, meaning, tuple(frame for _, frame in found))
+
+    contradicts = (
+        "A scan point's coordinate, looked up on the registered template, is not where the point is: one of the two "
+        "has slipped, or the files are of different runs."
+    )
+    alerts = [
+        alert(
             "fail",
             f"Coordinates contradict the registration: {name}",
-            f"there and back misses by {found[0][0]:.1f} mm (95 %), in {len(found)} of {len(measured)} measured frames",
+            f"there and back misses by {max(found)[0]:.1f} mm (95 %)",
             f"{MOST_ROUND_TRIP_MM:g} mm",
-            "A scan point's coordinate, looked up on the registered template, is not where the point is: one of the "
-            "two has slipped, or the files are of different runs.",
-            tuple(frame for _, frame in found),
+            contradicts,
+            found,
         )
         for name, found in trip.items()
-    ] + [
-        Alert(
+    ]
+    surer = "Nothing else about these frames says that this part is known so well; training believes it."
+    alerts += [
+        alert(
+            "review",
+            f"Surer than usual: {name.replace('_', ' ')}",
+            f"states {max(found)[0]:.2f}, usual {usual[name]:.2f}",
+            f"{MOST_ABOVE_USUAL:g} above its usual",
+            surer,
+            found,
+        )
+        for name, found in sure.items()
+    ]
+    record = "Against the simulation's own record of where each point belongs; the whole face's median may hide it."
+    alerts += [
+        alert(
             "fail",
             f"The truth says that a part is wrong: {name}",
-            f"{found[0][0]:.2f} mm median at worst, in {len(found)} of {len(measured)} measured frames",
+            f"{max(found)[0]:.2f} mm median at worst",
             f"{MOST_REGION_ERROR_MM:g} mm",
-            "Against the simulation's own record of where each point belongs; the whole face's median may hide it.",
-            tuple(frame for _, frame in found),
+            record,
+            found,
         )
         for name, found in error.items()
     ]
+    return alerts
 
 
 def _far(measured: Regional, figure: str, limit: float) -> dict[str, list[tuple[float, str]]]:

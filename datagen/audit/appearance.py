@@ -28,6 +28,7 @@ COARSEST_MM = 15.0
 FEWEST_CELLS = 60
 # Of two views of the same skin of simulated faces, laid right, 0.6 and more; of different skin 0.1.
 LEAST_LIKENESS = 0.3
+MOST_NEIGHBOURS = 6
 SURE = 0.5  # confidence of pixels that are compared
 
 
@@ -52,11 +53,26 @@ class Fit:
 
 @dataclass(frozen=True)
 class CameraFit:
-    """One camera's picture of one frame against those of the other cameras and frames of the subject."""
+    """One camera's pictures of a sequence against those of its other cameras, one by one.
 
-    frame: str
+    Attributes
+    ----------
+    sequence : str
+        As ``subject/sequence``.
+    camera : str
+    frames : tuple of str
+        Whose pictures they are.
+    fit : Fit
+        Medians over the other cameras, the lower of two: a right camera fits the other right ones, a wrong one none.
+    others : int
+        Cameras that it was held against; of two, nobody knows which is wrong.
+    """
+
+    sequence: str
     camera: str
+    frames: tuple[str, ...]
     fit: Fit
+    others: int
 
 
 @dataclass(frozen=True)
@@ -78,12 +94,15 @@ class Appearance:
     regions : tuple of RegionFit
     subjects, frames : int
         Looked at.
+    cell_mm : float
+        How finely: a shift of one cell tells nothing.
     """
 
     cameras: tuple[CameraFit, ...] = ()
     regions: tuple[RegionFit, ...] = ()
     subjects: int = 0
     frames: int = 0
+    cell_mm: float = FINEST_MM
 
 
 @dataclass(frozen=True)
@@ -138,7 +157,7 @@ def appearance(dataset: Dataset, most_subjects: int = 12, frames_each: int = 6, 
         looked_at += len(kept)
         cameras += _camera_fits(laid, cell_mm)
         regions += _region_fits(laid, cell_mm)
-    return Appearance(tuple(cameras), tuple(regions), len(subjects), looked_at)
+    return Appearance(tuple(cameras), tuple(regions), len(subjects), looked_at, cell_mm)
 
 
 def _spread(names: Sequence[str], most: int) -> list[str]:
@@ -188,11 +207,28 @@ def _axis_mm(space: CanonicalSpace) -> float:
 
 def _camera_fits(laid: dict[tuple[str, str], _Laid], cell_mm: float) -> list[CameraFit]:
     found = []
-    for (frame, camera), own in laid.items():
-        others = [other for (_, c), other in laid.items() if c != camera]
-        if others:
-            found.append(CameraFit(frame, camera, _fit(own, _sum(others), own.count > 0, cell_mm)))
+    for sequence in sorted({frame.rpartition("/")[0] for frame, _ in laid}):
+        of_sequence = {key: one for key, one in laid.items() if key[0].rpartition("/")[0] == sequence}
+        cameras = sorted({camera for _, camera in of_sequence})
+        summed = {c: _sum([one for (_, camera), one in of_sequence.items() if camera == c]) for c in cameras}
+        fits: dict[str, list[Fit]] = {camera: [] for camera in cameras}
+        for k, a in enumerate(cameras):
+            # Of large rigs only some pairs: each camera meets as many others as tell it apart.
+            for b in cameras[k + 1 : k + 1 + MOST_NEIGHBOURS]:
+                both = (summed[a].count > 0) & _grown(summed[b].count > 0, 2)
+                fit = _fit(summed[a], summed[b], both, cell_mm)
+                if np.isfinite(fit.shift_mm):
+                    fits[a].append(fit)
+                    fits[b].append(fit)
+        for camera in cameras:
+            if fits[camera]:
+                frames = tuple(sorted(frame for frame, c in of_sequence if c == camera))
+                found.append(CameraFit(sequence, camera, frames, _lower_median(fits[camera]), len(fits[camera])))
     return found
+
+
+def _lower_median(fits: Sequence[Fit]) -> Fit:
+    return sorted(fits, key=lambda fit: fit.shift_mm)[(len(fits) - 1) // 2]
 
 
 def _region_fits(laid: dict[tuple[str, str], _Laid], cell_mm: float) -> list[RegionFit]:
@@ -204,7 +240,7 @@ def _region_fits(laid: dict[tuple[str, str], _Laid], cell_mm: float) -> list[Reg
             continue
         rest = _sum(others)
         for name in FACE_REGIONS:
-            inside = _grown(own.region == REGIONS[name], 3)
+            inside = _grown(own.region == REGIONS[name], 1)
             found.append(RegionFit(frame, name, _fit(own, rest, inside, cell_mm)))
     return found
 

@@ -367,8 +367,9 @@ def _details(
     for name, marks in looked.landmarks.items():
         details.setdefault(name, {})["landmarks"] = plain(marks)
     for one in looks.cameras:
-        fits = details.setdefault(one.frame, {}).setdefault("cameraFits", [])
-        fits.append([one.camera, short(one.fit.shift_mm), short(one.fit.likeness)])
+        for frame in one.frames:
+            fits = details.setdefault(frame, {}).setdefault("cameraFits", [])
+            fits.append([one.camera, short(one.fit.shift_mm), short(one.fit.likeness)])
     for part in looks.regions:
         fits = details.setdefault(part.frame, {}).setdefault("regionFits", [])
         fits.append([part.region, short(part.fit.shift_mm), short(part.fit.likeness)])
@@ -462,7 +463,7 @@ def _camera_rows(
                 "blind": blind[camera],
                 "wrong": sum(len(names) for names in wrong.get(camera, {}).values()),
                 "compared": len(fits),
-                "shift_mm": float(np.median(shifts)) if shifts else None,
+                "shift_mm": max(shifts) if shifts else None,
                 "likeness": float(np.median(likeness)) if likeness else None,
             }
         )

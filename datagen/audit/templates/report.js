@@ -143,7 +143,7 @@ for (const button of document.querySelectorAll("[data-alert]")) {
 }
 
 // The card of one frame.
-const card = byId("card"), orbit = new Orbit();
+const card = byId("card");
 let opened = 0;
 function open(at) {
   opened = at;
@@ -195,58 +195,13 @@ function regionTable(regions) {
 }
 
 // Scan and template in three dimensions, side by side, turned together.
-function decode(part) {
-  const place = placed(new Uint16Array(unpacked(part.place.raw)), part.place.low, part.place.step);
-  const canonical = placed(new Uint16Array(unpacked(part.canonical.raw)), part.canonical.low, part.canonical.step);
-  const raw = unpacked(part.faces), faces = Uint32Array.from(part.wide ? new Uint32Array(raw) : new Uint16Array(raw));
-  const levels = Object.fromEntries(Object.entries(part.levels).map(([n, text]) => [n, new Uint8Array(unpacked(text))]));
-  return { positions: place, canonical, faces, levels };
-}
-const regionColour = Object.fromEntries(Object.values(page.regions).map(r => [r[0], r.slice(1)]));
-function shades(part, what) {
-  const n = part.positions.length, out = new Uint8Array(n);
-  if (what === "region") { part.levels.region.forEach((l, k) => out.set(l ? regionColour[l] : [150, 153, 160], 3 * k)); return out; }
-  if (what === "canonical grid") { out.fill(222); if (part.levels.confidence) part.levels.confidence.forEach((l, k) => { if (l === 255) out.fill(110, 3 * k, 3 * k + 3); }); return out; }
-  if (part.levels[what]) return levelled(part.levels[what], page.scales[what === "confidence" ? "confidence" : "error"]);
-  return out.fill(200);
-}
-let drawing = null; // made once: a browser keeps few canvases of this kind
 function threeD(c) {
-  if (!drawing) {
-    const canvases = ["scan", "template"].map(n => make("canvas", { tabindex: "0", role: "img", "aria-label": n + ": drag or arrow keys turn, wheel or plus and minus zoom, 0 resets" }));
-    drawing = { canvases, refused: "", views: canvases.map(canvas => new MeshView(canvas, orbit, text => { drawing ? drawing.refused = text : setTimeout(() => { drawing.refused = text; }); })) };
-  }
-  const canvases = drawing.canvases, views = drawing.views;
-  const titles = canvases.map(() => make("figcaption")), legend = make("p", { class: "soft" }), note = make("p", { class: "soft" });
-  const buttons = make("div", { class: "row", role: "group", "aria-label": "colour" }), right = make("div", { class: "row", role: "group", "aria-label": "right-hand side" });
-  orbit.reset();
-  const box = section("In three dimensions", buttons, right, make("div", { class: "views" }, canvases.map((canvas, k) => make("figure", {}, titles[k], canvas))), legend, note,
-    make("p", { class: "soft", text: "Drag turns both, the wheel or two fingers zoom, shift-drag moves; arrow keys, plus, minus and 0 do the same." }));
-  Promise.all([load(c.scan), page.template ? load("template") : null]).then(([data, shared]) => {
-    note.textContent = drawing.refused;
-    const scan = decode(data.scan), template = shared && decode(shared);
-    const registered = data.registered && template ? { ...template, positions: placed(new Uint16Array(unpacked(data.registered.raw)), data.registered.low, data.registered.step) } : null;
-    const kinds = ["distance", ...(scan.levels.error ? ["error"] : []), "confidence", "region", "canonical grid"], sides = [...(registered ? ["registered template"] : []), ...(template ? ["neutral template"] : [])];
-    let kind = kinds[0], side = sides[0];
-    const view = data;
-    function update() {
-      const grid = kind === "canonical grid";
-      views[0].show({ ...scan, colours: shades(scan, kind), centre: view.centre, radius: view.radius, grid });
-      const other = side === "neutral template" ? template : registered;
-      if (other) views[1].show({ ...other, colours: shades(other, kind), centre: side === "neutral template" ? shared.centre : view.centre, radius: side === "neutral template" ? shared.radius : view.radius, grid });
-      titles[0].textContent = "scan: " + (kind === "distance" ? "distance to the registered template" : kind); titles[1].textContent = side || "";
-      legend.replaceChildren(kind === "distance" ? ramp(page.scales.error, 0, page.limits.distance, "mm from the registered template", true) :
-        kind === "error" ? ramp(page.scales.error, 0, page.limits.error, "mm true error", true) : kind === "confidence" ? ramp(page.scales.confidence, 0, 1, "confidence", false) :
-        kind === "region" ? make("span", {}, Object.entries(page.regions).filter(r => r[1][0]).map(([n, r]) => make("span", { style: "margin-right:12px;white-space:nowrap;display:inline-block" }, make("span", { class: "swatch", style: `background:rgb(${r.slice(1).join(",")})` }), n))) :
-        make("span", { text: "Lines every 10 mm of canonical x (blue) and y (red), every fifth broader: they run over the same features of both." }));
-      for (const [group, value] of [[buttons, kind], [right, side]]) for (const b of group.children) b.setAttribute("aria-pressed", b.textContent === value);
-    }
-    buttons.append(...kinds.map(k => make("button", { text: k, onclick: () => { kind = k; update(); } })), make("button", { text: "reset view", onclick: () => orbit.reset() }));
-    right.append(...sides.map(s => make("button", { text: s, onclick: () => { side = s; update(); } })));
-    canvases[1].parentElement.hidden = !sides.length;
-    update();
-  }).catch(error => { note.textContent = error.message; });
-  return box;
+  return pairView(Promise.all([load(c.scan), page.template ? load("template") : null]).then(([data, shared]) => {
+    const template = shared && decoded(shared), at = { centre: data.centre, radius: data.radius }, right = [];
+    if (data.registered && template) right.push({ title: "registered template", ...template, ...at, positions: placeOf(data.registered) });
+    if (template) right.push({ title: "neutral template", ...template, centre: shared.centre, radius: shared.radius });
+    return [[{ title: "scan", ...decoded(data.scan), ...at }], right];
+  }));
 }
 
 // Charts over all frames.
