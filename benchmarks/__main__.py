@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from benchmarks import ablation, align, write
+from benchmarks import ablation, align, report, write
 from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
 from benchmarks.fit import command as fit_command
@@ -40,6 +40,7 @@ for command in (
     detector_command,
     ablation,
     align,
+    report,
 ):
     command.register(app)
 

@@ -22,7 +22,7 @@ PHONE_PX = (390, 844)
 DESK_PX = (1280, 900)
 _FLAGS = (
     *("--headless", "--no-sandbox", "--remote-debugging-pipe", "--no-first-run", "--hide-scrollbars"),
-    *("--enable-unsafe-swiftshader", "--use-angle=swiftshader", "--enable-precise-memory-info"),
+    *("--enable-unsafe-swiftshader", "--use-angle=swiftshader"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 
@@ -69,7 +69,7 @@ class Browser:
         self._loaded = False
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network", "Performance"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
     def __enter__(self) -> Browser:
@@ -158,12 +158,6 @@ class Browser:
         picture = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(picture["data"]))
         return path
-
-    def heap_bytes(self) -> int:
-        """Return how much memory the page's own data takes, after what is not needed was given back."""
-        self._call("HeapProfiler.collectGarbage")
-        metrics = {m["name"]: m["value"] for m in self._call("Performance.getMetrics")["metrics"]}
-        return int(metrics["JSHeapUsedSize"])
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
