@@ -83,6 +83,11 @@ class BuildLayout:
         return self.report / "summary.json"
 
     @property
+    def report_numbers(self) -> Path:
+        """All that the report's page says, frame by frame, for other programs."""
+        return self.report / "report.json"
+
+    @property
     def report_key(self) -> Path:
         """What the report describes, as a content key."""
         return self.report / "report.key"

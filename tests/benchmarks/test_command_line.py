@@ -35,6 +35,7 @@ NAMES = (
     "align",
     "track",
     "submit",
+    "report",
 )
 # What only measuring needs, and extras.
 HEAVY = ("torch", "scipy", "numba", "open3d", "prefect", "dask", "trimesh", "litdata", "webdataset", "tensorstore")
