@@ -39,6 +39,7 @@ COMMANDS = (
     "ablation {work}/dataset --out {work}/ablation --config tiny --set fit.steps=20 --set fit.val_every=20 "
     "--only reference --only no-canonical",
     "align {work}/dataset --out {work}/align --set fit.steps=24 --set coarse_steps=16 --set whole_samples=64",
+    "orchestrate --frames 200,1000 --runners threads --tasks 40",
 )
 
 

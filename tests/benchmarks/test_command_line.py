@@ -33,6 +33,7 @@ NAMES = (
     "calibrate",
     "detector",
     "align",
+    "orchestrate",
 )
 # What only measuring needs, and extras.
 HEAVY = ("torch", "scipy", "numba", "open3d", "prefect", "dask", "trimesh", "litdata", "webdataset", "tensorstore")
