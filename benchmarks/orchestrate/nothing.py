@@ -20,9 +20,9 @@ from datagen.flows.records import ResultRecord, store_result, write_result_recor
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.faces import FacesStage, FacesUnit
 from datagen.flows.stages.finish import ReportStage, ReportUnit, VerifyStage, VerifyUnit
-from datagen.flows.stages.person import NONE, PersonStage, PersonUnit
+from datagen.flows.stages.person import NONE, PersonReference, PersonStage, PersonUnit
 from datagen.flows.stages.render import RenderStage, RenderUnit
-from datagen.flows.stages.warp import WarpStage, WarpUnit
+from datagen.flows.stages.warp import WarpReference, WarpStage, WarpUnit
 from datagen.flows.views import Views
 from datagen.geometry.camera import Camera
 from datagen.layout import BuildLayout
@@ -142,10 +142,11 @@ def write_results(plan: BuildPlan, layout: BuildLayout) -> None:
 class NothingPerson(PersonStage):
     """Learns nobody."""
 
-    def make(self, unit: PersonUnit) -> int:
+    def make(self, unit: PersonUnit | PersonReference) -> int:
         """Store that there is no person."""
         if self.finished(unit):
             return 0
+        unit = unit.unit
         key = unit.key(unit.captures(), unit.head().template)
         store_result(unit.folder, ResultRecord(key, "", NONE, (), {}), {})
         return 1
@@ -154,9 +155,9 @@ class NothingPerson(PersonStage):
 class NothingWarp(WarpStage):
     """Warps nothing."""
 
-    def make(self, unit: WarpUnit) -> int:
+    def make(self, unit: WarpUnit | WarpReference) -> int:
         """Store the smallest results of frames that are not finished."""
-        computed = 0
+        computed, unit = 0, unit.unit
         for state in unit.states():
             if state.record is None:
                 names = camera_names(unit.sequence.cameras)

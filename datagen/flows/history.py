@@ -100,10 +100,10 @@ class History:
             "sequences": list(self.sequences),
             "cameras": list(self.cameras),
             "splits": dict(self.splits),
-            "steps": [{name: _ranges(listed) for name, listed in step.items()} for step in self.steps],
+            "steps": [{name: ranges_of(listed) for name, listed in step.items()} for step in self.steps],
         }
         if self.selected:
-            frames = {name: _ranges(listed) for name, listed in self.selected.items()}
+            frames = {name: ranges_of(listed) for name, listed in self.selected.items()}
             content["selected"] = {"by": self.selected_by, "frames": frames}
         return (canonical_json({**content, "digest": sha256_text(canonical_json(content))}) + "\n").encode()
 
@@ -118,9 +118,9 @@ class History:
             if content.get("digest") != sha256_text(canonical_json(plain)):
                 raise ValueError("its digest is of other content")
             tables = {name: tuple(map(str, content[name])) for name in ("subjects", "sequences", "cameras")}
-            steps = tuple({str(name): _numbers(ranges) for name, ranges in step.items()} for step in content["steps"])
+            steps = tuple({str(name): numbers_of(ranges) for name, ranges in step.items()} for step in content["steps"])
             chosen = content.get("selected", {"by": "", "frames": {}})
-            selected = {str(name): _numbers(ranges) for name, ranges in chosen["frames"].items()}
+            selected = {str(name): numbers_of(ranges) for name, ranges in chosen["frames"].items()}
             history = cls(
                 **tables, splits=dict(content["splits"]), steps=steps, selected=selected, selected_by=str(chosen["by"])
             )
@@ -160,11 +160,12 @@ def _appended(names: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:
     return (*names, *sorted(set(more) - set(names)))
 
 
-def _numbers(ranges: Iterable[Sequence[int]]) -> tuple[int, ...]:
+def numbers_of(ranges: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """Undo :func:`ranges_of`."""
     return tuple(frame for first, last in ranges for frame in range(first, last + 1))
 
 
-def _ranges(frames: Sequence[int]) -> list[list[int]]:
+def ranges_of(frames: Sequence[int]) -> list[list[int]]:
     """Return increasing numbers as pairs of the first and the last of each run: what is beyond the last may not fit."""
     ranges: list[list[int]] = []
     for frame in frames:
