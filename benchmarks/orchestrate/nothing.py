@@ -18,10 +18,10 @@ from datagen.flows import shard_plan, status
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import ResultRecord, store_result, write_result_record
 from datagen.flows.stage import Stage, StageStatus, Unit
-from datagen.flows.stages.faces import FacesStage, FacesUnit
+from datagen.flows.stages.faces import FacesReference, FacesStage, FacesUnit
 from datagen.flows.stages.finish import ReportStage, ReportUnit, VerifyStage, VerifyUnit
 from datagen.flows.stages.person import NONE, PersonReference, PersonStage, PersonUnit
-from datagen.flows.stages.render import RenderStage, RenderUnit
+from datagen.flows.stages.render import RenderReference, RenderStage, RenderUnit
 from datagen.flows.stages.warp import WarpReference, WarpStage, WarpUnit
 from datagen.flows.views import Views
 from datagen.geometry.camera import Camera
@@ -170,10 +170,11 @@ class NothingWarp(WarpStage):
 class NothingRender(RenderStage):
     """Renders nothing."""
 
-    def make(self, unit: RenderUnit) -> int:
+    def make(self, unit: RenderUnit | RenderReference) -> int:
         """Write a shard of empty samples."""
         if self.finished(unit):
             return 0
+        unit = unit.unit
         write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, _samples(unit))
         return unit.shard.samples
 
@@ -181,10 +182,11 @@ class NothingRender(RenderStage):
 class NothingFaces(FacesStage):
     """Stores faces of three vertices."""
 
-    def make(self, unit: FacesUnit) -> int:
+    def make(self, unit: FacesUnit | FacesReference) -> int:
         """Write a shard of a frame table, or the template."""
         if self.finished(unit):
             return 0
+        unit = unit.unit
         root, dataset = unit.layout.dataset, unit.dataset
         if unit.shard.group == TEMPLATE:
             write_template(root, dataset, unit.shard, unit.content_key, small_contents())

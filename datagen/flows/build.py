@@ -17,10 +17,10 @@ from datagen.flows.planning import BuildPlan, plan_build, plan_grown, settle
 from datagen.flows.records import clear_folder
 from datagen.flows.runners.prefect import prefect_session, require_api_for_dask, run_as_flow
 from datagen.flows.runners.serial import RunnerConfig, SerialRunner, StageRunner
-from datagen.flows.shard_plan import LeftOutCamera
 from datagen.flows.splits import missed_numbers
 from datagen.flows.stage import Unit
 from datagen.flows.stages import STAGES
+from datagen.flows.stored_frames import LeftOutCamera
 from datagen.flows.worker import prepared_head
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,27 +69,33 @@ class History:
         splits : mapping of subject to split
             Of all subjects of the build.
         """
-        known = {(name, frame) for step in self.steps for name, listed in step.items() for frame in listed}
-        listed = sorted((key.subject, key.sequence, frame) for key, frame in frames)
-        fresh = [(f"{s}/{q}", frame) for s, q, frame in listed if (f"{s}/{q}", frame) not in known]
-        step = {name: tuple(frame for _, frame in group) for name, group in groupby(fresh, lambda each: each[0])}
+        asked: dict[SequenceKey, list[int]] = {}
+        for key, frame in frames:
+            asked.setdefault(key, []).append(frame)
+        steps_of = self.steps_of()
+        keys = sorted(asked, key=lambda key: (key.subject, key.sequence))
+        step = {}
+        for key in keys:
+            known = {frame for _, listed in steps_of.get(str(key), ()) for frame in listed}
+            fresh = tuple(sorted(set(asked[key]) - known))
+            if fresh:
+                step[str(key)] = fresh
         return replace(
             self,
-            subjects=_appended(self.subjects, (subject for subject, _, _ in listed)),
-            sequences=_appended(self.sequences, (sequence for _, sequence, _ in listed)),
+            subjects=_appended(self.subjects, (key.subject for key in keys)),
+            sequences=_appended(self.sequences, (key.sequence for key in keys)),
             cameras=_appended(self.cameras, cameras),
             splits={**self.splits, **splits},
             steps=(*self.steps, step) if step else self.steps,
         )
 
-    def step_of(self) -> dict[Stored, int]:
-        """Return the number of the step that added each frame."""
-        return {
-            (SequenceKey(*name.split("/")), frame): number
-            for number, step in enumerate(self.steps)
-            for name, listed in step.items()
-            for frame in listed
-        }
+    def steps_of(self) -> dict[str, list[tuple[int, tuple[int, ...]]]]:
+        """Return by ``subject/sequence`` the numbers of the steps that added frames of it, each with these frames."""
+        found: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+        for number, step in enumerate(self.steps):
+            for name, listed in step.items():
+                found.setdefault(name, []).append((number, listed))
+        return found
 
     def to_bytes(self) -> bytes:
         """Return the text of the history, which digests itself."""

@@ -6,12 +6,13 @@ task that refers to it. Whoever planned knows it without the file: what only loo
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 from datagen.common.digests import canonical_json
 from datagen.common.documents import parse_json
@@ -24,9 +25,10 @@ from datagen.manifest import Manifest, parse_manifest
 from datagen.sources.frame import SequenceInfo, SequenceKey
 
 _FORMAT = {"format": "canonface-plan", "version": 1}
-_DIGITS = 24  # of a digest, in names and tasks
 _KEPT = 8  # of each kind, in a process
-_FRAMES, _SHARDS = "frames", "shards"
+_FRAMES = "frames"
+
+P = TypeVar("P")
 
 
 class Sequences(Protocol):
@@ -70,21 +72,23 @@ class _Frozen:
         return SequenceInfo(key, numbers_of(frames), cameras, registration, epoch_s, gated, bare)
 
 
-class _Cache:
-    """The latest few of what was opened, by build folder and digest."""
+class PlanCache(Generic[P]):
+    """The latest few plans that this process knows, by build folder and digest."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[Path, str], Any] = OrderedDict()
+        self._known: OrderedDict[tuple[Path, str], P] = OrderedDict()
         self._lock = Lock()
 
-    def put(self, root: Path, digest: str, value: Any) -> None:
+    def put(self, root: Path, digest: str, plan: P) -> None:
+        """Remember a plan."""
         with self._lock:
-            self._known[root, digest] = value
+            self._known[root, digest] = plan
             self._known.move_to_end((root, digest))
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
 
-    def get(self, root: Path, digest: str) -> Any:
+    def get(self, root: Path, digest: str) -> P | None:
+        """Return a plan, None if it is not known."""
         with self._lock:
             found = self._known.get((root, digest))
             if found is not None:
@@ -92,7 +96,7 @@ class _Cache:
             return found
 
 
-_PLANS = _Cache()
+_PLANS: PlanCache[Sequences] = PlanCache()
 
 
 def _head(plan: BuildPlan) -> bytes:
@@ -102,7 +106,7 @@ def _head(plan: BuildPlan) -> bytes:
 def _rows(plan: BuildPlan) -> Iterator[bytes]:
     for info in plan.sequences:
         row = [info.key.subject, info.key.sequence, ranges_of(info.frames), info.cameras, info.registration]
-        yield canonical_json([*row, info.epoch_s, info.gated, info.bare]).encode()
+        yield json.dumps([*row, info.epoch_s, info.gated, info.bare], separators=(",", ":")).encode()
 
 
 def refer(plan: BuildPlan, layout: BuildLayout) -> str:
@@ -135,7 +139,7 @@ def open_plan(root: Path, digest: str) -> Sequences:
     InputError
         If it is not there, or damaged.
     """
-    found: Sequences | None = _PLANS.get(root, digest)
+    found = _PLANS.get(root, digest)
     if found is None:
         found = _Frozen(RowFile(BuildLayout(root).plan / f"{_FRAMES}-{digest}"))
         _PLANS.put(root, digest, found)

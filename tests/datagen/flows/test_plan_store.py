@@ -30,7 +30,7 @@ def a_plan(**sections: object) -> BuildPlan:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Know of no plan, as another process."""
-    monkeypatch.setattr(plan_store, "_PLANS", plan_store._Cache())
+    monkeypatch.setattr(plan_store, "_PLANS", plan_store.PlanCache())
 
 
 def test_rows_are_read_one_by_one_and_damage_is_named(tmp_path: Path) -> None:
