@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.flows.quarantine import Quarantined
-from datagen.flows.shard_plan import LeftOutCamera
+from datagen.flows.stored_frames import LeftOutCamera
 from datagen.shards import VerifyReport
 
 

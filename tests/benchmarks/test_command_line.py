@@ -36,6 +36,7 @@ NAMES = (
     "track",
     "submit",
     "report",
+    "orchestrate",
 )
 # What only measuring needs, and extras.
 HEAVY = ("torch", "scipy", "numba", "open3d", "prefect", "dask", "trimesh", "litdata", "webdataset", "tensorstore")

@@ -282,7 +282,7 @@ def test_workers_that_are_not_of_this_build_do_nothing(
         assert Driven([job(i) for i in range(4)], fits).done.keys() == {"0", "1", "2", "3"}
     with (
         DaskCarrier(RunnerConfig("dask", dask_address=address), spoil(expected)) as other,
-        pytest.raises(DependencyError, match=f"none of {SLOTS} Dask workers can do the square.*{says}"),
+        pytest.raises(DependencyError, match=rf"none of \d Dask workers can do the square.*{says}"),
     ):
         Driven([job(i) for i in range(4)], other)
     assert "is left out of the square" in capfd.readouterr().err
