@@ -45,6 +45,12 @@ def build_command(
         bool,
         typer.Option("--replace", help="Replace another dataset in --out, or this one's splits."),
     ] = False,
+    check_inputs: Annotated[
+        bool, typer.Option("--check-inputs", help="Read every input again, though its files look as they were.")
+    ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Check every byte of the dataset at the end, as `datagen verify` does.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Build a dataset from a manifest, or finish an interrupted build.
@@ -59,7 +65,7 @@ def build_command(
     from datagen.flows.runners.serial import RunnerConfig
 
     config = RunnerConfig("dask" if dask_address else runner, workers, dask_address)
-    result = build(recipe, out, config, replace=replace)
+    result = build(recipe, out, config, replace=replace, check_inputs=check_inputs, deep=deep)
     if json_output:
         print_json(_result_json(result))
     else:

@@ -19,6 +19,7 @@ from datagen.common.ownership import LISTING, listed, refuse_strangers
 from datagen.common.settings import flatten
 from datagen.flows.planning import BuildPlan
 from datagen.flows.stages import STAGES
+from datagen.flows.state_index import state_index
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 from datagen.shards.lease import only_writer
@@ -114,8 +115,10 @@ def check_room(root: Path) -> None:
 
 
 @contextmanager
-def build_lock(layout: BuildLayout) -> Iterator[None]:
+def build_lock(layout: BuildLayout, *, check_inputs: bool = False, deep: bool = False) -> Iterator[None]:
     """Hold a build folder against other builds, and its dataset against pushes and merges into it.
+
+    What is known of its files is known for as long: see :func:`datagen.flows.state_index.state_index`.
 
     Raises
     ------
@@ -134,6 +137,7 @@ def build_lock(layout: BuildLayout) -> Iterator[None]:
         held.enter_context(folder_lock(layout.lock, busy))
         if layout.dataset.is_dir():
             held.enter_context(only_writer(LocalStore(layout.dataset)))
+        held.enter_context(state_index(layout, check_inputs=check_inputs, deep=deep))
         yield
 
 

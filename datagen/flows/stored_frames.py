@@ -17,6 +17,7 @@ import numpy as np
 from datagen.flows.history import Stored
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import ResultRecord, read_results
+from datagen.flows.state_index import open_index
 from datagen.flows.views import Views
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -133,6 +134,13 @@ def accepted_verdicts(manifest: Manifest) -> tuple[str, ...]:
 
 def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     """Choose the frames that are stored."""
+    index = open_index(layout.root)
+    if index is None:
+        return _stored_frames(plan, layout)
+    return index.remembered(f"stored {plan.digest}", lambda: _stored_frames(plan, layout))
+
+
+def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     accepted = accepted_verdicts(plan.manifest)
     parts: list[StoredPart] = []
     verdicts: Counter[str] = Counter()

@@ -79,6 +79,7 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
     name = "render"
     counts = "views"
     doing = "rendering"
+    makes_results = False
 
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> tuple[RenderReference, ...]:
         """Return one for each shard."""
@@ -113,7 +114,7 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
         if self.finished(unit):
             return 0
         unit = unit.unit
-        write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, ShardSamples(unit))
+        unit.checked(write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, ShardSamples(unit)))
         return unit.shard.samples
 
     def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
