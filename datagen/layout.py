@@ -83,6 +83,11 @@ class BuildLayout:
         return self.report / "summary.json"
 
     @property
+    def report_numbers(self) -> Path:
+        """All that the report's page says, frame by frame, for other programs."""
+        return self.report / "report.json"
+
+    @property
     def report_key(self) -> Path:
         """What the report describes, as a content key."""
         return self.report / "report.key"
@@ -91,6 +96,16 @@ class BuildLayout:
     def history(self) -> Path:
         """What each run of the build added to the dataset, and the split of every subject."""
         return self.root / "history.json"
+
+    @property
+    def quarantine(self) -> Path:
+        """One file for each unit that was given up."""
+        return self.root / "quarantine"
+
+    @property
+    def run(self) -> Path:
+        """Names the run that works here now; workers elsewhere look at it before every unit."""
+        return self.root / ".run"
 
     @property
     def plan(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import resource
 import shutil
@@ -122,7 +121,7 @@ _PLANNED = ("captures", "person", "warp", "render", "faces")
 
 def _serial(manifest: Any, out: Path) -> None:
     from datagen.flows.build import build
-    from datagen.flows.runners.serial import RunnerConfig
+    from datagen.flows.runners.contract import RunnerConfig
 
     build(manifest, out, RunnerConfig("serial"), StringIO())
 
@@ -159,7 +158,7 @@ def carry_tasks(runner: str, tasks: int, workers: int, folder: Path) -> CarriedT
     """Have a runner carry tasks of no work in a build."""
     from benchmarks.orchestrate import nothing
     from datagen.flows.build import build
-    from datagen.flows.runners.serial import RunnerConfig
+    from datagen.flows.runners.contract import RunnerConfig
 
     captures = folder / "captures"
     nothing.write_captures(captures, 2, 1, 1, whole=True)
@@ -171,33 +170,11 @@ def carry_tasks(runner: str, tasks: int, workers: int, folder: Path) -> CarriedT
 
     with ExitStack() as stack:
         stack.enter_context(nothing.instead(nothing.task_stages(tasks)))
-        if runner == "dask":
-            stack.enter_context(_server(folder / "server"))
         config = RunnerConfig(runner, workers)  # type: ignore[arg-type]
         build(nothing.nothing_manifest(captures), folder / "build", config, StringIO(), observer=observe)
     began = next(when for done, when in marks if done == 0)
     first = next(when for done, when in marks if done > 0)
     return CarriedTasks(first - began, 1000 * (marks[-1][1] - began) / tasks)
-
-
-@contextmanager
-def _server(home: Path) -> Iterator[None]:
-    """Serve Prefect's API, as those who use Dask have to."""
-    from datagen.flows.runners.local_api import LocalApi
-
-    if os.environ.get("PREFECT_API_URL"):
-        yield
-        return
-    os.environ["PREFECT_HOME"] = str(home)
-    api = LocalApi(home)
-    try:
-        api.wait()
-        os.environ["PREFECT_API_URL"] = api.url
-        yield
-    finally:
-        os.environ.pop("PREFECT_API_URL", None)
-        os.environ.pop("PREFECT_HOME", None)
-        api.stop()
 
 
 def run_orchestrate_bench(

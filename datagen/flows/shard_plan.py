@@ -16,7 +16,7 @@ from datagen.common.errors import CorruptDatasetError, InputError
 from datagen.flows.history import History, Stored, read_history
 from datagen.flows.planning import BuildPlan, samples_per_shard
 from datagen.flows.state_index import open_index
-from datagen.flows.stored_frames import StoredFrames, StoredPart, accepted_verdicts, stored_frames
+from datagen.flows.stored_frames import StoredFrames, StoredPart, accepted_verdicts, asked_for, stored_frames
 from datagen.flows.worker import shared_contents, shared_head
 from datagen.heads.regions import REGIONS
 from datagen.layout import BuildLayout
@@ -176,7 +176,7 @@ def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
     index = open_index(layout.root)
     if index is None:
         return _plan_shards(plan, layout)
-    return index.remembered(f"shards {plan.digest}", lambda: _plan_shards(plan, layout))
+    return index.remembered(f"shards {asked_for(plan, layout)}", lambda: _plan_shards(plan, layout))
 
 
 def _plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:

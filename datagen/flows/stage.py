@@ -220,6 +220,15 @@ class Stage(ABC, Generic[U, R]):
     def make(self, unit: U) -> R:
         """Make the unfinished part of a unit; return how much that was, or another small result."""
 
+    def split(self, unit: U) -> Sequence[U]:
+        """Return a unit in smaller ones, so that one bad frame does not take others with it; itself if it cannot be."""
+        return (unit,)
+
+    def leaves_out(self, unit: U) -> Sequence[tuple[SequenceKey, int]]:
+        """Return the frames a build can go on without if a unit is given up; none if it cannot go on."""
+        del unit
+        return ()
+
     def run(self, unit: U) -> R:
         """Call :meth:`make` as every worker does: with one BLAS thread, and disk errors in plain words.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from datagen.flows.history import Stored
 from datagen.flows.planning import BuildPlan
+from datagen.flows.quarantine import read_quarantine
 from datagen.flows.records import ResultRecord, read_results
 from datagen.flows.state_index import open_index
 from datagen.flows.views import Views
@@ -25,6 +26,7 @@ from datagen.shards.schema import ARRAYS
 from datagen.sources.frame import SequenceKey
 from datagen.warp.result import WARP_FILE
 
+IN_QUARANTINE = "in quarantine"
 NO_VIEW = "no surface in any image"
 NO_DEPTH = "it has no depth map, and samples show the pixels of depth maps (render.surface)"
 DEPTH_LEVELS = np.iinfo(ARRAYS["depth"].dtype).max
@@ -137,7 +139,12 @@ def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     index = open_index(layout.root)
     if index is None:
         return _stored_frames(plan, layout)
-    return index.remembered(f"stored {plan.digest}", lambda: _stored_frames(plan, layout))
+    return index.remembered(f"stored {asked_for(plan, layout)}", lambda: _stored_frames(plan, layout))
+
+
+def asked_for(plan: BuildPlan, layout: BuildLayout) -> str:
+    """Name what decides the frames that are stored, beside their results."""
+    return f"{plan.digest} {hash(frozenset(read_quarantine(layout, plan.manifest).frames))}"
 
 
 def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
@@ -148,11 +155,17 @@ def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     cameras: dict[tuple[SequenceKey, str], LeftOutCamera] = {}
     waiting: dict[SequenceKey, tuple[int, ...]] = {}
     limit = DEPTH_LEVELS * plan.manifest.shards.depth_scale
+    out = read_quarantine(layout, plan.manifest).frames
     same: dict[tuple[str, ...], tuple[str, ...]] = {}  # few rigs, however many frames
     for sequence in plan.sequences:
+        given_up = {frame for frame in sequence.frames if (sequence.key, frame) in out} if out else set()
+        if given_up:
+            left_out[IN_QUARANTINE] += len(given_up)
         kept: list[tuple[int, tuple[str, ...], ResultRecord]] = []
         missing = []
         for frame, record in zip(sequence.frames, read_results(layout, sequence), strict=True):
+            if frame in given_up:
+                continue
             if record is None:
                 missing.append(frame)
                 continue

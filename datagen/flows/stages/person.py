@@ -13,6 +13,7 @@ from datagen.flows.gate import GATE_VERSION, gate
 from datagen.flows.known_inputs import KnownInputs
 from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
+from datagen.flows.quarantine import read_quarantine
 from datagen.flows.records import (
     ResultRecord,
     Stored,
@@ -159,14 +160,20 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
         return any(learns_person(plan.manifest, sequence) for sequence in plan.sequences)
 
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[PersonReference]:
-        """Return one for each sequence that a person is learnt from."""
+        """Return one for each sequence that a person is learnt from, unless it is in quarantine."""
         bridges, digest = stored_bridges(plan, layout), refer(plan, layout)
         keys = {name: bridge.key for name, bridge in bridges.items()}
+        given_up = {unit.unit for unit in read_quarantine(layout, plan.manifest).units if unit.stage == self.name}
         return [
             PersonReference(layout.root, digest, number, keys.get(info.registration or "", ""))
             for number, info in enumerate(plan.sequences)
-            if learns_person(plan.manifest, info)
+            if learns_person(plan.manifest, info) and str(info.key) not in given_up
         ]
+
+    def leaves_out(self, unit: PersonUnit | PersonReference) -> list[tuple[SequenceKey, int]]:
+        """Return all frames of the sequence: held to another person, or to none, they would be others."""
+        sequence = unit.unit.sequence
+        return [(sequence.key, frame) for frame in sequence.frames]
 
     def finished(self, unit: PersonUnit | PersonReference) -> bool:
         """Whether a record that still holds has the person, or says that there is none."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 
 from datagen.common.digests import canonical_json, sha256_text
@@ -16,6 +17,7 @@ from datagen.flows.framing import cameras_in_view, farthest_depth
 from datagen.flows.gate import GATE_VERSION, gate
 from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
+from datagen.flows.quarantine import read_quarantine, release
 from datagen.flows.records import (
     ResultRecord,
     check_result_folder,
@@ -97,8 +99,8 @@ class WarpUnit(Unit):
 
     @property
     def name(self) -> str:
-        """Subject and sequence."""
-        return str(self.sequence.key)
+        """Subject and sequence, and the frames."""
+        return _name(*self.part)
 
     @property
     def weight(self) -> int:
@@ -160,8 +162,8 @@ class WarpReference(Reference):
 
     @property
     def name(self) -> str:
-        """Subject and sequence."""
-        return str(self.planned.sequence(self.number).key)
+        """Subject and sequence, and the frames."""
+        return _name(*self.part)
 
     @property
     def weight(self) -> int:
@@ -184,6 +186,10 @@ class WarpReference(Reference):
         return WarpUnit(self.root, self.planned.manifest, part, bridge, person)
 
 
+def _name(key: SequenceKey, frames: tuple[int, ...]) -> str:
+    return f"{key}/{frames[0]:06d}" + (f"-{frames[-1]:06d}" if len(frames) > 1 else "")
+
+
 class WarpStage(Stage[WarpUnit | WarpReference, int]):
     """Warps frames. One whose input is broken gets the verdict ``fail`` with the reason; the rest is done."""
 
@@ -192,18 +198,32 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
     doing = "warping"
 
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[WarpReference]:
-        """Return a few frames each."""
+        """Return a few frames each, of those that are not in quarantine."""
         manifest, bridges, digest = plan.manifest, stored_bridges(plan, layout), refer(plan, layout)
+        left_out = read_quarantine(layout, manifest).frames
         tasks = []
         for number, info in enumerate(plan.sequences):
             bridge = bridges.get(info.registration or "")
             person = learnt_person(layout, info.key) if learns_person(manifest, info) else None
             keys = bridge.key if bridge else "", person.key if person else ""
-            tasks += [
-                WarpReference(layout.root, digest, number, start, min(start + FRAMES_PER_UNIT, len(info.frames)), *keys)
-                for start in range(0, len(info.frames), FRAMES_PER_UNIT)
-            ]
+            out = [place for place, frame in enumerate(info.frames) if left_out and (info.key, frame) in left_out]
+            for first, last in pairwise([-1, *out, len(info.frames)]):
+                tasks += [
+                    WarpReference(layout.root, digest, number, start, min(start + FRAMES_PER_UNIT, last), *keys)
+                    for start in range(first + 1, last, FRAMES_PER_UNIT)
+                ]
         return tasks
+
+    def split(self, unit: WarpUnit | WarpReference) -> list[WarpUnit | WarpReference]:
+        """Return one for each frame."""
+        if isinstance(unit, WarpReference):
+            return [replace(unit, start=place, stop=place + 1) for place in range(unit.start, unit.stop)]
+        return [replace(unit, sequence=replace(unit.sequence, frames=(frame,))) for frame in unit.sequence.frames]
+
+    def leaves_out(self, unit: WarpUnit | WarpReference) -> list[tuple[SequenceKey, int]]:
+        """Return its frames."""
+        key, frames = unit.part
+        return [(key, frame) for frame in frames]
 
     def finished(self, unit: WarpUnit | WarpReference) -> bool:
         """Whether every frame has a verdict that still holds for its input, the settings and the template."""
@@ -247,13 +267,20 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the frames with a verdict."""
+        left_out = read_quarantine(layout, plan.manifest).frames
         waiting = stored_frames(plan, layout).waiting
         missing = [f"{key}/{frame:06d}" for key, frames in waiting.items() for frame in frames]
-        return self._status(plan.frames, missing, "not warped yet, or asked for again")
+        planned = sum((s.key, frame) not in left_out for s in plan.sequences for frame in s.frames)
+        status = self._status(planned if left_out else plan.frames, missing, "not warped yet, or asked for again")
+        if not left_out:
+            return status
+        why = f"{len(left_out)} in quarantine: `datagen explain {layout.root}` says why"
+        return replace(status, why="; ".join(text for text in (status.why, why) if text))
 
     def forget(self, plan: BuildPlan, layout: BuildLayout, frames: set[tuple[SequenceKey, int]]) -> list[str]:
         """Forget the frames' warps."""
         del plan
+        release(layout, frames)
         for key, frame in frames:
             clear_folder(layout.frame_warp(key, frame))
         return sorted(f"{key}/{frame:06d}" for key, frame in frames)

@@ -12,7 +12,7 @@ import pytest
 from datagen.common.errors import InputError, ManifestError
 from datagen.flows.build import build
 from datagen.flows.history import History, read_history
-from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.runners.contract import RunnerConfig
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest, SplitConfig, parse_manifest
 from datagen.shards import open_dataset
@@ -23,7 +23,7 @@ from tests.support.shard_faces import build_steps, make_template
 from tests.support.shard_samples import tree
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 
 def recipe(captures: Path) -> Manifest:

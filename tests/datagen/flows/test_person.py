@@ -17,7 +17,7 @@ from datagen.common.errors import InputError
 from datagen.flows.build import build, nothing_to_do
 from datagen.flows.planning import plan_build
 from datagen.flows.records import read_result_record
-from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.runners.contract import RunnerConfig
 from datagen.flows.stages.person import (
     PersonReference,
     PersonStage,
@@ -38,7 +38,7 @@ from datagen.warp.storage import prior_bytes, read_prior
 from tests.support.build_trees import command, copy_build, folder_build, tree
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 SERIAL = RunnerConfig("serial")
 KEY = SequenceKey("s000", "performance")

@@ -91,9 +91,9 @@ def test_a_task_is_some_hundred_bytes_and_means_the_same_elsewhere(
     tasks = WarpStage().plan(plan, layout)
     assert not layout.plan.exists()  # what only looks writes nothing
     assert [(task.name, task.weight) for task in tasks][:3] == [
-        ("s000/performance", 4),
-        ("s000/performance", 2),
-        ("s001/performance", 4),
+        ("s000/performance/000000-000003", 4),
+        ("s000/performance/000004-000005", 2),
+        ("s001/performance/000000-000003", 4),
     ]
     units = [task.unit for task in tasks]
     sent = [pickle.dumps(task) for task in tasks]

@@ -20,7 +20,7 @@ from datagen.flows import status as status_module
 from datagen.flows.build import build, nothing_to_do
 from datagen.flows.planning import BuildPlan, plan_build, settle
 from datagen.flows.records import read_result_record, write_result_record
-from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.runners.contract import RunnerConfig
 from datagen.flows.shard_plan import plan_shards
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages import STAGES
@@ -34,7 +34,7 @@ from datagen.sources.frame import SequenceKey
 from tests.support.build_trees import copy_build, tree
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 SERIAL = RunnerConfig("serial")
 FIRST, SECOND = SequenceKey("s000", "performance"), SequenceKey("s001", "performance")

@@ -16,7 +16,7 @@ from datagen.flows import state_index as module
 from datagen.flows.build import build
 from datagen.flows.known_inputs import KnownInputs
 from datagen.flows.records import ResultRecord, finished_record, known_result, store_result
-from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.runners.contract import RunnerConfig
 from datagen.flows.state_index import Seen, StateIndex, look, open_index, read_and_remember, remember, state_index
 from datagen.layout import BuildLayout
 from datagen.manifest import load_manifest

@@ -30,7 +30,7 @@ from tests.support.round_head import round_template
 from tests.support.small_capture import HEAD, KEY, MISTAKES, SIZE, frame_of, photo, rig, scaled, silhouette, with_pose
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 
 def test_what_is_right_is_used() -> None:
