@@ -167,7 +167,7 @@ class _Run:
                 started = time.monotonic()
                 title = f"{len(seconds) + 1}/{len(applied)} {stage.name}"
                 stage.begin(plan, layout)
-                results[stage.name] = self._run(stage, title, planned, carrier, tracker)
+                results[stage.name] = self.units(stage, title, planned, carrier, tracker)
                 seconds[stage.name] = time.monotonic() - started
             with storage_errors(f"removing what the {stage.name} stage no longer needs", only=DISK_ERRORS):
                 for folder in stage.stale(layout, planned):
@@ -192,7 +192,7 @@ class _Run:
         tracker.finished(result)
         return result
 
-    def _run(
+    def units(
         self, stage: Stage[Any, Any], title: str, units: Sequence[Any], carrier: Carrier, tracker: Tracker
     ) -> list[Any]:
         """Carry the units of one stage; return the results of those that are done."""
@@ -242,6 +242,39 @@ class _Run:
         if lost:
             raise error_of(lost[0])
         return results
+
+
+def carry_units(
+    plan: BuildPlan,
+    layout: BuildLayout,
+    stage: Stage[Any, Any],
+    title: str,
+    units: Sequence[Any],
+    config: RunnerConfig,
+    stream: TextIO | None = None,
+    *,
+    before_each: Callable[[], object] = lambda: None,
+) -> list[Any]:
+    """Carry some units of one stage in this process, as a whole build does; return the results of those that are done.
+
+    Parameters
+    ----------
+    before_each : callable
+        Called whenever one has ended; it may raise.
+
+    Raises
+    ------
+    datagen.common.errors.CanonfaceError
+        As :func:`build`.
+    """
+
+    def watch(_stage: str, _done: int, _total: int) -> None:
+        before_each()
+
+    run = _Run(plan, layout, stream, MaxFailed.parse(config.max_failed), watch)
+    carrier = SerialCarrier() if config.name == "serial" else ThreadCarrier(config.worker_count)
+    with carrier:
+        return run.units(stage, title, units, carrier, Tracker())
 
 
 def _too_many(given_up: GivenUp, failed: int, total: int) -> Exception:

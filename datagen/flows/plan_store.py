@@ -66,6 +66,14 @@ class _Frozen:
     def manifest(self) -> Manifest:
         return parse_manifest(dict(parse_json(self._file.head)["manifest"]), "the plan of a build")
 
+    def build_plan(self) -> BuildPlan:
+        """Return the plan as a build has it, the splits as they were decided."""
+        told = parse_json(self._file.head)
+        splits = {str(split): tuple(subjects) for split, subjects in told["splits"].items()}
+        earlier = {subject: split for split, subjects in splits.items() for subject in subjects}
+        sequences = tuple(self.sequence(number) for number in range(len(self._file)))
+        return BuildPlan(self.manifest, sequences, splits, earlier, int(told["of_frames"]))
+
     def sequence(self, number: int) -> SequenceInfo:
         subject, sequence, frames, cameras, registration, epoch_s, gated, bare = parse_json(self._file.row(number))
         key = SequenceKey(subject, sequence)
@@ -100,7 +108,12 @@ _PLANS: PlanCache[Sequences] = PlanCache()
 
 
 def _head(plan: BuildPlan) -> bytes:
-    return canonical_json({**_FORMAT, "manifest": plan.manifest.model_dump(mode="json")}).encode()
+    told = {
+        "manifest": plan.manifest.model_dump(mode="json"),
+        "of_frames": plan.of_frames,
+        "splits": {split: list(subjects) for split, subjects in plan.splits.items()},
+    }
+    return canonical_json({**_FORMAT, **told}).encode()
 
 
 def _rows(plan: BuildPlan) -> Iterator[bytes]:
@@ -150,3 +163,14 @@ def is_kept(path: Path) -> bool:
     """Whether a file of the plan is there, as far as its length tells: its name says the rest."""
     digests = (listed(path.parent) or {}).get(path.name, ()) if path.parent.is_dir() else ()
     return path.is_file() and bool(digests) and is_ours(path, digests, look=False)
+
+
+def read_plan(layout: BuildLayout, digest: str) -> BuildPlan:
+    """Return a frozen plan as a build has it, without a look at the captures.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or damaged.
+    """
+    return _Frozen(RowFile(layout.plan / f"{_FRAMES}-{digest}")).build_plan()

@@ -89,6 +89,12 @@ class _Frozen:
         keys, _, rows = self._read(number)
         return tuple((keys[sequence], frame) for sequence, _, _, frame, _ in rows.tolist())
 
+    def units(self) -> Iterator[tuple[int, ShardUnit, str]]:
+        """Yield number, shard and content key of all of them."""
+        for number in range(len(self._file)):
+            told = parse_json(self._file.row(number).partition(b"\0")[0])
+            yield number, ShardUnit(*told["shard"]), str(told["key"])
+
     def _read(self, number: int) -> tuple[list[SequenceKey], list[str], npt.NDArray[Any]]:
         names, _, data = self._file.row(number).partition(b"\0")
         told = parse_json(names)
@@ -136,18 +142,31 @@ def open_shards(root: Path, digest: str) -> Shards:
     return found
 
 
+def frozen_shards(layout: BuildLayout, digest: str) -> Iterator[tuple[int, ShardUnit, str]]:
+    """Yield number, shard and content key of all shards of a frozen plan.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or damaged.
+    """
+    return _Frozen(RowFile(layout.plan / f"{_SHARDS}-{digest}")).units()
+
+
 def _rows(plan: ShardPlan) -> Iterator[bytes]:
     number_of = {name: number for number, name in enumerate(plan.dataset.cameras)}
     for shard in plan.shards:
         views = shard.views
         cameras = [number_of[view.camera] for view in views]
-        yield _row([view.key for view in views], cameras, views)
+        yield _row(shard, [view.key for view in views], cameras, views)
     for faces in plan.faces:
         frames = [View(key, "", frame, "") for key, frame in faces.frames]
-        yield _row([view.key for view in frames], [0] * len(frames), frames)
+        yield _row(faces, [view.key for view in frames], [0] * len(frames), frames)
 
 
-def _row(keys: Sequence[SequenceKey], cameras: Sequence[int], views: Sequence[View]) -> bytes:
+def _row(
+    planned: PlannedShard | PlannedFaces, keys: Sequence[SequenceKey], cameras: Sequence[int], views: Sequence[View]
+) -> bytes:
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     verdicts = {name: number for number, name in enumerate(dict.fromkeys(view.verdict for view in views))}
     rows = np.array(
@@ -157,7 +176,13 @@ def _row(keys: Sequence[SequenceKey], cameras: Sequence[int], views: Sequence[Vi
         ],
         _ROW,
     )
-    told = {"sequences": [[key.subject, key.sequence] for key in numbers], "verdicts": list(verdicts)}
+    shard = planned.shard
+    told = {
+        "key": planned.content_key,
+        "sequences": [[key.subject, key.sequence] for key in numbers],
+        "shard": [shard.group, shard.index, shard.start, shard.stop],
+        "verdicts": list(verdicts),
+    }
     return json.dumps(told, separators=(",", ":")).encode() + b"\0" + zlib.compress(rows.tobytes(), 1)
 
 

@@ -104,9 +104,16 @@ class StateIndex:
     """
 
     def __init__(
-        self, layout: BuildLayout, *, check_inputs: bool = False, deep: bool = False, writes: bool = True
+        self,
+        layout: BuildLayout,
+        *,
+        check_inputs: bool = False,
+        deep: bool = False,
+        writes: bool = True,
+        journals: bool = False,
     ) -> None:
-        self.layout, self.check_inputs, self.deep, self.writes = layout, check_inputs, deep, writes
+        self.layout, self.check_inputs, self.deep = layout, check_inputs, deep
+        self.writes, self.journals = writes, journals
         self.generation = 0
         self.finished: set[Hashable] = set()
         self.memo: dict[str, tuple[int, object]] = {}
@@ -181,9 +188,11 @@ class StateIndex:
             self._connect()
             if self.writes:
                 for journal in _journals(self.layout):
-                    self._pending += _read_journal(journal)
-                    self._flush()
-                    journal.unlink(missing_ok=True)
+                    entries = _read_journal(journal)
+                    if entries is not None:
+                        self._pending += entries
+                        self._flush()
+                        journal.unlink(missing_ok=True)
 
     def _connect(self) -> None:
         path = self.layout.plan / _FILE
@@ -258,14 +267,16 @@ def _unpacked(data: bytes) -> Seen:
 
 
 def _journals(layout: BuildLayout) -> list[Path]:
-    return sorted(path for path in layout.plan.iterdir() if _JOURNAL.fullmatch(path.name) and path.is_file())
+    named = (path for path in layout.plan.iterdir() if _JOURNAL.fullmatch(path.name))
+    return sorted(path for path in named if path.is_file() and not path.is_symlink())
 
 
-def _read_journal(path: Path) -> list[tuple[str, str, bytes]]:
+def _read_journal(path: Path) -> list[tuple[str, str, bytes]] | None:
+    """Return what a journal tells; None if it is somebody else's file."""
     found = []
     with open(path, errors="replace") as file:
         if file.readline() != _JOURNAL_HEAD:
-            return []
+            return None
         for line in file:
             with suppress(ValueError, KeyError, TypeError):  # the last line of a process that was killed
                 entry = json.loads(line)
@@ -300,12 +311,18 @@ def state_index(layout: BuildLayout, *, check_inputs: bool = False, deep: bool =
 
 
 @contextmanager
-def reading_index(layout: BuildLayout) -> Iterator[None]:
-    """Know what a build knows of its files, and write nothing: another process may be building."""
+def reading_index(layout: BuildLayout, *, journals: bool = False) -> Iterator[None]:
+    """Know what a build knows of its files, and leave that as it is: others may be working there.
+
+    Parameters
+    ----------
+    journals : bool
+        Whether what is learnt goes to a journal, for the next build.
+    """
     if open_index(layout.root) is not None:
         yield
         return
-    with _opened(StateIndex(layout, writes=False)):
+    with _opened(StateIndex(layout, writes=False, journals=journals)):
         yield
 
 
@@ -335,7 +352,8 @@ def remember(root: Path, group: str, name: str, seen: Seen) -> None:
     index = open_index(root)
     if index is not None:
         index.put(group, name, seen)
-        return
+        if not index.journals:
+            return
     plan = BuildLayout(root).plan
     if not plan.is_dir():
         return
