@@ -19,7 +19,7 @@ from datagen.common.digests import canonical_json
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.files import write_owned_bytes
-from datagen.flows.build import build, carry_units
+from datagen.flows.build import build
 from datagen.flows.build_folder import build_lock, check_folder, check_places
 from datagen.flows.history import keep_selection, read_history
 from datagen.flows.part_lease import held_lease
@@ -27,9 +27,13 @@ from datagen.flows.plan_store import freeze, read_plan
 from datagen.flows.planning import BuildPlan, plan_grown, settle
 from datagen.flows.result import BuildResult
 from datagen.flows.runners.contract import RunnerConfig
+from datagen.flows.runners.drive import MaxFailed
+from datagen.flows.runners.here import SerialCarrier, ThreadCarrier
+from datagen.flows.runners.tracking import Tracker
 from datagen.flows.shard_plan import plan_shards
 from datagen.flows.shard_store import freeze_shards, frozen_shards
 from datagen.flows.stage import Stage
+from datagen.flows.stage_run import StageRun
 from datagen.flows.stages import STAGES
 from datagen.flows.stages.faces import FacesReference, FacesStage
 from datagen.flows.stages.render import RenderReference, RenderStage
@@ -183,7 +187,11 @@ def run_part(
         with reading_index(layout, journals=True):
             units = part.among(_units(stage, plan, layout, frames, shards))
             title = f"{stage.name} {part.number}/{part.of}"
-            carry_units(plan, layout, stage, title, units, config, stream, before_each=lease.check)
+            limit = MaxFailed.parse(config.max_failed)
+            run = StageRun(stage, title, plan, layout, units, limit, Tracker(), lambda _done, _total: lease.check())
+            carrier = SerialCarrier() if config.name == "serial" else ThreadCarrier(config.worker_count)
+            with carrier:
+                run.run(carrier, stream)
     return sum(unit.weight for unit in units)
 
 

@@ -7,8 +7,9 @@ task that refers to it. Whoever planned knows it without the file: what only loo
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -16,7 +17,8 @@ from typing import Generic, Protocol, TypeVar
 
 from datagen.common.digests import canonical_json
 from datagen.common.documents import parse_json
-from datagen.common.ownership import is_ours, listed
+from datagen.common.files import atomic_write_bytes
+from datagen.common.ownership import LISTING, is_ours, listed, listing_bytes
 from datagen.flows.history import numbers_of, ranges_of
 from datagen.flows.planning import BuildPlan
 from datagen.flows.row_file import RowFile, write_rows
@@ -25,8 +27,9 @@ from datagen.manifest import Manifest, parse_manifest
 from datagen.sources.frame import SequenceInfo, SequenceKey
 
 _FORMAT = {"format": "canonface-plan", "version": 1}
-_KEPT = 8  # of each kind, in a process
+_KEPT = 3  # of each kind, in a process
 _FRAMES = "frames"
+_FILE = re.compile("(?:frames|shards)-([0-9a-f]{24})")
 
 P = TypeVar("P")
 
@@ -157,6 +160,32 @@ def open_plan(root: Path, digest: str) -> Sequences:
         found = _Frozen(RowFile(BuildLayout(root).plan / f"{_FRAMES}-{digest}"))
         _PLANS.put(root, digest, found)
     return found
+
+
+def prune(layout: BuildLayout, digests: Collection[str]) -> None:
+    """Remove what earlier plans left, once no task refers to it any more; only what the listing names.
+
+    Parameters
+    ----------
+    digests : collection of str
+        Of the plans that stay.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses.
+    """
+    named = listed(layout.plan) or {}
+    stale = [
+        name
+        for name, known in named.items()
+        if (found := _FILE.fullmatch(name)) and found[1] not in digests and is_ours(layout.plan / name, known)
+    ]
+    for name in stale:
+        (layout.plan / name).unlink(missing_ok=True)
+    if stale:
+        kept = {name: known for name, known in named.items() if name not in stale}
+        atomic_write_bytes(layout.plan / LISTING, listing_bytes(kept))
 
 
 def is_kept(path: Path) -> bool:

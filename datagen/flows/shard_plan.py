@@ -176,7 +176,7 @@ def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
     index = open_index(layout.root)
     if index is None:
         return _plan_shards(plan, layout)
-    return index.remembered(f"shards {asked_for(plan, layout)}", lambda: _plan_shards(plan, layout))
+    return index.remembered("shards", asked_for(plan, layout), lambda: _plan_shards(plan, layout))
 
 
 def _plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:

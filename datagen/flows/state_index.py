@@ -116,7 +116,7 @@ class StateIndex:
         self.writes, self.journals = writes, journals
         self.generation = 0
         self.finished: set[Hashable] = set()
-        self.memo: dict[str, tuple[int, object]] = {}
+        self._memo: dict[str, tuple[str, int, object]] = {}
         self._lock = threading.RLock()
         self._groups: OrderedDict[str, dict[str, Seen]] = OrderedDict()
         self._pending: list[tuple[str, str, bytes]] = []
@@ -138,13 +138,13 @@ class StateIndex:
             if len(self._pending) >= _PENDING:
                 self._flush()
 
-    def remembered(self, name: str, make: Callable[[], T]) -> T:
-        """Return what was made of results under this name, made again if any of them changed since."""
-        known = self.memo.get(name)
-        if known is None or known[0] != self.generation:
+    def remembered(self, kind: str, name: str, make: Callable[[], T]) -> T:
+        """Return what was made of results, made again if any of them changed since; of each kind, the latest only."""
+        known = self._memo.get(kind)
+        if known is None or known[:2] != (name, self.generation):
             made = make()
-            known = self.memo[name] = (self.generation, made)
-        return cast(T, known[1])
+            known = self._memo[kind] = (name, self.generation, made)
+        return cast(T, known[2])
 
     def changed(self) -> None:
         """Say that results may have changed by the hands of other processes."""

@@ -139,7 +139,7 @@ def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     index = open_index(layout.root)
     if index is None:
         return _stored_frames(plan, layout)
-    return index.remembered(f"stored {asked_for(plan, layout)}", lambda: _stored_frames(plan, layout))
+    return index.remembered("stored", asked_for(plan, layout), lambda: _stored_frames(plan, layout))
 
 
 def asked_for(plan: BuildPlan, layout: BuildLayout) -> str:

@@ -12,6 +12,7 @@ from datagen.audit.report import write_report
 from datagen.common.errors import CanonfaceError
 from datagen.common.files import write_owned_bytes
 from datagen.common.ownership import strangers
+from datagen.flows.plan_store import prune
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import content_key, read_results
 from datagen.flows.shard_plan import plan_shards
@@ -38,12 +39,15 @@ class VerifyUnit(Unit):
     left_out : int
         Frames with a usable verdict that give no view.
     cameras : tuple of LeftOutCamera
+    plans : tuple of str
+        Digests of the frozen plans that stay.
     """
 
     dataset: DatasetPlan
     verdicts: Mapping[str, int]
     left_out: int
     cameras: tuple[LeftOutCamera, ...]
+    plans: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -68,7 +72,10 @@ class VerifyStage(Stage[VerifyUnit, VerifyReport]):
         shards = plan_shards(plan, layout)
         frames = shards.frames
         left_out = frames.left_out.get(NO_VIEW, 0)
-        return [VerifyUnit(layout.root, plan.manifest, shards.dataset, frames.verdicts, left_out, frames.cameras)]
+        plans = plan.digest, shards.digest
+        return [
+            VerifyUnit(layout.root, plan.manifest, shards.dataset, frames.verdicts, left_out, frames.cameras, plans)
+        ]
 
     def finished(self, unit: VerifyUnit) -> bool:
         """Never: bytes that were whole may be damaged by now."""
@@ -86,6 +93,8 @@ class VerifyStage(Stage[VerifyUnit, VerifyReport]):
         path = unit.layout.dataset
         finalise(path, unit.dataset, [read_record(LocalStore(path), shard) for shard in unit.dataset.units])
         index = open_index(unit.root)
+        if index is not None:
+            prune(unit.layout, unit.plans)
         if index is None or index.deep:
             return verify_dataset(path)
         return verify_dataset(path, known=partial(shard_is_known, unit.root))
