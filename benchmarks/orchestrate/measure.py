@@ -66,6 +66,7 @@ def measure_size(plan: SizePlan) -> dict[str, float]:
     from datagen.common.blas import use_one_blas_thread
     from datagen.flows.planning import plan_build
     from datagen.flows.state_index import RACY_S, state_index
+    from datagen.flows.stored_frames import stored_frames
     from datagen.flows.worker import prepared_head
     from datagen.layout import BuildLayout
 
@@ -87,6 +88,10 @@ def measure_size(plan: SizePlan) -> dict[str, float]:
             build_plan = plan_build(manifest)
             nothing.write_persons(build_plan, layout)
             nothing.write_results(build_plan, layout)
+            layout.plan.mkdir()
+            time.sleep(RACY_S + 0.1)
+            with clock.of("learn_s"), state_index(layout):
+                stored_frames(build_plan, layout)  # the tasks of a build would have left what is known by this
             del build_plan
         stages = {stage.name: stage for stage in nothing.whole_stages()}
         with calls_counted() as calls, state_index(layout):

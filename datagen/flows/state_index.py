@@ -66,21 +66,30 @@ class Seen:
 
     def unchanged(self, root: Path) -> bool:
         """Whether size, time and inode of all of them are what they were."""
-        return signature_of(root, self.paths)[0] == self.signature
+        return signature_of(root, self.paths) == self.signature
 
 
-def signature_of(root: Path, paths: Iterable[str]) -> tuple[bytes, float]:
-    """Return a digest of size, modification time and inode of paths, and when the latest of them was changed."""
-    told, latest, above = hashlib.blake2b(digest_size=16), 0, f"{root}{os.sep}"
+def signature_of(root: Path, paths: Iterable[str]) -> bytes:
+    """Return a digest of size, modification time and inode of paths; those that begin nowhere begin at ``root``."""
+    stat, pack, above = os.stat, _STAT.pack, f"{root}{os.sep}"
+    told = []
     for path in paths:
         try:
-            found = os.stat(path if path.startswith(os.sep) else above + path)
+            found = stat(path if path[0] == os.sep else above + path)
         except OSError:
-            told.update(_MISSING)
-            continue
-        told.update(_STAT.pack(found.st_size, found.st_mtime_ns, found.st_ino))
-        latest = max(latest, found.st_mtime_ns)
-    return told.digest(), latest / 1e9
+            told.append(_MISSING)
+        else:
+            told.append(pack(found.st_size, found.st_mtime_ns, found.st_ino))
+    return hashlib.blake2b(b"".join(told), digest_size=16).digest()
+
+
+def _changed_s(root: Path, paths: Iterable[str]) -> float:
+    """Return when the latest of paths was changed."""
+    latest = 0
+    for path in paths:
+        with suppress(OSError):
+            latest = max(latest, os.stat(path if path[0] == os.sep else f"{root}{os.sep}{path}").st_mtime_ns)
+    return latest / 1e9
 
 
 def is_racy(changed_s: float, read_s: float) -> bool:
@@ -126,6 +135,11 @@ class StateIndex:
         """Return what is known of a name in a group; whether it still holds is another question."""
         with self._lock:
             return self._group(group).get(name)
+
+    def group(self, group: str) -> Mapping[str, Seen]:
+        """Return all that is known in a group, by name."""
+        with self._lock:
+            return dict(self._group(group))
 
     def put(self, group: str, name: str, seen: Seen) -> None:
         """Remember what is known from now on."""
@@ -401,9 +415,9 @@ def read_and_remember(
     """
     above = f"{root}{os.sep}"
     listed = tuple(path.removeprefix(above) if path.startswith(above) else os.path.abspath(path) for path in paths)
-    now, changed_s = signature_of(root, listed)
-    if read_s is None or not is_racy(changed_s, read_s):
-        remember(root, group, name, Seen(listed, now, told))
+    signature = signature_of(root, listed)
+    if read_s is None or not is_racy(_changed_s(root, listed), read_s):
+        remember(root, group, name, Seen(listed, signature, told))
 
 
 def clock_s() -> float:

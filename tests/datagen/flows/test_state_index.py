@@ -169,7 +169,7 @@ def test_a_damaged_index_is_begun_anew_and_a_strangers_file_is_not_touched(layou
 def test_a_great_many_entries_are_found_again(layout: BuildLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PENDING", 7)
     monkeypatch.setattr(module, "_GROUPS_KEPT", 2)
-    signature = module.signature_of(layout.root, ())[0]
+    signature = module.signature_of(layout.root, ())
     with state_index(layout):
         for number in range(60):
             remember(layout.root, f"group {number % 5}", str(number), Seen((), signature, f"told {number}"))
