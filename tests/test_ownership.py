@@ -195,6 +195,7 @@ WRITERS = {
     ),
     "datagen meshes": Writer(lambda s, out: ["export", "meshes", s.build, "--out", out], ("--axes", "head")),
     "datagen report": Writer(lambda _, out: ["report", out, "--worst", "1", "--random", "0"], (), a_build, fresh=False),
+    "datagen browse": Writer(lambda s, out: ["browse", s.build, "--export", out], ("--samples", "2")),
     "datagen compare": Writer(lambda s, out: ["compare", s.build, s.build, "--out", out]),
     "datagen requeue": Writer(lambda _, out: ["requeue", out, "s000"], (), a_build, fresh=False),
     "datagen demo": Writer(

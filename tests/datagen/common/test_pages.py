@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from benchmarks.browser import Browser, find_browser
+from datagen.audit.browse_export import export_page
+from datagen.audit.browsing import KINDS
 from datagen.audit.compare import compare
 from datagen.audit.compare_page import write_comparison
 from datagen.audit.demo_page import DemoSummary, write_demo_page
@@ -83,6 +85,28 @@ def comparison_page(folder: Path, name: str, text: str) -> Path:
     return write_comparison(folder / "difference", *builds, compare(*builds))
 
 
+def browse_page(folder: Path, name: str, text: str) -> Path:
+    kept = {"url": text, "uuid": text, "resolution": 2, "cameras": [name], "samples": 1, "kinds": list(KINDS)}
+    kept["sequences"] = [{"subject": name, "sequence": name, "split": "train", "frames": 1}]
+    rows = SimpleNamespace(views=lambda: [[0]])
+    browsing: Any = SimpleNamespace(
+        dataset=StandIn({"train": rows}, SimpleNamespace(cameras=(name,))),
+        contents=lambda: dict(kept),
+        name=lambda *_: f"{name}/{name}/000003/{name}",
+        history=lambda *_: {text: text},
+        picture=lambda *_: np.zeros((2, 2, 3), np.uint8),
+    )
+    return export_page(browsing, folder / "few", 1)
+
+
+class StandIn(dict[str, Any]):
+    """Splits by name, and a plan."""
+
+    def __init__(self, splits: dict[str, Any], plan: Any) -> None:
+        super().__init__(splits)
+        self.plan = plan
+
+
 def demo_page(folder: Path, name: str, text: str) -> Path:
     (folder / "report").mkdir()
     (folder / "report/index.html").touch()
@@ -134,6 +158,7 @@ def check_page(folder: Path, name: str, text: str) -> Path:
 PAGES: dict[str, Callable[[Path, str, str], Path]] = {
     "audit report": audit_page,
     "comparison": comparison_page,
+    "dataset": browse_page,
     "page of a check": check_page,
     "demo page": demo_page,
     "evaluation report": evaluation_page,
