@@ -11,9 +11,12 @@ from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
 from benchmarks.fit import command as fit_command
 from benchmarks.marks import command as marks_command
+from benchmarks.orchestrate import command as orchestrate_command
 from benchmarks.read import command as read_command
 from benchmarks.render import command as render_command
 from benchmarks.surfaces import command as surfaces_command
+from benchmarks.track import command as track_command
+from benchmarks.track import submit as track_submit
 from benchmarks.train import command as train_command
 from benchmarks.warp import command as warp_command
 from datagen.common.console import run
@@ -40,7 +43,10 @@ for command in (
     detector_command,
     ablation,
     align,
+    track_command,
+    track_submit,
     report,
+    orchestrate_command,
 ):
     command.register(app)
 

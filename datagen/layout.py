@@ -98,6 +98,21 @@ class BuildLayout:
         return self.root / "history.json"
 
     @property
+    def quarantine(self) -> Path:
+        """One file for each unit that was given up."""
+        return self.root / "quarantine"
+
+    @property
+    def run(self) -> Path:
+        """Names the run that works here now; workers elsewhere look at it before every unit."""
+        return self.root / ".run"
+
+    @property
+    def plan(self) -> Path:
+        """What the tasks of a build refer to, and what is known of files that were looked at."""
+        return self.root / "plan"
+
+    @property
     def lock(self) -> Path:
         """Held by the one build that may write here."""
         return self.root / ".lock"
@@ -117,7 +132,12 @@ class BuildLayout:
 
     def frame_warp(self, key: SequenceKey, frame: int) -> Path:
         """Folder with ``warp.npz``, ``verdict.json`` and ``record.json`` of one frame."""
-        return self.sequence_warps(key) / f"{frame:06d}"
+        return self.sequence_warps(key) / self.frame_name(frame)
+
+    @staticmethod
+    def frame_name(frame: int) -> str:
+        """Name of the folder of a frame among those of its sequence."""
+        return f"{frame:06d}"
 
     def own_names(self) -> set[str]:
         """Names of all that a build may have in its folder."""

@@ -66,8 +66,24 @@ def fit(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A run folder (its best.pt), or a checkpoint file.")],
-    dataset: Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")],
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[CHECKPOINT] DATASET",
+            help="A run folder (its best.pt) or a checkpoint file, unless there are --predictions; then a dataset.zarr "
+            "folder, or a build folder that holds one.",
+        ),
+    ],
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", help="Measure maps that any program predicted, below this folder, not a model."),
+    ] = None,
+    own_space: Annotated[
+        bool, typer.Option("--own-space", help="Their canonical maps are of another space than the dataset's.")
+    ] = False,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="Write the split's pictures for other programs, and end.")
+    ] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option("--split")] = "val",
     frames: Annotated[
         int | None, typer.Option("--frames", min=1, help="Frames predicted together; default: the longest trained.")
@@ -92,24 +108,41 @@ def evaluate(
 
     Example: `trainer evaluate runs/model runs/mine --split val --report runs/model/report`
     """
+    _check_places(places, predictions, pictures, own_space=own_space)
+    if pictures is not None:
+        from trainer.evaluation.predicted import write_pictures
+
+        count = write_pictures(open_dataset(places[-1]), split, pictures)
+        if as_json:
+            print_json({"out": str(pictures), "pictures": count})
+        else:
+            say(f"{count} pictures in {pictures}")
+        return
     from trainer.evaluate import evaluate as run_evaluate
+    from trainer.evaluate import evaluate_predictions
     from trainer.evaluation.frames import EvaluationOptions
     from trainer.evaluation.tables import result_text
 
     options = EvaluationOptions(frames=frames, limit=limit, starts=starts, seed=seed)
-    result = run_evaluate(
-        checkpoint,
-        dataset,
-        split,
-        options=options,
-        report=report,
-        device_name=_device(device),
-        speed_seconds=speed_seconds,
-    )
+    if predictions is not None:
+        result = evaluate_predictions(
+            predictions, places[-1], split, own_space=own_space, options=options, report=report
+        )
+    else:
+        result = run_evaluate(
+            places[0],
+            places[1],
+            split,
+            options=options,
+            report=report,
+            device_name=_device(device),
+            speed_seconds=speed_seconds,
+        )
     if as_json:
         print_json(result.to_json())
         return
-    say(f"{result.samples} samples of {split}, step {result.step}\n")
+    by = f"step {result.step}" if predictions is None else f"predictions in {predictions}"
+    say(f"{result.samples} samples of {split}, {by}\n")
     say(result_text(result.metrics))
     if report is not None:
         say(f"report in {report}/index.html")
@@ -318,6 +351,18 @@ def _report_run(out: Path, state: RunState, as_json: bool) -> None:
         say(f"{out} is finished: {taken}, best at step {state.best_step}{best}")
     else:
         say(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
+
+
+def _check_places(places: list[Path], predictions: Path | None, pictures: Path | None, *, own_space: bool) -> None:
+    """Refuse as many paths as do not go with the options, and options that do not go together."""
+    if own_space and predictions is None:
+        raise typer.BadParameter("--own-space is said of --predictions; a model has the dataset's space")
+    if predictions is not None and pictures is not None:
+        raise typer.BadParameter("--pictures and --predictions: write pictures first, predict, then measure")
+    wanted = 1 if predictions is not None or pictures is not None else 2
+    if len(places) != wanted:
+        names = "DATASET alone" if wanted == 1 else "CHECKPOINT and DATASET"
+        raise typer.BadParameter(f"{len(places)} paths are given: give {names}")
 
 
 def _device(name: str) -> str:

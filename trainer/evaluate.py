@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.arrays import F64
+from datagen.common.arrays import F64, I64
 from datagen.common.console import say
 from datagen.common.errors import CheckpointError, InputError
 from datagen.common.files import atomic_write_bytes, check_writable, json_ready, staged_folder
@@ -26,6 +26,7 @@ from trainer.evaluation.frames import (
     TRUTH_ARRAYS,
     EvaluationOptions,
     SampleTable,
+    Space,
     View,
     instants_of_views,
     pairs_of_subjects,
@@ -33,8 +34,9 @@ from trainer.evaluation.frames import (
     views_of,
 )
 from trainer.evaluation.gather import Evaluation, Run
+from trainer.evaluation.predicted import StoredPredictions
 from trainer.evaluation.report import REPORT_FILES, Result, write_report
-from trainer.evaluation.shape import key_points
+from trainer.evaluation.shape import key_points, landmark_key_points
 from trainer.evaluation.speed import measure_speed, speed_metrics
 from trainer.inference import Maps, predict_maps
 from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 EVALUATION_FILE = "evaluation.json"
 _KEY_POINT_SAMPLES = 64
+_CAMERAS = 8  # of an instant, compared where nothing is predicted together
 _SPEED_LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -87,24 +90,60 @@ def evaluate(
         check_fit(content, dataset, model.backbone.patch)
         _check_split(dataset, split)
         options = options or EvaluationOptions()
-        progress.begin("averaging the training maps, for comparison")
-        session = _Session(model, device, dataset, split, options, options.frames or max(config.data.clip_lengths))
-        showcase = Showcase(dataset, split) if report is not None else None
-        session.walk(showcase, progress)
-        progress.begin("summing up")
-        metrics = session.metrics()
-        if speed_seconds > 0:
-            progress.begin("measuring speed")
-            metrics |= session.speed(speed_seconds)
-        result = Result(split, session.samples, content.get("step"), metrics, session.evaluation.curves())
-        if report is not None and showcase is not None:
-            progress.begin("writing the report")
-            run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-            stored = result.to_json() | {"curves": json_ready(result.curves)}
-            with staged_folder(report, replace=False) as folder:
-                write_report(folder, result, showcase, run_folder, {"dataset": dataset.url, "device": str(device)})
-                atomic_write_bytes(folder / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
-    return result
+        source = _ModelViews(model, device, dataset)
+        run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        facts = {"dataset": dataset.url, "device": str(device)}
+        frames = options.frames or max(config.data.clip_lengths)
+        session = _Session(source, dataset, split, options, frames, progress)
+        return session.finish(
+            content.get("step"),
+            report,
+            run_folder,
+            facts,
+            lambda: source.speed(dataset[split], speed_seconds) if speed_seconds > 0 else {},
+        )
+
+
+def evaluate_predictions(
+    folder: Path,
+    dataset_path: Path,
+    split: str = "val",
+    *,
+    own_space: bool = False,
+    options: EvaluationOptions | None = None,
+    report: Path | None = None,
+) -> Result:
+    """Measure what any program predicted of a split's samples, beside the baselines.
+
+    Parameters
+    ----------
+    folder : Path
+        See :class:`trainer.evaluation.predicted.StoredPredictions`.
+    own_space : bool
+        Their canonical maps are of another space than the dataset's: what compares coordinates with true ones is left
+        out.
+    report : Path, optional
+        As for :func:`evaluate`; only of maps in the dataset's own space.
+
+    Raises
+    ------
+    DatasetError, InputError, StorageError
+        If predictions or the dataset cannot be used, or the disk refuses.
+    """
+    if report is not None:
+        _check_report(report)
+    with Progress(f"evaluate {split}", 0, "samples") as progress:
+        progress.begin("looking for predictions")
+        dataset = open_dataset(dataset_path)
+        _check_split(dataset, split)
+        stored = StoredPredictions(folder, dataset, split, own_space=own_space)
+        if report is not None and stored.space != "shared":
+            raise InputError(
+                "--report of predictions without canonical maps in the dataset's space", "figures only", "Leave it out"
+            )
+        options = options or EvaluationOptions()
+        session = _Session(stored, dataset, split, options, options.frames or _CAMERAS, progress)
+        return session.finish(None, report, folder, {"dataset": dataset.url, "predictions": str(folder)}, dict)
 
 
 def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
@@ -144,19 +183,74 @@ def _check_split(dataset: Dataset, split: str) -> None:
         )
 
 
+class _Views(Protocol):
+    """What says something of samples: a model, or files.
+
+    Attributes
+    ----------
+    samples : (N,) int64 or None
+        Those it can say something of; None for all.
+    space : Space
+        Of its canonical maps.
+    """
+
+    @property
+    def samples(self) -> I64 | None: ...
+    @property
+    def space(self) -> Space: ...
+
+    def views(self, maps: Mapping[str, npt.NDArray[Any]], indices: I64, frames: int, /) -> list[View]:
+        """Return what it says of samples, ``frames`` of them seen together, beside their truth ``maps``."""
+
+
+class _ModelViews:
+    """A model that predicts samples as they are asked for."""
+
+    samples = None
+    space: Space = "shared"
+
+    def __init__(self, model: JointModel, device: torch.device, dataset: Dataset) -> None:
+        self._model, self._device, self._dataset = model, device, dataset
+        self._predicting_s = 0.0
+        self._predicted = 0
+
+    def views(self, maps: Mapping[str, npt.NDArray[Any]], indices: I64, frames: int) -> list[View]:
+        """Predict samples, ``frames`` together."""
+        start = time.perf_counter()
+        p = predict_maps(self._model, maps["image"], maps["intrinsics"], frames)
+        self._predicting_s += time.perf_counter() - start
+        self._predicted += len(indices)
+        return views_of(maps, p, self._dataset)
+
+    def pace(self) -> dict[str, float]:
+        """Return frames per second so far."""
+        return {"speed_frames_per_s": self._predicted / max(self._predicting_s, 1e-9)}
+
+    def speed(self, split: Split, seconds: float) -> dict[str, float]:
+        """Return frames per second and memory against the number of frames predicted together."""
+        one = split.read(("image", "intrinsics"), [0])
+
+        def predict(frames: int) -> Maps:
+            images, intrinsics = (np.repeat(one[name], frames, axis=0) for name in ("image", "intrinsics"))
+            return predict_maps(self._model, images, intrinsics)
+
+        return speed_metrics(measure_speed(predict, _SPEED_LENGTHS, self._device, seconds))
+
+
 class _Session:
-    """A model being measured on one split."""
+    """A method being measured on one split."""
 
     def __init__(
         self,
-        model: JointModel,
-        device: torch.device,
+        source: _Views,
         dataset: Dataset,
         split: str,
         options: EvaluationOptions,
         frames: int,
+        progress: Progress,
     ) -> None:
-        self._model, self._device = model, device
+        progress.begin("averaging the training maps, for comparison")
+        self._source, self._progress = source, progress
         self._dataset, self._split, self._name = dataset, dataset[split], split
         self._options, self._frames = options, frames
         self._half_extent_m = dataset.half_extent_m
@@ -169,17 +263,42 @@ class _Session:
         with_flow = flow_available()
         if not with_flow:
             say("OpenCV is not installed (extra `flow`): optical flow is left out", to=sys.stderr)
-        self.evaluation = Evaluation(
-            options, region_labels(labels), self._key_points(learnt, labels), dataset.resolution, with_flow
-        )
+        keys = self._key_points(learnt, labels)
+        self.evaluation = Evaluation(options, region_labels(labels), keys, dataset.resolution, with_flow, source.space)
         self.samples = 0
-        self._predicting_s = 0.0
-        self._predicted = 0
+
+    def finish(
+        self,
+        step: int | None,
+        report: Path | None,
+        run_folder: Path,
+        facts: Mapping[str, str],
+        speed: Callable[[], dict[str, float]],
+    ) -> Result:
+        """Measure everything and write the report, if one is wanted."""
+        progress = self._progress
+        showcase = Showcase(self._dataset, self._name) if report is not None else None
+        self.walk(showcase, progress)
+        progress.begin("summing up")
+        metrics: dict[str, Any] = self.evaluation.metrics()
+        if isinstance(self._source, _ModelViews):
+            metrics |= self._source.pace()
+            progress.begin("measuring speed")
+        metrics |= speed()
+        result = Result(self._name, self.samples, step, metrics, self.evaluation.curves())
+        if report is not None and showcase is not None:
+            progress.begin("writing the report")
+            stored = result.to_json() | {"curves": json_ready(result.curves)}
+            with staged_folder(report, replace=False) as folder:
+                write_report(folder, result, showcase, run_folder, facts)
+                atomic_write_bytes(folder / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
+        return result
 
     def walk(self, showcase: Showcase | None, progress: Progress) -> None:
         """Measure all runs of frames, instants and pairs of subjects."""
         index = self._split.index
-        table = SampleTable(index.subject, index.sequence, index.camera, index.frame)
+        chosen = np.arange(len(self._split)) if self._source.samples is None else self._source.samples
+        table = SampleTable(*(of[chosen] for of in (index.subject, index.sequence, index.camera, index.frame)))
         options = self._options
         rng = np.random.default_rng([options.seed, 0])
         runs = runs_of_frames(table, options.limit)
@@ -193,48 +312,33 @@ class _Session:
         progress.expect(total + sum(len(group) for group in instants) + 2 * len(pairs))
         progress.begin("predicting and measuring")
         for indices in runs:
-            run = Run(indices, *self._views(indices, self._frames))
+            run = Run(chosen[indices], *self._views(chosen[indices], self._frames))
             self.evaluation.add_run(run, surfaces[self.samples : self.samples + len(indices)])
             self.samples += len(indices)
             if showcase is not None:
                 showcase.offer(run)
             progress.advance(len(indices))
         for group in instants:
-            self.evaluation.add_views(*self._views(group, self._frames))
+            self.evaluation.add_views(*self._views(chosen[group], self._frames))
             progress.advance(len(group))
         for pair in pairs:
-            (a, b), (mean_a, mean_b) = self._views(np.array(pair, np.int64), 1)
+            (a, b), (mean_a, mean_b) = self._views(chosen[np.array(pair, np.int64)], 1)
             self.evaluation.add_subjects(a, b, mean_a, mean_b)
             progress.advance(2)
 
-    def metrics(self) -> dict[str, Any]:
-        """Return every metric, the pace of the walk among them."""
-        return self.evaluation.metrics() | {"speed_frames_per_s": self._predicted / max(self._predicting_s, 1e-9)}
-
-    def speed(self, seconds: float) -> dict[str, float]:
-        """Return frames per second and memory against the number of frames predicted together."""
-        one = self._split.read(("image", "intrinsics"), [0])
-
-        def predict(frames: int) -> Maps:
-            images, intrinsics = (np.repeat(one[name], frames, axis=0) for name in ("image", "intrinsics"))
-            return predict_maps(self._model, images, intrinsics)
-
-        return speed_metrics(measure_speed(predict, _SPEED_LENGTHS, self._device, seconds))
-
-    def _views(self, indices: npt.NDArray[np.int64], frames: int) -> tuple[list[View], list[View]]:
-        """Read samples and predict them, ``frames`` together; the model's views and the mean map's."""
+    def _views(self, indices: I64, frames: int) -> tuple[list[View], list[View]]:
+        """Read samples and what is said of them, ``frames`` together; the method's views and the mean map's."""
         maps = self._split.read(TRUTH_ARRAYS, indices)
-        start = time.perf_counter()
-        p = predict_maps(self._model, maps["image"], maps["intrinsics"], frames)
-        self._predicting_s += time.perf_counter() - start
-        self._predicted += len(indices)
-        views = views_of(maps, p, self._dataset)
+        views = self._source.views(maps, indices, frames)
         return views, [View(view.truth, self._mean.depth_m, self._mean.canonical) for view in views]
 
     def _mean_in_metres(self, mean: MeanMap) -> MeanMap:
         return MeanMap(mean.depth_m, mean.canonical * np.float32(self._half_extent_m))
 
     def _key_points(self, split: Split, labels: Mapping[str, int]) -> F64 | None:
+        marked = landmark_key_points(self._dataset)
+        if marked is not None:
+            return marked
         count = min(len(split), _KEY_POINT_SAMPLES)
         chosen = np.unique(np.linspace(0, len(split) - 1, count).round().astype(int))
         maps = split.read(("canonical", "confidence", "region"), chosen)

@@ -198,6 +198,7 @@ def predict(
             "source": source.name,
             "frames": len(cameras),
             "size": resolution,
+            "space": content["dataset"]["space"],
             "window": options.frames,
             "overlap": overlap,
             "drift": drift,

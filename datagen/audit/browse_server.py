@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping
@@ -38,20 +39,27 @@ class Marks:
 
     Raises
     ------
-    InputError
-        If the file is there and holds something else.
+    InputError, StorageError
+        If the file is there and holds something else, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._names: dict[str, None] = {}
-        if not path.exists():
+        if not os.path.lexists(path):
+            # Said now, and not at the first mark.
+            atomic_write_bytes(path, b"")
+            path.unlink()
             return
+        if not path.is_file():
+            raise InputError(f"{path} is no file", "a list of marks, or a new name", "Name another file")
         try:
             lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read ({error})", "a list of marks", "Name another file") from None
+        if not lines:
+            raise InputError(f"{path} is empty", "a list of marks, or a new name", "Name another file, or remove it")
         odd = next((line for line in lines if line.count("/") != 3), None)
         if odd is not None:
             raise InputError(
@@ -64,14 +72,17 @@ class Marks:
         with self._lock:
             return list(self._names)
 
-    def put(self, name: str, on: bool) -> list[str]:
+    def put(self, name: str, *, on: bool) -> list[str]:
         """Add or remove a mark, and write the file."""
         with self._lock:
             if on:
                 self._names[name] = None
             else:
                 self._names.pop(name, None)
-            atomic_write_bytes(self.path, "".join(f"{one}\n" for one in self._names).encode())
+            if self._names:
+                atomic_write_bytes(self.path, "".join(f"{one}\n" for one in self._names).encode())
+            else:
+                self.path.unlink(missing_ok=True)
             return list(self._names)
 
 
@@ -141,7 +152,7 @@ class BrowseServer:
 
     def _mark(self, content: Any) -> tuple[str, bytes]:
         name = self._browsing.name(str(content["split"]), int(content["sample"]))
-        return _json(self._marks.put(name, bool(content["on"])))
+        return _json(self._marks.put(name, on=bool(content["on"])))
 
 
 def _json(content: Any) -> tuple[str, bytes]:

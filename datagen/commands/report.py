@@ -51,8 +51,7 @@ def stale_frames(out: Path) -> dict[str, str] | None:
     layout, stale = BuildLayout(out.resolve()), {}
     try:
         plan = plan_grown(layout.read_manifest(), read_history(layout))
-        units = WarpStage().plan(plan, layout)
-        for unit in units:
+        for unit in (task.unit for task in WarpStage().plan(plan, layout)):
             template = unit.head().template
             for frame, folder in zip(unit.sequence.frames, unit.folders, strict=True):
                 record = read_result_record(folder)

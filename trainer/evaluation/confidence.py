@@ -86,6 +86,11 @@ class ConfidenceMetrics:
         self._errors.append(np.asarray(errors_mm, np.float32))
         self._confidence.append(np.asarray(confidence, np.float32))
 
+    @property
+    def empty(self) -> bool:
+        """Whether no view was added."""
+        return not self._errors
+
     def _all(self) -> tuple[F64, F64]:
         if not self._errors:
             return np.zeros(0), np.zeros(0)

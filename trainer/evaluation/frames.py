@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +78,10 @@ class Truth:
         return unproject(self.depth_m, self.intrinsics)
 
 
+# Whether a method's canonical maps are of the dataset's space, of one of their own, or none.
+Space = Literal["shared", "own", "none"]
+
+
 @dataclass(frozen=True)
 class View:
     """A method's maps of one view, beside the truth.
@@ -89,6 +93,9 @@ class View:
     canonical_m : (3, H, W)
     depth_confidence, canonical_confidence, surface : (H, W), or None for a method that gives none
         ``surface`` is the probability of showing the head.
+    space : Space
+        Of ``canonical_m``: coordinates of a space of its own, in any unit, are only compared with each other, and NaN
+        stands where there are none.
     """
 
     truth: Truth
@@ -97,6 +104,7 @@ class View:
     depth_confidence: npt.NDArray[np.float32] | None = None
     canonical_confidence: npt.NDArray[np.float32] | None = None
     surface: npt.NDArray[np.float32] | None = None
+    space: Space = "shared"
 
     @cached_property
     def scaled_depth_m(self) -> F64:

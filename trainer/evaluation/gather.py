@@ -24,7 +24,7 @@ from trainer.evaluation.correspondence import (
     end_point_errors,
 )
 from trainer.evaluation.depth import MM_PER_M, BoundaryMetrics, DepthMetrics
-from trainer.evaluation.frames import EvaluationOptions, Truth, View
+from trainer.evaluation.frames import EvaluationOptions, Space, Truth, View
 from trainer.evaluation.normals import NormalMetrics
 from trainer.evaluation.shape import GeometryMetrics
 from trainer.evaluation.surface import Places
@@ -46,31 +46,33 @@ class ViewMetrics:
         self.geometry = GeometryMetrics(key_points_m, regions)
         self.canonical_confidence = ConfidenceMetrics("canonical_confidence")
         self.depth_confidence = ConfidenceMetrics("depth_confidence")
-        self.confident = False
+        self._shared = True
 
     def add(self, view: View, rng: np.random.Generator, geometry: bool) -> None:
         """Add one view; as a surface too where ``geometry``."""
         t = view.truth
-        self.canonical.add(view.canonical_m, t.canonical_m, t.known, t.region)
+        self._shared = view.space == "shared"
+        if self._shared:
+            self.canonical.add(view.canonical_m, t.canonical_m, t.known, t.region)
         self.depth.add(view.depth_m, t.depth_m)
         self.boundary.add(view.depth_m, t.depth_m, None if view.surface is None else view.surface > _SURFACE)
         self.normals.add(view.depth_m, t.depth_m, t.normal, t.edge, t.intrinsics)
         if geometry:
             self.geometry.add(view, rng)
-        if view.canonical_confidence is not None:
+        if view.canonical_confidence is not None and self._shared:
             errors = canonical_errors_mm(view.canonical_m, t.canonical_m)[t.known]
             self.canonical_confidence.add(errors, view.canonical_confidence[t.known], rng)
-            self.confident = True
         if view.depth_confidence is not None:
             errors = np.abs(view.scaled_depth_m - t.depth_m)[t.surface] * MM_PER_M
             self.depth_confidence.add(errors, view.depth_confidence[t.surface], rng)
 
     def metrics(self) -> dict[str, float]:
-        """Return all metrics of this method's maps."""
-        metrics = self.canonical.metrics() | self.depth.metrics() | self.boundary.metrics()
+        """Return all metrics of this method's maps; none of canonical coordinates of another space."""
+        metrics = (self.canonical.metrics() if self._shared else {}) | self.depth.metrics() | self.boundary.metrics()
         metrics |= self.normals.metrics() | self.geometry.metrics()
-        if self.confident:
-            metrics |= self.canonical_confidence.metrics() | self.depth_confidence.metrics()
+        for confidence in (self.canonical_confidence, self.depth_confidence):
+            if not confidence.empty:
+                metrics |= confidence.metrics()
         return metrics
 
 
@@ -172,6 +174,8 @@ class Evaluation:
     key_points_m : (7, 3) or None
     with_flow : bool
         Whether optical flow is one of the baselines.
+    space : Space
+        Of the model's canonical maps. Without any, nothing is matched or followed by them.
     """
 
     def __init__(
@@ -181,7 +185,9 @@ class Evaluation:
         key_points_m: F64 | None,
         side_px: int,
         with_flow: bool,
+        space: Space = "shared",
     ) -> None:
+        self._space = space
         self.options = options
         self.regions = dict(regions)
         self.model = ViewMetrics(regions, key_points_m)
@@ -270,9 +276,12 @@ class Evaluation:
 
     def metrics(self) -> dict[str, Any]:
         """Return every metric under its flat name, baselines prefixed by theirs."""
-        metrics: dict[str, Any] = self.model.metrics() | self.matches[""].metrics()
-        jitter = np.concatenate(self.canonical_jitter) if self.canonical_jitter else np.zeros(0)
-        metrics["canonical_jitter_mm"] = float(jitter.mean()) if jitter.size else float("nan")
+        metrics: dict[str, Any] = self.model.metrics()
+        if self._space != "none":
+            metrics |= self.matches[""].metrics()
+        if self._space == "shared":
+            jitter = np.concatenate(self.canonical_jitter) if self.canonical_jitter else np.zeros(0)
+            metrics["canonical_jitter_mm"] = float(jitter.mean()) if jitter.size else float("nan")
         for name, match in self.matches.items():
             if name:
                 metrics |= {f"{name}{key}": value for key, value in match.metrics().items()}

@@ -10,12 +10,14 @@ surfaces are laid out on a cylinder around the head's vertical axis, and normals
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import F64
+from datagen.shards import Dataset
+from datagen.shards.meshes import MaterialPoints
 from trainer.evaluation.cameras import rigid_inverse, transform, unproject
 from trainer.evaluation.canonical import in_region
 from trainer.evaluation.correspondence import Queries, draw_queries
@@ -35,11 +37,30 @@ _STOP_M = 1e-7
 _TOUCHING_M = 1e-7
 
 
-def key_points(canonical_m: npt.NDArray[Any], region: npt.NDArray[Any], labels: Mapping[str, int]) -> F64 | None:
-    """Return the canonical coordinates of the seven key points, (7, 3) metres, from points (N, 3) and labels (N,).
+# NoW's seven of the 68 landmarks (iBUG): the ends of both eyes, the point below the nose, the ends of the lips.
+KEY_LANDMARKS = (36, 39, 42, 45, 33, 48, 54)
 
-    They are the ends of the dataset's own regions: two of each eye and of the lips along x, and the foremost of the
-    nose. None if the dataset has no such regions, or the points show none of one.
+
+def landmark_key_points(dataset: Dataset) -> F64 | None:
+    """Return the canonical coordinates of the seven key points, (7, 3) metres: landmarks of the dataset's template.
+
+    None without a frame table, or with a template that has not the 68.
+    """
+    if not dataset.plan.faces:
+        return None
+    template = dataset.template
+    landmarks = MaterialPoints.landmarks(template)
+    if len(landmarks) <= max(KEY_LANDMARKS):
+        return None
+    centre = np.asarray(dataset.attrs["space"].get("centre", (0.0, 0.0, 0.0)), np.float64)
+    return landmarks.on(template.vertices, template.faces)[list(KEY_LANDMARKS)] - centre
+
+
+def key_points(canonical_m: npt.NDArray[Any], region: npt.NDArray[Any], labels: Mapping[str, int]) -> F64 | None:
+    """Return the same (7, 3) of a dataset without landmarks, from points (N, 3) and labels (N,).
+
+    They are the ends of its regions: two of each eye and of the lips along x, and the lower end of the nose, in the
+    middle half of its width. None if the dataset has no such regions, or the points show none of one.
     """
     found: list[F64] = []
     for names in (*_EYES, _LIPS):
@@ -48,7 +69,11 @@ def key_points(canonical_m: npt.NDArray[Any], region: npt.NDArray[Any], labels: 
             return None
         found += [_end(points, -points[:, 0]), _end(points, points[:, 0])]
     nose = canonical_m[region == labels.get("nose", -1)]
-    return np.stack([*found, _end(nose, nose[:, 2])]) if len(nose) else None
+    if not len(nose):
+        return None
+    left, right = nose[:, 0].min(), nose[:, 0].max()
+    middle = nose[np.abs(nose[:, 0] - (left + right) / 2) <= (right - left) / 4]
+    return np.stack([*found, _end(middle, -middle[:, 1])])
 
 
 def _end(points: npt.NDArray[Any], along: npt.NDArray[Any]) -> F64:
@@ -80,7 +105,26 @@ def apply(matrix: F64, points: npt.NDArray[Any]) -> F64:
     return np.asarray(points, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def closest_point_fit(points: npt.NDArray[Any], surface: MapSurface, start: F64) -> F64:
+class NearestPlaces(Protocol):
+    """Places on a surface nearest to points: where, and how far."""
+
+    @property
+    def points(self) -> F64: ...
+    @property
+    def distance_m(self) -> F64: ...
+
+
+_Places = TypeVar("_Places", bound=NearestPlaces)
+
+
+class SearchedSurface(Protocol[_Places]):
+    """A surface that points search for their nearest place."""
+
+    def closest(self, points: F64, /, *, neighbours: int) -> _Places: ...
+    def normals(self, places: _Places, /) -> F64: ...
+
+
+def closest_point_fit(points: npt.NDArray[Any], surface: SearchedSurface[_Places], start: F64) -> F64:
     """Refine the rigid transform of points (N, 3) onto a surface, which is searched by camera-axes points.
 
     Each round finds the closest places of some hundreds of the points, leaves out the farthest tenth, and takes the
@@ -181,12 +225,18 @@ class GeometryMetrics:
         shown = there.distance_m <= _KEY_POINT_VISIBLE_M
         if not spans_a_plane(there.points[shown]):
             return None
-        said = MapSurface(view.canonical_m, points, truth.surface, truth.intrinsics).closest(self._keys[shown])
-        if not np.isfinite(said.points).all():
+        if view.space == "shared":
+            said = MapSurface(view.canonical_m, points, truth.surface, truth.intrinsics).closest(self._keys[shown])
+            places = said.points
+        else:
+            # Nobody knows where they are in another space: at the pixels that show them.
+            flat = points.reshape(3, -1)
+            places = np.einsum("nk,cnk->nc", there.weights[shown], flat[:, there.corners[shown]])
+        if not np.isfinite(places).all():
             return None
         surface = MapSurface(points, points, truth.surface, truth.intrinsics)
         true_points = queries.of(truth.points)
-        matrix = closest_point_fit(true_points[face], surface, rigid_fit(there.points[shown], said.points))
+        matrix = closest_point_fit(true_points[face], surface, rigid_fit(there.points[shown], places))
         return surface.closest(apply(matrix, true_points)).distance_m, matrix, points
 
     def _mesh_to_scan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from datagen.common.console import say
 from datagen.common.errors import InputError
 from datagen.common.pictures import BACKDROP, Orientation, picture_size, read_mask, read_picture
-from datagen.shards import Dataset
+from datagen.shards import Dataset, Split
 from trainer.inference import split_clips
 from trainer.prediction.matching import check_regular, picture_files
 
@@ -146,6 +146,16 @@ class ImageFiles:
             yield SourceFrame(path.stem, square, box, size, region)
 
 
+def sample_names(split: Split, indices: Iterable[int]) -> list[str]:
+    """Return subject, sequence, camera and frame of samples, each as one word: what files of them are called."""
+    plan, tables = split.dataset.plan, split.index
+    return [
+        f"{plan.subjects[tables.subject[k]]}_{plan.sequences[tables.sequence[k]]}_"
+        f"{plan.cameras[tables.camera[k]]}_{tables.frame[k]:06d}"
+        for k in indices
+    ]
+
+
 class DatasetClip:
     """The clip of a dataset that holds one sample, with its cameras.
 
@@ -170,13 +180,8 @@ class DatasetClip:
         self.count = len(self._chosen)
 
     def names(self, stop: int | None) -> list[str]:  # noqa: ARG002 - a FrameSource's
-        """Return subject, sequence, camera and frame of each sample, as one word."""
-        plan, tables = self._split.dataset.plan, self._split.index
-        return [
-            f"{plan.subjects[tables.subject[k]]}_{plan.sequences[tables.sequence[k]]}_"
-            f"{plan.cameras[tables.camera[k]]}_{tables.frame[k]:06d}"
-            for k in self._chosen
-        ]
+        """Return the names of the samples."""
+        return sample_names(self._split, self._chosen)
 
     def __iter__(self) -> Iterator[SourceFrame]:
         tables = self._split.index

@@ -166,7 +166,8 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
+    """Return a name without its folder and without the suffix of a picture."""
     return without_suffix(_base(name))
 
 
@@ -174,9 +175,9 @@ def _stem(name: str) -> str:
 _WAYS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
     (str, str),
     (_base, _plain),
-    (_stem, _plain),
-    (_base, _stem),
-    (_stem, _stem),
+    (stem, _plain),
+    (_base, stem),
+    (stem, stem),
 )
 
 

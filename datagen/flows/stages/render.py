@@ -12,9 +12,12 @@ import numpy.typing as npt
 from datagen.common.errors import InputError
 from datagen.common.files import write_owned_bytes
 from datagen.flows.framing import crop_box, jitter_of
+from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
-from datagen.flows.shard_plan import ShardWork, View, expected_shards, missing_shards, plan_shards, stored_frames
+from datagen.flows.shard_plan import View, expected_shards, missing_shards, plan_shards
+from datagen.flows.shard_store import ShardReference, ShardWork, freeze_shards, refer_to_shards
 from datagen.flows.stage import Stage, StageStatus
+from datagen.flows.stored_frames import stored_frames
 from datagen.flows.surfaces import SURFACES, ShownFrame
 from datagen.layout import BuildLayout
 from datagen.manifest import RenderConfig
@@ -53,32 +56,53 @@ class RenderUnit(ShardWork):
         return self.shard.samples
 
 
-class RenderStage(Stage[RenderUnit, int]):
+@dataclass(frozen=True)
+class RenderReference(ShardReference):
+    """One shard to be rendered."""
+
+    @property
+    def weight(self) -> int:
+        """Number of samples."""
+        return self.shard.samples
+
+    @property
+    def unit(self) -> RenderUnit:
+        """The shard itself."""
+        planned, shards = self.planned, self.planned_shards
+        views = shards.views(self.number)
+        return RenderUnit(self.root, planned.manifest, shards.dataset, self.shard, self.content_key, views)
+
+
+class RenderStage(Stage[RenderUnit | RenderReference, int]):
     """Renders the views of all frames that are stored, shard by shard."""
 
     name = "render"
     counts = "views"
     doing = "rendering"
 
-    def plan(self, plan: BuildPlan, layout: BuildLayout) -> tuple[RenderUnit, ...]:
-        """Return one unit for each shard."""
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> tuple[RenderReference, ...]:
+        """Return one for each shard."""
         planned = plan_shards(plan, layout)
+        digests = refer(plan, layout), refer_to_shards(planned, layout)
         return tuple(
-            RenderUnit(layout.root, plan.manifest, planned.dataset, each.shard, each.content_key, each.views)
-            for each in planned.shards
+            RenderReference(layout.root, *digests, number, each.shard, each.content_key)
+            for number, each in enumerate(planned.shards)
         )
 
     def begin(self, plan: BuildPlan, layout: BuildLayout) -> None:
         """Keep what this run adds to the build, before any of it is stored."""
-        text = plan_shards(plan, layout).history.to_bytes()
+        super().begin(plan, layout)
+        planned = plan_shards(plan, layout)
+        freeze_shards(planned, layout)
+        text = planned.history.to_bytes()
         if not layout.history.is_file() or layout.history.read_bytes() != text:
             write_owned_bytes(layout.history, text)
 
-    def finished(self, unit: RenderUnit) -> bool:
+    def finished(self, unit: RenderUnit | RenderReference) -> bool:
         """Whether the shard is whole and of these views."""
         return unit.complete
 
-    def make(self, unit: RenderUnit) -> int:
+    def make(self, unit: RenderUnit | RenderReference) -> int:
         """Render and write one shard; return the number of samples written.
 
         Raises
@@ -88,6 +112,7 @@ class RenderStage(Stage[RenderUnit, int]):
         """
         if self.finished(unit):
             return 0
+        unit = unit.unit
         write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, ShardSamples(unit))
         return unit.shard.samples
 

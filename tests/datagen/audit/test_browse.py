@@ -140,6 +140,14 @@ def test_somebodys_file_is_no_list_of_marks(tmp_path: Path) -> None:
     assert path.read_text() == "dear diary\n"
 
 
+def test_a_list_without_marks_is_no_file(browsing: Browsing, tmp_path: Path) -> None:
+    marks = Marks(tmp_path / "marks.txt")
+    name = browsing.name("train", 0)
+    marks.put(name, on=True)
+    assert marks.put(name, on=False) == []
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_export_holds_all_that_it_shows_and_no_path_of_this_machine(browsing: Browsing, tmp_path: Path) -> None:
     page = export_page(browsing, tmp_path / "few", 4)
     text = page.read_text()

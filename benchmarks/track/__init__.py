@@ -1,0 +1,1 @@
+"""The tracker benchmark on simulated people: its split, its readers of other programs' files, its exactness."""

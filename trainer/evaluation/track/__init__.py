@@ -1,0 +1,1 @@
+"""The tracker benchmark: predicted meshes of any topology against true ones (docs/track-benchmark.md)."""
