@@ -9,26 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from datagen.common.errors import UnitError
 from datagen.common.files import DISK_ERRORS, storage_errors, write_owned_bytes
-from datagen.common.progress import Progress, announce
+from datagen.common.progress import announce
 from datagen.flows.build_folder import build_lock, check_folder, check_places, check_room
 from datagen.flows.history import History, keep_selection, read_history
 from datagen.flows.planning import BuildPlan, plan_build, plan_grown, settle
-from datagen.flows.quarantine import quarantine, read_quarantine
+from datagen.flows.quarantine import read_quarantine
 from datagen.flows.records import clear_folder
 from datagen.flows.result import BuildResult
-from datagen.flows.runners.contract import Carrier, GivenUp, Job, RunnerConfig
-from datagen.flows.runners.drive import MaxFailed, drive, error_of
+from datagen.flows.runners.contract import Carrier, RunnerConfig
+from datagen.flows.runners.drive import MaxFailed
 from datagen.flows.runners.here import SerialCarrier, ThreadCarrier
 from datagen.flows.runners.preflight import Expected
 from datagen.flows.runners.tracking import Tracker
 from datagen.flows.splits import missed_numbers
-from datagen.flows.stage import Stage
+from datagen.flows.stage_run import Ahead, StageRun
 from datagen.flows.stages import STAGES
 from datagen.flows.worker import prepared_head
 from datagen.layout import BuildLayout
-from datagen.manifest import Manifest, Needs
+from datagen.manifest import Manifest
 from datagen.render.registry import check_backend
 
 # Told a stage's name, and how much of its work is done, of how much.
@@ -157,13 +156,22 @@ class _Run:
         units: dict[str, Sequence[Any]] = {}
         results: dict[str, list[Any]] = {}
         seconds: dict[str, float] = {}
-        for stage in STAGES:
+        early: dict[str, list[Any]] = {}  # results of units that were done while the stage before went on
+        for stage, following in zip(STAGES, (*STAGES[1:], STAGES[-1]), strict=True):
             planned = units[stage.name] = stage.plan(plan, layout) if stage.name in applied else ()
             if stage.name in applied:
                 started = time.monotonic()
                 title = f"{len(seconds) + 1}/{len(applied)} {stage.name}"
                 stage.begin(plan, layout)
-                results[stage.name] = self._run(stage, title, planned, carrier, tracker)
+                carried_by = carrier if stage.carried else SerialCarrier()
+                told = partial(self._observer, stage.name)
+                # One slot could not do two things at once.
+                overlaps = stage.carried and following.carried and carrier.slots > 1
+                ahead = Ahead(stage, following, plan, layout, planned, carrier.slots) if overlaps else None
+                run = StageRun(stage, title, plan, layout, planned, self._limit, tracker, told, ahead)
+                results[stage.name] = run.run(carried_by, self._stream)
+                if ahead is not None:
+                    early[following.name] = ahead.results
                 seconds[stage.name] = time.monotonic() - started
             with storage_errors(f"removing what the {stage.name} stage no longer needs", only=DISK_ERRORS):
                 for folder in stage.stale(layout, planned):
@@ -180,76 +188,13 @@ class _Run:
             left_out=dataset.left_out,
             cameras=dataset.cameras,
             warped=sum(results["warp"]),
-            rendered=sum(results["render"]),
+            rendered=sum(results["render"]) + sum(early.get("render", ())),
             seconds=seconds,
             verification=verification,
             quarantined=read_quarantine(layout, plan.manifest).units,
         )
         tracker.finished(result)
         return result
-
-    def _run(
-        self, stage: Stage[Any, Any], title: str, units: Sequence[Any], carrier: Carrier, tracker: Tracker
-    ) -> list[Any]:
-        """Carry the units of one stage; return the results of those that are done."""
-        plan, layout = self._plan, self._layout
-        total = sum(unit.weight for unit in units)
-        self._observer(stage.name, 0, total)
-        needs = getattr(plan.manifest.needs, stage.name, Needs())
-        jobs = [Job(stage.name, stage.run, unit, needs, stage.split) for unit in units]
-        results: list[Any] = []
-        lost: list[GivenUp] = []
-        failed = 0
-        tracker.planned(stage.name, jobs)
-        with Progress(title, total, stage.counts, self._stream) as progress:
-
-            def advance(job: Job) -> None:
-                progress.advance(job.unit.weight)
-                self._observer(stage.name, progress.done, total)
-
-            def done(job: Job, result: Any) -> None:
-                results.append(result)
-                advance(job)
-                tracker.done(job)
-
-            def give_up(given_up: GivenUp) -> None:
-                nonlocal failed
-                tracker.given_up(given_up)
-                frames = stage.leaves_out(given_up.job.unit)
-                failed += given_up.job.unit.weight
-                if not frames:
-                    # The others are worth having all the same: the next run finds them.
-                    lost.append(given_up)
-                    say(f"{given_up.job.name} failed: {given_up.answer.reason}")
-                    if len(lost) > max(1, self._limit.of(len(units))):
-                        raise error_of(lost[0])
-                    return
-                if failed > self._limit.of(total):
-                    raise _too_many(given_up, failed, total)
-                quarantine(layout, plan.manifest, given_up, frames)
-                say(f"{given_up.job.name} is left out, in {layout.quarantine}: {given_up.answer.reason}")
-                advance(given_up.job)
-
-            def say(text: str) -> None:
-                progress.say(f"[{title}] {text}")
-                tracker.said(text)
-
-            drive(iter(jobs), carrier if stage.carried else SerialCarrier(), done, give_up, say)
-        if lost:
-            raise error_of(lost[0])
-        return results
-
-
-def _too_many(given_up: GivenUp, failed: int, total: int) -> Exception:
-    """Return the error of the unit that was one too many, with what led to it."""
-    error = error_of(given_up)
-    if isinstance(error, UnitError):
-        return UnitError(
-            f"{failed} of {total} were given up; the last, {error.found[:1].lower()}{error.found[1:]}",
-            "fewer failures than --max-failed allows",
-            error.fix,
-        )
-    return error
 
 
 def _prepare(manifest: Manifest, *, renders: bool) -> None:

@@ -200,6 +200,17 @@ class Stage(ABC, Generic[U, R]):
         if self.carried:
             freeze(plan, layout)
 
+    def early(self, plan: BuildPlan, layout: BuildLayout, settled: int) -> Sequence[U]:
+        """Return what can be begun while the stage before it goes on; :meth:`plan` has the last word.
+
+        Parameters
+        ----------
+        settled : int
+            How many sequences of the plan, from the first, that stage is done with.
+        """
+        del plan, layout, settled
+        return ()
+
     @abstractmethod
     def finished(self, unit: U) -> bool:
         """Whether all of a unit is whole on disk, and made from what it would be made from now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy.typing as npt
 from datagen.common.errors import InputError
 from datagen.common.files import write_owned_bytes
 from datagen.flows.framing import crop_box, jitter_of
-from datagen.flows.plan_store import refer
-from datagen.flows.planning import BuildPlan
+from datagen.flows.history import read_history
+from datagen.flows.plan_store import freeze, refer
+from datagen.flows.planning import BuildPlan, samples_per_shard
 from datagen.flows.shard_plan import View, expected_shards, missing_shards, plan_shards
 from datagen.flows.shard_store import ShardReference, ShardWork, freeze_shards, refer_to_shards
 from datagen.flows.stage import Stage, StageStatus
@@ -97,6 +98,41 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
         text = planned.history.to_bytes()
         if not layout.history.is_file() or layout.history.read_bytes() != text:
             write_owned_bytes(layout.history, text)
+
+    def early(self, plan: BuildPlan, layout: BuildLayout, settled: int) -> list[RenderReference]:
+        """Return the shards that are known before every frame is warped, and write what tasks refer to.
+
+        A shard's content is known once all frames before its last one are warped, if nothing that comes later can have
+        other names: those of a first build whose sequences share their names and cameras. What is rendered early is
+        found finished by :meth:`plan`, which alone decides; a guess that is wrong costs time.
+
+        Parameters
+        ----------
+        settled : int
+            How many sequences of the plan, from the first, are warped or left out.
+        """
+        first = replace(plan, sequences=plan.sequences[:settled])
+        later = plan.sequences[settled:]
+        names = {sequence.key.sequence for sequence in first.sequences}
+        if not first.sequences or not later or read_history(layout).steps:
+            return []
+        if not {sequence.key.sequence for sequence in later} <= names:
+            return []
+        try:
+            planned = plan_shards(first, layout)
+        except InputError:
+            # None of them is fit to be stored.
+            return []
+        if {sequence.cameras for sequence in plan.sequences} != {len(planned.dataset.cameras)}:
+            return []
+        digests = refer(plan, layout), refer_to_shards(planned, layout)
+        freeze(plan, layout)
+        freeze_shards(planned, layout)
+        return [
+            RenderReference(layout.root, *digests, number, each.shard, each.content_key)
+            for number, each in enumerate(planned.shards)
+            if each.shard.samples == samples_per_shard(plan.manifest)
+        ]
 
     def finished(self, unit: RenderUnit | RenderReference) -> bool:
         """Whether the shard is whole and of these views."""
