@@ -45,30 +45,28 @@ class Browsing:
     def __init__(self, dataset: Dataset, build: Path | None = None) -> None:
         self.dataset, self.build = dataset, build
         self._space = CanonicalSpace.from_attrs(dict(dataset.plan.space))
-        # By subject and sequence: split, and (sample, frame, camera) of each sample.
-        self._sequences: dict[tuple[str, str], tuple[str, list[tuple[int, int, int]]]] = {}
-        plan = dataset.plan
+        # By subject and sequence, as numbers: split, and how many frames; samples are looked up when asked for.
+        self._sequences: dict[tuple[int, int], tuple[str, int]] = {}
         for split in dataset:
             index = dataset[split].index
-            for i, (s, q, c, f) in enumerate(
-                zip(index.subject, index.sequence, index.camera, index.frame, strict=True)
-            ):
-                key = plan.subjects[s], plan.sequences[q]
-                self._sequences.setdefault(key, (split, []))[1].append((i, int(f), int(c)))
+            frames = np.unique(np.stack([index.subject, index.sequence, index.frame], axis=1), axis=0)
+            keys, counts = np.unique(frames[:, :2], axis=0, return_counts=True)
+            for (subject, sequence), count in zip(keys, counts, strict=True):
+                self._sequences[int(subject), int(sequence)] = split, int(count)
 
     def contents(self) -> dict[str, Any]:
         """Return names, splits and counts, JSON-ready; samples are asked for by sequence."""
-        sequences = [
-            {"subject": s, "sequence": q, "split": split, "frames": len({f for _, f, _ in samples})}
-            for (s, q), (split, samples) in sorted(self._sequences.items())
-        ]
         plan = self.dataset.plan
+        sequences = [
+            {"subject": plan.subjects[s], "sequence": plan.sequences[q], "split": split, "frames": count}
+            for (s, q), (split, count) in self._sequences.items()
+        ]
         return {
             "url": self.dataset.url,
             "uuid": self.dataset.uuid,
             "resolution": self.dataset.resolution,
             "cameras": list(plan.cameras),
-            "sequences": sequences,
+            "sequences": sorted(sequences, key=lambda one: (str(one["subject"]), str(one["sequence"]))),
             "samples": sum(plan.counts.values()),
             "kinds": list(KINDS),
         }
@@ -81,12 +79,16 @@ class Browsing:
         InputError
             If there is none of this name.
         """
-        if (subject, sequence) not in self._sequences:
+        plan = self.dataset.plan
+        tables = (subject, plan.subjects), (sequence, plan.sequences)
+        key = tuple(table.index(name) if name in table else -1 for name, table in tables)
+        if (key[0], key[1]) not in self._sequences:
             raise InputError(f"the dataset has no sequence {subject}/{sequence}", "one that it has", "Choose another")
-        split, samples = self._sequences[subject, sequence]
+        split, _ = self._sequences[key[0], key[1]]
+        index = self.dataset[split].index
         frames: dict[int, dict[str, int]] = {}
-        for i, frame, camera in samples:
-            frames.setdefault(frame, {})[str(camera)] = i
+        for i in np.flatnonzero((index.subject == key[0]) & (index.sequence == key[1])):
+            frames.setdefault(int(index.frame[i]), {})[str(int(index.camera[i]))] = int(i)
         listed = [{"frame": str(frame), "samples": frames[frame]} for frame in sorted(frames)]
         return {"split": split, "frames": listed}
 
