@@ -95,7 +95,7 @@ class Appearance:
     subjects, frames : int
         Looked at.
     cell_mm : float
-        How finely: a shift of one cell tells nothing.
+        How finely.
     """
 
     cameras: tuple[CameraFit, ...] = ()
