@@ -38,9 +38,9 @@ def build(
         return
     config = RunnerConfig("dask" if dask_address else runner, workers, dask_address, max_failed)
     # By name: the build imports what imports this.
-    resolve_name("datagen.flows.build:build")(
-        load_manifest(Path(manifest), overrides), Path(out), config, replace=replace
-    )
+    build_dataset = resolve_name("datagen.flows.build:build")
+    recipe = load_manifest(Path(manifest), overrides)
+    build_dataset(recipe, Path(out), config, replace=replace, check_inputs=check_inputs, deep=deep)
 
 
 @task(task_run_name="{name}", retries=0, persist_result=False, cache_result_in_memory=False)
