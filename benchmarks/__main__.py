@@ -6,12 +6,13 @@ from typing import NoReturn
 
 import typer
 
-from benchmarks import ablation, align, write
+from benchmarks import ablation, align, report, write
 from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
 from benchmarks.fit import command as fit_command
 from benchmarks.gpu import command as gpu_command
 from benchmarks.marks import command as marks_command
+from benchmarks.orchestrate import command as orchestrate_command
 from benchmarks.read import command as read_command
 from benchmarks.render import command as render_command
 from benchmarks.surfaces import command as surfaces_command
@@ -46,6 +47,8 @@ for command in (
     track_command,
     track_submit,
     gpu_command,
+    report,
+    orchestrate_command,
 ):
     command.register(app)
 

@@ -38,8 +38,10 @@ COMMANDS = (
     "train --config small --size 28 --frames 1,2 --steps 2 --seconds 5 --set data.frames_per_batch=2",
     "ablation {work}/dataset --out {work}/ablation --config tiny --set fit.steps=20 --set fit.val_every=20 "
     "--only reference --only no-canonical",
+    "report --frames 2000 --rounds 1",
     "align {work}/dataset --out {work}/align --set fit.steps=24 --set coarse_steps=16 --set whole_samples=64",
     "track --set source.subjects=1 --set source.frames=8 --set source.image_size=128",
+    "orchestrate --frames 200,1000 --runners threads --tasks 40",
 )
 
 

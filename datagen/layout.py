@@ -83,6 +83,11 @@ class BuildLayout:
         return self.report / "summary.json"
 
     @property
+    def report_numbers(self) -> Path:
+        """All that the report's page says, frame by frame, for other programs."""
+        return self.report / "report.json"
+
+    @property
     def report_key(self) -> Path:
         """What the report describes, as a content key."""
         return self.report / "report.key"
@@ -91,6 +96,21 @@ class BuildLayout:
     def history(self) -> Path:
         """What each run of the build added to the dataset, and the split of every subject."""
         return self.root / "history.json"
+
+    @property
+    def quarantine(self) -> Path:
+        """One file for each unit that was given up."""
+        return self.root / "quarantine"
+
+    @property
+    def run(self) -> Path:
+        """Names the run that works here now; workers elsewhere look at it before every unit."""
+        return self.root / ".run"
+
+    @property
+    def plan(self) -> Path:
+        """What the tasks of a build refer to, and what is known of files that were looked at."""
+        return self.root / "plan"
 
     @property
     def lock(self) -> Path:
@@ -112,7 +132,12 @@ class BuildLayout:
 
     def frame_warp(self, key: SequenceKey, frame: int) -> Path:
         """Folder with ``warp.npz``, ``verdict.json`` and ``record.json`` of one frame."""
-        return self.sequence_warps(key) / f"{frame:06d}"
+        return self.sequence_warps(key) / self.frame_name(frame)
+
+    @staticmethod
+    def frame_name(frame: int) -> str:
+        """Name of the folder of a frame among those of its sequence."""
+        return f"{frame:06d}"
 
     def own_names(self) -> set[str]:
         """Names of all that a build may have in its folder."""

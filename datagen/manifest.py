@@ -222,6 +222,35 @@ class SplitConfig(Section):
         return self
 
 
+class Needs(Section):
+    """What one unit of a stage takes of whatever works at it, and how often it is tried. No byte depends on it."""
+
+    cpus: int | None = Field(None, ge=1, description="processors it may use; by default a worker's share of its own")
+    gpus: int = Field(
+        0, ge=0, description="GPUs it holds: it goes to Dask workers that offer them (`--resources GPU=1`)"
+    )
+    memory_gib: float | None = Field(
+        None, gt=0, description="memory it holds: it goes to Dask workers that offer it (`--resources MEMORY_GIB=16`)"
+    )
+    timeout_s: float | None = Field(
+        3600.0,
+        gt=0,
+        description="seconds after which it is taken to hang, for each frame or view in it; null: it may take for ever",
+    )
+    retries: int = Field(2, ge=0, description="times it is tried again after a failure that may pass")
+
+
+class StageNeeds(Section):
+    """What the units of each stage take."""
+
+    simulate: Needs = Needs()
+    bridge: Needs = Needs(timeout_s=4 * 3600.0)
+    person: Needs = Needs(timeout_s=4 * 3600.0)
+    warp: Needs = Needs(timeout_s=1800.0)
+    render: Needs = Needs(timeout_s=600.0)
+    faces: Needs = Needs(timeout_s=600.0)
+
+
 class Manifest(Section):
     """The recipe of one dataset."""
 
@@ -233,6 +262,7 @@ class Manifest(Section):
     render: RenderConfig = RenderConfig()
     shards: ShardConfig = ShardConfig()
     splits: SplitConfig = SplitConfig()
+    needs: StageNeeds = StageNeeds()
 
     @property
     def head_root(self) -> Path | None:
@@ -247,10 +277,10 @@ class Manifest(Section):
     def recipe(self) -> str:
         """Return the recipe as a dataset keeps it and is known by: canonical JSON without any path.
 
-        The same captures give the same dataset wherever they lay. What paths lead to is in the digests of inputs and
-        template.
+        The same captures give the same dataset wherever they lay, and whatever worked at it. What paths lead to is in
+        the digests of inputs and template.
         """
-        return canonical_json(self.without_paths())
+        return canonical_json({name: value for name, value in self.without_paths().items() if name != "needs"})
 
 
 def shipped_manifests() -> dict[str, Path]:

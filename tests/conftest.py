@@ -21,7 +21,7 @@ from tests.support.order import longest_first
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 # As small as a build can be and still have everything: two subjects, a split with each, shards of two samples.
 TINY_MANIFEST = {
@@ -95,7 +95,7 @@ def talk_build(talk_manifest: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def _build_once(manifest: Path, factory: pytest.TempPathFactory) -> BuildResult:
     def make(folder: Path) -> BuildResult:
         from datagen.flows.build import build
-        from datagen.flows.runners.serial import RunnerConfig
+        from datagen.flows.runners.contract import RunnerConfig
         from datagen.manifest import load_manifest
 
         return build(load_manifest(manifest), folder / manifest.stem, RunnerConfig("threads", workers=2))

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from datagen.flows.build import BuildResult
+from datagen.flows.result import BuildResult
 from tests.support.breaker.attacks import ATTACKS
 from tests.support.places import ROOT
 

@@ -38,7 +38,7 @@ from tests.support.stand_in_detector import stand_in_python
 from tests.support.trainer_scene import build_scene
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 SEEDS = range(2)
 FIRST = SequenceKey("s000", "performance")

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from tests.support.places import ROOT
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 # Tried by hand, and no dependencies: run only where they are.
 OTHERS = ("xarray", "rerun", "napari")

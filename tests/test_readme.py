@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from datagen.flows.build import BuildResult
+from datagen.flows.result import BuildResult
 from tests.support.places import ROOT
 
 

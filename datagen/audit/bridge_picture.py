@@ -8,6 +8,7 @@ import numpy.typing as npt
 from datagen.audit import pictures
 from datagen.audit.pictures import Picture
 from datagen.common.arrays import F64
+from datagen.common.scales import ERROR
 from datagen.geometry.space import MM_PER_M
 from datagen.geometry.subdivide import loop_subdivision
 from datagen.heads.base import HeadTemplate
@@ -76,7 +77,7 @@ def bridge_picture(bridge: Bridge, topology: Topology) -> Picture:
         (f"{name}: its own triangles", pictures.paint(plain, plain.values, wire=True)),
     ]
     label = f"{template.name} laid on {name} to {name}, mm; grey: no counterpart"
-    bar = pictures.colour_bar("YlOrRd", 0, DISTANCE_LIMIT_MM, label, 3 * TILE_PX)
+    bar = pictures.colour_bar(ERROR, 0, DISTANCE_LIMIT_MM, label, 3 * TILE_PX)
     return pictures.stack(pictures.contact_sheet(items, columns=4), bar)
 
 

@@ -108,7 +108,12 @@ def explain_build(build: Path) -> Explanation:
     InputError
         If there is no build, or a verdict is broken.
     """
-    results, layout = read_results(build), BuildLayout(build)
+    return explain_results(build, read_results(build))
+
+
+def explain_results(build: Path, results: Sequence[FrameResult]) -> Explanation:
+    """Group frames that were read by the reasons of their verdicts."""
+    layout = BuildLayout(build)
     try:
         manifest = layout.read_manifest()
     except CanonfaceError:  # warps alone can be explained too

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common import scales
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes
 from datagen.geometry.camera import Camera, look_at
@@ -24,8 +25,9 @@ Floats = npt.NDArray[np.floating]
 # Yaw in degrees; positive shows the subject's left side.
 VIEWS = {"front": 0.0, "left": 45.0, "right": -45.0}
 CAMERA_DISTANCE_M = 2.0  # far enough that perspective does not hide what is compared
-BACKGROUND = (247, 247, 248)
-INK = (40, 42, 46)
+# A dark plate in light pages and dark ones: pale errors and bright confidence stand out on it, and no page glares.
+BACKGROUND = (46, 46, 46)
+INK = (228, 228, 228)
 UNKNOWN = (150, 153, 160)
 CAPTION_PX = 22
 _SUPERSAMPLES = 2
@@ -142,7 +144,7 @@ def paint(
     return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
 
 
-def colour_map(values: Floats, low: float, high: float, name: str = "YlOrRd") -> npt.NDArray[np.float32]:
+def colour_map(values: Floats, low: float, high: float, name: str = scales.ERROR) -> npt.NDArray[np.float32]:
     """Colour values (...) with one of Matplotlib's maps, (..., 3) float32 in [0, 1]; NaN stays NaN."""
     from matplotlib import colormaps
 
@@ -236,6 +238,13 @@ def stack(*pictures: Picture) -> Picture:
         row[:, left : left + picture.shape[1]] = picture
         rows.append(row)
     return np.concatenate(rows)
+
+
+def shrunk(picture: Picture, side_px: int) -> Picture:
+    """Return a picture made smaller, ``side_px`` × ``side_px``, smoothly."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(picture).resize((side_px, side_px), Image.Resampling.LANCZOS))
 
 
 def write_png(path: Path, picture: Picture) -> Path:

@@ -1,65 +1,101 @@
-"""The report of a build: one static page, worst frame first, that opens from the disk."""
+"""The report of a build: one page that opens from the disk, however many frames there are, the worst first.
+
+What the page shows at once is in it; the rows of the table, the card of each frame and its three-dimensional view lie
+beside it and are loaded when they are asked for. Every verdict is read. What takes longer is done for some frames:
+points are measured, and pictures compared, of a sample that is spread over the build; pictures are drawn of the worst
+frames and of a few others. The page says of how many.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from datagen import __version__
-from datagen.audit import charts, pictures
+from datagen.audit import alerts as alerting
+from datagen.audit import pictures
+from datagen.audit.appearance import Appearance, appearance
+from datagen.audit.explain_build import explain_results
+from datagen.audit.measure import FrameMeasure, landmark_rows, measure_warp, region_rows
+from datagen.audit.report_tables import (
+    CARDS_A_PART,
+    FrameRecord,
+    FrameTable,
+    card_parts,
+    frame_table,
+    plain,
+    read_frame_record,
+    short,
+    write_parts,
+)
 from datagen.audit.results import (
-    FrameMeasure,
     FrameResult,
     build_metrics,
     head_sizes,
-    measure_frame,
     read_results,
     truth_reader,
     verdict_counts,
     worst_first,
 )
 from datagen.audit.samples import samples_picture
-from datagen.audit.truth import Calibration, by_region, calibration
-from datagen.audit.warp_pictures import write_warp_pictures
-from datagen.common.errors import CanonfaceError
+from datagen.audit.scan_view import data_script, write_scan, write_template
+from datagen.audit.truth import CORRECT_WITHIN_MM, Calibration, calibration
+from datagen.audit.warp_pictures import PICTURE_TITLES, write_warp_pictures
+from datagen.common.errors import CanonfaceError, DatasetError
 from datagen.common.files import atomic_write_bytes, staged_folder
 from datagen.common.ownership import refuse_strangers, strangers
 from datagen.common.pages import render_page
+from datagen.common.scales import CONFIDENCE, DISTANCE_LIMIT_MM, ERROR, TRUE_ERROR_LIMIT_MM, scale_stops
+from datagen.geometry.landmarks import Landmarks
 from datagen.heads.base import HeadTemplate
-from datagen.heads.regions import FACE_REGIONS, mask_of
+from datagen.heads.regions import FACE_REGIONS, REGIONS
 from datagen.heads.registry import load_head
 from datagen.layout import BRIDGE_PICTURE, BuildLayout
-from datagen.manifest import VerdictLimits
-from datagen.warp.storage import read_verdict, read_warp
+from datagen.manifest import Manifest, VerdictLimits
+from datagen.shards import Dataset, open_dataset
+from datagen.sources.frame import Captures
+from datagen.warp.result import PERSON_FILE
+from datagen.warp.storage import read_prior, read_verdict, read_warp
+from datagen.warp.verdict import metric_limits
 
 WORST_PICTURED = 4
 RANDOM_PICTURED = 4
 MEASURED_FRAMES = 256
-TABLE_ROWS = 1000
+LANDMARK_FRAMES = 4000
+THUMBNAIL_PX = 72
+# Rows that stand in the page itself, for those who print it or read it without scripts.
+PRINTED_ROWS = 40
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """Samples of all measured frames in one array each; see :class:`FrameMeasure`."""
+@dataclass
+class _Looked:
+    """What was found of the frames that were looked at one by one."""
 
-    region: npt.NDArray[np.uint8]
-    confidence: npt.NDArray[np.float32]
-    distance_mm: npt.NDArray[np.float64]
-    error_mm: npt.NDArray[np.float64]
-
-    @property
-    def has_truth(self) -> bool:
-        return bool(np.isfinite(self.error_mm).any())
+    sampled: dict[str, FrameMeasure]
+    measures: dict[str, FrameMeasure]
+    regions: dict[str, dict[str, dict[str, float]]]
+    landmarks: dict[str, list[dict[str, Any]]]
+    counts: dict[str, int]
 
 
-def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RANDOM_PICTURED, seed: int = 0) -> Path:
-    """Write ``report/index.html``, its pictures and ``summary.json``; an older one is removed once the new is complete.
+def write_report(
+    build: Path,
+    *,
+    worst: int = WORST_PICTURED,
+    random: int = RANDOM_PICTURED,
+    seed: int = 0,
+    stale: Mapping[str, str] | None = None,
+) -> Path:
+    """Write ``report/index.html`` with its data and pictures, ``summary.json`` and ``report.json``.
+
+    An older report is removed once the new one is complete.
 
     Parameters
     ----------
@@ -69,6 +105,8 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
         How many of the worst and of randomly chosen other frames are shown with pictures.
     seed : int
         Of the random choice.
+    stale : mapping of frame to reason, optional
+        Frames whose warp this program, or the recipe, would make otherwise.
 
     Returns
     -------
@@ -85,35 +123,223 @@ def write_report(build: Path, *, worst: int = WORST_PICTURED, random: int = RAND
     layout = BuildLayout(build)
     refuse_strangers(strangers(layout.report))
     results = read_results(build)
+    records = [read_frame_record(result.folder) for result in results]
+    manifest = _manifest(layout)
+    limits = metric_limits(manifest.warp.verdict if manifest else VerdictLimits())
     rng = np.random.default_rng(seed)
-    read_error = truth_reader(build)
-    measurable = [r for r in results if r.has_warp]
-    picked = sorted(rng.permutation(len(measurable))[:MEASURED_FRAMES])
-    measures = {measurable[i].name: measure_frame(measurable[i], read_error) for i in picked}
-    ranked = worst_first(results, measures)
-
+    looked = _look(build, results, manifest, rng)
+    ranked = worst_first(results, looked.measures, limits)
+    shown = _frames_to_picture(ranked, worst, random, rng)
+    _look_closer(build, looked, [r for r, _ in shown], manifest)
+    dataset, problem = _open(layout)
+    looks, problem = _appearance(dataset, [r.name for r, is_worst in shown if is_worst], problem)
+    explanation = explain_results(build, results)
+    curve = _calibration(looked)
+    regions = _pooled_regions(looked)
+    sizes = head_sizes(results)
+    errors = {
+        name: m.metrics["true_error_median_mm"]
+        for name, m in looked.measures.items()
+        if "true_error_median_mm" in m.metrics
+    }
+    wrong = _left_out(results, records)
+    found = alerting.in_order(
+        [
+            *alerting.verdict_alerts(explanation),
+            *alerting.calibration_alerts(curve, regions),
+            *alerting.camera_alerts(looks, wrong),
+            *alerting.slip_alerts(looks),
+            *alerting.region_alerts(looked.regions),
+            *alerting.landmark_alerts(
+                looked.counts,
+                {name: {int(r["index"]): r["mm"] for r in rows} for name, rows in looked.landmarks.items()},
+            ),
+            *alerting.build_alerts(
+                build=build,
+                stale=stale or {},
+                sizes=sizes,
+                usual=_usual_sizes(manifest),
+                dataset_problem=problem,
+                true_errors=errors,
+            ),
+        ]
+    )
     with staged_folder(layout.report, replace=True) as folder:
-        shown = _frames_to_picture(ranked, worst, random, rng)
-        content = {
-            "title": _title(build),
-            "version": __version__,
-            "summary": _summary(results, measures),
-            "counts": verdict_counts(results),
-            "frames": [_frame_card(folder, build, r, measures.get(r.name), is_worst) for r, is_worst in shown],
-            "rows": [_row(r, measures.get(r.name)) for r in ranked[:TABLE_ROWS]],
-            "rows_left": max(len(ranked) - TABLE_ROWS, 0),
-            "measured": len(measures),
-            "sizes": _sizes(results),
-            "usual": _usual_sizes(build),
-            "bridges": _bridges(folder, build),
-            **_pooled(folder, results, measures),
-            **_dataset(folder, build),
+        pictured = {r.name: k for k, (r, _) in enumerate(shown) if r.has_warp}
+        extra = {name: measure.metrics for name, measure in looked.measures.items()}
+        passing = {limit.name: limit.passing for limit in limits}
+        table = frame_table(results, ranked, explanation, extra, pictured, passing)
+        details = _details(folder, build, results, shown, looked, looks, stale or {}, manifest)
+        parts = write_parts(folder, "rows", table.rows)
+        write_parts(folder, "cards", card_parts(results, records, details))
+        listed = [[table.index[name] for name in alert.frames if name in table.index] for alert in found]
+        atomic_write_bytes(folder / "data" / "alerts.js", data_script("alerts", listed))
+        figures = {
+            figure: {
+                name: [short(rows[name][figure]) for rows in looked.regions.values() if figure in rows.get(name, {})]
+                for name in REGIONS
+            }
+            for figure in ("distance_median_mm", "back_median_mm", "confidence", "error_median_mm", "round_trip_p95_mm")
         }
-        metrics = json.dumps(build_metrics(results, measures), indent=1, sort_keys=True)
-        atomic_write_bytes(folder / layout.report_summary.name, f"{metrics}\n".encode())
-        page = render_page("datagen.audit", "templates", "report.html", **content)
-        atomic_write_bytes(folder / layout.report_page.name, page)
+        atomic_write_bytes(folder / "data" / "regions.js", data_script("regions", figures))
+        cameras = _camera_rows(records, looks, wrong)
+        summary = _summary(results, looked)
+        page: dict[str, Any] = {
+            "build": str(build),
+            "count": len(results),
+            "parts": parts,
+            "cards": CARDS_A_PART,
+            "subjects": table.subjects,
+            "sequences": table.sequences,
+            "columns": [asdict(column) for column in table.columns],
+            "reasons": [group.reason for group in explanation.groups],
+            "regions": _region_colours(),
+            "scales": {"error": scale_stops(ERROR), "confidence": scale_stops(CONFIDENCE)},
+            "limits": {"distance": DISTANCE_LIMIT_MM, "error": TRUE_ERROR_LIMIT_MM},
+            "within": CORRECT_WITHIN_MM,
+            "curve": plain(asdict(curve)) if curve else None,
+            "titles": PICTURE_TITLES,
+            "template": _write_template(folder, shown, build, manifest),
+        }
+        content = {
+            "title": manifest.name if manifest else build.resolve().name,
+            "version": __version__,
+            "facts": _facts(manifest, dataset),
+            "summary": summary,
+            "sentence": _sentence(verdict_counts(results), found),
+            "counts": verdict_counts(results),
+            "alerts": [(alert, _named(alert.frames)) for alert in found],
+            "has_truth": any(m.has_truth for m in looked.measures.values()),
+            "rows": [_printed(r, looked.measures.get(r.name)) for r in ranked[:PRINTED_ROWS]],
+            "rows_left": max(len(ranked) - PRINTED_ROWS, 0),
+            "sampled": len(looked.sampled),
+            "measured": len(looked.measures),
+            "pictured": len(pictured),
+            "looks": looks,
+            "curve_sentence": alerting.reliability_sentence(curve) if curve else "",
+            "regions": [(name, name in FACE_REGIONS, _cells(row)) for name, row in regions.items()],
+            "colours": page["regions"],
+            "cameras": cameras,
+            "sizes": _sizes(sizes),
+            "usual": _usual_sizes(manifest),
+            "bridges": _bridges(folder, build),
+            "samples": _samples(folder, layout, dataset),
+            "problem": problem,
+            "page": page,
+        }
+        metrics = build_metrics(results, looked.sampled)
+        numbers = {
+            "title": content["title"],
+            "version": __version__,
+            "summary": metrics,
+            "verdicts": content["counts"],
+            "alerts": [asdict(alert) for alert in found],
+            "regions": regions,
+            "cameras": cameras,
+            "head_sizes": sizes,
+            "calibration": asdict(curve) if curve else None,
+            "measured_frames": looked.regions,
+            "landmarks": looked.landmarks,
+            "frames": _columns_of(table, results),
+        }
+        _write_json(folder / layout.report_summary.name, metrics, indent=1)
+        _write_json(folder / layout.report_numbers.name, plain(numbers), indent=None)
+        text = render_page("datagen.audit", "templates", "report.html", **content)
+        atomic_write_bytes(folder / layout.report_page.name, text)
     return layout.report_page
+
+
+def _write_json(path: Path, content: Any, *, indent: int | None) -> None:
+    atomic_write_bytes(path, f"{json.dumps(content, indent=indent, sort_keys=indent is not None)}\n".encode())
+
+
+def _manifest(layout: BuildLayout) -> Manifest | None:
+    try:
+        return layout.read_manifest()
+    except CanonfaceError:
+        return None
+
+
+def _open(layout: BuildLayout) -> tuple[Dataset | None, str]:
+    """Open the dataset, or say why not; a report is wanted most when a dataset is broken."""
+    if not layout.dataset.is_dir():
+        return None, ""
+    try:
+        return open_dataset(layout.dataset), ""
+    except CanonfaceError as error:
+        return None, str(error)
+
+
+def _appearance(dataset: Dataset | None, also: Sequence[str], problem: str) -> tuple[Appearance, str]:
+    if dataset is None:
+        return Appearance(), problem
+    try:
+        return appearance(dataset, also=also), problem
+    except DatasetError as error:
+        return Appearance(), str(error)
+
+
+class _Reader:
+    """Reads warps with what they are held against: truth, template, landmarks."""
+
+    def __init__(self, build: Path, manifest: Manifest | None) -> None:
+        self._layout, self._manifest = BuildLayout(build), manifest
+        self._truth = truth_reader(build)
+        self._templates: dict[str, HeadTemplate | None] = {}
+        self._captures: Captures | None = None
+        if manifest is not None:
+            # The build may have been moved away from its captures.
+            with contextlib.suppress(CanonfaceError):
+                self._captures = manifest.source.captures(self._layout.captures)
+
+    def template(self, head: str) -> HeadTemplate | None:
+        if head not in self._templates:
+            try:
+                root = self._manifest.head_root if self._manifest else None
+                self._templates[head] = load_head(head, root).template
+            except CanonfaceError:
+                self._templates[head] = None
+        return self._templates[head]
+
+    def measure(self, result: FrameResult, looked: _Looked) -> FrameMeasure:
+        warp = read_warp(result.folder)
+        template = self.template(warp.space.head)
+        if template is not None and template.digest != warp.space.template_digest:
+            template = None
+        measure = measure_warp(warp, self._truth(result, warp), template)
+        looked.measures[result.name] = measure
+        looked.regions[result.name] = region_rows(measure)
+        if template is not None and (rows := landmark_rows(warp, template, self.landmarks(result))):
+            looked.landmarks[result.name] = rows
+        return measure
+
+    def landmarks(self, result: FrameResult) -> Landmarks | None:
+        if self._captures is None:
+            return None
+        try:
+            return self._captures.landmarks(result.key, result.frame)
+        except (CanonfaceError, OSError):
+            return None
+
+
+def _look(build: Path, results: Sequence[FrameResult], manifest: Manifest | None, rng: np.random.Generator) -> _Looked:
+    """Measure a sample of the frames, and count the landmarks of more."""
+    looked, reader = _Looked({}, {}, {}, {}, {}), _Reader(build, manifest)
+    measurable = [r for r in results if r.has_warp]
+    for i in sorted(rng.permutation(len(measurable))[:MEASURED_FRAMES]):
+        looked.sampled[measurable[i].name] = reader.measure(measurable[i], looked)
+    for i in np.unique(np.linspace(0, len(results) - 1, min(LANDMARK_FRAMES, len(results))).astype(int)):
+        marks = reader.landmarks(results[i])
+        if marks is not None:
+            looked.counts[results[i].name] = len(marks.indices)
+    return looked
+
+
+def _look_closer(build: Path, looked: _Looked, shown: Sequence[FrameResult], manifest: Manifest | None) -> None:
+    reader = _Reader(build, manifest)
+    for result in shown:
+        if result.has_warp and result.name not in looked.measures:
+            reader.measure(result, looked)
 
 
 def _frames_to_picture(
@@ -124,71 +350,153 @@ def _frames_to_picture(
     return [(r, True) for r in ranked[:worst]] + [(rest[i], False) for i in sorted(chosen)]
 
 
-def _frame_card(
-    folder: Path, build: Path, result: FrameResult, measure: FrameMeasure | None, is_worst: bool
-) -> dict[str, Any]:
-    metrics = {**result.verdict.metrics, **(measure.metrics if measure else {})}
-    card = {
-        "name": result.name,
-        "worst": is_worst,
-        "status": result.verdict.status,
-        "reasons": result.verdict.reasons,
-        "metrics": [(name, f"{value:.4g}") for name, value in metrics.items()],
-        "pictures": [],
-    }
-    if not result.has_warp:
-        return card
-    warp = read_warp(result.folder)
-    template = _template(warp.space.head, build)
-    if template is None or template.digest != warp.space.template_digest:
-        card["note"] = f"No pictures: the template {warp.space.head!r} this warp was made with is not available."
-        return card
-    sub = Path("frames") / result.name
-    error = truth_reader(build)(result, warp)
-    paths = write_warp_pictures(folder / sub, warp, template, true_error_mm=error)
-    card["pictures"] = [(path.stem, (sub / path.name).as_posix()) for path in paths]
-    return card
+def _details(
+    folder: Path,
+    build: Path,
+    results: Sequence[FrameResult],
+    shown: Sequence[tuple[FrameResult, bool]],
+    looked: _Looked,
+    looks: Appearance,
+    stale: Mapping[str, str],
+    manifest: Manifest | None,
+) -> dict[str, dict[str, Any]]:
+    """Draw the pictures, and return what the cards hold beyond verdict and record."""
+    details: dict[str, dict[str, Any]] = {}
+    for name, rows in looked.regions.items():
+        details.setdefault(name, {})["regions"] = plain(rows)
+    for name, marks in looked.landmarks.items():
+        details.setdefault(name, {})["landmarks"] = plain(marks)
+    for one in looks.cameras:
+        for frame in one.frames:
+            fits = details.setdefault(frame, {}).setdefault("cameraFits", [])
+            fits.append([one.camera, short(one.fit.shift_mm), short(one.fit.likeness)])
+    for part in looks.regions:
+        fits = details.setdefault(part.frame, {}).setdefault("regionFits", [])
+        fits.append([part.region, short(part.fit.shift_mm), short(part.fit.likeness)])
+    for name, reason in stale.items():
+        details.setdefault(name, {})["stale"] = reason
+    persons: dict[str, list[int]] = {}
+    for result in results:
+        if (key := str(result.key)) not in persons:
+            persons[key] = _person_frames(BuildLayout(build).person(result.key))
+        if persons[key]:
+            details.setdefault(result.name, {})["person"] = persons[key]
+    reader = _Reader(build, manifest)
+    truth = truth_reader(build)
+    for k, (result, is_worst) in enumerate(shown):
+        card = details.setdefault(result.name, {})
+        card["chosen"] = "one of the worst" if is_worst else "chosen at random"
+        if not result.has_warp:
+            continue
+        warp = read_warp(result.folder)
+        template = reader.template(warp.space.head)
+        if template is None or template.digest != warp.space.template_digest:
+            card["note"] = f"No pictures: the template {warp.space.head!r} this warp was made with is not available."
+            continue
+        # Numbered, for a path may not hold whatever a name holds.
+        sub, error = Path("pictures") / str(k), truth(result, warp)
+        paths = write_warp_pictures(folder / sub, warp, template, true_error_mm=error, thumbnail_px=THUMBNAIL_PX)
+        card["pictures"] = [(path.stem, (sub / path.name).as_posix()) for path in paths]
+        write_scan(folder, f"scan-{k}", warp, template, error)
+        card["scan"] = f"scan-{k}"
+    return details
 
 
-def _template(head: str, build: Path) -> HeadTemplate | None:
+def _person_frames(folder: Path) -> list[int]:
+    if not (folder / PERSON_FILE).is_file():
+        return []
     try:
-        root = BuildLayout(build).read_manifest().head_root
+        return [int(frame) for frame in read_prior(folder).frames]
     except CanonfaceError:
-        root = None
-    try:
-        return load_head(head, root).template
-    except CanonfaceError:
+        return []
+
+
+def _write_template(
+    folder: Path, shown: Sequence[tuple[FrameResult, bool]], build: Path, manifest: Manifest | None
+) -> bool:
+    for result, _ in shown:
+        if result.has_warp:
+            template = _Reader(build, manifest).template(read_warp(result.folder).space.head)
+            if template is not None:
+                write_template(folder, template)
+                return True
+    return False
+
+
+def _calibration(looked: _Looked) -> Calibration | None:
+    if not looked.sampled:
         return None
+    pool = FrameMeasure.pooled(list(looked.sampled.values()))
+    # Points without a counterpart state no confidence.
+    return (
+        calibration(pool.confidence, np.where(pool.confidence > 0, pool.error_mm, np.nan)) if pool.has_truth else None
+    )
 
 
-def _row(result: FrameResult, measure: FrameMeasure | None) -> dict[str, Any]:
-    return {
-        "name": result.name,
-        "status": result.verdict.status,
-        "residual": _number(result.metric("residual_median_mm")),
-        "residual_p95": _number(result.metric("residual_p95_mm")),
-        "coverage": _number(100 * result.metric("face_coverage"), 0),
-        "error": _number(measure.metrics.get("true_error_median_mm", np.nan) if measure else np.nan),
-        "reasons": "; ".join(result.verdict.reasons),
-    }
+def _pooled_regions(looked: _Looked) -> dict[str, dict[str, float]]:
+    return region_rows(FrameMeasure.pooled(list(looked.sampled.values()))) if looked.sampled else {}
 
 
-def _sizes(results: Sequence[FrameResult]) -> list[tuple[str, str]]:
-    """Return subjects and head sizes, those farthest from the template's first."""
-    sizes = sorted(head_sizes(results).items(), key=lambda item: (-abs(np.log(item[1])), item[0]))
-    return [(subject, _number(size)) for subject, size in sizes[:TABLE_ROWS]]
+def _left_out(results: Sequence[FrameResult], records: Sequence[FrameRecord]) -> dict[str, dict[str, list[str]]]:
+    """Return by camera and reason the frames in which a camera contradicts its picture, or cannot be read."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for result, record in zip(results, records, strict=True):
+        for camera, reason in record.wrong.items():
+            found.setdefault(camera, {}).setdefault(reason, []).append(result.name)
+    return found
 
 
-def _usual_sizes(build: Path) -> tuple[float, float]:
-    """Return the head sizes that this build does not question."""
-    try:
-        limits = BuildLayout(build).read_manifest().warp.verdict
-    except CanonfaceError:
-        limits = VerdictLimits()
-    return limits.least_head_size, limits.most_head_size
+def _camera_rows(
+    records: Sequence[FrameRecord], looks: Appearance, wrong: Mapping[str, Mapping[str, list[str]]]
+) -> list[dict[str, Any]]:
+    frames = Counter(camera for record in records for camera in record.cameras)
+    blind = Counter(camera for record in records for camera in record.blind)
+    rows = []
+    for camera in sorted({*frames, *blind, *wrong}):
+        fits = [one.fit for one in looks.cameras if one.camera == camera]
+        shifts = [fit.shift_mm for fit in fits if np.isfinite(fit.shift_mm)]
+        likeness = [fit.likeness for fit in fits if np.isfinite(fit.likeness)]
+        rows.append(
+            {
+                "name": camera,
+                "frames": frames[camera],
+                "blind": blind[camera],
+                "wrong": sum(len(names) for names in wrong.get(camera, {}).values()),
+                "compared": len(fits),
+                "shift_mm": max(shifts) if shifts else None,
+                "likeness": float(np.median(likeness)) if likeness else None,
+            }
+        )
+    return rows
 
 
-def _summary(results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) -> list[tuple[str, str, str]]:
+def _facts(manifest: Manifest | None, dataset: Dataset | None) -> list[tuple[str, str]]:
+    facts = [("canonface", __version__)]
+    if manifest is not None:
+        facts += [
+            ("captures", manifest.source.origin.get("name", manifest.source.kind)),
+            ("head", manifest.canonical.head),
+        ]
+    if dataset is not None:
+        written = dataset.plan.software.get("canonface", "unknown")
+        samples = sum(dataset.plan.counts.values())
+        facts += [("dataset", f"{dataset.uuid}, {samples} samples, written by canonface {written}")]
+    return facts
+
+
+def _sentence(counts: Mapping[str, int], found: Sequence[alerting.Alert]) -> str:
+    total = sum(counts.values())
+    grave = sum(alert.severity == "fail" for alert in found)
+    parts = [f"{counts['pass']} of {total} frames pass"]
+    if counts["review"]:
+        parts.append(f"{counts['review']} are to be looked at")
+    if counts["fail"]:
+        parts.append(f"{counts['fail']} failed and are left out")
+    told = f"{grave} grave {'alert' if grave == 1 else 'alerts'} below." if grave else "No grave alerts."
+    return f"{', '.join(parts)}. {told}"
+
+
+def _summary(results: Sequence[FrameResult], looked: _Looked) -> list[tuple[str, str, str]]:
     """Return the metrics at the top: label, value, unit."""
     residual = np.array([r.metric("residual_median_mm") for r in results])
     rows = [
@@ -202,95 +510,78 @@ def _summary(results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) 
     outside = np.array([r.metric("outside_masks") for r in results])
     if np.isfinite(outside).any():
         rows.append(("scan points outside the masks, left out, all frames", f"{np.nansum(outside):.0f}", ""))
-    medians = [m.metrics["true_error_median_mm"] for m in measures.values() if m.metrics]
-    if medians:
-        p95 = [m.metrics["true_error_p95_mm"] for m in measures.values() if m.metrics]
+    known = [m.metrics for m in looked.sampled.values() if m.metrics]
+    if known:
+        medians = [m["true_error_median_mm"] for m in known]
+        p95 = [m["true_error_p95_mm"] for m in known]
         rows.append(("true correspondence error, median of frames", _number(float(np.median(medians))), "mm"))
         rows.append(("true correspondence error, 95 % (median of frames)", _number(float(np.median(p95))), "mm"))
         rows.append(("true correspondence error, worst frame", _number(float(np.max(medians))), "mm"))
     return rows
 
 
-def _pooled(folder: Path, results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) -> dict[str, Any]:
-    """Draw the charts over all measured frames and return what the page says of them."""
-    if not measures:
-        return {"charts": [], "regions": [], "has_truth": False}
-    parts = list(measures.values())
-    pool = _Pool(
-        np.concatenate([m.region for m in parts]),
-        np.concatenate([m.confidence for m in parts]),
-        np.concatenate([m.distance_mm for m in parts]),
-        np.concatenate([m.error_mm for m in parts]),
-    )
-    face = mask_of(pool.region, FACE_REGIONS)
-    drawn: list[tuple[str, str]] = []
-
-    def histogram(
-        name: str, values: npt.NDArray[np.floating], label: str, title: str, high: float | None = None
-    ) -> None:
-        if np.isfinite(values).any():
-            charts.write_histogram(folder / name, values, label, high=high)
-            drawn.append((title, name))
-
-    residual = np.array([r.metric("residual_median_mm") for r in results])
-    histogram("residual.png", residual, "median surface residual, mm", "Frames: surface residual")
-    histogram("distance.png", pool.distance_mm[face], "scan to template, mm", "Face vertices: distance to the template")
-    histogram("error.png", pool.error_mm[face], "true error, mm", "Face vertices: true correspondence error")
-    matched = np.where(pool.confidence > 0, pool.confidence, np.nan)
-    histogram("confidence.png", matched, "confidence", "Matched vertices: confidence", 1.0)
-    charts.write_frame_curve(folder / "frames.png", _curves(results), "median residual, mm")
-    drawn.append(("Residual along each sequence", "frames.png"))
-    curve: Calibration | None = None
-    if pool.has_truth:
-        # Points without a counterpart state no confidence.
-        stated = np.where(pool.confidence > 0, pool.error_mm, np.nan)
-        curve = calibration(pool.confidence, stated)
-        charts.write_calibration(folder / "calibration.png", curve)
-        drawn.append((f"Confidence against truth (expected gap {curve.expected_error:.2f})", "calibration.png"))
-    return {"charts": drawn, "regions": _regions(pool), "has_truth": pool.has_truth}
+def _named(frames: Sequence[str]) -> str:
+    more = f" and {len(frames) - 3} more" if len(frames) > 3 else ""
+    return ", ".join(frames[:3]) + more
 
 
-def _curves(results: Sequence[FrameResult]) -> dict[str, tuple[list[int], list[float]]]:
-    groups: dict[str, tuple[list[int], list[float]]] = {}
-    for result in results:
-        frames, values = groups.setdefault(str(result.key), ([], []))
-        frames.append(result.frame)
-        values.append(result.metric("residual_median_mm"))
-    return groups
+def _printed(result: FrameResult, measure: FrameMeasure | None) -> dict[str, str]:
+    error = measure.metrics.get("true_error_median_mm", np.nan) if measure else np.nan
+    return {
+        "name": result.name,
+        "status": result.verdict.status,
+        "residual": _number(result.metric("residual_median_mm")),
+        "coverage": _number(100 * result.metric("face_coverage"), 0),
+        "error": _number(error),
+        "reasons": "; ".join(result.verdict.reasons),
+    }
 
 
-def _regions(pool: _Pool) -> list[dict[str, Any]]:
-    distance, error = by_region(pool.distance_mm, pool.region), by_region(pool.error_mm, pool.region)
-    rows = []
-    for name, (count, median, p95) in distance.items():
-        _, error_median, error_p95 = error.get(name, (0, np.nan, np.nan))
-        rows.append(
-            {
-                "name": name.replace("_", " "),
-                "count": count,
-                "face": name in FACE_REGIONS,
-                "distance": _number(median),
-                "distance_p95": _number(p95),
-                "error": _number(error_median),
-                "error_p95": _number(error_p95),
-            }
-        )
-    return rows
+def _cells(row: Mapping[str, float]) -> dict[str, str]:
+    shown = {name: _number(value) for name, value in row.items()}
+    shown["points"] = f"{row['points']:.0f}"
+    return {**dict.fromkeys(("back_median_mm", "back_p95_mm", "round_trip_p95_mm", "confidence", "near"), "–"), **shown}
 
 
-def _dataset(folder: Path, build: Path) -> dict[str, Any]:
-    """Draw the dataset's samples, or say why not; a report is wanted most when a dataset is broken."""
-    path = BuildLayout(build).dataset
-    if not path.is_dir():
-        return {"samples": None, "samples_note": None}
+def _region_colours() -> dict[str, list[Any]]:
+    labels = np.array(list(REGIONS.values()))
+    colours = np.nan_to_num(pictures.label_colours(labels), nan=0.6)
+    return {
+        name.replace("_", " "): [int(label), *(round(255 * float(c)) for c in rgb)]
+        for (name, label), rgb in zip(REGIONS.items(), colours, strict=True)
+    }
+
+
+def _columns_of(table: FrameTable, results: Sequence[FrameResult]) -> dict[str, Any]:
+    columns: dict[str, Any] = {"name": [r.name for r in results], "verdict": [r.verdict.status for r in results]}
+    for k, column in enumerate(table.columns):
+        columns[column.name] = [value for part in table.rows for value in part["columns"][k]]
+    return columns
+
+
+def _sizes(sizes: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return subjects and head sizes, those farthest from the template's first."""
+    ordered = sorted(sizes.items(), key=lambda item: (-abs(np.log(item[1])), item[0]))
+    return [(subject, _number(size)) for subject, size in ordered[:PRINTED_ROWS]]
+
+
+def _usual_sizes(manifest: Manifest | None) -> tuple[float, float]:
+    """Return the head sizes that this build does not question."""
+    limits = manifest.warp.verdict if manifest else VerdictLimits()
+    return limits.least_head_size, limits.most_head_size
+
+
+def _samples(folder: Path, layout: BuildLayout, dataset: Dataset | None) -> str | None:
+    if dataset is None:
+        return None
     try:
-        sheet = samples_picture(path)
-    except CanonfaceError as error:
-        return {"samples": None, "samples_note": str(error)}
+        sheet = samples_picture(layout.dataset)
+    except CanonfaceError:
+        return None
     if sheet is None:
-        return {"samples": None, "samples_note": "The dataset holds no samples."}
+        return None
     pictures.write_png(folder / "samples.png", sheet)
-    return {"samples": "samples.png", "samples_note": None}
+    return "samples.png"
 
 
 def _bridges(folder: Path, build: Path) -> list[dict[str, Any]]:
@@ -303,13 +594,6 @@ def _bridges(folder: Path, build: Path) -> list[dict[str, Any]]:
         name = source.parent.name.rpartition("-")[0]
         cards.append({"name": name, "picture": copy, "status": verdict.status, "metrics": metrics})
     return cards
-
-
-def _title(build: Path) -> str:
-    try:
-        return BuildLayout(build).read_manifest().name
-    except CanonfaceError:
-        return build.resolve().name
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from datagen.audit.truth import calibration, error_metrics, true_error_mm
-from datagen.audit.warp_pictures import scan_distance_mm
+from datagen.audit.measure import FrameMeasure, measure_warp
+from datagen.audit.truth import calibration, true_error_mm
 from datagen.common.errors import CanonfaceError, InputError
+from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.layout import BuildLayout
 from datagen.sources.frame import SequenceKey
 from datagen.sources.truth import read_truth, truth_path
 from datagen.warp.result import WARP_FILE, Verdict, Warp
 from datagen.warp.storage import read_verdict, read_warp
+from datagen.warp.verdict import MetricLimits
 
 
 def head_sizes(results: Sequence[FrameResult]) -> dict[str, float]:
@@ -62,8 +64,6 @@ def build_metrics(results: Sequence[FrameResult], measures: Mapping[str, FrameMe
 
 
 SEVERITY = {"fail": 0, "review": 1, "pass": 2}
-# Enough points for every percentile a report shows; all of them would cost seconds a frame.
-POINTS_PER_FRAME = 4000
 
 
 @dataclass(frozen=True)
@@ -97,29 +97,6 @@ class FrameResult:
     def metric(self, name: str) -> float:
         """Return a metric of the verdict, NaN where it has none."""
         return float(self.verdict.metrics.get(name, np.nan))
-
-
-@dataclass(frozen=True)
-class FrameMeasure:
-    """What was measured on a sample of one frame's scan vertices.
-
-    Attributes
-    ----------
-    region : (Q,) uint8
-    confidence : (Q,) float32
-    distance_mm : (Q,) float64
-        To the registered template; NaN without a counterpart.
-    error_mm : (Q,) float64
-        True correspondence error; NaN where unknown.
-    metrics : dict
-        ``true_error_*`` over all vertices of the face, empty without truth.
-    """
-
-    region: npt.NDArray[np.uint8]
-    confidence: npt.NDArray[np.float32]
-    distance_mm: npt.NDArray[np.float64]
-    error_mm: npt.NDArray[np.float64]
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def read_results(build: Path) -> list[FrameResult]:
@@ -183,9 +160,11 @@ def truth_reader(build: Path) -> Callable[[FrameResult, Warp], npt.NDArray[np.fl
 
 
 def measure_frame(
-    result: FrameResult, read_error: Callable[[FrameResult, Warp], npt.NDArray[np.float64] | None]
+    result: FrameResult,
+    read_error: Callable[[FrameResult, Warp], npt.NDArray[np.float64] | None],
+    template: HeadTemplate | None = None,
 ) -> FrameMeasure:
-    """Measure a frame on :data:`POINTS_PER_FRAME` evenly spread scan vertices.
+    """Measure a frame as :func:`datagen.audit.measure.measure_warp` does.
 
     Raises
     ------
@@ -193,26 +172,65 @@ def measure_frame(
         If its files are broken.
     """
     warp = read_warp(result.folder)
-    count = len(warp.scan_vertices)
-    chosen = np.unique(np.linspace(0, count - 1, min(POINTS_PER_FRAME, count)).astype(np.int64))
-    distance = scan_distance_mm(warp, chosen)
-    distance[~np.isfinite(warp.canonical[chosen]).all(axis=1)] = np.nan
-    error = read_error(result, warp)
-    if error is None:
-        unknown = np.full(len(chosen), np.nan)
-        return FrameMeasure(warp.region[chosen], warp.confidence[chosen], distance, unknown)
-    metrics = error_metrics(error, warp.region)
-    return FrameMeasure(warp.region[chosen], warp.confidence[chosen], distance, error[chosen], metrics)
+    return measure_warp(warp, read_error(result, warp), template)
 
 
-def worst_first(results: Sequence[FrameResult], measures: dict[str, FrameMeasure]) -> list[FrameResult]:
-    """Order by verdict, then by true error where it is known, then by residual; frames without a warp come first."""
+@dataclass(frozen=True)
+class Cause:
+    """The metric that lies farthest beyond its limit, of those a verdict is made of.
 
-    def badness(result: FrameResult) -> tuple[int, bool, float, float, str]:
+    Attributes
+    ----------
+    limit : MetricLimits
+    value : float
+    excess : float
+        How far beyond the limit of a pass, as a multiple of the way from there to the limit of a failure.
+    """
+
+    limit: MetricLimits
+    value: float
+    excess: float
+
+    @property
+    def text(self) -> str:
+        """It in a few words."""
+        sign = ">" if self.limit.sign > 0 else "<"
+        return f"{self.limit.label} {self.value:.3g} {sign} {self.limit.passing:g} {self.limit.unit}".rstrip()
+
+
+def cause_of(verdict: Verdict, limits: Sequence[MetricLimits]) -> Cause | None:
+    """Return what made a verdict; None if every metric is within its limit of a pass."""
+    worst: Cause | None = None
+    for limit in limits:
+        value = verdict.metrics.get(limit.name)
+        if value is None or not limit.sign * value > limit.sign * limit.passing:
+            continue
+        way = abs(limit.failing - limit.passing)
+        # A metric that never fails a frame is measured in multiples of its limit.
+        way = way if 0 < way < np.inf else abs(limit.passing) or 1.0
+        excess = limit.sign * (value - limit.passing) / way
+        if worst is None or excess > worst.excess:
+            worst = Cause(limit, float(value), float(excess))
+    return worst
+
+
+def worst_first(
+    results: Sequence[FrameResult],
+    measures: Mapping[str, FrameMeasure],
+    limits: Sequence[MetricLimits] = (),
+) -> list[FrameResult]:
+    """Order by verdict, frames without a warp first, then by how far beyond its limit is what made the verdict.
+
+    Frames that are alike in that follow by true error where it is known, then by residual.
+    """
+
+    def badness(result: FrameResult) -> tuple[int, bool, float, float, float, str]:
         measure = measures.get(result.name)
         error = measure.metrics.get("true_error_median_mm", 0.0) if measure else 0.0
         residual = np.nan_to_num(result.metric("residual_median_mm"), nan=0.0)
-        return SEVERITY.get(result.verdict.status, 0), result.has_warp, -error, -residual, result.name
+        cause = cause_of(result.verdict, limits)
+        excess = cause.excess if cause else 0.0
+        return SEVERITY.get(result.verdict.status, 0), result.has_warp, -excess, -error, -residual, result.name
 
     return sorted(results, key=badness)
 

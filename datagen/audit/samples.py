@@ -11,6 +11,7 @@ from datagen.audit import pictures
 from datagen.audit.pictures import Picture
 from datagen.audit.results import find_result, read_results, truth_reader
 from datagen.common.errors import InputError
+from datagen.common.scales import CONFIDENCE, DEPTH, ERROR
 from datagen.geometry.camera import Camera
 from datagen.shards import open_dataset
 from datagen.shards.schema import Sample
@@ -40,7 +41,7 @@ def sample_sheet(sample: Sample, build: Path | None = None, tile: int = TILE_PX)
     known = error[np.isfinite(error)]
     median = f"median {np.median(known):.2f} mm" if known.size else "nothing to compare"
     items.append((f"error against truth ({median})", resize(_overlaid(image, error), tile)))
-    bar = pictures.colour_bar("YlOrRd", 0, ERROR_RANGE_MM, "true correspondence error, mm", tile)
+    bar = pictures.colour_bar(ERROR, 0, ERROR_RANGE_MM, "true correspondence error, mm", tile)
     return pictures.stack(pictures.contact_sheet(items, COLUMNS), bar)
 
 
@@ -100,11 +101,11 @@ def map_pictures(sample: Sample) -> list[Picture]:
     normal = np.where(surface[..., None], (np.moveaxis(sample.normal, 0, -1) * [1, -1, -1] + 1) / 2, np.nan)
     return [
         np.moveaxis(sample.image, 0, -1),
-        _bytes(pictures.colour_map(high - depth, 0, high - low, "viridis")),  # near is bright
+        _bytes(pictures.colour_map(depth, low, high, DEPTH)),
         _bytes(pictures.canonical_colours(canonical)),
         _bytes(normal.astype(np.float32)),
         _bytes(pictures.label_colours(sample.region)),
-        _bytes(pictures.colour_map(np.where(known, sample.confidence, np.nan), 0, 1, "viridis")),
+        _bytes(pictures.colour_map(np.where(known, sample.confidence, np.nan), 0, 1, CONFIDENCE)),
     ]
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from datagen.audit import pictures
 from datagen.audit.pictures import Picture, Rendering
 from datagen.common.arrays import F64
+from datagen.common.scales import CONFIDENCE, DISTANCE_LIMIT_MM, ERROR, TRUE_ERROR_LIMIT_MM
 from datagen.geometry.space import MM_PER_M, CanonicalSpace
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -17,9 +18,13 @@ from datagen.warp.result import Warp
 
 VIEW_NAMES = {"front": "front", "left": "left three-quarter", "right": "right three-quarter"}
 WARP_PICTURES = ("residual.png", "canonical.png", "confidence.png")
+PICTURE_TITLES = {
+    "residual": "Distance of the scan to the registered template",
+    "canonical": "Scan above, template below: each line, colour and mark belongs on the same feature of both",
+    "confidence": "Confidence of each scan point",
+    "error": "True correspondence error",
+}
 TILE_PX = 340
-RESIDUAL_LIMIT_MM = 2.0
-ERROR_LIMIT_MM = 4.0
 
 
 def write_warp_pictures(
@@ -28,6 +33,7 @@ def write_warp_pictures(
     template: HeadTemplate,
     *,
     true_error_mm: npt.NDArray[np.floating] | None = None,
+    thumbnail_px: int = 0,
 ) -> list[Path]:
     """Write ``residual.png``, ``canonical.png`` and ``confidence.png``, and ``error.png`` where errors are given.
 
@@ -37,20 +43,30 @@ def write_warp_pictures(
         The one the warp was made with.
     true_error_mm : (N,) float, optional
         From :func:`datagen.audit.truth.true_error_mm`.
+    thumbnail_px : int
+        Side of ``thumbnail.png``, the scan from the front, which is also written if this is above 0.
+
+    Returns
+    -------
+    list of Path
+        Of the pictures, without the thumbnail.
     """
     columns = [scan_distance_mm(warp), _known_confidence(warp)]
     if true_error_mm is not None:
         columns.append(np.asarray(true_error_mm, np.float64))
     views = _scan_views(warp, template, np.stack(columns, axis=1))
+    if thumbnail_px:
+        _, first = _coloured(views[:1], 0, DISTANCE_LIMIT_MM, ERROR)[0]
+        pictures.write_png(folder / "thumbnail.png", pictures.shrunk(first, thumbnail_px))
     drawn = (
         _residual_sheet(warp, template, views),
         canonical_picture(warp, template),
-        _sheet(views, 1, 1.0, "viridis", "confidence", open_end=False),
+        _sheet(views, 1, 1.0, CONFIDENCE, "confidence", open_end=False),
     )
     sheets = dict(zip(WARP_PICTURES, drawn, strict=True))
     if true_error_mm is not None:
         label = "true correspondence error, mm"
-        sheets["error.png"] = _sheet(views, 2, ERROR_LIMIT_MM, "YlOrRd", label)
+        sheets["error.png"] = _sheet(views, 2, TRUE_ERROR_LIMIT_MM, ERROR, label)
     return [pictures.write_png(folder / name, sheet) for name, sheet in sheets.items()]
 
 
@@ -69,8 +85,8 @@ def canonical_picture(warp: Warp, template: HeadTemplate) -> Picture:
     The 68 landmarks are drawn on both, carried by the registered mesh on the scan. Where the warp is right, each
     colour, line and mark lies on the same feature on both sides.
     """
-    scan, focus = _in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
-    carried = _in_head_axes(warp, _landmarks(warp, template))
+    scan, focus = in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
+    carried = in_head_axes(warp, _landmarks(warp, template))
     ours = _canonical_row("scan", scan, warp.scan_faces, (warp.canonical, warp.region), warp.space, carried, focus)
     return pictures.contact_sheet([*ours, *_template_row(template)], columns=4)
 
@@ -120,7 +136,7 @@ def _known_confidence(warp: Warp) -> F64:
 
 def _scan_views(warp: Warp, template: HeadTemplate, values: F64) -> list[tuple[str, Rendering]]:
     """Render values (N, C) on the scan in every view, with titles: once for all pictures that show it."""
-    scan, focus = _in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
+    scan, focus = in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
     return [
         (title, pictures.render_values(scan, warp.scan_faces, values, pictures.view_camera(view, focus, TILE_PX)))
         for view, title in VIEW_NAMES.items()
@@ -142,20 +158,20 @@ def _sheet(
 
 
 def _residual_sheet(warp: Warp, template: HeadTemplate, views: list[tuple[str, Rendering]]) -> Picture:
-    registered = _in_head_axes(warp, warp.registered_vertices)
+    registered = in_head_axes(warp, warp.registered_vertices)
     camera = pictures.view_camera("front", _focus(warp, template), TILE_PX)
     grey = np.full((len(registered), 3), 0.82)
     shown = pictures.render_values(registered, warp.registered_faces, grey, camera, edges=True)
     items = [
-        *_coloured(views, 0, RESIDUAL_LIMIT_MM, "YlOrRd"),
+        *_coloured(views, 0, DISTANCE_LIMIT_MM, ERROR),
         ("registered template", pictures.paint(shown, shown.values, wire=True)),
     ]
     label = "scan to registered template, mm"
-    bar = pictures.colour_bar("YlOrRd", 0, RESIDUAL_LIMIT_MM, label, 3 * TILE_PX)
+    bar = pictures.colour_bar(ERROR, 0, DISTANCE_LIMIT_MM, label, 3 * TILE_PX)
     return pictures.stack(pictures.contact_sheet(items, columns=4), bar)
 
 
-def _in_head_axes(warp: Warp, points: npt.NDArray[np.floating]) -> F64:
+def in_head_axes(warp: Warp, points: npt.NDArray[np.floating]) -> F64:
     """Undo the head's pose, so that every picture shows the face upright and from the same side."""
     R, t = warp.head_to_world[:3, :3], warp.head_to_world[:3, 3]
     return np.asarray((np.asarray(points, np.float64) - t) @ R)
@@ -167,21 +183,21 @@ def _face_of(vertices: F64, template: HeadTemplate) -> F64:
 
 def _focus(warp: Warp, template: HeadTemplate) -> F64:
     """What the pictures frame: the registered face where its vertices are known, else all of the mesh."""
-    coarse = _template_vertices(warp, template)
+    coarse = known_template_vertices(warp, template)
     return (
-        _in_head_axes(warp, warp.registered_vertices)
+        in_head_axes(warp, warp.registered_vertices)
         if coarse is None
-        else _face_of(_in_head_axes(warp, coarse), template)
+        else _face_of(in_head_axes(warp, coarse), template)
     )
 
 
 def _landmarks(warp: Warp, template: HeadTemplate) -> F64:
     """The template's landmarks on the registered mesh, in the scan's frame; none if its topology is another."""
-    coarse = _template_vertices(warp, template)
+    coarse = known_template_vertices(warp, template)
     return np.zeros((0, 3)) if coarse is None else template.landmarks(coarse)
 
 
-def _template_vertices(warp: Warp, template: HeadTemplate) -> F64 | None:
+def known_template_vertices(warp: Warp, template: HeadTemplate) -> F64 | None:
     """The registered place of the template's own vertices, None if the registered mesh has another topology.
 
     A subdivided mesh (four times the faces at each level) keeps the coarse vertices in front.

@@ -16,8 +16,8 @@ from datagen.common.errors import ManifestError
 from datagen.manifest import load_manifest
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
     from datagen.flows.planning import BuildPlan
+    from datagen.flows.result import BuildResult
 
 SHOWN_REASONS = 10
 _NAMED_CAMERAS = 100
@@ -26,7 +26,10 @@ _NAMED_SUBJECTS = 16
 OutOption = Annotated[Path, typer.Option("--out", help="Build folder; made if missing, continued if not.")]
 RunnerOption = Annotated[
     Literal["threads", "dask", "serial"],
-    typer.Option("--runner", help="threads, dask (needs PREFECT_API_URL), or serial (a loop without Prefect)."),
+    typer.Option("--runner", help="threads, dask (processes), or serial (a loop without Prefect)."),
+]
+MaxFailedOption = Annotated[
+    str, typer.Option("--max-failed", help="Units of a stage that may be given up and left out: 12, or 5%.")
 ]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Tasks at a time; default: all CPUs.")]
 DaskOption = Annotated[
@@ -41,6 +44,7 @@ def build_command(
     runner: RunnerOption = "threads",
     workers: WorkersOption = None,
     dask_address: DaskOption = None,
+    max_failed: MaxFailedOption = "5%",
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Replace another dataset in --out, or this one's splits."),
@@ -50,15 +54,15 @@ def build_command(
     """Build a dataset from a manifest, or finish an interrupted build.
 
     Exit code 1 if the finished dataset does not verify, or if a frame or a camera was left out because its input is
-    broken or contradicts itself.
+    broken or contradicts itself, or its work failed wherever it was tried; 75 if a service was lost: try again.
 
     Example: datagen build manifests/demo.yaml --out runs/demo --set source.frames=3
     """
     recipe = load_manifest(manifest, overrides or ())
     from datagen.flows.build import build
-    from datagen.flows.runners.serial import RunnerConfig
+    from datagen.flows.runners.contract import RunnerConfig
 
-    config = RunnerConfig("dask" if dask_address else runner, workers, dask_address)
+    config = RunnerConfig("dask" if dask_address else runner, workers, dask_address, max_failed)
     result = build(recipe, out, config, replace=replace)
     if json_output:
         print_json(_result_json(result))
@@ -66,7 +70,12 @@ def build_command(
         _print_result(result)
     broken = _report_broken_input(out)
     wrong = _report_left_out_cameras(result)
-    if broken or wrong or not result.verification.ok:
+    for unit in result.quarantined[:SHOWN_REASONS]:
+        say(f"left out {unit}", to=sys.stderr)
+    if len(result.quarantined) > SHOWN_REASONS:
+        more = len(result.quarantined) - SHOWN_REASONS
+        say(f"… and {more} more in quarantine; `datagen explain {out}` lists them", to=sys.stderr)
+    if broken or wrong or result.quarantined or not result.verification.ok:
         raise SystemExit(1)
 
 
@@ -95,6 +104,8 @@ def _report_broken_input(out: Path) -> int:
 
 
 def _result_json(result: BuildResult) -> dict[str, Any]:
+    from datagen.flows.quarantine import plain
+
     return {
         "dataset": str(result.dataset),
         "left_out_cameras": [
@@ -102,6 +113,7 @@ def _result_json(result: BuildResult) -> dict[str, Any]:
             for c in result.cameras
         ],
         "left_out_frames": result.left_out,
+        "quarantined": [plain(unit) for unit in result.quarantined],
         "problems": [str(problem) for problem in result.verification.problems],
         "rendered": result.rendered,
         "report": str(result.report),

@@ -122,12 +122,21 @@ def explain_command(
 
     if not names and not failed and not review:
         from datagen.audit.explain_build import explain_build
+        from datagen.flows.quarantine import plain, read_quarantine
+        from datagen.layout import BuildLayout
 
-        explanation = explain_build(out)
+        explanation, layout = explain_build(out), BuildLayout(out.resolve())
+        left_out = read_quarantine(layout, layout.read_manifest()).units
         if json_output:
-            print_json(explanation.to_json())
-        else:
-            say(explanation.text())
+            print_json({**explanation.to_json(), "quarantine": [plain(unit) for unit in left_out]})
+            return
+        say(explanation.text())
+        for unit in left_out:
+            say(f"\nin quarantine: {unit}")
+        if left_out:
+            say(
+                f"    datagen requeue {shlex.quote(str(out))} --quarantined    # they are tried again by the next build"
+            )
         return
     layout, _, frames = _choose(out, names, failed, review)
     if json_output:
@@ -142,6 +151,7 @@ def requeue_command(
     names: FramesArgument = None,
     failed: FailedOption = False,
     review: ReviewOption = False,
+    quarantined: Annotated[bool, typer.Option("--quarantined", help="Those in quarantine.")] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Forget the results of frames, so that the next build makes them again.
@@ -153,7 +163,7 @@ def requeue_command(
     from datagen.flows.build_folder import build_lock
     from datagen.flows.status import requeue
 
-    layout, plan, frames = _choose(out, names, failed, review)
+    layout, plan, frames = _choose(out, names, failed, review, quarantined)
     with build_lock(layout):
         persons = requeue(plan, layout, frames).get("person", [])
     listed = [f"{key}/{frame:06d}" for key, frame in frames]
@@ -165,19 +175,24 @@ def requeue_command(
 
 
 def _choose(
-    out: Path, names: list[str] | None, failed: bool, review: bool
+    out: Path, names: list[str] | None, failed: bool, review: bool, quarantined: bool = False
 ) -> tuple[BuildLayout, BuildPlan, list[tuple[SequenceKey, int]]]:
     from datagen.flows.history import read_history
     from datagen.flows.planning import plan_grown
+    from datagen.flows.quarantine import quarantined_frames
     from datagen.flows.status import FrameName, chosen_frames
     from datagen.layout import BuildLayout
 
-    if not names and not failed and not review:
+    if not names and not failed and not review and not quarantined:
         raise InputError("no frame is named", "names, --failed or --review", "For example: s003/performance/000002")
     layout = BuildLayout(out.resolve())
     plan = plan_grown(layout.read_manifest(), read_history(layout))
     statuses = {status for status, wanted in (("fail", failed), ("review", review)) if wanted}
-    return layout, plan, chosen_frames(plan, layout, [FrameName.parse(name) for name in names or ()], statuses)
+    chosen = chosen_frames(plan, layout, [FrameName.parse(name) for name in names or ()], statuses)
+    if quarantined:
+        held = quarantined_frames(layout)
+        chosen += [(s.key, frame) for s in plan.sequences for frame in s.frames if (s.key, frame) in held]
+    return layout, plan, list(dict.fromkeys(chosen))
 
 
 def register(app: typer.Typer) -> None:

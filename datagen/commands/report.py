@@ -10,6 +10,7 @@ import typer
 
 from datagen.commands.options import BuildArgument, JsonOption
 from datagen.common.console import print_json, say
+from datagen.common.errors import CanonfaceError
 
 
 def report_command(
@@ -20,15 +21,50 @@ def report_command(
 ) -> None:
     """Write the audit report of a build again: report/index.html, worst frame first.
 
+    It also says which frames another version of the program or of the recipe made.
+
     Example: datagen report runs/demo --worst 12
     """
     from datagen.audit.report import write_report
 
-    index = write_report(out, worst=worst, random=random)
+    stale = stale_frames(out)
+    index = write_report(out, worst=worst, random=random, stale=stale)
     if json_output:
-        print_json({"report": str(index)})
+        print_json({"report": str(index), "stale": sorted(stale) if stale is not None else None})
     else:
         say(index)
+        if stale is None:
+            say("note: whether its frames are of this version was not checked: the build's captures cannot be planned")
+
+
+def stale_frames(out: Path) -> dict[str, str] | None:
+    """Return the frames whose warp this program and the recipe would make otherwise; None if that cannot be told.
+
+    Inputs are taken as recorded: reading all of them again is for `datagen build` to do.
+    """
+    from datagen.flows.history import read_history
+    from datagen.flows.planning import plan_grown
+    from datagen.flows.records import read_result_record
+    from datagen.flows.stages.warp import WarpStage
+    from datagen.layout import BuildLayout
+
+    layout, stale = BuildLayout(out.resolve()), {}
+    try:
+        plan = plan_grown(layout.read_manifest(), read_history(layout))
+        for unit in (task.unit for task in WarpStage().plan(plan, layout)):
+            template = unit.head().template
+            for frame, folder in zip(unit.sequence.frames, unit.folders, strict=True):
+                record = read_result_record(folder)
+                # A frame that could not be read has no digest of its input.
+                if record is None or not record.input_digest:
+                    continue
+                if record.content_key != unit.key(record.input_digest, template):
+                    stale[f"{unit.sequence.key}/{frame:06d}"] = (
+                        "another algorithm, recipe, template or person made its warp than this program would take"
+                    )
+    except CanonfaceError:
+        return None
+    return stale
 
 
 def compare_command(

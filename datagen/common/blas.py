@@ -11,12 +11,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
+# How many processors the work at hand may use, where several such works share this machine.
+_SHARE: ContextVar[int | None] = ContextVar("share of the processors", default=None)
+
+
+@contextmanager
+def share_of_cpus(count: int) -> Iterator[None]:
+    """Have :func:`available_cpus` say ``count`` in a block, for whoever starts threads of its own there."""
+    token = _SHARE.set(count)
+    try:
+        yield
+    finally:
+        _SHARE.reset(token)
+
 
 def available_cpus() -> int:
-    """Return how many processors this process may use."""
+    """Return how many processors this process may use, or the work at hand where others share them."""
+    share = _SHARE.get()
+    if share is not None:
+        return share
     # Only Linux can tell that a container or a batch system leaves fewer than there are.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

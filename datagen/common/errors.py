@@ -100,6 +100,18 @@ class DependencyError(CanonfaceError):
     """An optional package, system library or service is not present."""
 
 
+class UnitError(CanonfaceError):
+    """A piece of a build's work failed as often as it may, wherever it was tried."""
+
+    exit_code = 1
+
+
+class ServiceLostError(DependencyError):
+    """A service that work was carried by is gone: what is finished is kept, and the same command may be run again."""
+
+    exit_code = 75
+
+
 class StorageError(CanonfaceError):
     """A disk or store refused a read or a write (full, read-only, missing)."""
 

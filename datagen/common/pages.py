@@ -16,17 +16,18 @@ def render_page(package: str, folder: str, template: str, **content: Any) -> byt
     Parameters
     ----------
     package, folder : str
-        Where the template lies: an importable package, and a folder in it.
+        Where the template lies: an importable package, and a folder in it. Styles and scripts that pages share lie in
+        ``datagen/common/page_parts`` and are included by name.
 
     Returns
     -------
     bytes
         UTF-8; halves of characters, as names of files may have them, are spelt out.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader(package, folder),
+        loader=ChoiceLoader([PackageLoader(package, folder), PackageLoader("datagen.common", "page_parts")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from datagen.common.files import DISK_ERRORS, storage_errors, write_owned_bytes
-from datagen.common.progress import Progress, announce
+from datagen.common.progress import announce
 from datagen.flows.build_folder import build_lock, check_folder, check_places, check_room
 from datagen.flows.history import History, keep_selection, read_history
 from datagen.flows.planning import BuildPlan, plan_build, plan_grown, settle
+from datagen.flows.quarantine import read_quarantine
 from datagen.flows.records import clear_folder
-from datagen.flows.runners.prefect import prefect_session, require_api_for_dask, run_as_flow
-from datagen.flows.runners.serial import RunnerConfig, SerialRunner, StageRunner
-from datagen.flows.shard_plan import LeftOutCamera
+from datagen.flows.result import BuildResult
+from datagen.flows.runners.contract import Carrier, RunnerConfig
+from datagen.flows.runners.drive import MaxFailed
+from datagen.flows.runners.here import SerialCarrier, ThreadCarrier
+from datagen.flows.runners.preflight import Expected
+from datagen.flows.runners.tracking import Tracker
 from datagen.flows.splits import missed_numbers
-from datagen.flows.stage import Unit
+from datagen.flows.stage_run import Ahead, StageRun
 from datagen.flows.stages import STAGES
 from datagen.flows.worker import prepared_head
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 from datagen.render.registry import check_backend
-from datagen.shards import VerifyReport
 
 # Told a stage's name, and how much of its work is done, of how much.
 Observer = Callable[[str, int, int], None]
@@ -33,36 +36,6 @@ Observer = Callable[[str, int, int], None]
 
 def _nobody(_stage: str, _done: int, _total: int) -> None:
     return
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """The result of a build.
-
-    Attributes
-    ----------
-    verdicts : mapping of status to number of frames
-    samples : mapping of split to number of samples
-    left_out : int
-        Frames with a usable verdict that no camera could show.
-    cameras : tuple of LeftOutCamera
-        Cameras that give no samples of some frames, and why.
-    warped, rendered : int
-        Frames and samples computed by this run; the others were on disk.
-    seconds : mapping of stage to seconds
-    """
-
-    root: Path
-    dataset: Path
-    report: Path
-    verdicts: Mapping[str, int]
-    samples: Mapping[str, int]
-    left_out: int
-    cameras: tuple[LeftOutCamera, ...]
-    warped: int
-    rendered: int
-    seconds: Mapping[str, float]
-    verification: VerifyReport
 
 
 def build(
@@ -96,8 +69,7 @@ def build(
         in ``out``, ``out`` holds other files or the build of another dataset, or a service the runner needs is missing.
     """
     config = config or RunnerConfig()
-    if config.name == "dask":
-        require_api_for_dask()
+    limit = MaxFailed.parse(config.max_failed)
     layout = BuildLayout(out.resolve())
     recipe_before = check_folder(layout, manifest, replace=replace)
     manifest = settle(manifest, recipe_before)
@@ -115,24 +87,41 @@ def build(
             plan = plan_grown(manifest, read_history(layout))
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
+        run = _Run(plan, layout, stream, limit, observer)
         if same_recipe and not replace and nothing_to_do(plan, layout):
             # No server or workers are started for it.
-            return run_stages(plan, layout, stream, SerialRunner(), observer)
+            return run.stages(SerialCarrier())
         check_places(plan, layout)
         if replace:
             write_owned_bytes(layout.history, History().to_bytes())
         if not same_recipe:
             write_owned_bytes(layout.manifest, text)
         keep_selection(layout, plan.selected, manifest.source.selection)
-        prepare = partial(_prepare, manifest)
+        # From here on no worker of an earlier run begins anything here, wherever it is.
+        expected = Expected.of(layout, manifest, uuid.uuid4().hex)
+        # A driver with workers elsewhere renders nothing itself.
+        prepare = partial(_prepare, manifest, renders=config.name != "dask")
         if config.name == "serial":
             prepare()
-            return run_stages(plan, layout, stream, SerialRunner(), observer)
+            return run.stages(SerialCarrier())
         # A server that cannot write says little about why it ends.
         check_room(layout.root)
-        work = partial(run_stages, plan, layout, stream, observer=observer)
+        from datagen.flows.runners.prefect import prefect_session, run_as_flow
+
+        def work(tracker: Tracker) -> BuildResult:
+            with _carrier(config, expected) as carrier:
+                return run.stages(carrier, tracker)
+
         with prefect_session(layout.prefect_home, prepare):
-            return run_as_flow(f"{manifest.name} in {out.name}", config, work)
+            return run_as_flow(f"{manifest.name} in {out.name}", layout.root, manifest, config, work)
+
+
+def _carrier(config: RunnerConfig, expected: Expected) -> Carrier:
+    if config.name == "dask":
+        from datagen.flows.runners.dask import DaskCarrier
+
+        return DaskCarrier(config, expected)
+    return ThreadCarrier(config.worker_count)
 
 
 def nothing_to_do(plan: BuildPlan, layout: BuildLayout) -> bool:
@@ -145,54 +134,71 @@ def nothing_to_do(plan: BuildPlan, layout: BuildLayout) -> bool:
     return all(stage.finished(unit) for stage in stages for unit in stage.plan(plan, layout))
 
 
-def run_stages(
-    plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, runner: StageRunner, observer: Observer = _nobody
-) -> BuildResult:
-    """Run every stage in its order, and remove what is no longer in the plan."""
-    applied = [stage.name for stage in STAGES if stage.applies(plan)]
-    units: dict[str, Sequence[Any]] = {}
-    results: dict[str, list[Any]] = {}
-    seconds: dict[str, float] = {}
-    for stage in STAGES:
-        planned = units[stage.name] = stage.plan(plan, layout) if stage.name in applied else ()
-        if stage.name in applied:
-            started = time.monotonic()
-            title, total = f"{len(seconds) + 1}/{len(applied)} {stage.name}", sum(unit.weight for unit in planned)
-            observer(stage.name, 0, total)
-            stage.begin(plan, layout)
-            with Progress(title, total, stage.counts, stream) as progress:
-                carrier = runner if stage.carried else SerialRunner()
-                advance = partial(_advance, progress, partial(observer, stage.name), total)
-                results[stage.name] = carrier.run(stage.name, stage.run, planned, advance)
-            seconds[stage.name] = time.monotonic() - started
-        with storage_errors(f"removing what the {stage.name} stage no longer needs", only=DISK_ERRORS):
-            for folder in stage.stale(layout, planned):
-                # Beyond a link lies what is not this build's.
-                if folder.resolve() == folder:
-                    clear_folder(folder)
-    (dataset,), (verification,) = units["verify"], results["verify"]
-    return BuildResult(
-        root=layout.root,
-        dataset=layout.dataset,
-        report=layout.report_page,
-        verdicts=dataset.verdicts,
-        samples=dataset.dataset.counts,
-        left_out=dataset.left_out,
-        cameras=dataset.cameras,
-        warped=sum(results["warp"]),
-        rendered=sum(results["render"]),
-        seconds=seconds,
-        verification=verification,
-    )
+class _Run:
+    """One run of the stages in their order.
+
+    Parameters
+    ----------
+    limit : MaxFailed
+        How much of a stage may be given up.
+    """
+
+    def __init__(
+        self, plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, limit: MaxFailed, observer: Observer
+    ) -> None:
+        self._plan, self._layout, self._stream, self._limit, self._observer = plan, layout, stream, limit, observer
+
+    def stages(self, carrier: Carrier, tracker: Tracker | None = None) -> BuildResult:
+        """Run every stage, and remove what is no longer in the plan."""
+        tracker = tracker or Tracker()
+        plan, layout = self._plan, self._layout
+        applied = [stage.name for stage in STAGES if stage.applies(plan)]
+        units: dict[str, Sequence[Any]] = {}
+        results: dict[str, list[Any]] = {}
+        seconds: dict[str, float] = {}
+        early: dict[str, list[Any]] = {}  # results of units that were done while the stage before went on
+        for stage, following in zip(STAGES, (*STAGES[1:], STAGES[-1]), strict=True):
+            planned = units[stage.name] = stage.plan(plan, layout) if stage.name in applied else ()
+            if stage.name in applied:
+                started = time.monotonic()
+                title = f"{len(seconds) + 1}/{len(applied)} {stage.name}"
+                stage.begin(plan, layout)
+                carried_by = carrier if stage.carried else SerialCarrier()
+                told = partial(self._observer, stage.name)
+                # One slot could not do two things at once.
+                overlaps = stage.carried and following.carried and carrier.slots > 1
+                ahead = Ahead(stage, following, plan, layout, planned, carrier.slots) if overlaps else None
+                run = StageRun(stage, title, plan, layout, planned, self._limit, tracker, told, ahead)
+                results[stage.name] = run.run(carried_by, self._stream)
+                if ahead is not None:
+                    early[following.name] = ahead.results
+                seconds[stage.name] = time.monotonic() - started
+            with storage_errors(f"removing what the {stage.name} stage no longer needs", only=DISK_ERRORS):
+                for folder in stage.stale(layout, planned):
+                    # Beyond a link lies what is not this build's.
+                    if folder.resolve() == folder:
+                        clear_folder(folder)
+        (dataset,), (verification,) = units["verify"], results["verify"]
+        result = BuildResult(
+            root=layout.root,
+            dataset=layout.dataset,
+            report=layout.report_page,
+            verdicts=dataset.verdicts,
+            samples=dataset.dataset.counts,
+            left_out=dataset.left_out,
+            cameras=dataset.cameras,
+            warped=sum(results["warp"]),
+            rendered=sum(results["render"]) + sum(early.get("render", ())),
+            seconds=seconds,
+            verification=verification,
+            quarantined=read_quarantine(layout, plan.manifest).units,
+        )
+        tracker.finished(result)
+        return result
 
 
-def _advance(progress: Progress, told: Callable[[int, int], None], total: int, unit: Unit, result: object) -> None:
-    del result
-    progress.advance(unit.weight)
-    told(progress.done, total)
-
-
-def _prepare(manifest: Manifest) -> None:
+def _prepare(manifest: Manifest, *, renders: bool) -> None:
     """Fail early if the renderer or the canonical head cannot be loaded, and load the head while there is time."""
-    check_backend(manifest.render.backend)
+    if renders:
+        check_backend(manifest.render.backend)
     prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)

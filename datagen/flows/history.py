@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,27 +69,33 @@ class History:
         splits : mapping of subject to split
             Of all subjects of the build.
         """
-        known = {(name, frame) for step in self.steps for name, listed in step.items() for frame in listed}
-        listed = sorted((key.subject, key.sequence, frame) for key, frame in frames)
-        fresh = [(f"{s}/{q}", frame) for s, q, frame in listed if (f"{s}/{q}", frame) not in known]
-        step = {name: tuple(frame for _, frame in group) for name, group in groupby(fresh, lambda each: each[0])}
+        asked: dict[SequenceKey, list[int]] = {}
+        for key, frame in frames:
+            asked.setdefault(key, []).append(frame)
+        steps_of = self.steps_of()
+        keys = sorted(asked, key=lambda key: (key.subject, key.sequence))
+        step = {}
+        for key in keys:
+            known = {frame for _, listed in steps_of.get(str(key), ()) for frame in listed}
+            fresh = tuple(sorted(set(asked[key]) - known))
+            if fresh:
+                step[str(key)] = fresh
         return replace(
             self,
-            subjects=_appended(self.subjects, (subject for subject, _, _ in listed)),
-            sequences=_appended(self.sequences, (sequence for _, sequence, _ in listed)),
+            subjects=_appended(self.subjects, (key.subject for key in keys)),
+            sequences=_appended(self.sequences, (key.sequence for key in keys)),
             cameras=_appended(self.cameras, cameras),
             splits={**self.splits, **splits},
             steps=(*self.steps, step) if step else self.steps,
         )
 
-    def step_of(self) -> dict[Stored, int]:
-        """Return the number of the step that added each frame."""
-        return {
-            (SequenceKey(*name.split("/")), frame): number
-            for number, step in enumerate(self.steps)
-            for name, listed in step.items()
-            for frame in listed
-        }
+    def steps_of(self) -> dict[str, list[tuple[int, tuple[int, ...]]]]:
+        """Return by ``subject/sequence`` the numbers of the steps that added frames of it, each with these frames."""
+        found: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+        for number, step in enumerate(self.steps):
+            for name, listed in step.items():
+                found.setdefault(name, []).append((number, listed))
+        return found
 
     def to_bytes(self) -> bytes:
         """Return the text of the history, which digests itself."""
@@ -100,10 +106,10 @@ class History:
             "sequences": list(self.sequences),
             "cameras": list(self.cameras),
             "splits": dict(self.splits),
-            "steps": [{name: _ranges(listed) for name, listed in step.items()} for step in self.steps],
+            "steps": [{name: ranges_of(listed) for name, listed in step.items()} for step in self.steps],
         }
         if self.selected:
-            frames = {name: _ranges(listed) for name, listed in self.selected.items()}
+            frames = {name: ranges_of(listed) for name, listed in self.selected.items()}
             content["selected"] = {"by": self.selected_by, "frames": frames}
         return (canonical_json({**content, "digest": sha256_text(canonical_json(content))}) + "\n").encode()
 
@@ -118,9 +124,9 @@ class History:
             if content.get("digest") != sha256_text(canonical_json(plain)):
                 raise ValueError("its digest is of other content")
             tables = {name: tuple(map(str, content[name])) for name in ("subjects", "sequences", "cameras")}
-            steps = tuple({str(name): _numbers(ranges) for name, ranges in step.items()} for step in content["steps"])
+            steps = tuple({str(name): numbers_of(ranges) for name, ranges in step.items()} for step in content["steps"])
             chosen = content.get("selected", {"by": "", "frames": {}})
-            selected = {str(name): _numbers(ranges) for name, ranges in chosen["frames"].items()}
+            selected = {str(name): numbers_of(ranges) for name, ranges in chosen["frames"].items()}
             history = cls(
                 **tables, splits=dict(content["splits"]), steps=steps, selected=selected, selected_by=str(chosen["by"])
             )
@@ -160,11 +166,12 @@ def _appended(names: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:
     return (*names, *sorted(set(more) - set(names)))
 
 
-def _numbers(ranges: Iterable[Sequence[int]]) -> tuple[int, ...]:
+def numbers_of(ranges: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """Undo :func:`ranges_of`."""
     return tuple(frame for first, last in ranges for frame in range(first, last + 1))
 
 
-def _ranges(frames: Sequence[int]) -> list[list[int]]:
+def ranges_of(frames: Sequence[int]) -> list[list[int]]:
     """Return increasing numbers as pairs of the first and the last of each run: what is beyond the last may not fit."""
     ranges: list[list[int]] = []
     for frame in frames:

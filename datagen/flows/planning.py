@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from datagen.common.errors import InputError
@@ -14,6 +16,8 @@ from datagen.render.registry import RENDERERS, resolve_backend
 from datagen.shards.growth import ShardUnit
 from datagen.shards.plan import plan_units
 from datagen.sources.frame import WITHOUT_SURFACE, SequenceInfo
+
+_DIGITS = 24  # of a digest, in tasks and names
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,15 @@ class BuildPlan:
             return {}
         return {str(sequence.key): sequence.frames for sequence in self.sequences}
 
-    @property
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the recipe and of all that it asks for: what tasks refer to."""
+        told = hashlib.sha256(self.manifest.text().encode())
+        for info in self.sequences:
+            told.update(repr(info).encode())
+        return told.hexdigest()[:_DIGITS]
+
+    @cached_property
     def split_of(self) -> dict[str, str]:
         """The split of every subject."""
         return {subject: split for split, subjects in self.splits.items() for subject in subjects}

@@ -7,7 +7,7 @@ record says what of it is ours. A result is finished when all that its record na
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,8 @@ from datagen.common.files import atomic_write_bytes, is_temporary
 from datagen.common.ownership import Owned, refuse_strangers, remove_ours, strangers
 from datagen.flows.views import Views
 from datagen.heads.base import HeadTemplate
-from datagen.layout import RECORD
+from datagen.layout import RECORD, BuildLayout
+from datagen.sources.frame import SequenceInfo
 
 
 def content_key(inputs: Mapping[str, Any]) -> str:
@@ -144,6 +145,12 @@ def read_result_record(folder: Path) -> ResultRecord | None:
     """Read ``record.json``; None if it is missing or broken or one of its files is missing: "not finished"."""
     record = _read_record(folder)
     return record if record is not None and all((folder / name).is_file() for name in record.files) else None
+
+
+def read_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[ResultRecord | None]:
+    """Read the records of a sequence's frames, in their order, as :func:`read_result_record`."""
+    for frame in info.frames:
+        yield read_result_record(layout.frame_warp(info.key, frame))
 
 
 def _read_record(folder: Path) -> ResultRecord | None:

@@ -94,11 +94,13 @@ def render_again(
             "a dataset made of these warps",
             "Run `datagen build` again",
         )
-    places = [(unit, position) for unit in RenderStage().plan(plan, layout) for position in range(unit.shard.samples)]
+    tasks = RenderStage().plan(plan, layout)
+    places = [(task, position) for task in tasks for position in range(task.shard.samples)]
     chosen = np.random.default_rng(seed).choice(len(places), min(count, len(places)), replace=False)
     results = []
     for i in sorted(chosen):
-        results.append(_compare(dataset, *places[i]))
+        task, position = places[i]
+        results.append(_compare(dataset, task.unit, position))
         if on_sample is not None:
             on_sample(len(results))
     return results

@@ -1,20 +1,21 @@
-"""What the shards of a dataset are to hold: which frames are stored, and which view lies in which shard."""
+"""What the shards of a dataset are to hold: which view lies in which shard, and what each shard is made of."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from datagen.common.digests import sha256_text
+from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CorruptDatasetError, InputError
 from datagen.flows.history import History, Stored, read_history
 from datagen.flows.planning import BuildPlan, samples_per_shard
-from datagen.flows.records import ResultRecord, content_key, read_result_record
-from datagen.flows.stage import Unit
-from datagen.flows.views import Views
+from datagen.flows.records import content_key
+from datagen.flows.stored_frames import StoredFrames, StoredPart, accepted_verdicts, stored_frames
 from datagen.flows.worker import shared_contents, shared_head
 from datagen.heads.regions import REGIONS
 from datagen.layout import BuildLayout
@@ -22,12 +23,15 @@ from datagen.manifest import Manifest
 from datagen.render.contract import RENDER_VERSION
 from datagen.render.registry import resolve_backend
 from datagen.shards.growth import GroupShards, ShardUnit
-from datagen.shards.ledger import read_record, unit_is_complete
+from datagen.shards.ledger import read_record
 from datagen.shards.plan import ENCODING_VERSION, DatasetPlan, frames_of
-from datagen.shards.schema import ARRAYS, SPLITS, TEMPLATE
+from datagen.shards.schema import SPLITS, TEMPLATE
 from datagen.shards.store import LocalStore
 from datagen.sources.frame import SequenceKey
-from datagen.warp.result import WARP_FILE
+
+_DIGITS = 24  # of a digest, in tasks and names
+_I32 = npt.NDArray[np.int32]
+_I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,170 +45,91 @@ class View:
     frame_row: int = -1
 
 
-NO_VIEW = "no surface in any image"
-NO_DEPTH = "it has no depth map, and samples show the pixels of depth maps (render.surface)"
-DEPTH_LEVELS = np.iinfo(ARRAYS["depth"].dtype).max
-
-
 @dataclass(frozen=True)
-class LeftOutCamera:
-    """A camera of a sequence that gives no samples of some frames.
+class FrameRows:
+    """The stored frames, one after another, as columns.
 
     Attributes
     ----------
-    frames : int
-        How many, of those that are stored or would be.
-    wrong : bool
-        Whether something contradicts; else it sees nothing of the head, or has no image.
-    reason : str
-        Of the first of them.
+    parts : tuple of StoredPart
+        In the order of the dataset's tables.
+    first : (P + 1,) int64
+        Place of each part's first frame in the columns.
+    rows : (N,) int64
+        Row of each frame in the frame table of its split, as stored.
     """
 
-    key: SequenceKey
-    camera: str
-    frames: int
-    wrong: bool
-    reason: str
+    parts: tuple[StoredPart, ...]
+    first: _I64
+    rows: _I64
 
-    def __str__(self) -> str:
-        frames = "1 frame" if self.frames == 1 else f"{self.frames} frames"
-        return f"{self.key} camera {self.camera} ({frames}): {self.reason}"
+    @cached_property
+    def part_of(self) -> _I32:
+        """The part of each frame."""
+        return np.repeat(np.arange(len(self.parts), dtype=np.int32), np.diff(self.first))
+
+    def split(self, place: int) -> tuple[StoredPart, int]:
+        """Return the part of a frame, and its place there."""
+        part = int(self.part_of[place])
+        return self.parts[part], place - int(self.first[part])
 
 
 @dataclass(frozen=True)
-class StoredFrames:
-    """Which frames the dataset holds.
+class SplitRows:
+    """What one split holds, in the order in which it is stored.
 
     Attributes
     ----------
-    records : mapping of sequence and frame to ResultRecord
-        Of the frames that are stored.
-    verdicts : mapping of status to number of frames
-    left_out : mapping of reason to number of frames
-        A head may be outside every image: :data:`NO_VIEW`.
-    cameras : tuple of LeftOutCamera
-    waiting : set of sequence and frame
-        Without a verdict yet.
+    frames : (M,) int64
+        Place of each row's frame among all stored frames: of the frame table.
+    views : (V,) int64
+        The same of the samples.
+    cameras : (V,) int32
+        Number of each sample's camera.
     """
 
-    records: Mapping[tuple[SequenceKey, int], ResultRecord]
-    verdicts: Mapping[str, int]
-    left_out: Mapping[str, int]
-    cameras: tuple[LeftOutCamera, ...]
-    waiting: frozenset[tuple[SequenceKey, int]]
-
-
-def accepted_verdicts(manifest: Manifest) -> tuple[str, ...]:
-    """Verdicts whose frames may be stored, sorted."""
-    return ("pass", "review") if manifest.shards.include_review else ("pass",)
-
-
-def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
-    """Choose the frames that are stored: with a verdict that is accepted, and a camera that sees a surface."""
-    accepted = accepted_verdicts(plan.manifest)
-    records: dict[tuple[SequenceKey, int], ResultRecord] = {}
-    verdicts: Counter[str] = Counter()
-    left_out: Counter[str] = Counter()
-    cameras: dict[tuple[SequenceKey, str], LeftOutCamera] = {}
-    waiting = set()
-    limit = DEPTH_LEVELS * plan.manifest.shards.depth_scale
-    for sequence in plan.sequences:
-        for frame in sequence.frames:
-            record = read_result_record(layout.frame_warp(sequence.key, frame))
-            if record is None:
-                waiting.add((sequence.key, frame))
-                continue
-            verdicts[record.status] += 1
-            if record.status not in accepted:
-                left_out[f"verdict {record.status}"] += 1
-                continue
-            views = _with_depth_maps(_within_depth(record.views, limit), record, plan.manifest)
-            for wrong, reasons in ((True, views.wrong), (False, views.blind)):
-                for camera, reason in reasons.items():
-                    first = cameras.get((sequence.key, camera), LeftOutCamera(sequence.key, camera, 0, wrong, reason))
-                    # What is wrong with one frame counts for more than that the head is outside in another.
-                    kept = first if first.wrong or not wrong else replace(first, wrong=True, reason=reason)
-                    cameras[sequence.key, camera] = replace(kept, frames=first.frames + 1)
-            stored = tuple(c for c in record.cameras if c not in views.wrong and c not in views.blind)
-            if stored:
-                records[sequence.key, frame] = replace(record, cameras=stored)
-            else:
-                left_out[NO_VIEW] += 1
-    return StoredFrames(records, dict(verdicts), dict(left_out), tuple(cameras.values()), frozenset(waiting))
-
-
-def _within_depth(views: Views, limit_m: float) -> Views:
-    """Add the cameras that see the scan farther away than depth can be stored: found late, it would end a build."""
-    far = {
-        camera: f"around the head the scan reaches {depth:.2f} m from it. Depth is stored up to {limit_m:.2f} m. Raise "
-        f"shards.depth_scale in the manifest to {1.01 * depth / DEPTH_LEVELS:.1g} or more."
-        for camera, depth in views.farthest_m.items()
-        if depth >= limit_m
-    }
-    return replace(views, wrong={**far, **views.wrong})
-
-
-def _with_depth_maps(views: Views, record: ResultRecord, manifest: Manifest) -> Views:
-    """Add the cameras that have no depth map, where samples show their pixels."""
-    if manifest.render.shown(fused=views.fused) != "measured":
-        return views
-    return replace(views, blind={**{c: NO_DEPTH for c in record.cameras if c not in views.measured}, **views.blind})
-
-
-@dataclass(frozen=True)
-class ShardWork(Unit):
-    """One shard to be written, of whatever group.
-
-    Attributes
-    ----------
-    dataset : DatasetPlan
-    shard : ShardUnit
-    content_key : str
-    """
-
-    dataset: DatasetPlan
-    shard: ShardUnit
-    content_key: str
-
-    @property
-    def name(self) -> str:
-        """The shard's."""
-        return f"shard {self.shard.name}"
-
-    @property
-    def complete(self) -> bool:
-        """Whether the shard is whole, and of what its content key stands for."""
-        return unit_is_complete(self.layout.dataset, self.shard, self.content_key)
+    frames: _I64
+    views: _I64
+    cameras: _I32
 
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """One shard of the splits.
+    """One shard of the splits; its views are told when they are asked for.
 
     Attributes
     ----------
-    views : tuple of View
-        In the order they are stored.
+    content_key : str
     """
 
     shard: ShardUnit
     content_key: str
-    views: tuple[View, ...]
+    rows: FrameRows
+    split: SplitRows
+    cameras: Sequence[str]
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views, in the order they are stored."""
+        return tuple(_views(self.rows, self.split, self.cameras, self.shard))
 
 
 @dataclass(frozen=True)
 class PlannedFaces:
-    """One shard of a frame table, or the template.
-
-    Attributes
-    ----------
-    frames : tuple of (sequence, frame)
-        In the order they are stored; empty for the template.
-    """
+    """One shard of a frame table, or the template."""
 
     shard: ShardUnit
     content_key: str
-    frames: tuple[Stored, ...]
+    rows: FrameRows
+    split: SplitRows
+
+    @property
+    def frames(self) -> tuple[Stored, ...]:
+        """The frames, in the order they are stored; empty for the template."""
+        if self.shard.group == TEMPLATE:
+            return ()
+        found = (self.rows.split(int(place)) for place in self.split.frames[self.shard.start : self.shard.stop])
+        return tuple((part.key, part.frames[place]) for part, place in found)
 
 
 @dataclass(frozen=True)
@@ -227,6 +152,13 @@ class ShardPlan:
     frames: StoredFrames
     history: History
 
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all that tasks are told of it."""
+        keys = [(each.shard.name, each.content_key) for each in self.shards]
+        keys += [(each.shard.name, each.content_key) for each in self.faces]
+        return sha256_text(canonical_json({"dataset": self.dataset.to_json(), "keys": keys}))[:_DIGITS]
+
 
 def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
     """Cut the views of the stored frames into shards, once every frame is warped.
@@ -240,11 +172,13 @@ def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
     """
     manifest, frames = plan.manifest, stored_frames(plan, layout)
     if frames.waiting:
-        sequence, frame = min(frames.waiting, key=str)
+        sequence = min(frames.waiting, key=str)
         raise InputError(
-            f"frame {frame} of {sequence} has no warp", "a warp of every frame", "Run `datagen build` again"
+            f"frame {frames.waiting[sequence][0]} of {sequence} has no warp",
+            "a warp of every frame",
+            "Run `datagen build` again",
         )
-    if not frames.records:
+    if not frames.parts:
         first = f"; {frames.cameras[0]}" if frames.cameras else ""
         raise InputError(
             f"none of {plan.frames} frames can be stored "
@@ -252,90 +186,116 @@ def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
             f"a frame with the verdict {' or '.join(accepted_verdicts(manifest))}, and a camera with an image of it",
             f"`datagen explain {layout.root} --failed` says why; correct the captures and build again",
         )
-    history = read_history(layout).grown(
-        frames.records, {camera for record in frames.records.values() for camera in record.cameras}, plan.split_of
-    )
-    rows = _rows(plan, frames.records, history)
-    dataset = _dataset_plan(plan, rows, history)
-    row_of = {
-        stored: place
-        for split in SPLITS
-        for stored, place in zip(
-            rows.frames[split],
-            dataset.shards(frames_of(split)).stored(np.arange(len(rows.frames[split]))).tolist(),
-            strict=True,
-        )
-    }
-    shards, faces = [], []
+    history = read_history(layout).grown(frames.stored(), frames.camera_names(), plan.split_of)
+    ordered, splits, steps = _rows(plan, frames.parts, history)
+    dataset = _dataset_plan(plan, frames, splits, steps, history)
+    for split, listed in splits.items():
+        places = dataset.shards(frames_of(split)).stored(np.arange(len(listed.frames)))
+        ordered.rows[listed.frames] = places
+    key = _ShardKeys(manifest, dataset, ordered)
+    shards: list[PlannedShard] = []
+    faces: list[PlannedFaces] = []
     for shard in dataset.units:
+        listed = splits.get(shard.split, _NO_ROWS)
         if shard.group in SPLITS:
-            listed = rows.views[shard.split][shard.start : shard.stop]
-            views = tuple(replace(view, frame_row=row_of[view.key, view.frame]) for view in listed)
-            shards.append(PlannedShard(shard, _shard_key(manifest, dataset, views, frames.records), views))
+            shards.append(PlannedShard(shard, key.of_views(shard, listed), ordered, listed, dataset.cameras))
         else:
-            stored = () if shard.group == TEMPLATE else tuple(rows.frames[shard.split][shard.start : shard.stop])
-            faces.append(PlannedFaces(shard, _faces_key(dataset, stored, frames.records), stored))
+            faces.append(PlannedFaces(shard, key.of_faces(shard, listed), ordered, listed))
     return ShardPlan(dataset, tuple(shards), tuple(faces), frames, history)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """What the splits and their frame tables hold, in order, and how much of it each step added."""
-
-    views: Mapping[str, list[View]]
-    frames: Mapping[str, list[Stored]]
-    steps: tuple[Mapping[str, int], ...]
+_NO_ROWS = SplitRows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))
 
 
-def _rows(plan: BuildPlan, records: Mapping[Stored, ResultRecord], history: History) -> _Rows:
+def _rows(
+    plan: BuildPlan, parts: Sequence[StoredPart], history: History
+) -> tuple[FrameRows, dict[str, SplitRows], tuple[Mapping[str, int], ...]]:
+    """Put frames and views in order: return all frames, what each split holds of them, and what each step added."""
     subject, sequence, camera = (
         {name: i for i, name in enumerate(names)} for names in (history.subjects, history.sequences, history.cameras)
     )
-    views: dict[str, list[View]] = {split: [] for split in SPLITS}
-    frames: dict[str, list[Stored]] = {split: [] for split in SPLITS}
-    step_of, split_of, steps = history.step_of(), plan.split_of, []
-    by_step: list[list[Stored]] = [[] for _ in history.steps]
-    for stored in records:
-        by_step[step_of[stored]].append(stored)
-    for listed in by_step:
-        begun = {split: (len(views[split]), len(frames[split])) for split in SPLITS}
-        seen = [
-            View(key, name, frame, records[key, frame].status)
-            for key, frame in listed
-            for name in records[key, frame].cameras
-        ]
-        # A clip is one camera over time, so the camera comes before the frame.
-        for view in sorted(
-            seen, key=lambda v: (subject[v.key.subject], sequence[v.key.sequence], camera[v.camera], v.frame)
-        ):
-            views[split_of[view.key.subject]].append(view)
-        for key, frame in sorted(listed, key=lambda s: (subject[s[0].subject], sequence[s[0].sequence], s[1])):
-            frames[split_of[key.subject]].append((key, frame))
-        steps.append(
-            {
-                group: count
-                for split in SPLITS
-                for group, count in (
-                    (split, len(views[split]) - begun[split][0]),
-                    (frames_of(split), len(frames[split]) - begun[split][1]),
-                )
-            }
+    split_of, steps_of = plan.split_of, history.steps_of()
+    ordered = tuple(sorted(parts, key=lambda part: (subject[part.key.subject], sequence[part.key.sequence])))
+    first = np.cumsum([0, *(len(part.frames) for part in ordered)], dtype=np.int64)
+    frames: dict[tuple[int, str], list[_I64]] = {}
+    views: dict[tuple[int, str], list[tuple[_I64, _I32]]] = {}
+    for part, start in zip(ordered, first.tolist(), strict=False):
+        split = split_of[part.key.subject]
+        for step, places in _by_step(part, steps_of[str(part.key)]):
+            frames.setdefault((step, split), []).append(start + places)
+            views.setdefault((step, split), []).extend(_seen(part, places, start, camera))
+    numbers = range(len(history.steps))
+    splits = {
+        split: SplitRows(
+            _joined([each for step in numbers for each in frames.get((step, split), ())], np.int64),
+            _joined([each for step in numbers for each, _ in views.get((step, split), ())], np.int64),
+            _joined([each for step in numbers for _, each in views.get((step, split), ())], np.int32),
         )
+        for split in SPLITS
+    }
+    steps = [
+        {
+            group: count
+            for split in SPLITS
+            for group, count in (
+                (split, sum(len(each) for each, _ in views.get((step, split), ()))),
+                (frames_of(split), sum(map(len, frames.get((step, split), ())))),
+            )
+        }
+        for step in numbers
+    ]
     # A step of which nothing is stored any more is none.
-    return _Rows(views, frames, tuple(step for step in steps if any(step.values())))
+    kept = tuple(step for step in steps if any(step.values()))
+    return FrameRows(ordered, first, np.full(int(first[-1]), -1, np.int64)), splits, kept
 
 
-def _dataset_plan(plan: BuildPlan, rows: _Rows, history: History) -> DatasetPlan:
+def _joined(columns: Sequence[npt.NDArray[Any]], dtype: type[np.integer[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate(columns).astype(dtype, copy=False) if columns else np.zeros(0, dtype)
+
+
+def _by_step(part: StoredPart, steps: Sequence[tuple[int, Sequence[int]]]) -> Iterator[tuple[int, _I64]]:
+    """Yield the steps that added frames of a part, and these frames' places in it."""
+    if len(steps) == 1:
+        yield steps[0][0], np.arange(len(part.frames), dtype=np.int64)
+        return
+    step_of = {frame: step for step, frames in steps for frame in frames}
+    own = np.array([step_of[frame] for frame in part.frames])
+    for step in np.unique(own).tolist():
+        yield step, np.flatnonzero(own == step)
+
+
+def _seen(part: StoredPart, places: _I64, start: int, number_of: Mapping[str, int]) -> Iterator[tuple[_I64, _I32]]:
+    """Yield the views of some frames: a clip is one camera over time, so the camera comes before the frame."""
+    rigs = {part.cameras[place] for place in places.tolist()}
+    for name in sorted({name for rig in rigs for name in rig}, key=lambda name: number_of[name]):
+        seen = places if len(rigs) == 1 else places[[name in part.cameras[place] for place in places.tolist()]]
+        yield start + seen, np.full(len(seen), number_of[name], np.int32)
+
+
+def _views(rows: FrameRows, split: SplitRows, cameras: Sequence[str], shard: ShardUnit) -> Iterator[View]:
+    where = slice(shard.start, shard.stop)
+    for place, camera in zip(split.views[where].tolist(), split.cameras[where].tolist(), strict=True):
+        part, at = rows.split(place)
+        yield View(part.key, cameras[camera], part.frames[at], part.statuses[at], int(rows.rows[place]))
+
+
+def _dataset_plan(
+    plan: BuildPlan,
+    frames: StoredFrames,
+    splits: Mapping[str, SplitRows],
+    steps: tuple[Mapping[str, int], ...],
+    history: History,
+) -> DatasetPlan:
     manifest, recipe = plan.manifest, plan.manifest.recipe()
-    keys = {key for listed in rows.frames.values() for key, _ in listed}
+    keys = {part.key for part in frames.parts}
     present = {key.subject for key in keys}
     head = shared_head(manifest.canonical.head, manifest.head_root)
     contents = shared_contents(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
     return DatasetPlan(
         resolution=manifest.render.resolution,
-        counts={split: len(listed) for split, listed in rows.views.items()},
-        frame_counts={split: len(listed) for split, listed in rows.frames.items()},
-        steps=rows.steps,
+        counts={split: len(listed.views) for split, listed in splits.items()},
+        frame_counts={split: len(listed.frames) for split, listed in splits.items()},
+        steps=steps,
         faces=contents.to_attrs(),
         splits={split: [s for s in subjects if s in present] for split, subjects in plan.splits.items()},
         subjects=history.subjects,
@@ -360,16 +320,20 @@ def expected_shards(plan: BuildPlan, layout: BuildLayout, frames: StoredFrames, 
 
     No head is loaded, no input read.
     """
-    cameras = {
-        **{(info.key, frame): info.cameras for info in plan.sequences for frame in info.frames},
-        **{stored: len(record.cameras) for stored, record in frames.records.items()},
-    }
-    listed = {*frames.records, *frames.waiting}
-    history = read_history(layout).grown(listed, (), plan.split_of)
-    step_of, split_of = history.step_of(), plan.split_of
+    listed: list[tuple[SequenceKey, tuple[int, ...], Sequence[int]]] = [
+        (part.key, part.frames, [len(names) for names in part.cameras]) for part in frames.parts
+    ]
+    rig_of = {info.key: info.cameras for info in plan.sequences}
+    listed += [(key, waiting, [rig_of[key]] * len(waiting)) for key, waiting in frames.waiting.items()]
+    stored = ((key, frame) for key, numbers, _ in listed for frame in numbers)
+    history = read_history(layout).grown(stored, (), plan.split_of)
+    steps_of, split_of = history.steps_of(), plan.split_of
     counts = {split: [0] * len(history.steps) for split in SPLITS}
-    for stored in listed:
-        counts[split_of[stored[0].subject]][step_of[stored]] += 1 if faces else cameras[stored]
+    for key, numbers, cameras in listed:
+        of_split, steps = counts[split_of[key.subject]], steps_of[str(key)]
+        step_of = {frame: step for step, added in steps for frame in added} if len(steps) > 1 else {}
+        for frame, views in zip(numbers, cameras, strict=True):
+            of_split[step_of.get(frame, steps[0][0])] += 1 if faces else views
     units = [
         unit
         for split in SPLITS
@@ -395,55 +359,58 @@ def missing_shards(store: LocalStore, shards: list[ShardUnit]) -> tuple[list[str
     return missing, stale
 
 
-def _shard_key(
-    manifest: Manifest, dataset: DatasetPlan, views: tuple[View, ...], records: Mapping[Stored, ResultRecord]
-) -> str:
-    samples, numbers = [], dataset.numbers
-    for view in views:
-        record = records[view.key, view.frame]
-        samples.append(
-            [
-                view.key.subject,
-                view.key.sequence,
-                view.camera,
-                view.frame,
-                view.verdict,
-                record.files[WARP_FILE].sha256,
-                record.input_digest,
-                # What is stored of names are numbers, which depend on what the build held before.
-                numbers["subject"][view.key.subject],
-                numbers["sequence"][view.key.sequence],
-                numbers["camera"][view.camera],
-                view.frame_row,
-            ]
-        )
-    return content_key(
-        {
+class _ShardKeys:
+    """Content keys of shards: of all that decides their bytes."""
+
+    def __init__(self, manifest: Manifest, dataset: DatasetPlan, rows: FrameRows) -> None:
+        self._rows, self._dataset = rows, dataset
+        self._shared = {
             "algorithm": RENDER_VERSION,
             "backend": resolve_backend(manifest.render.backend),
             "encoding": dataset.encoding_digest,
             "render": manifest.render.model_dump(mode="json"),
-            "samples": samples,
             "seed": manifest.seed,
             "template": dataset.space["template_digest"],
         }
-    )
 
+    def of_views(self, shard: ShardUnit, split: SplitRows) -> str:
+        """Return the key of a shard of samples."""
+        samples, numbers, rows = [], self._dataset.numbers, self._rows
+        where = slice(shard.start, shard.stop)
+        for place, camera in zip(split.views[where].tolist(), split.cameras[where].tolist(), strict=True):
+            part, at = rows.split(place)
+            samples.append(
+                [
+                    part.key.subject,
+                    part.key.sequence,
+                    self._dataset.cameras[camera],
+                    part.frames[at],
+                    part.statuses[at],
+                    part.warps[at],
+                    part.inputs[at],
+                    # What is stored of names are numbers, which depend on what the build held before.
+                    numbers["subject"][part.key.subject],
+                    numbers["sequence"][part.key.sequence],
+                    camera,
+                    int(rows.rows[place]),
+                ]
+            )
+        return content_key({**self._shared, "samples": samples})
 
-def _faces_key(dataset: DatasetPlan, frames: tuple[Stored, ...], records: Mapping[Stored, ResultRecord]) -> str:
-    numbers = dataset.numbers
-    rows = [
-        [
-            str(key),
-            frame,
-            records[key, frame].status,
-            records[key, frame].files[WARP_FILE].sha256,
-            records[key, frame].input_digest,
-            numbers["subject"][key.subject],
-            numbers["sequence"][key.sequence],
-        ]
-        for key, frame in frames
-    ]
-    return content_key(
-        {"encoding": dataset.encoding_digest, "rows": rows, "template": dataset.space["template_digest"]}
-    )
+    def of_faces(self, shard: ShardUnit, split: SplitRows) -> str:
+        """Return the key of a shard of a frame table, or of the template."""
+        listed, numbers = [], self._dataset.numbers
+        for place in split.frames[shard.start : shard.stop].tolist() if shard.group != TEMPLATE else ():
+            part, at = self._rows.split(place)
+            listed.append(
+                [
+                    str(part.key),
+                    part.frames[at],
+                    part.statuses[at],
+                    part.warps[at],
+                    part.inputs[at],
+                    numbers["subject"][part.key.subject],
+                    numbers["sequence"][part.key.sequence],
+                ]
+            )
+        return content_key({"encoding": self._shared["encoding"], "rows": listed, "template": self._shared["template"]})

@@ -10,10 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.files import DISK_ERRORS, storage_errors
+from datagen.flows.plan_store import Sequences, freeze, open_plan
 from datagen.flows.planning import BuildPlan
 from datagen.flows.worker import open_captures, shared_head
 from datagen.heads.base import HeadModel
@@ -24,19 +25,16 @@ from datagen.sources.frame import Captures, SequenceKey
 NAMED = 5
 
 
-@dataclass(frozen=True)
-class Unit(ABC):
-    """One piece of a stage's work: frozen, small, and all that a worker on any machine needs to do it.
+class Task(ABC):
+    """One piece of a stage's work, as it is carried: a unit itself, or a reference to one.
 
     Attributes
     ----------
     root : Path
         The build folder.
-    manifest : Manifest
     """
 
     root: Path
-    manifest: Manifest
 
     @property
     @abstractmethod
@@ -49,9 +47,38 @@ class Unit(ABC):
         return 1
 
     @property
+    @abstractmethod
+    def unit(self) -> Any:
+        """The unit that it is or refers to.
+
+        Raises
+        ------
+        datagen.common.errors.InputError
+            If the plan it refers to cannot be read.
+        """
+
+    @property
     def layout(self) -> BuildLayout:
         """The build folder's."""
         return BuildLayout(self.root)
+
+
+@dataclass(frozen=True)
+class Unit(Task):
+    """All that a worker needs to do one piece of a stage's work.
+
+    Attributes
+    ----------
+    manifest : Manifest
+    """
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    def unit(self) -> Self:
+        """Itself."""
+        return self
 
     def captures(self) -> Captures:
         """Open the captures of the build."""
@@ -60,6 +87,25 @@ class Unit(ABC):
     def head(self) -> HeadModel:
         """Return the canonical head."""
         return shared_head(self.manifest.canonical.head, self.manifest.head_root)
+
+
+@dataclass(frozen=True)
+class Reference(Task):
+    """What is sent to workers of a unit: some hundred bytes; the plan it refers to lies in the build folder.
+
+    Attributes
+    ----------
+    plan : str
+        Digest of the plan.
+    """
+
+    root: Path
+    plan: str
+
+    @property
+    def planned(self) -> Sequences:
+        """The plan it refers to."""
+        return open_plan(self.root, self.plan)
 
 
 @dataclass(frozen=True)
@@ -101,7 +147,7 @@ class StageStatus:
         return text + (f" ({self.why})" if self.why else "")
 
 
-U = TypeVar("U", bound=Unit)
+U = TypeVar("U", bound=Task)
 R = TypeVar("R")
 
 
@@ -131,7 +177,9 @@ class Stage(ABC, Generic[U, R]):
 
     @abstractmethod
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> Sequence[U]:
-        """Return its units; called when the stages before it are finished, whose results it finds on the disk.
+        """Return its units, or references to them; called when the stages before it are finished.
+
+        It finds their results on the disk, and writes nothing.
 
         Raises
         ------
@@ -142,12 +190,26 @@ class Stage(ABC, Generic[U, R]):
     def begin(self, plan: BuildPlan, layout: BuildLayout) -> None:
         """Do what has to be on the disk before its units run; called by the build, which alone may write then.
 
+        What tasks refer to is written here; a stage that does more calls this too.
+
         Raises
         ------
         datagen.common.errors.StorageError
             If the disk refuses.
         """
-        del plan, layout
+        if self.carried:
+            freeze(plan, layout)
+
+    def early(self, plan: BuildPlan, layout: BuildLayout, settled: int) -> Sequence[U]:
+        """Return what can be begun while the stage before it goes on; :meth:`plan` has the last word.
+
+        Parameters
+        ----------
+        settled : int
+            How many sequences of the plan, from the first, that stage is done with.
+        """
+        del plan, layout, settled
+        return ()
 
     @abstractmethod
     def finished(self, unit: U) -> bool:
@@ -156,6 +218,15 @@ class Stage(ABC, Generic[U, R]):
     @abstractmethod
     def make(self, unit: U) -> R:
         """Make the unfinished part of a unit; return how much that was, or another small result."""
+
+    def split(self, unit: U) -> Sequence[U]:
+        """Return a unit in smaller ones, so that one bad frame does not take others with it; itself if it cannot be."""
+        return (unit,)
+
+    def leaves_out(self, unit: U) -> Sequence[tuple[SequenceKey, int]]:
+        """Return the frames a build can go on without if a unit is given up; none if it cannot go on."""
+        del unit
+        return ()
 
     def run(self, unit: U) -> R:
         """Call :meth:`make` as every worker does: with one BLAS thread, and disk errors in plain words.

@@ -62,10 +62,12 @@ def plan_sequences(config: SimulatedSource, seed: int) -> list[SequencePlan]:
             "the folder with ict_facekit/ and arkit_motion/",
             "Set source.root, or use head anny with procedural motion, which need no files",
         )
-    return [
-        SequencePlan(SequenceKey(f"s{subject:03d}", SEQUENCE_NAME), config, seed, subject)
-        for subject in range(config.subjects)
-    ]
+    return [plan_sequence(config, seed, subject) for subject in range(config.subjects)]
+
+
+def plan_sequence(config: SimulatedSource, seed: int, subject: int) -> SequencePlan:
+    """Plan the sequence of one subject, by its number."""
+    return SequencePlan(SequenceKey(f"s{subject:03d}", SEQUENCE_NAME), config, seed, subject)
 
 
 def simulate_sequence(plan: SequencePlan, captures_root: Path, truth_root: Path) -> bool:

@@ -36,6 +36,8 @@ NAMES = (
     "track",
     "submit",
     "gpu",
+    "report",
+    "orchestrate",
 )
 # What only measuring needs, and extras.
 HEAVY = ("torch", "scipy", "numba", "open3d", "prefect", "dask", "trimesh", "litdata", "webdataset", "tensorstore")

@@ -1,55 +1,52 @@
-"""Prefect at the rim: the flow, its settings, and the runner that submits tasks."""
+"""Prefect at the rim: it is told how a build goes on, and its pages show it. Nothing is read back from it.
+
+A build goes on without it if its server goes away.
+"""
 
 from __future__ import annotations
 
 import os
-import traceback
+import threading
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from datagen.common.errors import CanonfaceError, DependencyError
+from datagen.common.errors import DependencyError
+from datagen.common.progress import announce
+from datagen.flows.runners.contract import GivenUp, Job, RunnerConfig
 from datagen.flows.runners.local_api import LocalApi
-from datagen.flows.runners.serial import Result, RunnerConfig, StageRunner, Task
+from datagen.flows.runners.tracking import Tracker
+from datagen.manifest import Manifest
+
+if TYPE_CHECKING:
+    from datagen.flows.result import BuildResult
 
 Value = TypeVar("Value")
 
 API_URL = "PREFECT_API_URL"
 EVENTS_SECONDS = 20.0
+# Parts that Prefect watches at a time, each from a thread that waits.
+WATCHED = 64
+UNITS_A_PART = 32
+PROGRESS_S = 5.0
+WORST_FRAMES = 20
 _CLIENT = {"httpx", "httpcore"}  # what Prefect speaks to its server with
-# Only where the user has not decided otherwise. Logs of task and flow runs would repeat our own messages with a
-# traceback in front.
+# Only where the user has not decided otherwise. Prefect's own lines would repeat ours, with a traceback in front.
 DEFAULTS = {
-    "DASK_LOGGING__DISTRIBUTED": "warning",
+    "DASK_LOGGING__DISTRIBUTED": "critical",
     "DO_NOT_TRACK": "1",
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
 }
-
-
-def require_api_for_dask() -> None:
-    """Refuse Dask without a Prefect server that its workers can reach.
-
-    Raises
-    ------
-    DependencyError
-        If ``PREFECT_API_URL`` is not set.
-    """
-    if not os.environ.get(API_URL):
-        raise DependencyError(
-            f"the Dask runner was asked for, but {API_URL} is not set",
-            "a Prefect server that every worker can reach",
-            f"Run `prefect server start` in another terminal and `export {API_URL}=http://127.0.0.1:4200/api`, "
-            "or leave out --runner dask",
-        )
 
 
 @contextmanager
@@ -108,17 +105,20 @@ def _default_environment(defaults: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def run_as_flow(name: str, config: RunnerConfig, body: Callable[[StageRunner], Value]) -> Value:
-    """Run ``body`` as the Prefect flow ``build``; its stages become task runs.
+def run_as_flow(
+    name: str, root: Path, manifest: Manifest, config: RunnerConfig, body: Callable[[Tracker], Value]
+) -> Value:
+    """Run ``body`` as the Prefect flow ``build``; parts of its stages become task runs.
 
     Parameters
     ----------
     name : str
         Name of the flow run.
-    config : RunnerConfig
-        ``threads`` or ``dask``.
+    root : Path
+        The build folder. Runs of it that Prefect takes to go on still are marked as crashed: their driver is dead,
+        for this process holds the folder.
     body : callable
-        Takes the runner to use.
+        Takes who is told how it goes on.
 
     Returns
     -------
@@ -127,120 +127,250 @@ def run_as_flow(name: str, config: RunnerConfig, body: Callable[[StageRunner], V
     Raises
     ------
     DependencyError
-        If Prefect's server or Dask's scheduler does not answer.
+        If Prefect's server does not answer when the run begins.
     Exception
-        Whatever else ``body`` or a task raises, unchanged.
+        Whatever ``body`` raises, unchanged.
     """
-    from prefect import flow
+    import prefect
+    from prefect.context import FlowRunContext
+    from prefect.task_runners import ThreadPoolTaskRunner
 
+    from datagen.flows import prefect_flow
+
+    if FlowRunContext.get() is not None:
+        # A deployment runs: the flow is there already.
+        with PrefectTracker() as tracker:
+            return body(tracker)
     outcome: list[Value] = []
+    raised: list[BaseException] = []
 
-    # The result stays out of Prefect's hands: it is not to be stored, hashed or shown.
-    @flow(
-        name="build",
-        flow_run_name=name,
-        task_runner=_task_runner(config),
-        retries=0,
-        persist_result=False,
-        validate_parameters=False,
-        log_prints=False,
-    )
-    def build() -> None:
-        outcome.append(body(PrefectRunner()))
-
-    try:
-        build()
-    except Exception as error:
-        lost = _lost_service(error, config)
-        if lost is None:
+    def inside() -> None:
+        try:
+            with PrefectTracker() as tracker:
+                outcome.append(body(tracker))
+        except BaseException as error:
+            raised.append(error)
             raise
-        raise lost from error
+
+    tags = {f"manifest:{manifest.name}", f"folder:{root}"}
+    token = prefect_flow.BODY.set(inside)
+    try:
+        _mark_crashed(f"folder:{root}")
+        runner: Any = ThreadPoolTaskRunner(max_workers=WATCHED)
+        with prefect.tags(*tags):
+            prefect_flow.build.with_options(flow_run_name=name, task_runner=runner)(
+                manifest=manifest.name,
+                out=str(root),
+                runner=config.name,
+                workers=config.workers,
+                dask_address=config.dask_address,
+                max_failed=config.max_failed,
+            )
+    except Exception as error:
+        if raised:
+            # Prefect, or what went wrong on the way to it, must not hide what ended the build.
+            raise raised[0] from None
+        if not outcome:
+            lost = _lost_service(error)
+            raise lost from error if lost is not error else None
+        announce("prefect", f"the build is done; its run page is not ({_first_line(error)})")
+    finally:
+        prefect_flow.BODY.reset(token)
     return outcome[0]
 
 
-def _lost_service(error: Exception, config: RunnerConfig) -> DependencyError | None:
-    """Return an error of Prefect's server or Dask's scheduler as one of ours; None if it is anything else."""
+def _mark_crashed(tag: str) -> None:
+    """Mark the runs of a folder that seem to go on as crashed."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    wanted = {"tags": {"all_": [tag]}, "state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}}}
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted)):
+            state: Any = Crashed(message="The process that drove this build is gone; another took it up.")
+            client.set_flow_run_state(run.id, state, force=True)
+
+
+def _lost_service(error: Exception) -> Exception:
+    """Return an error of Prefect's server as one of ours; itself if it is anything else."""
     packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    # Of an address where nothing listens, Dask says so by an OSError that has no number.
-    dask = config.name == "dask" and (
-        "distributed" in packages or (isinstance(error, OSError) and error.errno is None and not packages & _CLIENT)
-    )
-    if not dask and not packages & {"prefect", *_CLIENT}:
-        return None
-    reason = (str(error).strip().splitlines() or [""])[0][:160]
-    if dask:
-        where = f" at {config.dask_address}" if config.dask_address else ""
-        return DependencyError(
-            f"Dask{where} failed ({type(error).__name__}: {reason})",
-            "a scheduler that answers, and workers that stay",
-            "Start it, or correct --dask-address; run the same command again, finished work is kept",
-        )
+    if not packages & {"prefect", *_CLIENT}:
+        return error
     return DependencyError(
-        f"the Prefect server failed ({type(error).__name__}: {reason}); {API_URL} is {os.environ.get(API_URL)}",
+        f"the Prefect server failed ({_first_line(error)}); {API_URL} is {os.environ.get(API_URL)}",
         "a server that answers",
         f"Start it, or unset {API_URL}; run the same command again, finished work is kept",
     )
 
 
-def _task_runner(config: RunnerConfig) -> Any:
-    if config.name == "dask":
-        from prefect_dask import DaskTaskRunner
-
-        if config.dask_address:
-            return DaskTaskRunner(address=config.dask_address)
-        kwargs = {"n_workers": config.worker_count, "threads_per_worker": 1, "dashboard_address": None}
-        return DaskTaskRunner(cluster_kwargs=kwargs)
-    from prefect.task_runners import ThreadPoolTaskRunner
-
-    return ThreadPoolTaskRunner(max_workers=config.worker_count)
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:160]}"
 
 
-class PrefectRunner:
-    """Submits the tasks of a stage to the task runner of the flow it is used in."""
+class _Part:
+    """Some units of a stage, until the last of them is done."""
 
-    def run(
-        self, stage: str, work: Callable[[Task], Result], tasks: Sequence[Task], done: Callable[[Task, Result], None]
-    ) -> list[Result]:
-        """Carry out the contract of :class:`datagen.flows.runners.serial.StageRunner`."""
-        from prefect import task as prefect_task
-        from prefect.cache_policies import NO_CACHE
-        from prefect.futures import as_completed
+    def __init__(self, weight: int) -> None:
+        self._left = weight
+        self._problems: list[str] = []
+        self._over = threading.Event()
 
-        carrier = prefect_task(
-            name=stage, task_run_name=stage + " {label}", retries=0, persist_result=False, cache_policy=NO_CACHE
-        )(carry)
-        futures = [carrier.submit(work, Sealed(task), getattr(task, "name", str(i))) for i, task in enumerate(tasks)]
-        position = {future: i for i, future in enumerate(futures)}
-        results: dict[int, Result] = {}
+    def ended(self, weight: int, problem: str = "") -> bool:
+        """Say that a unit is done, or what became of it; return whether it was the last."""
+        self._left -= weight
+        if problem:
+            self._problems.append(problem)
+        if self._left <= 0:
+            self._over.set()
+        return self._left <= 0
+
+    def drop(self) -> None:
+        """Say that nothing more will come."""
+        self._problems.append("the build ended before it was done")
+        self._over.set()
+
+    def wait(self) -> str:
+        """Wait for the last, and return what went wrong."""
+        self._over.wait()
+        return "; ".join(self._problems)
+
+
+class PrefectTracker(Tracker):
+    """Tells the flow run it is used in: a task run for each part of a stage, progress, warnings, and what came of it.
+
+    Whatever goes wrong with that is none of the build's business: it is said once, and nothing more is told.
+    """
+
+    def __init__(self) -> None:
+        self._watched: dict[str, _Part] = {}
+        self._ahead: deque[str] = deque()
+        self._sizes: Counter[str] = Counter()
+        self._part_of: dict[str, str] = {}
+        self._stage, self._total, self._count = "", 0, 0
+        self._progress: Any = None
+        self._told = 0.0
+        self._silent = False
+
+    def __enter__(self) -> PrefectTracker:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        """Let go of the parts that will not end."""
+        for part in self._watched.values():
+            part.drop()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
         try:
-            for future in as_completed(futures):
-                i = position[future]
-                results[i] = future.result()
-                done(tasks[i], results[i])
-        except BaseException:
-            for future in futures:
-                cancel = getattr(getattr(future, "wrapped_future", None), "cancel", None)
-                if cancel is not None:
-                    cancel()
-            raise
-        return [results[i] for i in range(len(tasks))]
+            yield
+        except Exception as error:
+            self._silent = True
+            announce("prefect", f"its pages are told nothing more of this build ({_first_line(error)})")
+
+    def planned(self, stage: str, jobs: Sequence[Job]) -> None:
+        """Cut a stage into parts: its sequences, or some shards."""
+        self._part_of = {job.name: _part_name(stage, i, job) for i, job in enumerate(jobs)}
+        self._sizes = Counter()
+        for job in jobs:
+            self._sizes[self._part_of[job.name]] += _weight(job)
+        self._ahead = deque(self._sizes)
+        self._stage, self._total, self._count, self._progress = stage, self._sizes.total(), 0, None
+        self._watch_more()
+        self._show_progress(force=True)
+
+    def _watch_more(self) -> None:
+        while self._ahead and len(self._watched) < WATCHED and not self._silent:
+            name = self._ahead.popleft()
+            self._watched[name] = part = _Part(self._sizes[name])
+            with self._telling():
+                from datagen.flows import prefect_flow
+
+                prefect_flow.part.with_options(tags=[f"stage:{self._stage}"]).submit(name, part.wait)
+
+    def _ended(self, job: Job, problem: str = "") -> None:
+        # A part of a unit belongs to what the unit did.
+        name = self._part_of.get(job.name) or _part_name(self._stage, 0, job)
+        part = self._watched.get(name)
+        if part is not None and part.ended(_weight(job), problem):
+            del self._watched[name]
+            self._watch_more()
+        self._count += _weight(job)
+        self._show_progress()
+
+    def _show_progress(self, *, force: bool = False) -> None:
+        if self._silent or not self._total or (not force and time.monotonic() - self._told < PROGRESS_S):
+            return
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        self._told = time.monotonic()
+        share = 100.0 * self._count / self._total
+        with self._telling():
+            if self._progress is None:
+                self._progress = create_progress_artifact(share, key=self._stage, description=f"{self._stage} of units")
+            else:
+                update_progress_artifact(self._progress, share)
+
+    def done(self, job: Job) -> None:
+        """Count a unit."""
+        self._ended(job)
+
+    def given_up(self, given_up: GivenUp) -> None:
+        """Have the part fail that a unit belongs to."""
+        self._ended(given_up.job, f"{given_up.job.name}: {given_up.answer.reason}")
+
+    def said(self, text: str) -> None:
+        """Put a warning into the run's log."""
+        if not self._silent:
+            from prefect.logging import get_run_logger
+
+            with self._telling():
+                get_run_logger().warning(text)
+
+    def finished(self, result: BuildResult) -> None:
+        """Show the verdicts, the worst frames, what is in quarantine, and where the report is."""
+        if self._silent:
+            return
+        from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+        verdicts = ", ".join(f"{count} {status}" for status, count in sorted(result.verdicts.items()))
+        samples = ", ".join(f"{split} {count}" for split, count in result.samples.items())
+        checked = "verified" if result.verification.ok else f"{len(result.verification.problems)} PROBLEMS"
+        lines = [f"**Frames**: {verdicts}", f"**Samples**: {samples}", f"**Dataset**: `{result.dataset}`, {checked}"]
+        with self._telling():
+            create_markdown_artifact("\n\n".join(lines), key="build", description="What came of the build")
+            create_link_artifact(result.report.as_uri(), "the report", key="report", description=str(result.report))
+            worst = worst_frames(result.root, WORST_FRAMES)
+            if worst:
+                create_table_artifact(worst, key="worst-frames", description="Frames to look at, the worst first")
+            if result.quarantined:
+                rows = [{"unit": u.unit, "stage": u.stage, "why": u.reason, "host": u.host} for u in result.quarantined]
+                create_table_artifact(rows, key="quarantine", description="Units that were given up")
+            from prefect.logging import get_run_logger
+
+            get_run_logger().info("%s; %s; dataset %s", verdicts, samples, checked)
 
 
-class Sealed:
-    """A task as Prefect and Dask see it: neither may look for futures inside, nor rebuild it."""
-
-    def __init__(self, task: Any) -> None:
-        self.task = task
+def _weight(job: Job) -> int:
+    return max(1, int(getattr(job.unit, "weight", 1)))
 
 
-def carry(work: Callable[[Any], Any], sealed: Sealed, label: str) -> Any:
-    """Body of every task run."""
-    del label
-    try:
-        return work(sealed.task)
-    except CanonfaceError:
-        raise
-    except Exception as error:
-        # Tracebacks do not survive the way back from a worker process; notes do.
-        error.add_note("In the worker:\n" + traceback.format_exc())
-        raise
+def _part_name(stage: str, index: int, job: Job) -> str:
+    names = job.name.split("/")
+    if len(names) > 1:
+        return f"{stage} {'/'.join(names[:2])}"
+    first = index - index % UNITS_A_PART
+    return f"{stage} {first + 1} to {first + UNITS_A_PART}"
+
+
+def worst_frames(root: Path, count: int) -> list[dict[str, Any]]:
+    """Return the frames of a build that do not pass, the worst first, as rows of a table."""
+    from datagen.audit.results import read_results
+
+    order = {"fail": 0, "review": 1}
+    frames = sorted((f for f in read_results(root) if f.verdict.status in order), key=lambda f: order[f.verdict.status])
+    return [
+        {"frame": frame.name, "verdict": frame.verdict.status, "why": "; ".join(frame.verdict.reasons)}
+        for frame in frames[:count]
+    ]

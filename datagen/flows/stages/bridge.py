@@ -129,8 +129,12 @@ def stored_bridges(plan: BuildPlan, layout: BuildLayout) -> dict[str, StoredBrid
 
 def stored_bridge(folder: Path, topology: Topology, template: HeadTemplate) -> StoredBridge:
     """Return where the bridge from a topology to a template belongs under ``folder``."""
-    key = content_key(bridge_key(topology, template))
-    return StoredBridge(folder / f"{topology.name}-{key[:12]}", key)
+    return kept_bridge(folder, topology.name, content_key(bridge_key(topology, template)))
+
+
+def kept_bridge(folder: Path, topology: str, key: str) -> StoredBridge:
+    """Return where the bridge of a topology with this content key belongs under ``folder``."""
+    return StoredBridge(folder / f"{topology}-{key[:12]}", key)
 
 
 def store_bridge(stored: StoredBridge, topology: Topology, bridge: Bridge) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from datagen.flows.history import Stored
+from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
-from datagen.flows.shard_plan import ShardWork, expected_shards, missing_shards, plan_shards, stored_frames
+from datagen.flows.shard_plan import expected_shards, missing_shards, plan_shards
+from datagen.flows.shard_store import ShardReference, ShardWork, freeze_shards, refer_to_shards
 from datagen.flows.stage import Stage, StageStatus
+from datagen.flows.stored_frames import stored_frames
 from datagen.flows.worker import shared_contents
 from datagen.layout import BuildLayout
 from datagen.shards.faces import FrameRow
@@ -37,26 +40,49 @@ class FacesUnit(ShardWork):
         return len(self.frames)
 
 
-class FacesStage(Stage[FacesUnit, int]):
+@dataclass(frozen=True)
+class FacesReference(ShardReference):
+    """One shard of a frame table, or the template."""
+
+    @property
+    def weight(self) -> int:
+        """Number of frames."""
+        return 0 if self.shard.group == TEMPLATE else self.shard.samples
+
+    @property
+    def unit(self) -> FacesUnit:
+        """The shard itself."""
+        planned, shards = self.planned, self.planned_shards
+        frames = shards.frames(self.number)
+        return FacesUnit(self.root, planned.manifest, shards.dataset, self.shard, self.content_key, frames)
+
+
+class FacesStage(Stage[FacesUnit | FacesReference, int]):
     """Stores the registered head of every frame that has a sample."""
 
     name = "faces"
     counts = "frames"
     doing = "storing"
 
-    def plan(self, plan: BuildPlan, layout: BuildLayout) -> tuple[FacesUnit, ...]:
-        """Return one unit for each shard, and one for the template."""
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> tuple[FacesReference, ...]:
+        """Return one for each shard, and one for the template."""
         planned = plan_shards(plan, layout)
+        digests = refer(plan, layout), refer_to_shards(planned, layout)
         return tuple(
-            FacesUnit(layout.root, plan.manifest, planned.dataset, each.shard, each.content_key, each.frames)
-            for each in planned.faces
+            FacesReference(layout.root, *digests, number, each.shard, each.content_key)
+            for number, each in enumerate(planned.faces, len(planned.shards))
         )
 
-    def finished(self, unit: FacesUnit) -> bool:
+    def begin(self, plan: BuildPlan, layout: BuildLayout) -> None:
+        """Write what tasks refer to."""
+        super().begin(plan, layout)
+        freeze_shards(plan_shards(plan, layout), layout)
+
+    def finished(self, unit: FacesUnit | FacesReference) -> bool:
         """Whether the shard is whole and of these warps."""
         return unit.complete
 
-    def make(self, unit: FacesUnit) -> int:
+    def make(self, unit: FacesUnit | FacesReference) -> int:
         """Write one shard; return the number of rows written.
 
         Raises
@@ -66,6 +92,7 @@ class FacesStage(Stage[FacesUnit, int]):
         """
         if self.finished(unit):
             return 0
+        unit = unit.unit
         root, dataset = unit.layout.dataset, unit.dataset
         if unit.shard.group == TEMPLATE:
             manifest = unit.manifest

@@ -12,9 +12,10 @@ from datagen.common.files import write_owned_bytes
 from datagen.common.ownership import strangers
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import content_key, read_result_record
-from datagen.flows.shard_plan import NO_VIEW, LeftOutCamera, plan_shards
+from datagen.flows.shard_plan import plan_shards
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.render import RenderStage
+from datagen.flows.stored_frames import NO_VIEW, LeftOutCamera
 from datagen.layout import BuildLayout
 from datagen.shards import VerifyReport, finalise, open_dataset, read_record, verify_dataset
 from datagen.shards.plan import DatasetPlan

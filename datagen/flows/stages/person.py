@@ -10,7 +10,9 @@ from datagen.common.errors import InputError, WarpError
 from datagen.evidence.sequence import fit_appearance
 from datagen.evidence.texture import Appearance, appearance_bytes, read_appearance
 from datagen.flows.gate import GATE_VERSION, gate
+from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
+from datagen.flows.quarantine import read_quarantine
 from datagen.flows.records import (
     ResultRecord,
     Stored,
@@ -22,8 +24,8 @@ from datagen.flows.records import (
     result_strangers,
     store_result,
 )
-from datagen.flows.stage import Stage, StageStatus, Unit
-from datagen.flows.stages.bridge import StoredBridge, stored_bridges
+from datagen.flows.stage import Reference, Stage, StageStatus, Unit
+from datagen.flows.stages.bridge import StoredBridge, kept_bridge, stored_bridges
 from datagen.flows.views import look_at_views
 from datagen.flows.worker import prepared_head, texture_look
 from datagen.heads.base import HeadTemplate
@@ -113,7 +115,35 @@ class PersonUnit(Unit):
             return [frame, "broken"]
 
 
-class PersonStage(Stage[PersonUnit, int]):
+@dataclass(frozen=True)
+class PersonReference(Reference):
+    """The person of a planned sequence.
+
+    Attributes
+    ----------
+    number : int
+        The sequence's.
+    bridge : str
+        Key of the bridge, empty where there is none.
+    """
+
+    number: int
+    bridge: str = ""
+
+    @property
+    def name(self) -> str:
+        """Subject and sequence."""
+        return str(self.planned.sequence(self.number).key)
+
+    @property
+    def unit(self) -> PersonUnit:
+        """The person itself."""
+        info = self.planned.sequence(self.number)
+        bridge = kept_bridge(self.layout.bridges, info.registration or "", self.bridge) if self.bridge else None
+        return PersonUnit(self.root, self.planned.manifest, info, bridge)
+
+
+class PersonStage(Stage[PersonUnit | PersonReference, int]):
     """Learns what the frames of each sequence share.
 
     Keyframes that are broken, bare scans, or cannot be registered are passed over. Their bytes are part of the key all
@@ -128,21 +158,30 @@ class PersonStage(Stage[PersonUnit, int]):
         """Whether a person is to be learnt from any sequence."""
         return any(learns_person(plan.manifest, sequence) for sequence in plan.sequences)
 
-    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[PersonUnit]:
-        """Return one unit for each sequence that a person is learnt from."""
-        bridges = stored_bridges(plan, layout)
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[PersonReference]:
+        """Return one for each sequence that a person is learnt from, unless it is in quarantine."""
+        bridges, digest = stored_bridges(plan, layout), refer(plan, layout)
+        keys = {name: bridge.key for name, bridge in bridges.items()}
+        given_up = {unit.unit for unit in read_quarantine(layout, plan.manifest).units if unit.stage == self.name}
         return [
-            PersonUnit(layout.root, plan.manifest, sequence, bridges.get(sequence.registration or ""))
-            for sequence in plan.sequences
-            if learns_person(plan.manifest, sequence)
+            PersonReference(layout.root, digest, number, keys.get(info.registration or "", ""))
+            for number, info in enumerate(plan.sequences)
+            if learns_person(plan.manifest, info) and str(info.key) not in given_up
         ]
 
-    def finished(self, unit: PersonUnit) -> bool:
+    def leaves_out(self, unit: PersonUnit | PersonReference) -> list[tuple[SequenceKey, int]]:
+        """Return all frames of the sequence: held to another person, or to none, they would be others."""
+        sequence = unit.unit.sequence
+        return [(sequence.key, frame) for frame in sequence.frames]
+
+    def finished(self, unit: PersonUnit | PersonReference) -> bool:
         """Whether a record that still holds has the person, or says that there is none."""
+        unit = unit.unit
         return finished_record(unit.folder, unit.key(unit.captures(), unit.head().template)) is not None
 
-    def make(self, unit: PersonUnit) -> int:
+    def make(self, unit: PersonUnit | PersonReference) -> int:
         """Learn and store a person; return 1 if that had to be done."""
+        unit = unit.unit
         manifest, source = unit.manifest, unit.captures()
         key = unit.key(source, unit.head().template)
         if finished_record(unit.folder, key) is not None:
@@ -172,9 +211,9 @@ class PersonStage(Stage[PersonUnit, int]):
         store_result(unit.folder, record, contents)
         return 1
 
-    def stale(self, layout: BuildLayout, units: Sequence[PersonUnit]) -> list[Path]:
+    def stale(self, layout: BuildLayout, units: Sequence[PersonUnit | PersonReference]) -> list[Path]:
         """Return the persons of sequences from which none is learnt any more."""
-        planned = {unit.folder for unit in units}
+        planned = {unit.unit.folder for unit in units}
         return [folder for folder in sorted(layout.warps.glob(f"*/*/{PERSON_FOLDER}")) if folder not in planned]
 
     def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,13 @@ import numpy.typing as npt
 from datagen.common.errors import InputError
 from datagen.common.files import write_owned_bytes
 from datagen.flows.framing import crop_box, jitter_of
-from datagen.flows.planning import BuildPlan
-from datagen.flows.shard_plan import ShardWork, View, expected_shards, missing_shards, plan_shards, stored_frames
+from datagen.flows.history import read_history
+from datagen.flows.plan_store import freeze, refer
+from datagen.flows.planning import BuildPlan, samples_per_shard
+from datagen.flows.shard_plan import View, expected_shards, missing_shards, plan_shards
+from datagen.flows.shard_store import ShardReference, ShardWork, freeze_shards, refer_to_shards
 from datagen.flows.stage import Stage, StageStatus
+from datagen.flows.stored_frames import stored_frames
 from datagen.flows.surfaces import SURFACES, ShownFrame
 from datagen.layout import BuildLayout
 from datagen.manifest import RenderConfig
@@ -53,32 +57,88 @@ class RenderUnit(ShardWork):
         return self.shard.samples
 
 
-class RenderStage(Stage[RenderUnit, int]):
+@dataclass(frozen=True)
+class RenderReference(ShardReference):
+    """One shard to be rendered."""
+
+    @property
+    def weight(self) -> int:
+        """Number of samples."""
+        return self.shard.samples
+
+    @property
+    def unit(self) -> RenderUnit:
+        """The shard itself."""
+        planned, shards = self.planned, self.planned_shards
+        views = shards.views(self.number)
+        return RenderUnit(self.root, planned.manifest, shards.dataset, self.shard, self.content_key, views)
+
+
+class RenderStage(Stage[RenderUnit | RenderReference, int]):
     """Renders the views of all frames that are stored, shard by shard."""
 
     name = "render"
     counts = "views"
     doing = "rendering"
 
-    def plan(self, plan: BuildPlan, layout: BuildLayout) -> tuple[RenderUnit, ...]:
-        """Return one unit for each shard."""
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> tuple[RenderReference, ...]:
+        """Return one for each shard."""
         planned = plan_shards(plan, layout)
+        digests = refer(plan, layout), refer_to_shards(planned, layout)
         return tuple(
-            RenderUnit(layout.root, plan.manifest, planned.dataset, each.shard, each.content_key, each.views)
-            for each in planned.shards
+            RenderReference(layout.root, *digests, number, each.shard, each.content_key)
+            for number, each in enumerate(planned.shards)
         )
 
     def begin(self, plan: BuildPlan, layout: BuildLayout) -> None:
         """Keep what this run adds to the build, before any of it is stored."""
-        text = plan_shards(plan, layout).history.to_bytes()
+        super().begin(plan, layout)
+        planned = plan_shards(plan, layout)
+        freeze_shards(planned, layout)
+        text = planned.history.to_bytes()
         if not layout.history.is_file() or layout.history.read_bytes() != text:
             write_owned_bytes(layout.history, text)
 
-    def finished(self, unit: RenderUnit) -> bool:
+    def early(self, plan: BuildPlan, layout: BuildLayout, settled: int) -> list[RenderReference]:
+        """Return the shards that are known before every frame is warped, and write what tasks refer to.
+
+        A shard's content is known once all frames before its last one are warped, if nothing that comes later can have
+        other names: those of a first build whose sequences share their names and cameras. What is rendered early is
+        found finished by :meth:`plan`, which alone decides; a guess that is wrong costs time.
+
+        Parameters
+        ----------
+        settled : int
+            How many sequences of the plan, from the first, are warped or left out.
+        """
+        first = replace(plan, sequences=plan.sequences[:settled])
+        later = plan.sequences[settled:]
+        names = {sequence.key.sequence for sequence in first.sequences}
+        if not first.sequences or not later or read_history(layout).steps:
+            return []
+        if not {sequence.key.sequence for sequence in later} <= names:
+            return []
+        try:
+            planned = plan_shards(first, layout)
+        except InputError:
+            # None of them is fit to be stored.
+            return []
+        if {sequence.cameras for sequence in plan.sequences} != {len(planned.dataset.cameras)}:
+            return []
+        digests = refer(plan, layout), refer_to_shards(planned, layout)
+        freeze(plan, layout)
+        freeze_shards(planned, layout)
+        return [
+            RenderReference(layout.root, *digests, number, each.shard, each.content_key)
+            for number, each in enumerate(planned.shards)
+            if each.shard.samples == samples_per_shard(plan.manifest)
+        ]
+
+    def finished(self, unit: RenderUnit | RenderReference) -> bool:
         """Whether the shard is whole and of these views."""
         return unit.complete
 
-    def make(self, unit: RenderUnit) -> int:
+    def make(self, unit: RenderUnit | RenderReference) -> int:
         """Render and write one shard; return the number of samples written.
 
         Raises
@@ -88,6 +148,7 @@ class RenderStage(Stage[RenderUnit, int]):
         """
         if self.finished(unit):
             return 0
+        unit = unit.unit
         write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, ShardSamples(unit))
         return unit.shard.samples
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from datagen.common.errors import InputError
@@ -12,7 +14,9 @@ from datagen.common.progress import unwatched
 from datagen.evidence.sequence import template_vertices
 from datagen.flows.framing import cameras_in_view, farthest_depth
 from datagen.flows.gate import GATE_VERSION, gate
-from datagen.flows.planning import BuildPlan, chunks
+from datagen.flows.plan_store import refer
+from datagen.flows.planning import BuildPlan
+from datagen.flows.quarantine import read_quarantine, release
 from datagen.flows.records import (
     ResultRecord,
     check_result_folder,
@@ -23,8 +27,8 @@ from datagen.flows.records import (
     result_strangers,
     store_result,
 )
-from datagen.flows.stage import Stage, StageStatus, Unit
-from datagen.flows.stages.bridge import StoredBridge, stored_bridges
+from datagen.flows.stage import Reference, Stage, StageStatus, Unit
+from datagen.flows.stages.bridge import StoredBridge, kept_bridge, stored_bridges
 from datagen.flows.stages.person import StoredAppearance, StoredPerson, heeded, learns_person, learnt_person
 from datagen.flows.views import OUTSIDE, Views, look_at_views
 from datagen.flows.worker import prepared_head, texture_look
@@ -92,8 +96,8 @@ class WarpUnit(Unit):
 
     @property
     def name(self) -> str:
-        """Subject and sequence."""
-        return str(self.sequence.key)
+        """Subject and sequence, and the frames."""
+        return _name(*self.part)
 
     @property
     def weight(self) -> int:
@@ -104,6 +108,11 @@ class WarpUnit(Unit):
     def folders(self) -> list[Path]:
         """Where the frames go."""
         return [self.layout.frame_warp(self.sequence.key, frame) for frame in self.sequence.frames]
+
+    @property
+    def part(self) -> tuple[SequenceKey, tuple[int, ...]]:
+        """The sequence's name, and the frames."""
+        return self.sequence.key, self.sequence.frames
 
     def key(self, input_digest: str, template: HeadTemplate) -> str:
         """Content key of the warp of an input."""
@@ -136,40 +145,116 @@ class WarpUnit(Unit):
             yield FrameState(frame, folder, key, digest, broken, finished_record(folder, key))
 
 
-class WarpStage(Stage[WarpUnit, int]):
+@dataclass(frozen=True)
+class WarpReference(Reference):
+    """Some frames of a planned sequence.
+
+    Attributes
+    ----------
+    number : int
+        The sequence's.
+    start, stop : int
+        Places of the frames in the sequence.
+    bridge, person : str
+        Keys of the bridge and the person, empty where there is none.
+    """
+
+    number: int
+    start: int
+    stop: int
+    bridge: str = ""
+    person: str = ""
+
+    @property
+    def name(self) -> str:
+        """Subject and sequence, and the frames."""
+        return _name(*self.part)
+
+    @property
+    def weight(self) -> int:
+        """Number of frames."""
+        return self.stop - self.start
+
+    @property
+    def part(self) -> tuple[SequenceKey, tuple[int, ...]]:
+        """The sequence's name, and the frames."""
+        info = self.planned.sequence(self.number)
+        return info.key, info.frames[self.start : self.stop]
+
+    @property
+    def unit(self) -> WarpUnit:
+        """The frames themselves."""
+        whole, layout = self.planned.sequence(self.number), self.layout
+        part = replace(whole, frames=whole.frames[self.start : self.stop])
+        bridge = kept_bridge(layout.bridges, whole.registration or "", self.bridge) if self.bridge else None
+        person = StoredPerson(layout.person(whole.key), self.person) if self.person else None
+        return WarpUnit(self.root, self.planned.manifest, part, bridge, person)
+
+
+def _name(key: SequenceKey, frames: tuple[int, ...]) -> str:
+    return f"{key}/{frames[0]:06d}" + (f"-{frames[-1]:06d}" if len(frames) > 1 else "")
+
+
+class WarpStage(Stage[WarpUnit | WarpReference, int]):
     """Warps frames. One whose input is broken gets the verdict ``fail`` with the reason; the rest is done."""
 
     name = "warp"
     counts = "frames"
     doing = "warping"
 
-    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[WarpUnit]:
-        """Return units of a few frames each."""
-        manifest, bridges = plan.manifest, stored_bridges(plan, layout)
-        persons = {s.key: learnt_person(layout, s.key) for s in plan.sequences if learns_person(manifest, s)}
-        return [
-            WarpUnit(layout.root, manifest, part, bridges.get(part.registration or ""), persons.get(part.key))
-            for part in chunks(plan.sequences, FRAMES_PER_UNIT)
-        ]
+    def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[WarpReference]:
+        """Return a few frames each, of those that are not in quarantine."""
+        manifest, bridges, digest = plan.manifest, stored_bridges(plan, layout), refer(plan, layout)
+        left_out = read_quarantine(layout, manifest).frames
+        tasks = []
+        for number, info in enumerate(plan.sequences):
+            bridge = bridges.get(info.registration or "")
+            person = learnt_person(layout, info.key) if learns_person(manifest, info) else None
+            keys = bridge.key if bridge else "", person.key if person else ""
+            out = [place for place, frame in enumerate(info.frames) if left_out and (info.key, frame) in left_out]
+            for first, last in pairwise([-1, *out, len(info.frames)]):
+                tasks += [
+                    WarpReference(layout.root, digest, number, start, min(start + FRAMES_PER_UNIT, last), *keys)
+                    for start in range(first + 1, last, FRAMES_PER_UNIT)
+                ]
+        return tasks
 
-    def finished(self, unit: WarpUnit) -> bool:
+    def split(self, unit: WarpUnit | WarpReference) -> list[WarpUnit | WarpReference]:
+        """Return one for each frame."""
+        if isinstance(unit, WarpReference):
+            return [replace(unit, start=place, stop=place + 1) for place in range(unit.start, unit.stop)]
+        return [replace(unit, sequence=replace(unit.sequence, frames=(frame,))) for frame in unit.sequence.frames]
+
+    def leaves_out(self, unit: WarpUnit | WarpReference) -> list[tuple[SequenceKey, int]]:
+        """Return its frames."""
+        key, frames = unit.part
+        return [(key, frame) for frame in frames]
+
+    def finished(self, unit: WarpUnit | WarpReference) -> bool:
         """Whether every frame has a verdict that still holds for its input, the settings and the template."""
-        return all(state.record is not None for state in unit.states())
+        return all(state.record is not None for state in unit.unit.states())
 
-    def make(self, unit: WarpUnit) -> int:
+    def make(self, unit: WarpUnit | WarpReference) -> int:
         """Warp the frames that are not finished; return how many. Mistakes of the program are not caught."""
-        computed = 0
+        computed, unit = 0, unit.unit
         for state in unit.states():
             if state.record is None:
                 _store_failure(state, state.broken) if state.broken else _warp_and_store(unit, state)
                 computed += 1
         return computed
 
-    def stale(self, layout: BuildLayout, units: Sequence[WarpUnit]) -> list[Path]:
+    def stale(self, layout: BuildLayout, units: Sequence[WarpUnit | WarpReference]) -> list[Path]:
         """Return the warps of frames that are no longer in the plan: the report must cover this build only."""
-        planned = {folder for unit in units for folder in unit.folders}
-        found = [folder for folder in sorted(layout.warps.glob("*/*/*")) if folder.name != PERSON_FOLDER]
-        return [folder for folder in found if folder not in planned and folder.is_dir()]
+        planned: dict[tuple[str, str], list[tuple[int, ...]]] = {}
+        for unit in units:
+            key, frames = unit.part
+            planned.setdefault((key.subject, key.sequence), []).append(frames)
+        found = []
+        for folder in sorted(layout.warps.glob("*/*")):
+            parts = planned.get((folder.parent.name, folder.name), ())
+            names = {PERSON_FOLDER, *(layout.frame_name(frame) for frames in parts for frame in frames)}
+            found += [folder / name for name in _folders_in(folder) if name not in names]
+        return found
 
     def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
         """Return what is where warps go and is not ours."""
@@ -178,16 +263,29 @@ class WarpStage(Stage[WarpUnit, int]):
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the frames with a verdict."""
-        frames = [(sequence.key, frame) for sequence in plan.sequences for frame in sequence.frames]
+        left_out = read_quarantine(layout, plan.manifest).frames
+        frames = [(s.key, frame) for s in plan.sequences for frame in s.frames if (s.key, frame) not in left_out]
         missing = [f"{k}/{f:06d}" for k, f in frames if read_result_record(layout.frame_warp(k, f)) is None]
-        return self._status(len(frames), missing, "not warped yet, or asked for again")
+        status = self._status(len(frames), missing, "not warped yet, or asked for again")
+        if not left_out:
+            return status
+        why = f"{len(left_out)} in quarantine: `datagen explain {layout.root}` says why"
+        return replace(status, why="; ".join(text for text in (status.why, why) if text))
 
     def forget(self, plan: BuildPlan, layout: BuildLayout, frames: set[tuple[SequenceKey, int]]) -> list[str]:
         """Forget the frames' warps."""
         del plan
+        release(layout, frames)
         for key, frame in frames:
             clear_folder(layout.frame_warp(key, frame))
         return sorted(f"{key}/{frame:06d}" for key, frame in frames)
+
+
+def _folders_in(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
 
 
 def register_and_warp(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html.parser
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -269,23 +271,24 @@ def test_a_corrupted_dataset_is_named_in_the_report(template: HeadTemplate, tmp_
 
 
 class Links(html.parser.HTMLParser):
-    """Collects what a page refers to, and its headings."""
+    """Collects what a page refers to."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.targets: list[str] = []
-        self.headings: list[str] = []
-        self._in_heading = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del tag
         self.targets += [value for name, value in attrs if name in ("src", "href") and value]
-        self._in_heading = tag == "h3"
 
-    def handle_data(self, data: str) -> None:
-        if self._in_heading and data.strip():
-            self.headings.append(data.strip())
-            self._in_heading = False
+
+def part_of(page: Path, name: str) -> Any:
+    """What a script beside the page hands to it."""
+    text = (page.parent / "data" / f"{name}.js").read_text()
+    literal = re.fullmatch(rf'canonface\("{name}",JSON\.parse\(\'(.*)\'\)\)\n', text)
+    assert literal is not None
+    return json.loads(literal[1].replace("\\'", "'").replace("\\\\", "\\"))
 
 
 def test_the_report_of_a_build(template: HeadTemplate, tmp_path: Path):
@@ -293,15 +296,40 @@ def test_the_report_of_a_build(template: HeadTemplate, tmp_path: Path):
     page = write_report(build, worst=2, random=1)
     assert page == build / "report" / "index.html"
     text = page.read_text()
-    links = Links(text)
-    assert links.headings[:2] == ["s00/smile/000004", "s00/smile/000003"]
-    assert len(links.headings) == 3
-    assert links.targets
-    assert all((page.parent / target).is_file() for target in links.targets)
-    assert "http" not in text.replace("http-equiv", "")
+    assert all((page.parent / target).is_file() for target in Links(text).targets)
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")  # the name of a format, which nobody asks for
     assert "scan &lt;b&gt;7&lt;/b&gt; is empty" in text
     assert "true correspondence error" in text
     assert sorted(p.name for p in build.iterdir()) == ["report", "truth", "warps"]
+    rows, cards = part_of(page, "rows-0"), part_of(page, "cards-0")
+    # The one without a warp first, then the one to be reviewed.
+    assert [rows["rank"].index(place) for place in (0, 1)] == [4, 3]
+    assert cards[4]["reasons"] == ["MeshError: scan <b>7</b> is empty."]
+    assert [card.get("chosen") is not None for card in cards].count(True) == 3
+    for card in cards:
+        assert all((page.parent / path).is_file() for _, path in card.get("pictures", []))
+    assert [bool(card.get("pictures")) for card in cards[3:]] == [True, False]
+    assert cards[3]["regions"]["nose"]["error_median_mm"] == pytest.approx(3, abs=0.01)
+    assert cards[3]["regions"]["nose"]["distance_median_mm"] == pytest.approx(0.8, abs=0.05)
+    assert cards[3]["regions"]["nose"]["back_median_mm"] == pytest.approx(0.8, abs=0.05)
+    # The coordinates lie 3 mm beside the points, whose registration is 0.8 mm below them.
+    assert cards[3]["regions"]["forehead"]["round_trip_p95_mm"] == pytest.approx(np.hypot(3, 0.8), abs=0.4)
+
+
+def test_the_report_says_the_same_in_numbers(template: HeadTemplate, tmp_path: Path):
+    page = write_report(a_build(tmp_path, template), worst=1, random=0)
+    numbers = json.loads(page.with_name("report.json").read_text())
+    rows = part_of(page, "rows-0")
+    columns = json.loads(re.findall(r'id="page"[^>]*>(.*?)</script>', page.read_text())[0])["columns"]
+    for k, column in enumerate(columns):
+        assert numbers["frames"][column["name"]] == rows["columns"][k]
+    assert numbers["verdicts"] == {"pass": 3, "review": 1, "fail": 1}
+    titles = [alert["title"] for alert in numbers["alerts"]]
+    assert any(title.startswith("The truth says that a part is wrong") for title in titles)
+    for number, alert in enumerate(numbers["alerts"]):
+        frames = [numbers["frames"]["name"][i] for i in part_of(page, "alerts")[number]]
+        assert frames == alert["frames"]
+    assert numbers["summary"] == json.loads(page.with_name("summary.json").read_text()) | numbers["summary"]
 
 
 def test_a_new_report_replaces_the_old_and_a_failed_one_does_not(template: HeadTemplate, tmp_path: Path):

@@ -31,7 +31,7 @@ from tests.support.build_trees import copy_build, folder_build
 from tests.support.places import ROOT
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 FIRST = SequenceKey("s000", "performance")
 COMMANDS = sorted(str(command.name) for command in app.registered_commands)

@@ -16,7 +16,7 @@ from datagen.common.errors import StorageError
 from datagen.common.ownership import LISTING
 from datagen.flows.build import build
 from datagen.flows.rerender import render_again
-from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.runners.contract import RunnerConfig
 from datagen.layout import BuildLayout
 from datagen.manifest import load_manifest
 from datagen.shards import open_dataset
@@ -26,7 +26,7 @@ from tests.support.build_trees import command, copy_build, tree
 from tests.support.shard_samples import flip
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 SERIAL = RunnerConfig("serial")
 

@@ -24,7 +24,7 @@ from datagen.sources.folder import FolderCaptures
 from tests.support.studio_folder import FIRST, FPS, PEOPLE, TAKE, studio_folder
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 Written = Callable[..., Path]
 FLAGS = ("--unit", "mm", "--fps", "12", "--pixel-center", "0.5")

@@ -16,7 +16,7 @@ from datagen.common.errors import InputError, StorageError
 from datagen.common.files import claim_folder
 from datagen.flows.build import build
 from datagen.flows.records import read_result_record
-from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.runners.contract import RunnerConfig
 from datagen.layout import BuildLayout
 from datagen.manifest import load_manifest
 from datagen.shards import open_dataset, verify_dataset
@@ -25,7 +25,7 @@ from datagen.warp.storage import read_verdict
 from tests.support.build_trees import command, copy_build, folder_build, times, tree
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 SERIAL = RunnerConfig("serial")
 FIRST, SECOND = SequenceKey("s000", "performance"), SequenceKey("s001", "performance")

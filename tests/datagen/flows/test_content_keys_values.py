@@ -15,12 +15,13 @@ from datagen.common.errors import InputError
 from datagen.flows import shard_plan
 from datagen.flows.planning import BuildPlan, plan_build
 from datagen.flows.records import ResultRecord, content_key, write_result_record
-from datagen.flows.shard_plan import NO_VIEW, PlannedShard, plan_shards
+from datagen.flows.shard_plan import PlannedShard, plan_shards
 from datagen.flows.stages import person as person_stage
 from datagen.flows.stages import warp as warp_stage
 from datagen.flows.stages.bridge import StoredBridge, stored_bridge
 from datagen.flows.stages.person import PersonUnit, StoredPerson
 from datagen.flows.stages.warp import WarpUnit
+from datagen.flows.stored_frames import NO_VIEW
 from datagen.geometry.landmarks import Landmarks
 from datagen.heads.base import HeadTemplate
 from datagen.layout import BuildLayout

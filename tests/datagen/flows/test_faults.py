@@ -12,7 +12,7 @@ import pytest
 from tests.support.places import ROOT
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 
 @pytest.mark.parametrize("what", ["frame", "capture"])

@@ -12,7 +12,7 @@ import pytest
 from datagen.common.errors import InputError, ManifestError
 from datagen.flows.build import build
 from datagen.flows.history import History, read_history
-from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.runners.contract import RunnerConfig
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest, SplitConfig, parse_manifest
 from datagen.shards import open_dataset
@@ -23,7 +23,7 @@ from tests.support.shard_faces import build_steps, make_template
 from tests.support.shard_samples import tree
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 
 def recipe(captures: Path) -> Manifest:
@@ -92,8 +92,10 @@ def test_a_history_only_grows(tmp_path: Path) -> None:
     two = one.grown(frames(ada=[3], ben=[0, 2, 5]), ["0"], {"ada": "val", "ben": "train"})
     assert (two.subjects, two.cameras) == (("ben", "ada"), ("a", "b", "0"))
     assert two.steps == (*one.steps, {"ada/talk": (3,), "ben/talk": (2,)})
-    assert two.step_of()[SequenceKey("ben", "talk"), 5] == 0
-    assert two.step_of()[SequenceKey("ben", "talk"), 2] == 1
+    assert [(step, 5 in frames, 2 in frames) for step, frames in two.steps_of()["ben/talk"]] == [
+        (0, True, False),
+        (1, False, True),
+    ]
     layout = BuildLayout(tmp_path)
     assert read_history(layout) == History()
     layout.history.write_bytes(two.to_bytes())

@@ -17,8 +17,15 @@ from datagen.common.errors import InputError
 from datagen.flows.build import build, nothing_to_do
 from datagen.flows.planning import plan_build
 from datagen.flows.records import read_result_record
-from datagen.flows.runners.serial import RunnerConfig
-from datagen.flows.stages.person import PersonStage, PersonUnit, StoredAppearance, StoredPerson, learnt_person
+from datagen.flows.runners.contract import RunnerConfig
+from datagen.flows.stages.person import (
+    PersonReference,
+    PersonStage,
+    PersonUnit,
+    StoredAppearance,
+    StoredPerson,
+    learnt_person,
+)
 from datagen.flows.stages.warp import WarpStage, WarpUnit
 from datagen.heads.base import HeadModel
 from datagen.heads.registry import load_head
@@ -31,7 +38,7 @@ from datagen.warp.storage import prior_bytes, read_prior
 from tests.support.build_trees import command, copy_build, folder_build, tree
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 SERIAL = RunnerConfig("serial")
 KEY = SequenceKey("s000", "performance")
@@ -46,10 +53,10 @@ KILL = (
 PERSONS = PersonStage()
 
 
-def learn(unit: PersonUnit) -> StoredPerson | None:
+def learn(unit: PersonUnit | PersonReference) -> StoredPerson | None:
     """Run a unit of the person stage; return whom it left."""
     PERSONS.run(unit)
-    return learnt_person(unit.layout, unit.sequence.key)
+    return learnt_person(unit.layout, unit.unit.sequence.key)
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +106,14 @@ def test_a_persons_texture_is_learnt_beside_the_person_and_heeded(
     out = copy_build(talk_build.root, tmp_path / "out")
     layout = BuildLayout(out)
     plan = plan_build(load_manifest(talk_manifest, ["warp.evidence=[captured,texture]"]))
-    (unit,) = PERSONS.plan(plan, layout)
+    (unit,) = (task.unit for task in PERSONS.plan(plan, layout))
     assert not PERSONS.finished(unit)
     learn(unit)
     assert PERSONS.finished(unit)
     appearance = StoredAppearance(unit.folder, read_result_record(unit.folder).content_key).open(unit.head().template)
     assert sorted(appearance.textures) == sorted(c.name for c in unit.captures().frame(KEY, 0).cameras)
     (first, *_) = WarpStage().plan(plan, layout)
-    one = dataclasses.replace(first, sequence=dataclasses.replace(first.sequence, frames=(2,)))
+    one = dataclasses.replace(first, start=2, stop=3)
     assert WarpStage().run(one) == 1
     figures = json.loads((layout.frame_warp(KEY, 2) / "verdict.json").read_text())["figures"]
     assert figures["pictures"] == len(appearance.textures)
@@ -146,7 +153,7 @@ def test_a_sequence_without_a_person_does_not_depend_on_the_setting(
 def test_broken_keyframes_are_passed_over_until_they_are_repaired(talk_build: BuildResult, tmp_path: Path) -> None:
     manifest = load_manifest(folder_build(talk_build.root, tmp_path / "out", tmp_path / "captures"))
     layout = BuildLayout(tmp_path / "out")
-    (unit,) = PERSONS.plan(plan_build(manifest), layout)
+    (unit,) = (task.unit for task in PERSONS.plan(plan_build(manifest), layout))
     scans = sorted((tmp_path / "captures" / str(KEY) / "scans").iterdir())
     whole = [scan.read_bytes() for scan in scans]
     made = layout.person(KEY) / "person.npz"
@@ -186,13 +193,13 @@ def test_bare_scans_teach_no_person(talk_build: BuildResult, tmp_path: Path) -> 
     content = json.loads(path.read_text())
     path.write_text(json.dumps({name: entry for name, entry in content.items() if name != "landmarks"}))
     alone = manifest.model_copy(update={"warp": manifest.warp.model_copy(update={"use_registration": False})})
-    (unit,) = PERSONS.plan(plan_build(alone), BuildLayout(tmp_path / "out"))
+    (unit,) = (task.unit for task in PERSONS.plan(plan_build(alone), BuildLayout(tmp_path / "out")))
     assert learn(unit) is None
 
 
 def test_the_key_of_a_person_knows_all_that_enters(talk_build: BuildResult, head: HeadModel) -> None:
     manifest = load_manifest(talk_build.root / "manifest.json")
-    (unit,) = PERSONS.plan(plan_build(manifest), BuildLayout(talk_build.root))
+    (unit,) = (task.unit for task in PERSONS.plan(plan_build(manifest), BuildLayout(talk_build.root)))
     source = FolderCaptures(talk_build.root / "captures")
 
     def changed(**sections: object) -> PersonUnit:

@@ -5,73 +5,135 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from datagen.common.errors import DependencyError, StorageError
-from datagen.flows.build import BuildResult, build
+from datagen.flows.build import build
+from datagen.flows.result import BuildResult
+from datagen.flows.runners import prefect as prefect_runner
+from datagen.flows.runners.contract import GivenUp, Job, RunnerConfig
+from datagen.flows.runners.drive import drive, error_of
+from datagen.flows.runners.here import ThreadCarrier
 from datagen.flows.runners.local_api import LocalApi
 from datagen.flows.runners.prefect import prefect_session, run_as_flow
-from datagen.flows.runners.serial import RunnerConfig, SerialRunner, StageRunner
+from datagen.flows.runners.tracking import Tracker
 from datagen.layout import BuildLayout
-from datagen.manifest import load_manifest
+from datagen.manifest import Manifest, Needs, load_manifest, parse_manifest
 from datagen.sources.frame import SequenceKey
 from tests.support.build_trees import command, copy_build, tree
 
-SERVER_SECONDS = 40
 
-
-def work(number: int) -> int:
-    if number == 7:
+def squares(unit: int) -> int:
+    if unit == 7:
         raise StorageError("the disk is full", "room", "Free some space")
-    if number == 8:
+    if unit == 8:
         raise ZeroDivisionError("a mistake of the program")
-    return number * number
+    return unit * unit
 
 
-def ignore(_task: int, _result: int) -> None:
-    pass
+def as_flow(root: Path, units: list[int], config: RunnerConfig) -> dict[str, int]:
+    """Square numbers in threads, as the flow of a build."""
+    found: dict[str, int] = {}
+
+    def body(tracker: Tracker) -> dict[str, int]:
+        jobs = [Job("square", squares, unit, Needs()) for unit in units]
+        tracker.planned("square", jobs)
+
+        def done(job: Job, result: int) -> None:
+            found[job.name] = result
+            tracker.done(job)
+
+        def give_up(given_up: GivenUp) -> None:
+            tracker.given_up(given_up)
+            raise error_of(given_up)
+
+        with ThreadCarrier(2) as carrier:
+            drive(iter(jobs), carrier, done, give_up, tracker.said)
+        return found
+
+    return run_as_flow("squares", root, some_manifest(), config, body)
 
 
-def test_the_serial_runner_keeps_order_and_reports_each_task() -> None:
-    seen: list[tuple[int, int]] = []
-    assert SerialRunner().run("square", work, [3, 1, 2], lambda t, r: seen.append((t, r))) == [9, 1, 4]
-    assert seen == [(3, 9), (1, 1), (2, 4)]
+def some_manifest() -> Manifest:
+    return parse_manifest({"name": "squares", "source": {"kind": "simulated", "subjects": 3, "frames": 1}})
 
 
-def test_threads_through_prefect_keep_order_and_pass_errors_on_unchanged(
+def test_a_flow_passes_results_and_errors_on_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     config = RunnerConfig("threads", workers=2)
-
-    def squares(runner: StageRunner) -> list[int]:
-        return runner.run("square", work, list(range(6)), ignore)
-
-    def full_disk(runner: StageRunner) -> list[int]:
-        return runner.run("square", work, [1, 7, 2], ignore)
-
-    def mistake(runner: StageRunner) -> list[int]:
-        return runner.run("square", work, [8], ignore)
-
     with prefect_session(tmp_path / "home", lambda: None):
-        assert run_as_flow("squares", config, squares) == [0, 1, 4, 9, 16, 25]
+        assert as_flow(tmp_path, list(range(6)), config) == {str(i): i * i for i in range(6)}
         with pytest.raises(StorageError, match=r"the disk is full\. Expected room"):
-            run_as_flow("full", config, full_disk)
+            as_flow(tmp_path, [1, 7, 2], config)
         with pytest.raises(ZeroDivisionError) as caught:
-            run_as_flow("mistake", config, mistake)
-    assert any("in work" in note for note in caught.value.__notes__)
+            as_flow(tmp_path, [8], config)
+        runs = flow_runs()
+    assert any("in squares" in note for note in caught.value.__notes__)
     assert "Traceback" not in capfd.readouterr().err
     assert "PREFECT_HOME" not in os.environ
+    assert sorted(run.state.type.value for run in runs) == ["COMPLETED", "FAILED", "FAILED"]
+    assert {tag for run in runs for tag in run.tags} == {"manifest:squares", f"folder:{tmp_path}"}
+
+
+def flow_runs() -> list[Any]:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return list(client.read_flow_runs())
+
+
+def test_a_run_whose_driver_died_is_marked_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    program = (
+        "import os, sys, tempfile\nfrom pathlib import Path\n"
+        "from datagen.flows.runners.prefect import prefect_session, run_as_flow\n"
+        "from datagen.flows.runners.contract import RunnerConfig\n"
+        "from datagen.manifest import parse_manifest\n"
+        "root = Path(sys.argv[1])\n"
+        "manifest = parse_manifest({'name': 'squares', 'source': {'kind': 'simulated', 'subjects': 3, 'frames': 1}})\n"
+        "with prefect_session(root / 'home', lambda: None):\n"
+        "    run_as_flow('dies', root, manifest, RunnerConfig(), lambda tracker: os._exit(9))\n"
+    )
+    died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, capture_output=True, text=True)
+    assert died.returncode == 9, died.stderr
+    with prefect_session(tmp_path / "home", lambda: None):
+        as_flow(tmp_path, [1], RunnerConfig())
+        states = {run.name: run.state.type.value for run in flow_runs()}
+    assert states == {"dies": "CRASHED", "squares": "COMPLETED"}
+
+
+def test_a_build_goes_on_without_a_server_that_went_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    for name, value in (("PREFECT_CLIENT_MAX_RETRIES", "0"), ("PREFECT_CLIENT_RETRY_EXTRA_CODES", "")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(prefect_runner, "EVENTS_SECONDS", 0.1)
+    stopped: list[LocalApi] = []
+    monkeypatch.setattr(prefect_runner, "LocalApi", lambda home: stopped.append(LocalApi(home)) or stopped[0])
+    with prefect_session(tmp_path / "home", lambda: None):
+
+        def body(tracker: Tracker) -> str:
+            stopped[0].stop()
+            tracker.planned("square", [Job("square", squares, 1, Needs())])
+            tracker.said("something")
+            return "done"
+
+        assert run_as_flow("alone", tmp_path, some_manifest(), RunnerConfig(), body) == "done"
+    errors = capfd.readouterr().err
+    assert "told nothing more of this build" in errors
+    assert "its run page is not" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_server_of_our_own_ends_with_a_killed_parent(tmp_path: Path) -> None:
@@ -107,17 +169,6 @@ def test_a_server_that_cannot_start_is_a_clear_error(tmp_path: Path, monkeypatch
     api.stop()
 
 
-def test_dask_without_a_server_is_refused_before_anything_is_written(tiny_manifest: Path, tmp_path: Path) -> None:
-    environment = "import os; os.environ.pop('PREFECT_API_URL', None)"
-    process = command("build", tiny_manifest, "--out", tmp_path / "out", "--runner", "dask", before=environment)
-    _, errors = process.communicate()
-    assert process.returncode == 2
-    assert "PREFECT_API_URL" in errors
-    assert "prefect server start" in errors
-    assert "Traceback" not in errors
-    assert not (tmp_path / "out").exists()
-
-
 _HURRY = "from datagen.flows.runners import prefect; prefect.EVENTS_SECONDS = 0.1"
 
 
@@ -134,60 +185,16 @@ def test_a_prefect_server_that_does_not_answer_is_named(
 
 
 def test_a_dask_scheduler_that_does_not_answer_is_named(
-    tiny_manifest: Path, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (
-        ("PREFECT_API_URL", prefect_server),
-        ("PREFECT_HOME", str(tmp_path / "prefect")),
-        ("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s"),
-    ):
-        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
     build_there = ("build", tiny_manifest, "--out", tmp_path / "out", "--dask-address", "tcp://127.0.0.1:9")
     process = command(*build_there, before=_HURRY)
     _, errors = process.communicate()
     assert process.returncode == 2, errors
     assert "Dask at tcp://127.0.0.1:9 failed" in errors
     assert "Traceback" not in errors
-
-
-@pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server as a user starts it; skips where it does not answer in time."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "DO_NOT_TRACK": "1",
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }
-    arguments = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(arguments, env=environment, **quiet)  # type: ignore[call-overload]
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        deadline = time.monotonic() + SERVER_SECONDS
-        while not _answers(url):
-            if time.monotonic() > deadline or process.poll() is not None:
-                pytest.skip(f"no Prefect server in {SERVER_SECONDS} s on this machine")
-            time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def kill_a_worker(when: Path, killed: list[int]) -> None:
@@ -204,10 +211,8 @@ def kill_a_worker(when: Path, killed: list[int]) -> None:
 
 
 def test_dask_workers_make_the_same_bytes_even_if_one_is_killed_at_work(
-    talk_build: BuildResult, talk_manifest: Path, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    talk_build: BuildResult, talk_manifest: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     out = copy_build(talk_build.root, tmp_path / "out")
     before = tree(out)
     layout, key = BuildLayout(out), SequenceKey("s000", "performance")

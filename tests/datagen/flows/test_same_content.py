@@ -13,13 +13,13 @@ from pydantic import Field
 
 from datagen.common.settings import Section
 from datagen.flows.build import build
-from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.runners.contract import RunnerConfig
 from datagen.manifest import load_manifest, parse_manifest
 from datagen.shards import open_dataset
 from tests.conftest import TINY_MANIFEST
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 # The largest number that a frame may have, and the unix time that a clock showed at it.
 NUMBER, CLOCK = 2**63 - 1, 1669283041.123456

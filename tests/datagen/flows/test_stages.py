@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +15,17 @@ import pytest
 
 from datagen.common.errors import InputError, ManifestError
 from datagen.flows import build as build_module
+from datagen.flows import plan_store, shard_store
 from datagen.flows import status as status_module
 from datagen.flows.build import build, nothing_to_do
 from datagen.flows.planning import BuildPlan, plan_build, settle
 from datagen.flows.records import read_result_record, write_result_record
-from datagen.flows.runners.serial import RunnerConfig
-from datagen.flows.shard_plan import NO_VIEW, plan_shards, stored_frames
+from datagen.flows.runners.contract import RunnerConfig
+from datagen.flows.shard_plan import plan_shards
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages import STAGES
 from datagen.flows.stages.render import RenderStage
+from datagen.flows.stored_frames import NO_VIEW, stored_frames
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest, load_manifest, parse_manifest
 from datagen.render import registry
@@ -31,7 +34,7 @@ from datagen.sources.frame import SequenceKey
 from tests.support.build_trees import copy_build, tree
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 SERIAL = RunnerConfig("serial")
 FIRST, SECOND = SequenceKey("s000", "performance"), SequenceKey("s001", "performance")
@@ -126,24 +129,38 @@ def test_status_and_build_agree_on_what_is_stored(tiny_build: BuildResult, tmp_p
     assert (len(names), status.planned) == (2, 2)
 
     (folder / "record.json").unlink()
-    assert stored_frames(strict, layout).waiting == {(SECOND, 0)}
+    assert stored_frames(strict, layout).waiting == {SECOND: (0,)}
     assert RenderStage().status(strict, layout).planned == 4
     with pytest.raises(InputError, match="frame 0 of s001/performance has no warp"):
         plan_shards(strict, layout)
 
 
-def test_what_is_sent_to_workers_is_small_and_comes_out_the_same(tiny_build: BuildResult) -> None:
-    layout = BuildLayout(tiny_build.root)
+def test_what_is_sent_to_workers_is_small_and_means_the_same_there(
+    tiny_build: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = BuildLayout(copy_build(tiny_build.root, tmp_path / "out"))
+    shutil.rmtree(layout.plan)
     plan = plan_build(layout.read_manifest())
     carried = [stage for stage in STAGES if stage.carried and stage.applies(plan)]
     assert [stage.name for stage in carried] == ["simulate", "warp", "render", "faces"]
     for stage in carried:
-        for unit in stage.plan(plan, layout):
-            sent = pickle.dumps((stage.run, unit))
-            assert len(sent) < 20_000
-            run, received = pickle.loads(sent)
-            assert received == unit
-            assert run(received) == 0  # it finds its work done, wherever it arrives
+        tasks = stage.plan(plan, layout)
+        units = [task.unit for task in tasks]
+        sent = [pickle.dumps((stage.run, task)) for task in tasks]
+        assert max(map(len, sent)) < 600
+        stage.begin(plan, layout)
+        with monkeypatch.context() as patch:
+            # As in another process, which knows of no plan.
+            patch.setattr(plan_store, "_PLANS", plan_store.PlanCache())
+            patch.setattr(shard_store, "_PLANS", plan_store.PlanCache())
+            for data, task, unit in zip(sent, tasks, units, strict=True):
+                run, received = pickle.loads(data)
+                assert (received, received.name, received.weight) == (task, task.name, unit.weight)
+                assert vars(received.unit) | {"dataset": None} == vars(unit) | {"dataset": None}
+                if stage.name in {"render", "faces"}:
+                    assert received.unit.dataset.encoding_digest == unit.dataset.encoding_digest
+                    assert received.unit.dataset.to_json() == unit.dataset.to_json()
+                assert run(received) == 0  # it finds its work done, wherever it arrives
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from datagen.common.errors import InputError
-from datagen.flows.build import BuildResult, build
+from datagen.flows.build import build
 from datagen.flows.planning import plan_build
-from datagen.flows.runners.serial import RunnerConfig
-from datagen.flows.shard_plan import stored_frames
+from datagen.flows.result import BuildResult
+from datagen.flows.runners.contract import RunnerConfig
+from datagen.flows.stored_frames import stored_frames
 from datagen.geometry.mesh import Mesh
 from datagen.geometry.mesh_io import ply_bytes, read_mesh
 from datagen.heads.registry import load_head

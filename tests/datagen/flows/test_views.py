@@ -17,8 +17,8 @@ from datagen.common.errors import InputError
 from datagen.flows.check import CheckResult, _check_sequence
 from datagen.flows.planning import plan_build
 from datagen.flows.records import ResultRecord, read_result_record, write_result_record
-from datagen.flows.shard_plan import NO_VIEW, stored_frames
 from datagen.flows.stages.warp import _with_views
+from datagen.flows.stored_frames import NO_VIEW, stored_frames
 from datagen.flows.views import NO_IMAGE, Views, look_at_views
 from datagen.geometry.mesh import Mesh
 from datagen.layout import BuildLayout
@@ -30,7 +30,7 @@ from tests.support.round_head import round_template
 from tests.support.small_capture import HEAD, KEY, MISTAKES, SIZE, frame_of, photo, rig, scaled, silhouette, with_pose
 
 if TYPE_CHECKING:
-    from datagen.flows.build import BuildResult
+    from datagen.flows.result import BuildResult
 
 
 def test_what_is_right_is_used() -> None:
@@ -172,15 +172,15 @@ def test_what_is_left_out_is_counted_by_camera_and_depth_that_cannot_be_stored_i
             assert found is not None
             assert found.views == views
     frames = stored_frames(plan, layout)
-    assert {record.cameras for record in frames.records.values()} == {("cam01",)}
-    assert len(frames.records) == 4
+    assert frames.camera_names() == {"cam01"}
+    assert len(list(frames.stored())) == 4
     assert frames.left_out == {NO_VIEW: 2}
     of_first = {c.camera: c for c in frames.cameras if c.key == plan.sequences[0].key}
     assert {name: (c.frames, c.wrong) for name, c in of_first.items()} == {"cam00": (2, True), "cam02": (3, True)}
     assert str(of_first["cam00"]) == f"{plan.sequences[0].key} camera cam00 (2 frames): inverted"
     assert "Raise shards.depth_scale" in of_first["cam02"].reason
     coarse = manifest.model_copy(update={"shards": manifest.shards.model_copy(update={"depth_scale": 3e-5})})
-    assert {r.cameras for r in stored_frames(plan_build(coarse), layout).records.values()} == {
+    assert {names for part in stored_frames(plan_build(coarse), layout).parts for names in part.cameras} == {
         ("cam01", "cam02"),
         ("cam02",),
     }

@@ -17,7 +17,7 @@ from datagen.common.errors import InputError, LandmarkError, MeshError, WarpErro
 from datagen.flows.build import build, nothing_to_do
 from datagen.flows.one_scan import RegistrationFile, warp_scan
 from datagen.flows.planning import plan_build
-from datagen.flows.runners.serial import RunnerConfig
+from datagen.flows.runners.contract import RunnerConfig
 from datagen.flows.stages.bridge import store_bridge, stored_bridge, stored_bridges
 from datagen.flows.stages.person import PersonStage, PersonUnit, learnt_person
 from datagen.flows.stages.warp import register_and_warp

@@ -1,0 +1,1 @@
+"""What builds cost beside the work itself: planning, carrying tasks, and finding that all is done."""

@@ -1,0 +1,152 @@
+"""The frozen plan of a build on the disk: tasks carry its digest and a few numbers, and open what they refer to.
+
+A file of it is named after all that it says, so that no worker ever reads a stale one, and is written before the first
+task that refers to it. Whoever planned knows it without the file: what only looks writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Generic, Protocol, TypeVar
+
+from datagen.common.digests import canonical_json
+from datagen.common.documents import parse_json
+from datagen.common.ownership import is_ours, listed
+from datagen.flows.history import numbers_of, ranges_of
+from datagen.flows.planning import BuildPlan
+from datagen.flows.row_file import RowFile, write_rows
+from datagen.layout import BuildLayout
+from datagen.manifest import Manifest, parse_manifest
+from datagen.sources.frame import SequenceInfo, SequenceKey
+
+_FORMAT = {"format": "canonface-plan", "version": 1}
+_KEPT = 8  # of each kind, in a process
+_FRAMES = "frames"
+
+P = TypeVar("P")
+
+
+class Sequences(Protocol):
+    """What tasks ask of a frozen plan."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The recipe."""
+
+    def sequence(self, number: int) -> SequenceInfo:
+        """Return a sequence by its number, with all of its frames."""
+
+
+class _Planned:
+    """A plan as the one who made it has it."""
+
+    def __init__(self, plan: BuildPlan) -> None:
+        self._plan = plan
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._plan.manifest
+
+    def sequence(self, number: int) -> SequenceInfo:
+        return self._plan.sequences[number]
+
+
+class _Frozen:
+    """A plan as it lies in its file."""
+
+    def __init__(self, file: RowFile) -> None:
+        self._file = file
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return parse_manifest(dict(parse_json(self._file.head)["manifest"]), "the plan of a build")
+
+    def sequence(self, number: int) -> SequenceInfo:
+        subject, sequence, frames, cameras, registration, epoch_s, gated, bare = parse_json(self._file.row(number))
+        key = SequenceKey(subject, sequence)
+        return SequenceInfo(key, numbers_of(frames), cameras, registration, epoch_s, gated, bare)
+
+
+class PlanCache(Generic[P]):
+    """The latest few plans that this process knows, by build folder and digest."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[Path, str], P] = OrderedDict()
+        self._lock = Lock()
+
+    def put(self, root: Path, digest: str, plan: P) -> None:
+        """Remember a plan."""
+        with self._lock:
+            self._known[root, digest] = plan
+            self._known.move_to_end((root, digest))
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+
+    def get(self, root: Path, digest: str) -> P | None:
+        """Return a plan, None if it is not known."""
+        with self._lock:
+            found = self._known.get((root, digest))
+            if found is not None:
+                self._known.move_to_end((root, digest))
+            return found
+
+
+_PLANS: PlanCache[Sequences] = PlanCache()
+
+
+def _head(plan: BuildPlan) -> bytes:
+    return canonical_json({**_FORMAT, "manifest": plan.manifest.model_dump(mode="json")}).encode()
+
+
+def _rows(plan: BuildPlan) -> Iterator[bytes]:
+    for info in plan.sequences:
+        row = [info.key.subject, info.key.sequence, ranges_of(info.frames), info.cameras, info.registration]
+        yield json.dumps([*row, info.epoch_s, info.gated, info.bare], separators=(",", ":")).encode()
+
+
+def refer(plan: BuildPlan, layout: BuildLayout) -> str:
+    """Return the digest by which tasks refer to a plan, which this process knows from now on."""
+    digest = plan.digest
+    if not isinstance(_PLANS.get(layout.root, digest), _Planned):
+        _PLANS.put(layout.root, digest, _Planned(plan))
+    return digest
+
+
+def freeze(plan: BuildPlan, layout: BuildLayout) -> Path:
+    """Write a plan where tasks of other processes find it, unless it is there.
+
+    Raises
+    ------
+    StorageError
+        If a file that is not ours is in the way, or the disk refuses.
+    """
+    path = layout.plan / f"{_FRAMES}-{refer(plan, layout)}"
+    if not is_kept(path):
+        write_rows(path, _head(plan), _rows(plan))
+    return path
+
+
+def open_plan(root: Path, digest: str) -> Sequences:
+    """Return the plan that a task refers to, opened once in this process.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or damaged.
+    """
+    found = _PLANS.get(root, digest)
+    if found is None:
+        found = _Frozen(RowFile(BuildLayout(root).plan / f"{_FRAMES}-{digest}"))
+        _PLANS.put(root, digest, found)
+    return found
+
+
+def is_kept(path: Path) -> bool:
+    """Whether a file of the plan is there, as far as its length tells: its name says the rest."""
+    digests = (listed(path.parent) or {}).get(path.name, ()) if path.parent.is_dir() else ()
+    return path.is_file() and bool(digests) and is_ours(path, digests, look=False)

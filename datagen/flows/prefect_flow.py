@@ -1,0 +1,56 @@
+"""The Prefect flow ``build``, as deployments name it: its parameters are those of ``datagen build``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Annotated
+
+from prefect import flow, task
+from pydantic import Field
+
+from datagen.flows.runners.contract import RunnerConfig, RunnerName
+from datagen.manifest import load_manifest
+
+# What the command line does inside the flow; a deployment has none, and begins from the parameters.
+BODY: ContextVar[Callable[[], None] | None] = ContextVar("body of the flow", default=None)
+
+
+@flow(name="build", retries=0, persist_result=False, log_prints=False)
+def build(
+    manifest: Annotated[str, Field(description="recipe: a file, or the name of one that comes along")],
+    out: Annotated[str, Field(description="build folder, which every worker sees under this path")],
+    overrides: Annotated[tuple[str, ...], Field(description="settings, as in source.subjects=3")] = (),
+    runner: Annotated[RunnerName, Field(description="what works at the units")] = "threads",
+    workers: Annotated[int | None, Field(ge=1, description="units at a time; default: all CPUs")] = None,
+    dask_address: Annotated[str | None, Field(description="scheduler, as in tcp://scheduler:8786")] = None,
+    max_failed: Annotated[str, Field(description="how much of a stage may be given up, as in 12 or 5%")] = "5%",
+    replace: Annotated[bool, Field(description="replace another dataset in out, or this one's splits")] = False,
+) -> None:
+    """Build a dataset from a manifest, or finish an interrupted build."""
+    body = BODY.get()
+    if body is not None:
+        body()
+        return
+    config = RunnerConfig("dask" if dask_address else runner, workers, dask_address, max_failed)
+    # By name: the build imports what imports this.
+    resolve_name("datagen.flows.build:build")(
+        load_manifest(Path(manifest), overrides), Path(out), config, replace=replace
+    )
+
+
+@task(task_run_name="{name}", retries=0, persist_result=False, cache_result_in_memory=False)
+def part(name: str, wait: Callable[[], str]) -> None:
+    """Wait for some units of a stage, which the build has worked at while Prefect watches.
+
+    Raises
+    ------
+    RuntimeError
+        If some of them were given up.
+    """
+    del name
+    problem = wait()
+    if problem:
+        raise RuntimeError(problem)

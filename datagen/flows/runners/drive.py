@@ -1,0 +1,210 @@
+"""Which unit is worked at when, how often it is tried, and what is given up.
+
+Only so many units are in anyone's hands as there are slots for, and a few more, whatever the number of them all: the
+first result comes at once, and nothing grows with the build.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datagen.common.errors import InputError, UnitError
+from datagen.common.progress import duration
+from datagen.flows.runners.contract import Answer, Carrier, GivenUp, Job
+
+FIRST_PAUSE_S = 1.0
+MOST_PAUSE_S = 60.0
+LOOK_S = 0.5
+
+
+@dataclass(frozen=True)
+class MaxFailed:
+    """How many units of a stage may be given up before the build is.
+
+    Attributes
+    ----------
+    count : int
+    percent : float
+        Of the units there are, rounded up; the larger of both holds.
+    """
+
+    count: int = 0
+    percent: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> MaxFailed:
+        """Read "12" or "2.5%".
+
+        Raises
+        ------
+        InputError
+            If it is neither.
+        """
+        match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)\s*%", text.strip())
+        if match is None or (match[2] and float(match[2]) > 100):
+            raise InputError(
+                f"{text!r} says nothing of how many may fail", "a number, or a share as in 2%", "For example: 5%"
+            )
+        return cls(count=int(match[1])) if match[1] else cls(percent=float(match[2]))
+
+    def of(self, units: int) -> int:
+        """How many of so many."""
+        return max(self.count, math.ceil(units * self.percent / 100 - 1e-9))
+
+
+@dataclass(frozen=True)
+class _Try:
+    job: Job
+    number: int
+
+
+Outcome = Any
+Done = Callable[[Job, Outcome], None]
+Said = Callable[[str], None]
+
+
+def drive(
+    jobs: Iterator[Job | None], carrier: Carrier, done: Done, give_up: Callable[[GivenUp], None], say: Said
+) -> None:
+    """Have every unit worked at.
+
+    Parameters
+    ----------
+    jobs : iterator of Job or None
+        Asked for the next whenever there is a slot for it; None where that is not known before another has ended.
+    carrier : Carrier
+    done : callable
+        Called with each unit that is done, and its result.
+    give_up : callable
+        Called with each that failed too often; it may raise, which ends everything.
+    say : callable
+        Told, in a line, what a user might wonder about.
+
+    Raises
+    ------
+    Exception
+        The error of a unit that every other would meet too, unchanged, or what ``give_up`` raises; what is not begun
+        is dropped.
+    datagen.common.errors.ServiceLostError
+        If nothing can be carried any more.
+    """
+    _Drive(jobs, carrier, done, give_up, say).run()
+
+
+class _Drive:
+    def __init__(
+        self, jobs: Iterator[Job | None], carrier: Carrier, done: Done, give_up: Callable[[GivenUp], None], say: Said
+    ) -> None:
+        self._jobs, self._carrier, self._done, self._give_up, self._say = jobs, carrier, done, give_up, say
+        self._tickets = itertools.count()
+        self._held: dict[int, _Try] = {}
+        # (when it may be tried again, order, try): by the time that has been waited, not by the clock.
+        self._again: list[tuple[float, int, _Try]] = []
+        self._now = 0.0
+        self._all_asked = False
+
+    def run(self) -> None:
+        started = time.monotonic()
+        while True:
+            self._now = time.monotonic() - started
+            self._fill()
+            if not self._held and not self._again:
+                if self._all_asked:
+                    return
+                raise RuntimeError("nothing is worked at, and nothing is ready")
+            if not self._held:
+                time.sleep(max(0.0, min(LOOK_S, self._again[0][0] - self._now)))
+                continue
+            for ticket, answer in self._carrier.ended(LOOK_S):
+                tried = self._held.pop(ticket, None)
+                if tried is not None:
+                    self._take(tried, answer)
+            self._look_for_hanging()
+
+    def _fill(self) -> None:
+        while len(self._held) < self._carrier.slots + self._carrier.spare:
+            tried = self._next()
+            if tried is None:
+                return
+            ticket = next(self._tickets)
+            self._held[ticket] = tried
+            self._carrier.begin(ticket, tried.job, suspect=tried.number > tried.job.needs.retries)
+
+    def _next(self) -> _Try | None:
+        if self._again and self._again[0][0] <= self._now:
+            return heapq.heappop(self._again)[2]
+        if self._all_asked:
+            return None
+        try:
+            job = next(self._jobs)
+        except StopIteration:
+            self._all_asked = True
+            return None
+        return None if job is None else _Try(job, 1)
+
+    def _take(self, tried: _Try, answer: Answer) -> None:
+        if answer.trouble is None:
+            self._done(tried.job, answer.result)
+        elif answer.trouble == "build":
+            raise _error(answer, tried.job, tried.number)
+        elif answer.trouble in ("misfit", "bystander"):
+            # It was not tried. Of a misfit, the carrier knows not to ask that worker again.
+            self._later(tried, 0.0)
+        else:
+            self._failed(tried, answer)
+
+    def _failed(self, tried: _Try, answer: Answer) -> None:
+        job = tried.job
+        parts = job.split(job.unit)
+        if len(parts) > 1:
+            # Only what fails by itself counts as failed; parts that are finished are found finished.
+            for part in parts:
+                self._later(_Try(replace(job, unit=part), 1), 0.0)
+            return
+        if answer.trouble == "passing" and tried.number <= job.needs.retries:
+            pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 4 ** (tried.number - 1))
+            self._say(
+                f"{job.stage} {job.name}: {answer.reason}"
+                + (f", on {answer.host}" if answer.host else "")
+                + f"; tried again in {duration(pause_s)} ({tried.number} of {job.needs.retries})"
+            )
+            self._later(replace(tried, number=tried.number + 1), pause_s)
+            return
+        self._give_up(GivenUp(job, answer, tried.number))
+
+    def _later(self, tried: _Try, pause_s: float) -> None:
+        heapq.heappush(self._again, (self._now + pause_s, next(self._tickets), tried))
+
+    def _look_for_hanging(self) -> None:
+        for ticket, tried in list(self._held.items()):
+            limit = tried.job.timeout_s
+            if limit is not None and (ran_s := self._carrier.running_s(ticket)) > limit:
+                del self._held[ticket]
+                host = self._carrier.abandon(ticket)
+                reason = f"it did not end within {duration(limit)} (needs.{tried.job.stage}.timeout_s)"
+                # What hangs once hangs again: it is tried once more at most.
+                number = max(tried.number, tried.job.needs.retries)
+                self._failed(replace(tried, number=number), Answer(None, "passing", None, reason, reason, host, ran_s))
+
+
+def error_of(given_up: GivenUp) -> Exception:
+    """Return the error of a unit that was given up, as it was raised where it was worked at if it could travel."""
+    return _error(given_up.answer, given_up.job, given_up.tries)
+
+
+def _error(answer: Answer, job: Job, tries: int = 1) -> Exception:
+    if answer.error is not None:
+        return answer.error
+    often = f" {tries} times" if tries > 1 else ""
+    return UnitError(
+        f"the {job.stage} of {job.name} failed{often}: {answer.reason}" + (f" ({answer.host})" if answer.host else ""),
+        "",
+        "Mend what it names, and run the same command again; finished work is kept",
+    )

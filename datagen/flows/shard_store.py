@@ -1,0 +1,222 @@
+"""The frozen plan of a dataset's shards: what tasks that write them refer to."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.common.digests import canonical_json
+from datagen.common.documents import parse_json
+from datagen.flows.history import Stored
+from datagen.flows.plan_store import PlanCache, is_kept
+from datagen.flows.row_file import RowFile, write_rows
+from datagen.flows.shard_plan import PlannedFaces, PlannedShard, ShardPlan, View
+from datagen.flows.stage import Reference, Unit
+from datagen.layout import BuildLayout
+from datagen.shards.growth import ShardUnit
+from datagen.shards.ledger import unit_is_complete
+from datagen.shards.plan import DatasetPlan
+from datagen.sources.frame import SequenceKey
+
+_FORMAT = {"format": "canonface-shards", "version": 1}
+_SHARDS = "shards"
+_ROW = np.dtype([("sequence", "<u4"), ("camera", "<u4"), ("verdict", "<u4"), ("frame", "<i8"), ("frame_row", "<i8")])
+
+
+class Shards(Protocol):
+    """What tasks ask of the plan of a dataset."""
+
+    @property
+    def dataset(self) -> DatasetPlan:
+        """The dataset."""
+
+    def views(self, number: int) -> tuple[View, ...]:
+        """Return the views of a shard of the splits, by its number among all shards."""
+
+    def frames(self, number: int) -> tuple[Stored, ...]:
+        """Return the frames of a shard of a frame table."""
+
+
+class _Planned:
+    """A plan as the one who made it has it."""
+
+    def __init__(self, plan: ShardPlan) -> None:
+        self.dataset = plan.dataset
+        self._shards = (*plan.shards, *plan.faces)
+
+    def views(self, number: int) -> tuple[View, ...]:
+        shard = self._shards[number]
+        return shard.views if isinstance(shard, PlannedShard) else ()
+
+    def frames(self, number: int) -> tuple[Stored, ...]:
+        shard = self._shards[number]
+        return shard.frames if isinstance(shard, PlannedFaces) else ()
+
+
+class _Frozen:
+    """A plan as it lies in its file."""
+
+    def __init__(self, file: RowFile) -> None:
+        self._file = file
+
+    @cached_property
+    def dataset(self) -> DatasetPlan:
+        return DatasetPlan.from_json(parse_json(self._file.head)["dataset"])
+
+    def views(self, number: int) -> tuple[View, ...]:
+        keys, verdicts, rows = self._read(number)
+        cameras = self.dataset.cameras
+        return tuple(
+            View(keys[sequence], cameras[camera], frame, verdicts[verdict], frame_row)
+            for sequence, camera, verdict, frame, frame_row in rows.tolist()
+        )
+
+    def frames(self, number: int) -> tuple[Stored, ...]:
+        keys, _, rows = self._read(number)
+        return tuple((keys[sequence], frame) for sequence, _, _, frame, _ in rows.tolist())
+
+    def _read(self, number: int) -> tuple[list[SequenceKey], list[str], npt.NDArray[Any]]:
+        names, _, data = self._file.row(number).partition(b"\0")
+        told = parse_json(names)
+        rows = np.frombuffer(zlib.decompress(data), _ROW)
+        return [SequenceKey(*pair) for pair in told["sequences"]], told["verdicts"], rows
+
+
+_PLANS: PlanCache[Shards] = PlanCache()
+
+
+def refer_to_shards(plan: ShardPlan, layout: BuildLayout) -> str:
+    """Return the digest by which tasks refer to a plan of shards, which this process knows from now on."""
+    if not isinstance(_PLANS.get(layout.root, plan.digest), _Planned):
+        _PLANS.put(layout.root, plan.digest, _Planned(plan))
+    return plan.digest
+
+
+def freeze_shards(plan: ShardPlan, layout: BuildLayout) -> Path:
+    """Write a plan of shards where tasks of other processes find it, unless it is there.
+
+    Raises
+    ------
+    StorageError
+        If a file that is not ours is in the way, or the disk refuses.
+    """
+    path = layout.plan / f"{_SHARDS}-{refer_to_shards(plan, layout)}"
+    if not is_kept(path):
+        head = canonical_json({**_FORMAT, "dataset": plan.dataset.to_json()}).encode()
+        write_rows(path, head, _rows(plan))
+    return path
+
+
+def open_shards(root: Path, digest: str) -> Shards:
+    """Return the plan of shards that a task refers to, opened once in this process.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or damaged.
+    """
+    found = _PLANS.get(root, digest)
+    if found is None:
+        found = _Frozen(RowFile(BuildLayout(root).plan / f"{_SHARDS}-{digest}"))
+        _PLANS.put(root, digest, found)
+    return found
+
+
+def _rows(plan: ShardPlan) -> Iterator[bytes]:
+    number_of = {name: number for number, name in enumerate(plan.dataset.cameras)}
+    for shard in plan.shards:
+        views = shard.views
+        cameras = [number_of[view.camera] for view in views]
+        yield _row([view.key for view in views], cameras, views)
+    for faces in plan.faces:
+        frames = [View(key, "", frame, "") for key, frame in faces.frames]
+        yield _row([view.key for view in frames], [0] * len(frames), frames)
+
+
+def _row(keys: Sequence[SequenceKey], cameras: Sequence[int], views: Sequence[View]) -> bytes:
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    verdicts = {name: number for number, name in enumerate(dict.fromkeys(view.verdict for view in views))}
+    rows = np.array(
+        [
+            (numbers[view.key], camera, verdicts[view.verdict], view.frame, view.frame_row)
+            for view, camera in zip(views, cameras, strict=True)
+        ],
+        _ROW,
+    )
+    told = {"sequences": [[key.subject, key.sequence] for key in numbers], "verdicts": list(verdicts)}
+    return json.dumps(told, separators=(",", ":")).encode() + b"\0" + zlib.compress(rows.tobytes(), 1)
+
+
+@dataclass(frozen=True)
+class ShardWork(Unit):
+    """One shard to be written, of whatever group.
+
+    Attributes
+    ----------
+    dataset : DatasetPlan
+    shard : ShardUnit
+    content_key : str
+    """
+
+    dataset: DatasetPlan
+    shard: ShardUnit
+    content_key: str
+
+    @property
+    def name(self) -> str:
+        """The shard's."""
+        return f"shard {self.shard.name}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the shard is whole, and of what its content key stands for."""
+        return unit_is_complete(self.layout.dataset, self.shard, self.content_key)
+
+
+@dataclass(frozen=True)
+class ShardReference(Reference):
+    """One shard of a planned dataset.
+
+    Attributes
+    ----------
+    shards : str
+        Digest of the dataset's plan.
+    number : int
+        The shard's among all of them.
+    shard : ShardUnit
+    content_key : str
+    """
+
+    shards: str
+    number: int
+    shard: ShardUnit
+    content_key: str
+
+    @property
+    def name(self) -> str:
+        """The shard's."""
+        return f"shard {self.shard.name}"
+
+    @property
+    def complete(self) -> bool:
+        """As of the unit."""
+        return unit_is_complete(self.layout.dataset, self.shard, self.content_key)
+
+    @property
+    def planned_shards(self) -> Shards:
+        """The plan it refers to."""
+        return open_shards(self.root, self.shards)
+
+    @property
+    @abstractmethod
+    def unit(self) -> ShardWork:
+        """The shard itself."""

@@ -1,0 +1,208 @@
+"""Which frames a dataset holds: with a verdict that is accepted, and a camera that sees a surface.
+
+A million of them have to fit a small part of a process's memory: what is kept of each is its number, its cameras and
+two digests, sequence by sequence.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from datagen.flows.history import Stored
+from datagen.flows.planning import BuildPlan
+from datagen.flows.quarantine import read_quarantine
+from datagen.flows.records import ResultRecord, read_results
+from datagen.flows.views import Views
+from datagen.layout import BuildLayout
+from datagen.manifest import Manifest
+from datagen.shards.schema import ARRAYS
+from datagen.sources.frame import SequenceKey
+from datagen.warp.result import WARP_FILE
+
+IN_QUARANTINE = "in quarantine"
+NO_VIEW = "no surface in any image"
+NO_DEPTH = "it has no depth map, and samples show the pixels of depth maps (render.surface)"
+DEPTH_LEVELS = np.iinfo(ARRAYS["depth"].dtype).max
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class LeftOutCamera:
+    """A camera of a sequence that gives no samples of some frames.
+
+    Attributes
+    ----------
+    frames : int
+        How many, of those that are stored or would be.
+    wrong : bool
+        Whether something contradicts; else it sees nothing of the head, or has no image.
+    reason : str
+        Of the first of them.
+    """
+
+    key: SequenceKey
+    camera: str
+    frames: int
+    wrong: bool
+    reason: str
+
+    def __str__(self) -> str:
+        frames = "1 frame" if self.frames == 1 else f"{self.frames} frames"
+        return f"{self.key} camera {self.camera} ({frames}): {self.reason}"
+
+
+class Digests(Sequence[str]):
+    """Digests as text, kept in half the bytes or fewer."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        fit = all(map(_SHA256.fullmatch, texts))
+        self._kept: bytes | tuple[str, ...] = bytes.fromhex("".join(texts)) if fit else tuple(texts)
+
+    def __len__(self) -> int:
+        return len(self._kept) // 32 if isinstance(self._kept, bytes) else len(self._kept)
+
+    def __getitem__(self, place: int) -> str:  # type: ignore[override]  # nobody asks for slices
+        if isinstance(self._kept, bytes):
+            return self._kept[32 * place : 32 * place + 32].hex()
+        return self._kept[place]
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """The stored frames of one sequence.
+
+    Attributes
+    ----------
+    frames : tuple of int
+        Increasing.
+    cameras : tuple of tuples of str
+        Of each frame, sorted: those that give samples.
+    statuses : tuple of str
+        The verdict of each frame.
+    warps, inputs : sequence of str
+        Digests of each frame's warp and input.
+    """
+
+    key: SequenceKey
+    frames: tuple[int, ...]
+    cameras: tuple[tuple[str, ...], ...]
+    statuses: tuple[str, ...]
+    warps: Sequence[str]
+    inputs: Sequence[str]
+
+
+@dataclass(frozen=True)
+class StoredFrames:
+    """Which frames the dataset holds.
+
+    Attributes
+    ----------
+    parts : tuple of StoredPart
+        Of the sequences with frames that are stored, in the plan's order.
+    verdicts : mapping of status to number of frames
+    left_out : mapping of reason to number of frames
+        A head may be outside every image: :data:`NO_VIEW`.
+    cameras : tuple of LeftOutCamera
+    waiting : mapping of sequence to frames
+        Without a verdict yet.
+    """
+
+    parts: tuple[StoredPart, ...]
+    verdicts: Mapping[str, int]
+    left_out: Mapping[str, int]
+    cameras: tuple[LeftOutCamera, ...]
+    waiting: Mapping[SequenceKey, tuple[int, ...]]
+
+    def stored(self) -> Iterator[Stored]:
+        """Yield every frame that is stored."""
+        return ((part.key, frame) for part in self.parts for frame in part.frames)
+
+    def camera_names(self) -> set[str]:
+        """The cameras that see any of them."""
+        return {name for names in {names for part in self.parts for names in part.cameras} for name in names}
+
+
+def accepted_verdicts(manifest: Manifest) -> tuple[str, ...]:
+    """Verdicts whose frames may be stored, sorted."""
+    return ("pass", "review") if manifest.shards.include_review else ("pass",)
+
+
+def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
+    """Choose the frames that are stored."""
+    accepted = accepted_verdicts(plan.manifest)
+    parts: list[StoredPart] = []
+    verdicts: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+    cameras: dict[tuple[SequenceKey, str], LeftOutCamera] = {}
+    waiting: dict[SequenceKey, tuple[int, ...]] = {}
+    limit = DEPTH_LEVELS * plan.manifest.shards.depth_scale
+    out = read_quarantine(layout, plan.manifest).frames
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # few rigs, however many frames
+    for sequence in plan.sequences:
+        given_up = {frame for frame in sequence.frames if (sequence.key, frame) in out} if out else set()
+        if given_up:
+            left_out[IN_QUARANTINE] += len(given_up)
+        kept: list[tuple[int, tuple[str, ...], ResultRecord]] = []
+        missing = []
+        for frame, record in zip(sequence.frames, read_results(layout, sequence), strict=True):
+            if frame in given_up:
+                continue
+            if record is None:
+                missing.append(frame)
+                continue
+            verdicts[record.status] += 1
+            if record.status not in accepted:
+                left_out[f"verdict {record.status}"] += 1
+                continue
+            views = _with_depth_maps(_within_depth(record.views, limit), record, plan.manifest)
+            for wrong, reasons in ((True, views.wrong), (False, views.blind)):
+                for camera, reason in reasons.items():
+                    first = cameras.get((sequence.key, camera), LeftOutCamera(sequence.key, camera, 0, wrong, reason))
+                    # What is wrong with one frame counts for more than that the head is outside in another.
+                    worst = first if first.wrong or not wrong else replace(first, wrong=True, reason=reason)
+                    cameras[sequence.key, camera] = replace(worst, frames=first.frames + 1)
+            stored = tuple(c for c in record.cameras if c not in views.wrong and c not in views.blind)
+            if stored:
+                kept.append((frame, same.setdefault(stored, stored), record))
+            else:
+                left_out[NO_VIEW] += 1
+        if missing:
+            waiting[sequence.key] = tuple(missing)
+        if kept:
+            parts.append(_part(sequence.key, kept))
+    return StoredFrames(tuple(parts), dict(verdicts), dict(left_out), tuple(cameras.values()), waiting)
+
+
+def _part(key: SequenceKey, kept: Sequence[tuple[int, tuple[str, ...], ResultRecord]]) -> StoredPart:
+    return StoredPart(
+        key,
+        tuple(frame for frame, _, _ in kept),
+        tuple(names for _, names, _ in kept),
+        tuple(sys.intern(record.status) for _, _, record in kept),
+        Digests([record.files[WARP_FILE].sha256 if WARP_FILE in record.files else "" for _, _, record in kept]),
+        Digests([record.input_digest for _, _, record in kept]),
+    )
+
+
+def _within_depth(views: Views, limit_m: float) -> Views:
+    """Add the cameras that see the scan farther away than depth can be stored: found late, it would end a build."""
+    far = {
+        camera: f"around the head the scan reaches {depth:.2f} m from it. Depth is stored up to {limit_m:.2f} m. Raise "
+        f"shards.depth_scale in the manifest to {1.01 * depth / DEPTH_LEVELS:.1g} or more."
+        for camera, depth in views.farthest_m.items()
+        if depth >= limit_m
+    }
+    return replace(views, wrong={**far, **views.wrong}) if far else views
+
+
+def _with_depth_maps(views: Views, record: ResultRecord, manifest: Manifest) -> Views:
+    """Add the cameras that have no depth map, where samples show their pixels."""
+    if manifest.render.shown(fused=views.fused) != "measured":
+        return views
+    return replace(views, blind={**{c: NO_DEPTH for c in record.cameras if c not in views.measured}, **views.blind})

@@ -1,0 +1,70 @@
+"""What orchestration costs: builds of next to nothing are whole, and their costs are told and judged."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from benchmarks.orchestrate import nothing
+from benchmarks.orchestrate.counting import calls_counted
+from benchmarks.orchestrate.figures import exponent, figures_of
+from benchmarks.orchestrate.measure import CarriedTasks, SizePlan, carry_tasks, measure_size
+from datagen.shards import open_dataset
+
+
+def test_an_exponent_is_that_of_the_smallest_and_the_largest_size() -> None:
+    assert exponent([10, 100, 1000], [1, 7, 100]) == pytest.approx(1)
+    assert exponent([10, 1000], [1, 10_000]) == pytest.approx(2)
+    assert math.isnan(exponent([10], [1]))
+    assert math.isnan(exponent([10, 100], [1, math.nan]))
+
+
+def test_calls_of_the_file_system_are_counted_while_asked(tmp_path: Path) -> None:
+    with calls_counted() as calls:
+        (tmp_path / "a").write_text("x")
+        assert (tmp_path / "a").is_file()
+        assert list(tmp_path.iterdir())
+    assert calls["open"] == 1
+    assert calls["stat"] >= 1
+    assert calls["listdir"] + calls["scandir"] == 1
+    before = calls.total()
+    assert (tmp_path / "a").read_text() == "x"
+    assert calls.total() == before
+
+
+def test_a_build_of_nothing_is_whole_and_found_finished(tmp_path: Path) -> None:
+    figures = measure_size(SizePlan(12, 2, True, str(tmp_path), 6))
+    dataset = open_dataset(tmp_path / "build")
+    assert sum(dataset.plan.counts.values()) == 24
+    assert figures["frames"] == 12
+    assert figures["tasks"] >= 2 + 4 + 2
+    assert 0 < figures["resume_s"] < 60
+    assert figures["resume_calls"] > 0
+    assert figures["task_bytes"] > 100
+
+
+def test_a_size_that_is_planned_only_needs_no_files_of_captures(tmp_path: Path) -> None:
+    figures = measure_size(SizePlan(8, 1, False, str(tmp_path), 4))
+    assert not list((tmp_path / "captures").glob("*/*/scans"))
+    assert "resume_s" not in figures
+    told = figures_of([figures, {**figures, "frames": 80, "plan_s": 10 * figures["plan_s"]}], {})
+    assert told["scaling_plan_s"] == pytest.approx(1)
+    assert math.isnan(told["resume_s"])
+    assert math.isnan(told["overhead_ms_threads"])
+
+
+def test_tasks_of_no_work_are_carried_and_timed(tmp_path: Path) -> None:
+    carried = carry_tasks("serial", 5, 1, tmp_path)
+    assert isinstance(carried, CarriedTasks)
+    assert 0 <= carried.first_result_s < 10
+    assert 0 <= carried.overhead_ms < 1000
+
+
+def test_the_files_of_a_capture_are_links_to_a_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nothing, "MOST_LINKS", 4)
+    nothing.write_captures(tmp_path / "captures", 5, 3, 1, whole=True)
+    files = [path for path in (tmp_path / "captures").glob("*/*/*/**/*") if path.is_file()]
+    assert len(files) == 10
+    assert len({path.stat().st_ino for path in files}) == 3

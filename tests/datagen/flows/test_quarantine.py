@@ -1,0 +1,143 @@
+"""Frames that fail wherever they are tried: the build goes on, says why, and has the bytes of one without them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from datagen.common.errors import UnitError
+from datagen.flows import quarantine as quarantining
+from datagen.flows.build import build
+from datagen.flows.quarantine import read_quarantine
+from datagen.flows.runners.contract import RunnerConfig
+from datagen.flows.stages import warp as warp_stage
+from datagen.layout import BuildLayout
+from datagen.manifest import load_manifest
+from datagen.shards import open_dataset
+from datagen.sources.frame import SequenceKey
+from tests.support.build_trees import command, copy_build, tree
+
+if TYPE_CHECKING:
+    from datagen.flows.result import BuildResult
+
+KEY = SequenceKey("s000", "performance")
+BAD = 2
+# What a worker process runs first: the warp of one frame kills it.
+PRELOAD = """
+import os
+from datagen.flows.stages import warp
+def spoilt(unit, state, own=warp._warp_and_store):
+    if state.frame == {frame}:
+        os._exit(9)
+    own(unit, state)
+if warp._warp_and_store.__name__ != "spoilt":
+    warp._warp_and_store = spoilt
+"""
+
+
+@pytest.fixture
+def unwarped(talk_build: BuildResult, tmp_path: Path) -> Path:
+    """The talk as it was before its frames were warped."""
+    out = copy_build(talk_build.root, tmp_path / "out")
+    for frame in range(5):
+        shutil.rmtree(BuildLayout(out).frame_warp(KEY, frame))
+    shutil.rmtree(out / "dataset.zarr")
+    return out
+
+
+def without_a_frame(talk_build: BuildResult, out: Path) -> None:
+    """Hold a build that left one frame out against one that did not."""
+    whole, left = tree(talk_build.root), tree(out)
+    warps = {name: digest for name, digest in whole.items() if name.startswith("warps/") and f"/{BAD:06d}/" not in name}
+    assert {name: digest for name, digest in left.items() if name.startswith("warps/")} == warps
+    frames = open_dataset(out / "dataset.zarr")["train"].frames.frame.tolist()
+    assert frames == [frame for frame in range(5) if frame != BAD]
+
+
+def test_a_frame_that_kills_its_worker_is_left_out_alone(
+    talk_build: BuildResult, talk_manifest: Path, unwarped: Path, tmp_path: Path
+) -> None:
+    preload = tmp_path / "preload.py"
+    preload.write_text(PRELOAD.format(frame=BAD))
+    hurry = (
+        f"import os; os.environ['DASK_DISTRIBUTED__WORKER__PRELOAD'] = {str(preload)!r}\n"
+        "from datagen.flows.runners import drive; drive.FIRST_PAUSE_S = 0.05\n"
+    )
+    arguments = ["--out", unwarped, "--runner", "dask", "--workers", "2"]
+    process = command("build", talk_manifest, *arguments, before=hurry)
+    output, errors = process.communicate()
+    assert process.returncode == 1, errors
+    assert f"left out warp of {KEY}/{BAD:06d}, tried 3 times" in errors
+    assert "died" in errors
+    assert "verified  yes" in output
+    without_a_frame(talk_build, unwarped)
+
+
+def test_a_mistake_in_one_frame_leaves_it_out_until_it_is_asked_for(
+    talk_build: BuildResult, talk_manifest: Path, unwarped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = warp_stage._warp_and_store
+    bad = {BAD}
+
+    def spoilt(unit: warp_stage.WarpUnit, state: warp_stage.FrameState) -> None:
+        if state.frame in bad:
+            raise ZeroDivisionError("a mistake of the program")
+        own(unit, state)
+
+    monkeypatch.setattr(warp_stage, "_warp_and_store", spoilt)
+    manifest, serial = load_manifest(talk_manifest), RunnerConfig("serial")
+    result = build(manifest, unwarped, serial)
+    assert [unit.unit for unit in result.quarantined] == [f"{KEY}/{BAD:06d}"]
+    assert "ZeroDivisionError: a mistake" in result.quarantined[0].reason
+    assert "in spoilt" in result.quarantined[0].log
+    without_a_frame(talk_build, unwarped)
+    # It stays out; asked for again, it is made, without what spoilt it, and has the place that it had before.
+    bad.clear()
+    assert len(build(manifest, unwarped, serial).quarantined) == 1
+    assert "in quarantine: warp of" in command("explain", unwarped).communicate()[0]
+    assert command("requeue", unwarped, "--quarantined").wait() == 0
+    result = build(manifest, unwarped, serial)
+    assert (result.quarantined, result.warped) == ((), 1)
+    assert open_dataset(result.dataset)["train"].frames.frame.tolist() == list(range(5))
+    assert tree(unwarped) == tree(talk_build.root)
+
+
+def test_a_mistake_in_all_frames_ends_the_build(
+    talk_manifest: Path, unwarped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(unit: warp_stage.WarpUnit, state: warp_stage.FrameState) -> None:
+        raise ZeroDivisionError("a mistake of the program")
+
+    monkeypatch.setattr(warp_stage, "_warp_and_store", spoilt)
+    manifest, serial = load_manifest(talk_manifest), RunnerConfig("serial")
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        build(manifest, unwarped, serial)
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        build(manifest, unwarped, RunnerConfig("serial", max_failed="1"))
+
+
+def test_what_is_in_quarantine_is_tried_again_when_something_changed(
+    talk_manifest: Path, unwarped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(unit: warp_stage.WarpUnit, state: warp_stage.FrameState) -> None:
+        raise MemoryError
+
+    layout, manifest = BuildLayout(unwarped), load_manifest(talk_manifest)
+    with monkeypatch.context() as patch:
+        patch.setattr(warp_stage, "_warp_and_store", spoilt)
+        patch.setattr("datagen.flows.runners.drive.FIRST_PAUSE_S", 0.001)
+        with pytest.raises((MemoryError, UnitError)):
+            build(manifest, unwarped, RunnerConfig("serial"))
+    assert len(read_quarantine(layout, manifest).units) == 1
+    other = load_manifest(talk_manifest, ["warp.max_distance_mm=7"])
+    assert not read_quarantine(layout, other).units
+    monkeypatch.setattr(quarantining, "versions", lambda: {"canonface": "another"})
+    assert not read_quarantine(layout, manifest).units
+    # What a hand wrote there is nobody's quarantine, and stays.
+    note = layout.quarantine / "notes.json"
+    note.write_text("[]")
+    assert not read_quarantine(layout, manifest).units
+    assert note.exists()
