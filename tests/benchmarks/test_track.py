@@ -30,7 +30,7 @@ from trainer.evaluation.track.shot import Shot, Topology
 from trainer.evaluation.track.surface import NONE, see
 
 SHOT = make_shot(4, 64, detail=3)
-SMALL = ("source.subjects=1", "source.frames=1", "source.image_size=96")
+SMALL = ("source.subjects=1", "source.frames=1", "source.image_size=96", "source.scan_vertices=2000")
 
 
 def test_another_topology_of_the_same_surface_is_no_error() -> None:
