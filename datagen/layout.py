@@ -113,6 +113,11 @@ class BuildLayout:
         return self.root / "plan"
 
     @property
+    def leases(self) -> Path:
+        """Who works here at the moment: one file for a build, or for each part of a stage."""
+        return self.root / ".leases"
+
+    @property
     def lock(self) -> Path:
         """Held by the one build that may write here."""
         return self.root / ".lock"

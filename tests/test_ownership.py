@@ -51,7 +51,7 @@ USUAL += (LISTING, ".lock", ".prefect/prefect.db", ".x.tmp-backup", "manifest.js
 # `flame` writes as `meshes` does, but not of this head: tests/datagen/flows/test_export_performances.py.
 ELSEWHERE = {"push", "merge", "subset", "flame"}
 # All that these do to a disk is to read it.
-READING = {"plan", "status", "verify", "stats", "check", "explain", "compare", "schema"}
+READING = {"status", "verify", "stats", "check", "explain", "schema"}
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,12 @@ class Writer:
 
 def a_build(scene: Scene, out: Path) -> None:
     copy_build(scene.build, out)
+
+
+def a_submission(scene: Scene, out: Path) -> None:
+    """Copy a build of which the scripts for a cluster are written."""
+    a_build(scene, out)
+    assert call("datagen", "submit", "slurm", out, "--dry-run") == 0
 
 
 def a_workspace_imported(_: Scene, out: Path) -> list[str | Path]:
@@ -167,6 +173,11 @@ WRITERS = {
     "datagen build": Writer(
         lambda s, out: serial("build", s.manifest, "--out", out), ("--set", "render.resolution=42"), a_build
     ),
+    "datagen plan": Writer(
+        lambda s, out: ["plan", s.manifest, "--freeze", out], ("--set", "render.resolution=42"), a_build
+    ),
+    "datagen finish": Writer(lambda _, out: ["finish", out], ("--deep",), a_build, fresh=False),
+    "datagen slurm": Writer(lambda _, out: ["submit", "slurm", out, "--dry-run"], ("--cpus", "2"), a_submission, False),
     "datagen init": Writer(lambda _, out: ["init", out, "--unit", "m"], (), captures_to_describe, fresh=False),
     "datagen evidence": Writer(
         lambda s, out: ["evidence", out, "--detector-python", s.detector], (), captures_with_pictures, fresh=False
@@ -195,6 +206,8 @@ WRITERS = {
     ),
     "datagen meshes": Writer(lambda s, out: ["export", "meshes", s.build, "--out", out], ("--axes", "head")),
     "datagen report": Writer(lambda _, out: ["report", out, "--worst", "1", "--random", "0"], (), a_build, fresh=False),
+    "datagen browse": Writer(lambda s, out: ["browse", s.build, "--export", out], ("--samples", "2")),
+    "datagen compare": Writer(lambda s, out: ["compare", s.build, s.build, "--out", out]),
     "datagen requeue": Writer(lambda _, out: ["requeue", out, "s000"], (), a_build, fresh=False),
     "datagen demo": Writer(
         lambda s, out: ["demo", "--manifest", s.manifest, "--out", out, "--set", "name=other"], (), a_build

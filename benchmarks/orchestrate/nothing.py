@@ -147,8 +147,8 @@ class NothingPerson(PersonStage):
         if self.finished(unit):
             return 0
         unit = unit.unit
-        key = unit.key(unit.captures(), unit.head().template)
-        store_result(unit.folder, ResultRecord(key, "", NONE, (), {}), {})
+        key = unit.key(unit.inputs(), unit.head().template)
+        store_result(unit.folder, ResultRecord(key, "", NONE, (), {}), {}, root=unit.root)
         return 1
 
 
@@ -157,12 +157,15 @@ class NothingWarp(WarpStage):
 
     def make(self, unit: WarpUnit | WarpReference) -> int:
         """Store the smallest results of frames that are not finished."""
+        if self.finished(unit):
+            return 0
         computed, unit = 0, unit.unit
         for state in unit.states():
             if state.record is None:
                 names = camera_names(unit.sequence.cameras)
                 views = Views(farthest_m=dict.fromkeys(names, 1.0))
-                store_result(state.folder, ResultRecord(state.key, state.input_digest, "pass", names, {}, views), FILES)
+                record = ResultRecord(state.key, state.input_digest, "pass", names, {}, views)
+                store_result(state.folder, record, FILES, root=unit.root)
                 computed += 1
         return computed
 
@@ -175,7 +178,7 @@ class NothingRender(RenderStage):
         if self.finished(unit):
             return 0
         unit = unit.unit
-        write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, _samples(unit))
+        unit.checked(write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, _samples(unit)))
         return unit.shard.samples
 
 
@@ -189,9 +192,10 @@ class NothingFaces(FacesStage):
         unit = unit.unit
         root, dataset = unit.layout.dataset, unit.dataset
         if unit.shard.group == TEMPLATE:
-            write_template(root, dataset, unit.shard, unit.content_key, small_contents())
+            record = write_template(root, dataset, unit.shard, unit.content_key, small_contents())
         else:
-            write_frames(root, dataset, unit.shard, unit.content_key, _rows(unit))
+            record = write_frames(root, dataset, unit.shard, unit.content_key, _rows(unit))
+        unit.checked(record)
         return len(unit.frames)
 
 

@@ -12,12 +12,14 @@ import typer
 from datagen.commands.options import BuildArgument, JsonOption, ManifestArgument, SetOption
 from datagen.common.console import print_json, say, table
 from datagen.common.digests import sha256_text
-from datagen.common.errors import ManifestError
+from datagen.common.errors import InputError, ManifestError
 from datagen.manifest import load_manifest
 
 if TYPE_CHECKING:
     from datagen.flows.planning import BuildPlan
     from datagen.flows.result import BuildResult
+    from datagen.flows.runners.contract import RunnerConfig
+    from datagen.manifest import Manifest
 
 SHOWN_REASONS = 10
 _NAMED_CAMERAS = 100
@@ -49,6 +51,16 @@ def build_command(
         bool,
         typer.Option("--replace", help="Replace another dataset in --out, or this one's splits."),
     ] = False,
+    check_inputs: Annotated[
+        bool, typer.Option("--check-inputs", help="Read every input again, though its files look as they were.")
+    ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Check every byte of the dataset at the end, as `datagen verify` does.")
+    ] = False,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Only this stage, or a part of it; the plan has to be frozen.")
+    ] = None,
+    part: Annotated[str, typer.Option("--part", help="Which part of the stage, and of how many: 3/10.")] = "1/1",
     json_output: JsonOption = False,
 ) -> None:
     """Build a dataset from a manifest, or finish an interrupted build.
@@ -63,7 +75,31 @@ def build_command(
     from datagen.flows.runners.contract import RunnerConfig
 
     config = RunnerConfig("dask" if dask_address else runner, workers, dask_address, max_failed)
-    result = build(recipe, out, config, replace=replace)
+    if stage is not None:
+        _build_part(recipe, out, stage, part, config, json_output=json_output)
+        return
+    if part != "1/1":
+        raise InputError("--part without --stage", "the stage that it is a part of", "Add --stage warp, for example")
+    report_result(
+        build(recipe, out, config, replace=replace, check_inputs=check_inputs, deep=deep), out, json_output=json_output
+    )
+
+
+def _build_part(recipe: Manifest, out: Path, stage: str, part: str, config: RunnerConfig, *, json_output: bool) -> None:
+    from datagen.flows.parts import Part, run_part
+
+    if config.name == "dask":
+        raise InputError("--runner dask with --stage", "threads or serial: parts are what is carried elsewhere")
+    chosen = Part.parse(part)
+    weight = run_part(recipe, out, stage, chosen, config)
+    if json_output:
+        print_json({"of": chosen.of, "part": chosen.number, "stage": stage, "units": weight})
+    else:
+        say(f"part {chosen.number} of {chosen.of} of {stage} is done")
+
+
+def report_result(result: BuildResult, out: Path, *, json_output: bool) -> None:
+    """Say what came out of a build, and what was left out of it; end with exit code 1 where that is not all well."""
     if json_output:
         print_json(_result_json(result))
     else:
@@ -144,12 +180,24 @@ def _print_result(result: BuildResult) -> None:
         say(f"  {problem}")
 
 
-def plan_command(manifest: ManifestArgument, overrides: SetOption = None, json_output: JsonOption = False) -> None:
-    """Say what a build would do, without doing it.
+def plan_command(
+    manifest: ManifestArgument,
+    overrides: SetOption = None,
+    freeze: Annotated[
+        Path | None, typer.Option("--freeze", help="Write the plan into this build folder, for parts of stages to run.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Say what a build would do, without doing it; with --freeze, write what parts of it need to run by themselves.
+
+    Freeze again when all parts of the stage `warp` have ended: which shards there are follows from what was warped.
 
     Example: datagen plan manifests/demo.yaml
     """
     recipe = load_manifest(manifest, overrides or ())
+    if freeze is not None:
+        _freeze(recipe, freeze, json_output=json_output)
+        return
     from datagen.flows.planning import plan_build, settle
 
     plan = plan_build(settle(recipe))
@@ -172,6 +220,18 @@ def plan_command(manifest: ManifestArgument, overrides: SetOption = None, json_o
             ("shards", f"{len(units)} of up to {max((u.samples for u in units), default=0)} samples"),
         ]
     )
+
+
+def _freeze(recipe: Manifest, out: Path, *, json_output: bool) -> None:
+    from datagen.flows.parts import freeze_build
+
+    frozen = freeze_build(recipe, out)
+    if json_output:
+        print_json(vars(frozen))
+        return
+    ready = ", ".join(f"{stage} ({count} units)" for stage, count in frozen.units.items())
+    waiting = f"{frozen.waiting} frames wait for their warps" if frozen.waiting else "every frame is warped"
+    table([("frozen", out), ("frames", waiting), ("parts can run of", ready or "nothing")])
 
 
 def _named(subjects: Sequence[str]) -> str:
@@ -226,7 +286,7 @@ def simulate_command(
     check_folder(layout, recipe)
     check_places(plan, layout)
     if not layout.manifest.is_file():
-        claim_folder(layout.root, beside=(layout.lock.name,))
+        claim_folder(layout.root, beside=(layout.lock.name, layout.leases.name))
     with build_lock(layout), Progress(stage.name, len(units), stage.counts) as progress:
         for unit in units:
             stage.run(unit)

@@ -456,8 +456,8 @@ def _move_in(staging: Path, out: Path, files: Owned) -> None:
 
 
 @contextmanager
-def folder_lock(path: Path, busy: Callable[[str], CanonfaceError]) -> Iterator[None]:
-    """Keep other processes out of a folder.
+def folder_lock(path: Path, busy: Callable[[str], CanonfaceError]) -> Iterator[bool]:
+    """Keep other processes out of a folder; yield whether that can be done there: some file systems have no locks.
 
     The kernel drops the lock when the process ends, however it ends, so a killed one never blocks the next.
 
@@ -484,14 +484,15 @@ def folder_lock(path: Path, busy: Callable[[str], CanonfaceError]) -> Iterator[N
     try:
         if not path.is_dir() and not re.fullmatch(rb"(\d+\n)?", os.pread(descriptor, 32, 0)):
             refuse_strangers([path])
-        if _lock(descriptor) is False:
+        locked = _lock(descriptor)
+        if locked is False:
             holder = "" if path.is_dir() else os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             raise busy(holder or "unknown")
         if not path.is_dir():
             with storage_errors(f"locking {path}"):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield locked is True
     finally:
         os.close(descriptor)
 

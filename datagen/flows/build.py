@@ -45,6 +45,8 @@ def build(
     stream: TextIO | None = None,
     *,
     replace: bool = False,
+    check_inputs: bool = False,
+    deep: bool = False,
     observer: Observer = _nobody,
 ) -> BuildResult:
     """Build a dataset, or finish one that was interrupted. What is whole on disk is kept.
@@ -59,6 +61,8 @@ def build(
         Where progress goes; standard error by default.
     replace : bool
         Whether the build in ``out`` may be replaced: one of another dataset, or this one's growth and splits.
+    check_inputs, deep : bool
+        Whether every input is read again, though its files look as they were; and every byte of the dataset.
     observer : callable
         Called as each stage begins, and whenever more of it is done.
 
@@ -81,7 +85,7 @@ def build(
     announce("build", f"{plan.frames}{some} frames of {len(plan.sequences)} sequences", stream)
     if missed_numbers(plan.splits, manifest.splits):
         announce("splits", plan.split_policy, stream)
-    with build_lock(layout):
+    with build_lock(layout, check_inputs=check_inputs, deep=deep):
         if not replace and read_history(layout).splits != plan.earlier:
             # Another build of this folder ended meanwhile, and placed somebody.
             plan = plan_grown(manifest, read_history(layout))

@@ -17,8 +17,10 @@ from datagen.common.errors import InputError, StorageError
 from datagen.common.files import folder_lock, is_temporary, make_folders, storage_errors
 from datagen.common.ownership import LISTING, listed, refuse_strangers
 from datagen.common.settings import flatten
+from datagen.flows.part_lease import BUILD, held_lease
 from datagen.flows.planning import BuildPlan
 from datagen.flows.stages import STAGES
+from datagen.flows.state_index import state_index
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 from datagen.shards.lease import only_writer
@@ -114,8 +116,10 @@ def check_room(root: Path) -> None:
 
 
 @contextmanager
-def build_lock(layout: BuildLayout) -> Iterator[None]:
+def build_lock(layout: BuildLayout, *, check_inputs: bool = False, deep: bool = False) -> Iterator[None]:
     """Hold a build folder against other builds, and its dataset against pushes and merges into it.
+
+    What is known of its files is known for as long: see :func:`datagen.flows.state_index.state_index`.
 
     Raises
     ------
@@ -131,16 +135,22 @@ def build_lock(layout: BuildLayout) -> Iterator[None]:
         )
 
     with ExitStack() as held:
-        held.enter_context(folder_lock(layout.lock, busy))
+        # The kernel's lock is dropped however the process ends; where there is none, or several machines, a lease
+        # tells, which parts of stages look at too.
+        locked = held.enter_context(folder_lock(layout.lock, busy))
+        held.enter_context(held_lease(layout, BUILD, alone_here=locked))
         if layout.dataset.is_dir():
             held.enter_context(only_writer(LocalStore(layout.dataset)))
+        held.enter_context(state_index(layout, check_inputs=check_inputs, deep=deep))
         yield
 
 
 def _refuse_foreign(layout: BuildLayout) -> None:
     with storage_errors(f"reading {layout.root}"):
         # Without a listing, `report` or `captures` are no more ours than anything else.
-        known = {layout.lock.name} | (set() if listed(layout.root) is None else {LISTING, *layout.own_names()})
+        known = {layout.lock.name, layout.leases.name} | (
+            set() if listed(layout.root) is None else {LISTING, *layout.own_names()}
+        )
         strange = sorted(p.name for p in layout.root.iterdir() if p.name not in known and not is_temporary(p.name))
     if strange:
         more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""

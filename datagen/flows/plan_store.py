@@ -7,8 +7,9 @@ task that refers to it. Whoever planned knows it without the file: what only loo
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -16,7 +17,8 @@ from typing import Generic, Protocol, TypeVar
 
 from datagen.common.digests import canonical_json
 from datagen.common.documents import parse_json
-from datagen.common.ownership import is_ours, listed
+from datagen.common.files import atomic_write_bytes
+from datagen.common.ownership import LISTING, is_ours, listed, listing_bytes
 from datagen.flows.history import numbers_of, ranges_of
 from datagen.flows.planning import BuildPlan
 from datagen.flows.row_file import RowFile, write_rows
@@ -25,8 +27,9 @@ from datagen.manifest import Manifest, parse_manifest
 from datagen.sources.frame import SequenceInfo, SequenceKey
 
 _FORMAT = {"format": "canonface-plan", "version": 1}
-_KEPT = 8  # of each kind, in a process
+_KEPT = 3  # of each kind, in a process
 _FRAMES = "frames"
+_FILE = re.compile("(?:frames|shards)-([0-9a-f]{24})")
 
 P = TypeVar("P")
 
@@ -66,6 +69,14 @@ class _Frozen:
     def manifest(self) -> Manifest:
         return parse_manifest(dict(parse_json(self._file.head)["manifest"]), "the plan of a build")
 
+    def build_plan(self) -> BuildPlan:
+        """Return the plan as a build has it, the splits as they were decided."""
+        told = parse_json(self._file.head)
+        splits = {str(split): tuple(subjects) for split, subjects in told["splits"].items()}
+        earlier = {subject: split for split, subjects in splits.items() for subject in subjects}
+        sequences = tuple(self.sequence(number) for number in range(len(self._file)))
+        return BuildPlan(self.manifest, sequences, splits, earlier, int(told["of_frames"]))
+
     def sequence(self, number: int) -> SequenceInfo:
         subject, sequence, frames, cameras, registration, epoch_s, gated, bare = parse_json(self._file.row(number))
         key = SequenceKey(subject, sequence)
@@ -100,7 +111,12 @@ _PLANS: PlanCache[Sequences] = PlanCache()
 
 
 def _head(plan: BuildPlan) -> bytes:
-    return canonical_json({**_FORMAT, "manifest": plan.manifest.model_dump(mode="json")}).encode()
+    told = {
+        "manifest": plan.manifest.model_dump(mode="json"),
+        "of_frames": plan.of_frames,
+        "splits": {split: list(subjects) for split, subjects in plan.splits.items()},
+    }
+    return canonical_json({**_FORMAT, **told}).encode()
 
 
 def _rows(plan: BuildPlan) -> Iterator[bytes]:
@@ -146,7 +162,44 @@ def open_plan(root: Path, digest: str) -> Sequences:
     return found
 
 
+def prune(layout: BuildLayout, digests: Collection[str]) -> None:
+    """Remove what earlier plans left, once no task refers to it any more; only what the listing names.
+
+    Parameters
+    ----------
+    digests : collection of str
+        Of the plans that stay.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses.
+    """
+    named = listed(layout.plan) or {}
+    stale = [
+        name
+        for name, known in named.items()
+        if (found := _FILE.fullmatch(name)) and found[1] not in digests and is_ours(layout.plan / name, known)
+    ]
+    for name in stale:
+        (layout.plan / name).unlink(missing_ok=True)
+    if stale:
+        kept = {name: known for name, known in named.items() if name not in stale}
+        atomic_write_bytes(layout.plan / LISTING, listing_bytes(kept))
+
+
 def is_kept(path: Path) -> bool:
     """Whether a file of the plan is there, as far as its length tells: its name says the rest."""
     digests = (listed(path.parent) or {}).get(path.name, ()) if path.parent.is_dir() else ()
     return path.is_file() and bool(digests) and is_ours(path, digests, look=False)
+
+
+def read_plan(layout: BuildLayout, digest: str) -> BuildPlan:
+    """Return a frozen plan as a build has it, without a look at the captures.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or damaged.
+    """
+    return _Frozen(RowFile(layout.plan / f"{_FRAMES}-{digest}")).build_plan()

@@ -55,6 +55,7 @@ class BuildPlan:
         told = hashlib.sha256(self.manifest.text().encode())
         for info in self.sequences:
             told.update(repr(info).encode())
+        told.update(repr(sorted(self.splits.items())).encode())
         return told.hexdigest()[:_DIGITS]
 
     @cached_property

@@ -6,6 +6,8 @@ record says what of it is ours. A result is finished when all that its record na
 
 from __future__ import annotations
 
+import json
+import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +21,7 @@ from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes, is_temporary
 from datagen.common.ownership import Owned, refuse_strangers, remove_ours, strangers
+from datagen.flows.state_index import Seen, clock_s, look, open_index, read_and_remember
 from datagen.flows.views import Views
 from datagen.heads.base import HeadTemplate
 from datagen.layout import RECORD, BuildLayout
@@ -70,7 +73,9 @@ class ResultRecord:
         }
 
 
-def store_result(folder: Path, record: ResultRecord, contents: Mapping[str, bytes]) -> None:
+def store_result(
+    folder: Path, record: ResultRecord, contents: Mapping[str, bytes], *, root: Path | None = None
+) -> None:
     """Write a result: its record first, then its files, in their order, each atomically.
 
     Parameters
@@ -78,6 +83,8 @@ def store_result(folder: Path, record: ResultRecord, contents: Mapping[str, byte
     record : ResultRecord
         Its ``files`` are filled in here.
     contents : mapping of file name to bytes
+    root : Path, optional
+        The build folder whose index is told that the result is whole.
 
     Raises
     ------
@@ -87,9 +94,12 @@ def store_result(folder: Path, record: ResultRecord, contents: Mapping[str, byte
     digests = {name: digest_bytes(data) for name, data in contents.items()}
     check_result_folder(folder, contents, digests)
     clear_folder(folder)
-    write_result_record(folder, replace(record, files=digests))
+    stored = replace(record, files=digests)
+    write_result_record(folder, stored)
     for name, data in contents.items():
         atomic_write_bytes(folder / name, data)
+    if root is not None:
+        _remember(root, folder, stored, whole=True, read_s=None)
 
 
 def check_result_folder(
@@ -148,22 +158,65 @@ def read_result_record(folder: Path) -> ResultRecord | None:
 
 
 def read_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[ResultRecord | None]:
-    """Read the records of a sequence's frames, in their order, as :func:`read_result_record`."""
+    """Read the records of a sequence's frames, in their order, unless the build's index knows them."""
+    return (None if content is None else record_of(content) for content in plain_results(layout, info))
+
+
+def plain_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[Mapping[str, Any] | None]:
+    """As :func:`read_results`, each record as plain JSON data: of a million, making objects takes most of the time."""
+    root, folder = layout.root, layout.sequence_warps(info.key)
+    index = open_index(root)
+    known = index.group(_group(root, folder)) if index is not None else {}
     for frame in info.frames:
-        yield read_result_record(layout.frame_warp(info.key, frame))
+        name = layout.frame_name(frame)
+        seen = known.get(name)
+        if seen is not None and seen.unchanged(root):
+            content: Mapping[str, Any] = json.loads(seen.told.partition(" ")[2])
+            yield content
+            continue
+        record = known_result(root, folder / name)
+        yield None if record is None else record.to_json()
+
+
+def known_result(root: Path, folder: Path) -> ResultRecord | None:
+    """Read a record as :func:`read_result_record`, unless the build's index knows it."""
+    if open_index(root) is None:
+        return read_result_record(folder)
+    seen = look(root, *_place(root, folder))
+    if seen is not None:
+        return _told(seen)[1]
+    began_s = clock_s()
+    record = read_result_record(folder)
+    if record is not None:
+        _remember(root, folder, record, whole=False, read_s=began_s)
+    return record
+
+
+def _group(root: Path, folder: Path) -> str:
+    return f"results/{str(folder).removeprefix(f'{root}{os.sep}')}"
+
+
+_WHOLE, _THERE = "whole", "there"
+
+
+def _place(root: Path, folder: Path) -> tuple[str, str]:
+    return _group(root, folder.parent), folder.name
+
+
+def _told(seen: Seen) -> tuple[str, ResultRecord]:
+    known, _, text = seen.told.partition(" ")
+    return known, record_of(json.loads(text))
+
+
+def _remember(root: Path, folder: Path, record: ResultRecord, *, whole: bool, read_s: float | None) -> None:
+    paths = [f"{folder}{os.sep}{name}" for name in (RECORD, *record.files)]
+    text = json.dumps(record.to_json(), separators=(",", ":"))
+    read_and_remember(root, *_place(root, folder), paths, f"{_WHOLE if whole else _THERE} {text}", read_s=read_s)
 
 
 def _read_record(folder: Path) -> ResultRecord | None:
     try:
-        content = read_json(folder / RECORD)
-        return ResultRecord(
-            content_key=str(content["content_key"]),
-            input_digest=str(content["input_digest"]),
-            status=str(content["status"]),
-            cameras=tuple(str(name) for name in content["cameras"]),
-            files={name: FileDigest(str(f["sha256"]), int(f["bytes"])) for name, f in content["files"].items()},
-            views=Views.from_json(content["views"]) if "views" in content else Views(),
-        )
+        return record_of(read_json(folder / RECORD))
     except (
         FileNotFoundError,
         NotADirectoryError,
@@ -177,8 +230,32 @@ def _read_record(folder: Path) -> ResultRecord | None:
         return None
 
 
-def finished_record(folder: Path, key: str) -> ResultRecord | None:
-    """Return the record of a result that is finished with this content key and whose files are whole, else None."""
+def record_of(content: Mapping[str, Any]) -> ResultRecord:
+    """Read what :meth:`ResultRecord.to_json` gave; an error of the kinds that such reading has for anything else."""
+    return ResultRecord(
+        content_key=str(content["content_key"]),
+        input_digest=str(content["input_digest"]),
+        status=str(content["status"]),
+        cameras=tuple(str(name) for name in content["cameras"]),
+        files={name: FileDigest(str(f["sha256"]), int(f["bytes"])) for name, f in content["files"].items()},
+        views=Views.from_json(content["views"]) if "views" in content else Views(),
+    )
+
+
+def finished_record(folder: Path, key: str, root: Path | None = None) -> ResultRecord | None:
+    """Return the record of a result that is finished with this content key and whose files are whole, else None.
+
+    Parameters
+    ----------
+    root : Path, optional
+        The build folder: what its index knows to be whole is not read again.
+    """
+    if root is not None:
+        seen = look(root, *_place(root, folder))
+        known, told = _told(seen) if seen is not None else ("", None)
+        if told is not None and known == _WHOLE:
+            return told if told.content_key == key else None
+    began_s = clock_s()
     record = read_result_record(folder)
     if record is None or record.content_key != key:
         return None
@@ -186,6 +263,8 @@ def finished_record(folder: Path, key: str) -> ResultRecord | None:
         whole = all(digest_file(folder / name) == digest for name, digest in record.files.items())
     except FileNotFoundError:
         return None
+    if whole and root is not None:
+        _remember(root, folder, record, whole=True, read_s=began_s)
     return record if whole else None
 
 

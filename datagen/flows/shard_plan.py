@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,8 @@ from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CorruptDatasetError, InputError
 from datagen.flows.history import History, Stored, read_history
 from datagen.flows.planning import BuildPlan, samples_per_shard
-from datagen.flows.records import content_key
-from datagen.flows.stored_frames import StoredFrames, StoredPart, accepted_verdicts, stored_frames
+from datagen.flows.state_index import open_index
+from datagen.flows.stored_frames import StoredFrames, StoredPart, accepted_verdicts, asked_for, stored_frames
 from datagen.flows.worker import shared_contents, shared_head
 from datagen.heads.regions import REGIONS
 from datagen.layout import BuildLayout
@@ -68,10 +69,12 @@ class FrameRows:
         """The part of each frame."""
         return np.repeat(np.arange(len(self.parts), dtype=np.int32), np.diff(self.first))
 
-    def split(self, place: int) -> tuple[StoredPart, int]:
-        """Return the part of a frame, and its place there."""
-        part = int(self.part_of[place])
-        return self.parts[part], place - int(self.first[part])
+    def at(self, places: _I64) -> Iterator[tuple[StoredPart, int, int]]:
+        """Yield of frames, by their places, the part, the place in it and the row."""
+        parts = self.part_of[places]
+        inside = (places - self.first[parts]).tolist()
+        for part, place, row in zip(parts.tolist(), inside, self.rows[places].tolist(), strict=True):
+            yield self.parts[part], place, row
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,8 @@ class PlannedFaces:
         """The frames, in the order they are stored; empty for the template."""
         if self.shard.group == TEMPLATE:
             return ()
-        found = (self.rows.split(int(place)) for place in self.split.frames[self.shard.start : self.shard.stop])
-        return tuple((part.key, part.frames[place]) for part, place in found)
+        found = self.rows.at(self.split.frames[self.shard.start : self.shard.stop])
+        return tuple((part.key, part.frames[place]) for part, place, _ in found)
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,13 @@ def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
     InputError
         If a frame is not warped yet, or none is fit to be stored.
     """
+    index = open_index(layout.root)
+    if index is None:
+        return _plan_shards(plan, layout)
+    return index.remembered("shards", asked_for(plan, layout), lambda: _plan_shards(plan, layout))
+
+
+def _plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
     manifest, frames = plan.manifest, stored_frames(plan, layout)
     if frames.waiting:
         sequence = min(frames.waiting, key=str)
@@ -274,9 +284,8 @@ def _seen(part: StoredPart, places: _I64, start: int, number_of: Mapping[str, in
 
 def _views(rows: FrameRows, split: SplitRows, cameras: Sequence[str], shard: ShardUnit) -> Iterator[View]:
     where = slice(shard.start, shard.stop)
-    for place, camera in zip(split.views[where].tolist(), split.cameras[where].tolist(), strict=True):
-        part, at = rows.split(place)
-        yield View(part.key, cameras[camera], part.frames[at], part.statuses[at], int(rows.rows[place]))
+    for (part, at, row), camera in zip(rows.at(split.views[where]), split.cameras[where].tolist(), strict=True):
+        yield View(part.key, cameras[camera], part.frames[at], part.statuses[at], row)
 
 
 def _dataset_plan(
@@ -375,42 +384,56 @@ class _ShardKeys:
 
     def of_views(self, shard: ShardUnit, split: SplitRows) -> str:
         """Return the key of a shard of samples."""
-        samples, numbers, rows = [], self._dataset.numbers, self._rows
+        samples, numbers = [], self._dataset.numbers
         where = slice(shard.start, shard.stop)
-        for place, camera in zip(split.views[where].tolist(), split.cameras[where].tolist(), strict=True):
-            part, at = rows.split(place)
+        cameras = split.cameras[where].tolist()
+        for (part, at, row), camera in zip(self._rows.at(split.views[where]), cameras, strict=True):
             samples.append(
-                [
-                    part.key.subject,
-                    part.key.sequence,
-                    self._dataset.cameras[camera],
-                    part.frames[at],
-                    part.statuses[at],
-                    part.warps[at],
-                    part.inputs[at],
+                (
+                    _quoted(part.key.subject),
+                    _quoted(part.key.sequence),
+                    _quoted(self._dataset.cameras[camera]),
+                    str(part.frames[at]),
+                    _quoted(part.statuses[at]),
+                    _quoted(part.warps[at]),
+                    _quoted(part.inputs[at]),
                     # What is stored of names are numbers, which depend on what the build held before.
-                    numbers["subject"][part.key.subject],
-                    numbers["sequence"][part.key.sequence],
-                    camera,
-                    int(rows.rows[place]),
-                ]
+                    str(numbers["subject"][part.key.subject]),
+                    str(numbers["sequence"][part.key.sequence]),
+                    str(camera),
+                    str(row),
+                )
             )
-        return content_key({**self._shared, "samples": samples})
+        return _key_of_rows(self._shared, "samples", samples)
 
     def of_faces(self, shard: ShardUnit, split: SplitRows) -> str:
         """Return the key of a shard of a frame table, or of the template."""
         listed, numbers = [], self._dataset.numbers
-        for place in split.frames[shard.start : shard.stop].tolist() if shard.group != TEMPLATE else ():
-            part, at = self._rows.split(place)
+        for part, at, _ in self._rows.at(split.frames[shard.start : shard.stop]) if shard.group != TEMPLATE else ():
             listed.append(
-                [
-                    str(part.key),
-                    part.frames[at],
-                    part.statuses[at],
-                    part.warps[at],
-                    part.inputs[at],
-                    numbers["subject"][part.key.subject],
-                    numbers["sequence"][part.key.sequence],
-                ]
+                (
+                    _quoted(str(part.key)),
+                    str(part.frames[at]),
+                    _quoted(part.statuses[at]),
+                    _quoted(part.warps[at]),
+                    _quoted(part.inputs[at]),
+                    str(numbers["subject"][part.key.subject]),
+                    str(numbers["sequence"][part.key.sequence]),
+                )
             )
-        return content_key({"encoding": self._shared["encoding"], "rows": listed, "template": self._shared["template"]})
+        shared = {name: self._shared[name] for name in ("encoding", "template")}
+        return _key_of_rows(shared, "rows", listed)
+
+
+_quoted = json.encoder.encode_basestring_ascii
+_HERE = "<rows>"
+
+
+def _key_of_rows(shared: Mapping[str, Any], name: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return the content key of ``shared`` with a list of rows, whose values are JSON already.
+
+    Python writes indented JSON ten times as slowly as it joins these lines, and there are millions of them.
+    """
+    text = canonical_json({**shared, name: _HERE})
+    listed = ",\n  ".join("[\n   " + ",\n   ".join(row) + "\n  ]" for row in rows)
+    return sha256_text(text.replace(_quoted(_HERE), f"[\n  {listed}\n ]" if rows else "[]", 1))

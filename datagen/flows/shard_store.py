@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -21,14 +22,18 @@ from datagen.flows.plan_store import PlanCache, is_kept
 from datagen.flows.row_file import RowFile, write_rows
 from datagen.flows.shard_plan import PlannedFaces, PlannedShard, ShardPlan, View
 from datagen.flows.stage import Reference, Unit
+from datagen.flows.state_index import Seen, clock_s, look, read_and_remember
 from datagen.layout import BuildLayout
 from datagen.shards.growth import ShardUnit
-from datagen.shards.ledger import unit_is_complete
-from datagen.shards.plan import DatasetPlan
+from datagen.shards.ledger import ShardRecord, read_record, record_key, unit_is_complete
+from datagen.shards.plan import ENCODING_VERSION, DatasetPlan
+from datagen.shards.store import LocalStore
+from datagen.shards.tools.verify import written_problems
 from datagen.sources.frame import SequenceKey
 
 _FORMAT = {"format": "canonface-shards", "version": 1}
 _SHARDS = "shards"
+_TOGETHER = 256  # shards in a group of the index
 _ROW = np.dtype([("sequence", "<u4"), ("camera", "<u4"), ("verdict", "<u4"), ("frame", "<i8"), ("frame_row", "<i8")])
 
 
@@ -84,6 +89,12 @@ class _Frozen:
         keys, _, rows = self._read(number)
         return tuple((keys[sequence], frame) for sequence, _, _, frame, _ in rows.tolist())
 
+    def units(self) -> Iterator[tuple[int, ShardUnit, str]]:
+        """Yield number, shard and content key of all of them."""
+        for number in range(len(self._file)):
+            told = parse_json(self._file.row(number).partition(b"\0")[0])
+            yield number, ShardUnit(*told["shard"]), str(told["key"])
+
     def _read(self, number: int) -> tuple[list[SequenceKey], list[str], npt.NDArray[Any]]:
         names, _, data = self._file.row(number).partition(b"\0")
         told = parse_json(names)
@@ -131,18 +142,31 @@ def open_shards(root: Path, digest: str) -> Shards:
     return found
 
 
+def frozen_shards(layout: BuildLayout, digest: str) -> Iterator[tuple[int, ShardUnit, str]]:
+    """Yield number, shard and content key of all shards of a frozen plan.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or damaged.
+    """
+    return _Frozen(RowFile(layout.plan / f"{_SHARDS}-{digest}")).units()
+
+
 def _rows(plan: ShardPlan) -> Iterator[bytes]:
     number_of = {name: number for number, name in enumerate(plan.dataset.cameras)}
     for shard in plan.shards:
         views = shard.views
         cameras = [number_of[view.camera] for view in views]
-        yield _row([view.key for view in views], cameras, views)
+        yield _row(shard, [view.key for view in views], cameras, views)
     for faces in plan.faces:
         frames = [View(key, "", frame, "") for key, frame in faces.frames]
-        yield _row([view.key for view in frames], [0] * len(frames), frames)
+        yield _row(faces, [view.key for view in frames], [0] * len(frames), frames)
 
 
-def _row(keys: Sequence[SequenceKey], cameras: Sequence[int], views: Sequence[View]) -> bytes:
+def _row(
+    planned: PlannedShard | PlannedFaces, keys: Sequence[SequenceKey], cameras: Sequence[int], views: Sequence[View]
+) -> bytes:
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     verdicts = {name: number for number, name in enumerate(dict.fromkeys(view.verdict for view in views))}
     rows = np.array(
@@ -152,8 +176,49 @@ def _row(keys: Sequence[SequenceKey], cameras: Sequence[int], views: Sequence[Vi
         ],
         _ROW,
     )
-    told = {"sequences": [[key.subject, key.sequence] for key in numbers], "verdicts": list(verdicts)}
+    shard = planned.shard
+    told = {
+        "key": planned.content_key,
+        "sequences": [[key.subject, key.sequence] for key in numbers],
+        "shard": [shard.group, shard.index, shard.start, shard.stop],
+        "verdicts": list(verdicts),
+    }
     return json.dumps(told, separators=(",", ":")).encode() + b"\0" + zlib.compress(rows.tobytes(), 1)
+
+
+def _known(root: Path, shard: ShardUnit) -> Seen | None:
+    return look(root, *_place(shard))
+
+
+def _place(shard: ShardUnit) -> tuple[str, str]:
+    return f"shards/{shard.group}/{shard.index // _TOGETHER}", shard.name
+
+
+def _told(shard: ShardUnit, key: str) -> str:
+    return f"{ENCODING_VERSION} {shard.samples} {key}"
+
+
+def _remember(root: Path, shard: ShardUnit, record: ShardRecord, read_s: float | None) -> None:
+    folder = BuildLayout(root).dataset
+    paths = [f"{folder}{os.sep}{key}" for key in (record_key(shard), *record.files)]
+    read_and_remember(root, *_place(shard), paths, _told(shard, record.content_key), read_s=read_s)
+
+
+def shard_is_whole(root: Path, shard: ShardUnit, key: str) -> bool:
+    """Whether a shard is whole, and of what its content key stands for; read only where the index does not know it."""
+    seen = _known(root, shard)
+    if seen is not None:
+        return seen.told == _told(shard, key)
+    folder, began_s = BuildLayout(root).dataset, clock_s()
+    whole = unit_is_complete(folder, shard, key)
+    if whole:
+        _remember(root, shard, read_record(LocalStore(folder), shard), began_s)
+    return whole
+
+
+def shard_is_known(root: Path, shard: ShardUnit) -> bool:
+    """Whether a shard was checked by this build or an earlier one, and its files are what they were."""
+    return _known(root, shard) is not None
 
 
 @dataclass(frozen=True)
@@ -179,7 +244,15 @@ class ShardWork(Unit):
     @property
     def complete(self) -> bool:
         """Whether the shard is whole, and of what its content key stands for."""
-        return unit_is_complete(self.layout.dataset, self.shard, self.content_key)
+        return shard_is_whole(self.root, self.shard, self.content_key)
+
+    def checked(self, record: ShardRecord) -> None:
+        """Check every value of the shard that was just written; what is well is known to be from now on.
+
+        What is not is said at the end of the build, which looks at every shard that is not known to be well.
+        """
+        if not written_problems(self.layout.dataset, self.dataset, self.shard, record):
+            _remember(self.root, self.shard, record, None)
 
 
 @dataclass(frozen=True)
@@ -209,7 +282,7 @@ class ShardReference(Reference):
     @property
     def complete(self) -> bool:
         """As of the unit."""
-        return unit_is_complete(self.layout.dataset, self.shard, self.content_key)
+        return shard_is_whole(self.root, self.shard, self.content_key)
 
     @property
     def planned_shards(self) -> Shards:

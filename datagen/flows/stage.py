@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.files import DISK_ERRORS, storage_errors
+from datagen.flows.known_inputs import KnownInputs
 from datagen.flows.plan_store import Sequences, freeze, open_plan
 from datagen.flows.planning import BuildPlan
+from datagen.flows.state_index import open_index
 from datagen.flows.worker import open_captures, shared_head
 from datagen.heads.base import HeadModel
 from datagen.layout import BuildLayout
@@ -83,6 +85,10 @@ class Unit(Task):
     def captures(self) -> Captures:
         """Open the captures of the build."""
         return open_captures(self.manifest.source, self.layout.captures)
+
+    def inputs(self) -> KnownInputs:
+        """Return what is known of the captures' files."""
+        return KnownInputs(self.root, self.manifest.source, self.captures())
 
     def head(self) -> HeadModel:
         """Return the canonical head."""
@@ -163,12 +169,15 @@ class Stage(ABC, Generic[U, R]):
         What it does with a unit, as in "warping".
     carried : bool
         Whether its units are carried to workers. Those of other stages are done by the build itself, in every run.
+    makes_results : bool
+        Whether what the dataset is planned from may change by its work.
     """
 
     name: ClassVar[str]
     counts: ClassVar[str]
     doing: ClassVar[str]
     carried: ClassVar[bool] = True
+    makes_results: ClassVar[bool] = True
 
     def applies(self, plan: BuildPlan) -> bool:
         """Whether a build has this stage at all."""
@@ -198,6 +207,9 @@ class Stage(ABC, Generic[U, R]):
             If the disk refuses.
         """
         if self.carried:
+            index = open_index(layout.root)
+            if index is not None and self.makes_results:
+                index.changed()
             freeze(plan, layout)
 
     def early(self, plan: BuildPlan, layout: BuildLayout, settled: int) -> Sequence[U]:

@@ -12,8 +12,9 @@ from datagen.common.errors import DatasetError, InputError
 from datagen.common.names import MOST_DIGITS
 from datagen.flows.history import read_history
 from datagen.flows.planning import BuildPlan, plan_grown
-from datagen.flows.records import read_result_record
+from datagen.flows.records import known_result, read_result_record, read_results
 from datagen.flows.stages import STAGES
+from datagen.flows.state_index import reading_index
 from datagen.layout import BuildLayout
 from datagen.shards import list_records, open_dataset
 from datagen.shards.ledger import is_there
@@ -65,14 +66,18 @@ def build_status(layout: BuildLayout) -> dict[str, Any]:
         If this is not a build folder, or its captures can no longer be planned.
     """
     plan = plan_grown(layout.read_manifest(), read_history(layout))
+    with reading_index(layout):
+        return _status(plan, layout)
+
+
+def _status(plan: BuildPlan, layout: BuildLayout) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
     persons: Counter[str] = Counter()
     for sequence in plan.sequences:
-        person = read_result_record(layout.person(sequence.key))
+        person = known_result(layout.root, layout.person(sequence.key))
         if person is not None:
             persons[person.status] += 1
-        for frame in sequence.frames:
-            record = read_result_record(layout.frame_warp(sequence.key, frame))
+        for record in read_results(layout, sequence):
             if record is not None:
                 verdicts[record.status] += 1
     # A shard's record comes before its files.

@@ -11,13 +11,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from datagen.flows.history import Stored
 from datagen.flows.planning import BuildPlan
 from datagen.flows.quarantine import read_quarantine
-from datagen.flows.records import ResultRecord, read_results
+from datagen.flows.records import ResultRecord, plain_results, record_of
+from datagen.flows.state_index import open_index
 from datagen.flows.views import Views
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -135,6 +137,18 @@ def accepted_verdicts(manifest: Manifest) -> tuple[str, ...]:
 
 def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     """Choose the frames that are stored."""
+    index = open_index(layout.root)
+    if index is None:
+        return _stored_frames(plan, layout)
+    return index.remembered("stored", asked_for(plan, layout), lambda: _stored_frames(plan, layout))
+
+
+def asked_for(plan: BuildPlan, layout: BuildLayout) -> str:
+    """Name what decides the frames that are stored, beside their results."""
+    return f"{plan.digest} {hash(frozenset(read_quarantine(layout, plan.manifest).frames))}"
+
+
+def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     accepted = accepted_verdicts(plan.manifest)
     parts: list[StoredPart] = []
     verdicts: Counter[str] = Counter()
@@ -148,28 +162,25 @@ def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
         given_up = {frame for frame in sequence.frames if (sequence.key, frame) in out} if out else set()
         if given_up:
             left_out[IN_QUARANTINE] += len(given_up)
-        kept: list[tuple[int, tuple[str, ...], ResultRecord]] = []
+        kept: list[tuple[int, tuple[str, ...], Mapping[str, Any]]] = []
         missing = []
-        for frame, record in zip(sequence.frames, read_results(layout, sequence), strict=True):
+        for frame, content in zip(sequence.frames, plain_results(layout, sequence), strict=True):
             if frame in given_up:
                 continue
-            if record is None:
+            if content is None:
                 missing.append(frame)
                 continue
-            verdicts[record.status] += 1
-            if record.status not in accepted:
-                left_out[f"verdict {record.status}"] += 1
+            status = content["status"]
+            verdicts[status] += 1
+            if status not in accepted:
+                left_out[f"verdict {status}"] += 1
                 continue
-            views = _with_depth_maps(_within_depth(record.views, limit), record, plan.manifest)
-            for wrong, reasons in ((True, views.wrong), (False, views.blind)):
-                for camera, reason in reasons.items():
-                    first = cameras.get((sequence.key, camera), LeftOutCamera(sequence.key, camera, 0, wrong, reason))
-                    # What is wrong with one frame counts for more than that the head is outside in another.
-                    worst = first if first.wrong or not wrong else replace(first, wrong=True, reason=reason)
-                    cameras[sequence.key, camera] = replace(worst, frames=first.frames + 1)
-            stored = tuple(c for c in record.cameras if c not in views.wrong and c not in views.blind)
+            if _shows_all(content, limit, plan.manifest):
+                stored = tuple(content["cameras"])
+            else:
+                stored = _shown(sequence.key, record_of(content), limit, plan.manifest, cameras)
             if stored:
-                kept.append((frame, same.setdefault(stored, stored), record))
+                kept.append((frame, same.setdefault(stored, stored), content))
             else:
                 left_out[NO_VIEW] += 1
         if missing:
@@ -179,14 +190,43 @@ def stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     return StoredFrames(tuple(parts), dict(verdicts), dict(left_out), tuple(cameras.values()), waiting)
 
 
-def _part(key: SequenceKey, kept: Sequence[tuple[int, tuple[str, ...], ResultRecord]]) -> StoredPart:
+def _shows_all(content: Mapping[str, Any], limit_m: float, manifest: Manifest) -> bool:
+    """Whether nothing is to be said of any camera of a frame, as of most."""
+    views = content.get("views")
+    if not views:
+        return manifest.render.shown(fused=False) != "measured"
+    far = any(depth >= limit_m for depth in views["farthest_m"].values())
+    odd = far or views["wrong"] or views["blind"]
+    return not odd and manifest.render.shown(fused=views["fused"]) != "measured"
+
+
+def _shown(
+    key: SequenceKey,
+    record: ResultRecord,
+    limit_m: float,
+    manifest: Manifest,
+    cameras: dict[tuple[SequenceKey, str], LeftOutCamera],
+) -> tuple[str, ...]:
+    """Return the cameras that give samples of a frame, and count the others."""
+    views = _with_depth_maps(_within_depth(record.views, limit_m), record, manifest)
+    for wrong, reasons in ((True, views.wrong), (False, views.blind)):
+        for camera, reason in reasons.items():
+            first = cameras.get((key, camera), LeftOutCamera(key, camera, 0, wrong, reason))
+            # What is wrong with one frame counts for more than that the head is outside in another.
+            worst = first if first.wrong or not wrong else replace(first, wrong=True, reason=reason)
+            cameras[key, camera] = replace(worst, frames=first.frames + 1)
+    return tuple(c for c in record.cameras if c not in views.wrong and c not in views.blind)
+
+
+def _part(key: SequenceKey, kept: Sequence[tuple[int, tuple[str, ...], Mapping[str, Any]]]) -> StoredPart:
+    none = {"sha256": ""}
     return StoredPart(
         key,
         tuple(frame for frame, _, _ in kept),
         tuple(names for _, names, _ in kept),
-        tuple(sys.intern(record.status) for _, _, record in kept),
-        Digests([record.files[WARP_FILE].sha256 if WARP_FILE in record.files else "" for _, _, record in kept]),
-        Digests([record.input_digest for _, _, record in kept]),
+        tuple(sys.intern(content["status"]) for _, _, content in kept),
+        Digests([content["files"].get(WARP_FILE, none)["sha256"] for _, _, content in kept]),
+        Digests([content["input_digest"] for _, _, content in kept]),
     )
 
 

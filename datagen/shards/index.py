@@ -100,7 +100,8 @@ def index_problems(split: str, tables: IndexTables, plan: DatasetPlan) -> list[t
     if plan.faces:
         unknown = np.flatnonzero((tables.frame_row < 0) | (tables.frame_row >= plan.frame_counts[split]))
         problems += [(int(i), "names no row of the frame table") for i in unknown]
-    allowed = [i for i, subject in enumerate(plan.subjects) if subject in plan.splits[split]]
+    own = frozenset(plan.splits[split])
+    allowed = [i for i, subject in enumerate(plan.subjects) if subject in own]
     for subject in np.setdiff1d(tables.subject, allowed):
         sample = int(np.flatnonzero(tables.subject == subject)[0])
         name = plan.subjects[subject] if 0 <= subject < len(plan.subjects) else str(subject)

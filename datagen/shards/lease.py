@@ -103,7 +103,7 @@ class _Lease:
             f"Wait until it ends, then run the same command again; if it was killed, "
             f"that takes over {STALE_S / 60:.0f} minutes after the last sign of life",
         )
-        if not _is_dead(holder):
+        if not is_dead(holder):
             if age < STALE_S:
                 raise busy
             # The clocks of two machines and a store may differ: one that still moves is alive, whatever they say.
@@ -115,7 +115,7 @@ class _Lease:
         """Put the lease where that of tag ``over`` is; whether it is there now."""
         self._beats += 1
         started = time.monotonic()
-        content = {"format": _FORMAT, "id": self._id, "beat": self._beats, "since": self._since, **_myself()}
+        content = {"format": _FORMAT, "id": self._id, "beat": self._beats, "since": self._since, **who_am_i()}
         self._data = canonical_json(content).encode()
         tag = self._store.write_if(LEASE, self._data, over)
         if tag is None:
@@ -164,7 +164,8 @@ def _parse(data: bytes) -> Mapping[str, Any] | None:
     return content if isinstance(content, dict) and content.get("format") == _FORMAT else None
 
 
-def _myself() -> dict[str, Any]:
+def who_am_i() -> dict[str, Any]:
+    """Name this process, so that another one can tell whether it is dead."""
     return {
         "host": socket.gethostname(),
         "kernel": _kernel(),
@@ -191,7 +192,7 @@ def _started(process: int) -> str:
         return ""
 
 
-def _is_dead(holder: Mapping[str, Any]) -> bool:
+def is_dead(holder: Mapping[str, Any]) -> bool:
     """Whether the holder was a process of this very machine that has ended."""
     process, kernel = holder.get("process"), _kernel()
     here = bool(kernel) and holder.get("kernel") == kernel and isinstance(process, int)

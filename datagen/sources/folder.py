@@ -30,7 +30,7 @@ from datagen.sources.capture_file import (
 from datagen.sources.capture_landmarks import landmarks_of_pictures, landmarks_of_space
 from datagen.sources.depth_maps import DepthMap, read_depth_map
 from datagen.sources.evidence_files import evidence_files, evidence_readers
-from datagen.sources.frame import Captures, Frame, Registration, SequenceInfo, SequenceKey
+from datagen.sources.frame import Captures, Frame, Inputs, Registration, SequenceInfo, SequenceKey
 from datagen.sources.fusion import fuse_depths
 from datagen.sources.posed import model_digest, model_faces, posed_vertices
 from datagen.sources.topology import Topology, read_topology, topology_files
@@ -163,20 +163,25 @@ class FolderCaptures(Captures):
 
     def input_digest(self, key: SequenceKey, index: int) -> str:
         """SHA-256 over ``capture.json`` and the bytes of the frame's files, each with its name and size."""
+        return self.inputs(key, index).digest
+
+    def inputs(self, key: SequenceKey, index: int) -> Inputs:
+        """Return that digest, and the files and folders that it depends on."""
         folder, capture = self._capture(key, index)
+        rig = _rig(folder)
         paths = list[Path]()
         if capture.surface == "scan":
             paths.append(inside(folder, capture.scan, frame=index))
         if capture.registration:
             paths.append(inside(folder, capture.registration.pattern, frame=index))
-        paths += landmark_files(folder, capture, _rig(folder), index).values()
-        paths += [path for files in evidence_files(folder, capture, _rig(folder), index).values() for path in files]
+        paths += landmark_files(folder, capture, rig, index).values()
+        paths += [path for files in evidence_files(folder, capture, rig, index).values() for path in files]
         videos: list[Path] = []
         model = b""
         if capture.registration and capture.registration.kind == "parameters":
             model = model_digest(self._head_root).encode()
         for kind in (*PICTURES, DEPTH):
-            found = [path for path, _ in camera_files(folder, capture, kind, _rig(folder), index).values()]
+            found = [path for path, _ in camera_files(folder, capture, kind, rig, index).values()]
             (videos if is_video(pattern_of(capture, kind) or "") else paths).extend(found)
         path = folder / CAPTURE_FILE
         try:
@@ -187,7 +192,10 @@ class FolderCaptures(Captures):
                 sha.update(f"{path.relative_to(folder).as_posix()}\0video\0{video_digest(path)}\0".encode())
         except OSError as error:
             raise _missing(path, key, index, error) from None
-        return sha.hexdigest()
+        if model:  # FLAME's model lies elsewhere
+            return Inputs(sha.hexdigest(), None)
+        files = (str(path) for path in (folder / CAPTURE_FILE, *paths, *videos))
+        return Inputs(sha.hexdigest(), (*files, *_folders_that_count(folder, capture, rig, index)))
 
     def _info(self, key: SequenceKey) -> SequenceInfo:
         folder = self._root / key.subject / key.sequence
@@ -314,6 +322,18 @@ class FolderCaptures(Captures):
                 "Export it with the model's faces",
             )
         return mesh
+
+
+def _folders_that_count(folder: Path, capture: CaptureFile, rig: tuple[RecordedCamera, ...], index: int) -> list[str]:
+    """Return the folders in which a file that comes or goes changes what a frame is read from, there or not."""
+    patterns = (pattern_of(capture, kind) for kind in (*PICTURES, DEPTH))
+    landmarks = capture.landmarks.pattern if capture.landmarks else None
+    found = {""}
+    for pattern in (*patterns, landmarks, *capture.evidence_patterns):
+        for one in rig if pattern else ():
+            above = str(pattern).format(frame=index, camera=one.stored.name).split("/")[:-1]
+            found.update("/".join(above[:depth]) for depth in range(1, len(above) + 1))
+    return [str(folder / name) for name in sorted(found)]
 
 
 def _subfolders(folder: Path) -> list[Path]:

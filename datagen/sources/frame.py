@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -203,6 +204,21 @@ class Frame:
         return self.surface if isinstance(self.surface, Mesh) else self.surface()
 
 
+class Inputs(NamedTuple):
+    """What a frame is read from.
+
+    Attributes
+    ----------
+    digest : str
+    paths : tuple of str or None
+        All files that it depends on, and the folders whose entries do; some may be missing. As long as size, time and
+        inode of all of them stay, so does the digest. None where that cannot be said.
+    """
+
+    digest: str
+    paths: tuple[str, ...] | None
+
+
 class Captures(ABC):
     """Captures as a source reads them, opened once by each process and read by many threads."""
 
@@ -235,6 +251,10 @@ class Captures(ABC):
         InputError
             As :meth:`frame`.
         """
+
+    def inputs(self, key: SequenceKey, index: int) -> Inputs:
+        """Return the digest of :meth:`input_digest`, and what it was told by; raises as :meth:`input_digest`."""
+        return Inputs(self.input_digest(key, index), None)
 
     def landmarks(self, key: SequenceKey, index: int) -> Landmarks | None:
         """Read the landmarks of a frame alone; raises as :meth:`frame`."""

@@ -141,15 +141,19 @@ class ScaledCaptures(Captures):
         InputError
             If its frames have no landmarks, or these cannot be read.
         """
-        if key not in self._infos:
-            self._infos = {info.key: info for info in self.sequences()}
-        frames = self._infos[key].frames if key in self._infos else ()
-        steps = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES)).round().astype(int))
-        found = [self._captures.landmarks(key, frames[k]) for k in steps]
+        found = [self._captures.landmarks(key, frame) for frame in self._measured(key)]
         try:
             return scale_from([one for one in found if one is not None])
         except InputError as error:
             raise InputError(f"{key}: {error.found}", error.expected, error.fix) from None
+
+    def _measured(self, key: SequenceKey) -> list[int]:
+        """Return the frames that a sequence's scale is found from."""
+        if key not in self._infos:
+            self._infos = {info.key: info for info in self.sequences()}
+        frames = self._infos[key].frames if key in self._infos else ()
+        steps = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES)).round().astype(int))
+        return [frames[k] for k in steps]
 
     def frame(self, key: SequenceKey, index: int) -> Frame:
         """Read one frame, scaled; raises as :meth:`Captures.frame`."""

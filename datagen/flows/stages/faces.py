@@ -63,6 +63,7 @@ class FacesStage(Stage[FacesUnit | FacesReference, int]):
     name = "faces"
     counts = "frames"
     doing = "storing"
+    makes_results = False
 
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> tuple[FacesReference, ...]:
         """Return one for each shard, and one for the template."""
@@ -97,9 +98,10 @@ class FacesStage(Stage[FacesUnit | FacesReference, int]):
         if unit.shard.group == TEMPLATE:
             manifest = unit.manifest
             contents = shared_contents(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
-            write_template(root, dataset, unit.shard, unit.content_key, contents)
+            record = write_template(root, dataset, unit.shard, unit.content_key, contents)
         else:
-            write_frames(root, dataset, unit.shard, unit.content_key, _rows(unit))
+            record = write_frames(root, dataset, unit.shard, unit.content_key, _rows(unit))
+        unit.checked(record)
         return len(unit.frames)
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datagen.common.errors import InputError, WarpError
+from datagen.common.errors import InputError, WarpError, raise_if_passing
 from datagen.evidence.sequence import fit_appearance
 from datagen.evidence.texture import Appearance, appearance_bytes, read_appearance
 from datagen.flows.gate import GATE_VERSION, gate
+from datagen.flows.known_inputs import KnownInputs
 from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
 from datagen.flows.quarantine import read_quarantine
@@ -20,7 +21,7 @@ from datagen.flows.records import (
     clear_folder,
     content_key,
     finished_record,
-    read_result_record,
+    known_result,
     result_strangers,
     store_result,
 )
@@ -92,7 +93,7 @@ class PersonUnit(Unit):
         """Where the person goes."""
         return self.layout.person(self.sequence.key)
 
-    def key(self, source: Captures, template: HeadTemplate) -> str:
+    def key(self, source: Captures | KnownInputs, template: HeadTemplate) -> str:
         """Content key of the person: its keyframes, and everything that decides what is made of them."""
         inputs = {
             "algorithm": ALGORITHM_VERSION,
@@ -107,10 +108,11 @@ class PersonUnit(Unit):
             inputs["gate"] = GATE_VERSION
         return content_key(inputs)
 
-    def _digest(self, source: Captures, frame: int) -> list[int | str]:
+    def _digest(self, source: Captures | KnownInputs, frame: int) -> list[int | str]:
         try:
             return [frame, source.input_digest(self.sequence.key, frame)]
-        except InputError:
+        except InputError as error:
+            raise_if_passing(error)
             # Not why: the reason names the file, and all that counts is that it is passed over.
             return [frame, "broken"]
 
@@ -177,14 +179,14 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
     def finished(self, unit: PersonUnit | PersonReference) -> bool:
         """Whether a record that still holds has the person, or says that there is none."""
         unit = unit.unit
-        return finished_record(unit.folder, unit.key(unit.captures(), unit.head().template)) is not None
+        return finished_record(unit.folder, unit.key(unit.inputs(), unit.head().template), unit.root) is not None
 
     def make(self, unit: PersonUnit | PersonReference) -> int:
         """Learn and store a person; return 1 if that had to be done."""
         unit = unit.unit
         manifest, source = unit.manifest, unit.captures()
-        key = unit.key(source, unit.head().template)
-        if finished_record(unit.folder, key) is not None:
+        key = unit.key(unit.inputs(), unit.head().template)
+        if finished_record(unit.folder, key, unit.root) is not None:
             return 0
         check_result_folder(unit.folder, FILES)
         head = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
@@ -208,7 +210,7 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
             seen = fit_appearance(texture_look(head.template), head, prior, keyframes, read, manifest.warp)
             contents |= {} if seen is None else {APPEARANCE_FILE: appearance_bytes(seen)}
         record = ResultRecord(key, "", NONE if prior is None else LEARNT, (), {})
-        store_result(unit.folder, record, contents)
+        store_result(unit.folder, record, contents, root=unit.root)
         return 1
 
     def stale(self, layout: BuildLayout, units: Sequence[PersonUnit | PersonReference]) -> list[Path]:
@@ -224,7 +226,7 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the sequences whose person is learnt, or cannot be."""
         keys = [sequence.key for sequence in plan.sequences if learns_person(plan.manifest, sequence)]
-        missing = [str(key) for key in keys if read_result_record(layout.person(key)) is None]
+        missing = [str(key) for key in keys if known_result(layout.root, layout.person(key)) is None]
         return self._status(len(keys), missing, "not learnt yet")
 
     def forget(self, plan: BuildPlan, layout: BuildLayout, frames: set[tuple[SequenceKey, int]]) -> list[str]:
@@ -257,7 +259,7 @@ def learnt_person(layout: BuildLayout, key: SequenceKey) -> StoredPerson | None:
         If it has not been tried yet.
     """
     folder = layout.person(key)
-    record = read_result_record(folder)
+    record = known_result(layout.root, folder)
     if record is None:
         raise InputError(f"the person of {key} is not learnt yet", "a learnt person", "Run `datagen build` again")
     return StoredPerson(folder, record.content_key) if record.status == LEARNT else None

@@ -80,6 +80,7 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
     name = "render"
     counts = "views"
     doing = "rendering"
+    makes_results = False
 
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> tuple[RenderReference, ...]:
         """Return one for each shard."""
@@ -149,7 +150,7 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
         if self.finished(unit):
             return 0
         unit = unit.unit
-        write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, ShardSamples(unit))
+        unit.checked(write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, ShardSamples(unit)))
         return unit.shard.samples
 
     def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 
-from datagen.common.errors import InputError
+from datagen.common.digests import canonical_json, sha256_text
+from datagen.common.errors import InputError, raise_if_passing
 from datagen.common.progress import unwatched
 from datagen.evidence.sequence import template_vertices
 from datagen.flows.framing import cameras_in_view, farthest_depth
@@ -23,13 +24,14 @@ from datagen.flows.records import (
     clear_folder,
     content_key,
     finished_record,
-    read_result_record,
     result_strangers,
     store_result,
 )
 from datagen.flows.stage import Reference, Stage, StageStatus, Unit
 from datagen.flows.stages.bridge import StoredBridge, kept_bridge, stored_bridges
 from datagen.flows.stages.person import StoredAppearance, StoredPerson, heeded, learns_person, learnt_person
+from datagen.flows.state_index import open_index
+from datagen.flows.stored_frames import stored_frames
 from datagen.flows.views import OUTSIDE, Views, look_at_views
 from datagen.flows.worker import prepared_head, texture_look
 from datagen.geometry.landmarks import Landmarks
@@ -47,6 +49,7 @@ from datagen.warp.storage import verdict_bytes, warp_bytes
 
 # Seconds to a minute: long enough to pay for a task, short enough to show progress.
 FRAMES_PER_UNIT = 4
+_INPUT = "<input>"  # where a frame's digest goes
 
 
 @dataclass(frozen=True)
@@ -116,33 +119,26 @@ class WarpUnit(Unit):
 
     def key(self, input_digest: str, template: HeadTemplate) -> str:
         """Content key of the warp of an input."""
-        inputs = {
-            "algorithm": ALGORITHM_VERSION,
-            # The person alone says whether identity is shared: a sequence without one keeps its key.
-            "config": self.manifest.warp.model_dump(mode="json", exclude={"share_identity"}),
-            "head": self.manifest.canonical.head,
-            "input": input_digest,
-            "person": self.person.key if self.person else "none",
-            "template": template.digest,
-        }
-        if self.bridge is not None:
-            inputs["bridge"] = self.bridge.key
-        if self.sequence.gated:
-            inputs["gate"] = GATE_VERSION
-        return content_key(inputs)
+        bridge = self.bridge.key if self.bridge is not None else ""
+        person = self.person.key if self.person else "none"
+        gate_version = GATE_VERSION if self.sequence.gated else None
+        head = self.manifest.canonical.head
+        text = _key_text(self.manifest.warp, head, person, bridge, template.digest, ALGORITHM_VERSION, gate_version)
+        return sha256_text(text.replace(_INPUT, input_digest, 1))
 
     def states(self) -> Iterator[FrameState]:
         """Look at one frame after the other."""
-        source, template = self.captures(), self.head().template
+        source, template = self.inputs(), self.head().template
         for frame, folder in zip(self.sequence.frames, self.folders, strict=True):
             digest = broken = ""
             try:
                 digest = source.input_digest(self.sequence.key, frame)
                 key = self.key(digest, template)
             except InputError as error:
+                raise_if_passing(error)
                 broken = _reason(error)
                 key = content_key({"broken": broken})
-            yield FrameState(frame, folder, key, digest, broken, finished_record(folder, key))
+            yield FrameState(frame, folder, key, digest, broken, finished_record(folder, key, self.root))
 
 
 @dataclass(frozen=True)
@@ -232,14 +228,23 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
 
     def finished(self, unit: WarpUnit | WarpReference) -> bool:
         """Whether every frame has a verdict that still holds for its input, the settings and the template."""
-        return all(state.record is not None for state in unit.unit.states())
+        index = open_index(unit.root)
+        if index is not None and unit in index.finished:
+            return True
+        done = all(state.record is not None for state in unit.unit.states())
+        if done and index is not None and isinstance(unit, WarpReference):
+            index.finished.add(unit)
+        return done
 
     def make(self, unit: WarpUnit | WarpReference) -> int:
         """Warp the frames that are not finished; return how many. Mistakes of the program are not caught."""
+        index = open_index(unit.root)
+        if index is not None and unit in index.finished:
+            return 0
         computed, unit = 0, unit.unit
         for state in unit.states():
             if state.record is None:
-                _store_failure(state, state.broken) if state.broken else _warp_and_store(unit, state)
+                _store_failure(unit.root, state, state.broken) if state.broken else _warp_and_store(unit, state)
                 computed += 1
         return computed
 
@@ -264,9 +269,10 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the frames with a verdict."""
         left_out = read_quarantine(layout, plan.manifest).frames
-        frames = [(s.key, frame) for s in plan.sequences for frame in s.frames if (s.key, frame) not in left_out]
-        missing = [f"{k}/{f:06d}" for k, f in frames if read_result_record(layout.frame_warp(k, f)) is None]
-        status = self._status(len(frames), missing, "not warped yet, or asked for again")
+        waiting = stored_frames(plan, layout).waiting
+        missing = [f"{key}/{frame:06d}" for key, frames in waiting.items() for frame in frames]
+        planned = sum((s.key, frame) not in left_out for s in plan.sequences for frame in s.frames)
+        status = self._status(planned if left_out else plan.frames, missing, "not warped yet, or asked for again")
         if not left_out:
             return status
         why = f"{len(left_out)} in quarantine: `datagen explain {layout.root}` says why"
@@ -279,6 +285,27 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
         for key, frame in frames:
             clear_folder(layout.frame_warp(key, frame))
         return sorted(f"{key}/{frame:06d}" for key, frame in frames)
+
+
+@lru_cache(maxsize=64)
+def _key_text(
+    config: WarpConfig, head: str, person: str, bridge: str, template: str, algorithm: int, gate_version: int | None
+) -> str:
+    """Return what the content key of a frame is the digest of, but for its input: frames share it."""
+    inputs = {
+        "algorithm": algorithm,
+        # The person alone says whether identity is shared: a sequence without one keeps its key.
+        "config": config.model_dump(mode="json", exclude={"share_identity"}),
+        "head": head,
+        "input": _INPUT,
+        "person": person,
+        "template": template,
+    }
+    if bridge:
+        inputs["bridge"] = bridge
+    if gate_version is not None:
+        inputs["gate"] = gate_version
+    return canonical_json(inputs)
 
 
 def _folders_in(folder: Path) -> list[str]:
@@ -346,13 +373,14 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
             pixels=(*content.evidence, *_own_texture(unit, content, seen, head, bridge, prior)),
         )
     except InputError as error:
-        _store_failure(state, _reason(error))
+        raise_if_passing(error)
+        _store_failure(unit.root, state, _reason(error))
         return
     warp = gated.told(warp)
     warp, cameras, views = _with_views(content, warp, head.template, seen)
     record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, {}, views)
     contents = {WARP_FILE: warp_bytes(warp), VERDICT_FILE: verdict_bytes(warp.verdict)}
-    store_result(state.folder, record, contents)
+    store_result(state.folder, record, contents, root=unit.root)
 
 
 def _own_texture(
@@ -391,10 +419,10 @@ def _with_views(frame: Frame, warp: Warp, template: HeadTemplate, found: Views) 
     return warp, tuple(sorted(depths)), replace(views, farthest_m=depths)
 
 
-def _store_failure(state: FrameState, reason: str) -> None:
+def _store_failure(root: Path, state: FrameState, reason: str) -> None:
     check_result_folder(state.folder, (WARP_FILE, VERDICT_FILE))
     record = ResultRecord(state.key, state.input_digest, "fail", (), {})
-    store_result(state.folder, record, {VERDICT_FILE: verdict_bytes(Verdict("fail", (reason,)))})
+    store_result(state.folder, record, {VERDICT_FILE: verdict_bytes(Verdict("fail", (reason,)))}, root=root)
 
 
 def _reason(error: InputError) -> str:

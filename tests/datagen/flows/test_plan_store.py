@@ -10,7 +10,7 @@ import pytest
 
 from datagen.common.errors import InputError, StorageError
 from datagen.flows import plan_store
-from datagen.flows.plan_store import freeze, open_plan, refer
+from datagen.flows.plan_store import freeze, open_plan, prune, refer
 from datagen.flows.planning import BuildPlan, plan_build
 from datagen.flows.row_file import RowFile, write_rows
 from datagen.flows.stages.warp import WarpReference, WarpStage
@@ -91,9 +91,9 @@ def test_a_task_is_some_hundred_bytes_and_means_the_same_elsewhere(
     tasks = WarpStage().plan(plan, layout)
     assert not layout.plan.exists()  # what only looks writes nothing
     assert [(task.name, task.weight) for task in tasks][:3] == [
-        ("s000/performance", 4),
-        ("s000/performance", 2),
-        ("s001/performance", 4),
+        ("s000/performance/000000-000003", 4),
+        ("s000/performance/000004-000005", 2),
+        ("s001/performance/000000-000003", 4),
     ]
     units = [task.unit for task in tasks]
     sent = [pickle.dumps(task) for task in tasks]
@@ -119,3 +119,15 @@ def test_what_lies_where_a_plan_goes_is_kept(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="in the way"):
         freeze(plan, layout)
     assert (layout.plan / f"frames-{plan.digest}").read_text() == "of the user"
+
+
+def test_plans_that_nobody_refers_to_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    layout, plans = BuildLayout(tmp_path), [a_plan(seed=seed) for seed in range(3)]
+    paths = [freeze(plan, layout) for plan in plans]
+    edited, strange = paths[1], layout.plan / f"frames-{'0' * 24}"
+    edited.write_bytes(b"x" + edited.read_bytes()[1:])
+    strange.write_text("mine")
+    prune(layout, [plans[0].digest])
+    assert sorted(layout.plan.glob("frames-*")) == sorted([paths[0], edited, strange])
+    assert strange.read_text() == "mine"
+    assert freeze(plans[2], layout).is_file()

@@ -1,0 +1,60 @@
+"""Digests of inputs, read once: as long as nothing a frame is read from changes, they are known."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from datagen.common.digests import sha256_text
+from datagen.flows.state_index import clock_s, look, open_index, read_and_remember
+from datagen.layout import BuildLayout
+from datagen.sources.frame import Captures, SequenceKey
+from datagen.sources.registry import Source
+
+_DIGESTS = 1  # raise it when the same files give another digest
+
+
+class KnownInputs:
+    """The inputs of a build's frames.
+
+    Parameters
+    ----------
+    root : Path
+        The build folder.
+    source : Source
+        What the recipe says of the captures.
+    captures : Captures
+        Opened.
+    """
+
+    def __init__(self, root: Path, source: Source, captures: Captures) -> None:
+        self._root, self._captures = root, captures
+        self._index = open_index(root)
+        self._kept = self._index is not None or BuildLayout(root).plan.is_dir()
+        self._reader = _reader(source) if self._kept else ""
+
+    def input_digest(self, key: SequenceKey, index: int) -> str:
+        """Return a frame's digest as :meth:`Captures.input_digest`, without reading what is known."""
+        if not self._kept:
+            return self._captures.input_digest(key, index)
+        group, name = f"inputs/{self._reader}/{key}", str(index)
+        if self._index is not None and not self._index.check_inputs:
+            seen = look(self._root, group, name)
+            if seen is not None:
+                return seen.told
+        began_s = clock_s()
+        digest, paths = self._captures.inputs(key, index)
+        if paths is not None:
+            read_and_remember(self._root, group, name, paths, digest, read_s=began_s)
+        return digest
+
+
+@lru_cache(maxsize=8)
+def _reader(source: Source) -> str:
+    """Name how files are read: another source, or another version, may make another digest of the same ones."""
+    try:
+        program = version("canonface")
+    except PackageNotFoundError:
+        program = "unknown"
+    return sha256_text(f"{_DIGESTS} {program} {source.text()}")[:16]

@@ -1,0 +1,425 @@
+"""What a build knows of files without reading them again: their digests, as long as size, time and inode stay.
+
+``plan/state.sqlite`` in the build folder is read and written by the one process that holds the folder; workers of other
+processes append what they learn to journals beside it, which the next build takes in. All of it may be lost: then
+files are read again, and nothing else happens.
+
+A file is only believed to be the one that was read if it was older than :data:`RACY_S` by then: an edit within the
+grain of a file system's clock would leave its time as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import sqlite3
+import struct
+import threading
+import time
+import uuid
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+from urllib.parse import quote
+
+from datagen.common.errors import StorageError
+from datagen.common.files import storage_errors
+from datagen.layout import BuildLayout
+
+RACY_S = 2.0
+_FILE, _ID = "state.sqlite", 0x63666163  # SQLite's application id: by it a file is known to be ours
+_JOURNAL = re.compile(r"journal-[A-Za-z0-9._-]+-\d+-[0-9a-f]{8}\.jsonl")
+_JOURNAL_HEAD = '{"format": "canonface-journal", "version": 1}\n'
+_STAT = struct.Struct("<qqQ")
+_MISSING = b"\xff" * _STAT.size
+_GROUPS_KEPT = 64
+_PENDING = 2000  # entries that are written at a time
+T = TypeVar("T")
+_RECKLESS = "PRAGMA synchronous=OFF"  # what a power cut takes is found again
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a group of files that were read together.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Files, and folders whose entries count; some may be missing. Those of the build folder begin there: a folder
+        that was copied tells of its own files, not of those it was copied from.
+    signature : bytes
+        Of all of them as they were.
+    told : str
+        What was found in them.
+    """
+
+    paths: tuple[str, ...]
+    signature: bytes
+    told: str
+
+    def unchanged(self, root: Path) -> bool:
+        """Whether size, time and inode of all of them are what they were."""
+        return signature_of(root, self.paths) == self.signature
+
+
+def signature_of(root: Path, paths: Iterable[str]) -> bytes:
+    """Return a digest of size, modification time and inode of paths; those that begin nowhere begin at ``root``."""
+    stat, pack, above = os.stat, _STAT.pack, f"{root}{os.sep}"
+    told = []
+    for path in paths:
+        try:
+            found = stat(path if path[0] == os.sep else above + path)
+        except OSError:
+            told.append(_MISSING)
+        else:
+            told.append(pack(found.st_size, found.st_mtime_ns, found.st_ino))
+    return hashlib.blake2b(b"".join(told), digest_size=16).digest()
+
+
+def _changed_s(root: Path, paths: Iterable[str]) -> float:
+    """Return when the latest of paths was changed."""
+    latest = 0
+    for path in paths:
+        with suppress(OSError):
+            latest = max(latest, os.stat(path if path[0] == os.sep else f"{root}{os.sep}{path}").st_mtime_ns)
+    return latest / 1e9
+
+
+def is_racy(changed_s: float, read_s: float) -> bool:
+    """Whether a file that was changed at one time and read at another may have been changed again unseen."""
+    return changed_s > read_s - RACY_S
+
+
+class StateIndex:
+    """What is known of the files of a build; see :func:`state_index`.
+
+    Attributes
+    ----------
+    check_inputs : bool
+        Whether inputs are read all the same.
+    deep : bool
+        Whether the finished dataset is checked byte by byte.
+    generation : int
+        Another number whenever something new is known of results.
+    finished : set
+        Tasks that this run found finished: it does not look again.
+    """
+
+    def __init__(
+        self,
+        layout: BuildLayout,
+        *,
+        check_inputs: bool = False,
+        deep: bool = False,
+        writes: bool = True,
+        journals: bool = False,
+    ) -> None:
+        self.layout, self.check_inputs, self.deep = layout, check_inputs, deep
+        self.writes, self.journals = writes, journals
+        self.generation = 0
+        self.finished: set[Hashable] = set()
+        self._memo: dict[str, tuple[str, int, object]] = {}
+        self._lock = threading.RLock()
+        self._groups: OrderedDict[str, dict[str, Seen]] = OrderedDict()
+        self._pending: list[tuple[str, str, bytes]] = []
+        self._base: sqlite3.Connection | None = None
+
+    def get(self, group: str, name: str) -> Seen | None:
+        """Return what is known of a name in a group; whether it still holds is another question."""
+        with self._lock:
+            return self._group(group).get(name)
+
+    def group(self, group: str) -> Mapping[str, Seen]:
+        """Return all that is known in a group, by name."""
+        with self._lock:
+            return dict(self._group(group))
+
+    def put(self, group: str, name: str, seen: Seen) -> None:
+        """Remember what is known from now on."""
+        with self._lock:
+            before = self._group(group).get(name)
+            self._group(group)[name] = seen
+            if before is None or before.told != seen.told:
+                self.generation += 1
+            self._pending.append((group, name, _packed(seen)))
+            if len(self._pending) >= _PENDING:
+                self._flush()
+
+    def remembered(self, kind: str, name: str, make: Callable[[], T]) -> T:
+        """Return what was made of results, made again if any of them changed since; of each kind, the latest only."""
+        known = self._memo.get(kind)
+        if known is None or known[:2] != (name, self.generation):
+            made = make()
+            known = self._memo[kind] = (name, self.generation, made)
+        return cast(T, known[2])
+
+    def changed(self) -> None:
+        """Say that results may have changed by the hands of other processes."""
+        with self._lock:
+            self.generation += 1
+
+    def _group(self, group: str) -> dict[str, Seen]:
+        found = self._groups.get(group)
+        if found is None:
+            rows = self._rows(group)
+            # What is on its way to the file already is the latest.
+            found = {name: _unpacked(data) for name, data in rows}
+            found |= {name: _unpacked(data) for listed, name, data in self._pending if listed == group}
+            self._groups[group] = found
+            while len(self._groups) > _GROUPS_KEPT:
+                self._groups.popitem(last=False)
+        else:
+            self._groups.move_to_end(group)
+        return found
+
+    def _rows(self, group: str) -> list[tuple[str, bytes]]:
+        if self._base is None:
+            return []
+        with suppress(sqlite3.Error):
+            return list(self._base.execute("SELECT name, data FROM seen WHERE place = ?", (group,)))
+        return []
+
+    def open(self) -> None:
+        """Open what earlier runs left, and take in what workers wrote.
+
+        Nothing is made where there is nothing: a build that is refused leaves no trace.
+
+        Raises
+        ------
+        StorageError
+            If a file that is not ours is in its place, or the disk refuses.
+        """
+        if not self.layout.plan.is_dir():
+            return
+        with storage_errors(f"reading {self.layout.plan}"):
+            self._connect()
+            if self.writes:
+                for journal in _journals(self.layout):
+                    entries = _read_journal(journal)
+                    if entries is not None:
+                        self._pending += entries
+                        self._flush()
+                        journal.unlink(missing_ok=True)
+
+    def _connect(self) -> None:
+        path = self.layout.plan / _FILE
+        if os.path.lexists(path) and not _is_ours(path):
+            if not self.writes:
+                return
+            raise StorageError(
+                f"{path} is in the way, and not what this program keeps there", "a place for it", "Move it away"
+            )
+        if not self.writes:
+            with suppress(sqlite3.Error):
+                self._base = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
+            return
+        for attempt in (path, path, Path(":memory:")):
+            try:
+                self._base = _connect(attempt)
+                return
+            except sqlite3.Error:  # damaged, or on a file system that it cannot lock: it is no loss
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        with self._lock:
+            self._flush()
+            if self._base is not None:
+                self._base.close()
+                self._base = None
+
+    def _flush(self) -> None:
+        if not self.writes:
+            self._pending = []
+        if self._base is None and self._pending and self.layout.plan.is_dir():
+            self._connect()
+        if self._base is not None and self._pending:
+            with suppress(sqlite3.Error), self._base:
+                self._base.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", self._pending)
+            self._pending = []
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    base = sqlite3.connect(path, check_same_thread=False, timeout=5)
+    try:
+        base.execute(_RECKLESS)
+        base.execute(f"PRAGMA application_id={_ID}")
+        base.execute(
+            "CREATE TABLE IF NOT EXISTS seen"
+            " (place TEXT, name TEXT, data BLOB, PRIMARY KEY (place, name)) WITHOUT ROWID"
+        )
+        base.execute("SELECT count(*) FROM (SELECT 1 FROM seen LIMIT 1)").fetchone()
+    except sqlite3.Error:
+        base.close()
+        raise
+    return base
+
+
+def _is_ours(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        head = file.read(72)
+    return not head or (head.startswith(b"SQLite format 3\0") and head[68:72] == _ID.to_bytes(4, "big"))
+
+
+def _packed(seen: Seen) -> bytes:
+    return seen.signature + zlib.compress("\0".join((seen.told, *seen.paths)).encode(), 1)
+
+
+def _unpacked(data: bytes) -> Seen:
+    told, *paths = zlib.decompress(data[16:]).decode().split("\0")
+    return Seen(tuple(paths), data[:16], told)
+
+
+def _journals(layout: BuildLayout) -> list[Path]:
+    named = (path for path in layout.plan.iterdir() if _JOURNAL.fullmatch(path.name))
+    return sorted(path for path in named if path.is_file() and not path.is_symlink())
+
+
+def _read_journal(path: Path) -> list[tuple[str, str, bytes]] | None:
+    """Return what a journal tells; None if it is somebody else's file."""
+    found = []
+    with open(path, errors="replace") as file:
+        if file.readline() != _JOURNAL_HEAD:
+            return None
+        for line in file:
+            with suppress(ValueError, KeyError, TypeError):  # the last line of a process that was killed
+                entry = json.loads(line)
+                seen = Seen(tuple(map(str, entry["paths"])), bytes.fromhex(entry["signature"]), str(entry["told"]))
+                found.append((str(entry["group"]), str(entry["name"]), _packed(seen)))
+    return found
+
+
+_OPEN: dict[Path, StateIndex] = {}
+_JOURNAL_LOCK = threading.Lock()
+_OWN_NAMES: dict[Path, tuple[int, Path]] = {}
+
+
+@contextmanager
+def state_index(layout: BuildLayout, *, check_inputs: bool = False, deep: bool = False) -> Iterator[StateIndex]:
+    """Know the files of a build for as long as the block runs; whoever enters holds the build folder.
+
+    Parameters
+    ----------
+    check_inputs : bool
+        Whether every input is read again, whatever is known of it.
+    deep : bool
+        Whether the dataset is checked byte by byte at the end.
+
+    Raises
+    ------
+    StorageError
+        If a file that is not ours is in the way, or the disk refuses.
+    """
+    with _opened(StateIndex(layout, check_inputs=check_inputs, deep=deep)) as index:
+        yield index
+
+
+@contextmanager
+def reading_index(layout: BuildLayout, *, journals: bool = False) -> Iterator[None]:
+    """Know what a build knows of its files, and leave that as it is: others may be working there.
+
+    Parameters
+    ----------
+    journals : bool
+        Whether what is learnt goes to a journal, for the next build.
+    """
+    if open_index(layout.root) is not None:
+        yield
+        return
+    with _opened(StateIndex(layout, writes=False, journals=journals)):
+        yield
+
+
+@contextmanager
+def _opened(index: StateIndex) -> Iterator[StateIndex]:
+    index.open()
+    layout = index.layout
+    before = _OPEN.get(layout.root)
+    _OPEN[layout.root] = index
+    try:
+        yield index
+    finally:
+        if before is None:
+            _OPEN.pop(layout.root, None)
+        else:
+            _OPEN[layout.root] = before
+        index.close()
+
+
+def open_index(root: Path) -> StateIndex | None:
+    """Return what this process knows of a build; None outside of :func:`state_index`."""
+    return _OPEN.get(root)
+
+
+def remember(root: Path, group: str, name: str, seen: Seen) -> None:
+    """Remember what is known of files: in this process's index, or in a journal for the next build."""
+    index = open_index(root)
+    if index is not None:
+        index.put(group, name, seen)
+        if not index.journals:
+            return
+    plan = BuildLayout(root).plan
+    if not plan.is_dir():
+        return
+    entry: Mapping[str, object] = {
+        "group": group,
+        "name": name,
+        "paths": seen.paths,
+        "signature": seen.signature.hex(),
+        "told": seen.told,
+    }
+    # A journal that cannot be written is no reason to stop the work.
+    with suppress(OSError), _JOURNAL_LOCK:
+        path = _own_journal(plan)
+        with open(path, "a") as file:
+            if not file.tell():
+                file.write(_JOURNAL_HEAD)
+            file.write(json.dumps(entry) + "\n")
+
+
+def _own_journal(plan: Path) -> Path:
+    process, path = _OWN_NAMES.get(plan, (0, plan))
+    if process != os.getpid():
+        host = re.sub(r"[^A-Za-z0-9._-]", "_", socket.gethostname()) or "host"
+        path = plan / f"journal-{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        _OWN_NAMES[plan] = os.getpid(), path
+    return path
+
+
+def look(root: Path, group: str, name: str) -> Seen | None:
+    """Return what is known of files if it still holds; None where they have to be read."""
+    index = open_index(root)
+    seen = None if index is None else index.get(group, name)
+    return seen if seen is not None and seen.unchanged(root) else None
+
+
+def read_and_remember(
+    root: Path, group: str, name: str, paths: Iterable[str], told: str, *, read_s: float | None
+) -> None:
+    """Remember what was found in files, unless one of them may have changed since unseen.
+
+    Parameters
+    ----------
+    read_s : float or None
+        When reading began, on this machine's clock; None for files that this process has just written itself.
+    """
+    above = f"{root}{os.sep}"
+    listed = tuple(path.removeprefix(above) if path.startswith(above) else os.path.abspath(path) for path in paths)
+    signature = signature_of(root, listed)
+    if read_s is None or not is_racy(_changed_s(root, listed), read_s):
+        remember(root, group, name, Seen(listed, signature, told))
+
+
+def clock_s() -> float:
+    """The time, as files are stamped with it."""
+    return time.time()
