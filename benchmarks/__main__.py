@@ -10,6 +10,7 @@ from benchmarks import ablation, align, report, write
 from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
 from benchmarks.fit import command as fit_command
+from benchmarks.gpu import command as gpu_command
 from benchmarks.marks import command as marks_command
 from benchmarks.orchestrate import command as orchestrate_command
 from benchmarks.read import command as read_command
@@ -45,6 +46,7 @@ for command in (
     align,
     track_command,
     track_submit,
+    gpu_command,
     report,
     orchestrate_command,
 ):

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from datagen import __version__
 from datagen.commands import (
+    browse,
     build,
     demo,
     evidence,
@@ -30,7 +31,23 @@ app = App(
     "2 wrong use or bad input, 70 a fault of this program, 130 interrupted.",
 )
 add_version(app, "datagen", __version__)
-for group in (demo, init, imports, evidence, fit, build, parts, warp, frames, inspect, share, export, report, recipe):
+for group in (
+    demo,
+    init,
+    imports,
+    evidence,
+    fit,
+    build,
+    parts,
+    warp,
+    frames,
+    inspect,
+    browse,
+    share,
+    export,
+    report,
+    recipe,
+):
     group.register(app)
 
 

@@ -34,7 +34,7 @@ VALUES = {"where": "camera=*", "config": "tiny", "layout": "colmap"}
 ALWAYS = ("manifest", "config")
 # What a path stands for in each command, by the name of its parameter; every other gets a folder that is not there.
 GOOD = {"manifest": "recipe.yaml", "captures": "captures", "dataset": "data", "datasets": "data"}
-OUTPUTS = {"out", "page", "url", "report", "freeze"}
+OUTPUTS = {"out", "page", "url", "report", "freeze", "marks", "export"}
 # The demo hands its configuration to the trainer, once there is a dataset.
 LATE = {("demo", "config")}
 GOOD["cameras"] = "captures/anna/speech"

@@ -51,7 +51,7 @@ USUAL += (LISTING, ".lock", ".prefect/prefect.db", ".x.tmp-backup", "manifest.js
 # `flame` writes as `meshes` does, but not of this head: tests/datagen/flows/test_export_performances.py.
 ELSEWHERE = {"push", "merge", "subset", "flame"}
 # All that these do to a disk is to read it.
-READING = {"status", "verify", "stats", "check", "explain", "compare", "schema"}
+READING = {"status", "verify", "stats", "check", "explain", "schema"}
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,8 @@ WRITERS = {
     ),
     "datagen meshes": Writer(lambda s, out: ["export", "meshes", s.build, "--out", out], ("--axes", "head")),
     "datagen report": Writer(lambda _, out: ["report", out, "--worst", "1", "--random", "0"], (), a_build, fresh=False),
+    "datagen browse": Writer(lambda s, out: ["browse", s.build, "--export", out], ("--samples", "2")),
+    "datagen compare": Writer(lambda s, out: ["compare", s.build, s.build, "--out", out]),
     "datagen requeue": Writer(lambda _, out: ["requeue", out, "s000"], (), a_build, fresh=False),
     "datagen demo": Writer(
         lambda s, out: ["demo", "--manifest", s.manifest, "--out", out, "--set", "name=other"], (), a_build

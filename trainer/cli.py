@@ -179,6 +179,24 @@ def predict(
             "--crop", help="Part to use: left,top,right,bottom in pixels; each or all: around each mask, or all masks."
         ),
     ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box",
+            metavar="LEFT,TOP,WIDTH,HEIGHT",
+            help="Where a head is, chin to crown, pixels, the same in all frames; may be repeated.",
+        ),
+    ] = None,
+    detector_python: Annotated[
+        Path | None,
+        typer.Option(
+            "--detector-python", help="A Python with MediaPipe: its face detector finds the heads (docs/prediction.md)."
+        ),
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="Which of several heads, 1 the largest; all: each into OUT/head1, OUT/head2, …"),
+    ] = None,
     foreground: Annotated[
         Literal["auto", "surface", "confidence", "all"],
         typer.Option(
@@ -236,6 +254,9 @@ def predict(
         size=size,
         masks=masks,
         crop=crop,
+        boxes=tuple(box or ()),
+        detector_python=detector_python,
+        head=_head(head),
         foreground=foreground,
         cameras=cameras,
         orientation=orientation,
@@ -249,6 +270,9 @@ def predict(
     summary = run_predict(checkpoint, source, out, options, device_name=_device(device))
     if as_json:
         print_json({"out": str(out), **summary})
+        return
+    if "heads" in summary:
+        say(f"{len(summary['heads'])} heads in {out}/head1 and so on; docs/prediction.md says what every file holds")
         return
     page = "open viewer.html" if "viewer" in summary["written"] else "strip.png shows the first"
     say(f"{summary['frames']} frames in {out}; {page}; docs/prediction.md says what every file holds")
@@ -351,6 +375,14 @@ def _report_run(out: Path, state: RunState, as_json: bool) -> None:
         say(f"{out} is finished: {taken}, best at step {state.best_step}{best}")
     else:
         say(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
+
+
+def _head(text: str | None) -> int | Literal["all"] | None:
+    if text is None or text == "all":
+        return "all" if text else None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--head {text}: give a number from 1, or all")
+    return int(text)
 
 
 def _check_places(places: list[Path], predictions: Path | None, pictures: Path | None, *, own_space: bool) -> None:

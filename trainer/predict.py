@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.console import say
 from datagen.common.errors import InputError
+from datagen.common.face_mesh import FaceMesh
 from datagen.common.pictures import Orientation
 from datagen.common.progress import Progress, announce
 from datagen.common.pyav import have_video
@@ -24,6 +25,7 @@ from trainer.inference import Maps
 from trainer.prediction.cameras import FieldOfView, FrameCamera, GivenCameras, Origin, assumed_intrinsics, write_cameras
 from trainer.prediction.foreground import Foreground, MaskFolder, Rule, make_crop
 from trainer.prediction.frames import Crop, DatasetClip, FrameSource, ImageFiles, SourceFrame, image_files
+from trainer.prediction.heads import LOOK_PX, Head, choose, find_heads, given_heads
 from trainer.prediction.output import MARKER, check_target, prediction_folder
 from trainer.prediction.show import ShowConfig, write_shown
 from trainer.prediction.store import FrameStore, PredictedFrame, normals_from_depth
@@ -62,6 +64,12 @@ class PredictOptions:
         See :class:`trainer.prediction.foreground.Foreground`.
     cameras : Path or None
         A ``cameras.json``.
+    boxes : tuple of str
+        "left,top,width,height" of each head, the same in all frames, in place of ``crop``.
+    detector_python : Path or None
+        A Python with MediaPipe, whose face detector finds the heads of each frame, in place of ``crop``.
+    head : int, "all" or None
+        Which head of several, from 1; "all": each into a folder of its own. By default the first, which is said.
     orientation : "stored", "upright" or None
         Whether pictures, masks and cameras are those of the stored pixels or of the picture as it is shown. By default
         pictures are turned upright, and refused where they would be and masks or cameras are given.
@@ -84,6 +92,9 @@ class PredictOptions:
     size: int | None = None
     masks: Path | None = None
     crop: str | None = None
+    boxes: tuple[str, ...] = ()
+    detector_python: Path | None = None
+    head: int | Literal["all"] | None = None
     foreground: Rule = "auto"
     cameras: Path | None = None
     orientation: Orientation | None = None
@@ -118,6 +129,14 @@ class PredictOptions:
             raise InputError(f"--without {unknown[0]}", f"one of {', '.join(PARTS)}", "Choose another")
         if self.cameras is not None and self.fov_deg is not None:
             raise InputError("both --cameras and --fov are given", "one of them", "Leave one out")
+        ways = {"--crop": self.crop, "--box": self.boxes, "--detector-python": self.detector_python}
+        given = [name for name, value in ways.items() if value]
+        if len(given) > 1:
+            raise InputError(f"{' and '.join(given)} are given", "one way to say where the head is", "Leave one out")
+        if self.head is not None and given not in (["--box"], ["--detector-python"]):
+            raise InputError(
+                f"--head {self.head} without --box or --detector-python", "heads to choose from", "Give one of them"
+            )
         if self.masks is not None and self.foreground != "auto":
             raise InputError("both --masks and --foreground are given", "one of them", "Leave one out")
         return overlap
@@ -148,7 +167,7 @@ def predict(
     Returns
     -------
     dict
-        What ``prediction.json`` holds.
+        What ``prediction.json`` holds; of all heads, their number of frames and each one's under ``heads``.
 
     Raises
     ------
@@ -157,7 +176,8 @@ def predict(
     """
     options = options or PredictOptions()
     overlap = options.checked_overlap()
-    check_target(out)
+    if options.head != "all":
+        check_target(out)
     announce("predict", "reading the model")
     content = read_checkpoint(checkpoint)
     device = pick_device(device_name)
@@ -167,10 +187,86 @@ def predict(
     if resolution % patch:
         raise InputError(f"--size {resolution}", f"a multiple of the model's patch, {patch}", "Round it")
     masks = None if options.masks is None else MaskFolder(options.masks, options.turned())
-    frames = _frames_of(source, resolution, content, options, patch, make_crop(options.crop, masks))
+    heads = _heads_of(source, content, options, patch)
     usual = assumed_intrinsics(model.depth_unit.focal_over_width, resolution)
     network = WindowModel(model, usual, knows_surface="surface" not in content.get("untrained", ()))
     drift: Drift = options.drift or ("chain" if content.get("depth_up_to_scale") else "fade")
+    task = _Task(source, options, content, resolution, overlap, drift, config.loss.confidence_lambda)
+
+    def one(crop: Crop | None, place: Path) -> dict[str, Any]:
+        frames = _frames_of(source, resolution, content, options, patch, crop)
+        return _predict_one(task, network, frames, masks, place)
+
+    if heads is None:
+        return one(make_crop(options.crop, masks), out)
+    if options.head != "all":
+        return one(choose(heads.found, options.head, heads.frames), out)
+    places = [out / f"head{number}" for number in range(1, len(heads.found) + 1)]
+    for place in places:
+        check_target(place)
+    left = [path.name for path in sorted(out.glob("head*")) if path not in places] if out.is_dir() else []
+    if left:
+        say(f"{out} holds {', '.join(left)} of earlier, which are left as they are", to=sys.stderr)
+    done = [
+        one(choose(heads.found, number, heads.frames), place) | {"out": place.name}
+        for number, place in enumerate(places, start=1)
+    ]
+    return {"format": "canonface-predictions", "heads": done, "frames": sum(each["frames"] for each in done)}
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """Heads that were given or found, in how many frames they were looked for; 0 where they were given."""
+
+    found: list[Head]
+    frames: int
+
+
+def _heads_of(source: Path, content: dict[str, Any], options: PredictOptions, patch: int) -> _Heads | None:
+    """Return the heads of the source; None where nobody asked for any."""
+    if not options.boxes and options.detector_python is None:
+        return None
+    if kind_of(source) == "a dataset":
+        name = "--box" if options.boxes else "--detector-python"
+        raise InputError(f"{name} with a dataset", "a dataset's images as they are stored", "Leave it out")
+    if options.detector_python is None:
+        return _Heads(given_heads(options.boxes), 0)
+    frames = _frames_of(source, LOOK_PX, content, options, patch, None)
+    looked = 0
+
+    def counted(progress: Progress) -> Iterator[tuple[int, SourceFrame]]:
+        nonlocal looked
+        for item in _sliced(frames, options):
+            looked += 1
+            progress.update(looked)
+            yield item
+
+    with (
+        FaceMesh(options.detector_python) as detector,
+        Progress("look for heads", _expected(frames.count, options), "frames") as progress,
+    ):
+        found = find_heads(counted(progress), detector, linked=frames.numbered)
+    return _Heads(found, looked)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is the same for every head of a source."""
+
+    source: Path
+    options: PredictOptions
+    content: dict[str, Any]
+    resolution: int
+    overlap: int
+    drift: Drift
+    confidence_lambda: float
+
+
+def _predict_one(
+    task: _Task, network: WindowModel, frames: FrameSource, masks: MaskFolder | None, out: Path
+) -> dict[str, Any]:
+    """Predict one head's frames into a folder; return what ``prediction.json`` holds."""
+    options, content = task.options, task.content
     without = _left_out(options)
     half_extent_m = float(content["dataset"]["half_extent_m"])
     first_pass = _FirstPass(network, options, masks)
@@ -178,15 +274,15 @@ def predict(
     with prediction_folder(out) as staging:
         hidden = staging / ".frames"
         store = FrameStore(hidden if "maps" in without else staging / "maps" / "raw")
-        cameras = first_pass.run(frames, overlap, drift, store)
+        cameras = first_pass.run(frames, task.overlap, task.drift, store)
         write_cameras(staging, cameras)
         show = ShowConfig(
             half_extent_m=half_extent_m,
             centre=np.array(content["dataset"]["space"].get("centre", (0.0, 0.0, 0.0)), np.float64),
-            confidence_lambda=config.loss.confidence_lambda,
+            confidence_lambda=task.confidence_lambda,
             tracks=options.tracks,
             rate=options.rate or _rate(frames.rate, cameras, options.step),
-            title=source.name or "prediction",
+            title=task.source.name or "prediction",
             without=frozenset(without),
         )
         tracks = write_shown(staging, store, cameras, show)
@@ -195,13 +291,13 @@ def predict(
         summary: dict[str, Any] = {
             "format": "canonface-prediction",
             "format_version": 1,
-            "source": source.name,
+            "source": task.source.name,
             "frames": len(cameras),
-            "size": resolution,
+            "size": task.resolution,
             "space": content["dataset"]["space"],
             "window": options.frames,
-            "overlap": overlap,
-            "drift": drift,
+            "overlap": task.overlap,
+            "drift": task.drift,
             "step_of_checkpoint": content.get("step"),
             "intrinsics_from": sorted({camera.intrinsics_from for camera in cameras}),
             "pose_from": sorted({camera.pose_from for camera in cameras}),

@@ -13,7 +13,7 @@ from datagen.commands.options import JsonOption
 from datagen.common.console import print_json, say
 
 if TYPE_CHECKING:
-    from datagen.evidence.face_mesh import FaceMesh
+    from datagen.common.face_mesh import FaceMesh
     from datagen.heads.base import HeadModel
 
 GOALS = (
@@ -52,7 +52,7 @@ def detector_command(
 
     Example: python -m benchmarks detector --detector-python ~/face-mesh/bin/python --real ../shared/data
     """
-    from datagen.evidence.face_mesh import FaceMesh
+    from datagen.common.face_mesh import FaceMesh
     from datagen.heads.registry import load_head
 
     head = load_head("anny")

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from datagen.common.arrays import F64, I64
+from datagen.common.face_mesh import FIRST_OF_IRISES
 from datagen.evidence.detector import view_of
 from datagen.evidence.detector_model import (
     DetectorModel,
@@ -20,7 +21,6 @@ from datagen.evidence.detector_model import (
     surrounding_normals,
     view_terms,
 )
-from datagen.evidence.face_mesh import FIRST_OF_IRISES
 from datagen.evidence.several_views import DetectedView, face_in_space
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import face_cross, normalised

@@ -95,7 +95,7 @@ class Appearance:
     subjects, frames : int
         Looked at.
     cell_mm : float
-        How finely: a shift of one cell tells nothing.
+        How finely.
     """
 
     cameras: tuple[CameraFit, ...] = ()
@@ -114,7 +114,7 @@ class _Laid:
     region: npt.NDArray[np.uint8]
 
 
-def appearance(dataset: Dataset, most_subjects: int = 12, frames_each: int = 6, also: Sequence[str] = ()) -> Appearance:
+def appearance(dataset: Dataset, most_subjects: int = 24, frames_each: int = 6, also: Sequence[str] = ()) -> Appearance:
     """Compare the pictures of some frames of some subjects.
 
     Parameters
@@ -132,26 +132,24 @@ def appearance(dataset: Dataset, most_subjects: int = 12, frames_each: int = 6, 
         If the dataset is damaged.
     """
     space = CanonicalSpace.from_attrs(dict(dataset.plan.space))
-    found: dict[str, list[tuple[str, str, str, int]]] = {}
-    names = dataset.plan.subjects, dataset.plan.sequences, dataset.plan.cameras
-    for split in dataset:
-        index = dataset[split].index
-        for i in range(len(dataset[split])):
-            subject, sequence, camera = names[0][index.subject[i]], names[1][index.sequence[i]], index.camera[i]
-            frame = f"{subject}/{sequence}/{int(index.frame[i]):06d}"
-            found.setdefault(subject, []).append((frame, names[2][camera], split, i))
+    splits = {
+        dataset.plan.subjects[number]: split for split in dataset for number in np.unique(dataset[split].index.subject)
+    }
     wanted = {name.partition("/")[0] for name in also}
-    subjects = sorted(wanted & found.keys()) + _spread(sorted(found.keys() - wanted), most_subjects)
-    cell_mm = _cell_mm(dataset, found)
+    subjects = sorted(wanted & splits.keys()) + _spread(sorted(splits.keys() - wanted), most_subjects)
+    cell_mm = FINEST_MM
     cameras: list[CameraFit] = []
     regions: list[RegionFit] = []
     looked_at = 0
-    for subject in subjects:
-        all_frames = sorted({frame for frame, *_ in found[subject]})
+    for k, subject in enumerate(subjects):
+        samples = _samples_of(dataset, splits[subject], subject)
+        if k == 0:
+            cell_mm = _cell_mm(dataset, splits[subject], samples[0][2])
+        all_frames = sorted({frame for frame, _, _ in samples})
         kept = {*_spread(all_frames, frames_each), *(set(also) & set(all_frames))}
         laid = {
-            (frame, camera): _lay(dataset, split, i, space, cell_mm)
-            for frame, camera, split, i in found[subject]
+            (frame, camera): _lay(dataset, splits[subject], i, space, cell_mm)
+            for frame, camera, i in samples
             if frame in kept
         }
         looked_at += len(kept)
@@ -160,20 +158,31 @@ def appearance(dataset: Dataset, most_subjects: int = 12, frames_each: int = 6, 
     return Appearance(tuple(cameras), tuple(regions), len(subjects), looked_at, cell_mm)
 
 
+def _samples_of(dataset: Dataset, split: str, subject: str) -> list[tuple[str, str, int]]:
+    """Return frame, camera and number of every sample of a subject."""
+    index, plan = dataset[split].index, dataset.plan
+    chosen = np.flatnonzero(index.subject == list(plan.subjects).index(subject))
+    return [
+        (
+            f"{subject}/{plan.sequences[index.sequence[i]]}/{int(index.frame[i]):06d}",
+            plan.cameras[index.camera[i]],
+            int(i),
+        )
+        for i in chosen
+    ]
+
+
 def _spread(names: Sequence[str], most: int) -> list[str]:
     places = np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int))
     return [names[i] for i in places] if names else []
 
 
-def _cell_mm(dataset: Dataset, found: dict[str, list[tuple[str, str, str, int]]]) -> float:
+def _cell_mm(dataset: Dataset, split: str, i: int) -> float:
     """Return how large a pixel is on the face, at least :data:`FINEST_MM`, from one sample."""
-    for samples in found.values():
-        _, _, split, i = samples[0]
-        read = dataset[split].read(("depth", "intrinsics"), [i])
-        depth, focal = read["depth"][0], float(read["intrinsics"][0][0, 0])
-        if (depth > 0).any():
-            return max(FINEST_MM, 1000 * float(np.median(depth[depth > 0])) / focal)
-    return FINEST_MM
+    read = dataset[split].read(("depth", "intrinsics"), [i])
+    depth, focal = read["depth"][0], float(read["intrinsics"][0][0, 0])
+    surface = depth > 0
+    return max(FINEST_MM, 1000 * float(np.median(depth[surface])) / focal) if surface.any() else FINEST_MM
 
 
 def _lay(dataset: Dataset, split: str, i: int, space: CanonicalSpace, cell_mm: float) -> _Laid:

@@ -94,6 +94,12 @@ def compare(first: Path, second: Path) -> Comparison:
     )
 
 
+def common_frames(first: Path, second: Path) -> list[tuple[FrameResult, FrameResult]]:
+    """Return every frame that both builds have, as each has it, ordered by name; raises as :func:`compare`."""
+    a, b = ({r.name: r for r in read_results(build)} for build in (first, second))
+    return [(a[name], b[name]) for name in sorted(a.keys() & b.keys())]
+
+
 def _medians(a: list[FrameResult], b: list[FrameResult]) -> list[tuple[str, float, float]]:
     rows = []
     for name in sorted({name for r in a for name in r.verdict.metrics} & {n for r in b for n in r.verdict.metrics}):

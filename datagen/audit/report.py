@@ -24,6 +24,7 @@ from datagen.audit import pictures
 from datagen.audit.appearance import Appearance, appearance
 from datagen.audit.explain_build import explain_results
 from datagen.audit.measure import FrameMeasure, landmark_rows, measure_warp, region_rows
+from datagen.audit.region_colours import region_colours
 from datagen.audit.report_tables import (
     CARDS_A_PART,
     FrameRecord,
@@ -193,7 +194,7 @@ def write_report(
             "sequences": table.sequences,
             "columns": [asdict(column) for column in table.columns],
             "reasons": [group.reason for group in explanation.groups],
-            "regions": _region_colours(),
+            "regions": region_colours(),
             "scales": {"error": scale_stops(ERROR), "confidence": scale_stops(CONFIDENCE)},
             "limits": {"distance": DISTANCE_LIMIT_MM, "error": TRUE_ERROR_LIMIT_MM},
             "within": CORRECT_WITHIN_MM,
@@ -541,15 +542,6 @@ def _cells(row: Mapping[str, float]) -> dict[str, str]:
     shown = {name: _number(value) for name, value in row.items()}
     shown["points"] = f"{row['points']:.0f}"
     return {**dict.fromkeys(("back_median_mm", "back_p95_mm", "round_trip_p95_mm", "confidence", "near"), "–"), **shown}
-
-
-def _region_colours() -> dict[str, list[Any]]:
-    labels = np.array(list(REGIONS.values()))
-    colours = np.nan_to_num(pictures.label_colours(labels), nan=0.6)
-    return {
-        name.replace("_", " "): [int(label), *(round(255 * float(c)) for c in rgb)]
-        for (name, label), rgb in zip(REGIONS.items(), colours, strict=True)
-    }
 
 
 def _columns_of(table: FrameTable, results: Sequence[FrameResult]) -> dict[str, Any]:

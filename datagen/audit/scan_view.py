@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,9 +48,17 @@ def write_template(folder: Path, template: HeadTemplate) -> None:
 
 
 def write_scan(
-    folder: Path, name: str, warp: Warp, template: HeadTemplate, true_error_mm: npt.NDArray[np.floating] | None = None
+    folder: Path,
+    name: str,
+    warp: Warp,
+    template: HeadTemplate,
+    true_error_mm: npt.NDArray[np.floating] | None = None,
+    more: Mapping[str, tuple[F64, float]] = MappingProxyType({}),
 ) -> None:
-    """Write a scan with what is known of its points, and the registered template, as ``data/<name>.js``."""
+    """Write a scan with what is known of its points, and the registered template, as ``data/<name>.js``.
+
+    ``more`` are other values of the scan's points (N,), by name, each with the upper end of its scale.
+    """
     chosen, faces = thinned(warp.scan_vertices, warp.scan_faces, MOST_VERTICES)
     known = np.isfinite(warp.canonical[chosen]).all(axis=1)
     distance = np.where(known, scan_distance_mm(warp, chosen), np.nan)
@@ -59,6 +69,8 @@ def write_scan(
     }
     if true_error_mm is not None:
         levels["error"] = scale_levels(np.asarray(true_error_mm, np.float64)[chosen], 0, TRUE_ERROR_LIMIT_MM)
+    for key, (values, limit) in more.items():
+        levels[key] = scale_levels(values[chosen], 0, limit)
     canonical_mm = warp.space.metres(warp.canonical[chosen]) * MM_PER_M
     scan = in_head_axes(warp, warp.scan_vertices)
     content: dict[str, Any] = {"scan": _packed(scan[chosen], faces, canonical_mm, levels)}

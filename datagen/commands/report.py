@@ -70,21 +70,37 @@ def stale_frames(out: Path) -> dict[str, str] | None:
 def compare_command(
     first: Annotated[Path, typer.Argument(help="Build folder.")],
     second: Annotated[Path, typer.Argument(help="Another build of the same captures.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for a page that measures and shows frames of both, side by side."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Compare the verdicts and metrics of two builds; exit code 1 if any frame's verdict got worse.
 
-    Example: datagen compare runs/before runs/after
+    With --out, points of some frames are measured in both: paired differences in millimetres by region with a sign
+    test, who got better and worse, and scans in three dimensions that turn together.
+
+    Example: datagen compare runs/before runs/after --out runs/difference
     """
     from datagen.audit.compare import compare
 
     comparison = compare(first, second)
+    page = None
+    if out is not None:
+        from datagen.audit.compare_page import write_comparison
+
+        page = write_comparison(out, first, second, comparison)
     if json_output:
         content = {**asdict(comparison), "worse": comparison.worse}
         content["figures"] = content.pop("metrics")
+        if page is not None:
+            content["page"] = str(page)
         print_json(content)
     else:
         say(comparison.text())
+        if page is not None:
+            say(f"page: {page}")
     if comparison.worse:
         raise SystemExit(1)
 

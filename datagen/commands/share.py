@@ -105,8 +105,9 @@ def subset_command(
 ) -> None:
     """Make a dataset from some samples of another; compressed maps are copied byte for byte.
 
-    Keys are split, subject, sequence, camera, verdict (names or patterns, comma-separated) and frame (a number or
-    start:stop:step).
+    Keys are split, subject, sequence, camera, verdict (names or patterns, comma-separated), frame (a number or
+    start:stop:step) and name (subject/sequence/frame, with /camera or without; @FILE reads a list, such as `datagen
+    browse` makes).
 
     Example: datagen subset runs/demo --where camera=cam0* --where frame=0:100:2 --out runs/half/dataset.zarr
     """

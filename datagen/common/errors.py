@@ -6,9 +6,31 @@ prints the message without a traceback and ends with the error's ``exit_code``.
 
 from __future__ import annotations
 
+import errno
 import re
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,2})([^\s'\"]+)")
+
+# What a network file system or a busy machine says, and takes back a moment later.
+PASSING = frozenset(
+    {
+        errno.ESTALE,
+        errno.EIO,
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.ENOMEM,
+        errno.ENFILE,
+        errno.EMFILE,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOTCONN,
+        errno.EREMOTEIO,
+        errno.ENOLCK,
+    }
+)
 
 
 def redacted(text: str) -> str:
@@ -140,3 +162,32 @@ class ReplacedDatasetError(DatasetError):
 
 class CheckpointError(CanonfaceError):
     """A model checkpoint cannot be read or does not fit."""
+
+
+def chain_of(error: BaseException | None) -> list[BaseException]:
+    """Return an error and what it came of, one behind the other."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an error is, or came of, one that another try may not meet."""
+    return any(
+        isinstance(one, ConnectionError | TimeoutError) or (isinstance(one, OSError) and one.errno in PASSING)
+        for one in chain_of(error)
+    )
+
+
+def raise_if_passing(error: BaseException) -> None:
+    """Raise an error that may pass: a file that could not be read just now is not a broken one.
+
+    Raises
+    ------
+    BaseException
+        The error.
+    """
+    if may_pass(error):
+        raise error

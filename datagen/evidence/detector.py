@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from datagen.common.arrays import F64
+from datagen.common.face_mesh import Detector, FaceMesh
 from datagen.common.seen_points import SeenPoints
 from datagen.evidence.contract import Seen
 from datagen.evidence.detector_model import DetectorModel, ViewOfFace, detector_model
-from datagen.evidence.face_mesh import Detector, FaceMesh
 from datagen.evidence.registry import MakerSettings
 from datagen.evidence.several_views import (
     DetectedView,
@@ -90,7 +90,7 @@ class FaceDetector:
     template : HeadTemplate
     model : DetectorModel
     detector : callable
-        :class:`datagen.evidence.face_mesh.FaceMesh`, or what stands in for it.
+        :class:`datagen.common.face_mesh.FaceMesh`, or what stands in for it.
     """
 
     name = NAME

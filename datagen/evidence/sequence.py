@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from datagen.common.arrays import F64
-from datagen.common.errors import InputError
+from datagen.common.errors import InputError, raise_if_passing
 from datagen.evidence.look import TextureLook
 from datagen.evidence.texture import Appearance, learn_appearance
 from datagen.geometry.pixel_evidence import PixelEvidence
@@ -50,7 +50,8 @@ def fit_appearance(
         try:
             frame = read(index)
             given = frame.evidence
-        except InputError:
+        except InputError as error:
+            raise_if_passing(error)
             continue
         if frame.images:
             shown.append(frame)
@@ -61,7 +62,8 @@ def fit_appearance(
         for frame, seen in zip(shown, pixels, strict=True):
             try:
                 placed.append((frame, template_vertices(frame, head, config, prior, seen)))
-            except InputError:
+            except InputError as error:
+                raise_if_passing(error)
                 continue
         appearance = learn_appearance(
             picture for frame, vertices in placed for picture in look.pictures(frame, vertices)

@@ -28,6 +28,8 @@ def build(
     dask_address: Annotated[str | None, Field(description="scheduler, as in tcp://scheduler:8786")] = None,
     max_failed: Annotated[str, Field(description="how much of a stage may be given up, as in 12 or 5%")] = "5%",
     replace: Annotated[bool, Field(description="replace another dataset in out, or this one's splits")] = False,
+    check_inputs: Annotated[bool, Field(description="read every input again, however it looks")] = False,
+    deep: Annotated[bool, Field(description="verify every byte of the dataset")] = False,
 ) -> None:
     """Build a dataset from a manifest, or finish an interrupted build."""
     body = BODY.get()
@@ -36,9 +38,9 @@ def build(
         return
     config = RunnerConfig("dask" if dask_address else runner, workers, dask_address, max_failed)
     # By name: the build imports what imports this.
-    resolve_name("datagen.flows.build:build")(
-        load_manifest(Path(manifest), overrides), Path(out), config, replace=replace
-    )
+    build_dataset = resolve_name("datagen.flows.build:build")
+    recipe = load_manifest(Path(manifest), overrides)
+    build_dataset(recipe, Path(out), config, replace=replace, check_inputs=check_inputs, deep=deep)
 
 
 @task(task_run_name="{name}", retries=0, persist_result=False, cache_result_in_memory=False)

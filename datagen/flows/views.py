@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.errors import CameraError, InputError
+from datagen.common.errors import CameraError, InputError, raise_if_passing
 from datagen.flows.conventions import FACTORS
 from datagen.flows.diagnose import Fit, diagnose
 from datagen.flows.sightings import Edges, Judgement, Shown, Sighting, grid_of
@@ -218,6 +218,7 @@ def _look(frame: Frame, camera: Camera, points: npt.NDArray[np.float64], even: n
         try:
             found = look(frame, camera, points, seen)
         except InputError as error:
+            raise_if_passing(error)
             problems.append(str(error))
             continue
         if found.problem is not None and look is _check_mask and _is_wide(found.shown, camera, even):

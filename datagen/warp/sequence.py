@@ -9,7 +9,7 @@ import numpy as np
 
 from datagen.common.arrays import F64
 from datagen.common.blas import one_blas_thread
-from datagen.common.errors import InputError
+from datagen.common.errors import InputError, raise_if_passing
 from datagen.heads.base import HeadModel
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Frame
@@ -75,7 +75,8 @@ def fit_sequence(
                 landmarks=frame.landmarks,
                 pixels=frame.evidence,
             )
-        except InputError:
+        except InputError as error:
+            raise_if_passing(error)
             continue
         seen.append(_Seen(frame if config.use_registration else replace(frame, registration=None), found))
     if len(seen) < FEWEST_FRAMES:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from datagen.common.arrays import F64
+from datagen.common.face_mesh import POINTS
 from datagen.evidence.detector_model import DetectorModel, detector_model, on_smooth_surface
-from datagen.evidence.face_mesh import POINTS
 from datagen.geometry.camera import Camera
 from datagen.heads.base import HeadTemplate
 from datagen.heads.registry import load_head

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.scales import DEPTH, ERROR, PREDICTED_ERROR_LIMIT_MM
 from datagen.shards import Dataset
 from trainer.evaluation.canonical import canonical_errors_mm
 from trainer.evaluation.depth import MM_PER_M
 from trainer.evaluation.frames import View
 from trainer.evaluation.gather import Run
-from trainer.pictures import Panel, canonical_colours, masked
+from trainer.pictures import Panel, canonical_colours, for_any_page, masked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +30,10 @@ METHODS = {
     "flow": ("optical flow, chained", "tab:green"),
     "mean_map": ("training mean", "tab:grey"),
 }
+ERROR_LIMITS = (0.0, PREDICTED_ERROR_LIMIT_MM)
+MM_OPEN = f"mm, ≥ {PREDICTED_ERROR_LIMIT_MM:g} at the end"
+# A line under another shows beside it: of methods that are equally good too.
+_STYLES = dict(zip(METHODS, ("-", "--", "-.", ":", (0, (1, 1))), strict=True))
 _PAIRS = {"frames": "frames of one camera", "views": "cameras of one instant", "subjects": "two people"}
 _TRACKED = ("", "posed_", "flow_")
 _POINTS = 60
@@ -44,9 +49,9 @@ def motion_chart(ssme: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes | N
         return None
     figure, (left, right) = _figure(2)
     for name, curve in face.items():
-        _line(left, curve, *METHODS[name])
+        _line(left, curve, *METHODS[name], _STYLES[name])
     for region, values in ssme["model"].items():
-        _line(right, np.asarray(values, np.float64), region, None)
+        _line(right, np.asarray(values, np.float64), region, None, "-")
     highest = max(float(curve[np.isfinite(curve)].max()) for curve in face.values())
     left.set(title="motion error of the face", xlabel="window h (frames)", ylabel="SSME(h), px")
     left.set_ylim(0, max(1.4 * highest, 1e-3))  # room for the names of five methods
@@ -64,7 +69,9 @@ def pck_chart(pck: Mapping[str, Mapping[str, Sequence[float]]], shares: Sequence
     for axis, (kind, curves) in zip(axes, kinds.items(), strict=True):
         for name, curve in curves.items():
             label, colour = METHODS[name]
-            axis.plot(100 * np.asarray(shares), 100 * np.asarray(curve), label=label, color=colour)
+            axis.plot(
+                100 * np.asarray(shares), 100 * np.asarray(curve), label=label, color=colour, linestyle=_STYLES[name]
+            )
         axis.set(title=_PAIRS[kind], xlabel="threshold (% of the side)", ylabel="correct (%)", ylim=(0, 101))
     return _png(figure, axes)
 
@@ -111,8 +118,8 @@ def track_picture(shown: ShownRun) -> bytes:
             axis.plot([a[0], b[0]], [a[1], b[1]], color="red", linewidth=0.8)
         _dots(axis, found, colours)
     errors = masked(canonical_errors_mm(last.canonical_m, last.truth.canonical_m), last.truth.known)
-    image = axes[-1].imshow(errors, cmap="magma", vmin=0, vmax=20, interpolation="nearest")
-    axes[-1].set_title("canonical error (mm)", fontsize=8)
+    image = axes[-1].imshow(errors, cmap=ERROR, vmin=0, vmax=PREDICTED_ERROR_LIMIT_MM, interpolation="nearest")
+    axes[-1].set_title(f"canonical error (mm, ≥ {PREDICTED_ERROR_LIMIT_MM:g})", fontsize=8)
     figure.colorbar(image, ax=axes[-1], shrink=0.7).ax.tick_params(labelsize=6)
     for axis in axes:
         axis.set_axis_off()
@@ -127,23 +134,28 @@ def sheet_row(shown: ShownView, half_extent_m: float) -> list[Panel]:
     limits = (float(true_mm[on].min()), float(true_mm[on].max())) if on.any() else (0.0, 1.0)
     return [
         Panel(truth.image.transpose(1, 2, 0), "image"),
-        Panel(masked(true_mm, on), "depth, truth", "mm", limits, "viridis_r"),
-        Panel(masked(view.depth_m * MM_PER_M, on), "depth, predicted", "mm", limits, "viridis_r"),
-        Panel(masked(np.abs(view.depth_m - truth.depth_m) * MM_PER_M, on), "depth error", "mm", (0.0, 20.0), "magma"),
-        Panel(canonical_colours(truth.canonical_m / half_extent_m, truth.known), "canonical, truth"),
-        Panel(canonical_colours(view.canonical_m / half_extent_m, truth.known), "canonical, predicted"),
+        Panel(masked(true_mm, on), "depth, truth", "mm", limits, DEPTH),
+        Panel(masked(view.depth_m * MM_PER_M, on), "depth, predicted", "mm", limits, DEPTH),
+        Panel(masked(np.abs(view.depth_m - truth.depth_m) * MM_PER_M, on), "depth error", MM_OPEN, ERROR_LIMITS, ERROR),
+        Panel(_known_colours(truth.canonical_m / half_extent_m, truth.known), "canonical, truth"),
+        Panel(_known_colours(view.canonical_m / half_extent_m, truth.known), "canonical, predicted"),
         Panel(
             masked(canonical_errors_mm(view.canonical_m, truth.canonical_m), truth.known),
-            "canonical error", "mm", (0.0, 20.0), "magma",
+            "canonical error", MM_OPEN, ERROR_LIMITS, ERROR,
         ),
     ]  # fmt: skip
 
 
-def _line(axis: Axes, curve: npt.NDArray[np.float64], label: str, colour: str | None) -> None:
+def _known_colours(canonical: npt.NDArray[np.floating], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Colour coordinates (3, H, W), transparent where they are not known: (H, W, 4)."""
+    return np.dstack([canonical_colours(canonical, known), np.where(known, 255, 0).astype(np.uint8)])
+
+
+def _line(axis: Axes, curve: npt.NDArray[np.float64], label: str, colour: str | None, style: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
     windows = np.flatnonzero(np.isfinite(curve))
-    axis.plot(windows + 1, curve[windows], ".-", label=label, color=colour)
+    axis.plot(windows + 1, curve[windows], marker=".", linestyle=style, label=label, color=colour)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -184,7 +196,7 @@ def _png(figure: Figure, axes: Sequence[Axes]) -> bytes:
         axis.tick_params(labelsize=7)
         axis.xaxis.label.set_fontsize(8)
         axis.yaxis.label.set_fontsize(8)
-        axis.legend(fontsize=7, framealpha=0.6)
+        axis.legend(fontsize=7, framealpha=0)
     return _bytes(figure)
 
 
@@ -192,6 +204,7 @@ def _bytes(figure: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
+    for_any_page(figure)
     FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 

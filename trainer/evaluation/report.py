@@ -76,6 +76,7 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
         result=result,
         facts=facts,
         summary=_summary(metrics),
+        methods=_methods(metrics),
         tables=tables.metric_tables(metrics),
         pictures=[p for p in pictures if p is not None],
         metrics=sorted((name, _plain(value)) for name, value in metrics.items()),
@@ -85,22 +86,46 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
 
 
 def _summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the claims a reader looks for first, each with the ratio measured."""
+    """Return the claims a reader looks for first, each with its two figures and their ratio in words."""
     rows = []
-    for label, one, other in (
-        ("canonical error, training mean / model", "mean_map_canonical_median_mm", "canonical_median_mm"),
-        ("correspondence error, world space / model", "posed_correspondence_median_px", "correspondence_median_px"),
+    for label, baseline, one, other, unit in (
+        ("canonical error", "the training mean", "mean_map_canonical_median_mm", "canonical_median_mm", "mm"),
         (
-            "correspondence error between subjects, world space / model",
-            "posed_subject_correspondence_median_px",
-            "subject_correspondence_median_px",
+            *("correspondence error", "the nearest point in world space"),
+            *("posed_correspondence_median_px", "correspondence_median_px", "px"),
         ),
-        ("depth error (AbsRel), training mean / model", "mean_map_depth_absrel", "depth_absrel"),
+        (
+            *("correspondence error between subjects", "the nearest point in world space"),
+            *("posed_subject_correspondence_median_px", "subject_correspondence_median_px", "px"),
+        ),
+        ("depth error (AbsRel)", "the training mean", "mean_map_depth_absrel", "depth_absrel", ""),
     ):
         a, b = metrics.get(one), metrics.get(other)
         if a and b and math.isfinite(a) and math.isfinite(b):
-            rows.append((label, f"{a:.3g} / {b:.3g} = {a / b:.2f}×"))
+            figures = f"{b:.3g} against {a:.3g} {unit}".rstrip()
+            rows.append((label, f"{in_words(b / a)} {baseline} ({figures})"))
     return rows
+
+
+def in_words(ratio: float) -> str:
+    """Say how an error compares with a baseline's, of which it is ``ratio``."""
+    if 0.95 <= ratio <= 1.05:
+        return "about as large as that of"
+    if ratio > 1:
+        return (
+            f"{ratio:.2g} times as large as that of"
+            if ratio >= 1.5
+            else f"{100 * (ratio - 1):.0f} % larger than that of"
+        )
+    if ratio > 2 / 3:
+        return f"{100 * (1 - ratio):.0f} % smaller than that of"
+    return f"{1 / ratio:.2g} times smaller than that of"
+
+
+def _methods(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what each method that is in a table does."""
+    shown = {row[0] for table in tables.metric_tables(metrics) for row in table.rows}
+    return [(name, text) for name, text in tables.METHODS.items() if name in shown]
 
 
 def _tracks(showcase: Showcase) -> list[_Picture | None]:

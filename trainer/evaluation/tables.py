@@ -17,6 +17,17 @@ PREFIXES = {
     "mean_map_": "training mean",
 }
 
+# What each method does, for those who read its row.
+METHODS = {
+    "model": "the network's own canonical coordinates.",
+    "nearest in world space": "a point of one view is found in another by the nearest predicted point in the world: "
+    "right where nothing moves.",
+    "nearest in head space, true pose": "the same after the head's true pose is taken away from both: right where only "
+    "the head moves.",
+    "optical flow, chained": "pictures alone, from frame to frame.",
+    "training mean": "the mean map over the training set, the same for every picture: what is known without looking.",
+}
+
 _MATCHERS = tuple(PREFIXES)
 _MAPS = ("", "mean_map_")
 
@@ -47,6 +58,8 @@ class Table:
     rows : list of list of str
     best : set of (row, column)
         Cells to set in bold.
+    arrows : tuple of str
+        Of each column of ``header``: whether more (↑) or less (↓) is better; empty where neither is.
     """
 
     title: str
@@ -54,6 +67,7 @@ class Table:
     header: list[str]
     rows: list[list[str]]
     best: set[tuple[int, int]]
+    arrows: tuple[str, ...] = ()
 
 
 MATCHING = (
@@ -124,7 +138,8 @@ def method_table(
             winner = (max if column.more_is_better else min)(values.values())
             best |= {(i, j) for i, v in values.items() if v == winner}
     rows = [[PREFIXES[p], *(_text(_number(metrics, p + c.name), c) for c in shown)] for p in rows_of]
-    return Table(title, note, ["", *(c.title for c in shown)], rows, best)
+    arrows = ("", *("↑" if c.more_is_better else "↓" for c in shown))
+    return Table(title, note, ["", *(c.title for c in shown)], rows, best, arrows)
 
 
 def metric_tables(metrics: Mapping[str, Any]) -> list[Table]:

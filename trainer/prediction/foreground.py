@@ -155,7 +155,7 @@ class MaskCrop:
     def __call__(self, name: str, number: int, size: tuple[int, int]) -> Region | None:  # noqa: ARG002 - a Crop's
         """Return the crop of a frame; the whole image where its mask is empty."""
         extent = self._masks.extent(number) if self._each else self._common
-        return None if extent is None else _widened(extent)
+        return None if extent is None else widened(extent)
 
     @cached_property
     def _common(self) -> Region | None:
@@ -203,7 +203,8 @@ def make_crop(text: str | None, masks: MaskFolder | None) -> MaskCrop | FixedCro
     return MaskCrop(masks, text == "each")
 
 
-def _widened(extent: Region) -> Region:
+def widened(extent: Region) -> Region:
+    """Return the square about the rectangle of a head, with a margin."""
     left, top, right, bottom = extent
     half = _MARGIN * max(right - left, bottom - top) / 2
     x, y = (left + right) / 2, (top + bottom) / 2

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.progress import Progress
+from datagen.common.scales import CONFIDENCE, DEPTH
 from trainer.pictures import Panel, masked, write_grid
 from trainer.prediction.cameras import FrameCamera
 from trainer.prediction.films import Films
@@ -142,8 +143,8 @@ def _strip_row(shown: Shown) -> list[Panel]:
     unused = Ranges((0.0, 1.0), (0.0, 1.0))
     return [
         Panel(panel(frame, "image", unused)[box], "image"),
-        Panel(masked(frame.depth[box] * _MM_PER_M, valid), "depth", "mm", None, "viridis_r"),
+        Panel(masked(frame.depth[box] * _MM_PER_M, valid), "depth", "mm", None, DEPTH),
         Panel(normal_colours(frame.normal[(slice(None), *box)]), "normal"),
         Panel(panel(frame, "canonical", unused)[box], "canonical"),
-        Panel(masked(confidence, valid), "confidence", "log c", None, "magma"),
+        Panel(masked(confidence, valid), "confidence", "log c", None, CONFIDENCE),
     ]

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.scales import CONFIDENCE, DEPTH
 from trainer.evaluation.cameras import transform, unproject
 from trainer.pictures import canonical_colours
 from trainer.prediction.cameras import FrameCamera
@@ -99,9 +100,9 @@ def panel(frame: PredictedFrame, name: str, ranges: Ranges) -> Pixels:
     if name == "image":
         return np.ascontiguousarray(frame.image.transpose(1, 2, 0))
     if name == "depth":
-        return _mapped(frame.depth, frame.valid, ranges.depth_m, "viridis_r")
+        return _mapped(frame.depth, frame.valid, ranges.depth_m, DEPTH)
     if name == "canonical_confidence":
-        return _mapped(np.log(frame.canonical_confidence), frame.valid, ranges.confidence, "magma")
+        return _mapped(np.log(frame.canonical_confidence), frame.valid, ranges.confidence, CONFIDENCE)
     if name == "canonical":
         return canonical_colours(frame.canonical, frame.valid)
     return normal_colours(frame.normal)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.pages import render_page
+from datagen.common.scales import CONFIDENCE
 from trainer.prediction.shown import Ranges, Shown, normal_colours
 
 MOST_FRAMES = 120
@@ -116,7 +117,11 @@ class Viewer:
             "half_extent": self.half_extent_m,
             "canonical_low": low.tolist(),
             "canonical_step": step.tolist(),
-            "magma": colormaps["magma"](np.arange(256), bytes=True)[:, :3].ravel().tolist(),
+            "confidence": {
+                "colours": colormaps[CONFIDENCE](np.arange(256), bytes=True)[:, :3].ravel().tolist(),
+                "low": self.ranges.confidence[0],
+                "high": self.ranges.confidence[1],
+            },
             "view": {
                 "posed": _view(centre, self._reach, attitude),
                 "canonical": _view(self.centre, self.half_extent_m, _FROM_THE_FRONT),

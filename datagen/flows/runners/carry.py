@@ -12,30 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from datagen.common.blas import share_of_cpus
-from datagen.common.errors import CanonfaceError, DependencyError, ManifestError, StorageError
+from datagen.common.errors import CanonfaceError, DependencyError, ManifestError, StorageError, chain_of, may_pass
 from datagen.flows.runners.contract import Answer, Call, Trouble
 from datagen.flows.runners.preflight import misfit, own_code
 
-# What a network file system or a busy machine says, and takes back a moment later.
-PASSING = frozenset(
-    {
-        errno.ESTALE,
-        errno.EIO,
-        errno.EAGAIN,
-        errno.EBUSY,
-        errno.ENOMEM,
-        errno.ENFILE,
-        errno.EMFILE,
-        errno.ETIMEDOUT,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.ENOTCONN,
-        errno.EREMOTEIO,
-        errno.ENOLCK,
-    }
-)
 # The same for every unit that writes: nothing is gained by trying the next one.
 EVERYONES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -85,9 +65,9 @@ def carry(work: Callable[[Any], Any], sealed: Sealed, call: Call, began: Callabl
 
 def trouble_of(error: BaseException) -> Trouble:
     """Return what the failure of a unit means for another try at it, and for the other units."""
-    number = next((e.errno for e in _chain(error) if isinstance(e, OSError) and e.errno is not None), None)
-    if isinstance(error, ConnectionError | TimeoutError | MemoryError) or number in PASSING:
+    if isinstance(error, MemoryError) or may_pass(error):
         return "passing"
+    number = next((e.errno for e in chain_of(error) if isinstance(e, OSError) and e.errno is not None), None)
     if isinstance(error, DependencyError | ManifestError):
         return "build"
     if isinstance(error, StorageError) or number in EVERYONES:
@@ -99,15 +79,6 @@ def reason_of(error: BaseException) -> str:
     """Return an error in one line."""
     text = str(error) if isinstance(error, CanonfaceError) else f"{type(error).__name__}: {error}".rstrip(": ")
     return " ".join(text.split())
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """Return an error and what it came of."""
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
 
 
 def _travelling(error: Exception) -> Exception | None:

@@ -22,6 +22,8 @@ SENT_S = 0.2
 FETCH_S = 60.0
 # An autoscaling cluster may take a while to send some.
 NO_WORKER_S = 600.0
+# So long there may be none but such that do not fit.
+FIT_S = 60.0
 
 
 class DaskCarrier(Carrier):
@@ -49,6 +51,8 @@ class DaskCarrier(Carrier):
         self._jobs: dict[int, Job] = {}
         self._begun: dict[int, tuple[float, str]] = {}
         self._suspects: set[int] = set()
+        self._unplaced: dict[int, Call] = {}  # no worker fits that is there
+        self._fit_at = time.monotonic()
         self._places: dict[int, set[str]] = {}  # of those that may go to certain workers only
         self._workers: dict[str, Any] = {}
         self._looked = self._seen_any = time.monotonic()
@@ -107,8 +111,9 @@ class DaskCarrier(Carrier):
         self._looked = time.monotonic()
         try:
             self._workers = dict(self._client.scheduler_info(n_workers=-1)["workers"])
-        except (OSError, TimeoutError) as error:
-            raise self._lost(error) from None
+        except (OSError, TimeoutError, KeyError) as error:
+            # Of a scheduler that is gone, the client knows nothing at all.
+            raise self._lost(None if isinstance(error, KeyError) else error) from None
         if self._client.status not in ("running", "newly-created", "connecting"):
             raise self._lost(None)
         if self._workers:
@@ -171,17 +176,13 @@ class DaskCarrier(Carrier):
                 )
         bad = {address for address, stage in self._misfits if stage == job.stage}
         if bad:
-            fit = [address for address in self._workers if address not in bad]
-            if not fit and self._workers:
-                reasons = sorted({f"{a}: {why}" for (a, s), why in self._misfits.items() if s == job.stage})
-                raise DependencyError(
-                    f"none of {len(self._workers)} Dask workers can do the {job.stage} of this build ({reasons[0]})",
-                    "workers with the same environment as this process, that see the build folder and the captures "
-                    "under the same paths",
-                    "Mend or stop them, and run the same command again; finished work is kept",
-                )
-            options["workers"] = fit
-            self._places[ticket] = set(fit)
+            places = self._workers.keys() - bad
+            if not places:
+                # One that fits may be on its way.
+                self._unplaced[ticket] = call
+                return
+            options["workers"] = sorted(places)
+            self._places[ticket] = places
         future = self._client.submit(
             started_and_carried,
             (ticket, id(self)),
@@ -210,7 +211,21 @@ class DaskCarrier(Carrier):
         return [(ticket, answer) for ticket, answer in answers if answer is not None]
 
     def _free_the_stranded(self) -> None:
-        """What may go to certain workers only would wait for ever for those that are gone."""
+        """Place what has no place, or may go to certain workers only, which are gone."""
+        unplaced, self._unplaced = self._unplaced, {}
+        for ticket, call in unplaced.items():
+            self._submit(ticket, self._jobs[ticket], call)
+        if not self._unplaced:
+            self._fit_at = time.monotonic()
+        elif self._workers and time.monotonic() - self._fit_at > FIT_S:
+            stage = self._jobs[next(iter(self._unplaced))].stage
+            reasons = sorted({f"{a}: {why}" for (a, s), why in self._misfits.items() if s == stage})
+            raise DependencyError(
+                f"none of {len(self._workers)} Dask workers can do the {stage} of this build ({reasons[0]})",
+                "workers with the same environment as this process, that see the build folder and the captures under "
+                "the same paths",
+                "Mend or stop them, and run the same command again; finished work is kept",
+            )
         for ticket, places in list(self._places.items()):
             if ticket in self._futures and ticket not in self._begun and not places & self._workers.keys():
                 self._forget(ticket)
@@ -273,6 +288,7 @@ class DaskCarrier(Carrier):
         future = self._futures.pop(ticket, None)
         self._begun.pop(ticket, None)
         self._places.pop(ticket, None)
+        self._unplaced.pop(ticket, None)
         if future is not None:
             with suppress(Exception):
                 future.cancel(force=True) if not future.done() else future.release()

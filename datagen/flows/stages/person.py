@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datagen.common.errors import InputError, WarpError
+from datagen.common.errors import InputError, WarpError, raise_if_passing
 from datagen.evidence.sequence import fit_appearance
 from datagen.evidence.texture import Appearance, appearance_bytes, read_appearance
 from datagen.flows.gate import GATE_VERSION, gate
@@ -111,7 +111,8 @@ class PersonUnit(Unit):
     def _digest(self, source: Captures | KnownInputs, frame: int) -> list[int | str]:
         try:
             return [frame, source.input_digest(self.sequence.key, frame)]
-        except InputError:
+        except InputError as error:
+            raise_if_passing(error)
             # Not why: the reason names the file, and all that counts is that it is passed over.
             return [frame, "broken"]
 

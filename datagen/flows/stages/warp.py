@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from datagen.common.digests import canonical_json, sha256_text
-from datagen.common.errors import InputError
+from datagen.common.errors import InputError, raise_if_passing
 from datagen.common.progress import unwatched
 from datagen.evidence.sequence import template_vertices
 from datagen.flows.framing import cameras_in_view, farthest_depth
@@ -135,6 +135,7 @@ class WarpUnit(Unit):
                 digest = source.input_digest(self.sequence.key, frame)
                 key = self.key(digest, template)
             except InputError as error:
+                raise_if_passing(error)
                 broken = _reason(error)
                 key = content_key({"broken": broken})
             yield FrameState(frame, folder, key, digest, broken, finished_record(folder, key, self.root))
@@ -372,6 +373,7 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
             pixels=(*content.evidence, *_own_texture(unit, content, seen, head, bridge, prior)),
         )
     except InputError as error:
+        raise_if_passing(error)
         _store_failure(unit.root, state, _reason(error))
         return
     warp = gated.told(warp)

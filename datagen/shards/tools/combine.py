@@ -30,7 +30,7 @@ from datagen.shards.writer import write_packed
 COMBINE_VERSION = 2
 _ALIKE = ("space", "resolution", "depth_scale", "regions", "faces", "codecs")
 _TABLES = ("subject", "sequence", "camera")
-KEYS = ("split", "subject", "sequence", "camera", "frame", "verdict")
+KEYS = ("split", "subject", "sequence", "camera", "frame", "verdict", "name")
 _NAMED = 5
 
 
@@ -42,7 +42,8 @@ class Selection:
     ----------
     conditions : mapping of key to alternatives
         Of ``split``, ``subject``, ``sequence``, ``camera`` and ``verdict`` each alternative is a name or a pattern with
-        ``*`` and ``?``; of ``frame`` a number or ``start:stop:step`` as in Python.
+        ``*`` and ``?``; of ``frame`` a number or ``start:stop:step`` as in Python; of ``name`` a sample or all of a
+        frame, ``subject/sequence/frame`` with ``/camera`` or without.
     """
 
     conditions: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -50,6 +51,8 @@ class Selection:
     @classmethod
     def parse(cls, texts: Sequence[str]) -> Selection:
         """Read conditions such as ``camera=cam00,cam01``; one key given twice must meet either.
+
+        ``name=@FILE`` takes the names of a file, one a line, such as `datagen browse` marks.
 
         Raises
         ------
@@ -64,9 +67,13 @@ class Selection:
                 raise InputError(
                     f"the condition {text!r}", f"KEY=VALUE[,VALUE…] with a key of {', '.join(KEYS)}", "Correct --where"
                 )
+            if key.strip() == "name" and value.strip().startswith("@"):
+                alternatives = _listed(Path(value.strip()[1:]))
             conditions.setdefault(key.strip(), []).extend(alternatives)
         for alternative in conditions.get("frame", ()):
             _frames(alternative)
+        for alternative in conditions.get("name", ()):
+            _sample_name(alternative)
         return cls({key: tuple(values) for key, values in conditions.items()})
 
     def to_json(self) -> dict[str, list[str]]:
@@ -97,7 +104,29 @@ class Selection:
                 start, stop, step = _frames(alternative)
                 fits |= (index.frame >= start) & (index.frame < stop) & ((index.frame - start) % step == 0)
             keep &= fits
+        if "name" in self.conditions:
+            keep &= self._named(dataset, split)
         return np.flatnonzero(keep).astype(np.int64)
+
+    def _named(self, dataset: Dataset, split: str) -> npt.NDArray[np.bool_]:
+        """Return which samples of a split are named (N,)."""
+        plan, index = dataset.plan, dataset[split].index
+        wanted: dict[tuple[int, int, int], list[int]] = {}
+        for name in self.conditions["name"]:
+            parts = name.split("/")
+            tables = zip((parts[0], parts[1], *parts[3:]), (plan.subjects, plan.sequences, plan.cameras), strict=False)
+            try:
+                numbers = [table.index(part) for part, table in tables]
+            except ValueError:
+                raise InputError(f"the dataset has no {name}", "names of its samples", "Correct --where") from None
+            wanted.setdefault((numbers[0], numbers[1], numbers[2] if len(numbers) > 2 else -1), []).append(
+                int(parts[2])
+            )
+        keep = np.zeros(len(index), bool)
+        for (subject, sequence, camera), frames in wanted.items():
+            fits = (index.subject == subject) & (index.sequence == sequence) & np.isin(index.frame, frames)
+            keep |= fits if camera < 0 else fits & (index.camera == camera)
+        return keep
 
     def _fitting(self, key: str, names: Sequence[str]) -> list[int]:
         found: set[int] = set()
@@ -108,6 +137,26 @@ class Selection:
                 raise InputError(f"no {key} of the dataset fits {pattern!r}", f"one of {shown}", "Correct --where")
             found |= fits
         return sorted(found)
+
+
+def _listed(path: Path) -> list[str]:
+    """Read the names of a file, one a line; no pattern and no comma means anything in them."""
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error})", "names, one a line", "Correct --where name=@FILE"
+        ) from None
+    if not lines:
+        raise InputError(f"{path} holds no names", "subject/sequence/frame/camera, one a line", "Mark samples first")
+    return lines
+
+
+def _sample_name(text: str) -> None:
+    parts = text.split("/")
+    if not 3 <= len(parts) <= 4 or not all(parts) or not parts[2].isascii() or not parts[2].isdigit():
+        expected = "subject/sequence/frame, with /camera or without"
+        raise InputError(f"the name {text!r}", expected, "Correct --where name=…")
 
 
 def _frames(text: str) -> tuple[int, int, int]:

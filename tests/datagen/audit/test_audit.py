@@ -16,7 +16,9 @@ from PIL import Image
 
 from datagen.audit import pictures
 from datagen.audit.compare import compare
+from datagen.audit.compare_page import write_comparison
 from datagen.audit.explain import explain
+from datagen.audit.paired import moved_mm, sign_test
 from datagen.audit.report import write_report
 from datagen.audit.samples import sample_row, samples_picture
 from datagen.audit.truth import by_region, calibration, error_metrics, true_error_mm
@@ -388,3 +390,27 @@ def test_compare_names_what_changed(template: HeadTemplate, tmp_path: Path):
     assert "s00/smile/000000: pass → fail" in result.text()
     with pytest.raises(InputError, match="no warps"):
         compare(first, tmp_path)
+
+
+def test_paired_differences_say_which_build_is_better_and_when_nobody_can_tell(template: HeadTemplate, tmp_path: Path):
+    builds = [tmp_path / name for name in ("a", "b")]
+    for build, off in zip(builds, (0.0, 0.3), strict=True):
+        for frame in range(7):
+            write_warp(build / "warps/s/a" / f"{frame:06d}", a_warp(template, off_mm=0.2 + 0.01 * frame + off))
+    page = write_comparison(tmp_path / "out", *builds, compare(*builds))
+    numbers = json.loads(page.with_name("comparison.json").read_text())
+    nose = {row["figure"]: row for row in numbers["paired"] if row["region"] == "nose"}
+    assert nose["distance_median_mm"]["difference"] == pytest.approx(0.3, abs=0.02)
+    assert (nose["distance_median_mm"]["better"], nose["distance_median_mm"]["worse"]) == (0, 7)
+    assert nose["distance_median_mm"]["p"] == pytest.approx(2 / 2**7, rel=1e-3)
+    assert nose["distance_median_mm"]["said"] == "worse"
+    assert numbers["moved_mm"] == {}  # the scans differ, so there is nothing to follow
+    assert sign_test(3, 3) == sign_test(0, 0) == 1
+    assert sign_test(5, 0) == pytest.approx(2 / 2**5)
+
+
+def test_coordinates_that_moved_are_measured_on_the_same_scan(template: HeadTemplate):
+    moved = moved_mm(a_warp(template), a_warp(template, shift_mm=1.5))
+    assert moved is not None
+    np.testing.assert_allclose(moved, 1.5, atol=1e-3)
+    assert moved_mm(a_warp(template), a_warp(template, off_mm=1.0)) is None

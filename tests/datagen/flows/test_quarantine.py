@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from datagen.common.errors import UnitError
+from datagen.common.errors import InputError, UnitError
 from datagen.flows import quarantine as quarantining
 from datagen.flows.build import build
 from datagen.flows.quarantine import read_quarantine
@@ -17,7 +18,8 @@ from datagen.flows.stages import warp as warp_stage
 from datagen.layout import BuildLayout
 from datagen.manifest import load_manifest
 from datagen.shards import open_dataset
-from datagen.sources.frame import SequenceKey
+from datagen.sources.folder import FolderCaptures
+from datagen.sources.frame import Frame, SequenceKey
 from tests.support.build_trees import command, copy_build, tree
 
 if TYPE_CHECKING:
@@ -141,3 +143,25 @@ def test_what_is_in_quarantine_is_tried_again_when_something_changed(
     note.write_text("[]")
     assert not read_quarantine(layout, manifest).units
     assert note.exists()
+
+
+def test_a_file_that_cannot_be_read_just_now_is_not_a_broken_one(
+    talk_build: BuildResult, talk_manifest: Path, unwarped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, stale = FolderCaptures.frame, {1, 3}
+
+    def frame(captures: FolderCaptures, key: SequenceKey, index: int) -> Frame:
+        if index in stale:
+            stale.remove(index)
+            try:
+                raise OSError(errno.ESTALE, "Stale file handle")
+            except OSError as error:
+                raise InputError(f"frame {index} cannot be read ({error})") from None
+        return own(captures, key, index)
+
+    monkeypatch.setattr(FolderCaptures, "frame", frame)
+    monkeypatch.setattr("datagen.flows.runners.drive.FIRST_PAUSE_S", 0.001)
+    result = build(load_manifest(talk_manifest), unwarped, RunnerConfig("serial"))
+    assert not stale
+    assert not result.quarantined
+    assert tree(unwarped) == tree(talk_build.root)

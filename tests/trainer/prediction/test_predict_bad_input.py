@@ -22,7 +22,7 @@ from PIL import Image
 from datagen.common.errors import CanonfaceError, InputError, StorageError
 from datagen.common.files import write_owned_bytes
 from datagen.common.ownership import LISTING
-from tests.support.places import ROOT
+from datagen.common.pages import render_page
 from tests.support.predict_scene import SIDE, clip, write_photos, write_video
 from tests.support.trainer_scene import build_scene
 from trainer.evaluate import evaluate
@@ -255,7 +255,7 @@ def test_names_of_any_length_and_alphabet_are_names_and_nothing_else(
         summary = predict(learnt_model, source, tmp_path / "out", options, device_name="cpu")
         assert summary["frames"] == (len(HOSTILE) + 1 if source.is_dir() else 1)
         page = _Page((tmp_path / "out" / "viewer.html").read_text())
-        plain = _Page((ROOT / "trainer" / "prediction" / "viewer.html").read_text())
+        plain = _Page(render_page("trainer.prediction", ".", "viewer.html", title="x", head={}, body="").decode())
         assert page.tags == plain.tags
         assert page.texts["title"].strip() == source.name.strip()
         assert page.texts["script"] == plain.texts["script"]

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common import face_mesh_program
 from datagen.common.arrays import F64
 from datagen.common.errors import DependencyError, InputError
-from datagen.evidence import face_mesh_program
 
 POINTS = 478
 # The first of the ten points of the irises, which turn with the gaze.

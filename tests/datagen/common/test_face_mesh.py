@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from datagen.common.errors import DependencyError, InputError
-from datagen.evidence.face_mesh import FaceMesh
+from datagen.common.face_mesh import FaceMesh
 from tests.support.stand_in_detector import stand_in_python
 
 # A Python with the real package, where there is one.

@@ -1,0 +1,1 @@
+"""Everything that has to be seen on a GPU once, in one run (docs/gpu.md)."""
