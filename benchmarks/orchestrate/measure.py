@@ -210,9 +210,10 @@ def run_orchestrate_bench(
         folder = tempfile.mkdtemp(prefix="canonface-bench-")
         try:
             sizes.append(measured_apart(SizePlan(size, cameras, size <= whole_up_to, folder)))
+            # Before millions of files are removed, which takes a while.
+            say(f"{size} frames: planned in {sizes[-1]['plan_s']:.1f} s, {sizes[-1]['driver_gib']:.2f} GiB")
         finally:
             shutil.rmtree(folder)
-        say(f"{size} frames: planned in {sizes[-1]['plan_s']:.1f} s, {sizes[-1]['driver_gib']:.2f} GiB")
     for runner in runners:
         with tempfile.TemporaryDirectory(prefix="canonface-bench-") as folder:
             carried[runner] = carry_tasks(runner, tasks, workers, Path(folder))
