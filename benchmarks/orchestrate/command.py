@@ -33,7 +33,8 @@ def orchestrate_command(
     of the process, both of the largest size; ``resume_s`` the time in which a finished build finds that nothing is
     left to do, of the largest that is built. ``first_result_s`` and ``overhead_ms_*`` are of tasks of no work, from the
     beginning of their stage. ``scaling`` is the largest exponent of a cost over the number of frames: seconds, calls
-    of the file system, pickled bytes. Nothing is fsynced. Exit code 0 whether or not goals are met.
+    of the file system, pickled bytes. ``*_cpu_s`` are
+    seconds of the processor. Nothing is fsynced. Exit code 0 whether or not goals are met.
 
     Example: python -m benchmarks orchestrate --frames 10000,100000,1000000 --json
     """

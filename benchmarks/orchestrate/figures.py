@@ -40,9 +40,11 @@ def figures_of(sizes: Sequence[Mapping[str, float]], carried: Mapping[str, Carri
     built = [size for size in sizes if "resume_s" in size]
     return {
         "plan_s": largest["plan_s"],
+        "plan_cpu_s": largest["plan_cpu_s"],
         "driver_gib": largest["driver_gib"],
         "task_bytes": largest["task_bytes"],
         "resume_s": built[-1]["resume_s"] if built else math.nan,
+        "resume_cpu_s": built[-1]["resume_cpu_s"] if built else math.nan,
         "resume_frames": built[-1]["frames"] if built else math.nan,
         "first_result_s": max((found.first_result_s for found in carried.values()), default=math.nan),
         "overhead_ms_threads": carried["threads"].overhead_ms if "threads" in carried else math.nan,

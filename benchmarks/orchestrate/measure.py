@@ -15,7 +15,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datagen.layout import BuildLayout
+    from datagen.manifest import Manifest
 
 PER_SEQUENCE = 100
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -23,17 +27,19 @@ Say = Callable[[str], None]
 
 
 class Clock:
-    """Seconds by name."""
+    """Seconds by name; and those that the processor was busy, which others on a machine leave as they are."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
         """Add what the block takes."""
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+        self.cpu[name] = self.cpu.get(name, 0.0) + time.process_time() - busy
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,8 @@ def measure_size(plan: SizePlan) -> dict[str, float]:
                 sent += sum(len(pickle.dumps((stages[name].run, unit))) for unit in units)
                 del units
         figures["plan_calls"] = float(calls.total())
-        figures["plan_s"] = sum(clock.seconds[f"plan_{name}_s"] for name in ("captures", *stages) if name in _PLANNED)
+        figures["plan_s"] = sum(clock.seconds[f"plan_{name}_s"] for name in _PLANNED)
+        figures["plan_cpu_s"] = sum(clock.cpu[f"plan_{name}_s"] for name in _PLANNED)
         figures["tasks"], figures["pickled_mib"] = float(tasks), sent / 2**20
         figures["task_bytes"] = sent / max(tasks, 1)
         if plan.whole:
@@ -108,12 +115,13 @@ def measure_size(plan: SizePlan) -> dict[str, float]:
             with clock.of("resume_s"), calls_counted() as calls:
                 _serial(manifest, layout.root)
             figures["resume_calls"] = float(calls.total())
+            figures["resume_cpu_s"] = clock.cpu["resume_s"]
     figures["driver_gib"] = _peak_gib()
     figures["driver_added_gib"] = figures["driver_gib"] - before
     return figures | {name: seconds for name, seconds in clock.seconds.items() if name != "plan_s"}
 
 
-def _write_as_built(manifest: Any, layout: Any, clock: Clock) -> None:
+def _write_as_built(manifest: Manifest, layout: BuildLayout, clock: Clock) -> None:
     """Write what the tasks of a build would have left."""
     from benchmarks.orchestrate import nothing
     from datagen.flows.planning import plan_build
@@ -132,7 +140,7 @@ def _write_as_built(manifest: Any, layout: Any, clock: Clock) -> None:
 _PLANNED = ("captures", "person", "warp", "render", "faces")
 
 
-def _serial(manifest: Any, out: Path) -> None:
+def _serial(manifest: Manifest, out: Path) -> None:
     from datagen.flows.build import build
     from datagen.flows.runners.contract import RunnerConfig
 
@@ -202,9 +210,10 @@ def run_orchestrate_bench(
         folder = tempfile.mkdtemp(prefix="canonface-bench-")
         try:
             sizes.append(measured_apart(SizePlan(size, cameras, size <= whole_up_to, folder)))
+            # Before millions of files are removed, which takes a while.
+            say(f"{size} frames: planned in {sizes[-1]['plan_s']:.1f} s, {sizes[-1]['driver_gib']:.2f} GiB")
         finally:
             shutil.rmtree(folder)
-        say(f"{size} frames: planned in {sizes[-1]['plan_s']:.1f} s, {sizes[-1]['driver_gib']:.2f} GiB")
     for runner in runners:
         with tempfile.TemporaryDirectory(prefix="canonface-bench-") as folder:
             carried[runner] = carry_tasks(runner, tasks, workers, Path(folder))

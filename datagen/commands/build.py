@@ -294,8 +294,16 @@ def simulate_command(
     say(f"captures  {layout.captures}\ntruth     {layout.truth}")
 
 
-def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
+def status_command(
+    out: BuildArgument,
+    watch: Annotated[
+        float | None, typer.Option("--watch", min=0.1, help="Look again after so many seconds, until it is finished.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
     """Say how far a build has got, stage by stage, and what is missing and why, from what is on disk.
+
+    With --watch it says how fast each stage gets on, how long the rest will take, and who works there.
 
     Example: datagen status runs/demo
     """
@@ -303,6 +311,9 @@ def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
     from datagen.flows.status import build_status
     from datagen.layout import BuildLayout
 
+    if watch is not None:
+        _watch(out, watch, json_output=json_output)
+        return
     status = build_status(BuildLayout(out))
     if json_output:
         print_json(status)
@@ -311,6 +322,20 @@ def status_command(out: BuildArgument, json_output: JsonOption = False) -> None:
         table([(stage.stage, stage) for stage in stages])
         say()
         table([(name.replace("_", " "), _flat(value)) for name, value in status.items()])
+
+
+def _watch(out: Path, every_s: float, *, json_output: bool) -> None:
+    import json
+
+    from datagen.flows.watch import looks_at
+    from datagen.layout import BuildLayout
+
+    for look in looks_at(BuildLayout(out.resolve()), every_s):
+        if json_output:
+            say(json.dumps(look.to_json()))  # a line for each look
+            continue
+        table([*((stage.stage, stage) for stage in look.stages), ("at work", ", ".join(look.at_work) or "nobody")])
+        say()
 
 
 def _flat(value: Any) -> Any:

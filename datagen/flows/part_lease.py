@@ -186,6 +186,16 @@ def _others(layout: BuildLayout, own: str, among: Callable[[str], bool]) -> Iter
                 yield path
 
 
+def holders(layout: BuildLayout) -> tuple[str, ...]:
+    """Say who works in a build folder: name, process and host of each, as far as they gave a sign of life of late."""
+    found = []
+    for path in _others(layout, "", lambda _: True):
+        owner = _owner(path)
+        if owner and not is_dead(owner) and _age_s(path) < STALE_S:
+            found.append(f"{path.name} (process {owner.get('process')} of {owner.get('host')})")
+    return tuple(found)
+
+
 @contextmanager
 def held_lease(layout: BuildLayout, name: str, *, alone_here: bool = False) -> Iterator[Lease]:
     """Hold the lease of a build or a part for as long as the block runs.

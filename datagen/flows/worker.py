@@ -78,11 +78,11 @@ def shared_contents(name: str, root: Path | None, subdivisions: int | None) -> T
 def open_captures(source: Source, made: Path) -> Captures:
     """Open the captures of a build, which keeps those it makes itself in the folder ``made``.
 
-    They are listed once, frames are always read from the disk.
+    Frames are always read from the disk.
 
     Raises
     ------
     datagen.common.errors.InputError
         If they are missing.
     """
-    return source.captures(made)
+    return source.opened(made)

@@ -56,6 +56,9 @@ class FolderCaptures(Captures):
         Whether lengths are read as they are, of a known unit or not: whoever asks scales them.
     evidence : bool
         Whether what was seen in pictures is read; whoever makes it may name it before it is there.
+    listed : bool
+        Whether sequences are listed at once. Who asks for some by their names needs no list: of many sequences, every
+        process would make one.
 
     Raises
     ------
@@ -71,14 +74,22 @@ class FolderCaptures(Captures):
         *,
         unscaled: bool = False,
         evidence: bool = True,
+        listed: bool = True,
     ) -> None:
         self._root, self._head_root, self._unscaled = Path(root), head_root, unscaled
         self._evidence = evidence
         self._vertex_counts = vertex_counts or {name: head.vertices for name, head in HEADS.items()}
         if not self._root.is_dir():
             raise InputError(f"capture root {root} is not a folder", "a folder of subjects", "Check the path")
+        self._keys: list[SequenceKey] = []
+        self._known: set[SequenceKey] = set()
+        if listed:
+            self._list()
+            self._check_level()
+
+    def _list(self) -> None:
         self._keys = self._listed()
-        self._check_level()
+        self._known = set(self._keys)
 
     def _listed(self) -> list[SequenceKey]:
         return [
@@ -116,6 +127,9 @@ class FolderCaptures(Captures):
         CameraError
             If a camera is not valid.
         """
+        if not self._keys:
+            self._list()
+            self._check_level()
         return [self._info(key) for key in self._keys]
 
     def frame(self, key: SequenceKey, index: int) -> Frame:
@@ -220,10 +234,14 @@ class FolderCaptures(Captures):
         return _topology(name, mesh, landmarks, stamp_of(mesh), stamp_of(landmarks))
 
     def _capture(self, key: SequenceKey, index: int) -> tuple[Path, CaptureFile]:
-        if key not in self._keys:
-            # A process that serves several builds may have opened the folder before this capture was added.
-            self._keys = self._listed()
-        if key not in self._keys:
+        if key not in self._known and (self._root / key.subject / key.sequence / CAPTURE_FILE).is_file():
+            # Not listed, or added since the folder was opened by a process that serves several builds.
+            self._known.add(key)
+        if key not in self._known:
+            self._list()
+            if not self._keys:
+                self._check_level()
+        if key not in self._known:
             raise InputError(
                 f"there is no sequence {key} under {self._root}",
                 f"one of {len(self._keys)} sequences, such as {self._keys[0]}",

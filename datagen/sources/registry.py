@@ -108,6 +108,16 @@ class Source(Section, ABC):
             If they are missing.
         """
 
+    def opened(self, made: Path) -> Captures:
+        """As :meth:`captures`, for those who ask for sequences by their names: where it can be helped, none is listed.
+
+        Raises
+        ------
+        datagen.common.errors.InputError
+            If the folder is missing.
+        """
+        return self.captures(made)
+
 
 class SimulatedSource(Source):
     """Captures made on the spot, with known truth."""
@@ -159,6 +169,10 @@ class SimulatedSource(Source):
     def captures(self, made: Path) -> Captures:
         """Open those that were simulated; they are in the folder layout."""
         return FolderSource(kind="folder", root=made).captures(made)
+
+    def opened(self, made: Path) -> Captures:
+        """Open those that were simulated, without a list."""
+        return FolderSource(kind="folder", root=made).opened(made)
 
 
 class RecordedSource(Source):
@@ -260,8 +274,17 @@ class FolderSource(RecordedSource):
     def captures(self, made: Path) -> Captures:
         """Open what is under the folder."""
         del made
+        return self._read(listed=True)
+
+    def opened(self, made: Path) -> Captures:
+        """Open what is under the folder, without a list."""
+        del made
+        return self._read(listed=False)
+
+    def _read(self, *, listed: bool) -> Captures:
         unscaled = self.scale != "given"
-        return self._scaled(resolve_name(self.reader)(self.root, head_root=self.head_root, unscaled=unscaled))
+        reader = resolve_name(self.reader)
+        return self._scaled(reader(self.root, head_root=self.head_root, unscaled=unscaled, listed=listed))
 
 
 SOURCES: dict[str, type[Source]] = {"simulated": SimulatedSource, "folder": FolderSource}

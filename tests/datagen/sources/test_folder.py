@@ -296,3 +296,21 @@ def test_a_frame_rate_must_be_finite(root: Path) -> None:
     edit(root, lambda content: content.update(fps=float("inf")))
     with pytest.raises(InputError, match="fps"):
         FolderCaptures(root).sequences()
+
+
+def test_sequences_that_are_asked_for_by_name_are_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sequence(tmp_path / "captures")
+    listed = FolderCaptures(tmp_path / "captures")
+    key = listed.sequences()[0].key
+    frame = listed.sequences()[0].frames[0]
+
+    def fail(_: object) -> None:
+        raise AssertionError("they were listed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderCaptures, "_listed", fail)
+        unlisted = FolderCaptures(tmp_path / "captures", listed=False)
+        assert unlisted.input_digest(key, frame) == listed.input_digest(key, frame)
+    assert [info.key for info in unlisted.sequences()] == [info.key for info in listed.sequences()]
+    with pytest.raises(InputError, match="there is no sequence nobody/nowhere"):
+        FolderCaptures(tmp_path / "captures", listed=False).input_digest(SequenceKey("nobody", "nowhere"), 0)
