@@ -352,6 +352,7 @@ def build_alerts(
     usual: tuple[float, float],
     dataset_problem: str,
     true_errors: Mapping[str, float],
+    given_up: Mapping[str, str] | None = None,
 ) -> list[Alert]:
     """Return what concerns the build as a whole.
 
@@ -365,8 +366,26 @@ def build_alerts(
     dataset_problem : str
         Why the dataset cannot be read; empty if it can.
     true_errors : mapping of frame to median true error, mm
+    given_up : mapping of unit to reason
+        What is in quarantine.
     """
     alerts = []
+    if given_up:
+        name, reason = next(iter(given_up.items()))
+        alerts.append(
+            Alert(
+                "fail",
+                "Units were given up, and are left out",
+                f"{len(given_up)} in quarantine; {name}: {reason[:300]}",
+                "none",
+                "Their work failed wherever it was tried. Mend what the reason names, then have them tried again.",
+                tuple(given_up),
+                (
+                    f"datagen explain {shlex.quote(str(build))}  # all reasons",
+                    f"datagen requeue {shlex.quote(str(build))} --quarantined  # the next build tries them again",
+                ),
+            )
+        )
     if dataset_problem:
         alerts.append(
             Alert(

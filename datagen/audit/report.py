@@ -39,6 +39,7 @@ from datagen.audit.report_tables import (
 from datagen.audit.results import (
     FrameResult,
     build_metrics,
+    given_up,
     head_sizes,
     read_results,
     truth_reader,
@@ -162,6 +163,7 @@ def write_report(
                 usual=_usual_sizes(manifest),
                 dataset_problem=problem,
                 true_errors=errors,
+                given_up=given_up(layout),
             ),
         ]
     )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from datagen.audit.measure import FrameMeasure, measure_warp
 from datagen.audit.truth import calibration, true_error_mm
+from datagen.common.documents import read_json
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, mask_of
@@ -248,3 +249,15 @@ def _truth_is_comparable(layout: BuildLayout) -> bool:
     except CanonfaceError:
         return True
     return manifest.source.simulated_head in (None, manifest.canonical.head)
+
+
+def given_up(layout: BuildLayout) -> dict[str, str]:
+    """Return why units are in quarantine, by the stage and the name of each."""
+    found: dict[str, str] = {}
+    for path in sorted(layout.quarantine.rglob("*.json")) if layout.quarantine.is_dir() else ():
+        try:
+            content = read_json(path)
+            found[f"{content['stage']} of {content['unit']}"] = str(content["reason"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found

@@ -100,6 +100,7 @@ def test_a_mistake_in_one_frame_leaves_it_out_until_it_is_asked_for(
     bad.clear()
     assert len(build(manifest, unwarped, serial).quarantined) == 1
     assert "in quarantine: warp of" in command("explain", unwarped).communicate()[0]
+    assert f"warp of {KEY}/{BAD:06d}: ZeroDivisionError: a mistake" in result.report.read_text()
     assert command("requeue", unwarped, "--quarantined").wait() == 0
     result = build(manifest, unwarped, serial)
     assert (result.quarantined, result.warped) == ((), 1)
