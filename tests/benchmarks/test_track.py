@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,20 @@ from benchmarks.track import exact
 from benchmarks.track.people import simulated_shots, write_pictures
 from benchmarks.track.readers import Predictions
 from datagen.common.errors import InputError
+from datagen.common.seen_points import SeenPoints, seen_points_bytes
 from datagen.geometry.mesh import Mesh
 from datagen.geometry.mesh_io import mesh_bytes, ply_bytes
+from datagen.heads.contents import template_contents
+from datagen.heads.regions import REGIONS
+from datagen.heads.registry import load_head
 from tests.datagen.heads.test_heads_files import embedding, flame_arrays
 from tests.support.track_scene import shot as make_shot
 from trainer.evaluation.track.score import TrackOptions, score
-from trainer.evaluation.track.shot import Shot
+from trainer.evaluation.track.shot import Shot, Topology
 from trainer.evaluation.track.surface import NONE, see
 
 SHOT = make_shot(4, 64, detail=3)
-SMALL = ("source.subjects=1", "source.frames=1", "source.image_size=96")
+SMALL = ("source.subjects=1", "source.frames=1", "source.image_size=96", "source.scan_vertices=2000")
 
 
 def test_another_topology_of_the_same_surface_is_no_error() -> None:
@@ -55,6 +60,9 @@ def test_pictures_are_of_the_split_that_is_scored(tmp_path: Path) -> None:
     assert write_pictures(tmp_path / "out", changes=SMALL) == 2
     place = tmp_path / "out" / one[1].name
     assert sorted(path.name for path in (place / "images").iterdir()) == ["000000.png"]
+    box = json.loads((place.parent / "boxes.json").read_text())["cam01/images/000000.png"]
+    face = one[1].screen[0, one[1].topology.is_face]
+    np.testing.assert_allclose(box[:2], (face[:, :2] / face[:, 2:]).min(0), atol=0.01)
     (camera,) = json.loads((place / "cameras.json").read_text())["frames"]
     np.testing.assert_allclose(camera["intrinsics"], one[1].intrinsics[0])
     assert (camera["width"], camera["height"]) == one[1].size[::-1]
@@ -199,6 +207,44 @@ def write_vhap(place: Path) -> None:
 def test_an_export_of_vhap_is_read_with_its_own_camera(tmp_path: Path) -> None:
     write_vhap(place_of(tmp_path))
     checked(Predictions(tmp_path))
+
+
+def test_seen_points_of_our_own_alignment_are_a_mesh_on_the_screen(tmp_path: Path) -> None:
+    template = load_head("anny").template
+    topology = Topology.of(template_contents(load_head("anny"), 0), REGIONS)
+    frames = 3
+    pose = np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])
+    heads = np.stack([(template.vertices - template.vertices.mean(0)) @ pose.T for _ in range(frames)])
+    heads += np.array([0.0, 0, 0.9]) + 2e-3 * np.arange(frames)[:, None, None] * [1, 0, 0]
+    K = np.repeat(np.array([[[300.0, 0, 64], [0, 300, 64], [0, 0, 1]]]), frames, 0)
+    true = Shot(
+        "ada", "talk", "cam0", np.arange(frames), heads, K, np.repeat(np.eye(4)[None], frames, 0), (128, 128), topology
+    )
+    face = np.flatnonzero(topology.is_face)
+    at = [np.argwhere(template.faces == vertex)[0] for vertex in face]
+    place = place_of(tmp_path, true)
+    for frame in range(frames):
+        pixels = true.screen[frame, face]
+        seen = SeenPoints(
+            "align",
+            template.digest,
+            256,
+            256,
+            np.array([of for of, _ in at]),
+            np.eye(3)[[corner for _, corner in at]],
+            2 * pixels[:, :2] / pixels[:, 2:],
+            np.tile(np.eye(2), (len(face), 1, 1)),
+        )
+        (place / f"{frame:06d}.npz").write_bytes(seen_points_bytes(seen))
+    track = Predictions(tmp_path)(true)
+    found = score([true], {"it": lambda _: track}, TrackOptions(pixels=500))["it"].metrics()
+    assert found["covered_face"] > 0.9
+    assert found["ssme_face_px"] < 0.02
+    assert np.isnan(found["ssme_ears_px"])
+    assert found["nme2d_percent"] < 0.01
+    (place / "000002.npz").write_bytes(seen_points_bytes(replace(seen, template="another")))
+    with pytest.raises(InputError, match="not the same vertices of Anny"):
+        Predictions(tmp_path)(true)
 
 
 def test_every_reader_ends_in_figures(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def topology(detail: int = 4) -> tuple[Topology, np.ndarray]:
     at = [np.argwhere(faces == vertex)[0] for vertex in nearest]
     on = MaterialPoints(np.array([face for face, _ in at]), np.eye(3)[[corner for _, corner in at]])
     front = unit[:, 2] > 0
-    return Topology(faces, label, region_labels(LABELS), front & (label != LABELS["right_ear"]), on), unit
+    face = front & (label != LABELS["right_ear"])
+    return Topology(faces, label, region_labels(LABELS), face, np.ones(len(unit), bool), on), unit
 
 
 def shot(frames: int = 8, size: int = 84, *, step_deg: float = 2.0, bend_m: float = 0.004, detail: int = 4) -> Shot:

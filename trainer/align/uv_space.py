@@ -15,6 +15,7 @@ from datagen.common.errors import DatasetError
 from datagen.shards.faces import TemplateContents
 from trainer.align.config import AlignLossConfig
 from trainer.evaluation.canonical import region_labels
+from trainer.evaluation.track.chart import main_chart
 
 SCALP = "scalp"
 _INSIDE = -1e-6
@@ -92,7 +93,7 @@ def uv_space(template: TemplateContents, regions: Mapping[str, int], weights: Al
             "Build the dataset again",
         )
     weight, is_face = _vertex_weights(template, regions, weights)
-    corner_uv = _main_chart(template, weight * is_face)
+    corner_uv = main_chart(template, weight * is_face)
     # The last one written counts: of a vertex with several places, that in the heaviest triangle.
     order = np.argsort(weight[template.faces].sum(1) + corner_uv, kind="stable")
     order = order[corner_uv[order]]
@@ -144,24 +145,6 @@ def _vertex_weights(
     ):
         weight = np.where(np.isin(template.region, labels) & ~is_face, value, weight)
     return weight, is_face
-
-
-def _main_chart(template: TemplateContents, weight: F64) -> Bools:
-    """Return which triangles lie on the chart of UV space that holds most of the weight."""
-    chart = np.arange(len(template.uv))
-    while True:  # every corner takes the least number of its triangle's, until none changes
-        least = chart[template.uv_faces].min(1)
-        new = chart.copy()
-        for corner in range(3):
-            np.minimum.at(new, template.uv_faces[:, corner], least)
-        new = new[new]
-        if (new == chart).all():
-            break
-        chart = new
-    of_face = chart[template.uv_faces[:, 0]]
-    heaviest = np.bincount(of_face, weight[template.faces].sum(1)).argmax()
-    kept: Bools = of_face == heaviest
-    return kept
 
 
 def _locate(places: F64, triangles: I64, size: int) -> tuple[I64, F64]:

@@ -24,7 +24,7 @@ function number(value, digits = 3) {
   if (!known(value)) return "–";
   if (value === 0) return "0";
   const size = Math.floor(Math.log10(Math.abs(value)));
-  return size >= digits || size < -4 ? Number(value.toPrecision(digits)).toString() : value.toFixed(Math.max(0, digits - 1 - Math.max(size, 0)));
+  return size >= digits || size < -4 ? Number(value.toPrecision(digits)).toString() : value.toFixed(Math.max(0, digits - 1 - size));
 }
 const pathOf = text => text.split("/").map(encodeURIComponent).join("/");
 
@@ -48,7 +48,7 @@ function load(name) {
 
 // Charts: one idea of axes for all of them.
 const CHART = { width: 420, height: 210, left: 46, right: 12, top: 10, bottom: 34 };
-function chart(label, low, high, bottom, top, xLabel, yLabel) {
+function chart(label, low, high, bottom, top, xLabel, yLabel, whole = false) {
   const c = CHART, svg = drawn("svg", { viewBox: `0 0 ${c.width} ${c.height}`, role: "img", "aria-label": label, width: "100%" });
   const span = (value, from, to) => (value - from) / Math.max(to - from, 1e-12);
   const x = v => c.left + span(v, low, high) * (c.width - c.left - c.right);
@@ -57,7 +57,7 @@ function chart(label, low, high, bottom, top, xLabel, yLabel) {
     const h = low + (high - low) * i / 4, v = bottom + (top - bottom) * i / 4;
     svg.append(drawn("line", { class: "axis", x1: x(low), x2: x(high), y1: y(v), y2: y(v) }));
     svg.append(drawn("text", { x: x(low) - 5, y: y(v) + 4, "text-anchor": "end" }, number(v)));
-    if (xLabel !== null) svg.append(drawn("text", { x: x(h), y: c.height - c.bottom + 14, "text-anchor": i === 0 ? "start" : i === 4 ? "end" : "middle" }, number(h)));
+    if (xLabel !== null) svg.append(drawn("text", { x: x(h), y: c.height - c.bottom + 14, "text-anchor": i === 0 ? "start" : i === 4 ? "end" : "middle" }, whole ? String(Math.round(h)) : number(h)));
   }
   if (xLabel) svg.append(drawn("text", { x: (x(low) + x(high)) / 2, y: c.height - 5, "text-anchor": "middle" }, xLabel));
   if (yLabel) svg.append(drawn("text", { x: 11, y: (y(bottom) + y(top)) / 2, "text-anchor": "middle", transform: `rotate(-90 11 ${(y(bottom) + y(top)) / 2})` }, yLabel));
@@ -76,13 +76,13 @@ function histogram(values, label) {
   // From 0, unless all values are so far from it that they would be one bar.
   const low = sorted[0] > 0.5 * high ? sorted[0] : Math.min(0, sorted[0]);
   if (!(high > low)) high = low + 1;
-  const bins = new Array(40).fill(0);
-  for (const v of sorted) bins[Math.min(39, Math.floor((v - low) / (high - low) * 40))]++;
+  const many = Math.max(8, Math.min(40, Math.ceil(2 * Math.sqrt(sorted.length)))), bins = new Array(many).fill(0);
+  for (const v of sorted) bins[Math.min(many - 1, Math.floor((v - low) / (high - low) * many))]++;
   const most = Math.max(...bins) / sorted.length * 100;
   const c = chart(label, low, high, 0, most, label, "% of frames");
   bins.forEach((n, i) => {
-    const x = low + (high - low) * i / 40, share = n / sorted.length * 100;
-    c.svg.append(drawn("rect", { class: "bar", x: c.x(x), y: c.y(share), width: (c.x(high) - c.x(low)) / 40 - 0.6, height: c.y(0) - c.y(share) }));
+    const x = low + (high - low) * i / many, share = n / sorted.length * 100;
+    c.svg.append(drawn("rect", { class: "bar", x: c.x(x), y: c.y(share), width: (c.x(high) - c.x(low)) / many - 0.6, height: c.y(0) - c.y(share) }));
   });
   const marks = [["median", 0.5, ""], ["95 %", 0.95, "4 3"]];
   marks.forEach(([name, share, dash], i) => {
@@ -129,7 +129,7 @@ function timeline(frames, values, label, limits) {
   if (!pairs.length) return null;
   const top = Math.max(...pairs.map(p => p[1]), ...limits.map(l => l[1]), 1e-9) * 1.08;
   const first = pairs[0][0], last = pairs[pairs.length - 1][0];
-  const c = chart(label, first, last === first ? first + 1 : last, Math.min(0, ...pairs.map(p => p[1])), top, "frame number", label);
+  const c = chart(label, first, last === first ? first + 1 : last, Math.min(0, ...pairs.map(p => p[1])), top, "frame number", label, true);
   for (const [name, limit] of limits) {
     c.svg.append(drawn("line", { class: "other", x1: c.x(first), x2: CHART.width - CHART.right, y1: c.y(limit), y2: c.y(limit) }));
     c.svg.append(drawn("text", { x: CHART.width - CHART.right, y: c.y(limit) - 3, "text-anchor": "end" }, name));

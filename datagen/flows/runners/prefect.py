@@ -5,6 +5,7 @@ A build goes on without it if its server goes away.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -271,7 +272,7 @@ class PrefectTracker(Tracker):
 
     def planned(self, stage: str, jobs: Sequence[Job]) -> None:
         """Cut a stage into parts: its sequences, or some shards."""
-        self._part_of = {job.name: _part_name(stage, i, job) for i, job in enumerate(jobs)}
+        self._part_of = {job.name: _part_name(stage, i, job, len(jobs)) for i, job in enumerate(jobs)}
         self._sizes = Counter()
         for job in jobs:
             self._sizes[self._part_of[job.name]] += _weight(job)
@@ -291,7 +292,7 @@ class PrefectTracker(Tracker):
 
     def _ended(self, job: Job, problem: str = "") -> None:
         # A part of a unit belongs to what the unit did.
-        name = self._part_of.get(job.name) or _part_name(self._stage, 0, job)
+        name = self._part_of.get(job.name) or _part_name(self._stage, 0, job, 1)
         part = self._watched.get(name)
         if part is not None and part.ended(_weight(job), problem):
             del self._watched[name]
@@ -322,11 +323,23 @@ class PrefectTracker(Tracker):
 
     def said(self, text: str) -> None:
         """Put a warning into the run's log."""
-        if not self._silent:
-            from prefect.logging import get_run_logger
+        with self._telling():
+            self._log(logging.WARNING, text)
 
-            with self._telling():
-                get_run_logger().warning(text)
+    def _log(self, level: int, text: str) -> None:
+        """Put a line into the run's log, and nowhere else: this process says it in its own way."""
+        if self._silent:
+            return
+        from prefect.logging import get_run_logger
+        from prefect.logging.handlers import APILogHandler
+
+        logger = logging.getLogger("canonface.run")
+        if not logger.handlers:
+            logger.propagate = False
+            logger.setLevel(logging.INFO)
+            logger.addHandler(APILogHandler())
+        about = getattr(get_run_logger(), "extra", None)
+        logger.log(level, text, extra=dict(about or {}))
 
     def finished(self, result: BuildResult) -> None:
         """Show the verdicts, the worst frames, what is in quarantine, and where the report is."""
@@ -347,21 +360,21 @@ class PrefectTracker(Tracker):
             if result.quarantined:
                 rows = [{"unit": u.unit, "stage": u.stage, "why": u.reason, "host": u.host} for u in result.quarantined]
                 create_table_artifact(rows, key="quarantine", description="Units that were given up")
-            from prefect.logging import get_run_logger
-
-            get_run_logger().info("%s; %s; dataset %s", verdicts, samples, checked)
+            self._log(logging.INFO, f"{verdicts}; {samples}; dataset {checked}")
 
 
 def _weight(job: Job) -> int:
     return max(1, int(getattr(job.unit, "weight", 1)))
 
 
-def _part_name(stage: str, index: int, job: Job) -> str:
+def _part_name(stage: str, index: int, job: Job, of: int) -> str:
     names = job.name.split("/")
     if len(names) > 1:
         return f"{stage} {'/'.join(names[:2])}"
+    if of <= UNITS_A_PART:
+        return stage
     first = index - index % UNITS_A_PART
-    return f"{stage} {first + 1} to {first + UNITS_A_PART}"
+    return f"{stage} {first + 1} to {min(first + UNITS_A_PART, of)}"
 
 
 def worst_frames(root: Path, count: int) -> list[dict[str, Any]]:

@@ -133,6 +133,11 @@ def test_a_link_opens_its_card(browser: Browser, page: Path) -> None:
     assert browser.run("byId('cardname').textContent") == "s00/smile/000002"
 
 
+def test_a_histogram_has_the_heights_of_its_counts(opened: Browser) -> None:
+    bars = "[...document.querySelectorAll('#charts .bar')].map(bar => bar.getBoundingClientRect().height)"
+    assert opened.run(f"Math.max(...{bars})") > 100  # the tallest bar fills the chart
+
+
 def test_of_many_frames_few_are_on_the_page_at_a_time(browser: Browser, tmp_path: Path) -> None:
     write_verdicts(tmp_path, 1500)
     page = write_report(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,7 @@ def as_flow(root: Path, units: list[int], config: RunnerConfig) -> dict[str, int
             tracker.given_up(given_up)
             raise error_of(given_up)
 
+        tracker.said("a word")
         with ThreadCarrier(2) as carrier:
             drive(iter(jobs), carrier, done, give_up, tracker.said)
         return found
@@ -73,6 +76,7 @@ def test_a_flow_passes_results_and_errors_on_unchanged(
     config = RunnerConfig("threads", workers=2)
     with prefect_session(tmp_path / "home", lambda: None):
         assert as_flow(tmp_path, list(range(6)), config) == {str(i): i * i for i in range(6)}
+        assert "a word" in log_lines()
         with pytest.raises(StorageError, match=r"the disk is full\. Expected room"):
             as_flow(tmp_path, [1, 7, 2], config)
         with pytest.raises(ZeroDivisionError) as caught:
@@ -90,6 +94,19 @@ def flow_runs() -> list[Any]:
 
     with get_client(sync_client=True) as client:
         return list(client.read_flow_runs())
+
+
+def log_lines() -> list[str]:
+    """What the log of the runs has, once Prefect sent it."""
+    from prefect.logging.handlers import APILogHandler
+    from prefect.settings import PREFECT_API_URL
+
+    APILogHandler().flush()
+    asked = urllib.request.Request(
+        f"{PREFECT_API_URL.value()}/logs/filter", b"{}", {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        return [entry["message"] for entry in json.load(answer)]
 
 
 def test_a_run_whose_driver_died_is_marked_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

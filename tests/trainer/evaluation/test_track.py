@@ -16,12 +16,19 @@ from tests.support.evaluation_scene import Ellipsoid
 from tests.support.face_scene import CAMERAS, FRAMES, build_faces, template
 from tests.support.track_scene import shot as make_shot
 from trainer.evaluation.surface import closest_on_triangles
-from trainer.evaluation.track.baselines import rigid_track, shifted_track, smoothed, still_track, true_track
+from trainer.evaluation.track.baselines import (
+    rigid_track,
+    shifted_track,
+    smoothed,
+    smoothed_reader,
+    still_track,
+    true_track,
+)
 from trainer.evaluation.track.motion import MeshMotion, true_pixels
 from trainer.evaluation.track.prediction import Track, folder_reader, read_track
 from trainer.evaluation.track.score import TrackOptions, score
 from trainer.evaluation.track.shot import Shot, shots_of
-from trainer.evaluation.track.surface import NONE, MeshSurface, carried, see
+from trainer.evaluation.track.surface import NONE, MeshSurface, carried, see, vertex_normals
 
 SHOT = make_shot()
 OPTIONS = TrackOptions(pixels=800, shape_frames=2)
@@ -95,6 +102,18 @@ def test_a_region_that_the_prediction_lacks_has_no_figure_and_others_have_theirs
     assert found["shape_keys_from_screen"] == 2
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.25, False), (0.75, True)])
+def test_half_of_a_region_has_to_be_covered(share: float, told: bool) -> None:
+    whole = true_track(SHOT)
+    ear = np.isin(SHOT.topology.label[whole.faces], SHOT.topology.regions["ears"]).any(1)
+    # Triangles on the far side would show through the holes.
+    away = (vertex_normals(SHOT.in_camera[0], whole.faces) * SHOT.in_camera[0]).sum(1) > 0.02
+    left_out = away[whole.faces].all(1) | (ear & (np.random.default_rng(0).random(len(ear)) > share))
+    found = figures(replace(whole, faces=whole.faces[~left_out]))
+    assert found["covered_ears"] == pytest.approx(share, abs=0.15)
+    assert np.isfinite(found["ssme_ears_px"]) == told
+
+
 def test_places_on_the_screen_alone_are_enough_for_motion() -> None:
     flat = smoothed(SHOT, true_track(SHOT), 1e-3)
     assert flat.vertices is None
@@ -104,7 +123,9 @@ def test_places_on_the_screen_alone_are_enough_for_motion() -> None:
     assert found["nme2d_percent"] == pytest.approx(0, abs=1e-6)
     assert np.isnan(found["chamfer_face_mean_mm"])
     shaken = shifted_track(SHOT, np.random.default_rng(0).normal(0, 0.5, (8, 2)))
-    assert figures(smoothed(SHOT, shaken))["ssme_face_h1_px"] < 0.5 * figures(shaken)["ssme_face_h1_px"]
+    trackers = {"it": lambda _: shaken, "smooth": smoothed_reader(lambda _: shaken, 1.5), "none": true_track}
+    found_by = {name: one.metrics()["ssme_face_h1_px"] for name, one in score([SHOT], trackers, OPTIONS).items()}
+    assert found_by["none"] < found_by["smooth"] < 0.5 * found_by["it"]
 
 
 def test_an_offset_that_stays_is_no_motion_error_but_a_place_error() -> None:

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from datagen.common.arrays import F64
 from trainer.evaluation.shape import apply, rigid_fit
-from trainer.evaluation.track.prediction import Track
+from trainer.evaluation.track.prediction import Reader, Track
 from trainer.evaluation.track.shot import Shot
 
 SMOOTHING_FRAMES = 1.5
@@ -60,3 +60,13 @@ def smoothed(shot: Shot, track: Track, frames: float = SMOOTHING_FRAMES) -> Trac
     pixels = rays @ shot.intrinsics.swapaxes(1, 2)
     flat = np.concatenate([pixels[..., :2], depth[..., None]], axis=-1)
     return Track(track.frames, track.faces, pixels=flat, correspondence=track.correspondence)
+
+
+def smoothed_reader(read: Reader, frames: float) -> Reader:
+    """Return what reads the same tracks and smooths them."""
+
+    def smooth(shot: Shot) -> Track | None:
+        track = read(shot)
+        return None if track is None else smoothed(shot, track.of(shot), frames)
+
+    return smooth

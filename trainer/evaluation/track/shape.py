@@ -46,7 +46,10 @@ class MeshShape:
         if points is None:
             return
         topology = shot.topology
-        labels = {name: np.flatnonzero(in_region(topology.label, of)) for name, of in topology.regions.items()}
+        labels = {
+            name: np.flatnonzero(in_region(topology.label, of) & topology.is_outer)
+            for name, of in topology.regions.items()
+        }
         labels["face"] = np.flatnonzero(topology.is_face)
         every = np.unique(np.concatenate(list(labels.values())))
         count = min(self._frames, len(shot.frames))
@@ -90,7 +93,8 @@ class MeshShape:
         """Return median, mean and standard deviation of distances, mm, and the mean angle of normals, radians."""
         metrics: dict[str, float] = {}
         for name, parts in self._distance.items():
-            all_ = np.concatenate(parts) if parts else np.full(1, np.nan)
+            joined = np.concatenate(parts) if parts else np.zeros(0)
+            all_ = joined if joined.size else np.full(1, np.nan)
             metrics |= {
                 f"chamfer_{name}_median_mm": float(np.median(all_)),
                 f"chamfer_{name}_mean_mm": float(all_.mean()),

@@ -17,8 +17,9 @@ from datagen.shards.meshes import MaterialPoints, to_world
 from trainer.evaluation.canonical import in_region, region_labels
 from trainer.evaluation.frames import SampleTable, runs_of_frames
 from trainer.evaluation.shape import KEY_LANDMARKS
+from trainer.evaluation.track.chart import main_chart
 
-# Not part of the face that 2-D errors are of: they are hidden, or not skin.
+# Not part of what distances are of: they are hidden, or not skin.
 _INNER = ("mouth_interior", "right_eyeball", "left_eyeball")
 SHOWN_M = 0.01  # a picture shows the true mesh where the stored depth is this near to it: elsewhere hair, or a hand
 
@@ -35,6 +36,8 @@ class Topology:
         ``face``, ``mouth``, ``nose``, ``eyes``, ``ears``, those there are.
     is_face : (V,) bool
         The vertices of the face's skin.
+    is_outer : (V,) bool
+        Those of the whole head's, without pockets behind the lids, the inside of the mouth, eyeballs.
     key_points : MaterialPoints
         The seven of NoW.
     """
@@ -43,6 +46,7 @@ class Topology:
     label: npt.NDArray[np.uint8]
     regions: Mapping[str, I64]
     is_face: Bools
+    is_outer: Bools
     key_points: MaterialPoints
 
     @classmethod
@@ -56,11 +60,18 @@ class Topology:
                 f"the template of {template.head} has {len(landmarks)} landmarks", "68", "Use another head model"
             )
         chosen = list(KEY_LANDMARKS)
+        is_face = in_region(template.region, regions["face"]) & ~np.isin(template.region, inner)
+        is_outer = ~np.isin(template.region, inner)
+        if len(template.uv):
+            outer = np.zeros(len(is_face), bool)
+            outer[template.faces[main_chart(template, is_face.astype(np.float64))]] = True
+            is_outer &= outer
         return cls(
             template.faces,
             template.region,
             regions,
-            in_region(template.region, regions["face"]) & ~np.isin(template.region, inner),
+            is_face & is_outer,
+            is_outer,
             MaterialPoints(landmarks.faces[chosen], landmarks.weights[chosen]),
         )
 
