@@ -51,6 +51,7 @@ class DaskCarrier(Carrier):
         self._jobs: dict[int, Job] = {}
         self._begun: dict[int, tuple[float, str]] = {}
         self._suspects: set[int] = set()
+        self._dead: list[tuple[int, Answer]] = []
         self._unplaced: dict[int, Call] = {}  # no worker fits that is there
         self._fit_at = time.monotonic()
         self._places: dict[int, set[str]] = {}  # of those that may go to certain workers only
@@ -201,6 +202,9 @@ class DaskCarrier(Carrier):
         if time.monotonic() - self._looked > LOOK_S:
             self._look()
             self._free_the_stranded()
+        dead, self._dead = self._dead, []
+        if dead:
+            return dead
         try:
             ended = [self._ended.get(timeout=wait_s)]
         except queue.Empty:
@@ -226,10 +230,24 @@ class DaskCarrier(Carrier):
                 "the same paths",
                 "Mend or stop them, and run the same command again; finished work is kept",
             )
+        for ticket, (_, address) in list(self._begun.items()):
+            if address not in self._workers:
+                # The scheduler may be trying it elsewhere, if it may: how often is for us to count.
+                reason = "the worker that had it died (killed, out of memory, or its machine is gone)"
+                self._dead.append(
+                    (ticket, Answer(trouble="passing", reason=reason, log=reason, host=f"worker {address}"))
+                )
+                self._drop(ticket)
         for ticket, places in list(self._places.items()):
             if ticket in self._futures and ticket not in self._begun and not places & self._workers.keys():
                 self._forget(ticket)
                 self.begin(ticket, self._jobs[ticket], suspect=ticket in self._suspects)
+
+    def _drop(self, ticket: int) -> None:
+        """Forget a try for good."""
+        self._forget(ticket)
+        self._jobs.pop(ticket, None)
+        self._suspects.discard(ticket)
 
     def _answer(self, ticket: int, future: Any) -> Answer | None:
         """Return what came of a try; None if it was forgotten meanwhile."""
@@ -254,9 +272,8 @@ class DaskCarrier(Carrier):
             answer = Answer(trouble="bystander" if innocent else "passing", reason=reason, log=reason, host=host)
         if self._expected is not None and answer.trouble is None and answer.code != self._expected.code:
             answer = replace(answer, trouble="misfit", reason="it runs another version of the program")
-        self._forget(ticket)
-        job = self._jobs.pop(ticket)
-        self._suspects.discard(ticket)
+        job = self._jobs[ticket]
+        self._drop(ticket)
         if answer.trouble == "misfit":
             self._leave_out(job.stage, answer)
         return answer

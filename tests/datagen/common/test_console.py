@@ -18,7 +18,7 @@ import pytest
 import typer
 
 from datagen.common.console import interruption_behind, run, say
-from datagen.common.errors import CorruptDatasetError, InputError
+from datagen.common.errors import CorruptDatasetError, InputError, ServiceLostError
 from tests.support.places import ROOT
 
 ENDINGS: dict[str, tuple[BaseException | None, int]] = {
@@ -33,6 +33,7 @@ ENDINGS: dict[str, tuple[BaseException | None, int]] = {
     "a circle of links": (RuntimeError("Symlink loop from '/a'"), 2),
     "no memory": (MemoryError(), 2),
     "no memory for an array": (RuntimeError("not enough memory: you tried to allocate 9 bytes"), 2),
+    "a service gone": (ServiceLostError("a"), 75),
     "a fault": (TypeError("NoneType\x1b[2J"), 70),
     "another": (ValueError("a"), 70),
     "Ctrl-C": (KeyboardInterrupt(), 130),

@@ -35,7 +35,12 @@ def test_empty_parts_leave_no_trace():
     assert str(CanonfaceError("a is 3", fix="Set it")) == "a is 3. Set it."
 
 
-def test_only_a_corrupted_dataset_is_a_verdict_rather_than_wrong_use():
+def test_what_is_damaged_or_failed_is_a_verdict_and_a_lost_service_may_be_back_rather_than_wrong_use():
     codes = {kind.__name__: kind.exit_code for kind in CLASSES}
-    assert [name for name, code in codes.items() if code == 1] == ["CorruptDatasetError", "MissingShardError"]
-    assert set(codes.values()) == {1, 2}
+    assert {name for name, code in codes.items() if code == 1} == {
+        "CorruptDatasetError",
+        "MissingShardError",
+        "UnitError",
+    }
+    assert {name for name, code in codes.items() if code == 75} == {"ServiceLostError"}
+    assert set(codes.values()) == {1, 2, 75}
