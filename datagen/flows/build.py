@@ -20,7 +20,7 @@ from datagen.flows.result import BuildResult
 from datagen.flows.runners.contract import Carrier, RunnerConfig
 from datagen.flows.runners.drive import MaxFailed
 from datagen.flows.runners.here import SerialCarrier, ThreadCarrier
-from datagen.flows.runners.preflight import Expected
+from datagen.flows.runners.preflight import Expected, mark_run
 from datagen.flows.runners.tracking import Tracker
 from datagen.flows.splits import missed_numbers
 from datagen.flows.stage_run import Ahead, StageRun
@@ -105,7 +105,8 @@ def build(
             # A server that cannot write says little about why it ends.
             check_room(layout.root)
         # From here on no worker of an earlier run begins anything here, wherever it is.
-        expected = Expected.of(layout, manifest, uuid.uuid4().hex)
+        mark = uuid.uuid4().hex
+        mark_run(layout, mark)
         # A driver with workers elsewhere renders nothing itself.
         prepare = partial(_prepare, manifest, renders=config.name != "dask")
         if config.name == "serial":
@@ -114,18 +115,18 @@ def build(
         from datagen.flows.runners.prefect import prefect_session, run_as_flow
 
         def work(tracker: Tracker) -> BuildResult:
-            with _carrier(config, expected) as carrier:
+            with _carrier(config, layout, manifest, mark) as carrier:
                 return run.stages(carrier, tracker)
 
         with prefect_session(layout.prefect_home, prepare):
             return run_as_flow(f"{manifest.name} in {out.name}", layout.root, manifest, config, work)
 
 
-def _carrier(config: RunnerConfig, expected: Expected) -> Carrier:
+def _carrier(config: RunnerConfig, layout: BuildLayout, manifest: Manifest, mark: str) -> Carrier:
     if config.name == "dask":
         from datagen.flows.runners.dask import DaskCarrier
 
-        return DaskCarrier(config, expected)
+        return DaskCarrier(config, Expected.of(layout, manifest, mark))
     return ThreadCarrier(config.worker_count)
 
 

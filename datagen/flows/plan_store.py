@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -106,6 +106,20 @@ class PlanCache(Generic[P]):
                 self._known.move_to_end((root, digest))
             return found
 
+    def opened(self, root: Path, digest: str, read: Callable[[RowFile], P], kind: str) -> P:
+        """Return a plan, which is read from its file unless it is known.
+
+        Raises
+        ------
+        InputError
+            If it is not there, or damaged.
+        """
+        found = self.get(root, digest)
+        if found is None:
+            found = read(RowFile(BuildLayout(root).plan / f"{kind}-{digest}"))
+            self.put(root, digest, found)
+        return found
+
 
 _PLANS: PlanCache[Sequences] = PlanCache()
 
@@ -155,11 +169,7 @@ def open_plan(root: Path, digest: str) -> Sequences:
     InputError
         If it is not there, or damaged.
     """
-    found = _PLANS.get(root, digest)
-    if found is None:
-        found = _Frozen(RowFile(BuildLayout(root).plan / f"{_FRAMES}-{digest}"))
-        _PLANS.put(root, digest, found)
-    return found
+    return _PLANS.opened(root, digest, _Frozen, _FRAMES)
 
 
 def prune(layout: BuildLayout, digests: Collection[str]) -> None:

@@ -135,11 +135,7 @@ def open_shards(root: Path, digest: str) -> Shards:
     InputError
         If it is not there, or damaged.
     """
-    found = _PLANS.get(root, digest)
-    if found is None:
-        found = _Frozen(RowFile(BuildLayout(root).plan / f"{_SHARDS}-{digest}"))
-        _PLANS.put(root, digest, found)
-    return found
+    return _PLANS.opened(root, digest, _Frozen, _SHARDS)
 
 
 def frozen_shards(layout: BuildLayout, digest: str) -> Iterator[tuple[int, ShardUnit, str]]:

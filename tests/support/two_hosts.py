@@ -51,12 +51,14 @@ def drive_units(root: Path, units: int) -> None:
     from datagen.flows.runners.contract import Job, RunnerConfig
     from datagen.flows.runners.dask import DaskCarrier
     from datagen.flows.runners.drive import drive
-    from datagen.flows.runners.preflight import Expected
+    from datagen.flows.runners.preflight import Expected, mark_run
     from datagen.layout import BuildLayout
     from datagen.manifest import Needs, parse_manifest
 
     manifest = parse_manifest({"name": "x", "source": {"kind": "simulated", "subjects": 3, "frames": 1}})
-    expected = Expected.of(BuildLayout(root), manifest, f"run-{os.getpid()}")
+    run = f"run-{os.getpid()}"
+    mark_run(BuildLayout(root), run)
+    expected = Expected.of(BuildLayout(root), manifest, run)
     done: list[str] = []
     lost_units: list[str] = []
     jobs = (Job("write", write, Written(str(root / f"{i:03d}")), Needs()) for i in range(units))

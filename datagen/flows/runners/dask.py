@@ -72,9 +72,7 @@ class DaskCarrier(Carrier):
                 client = Client(self._config.dask_address, set_as_default=False)
             else:
                 # Whose unit it was when a worker died is for us to count.
-                self._stack.enter_context(
-                    dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.admin.tick.limit": "1h"})
-                )
+                self._stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
                 cluster = LocalCluster(
                     n_workers=self._config.worker_count,
                     threads_per_worker=1,
@@ -86,9 +84,8 @@ class DaskCarrier(Carrier):
         except (OSError, TimeoutError, ValueError) as error:
             self._stack.close()
             reason = (str(error).strip().splitlines() or [""])[0][:160]
-            where = f" at {self._config.dask_address}" if self._config.dask_address else ""
             raise DependencyError(
-                f"Dask{where} failed ({type(error).__name__}: {reason})",
+                f"Dask{self._where()} failed ({type(error).__name__}: {reason})",
                 "a scheduler that answers",
                 "Start it, or correct --dask-address; run the same command again, finished work is kept",
             ) from None
@@ -292,10 +289,7 @@ class DaskCarrier(Carrier):
     def abandon(self, ticket: int) -> str:
         """Have the worker started anew: nothing less stops what it works at."""
         _, address = self._begun.get(ticket, (0.0, ""))
-        self._forget(ticket)
-        self._jobs.pop(ticket, None)
-        self._suspects.discard(ticket)
-        self._jobs.pop(ticket, None)
+        self._drop(ticket)
         if address:
             with suppress(Exception):
                 self._client.restart_workers([address], timeout=30, raise_for_error=False)

@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from datagen.common.documents import read_json
 from datagen.common.errors import DependencyError
 from datagen.common.progress import announce
 from datagen.flows.runners.contract import GivenUp, Job, RunnerConfig
 from datagen.flows.runners.local_api import LocalApi
 from datagen.flows.runners.tracking import Tracker
+from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -354,7 +356,7 @@ class PrefectTracker(Tracker):
         with self._telling():
             create_markdown_artifact("\n\n".join(lines), key="build", description="What came of the build")
             create_link_artifact(result.report.as_uri(), "the report", key="report", description=str(result.report))
-            worst = worst_frames(result.root, WORST_FRAMES)
+            worst = worst_frames(BuildLayout(result.root), WORST_FRAMES)
             if worst:
                 create_table_artifact(worst, key="worst-frames", description="Frames to look at, the worst first")
             if result.quarantined:
@@ -377,13 +379,14 @@ def _part_name(stage: str, index: int, job: Job, of: int) -> str:
     return f"{stage} {first + 1} to {min(first + UNITS_A_PART, of)}"
 
 
-def worst_frames(root: Path, count: int) -> list[dict[str, Any]]:
-    """Return the frames of a build that do not pass, the worst first, as rows of a table."""
-    from datagen.audit.results import read_results
-
-    order = {"fail": 0, "review": 1}
-    frames = sorted((f for f in read_results(root) if f.verdict.status in order), key=lambda f: order[f.verdict.status])
+def worst_frames(layout: BuildLayout, count: int) -> list[dict[str, str]]:
+    """Return the frames of a build that are to be looked at, as the report tells them, as rows of a table."""
+    try:
+        alerts = read_json(layout.report_numbers)["alerts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
     return [
-        {"frame": frame.name, "verdict": frame.verdict.status, "why": "; ".join(frame.verdict.reasons)}
-        for frame in frames[:count]
-    ]
+        {"verdict": str(alert["severity"]), "frame": str(frame), "why": f"{alert['title']} ({alert['found']})"}
+        for alert in alerts
+        for frame in alert["frames"]
+    ][:count]

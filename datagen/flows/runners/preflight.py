@@ -17,7 +17,7 @@ from pathlib import Path
 import datagen
 from datagen.common.digests import canonical_json
 from datagen.common.errors import CanonfaceError
-from datagen.common.files import atomic_write_bytes
+from datagen.common.files import atomic_write_bytes, storage_errors
 from datagen.flows.worker import shared_head
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -64,8 +64,7 @@ class Expected:
 
     @classmethod
     def of(cls, layout: BuildLayout, manifest: Manifest, run: str) -> Expected:
-        """Return what a build expects of its workers: to be as this process, which marks the folder."""
-        atomic_write_bytes(layout.run, f"{run}\n".encode())
+        """Return what a build expects of its workers: to be as this process, and to see its mark."""
         head = shared_head(manifest.canonical.head, manifest.head_root)
         root = getattr(manifest.source, "root", None)
         return cls(
@@ -78,6 +77,18 @@ class Expected:
             own_code(),
             manifest.render.backend,
         )
+
+
+def mark_run(layout: BuildLayout, run: str) -> None:
+    """Have a build folder say which run works there: from then on no worker of an earlier one begins anything.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    with storage_errors(f"marking {layout.root}"):
+        atomic_write_bytes(layout.run, f"{run}\n".encode())
 
 
 @cache
