@@ -300,7 +300,7 @@ class PrefectTracker(Tracker):
             del self._watched[name]
             self._watch_more()
         self._count += _weight(job)
-        self._show_progress()
+        self._show_progress(force=self._count >= self._total)
 
     def _show_progress(self, *, force: bool = False) -> None:
         if self._silent or not self._total or (not force and time.monotonic() - self._told < PROGRESS_S):

@@ -77,6 +77,7 @@ def test_a_flow_passes_results_and_errors_on_unchanged(
     with prefect_session(tmp_path / "home", lambda: None):
         assert as_flow(tmp_path, list(range(6)), config) == {str(i): i * i for i in range(6)}
         assert "a word" in log_lines()
+        assert [artifact["data"] for artifact in asked("artifacts") if artifact["key"] == "square"] == [100.0]
         with pytest.raises(StorageError, match=r"the disk is full\. Expected room"):
             as_flow(tmp_path, [1, 7, 2], config)
         with pytest.raises(ZeroDivisionError) as caught:
@@ -99,14 +100,19 @@ def flow_runs() -> list[Any]:
 def log_lines() -> list[str]:
     """What the log of the runs has, once Prefect sent it."""
     from prefect.logging.handlers import APILogHandler
-    from prefect.settings import PREFECT_API_URL
 
     APILogHandler().flush()
-    asked = urllib.request.Request(
-        f"{PREFECT_API_URL.value()}/logs/filter", b"{}", {"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.urlopen(asked, timeout=10) as answer:
-        return [entry["message"] for entry in json.load(answer)]
+    return [entry["message"] for entry in asked("logs")]
+
+
+def asked(what: str) -> list[dict[str, Any]]:
+    """All of something that the server has."""
+    from prefect.settings import PREFECT_API_URL
+
+    url, kind = f"{PREFECT_API_URL.value()}/{what}/filter", {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, b"{}", kind, method="POST"), timeout=10) as answer:
+        found: list[dict[str, Any]] = json.load(answer)
+    return found
 
 
 def test_a_run_whose_driver_died_is_marked_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
