@@ -1,0 +1,110 @@
+"""Fits of what an alignment network sees in the pictures of a dataset, compared with its frame table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.fit.run import TWO
+from datagen.common.arrays import F64, I64
+from datagen.common.errors import InputError
+from datagen.fit.problem import FitFrame, FitSettings
+from datagen.fit.solver import fit_frames
+from datagen.geometry.camera import Camera
+from datagen.geometry.pixel_evidence import PixelEvidence
+from datagen.geometry.space import MM_PER_M
+from datagen.heads.registry import load_head
+from datagen.shards import Split, open_dataset
+from datagen.warp.similarity import fit_similarity
+from datagen.warp.template import prepare_template
+from trainer.align.data import FaceTruth
+from trainer.align.predict import align_picture
+from trainer.align.store import Aligner, read_aligner
+from trainer.run.checkpoint import pick_device
+
+
+def align_figures(run: Path, dataset_path: Path, name: str, say: Callable[[str], None]) -> dict[str, float]:
+    """Return how far the faces of a split are off, fitted to what a network sees in their pictures.
+
+    Each person's frames are fitted together, as ``datagen fit`` does, from all pictures and from two of them. The
+    network is told the box of the true face. The truth is the frame table, which has errors of its own.
+
+    Parameters
+    ----------
+    run : Path
+        Of ``trainer align fit``.
+    name : str
+        The split; people that the network has not learnt from.
+
+    Raises
+    ------
+    CheckpointError, DatasetError, InputError, StorageError
+        If one of them cannot be used, or the network aligns another template.
+    """
+    aligner, dataset = read_aligner(run, pick_device("cpu")), open_dataset(dataset_path)
+    dataset.require_faces()
+    aligner.check_fits(dataset)
+    split = dataset[name]
+    if not len(split):
+        raise InputError(f"split {name!r} of {dataset.url} holds no samples", "people to fit", "Give another --split")
+    head = load_head(aligner.head)
+    template = prepare_template(head.template)
+    face = aligner.space.vertices[aligner.space.is_face].cpu().numpy()
+    views = {"align": None, "align_2": TWO}
+    world: dict[str, list[F64]] = {view: [] for view in views}
+    aligned: dict[str, list[F64]] = {view: [] for view in views}
+    within: list[float] = []
+    people = np.unique(split.index.subject)
+    for count, subject in enumerate(people, 1):
+        say(f"person {count} of {len(people)}")
+        samples = np.flatnonzero(split.index.subject == subject)
+        rows = np.unique(split.index.frame_row[samples])
+        true = _true_vertices(split, rows)[:, face]
+        for view, chosen in views.items():
+            frames = [
+                FitFrame(k, float(k), _seen(aligner, split, samples[split.index.frame_row[samples] == row], chosen))
+                for k, row in enumerate(rows)
+            ]
+            found = fit_frames(head, template, frames, FitSettings(temporal=False))
+            for frame, truth in zip(found.frames, true, strict=True):
+                at = frame.vertices[face]
+                world[view].append(np.linalg.norm(at - truth, axis=1) * MM_PER_M)
+                moved = fit_similarity(at, truth, with_scale=False).apply(at)
+                aligned[view].append(np.linalg.norm(moved - truth, axis=1) * MM_PER_M)
+                if chosen is None:
+                    within.append(float((world[view][-1] <= frame.spread_m[face] * MM_PER_M).mean()))
+    figures = {}
+    for view in views:
+        figures[f"fit_{view}_median_mm"] = float(np.median(np.concatenate(world[view])))
+        figures[f"fit_{view}_p95_mm"] = float(np.percentile(np.concatenate(world[view]), 95))
+        figures[f"fit_{view}_aligned_mm"] = float(np.median(np.concatenate(aligned[view])))
+    return figures | {"fit_align_within_spread": float(np.mean(within))}
+
+
+def _true_vertices(split: Split, rows: I64) -> F64:
+    """Return all vertices of frames, (n, V, 3) float64, world metres."""
+    motion = split.frames.head_to_world[rows].astype(np.float64)
+    vertices = split.frames.vertices(rows).astype(np.float64)
+    return np.asarray(vertices @ motion[:, :3, :3].transpose(0, 2, 1) + motion[:, None, :3, 3])
+
+
+def _seen(aligner: Aligner, split: Split, samples: I64, chosen: tuple[int, ...] | None) -> list[PixelEvidence]:
+    """Return what the network sees in the pictures of one instant, all or some of them."""
+    if chosen is not None:
+        samples = samples[[k for k in chosen if k < len(samples)]]
+    stored = split.read(("image", "intrinsics", "world_to_camera"), samples)
+    truth = FaceTruth(split, aligner.space)
+    cameras = [torch.from_numpy(stored[key]) for key in ("intrinsics", "world_to_camera")]
+    boxes = truth.seen(samples, *cameras).boxes.tolist()
+    height, width = stored["image"].shape[-2:]
+    found = []
+    for k, box in enumerate(boxes):
+        points = align_picture(
+            aligner, stored["image"][k].transpose(1, 2, 0), (box[0], box[1], box[2], box[3]), together=len(samples)
+        )
+        K, pose = (stored[key][k].astype(np.float64) for key in ("intrinsics", "world_to_camera"))
+        found.append(PixelEvidence(points, Camera(f"camera {k}", K, pose, width, height)))
+    return found
