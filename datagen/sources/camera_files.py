@@ -117,15 +117,41 @@ def _pictures_like(
         known = _files_of_others(capture, kind, index, place, parts[:level], cameras)
         strangers = [name for name in strangers if like[name] not in known]
     if strangers:
-        near = difflib.get_close_matches(strangers[0].casefold(), [camera.casefold() for camera in cameras], 1, 0)
-        nearest = next(camera for camera in sorted(cameras) if camera.casefold() == near[0])
-        raise InputError(
-            f"{place} has {kind} of {strangers[0]!r}, which is no camera of {CAPTURE_FILE}"
-            + (f" (and {len(strangers) - 1} more such)" if len(strangers) > 1 else ""),
-            f"{kind} of its {len(cameras)} cameras only; the nearest name is {nearest!r}",
-            "Rename one of the two (capitals count), add the camera, or move the files elsewhere",
-        )
+        raise _of_strangers(place, kind, strangers, cameras)
     return {} if own_folders else like
+
+
+def _of_strangers(place: Path, kind: str, strangers: list[str], cameras: frozenset[str]) -> InputError:
+    near = difflib.get_close_matches(strangers[0].casefold(), [camera.casefold() for camera in cameras], 1, 0)
+    nearest = next(camera for camera in sorted(cameras) if camera.casefold() == near[0])
+    return InputError(
+        f"{place} has {kind} of {strangers[0]!r}, which is no camera of {CAPTURE_FILE}"
+        + (f" (and {len(strangers) - 1} more such)" if len(strangers) > 1 else ""),
+        f"{kind} of its {len(cameras)} cameras only; the nearest name is {nearest!r}",
+        "Rename one of the two (capitals count), add the camera, or move the files elsewhere",
+    )
+
+
+def optional_files(
+    folder: Path, pattern: str, kind: str, rig: tuple[RecordedCamera, ...], index: int
+) -> dict[str, Path]:
+    """Return the files of a frame that single cameras may lack, by camera.
+
+    Raises
+    ------
+    InputError
+        If the frame has such a file of a camera that we lack: it would be passed over without a word.
+    """
+    cameras = frozenset(one.stored.name for one in rig)
+    files = {name: inside(folder, pattern, frame=index, camera=name) for name in sorted(cameras)}
+    parts = PurePosixPath(pattern).parts
+    level = next(k for k, part in enumerate(parts) if "{camera" in part)
+    place = folder.joinpath(*(part.format(frame=index) for part in parts[:level]))
+    like = _named_like(place, stamp_of(place), parts[level], level + 1 < len(parts))
+    strangers = [name for name in like.keys() - cameras if inside(folder, pattern, frame=index, camera=name).is_file()]
+    if strangers:
+        raise _of_strangers(place, kind, sorted(strangers), cameras)
+    return {one.stored.name: files[one.stored.name] for one in rig if files[one.stored.name].is_file()}
 
 
 def _files_of_others(
@@ -196,6 +222,4 @@ def landmark_files(folder: Path, capture: CaptureFile, rig: tuple[RecordedCamera
         return {}
     if entry.kind == "3d":
         return {"": inside(folder, entry.pattern, frame=index)}
-    names = [one.stored.name for one in rig]
-    files = {name: inside(folder, entry.pattern, frame=index, camera=name) for name in names}
-    return {name: path for name, path in files.items() if path.is_file()}
+    return optional_files(folder, entry.pattern, "landmarks", rig, index)

@@ -10,7 +10,7 @@ from datagen.common.errors import InputError
 from datagen.common.seen_points import SeenPoints, read_seen_points
 from datagen.geometry.camera import Camera
 from datagen.sources.camera_entry import RecordedCamera
-from datagen.sources.camera_files import inside
+from datagen.sources.camera_files import inside, optional_files
 from datagen.sources.capture_file import CAPTURE_FILE, CaptureFile
 
 
@@ -22,16 +22,17 @@ def evidence_files(
     Raises
     ------
     InputError
-        If a pattern leads to no file of any frame: it is mistyped, or nothing was looked at yet.
+        If a pattern leads to no file of any frame: it is mistyped, or nothing was looked at yet. If the frame has a
+        file of a camera that the capture lacks.
     """
     found: dict[str, tuple[Path, ...]] = {}
     names = [one.stored.name for one in rig]
     for pattern in capture.evidence_patterns:
-        files = {name: inside(folder, pattern, frame=index, camera=name) for name in names}
-        there = {name: path for name, path in files.items() if path.is_file()}
+        there = optional_files(folder, pattern, "evidence", rig, index)
         if not there and not _any_file(folder, capture, pattern, names):
             raise InputError(
-                f"there is none of the evidence that {CAPTURE_FILE} promises, such as {next(iter(files.values()))}",
+                f"there is none of the evidence that {CAPTURE_FILE} promises, such as "
+                f"{inside(folder, pattern, frame=index, camera=names[0])}",
                 f"files named {pattern}, of some cameras and frames",
                 f"Make them, correct the pattern, or leave it out of `evidence` in {CAPTURE_FILE}",
             )

@@ -92,6 +92,15 @@ def test_a_pattern_that_leads_nowhere_is_refused(folder: Path) -> None:
         FolderCaptures(folder.parents[1]).frame(KEY, 5)
 
 
+@pytest.mark.parametrize("pattern", [PATTERN, "evidence/{frame:06d}.{camera}.npz"])
+def test_evidence_of_a_camera_that_is_not_ours_is_refused(folder: Path, pattern: str) -> None:
+    edit(folder, evidence=pattern)
+    put(folder, pattern.format(frame=5, camera="cam1"), seen())
+    put(folder, pattern.format(frame=5, camera="Cam0"), seen())
+    with pytest.raises(InputError, match=r"has evidence of 'Cam0', which is no camera.*nearest name is 'cam0'"):
+        FolderCaptures(folder.parents[1]).frame(KEY, 5)
+
+
 @pytest.mark.parametrize("pattern", ["evidence/{frame}.npz", [], "../{camera}/{frame}.npz"])
 def test_what_is_no_pattern_is_refused(folder: Path, pattern: Any) -> None:
     edit(folder, evidence=pattern)
