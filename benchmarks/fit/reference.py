@@ -94,7 +94,7 @@ class Problem:
         """Minimise by AdamW from where ours began."""
         began = time.process_time()
         fit = FrameFit(self.bench.head, self.bench.template, self.frames, OURS, None)
-        n, V, T = fit.n_identity, len(fit.shape.base), len(self.frames)
+        n, V, T = self._count(smooth), len(fit.shape.base), len(self.frames)
         shared = np.zeros(fit.n_shape) if smooth else np.zeros(n)
         state = {
             "shared": _tensor(shared),
@@ -131,6 +131,10 @@ class Problem:
         vertices = self._vertices(kept, rotations, smooth=smooth)
         return Minimised(best, vertices, time.process_time() - began, steps)
 
+    def _count(self, smooth: bool) -> int:
+        """Return how many parameters are a person's: the paper's fit has those of the head model alone."""
+        return self.ours_fit.n_identity if smooth else self.bench.head.identity_size
+
     def _local(self, state: dict[str, torch.Tensor], *, smooth: bool) -> torch.Tensor:
         """Return the distinct points of all frames, (T, u, 3)."""
         rows = self._rows()
@@ -138,7 +142,7 @@ class Problem:
         if smooth:
             flat = rows["base"] + rows["shared"] @ state["shared"] + moved
             return flat.reshape(len(moved), -1, 3)
-        n = self.ours_fit.n_identity
+        n = self._count(smooth)
         flat = rows["mean"] + rows["shared"][:, :n] @ state["shared"] + moved
         return flat.reshape(len(moved), -1, 3) + torch.sparse.mm(rows["operator"], state["free"])
 
@@ -169,11 +173,11 @@ class Problem:
             shown = at @ _tensor(camera.K.T)
             residual = torch.einsum("nij,nj->ni", root, pixels - shown[:, :2] / shown[:, 2:])
             total = total + 0.5 * (residual**2).sum()
-        n, sigma = fit.n_identity, _tensor(fit.shape.sigma)
+        n, sigma = self._count(smooth), _tensor(fit.shape.sigma)
         # The paper's prior on identity is that of the model, which the people are drawn from.
         identity = sigma[:n] if smooth else torch.ones(n)
         total = total + 0.5 * ((state["shared"][:n] / identity) ** 2).sum()
-        total = total + 0.5 * ((state["expression"] / sigma[n:]) ** 2).sum()
+        total = total + 0.5 * ((state["expression"] / sigma[fit.n_identity :]) ** 2).sum()
         total = total + 0.5 * (state["log_scale"] / fit.shape.stretch) ** 2
         if smooth:
             return total + 0.5 * (state["shared"][n:] ** 2).sum()
@@ -184,9 +188,10 @@ class Problem:
         fit, found = self.ours_fit, []
         values = {name: value.detach().numpy().astype(np.float64) for name, value in state.items()}
         scale = float(np.exp(values["log_scale"]))
-        n = fit.n_identity
+        n = self._count(smooth)
+        others = np.zeros(fit.n_identity - n)
         for t, rotation in enumerate(rotations):
-            parameters = np.concatenate([values["shared"][:n], values["expression"][t]])
+            parameters = np.concatenate([values["shared"][:n], others, values["expression"][t]])
             if smooth:
                 local = fit.shape.vertices(parameters, values["shared"][n:].reshape(-1, 3))
             else:

@@ -11,7 +11,7 @@ import typer
 from datagen.commands.options import JsonOption
 from datagen.common.console import print_json, say
 from datagen.common.errors import InputError
-from datagen.common.files import write_owned_bytes
+from datagen.common.files import npz_bytes, write_owned_bytes
 
 
 def marks_command(
@@ -84,7 +84,28 @@ def typical_command(
     write_owned_bytes(out, f"{json.dumps(content)}\n".encode())
 
 
+def population_command(
+    real: Annotated[Path, typer.Option(help="Folder with ict_facekit/.")],
+    out: Annotated[Path, typer.Option(help="NPZ file as in datagen/heads/data.")],
+) -> None:
+    """Learn how people differ, in Anny's topology: the components of ICT's model of scans and their mirror images.
+
+    Example: python -m benchmarks population --real ../shared/data --out /tmp/population.npz
+    """
+    from benchmarks.marks.population import learn_population
+    from datagen.heads.base import LinearHead
+    from datagen.heads.registry import load_head
+
+    people = load_head("ict", real)
+    assert isinstance(people, LinearHead)
+    content, figures = learn_population(load_head("anny"), people)
+    write_owned_bytes(out, npz_bytes(content))
+    for name, value in figures.items():
+        say(f"{name}: {value:.4g}")
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command("marks")(marks_command)
     app.command("typical")(typical_command)
+    app.command("population")(population_command)

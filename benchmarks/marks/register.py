@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from datagen.geometry.mesh import weld
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import INTERIOR_REGIONS, mask_of
 from datagen.warp.posterior import PointEvidence, fit_shape
-from datagen.warp.shape_model import MorphableShape, linearise, personal_modes
+from datagen.warp.shape_model import model_shape
 from datagen.warp.similarity import fit_similarity_robust
 from datagen.warp.start import LANDMARK_ROUNDS
 from datagen.warp.surface import Surface
@@ -93,19 +93,16 @@ def fitted_vertices(
 ) -> F64:
     """Return the head's vertices (V, 3) metres on a neutral face, held loosely by landmarks (L, 3)."""
     template = prepare_template(head.template)
-    model = linearise(head)
-    people = slice(model.n_identity)
-    shape = MorphableShape(
-        model.mean,
-        model.basis[people],
-        model.sigma[people],
-        model.lower[people],
-        model.upper[people],
-        personal_modes(template),
-        1.0,
-        1.0,
-        0.08,
-        model.n_identity,
+    whole = model_shape(head, template)
+    people = slice(whole.n_identity)
+    # About the template itself: the typical face was found with the help of these marks.
+    shape = replace(
+        whole,
+        base=head.template.vertices,
+        blend=whole.blend[people],
+        sigma=whole.sigma[people],
+        lower=whole.lower[people],
+        upper=whole.upper[people],
     )
     pose = fit_similarity_robust(marks.on(head.template)[indices], points)
     smooth = template.subdivide[: len(head.template.vertices)]

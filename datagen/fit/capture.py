@@ -38,7 +38,7 @@ from datagen.sources.imports.writer import link_or_copy
 from datagen.warp.template import WarpTemplate, prepare_template
 
 # Another number makes captures again that were written before.
-_WRITER = 1
+_WRITER = 2
 REGISTRATION = "registrations/{frame:06d}.ply"
 DETAILS = "fit/{frame:06d}.npz"
 PERSON = "fit/person.npz"

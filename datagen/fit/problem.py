@@ -40,7 +40,7 @@ class FitSettings:
     robust : bool
         Whether points and pictures that disagree with the others count less; without it errors are taken as normal.
     amplitudes : bool
-        Whether how far the person departs from the usual face is found too, of identity and displacement by itself;
+        Whether how far the person departs from the usual face is found too, of each kind of departure by itself;
         otherwise it is as far as people do.
     temporal : bool
         Whether frames that follow each other within :data:`MOST_STEP_S` are held to plausible accelerations.
@@ -106,8 +106,9 @@ class Fit:
         Half the squared residuals of everything, each in its standard deviations; meaningful without robust weights.
     rounds : int
         Steps that were taken.
-    amplitudes : (float, float)
-        How far the person departs from the usual face beside what is usual: in the model's identity, and beyond.
+    amplitudes : tuple of float
+        How far the person departs from the usual face beside what is usual: in the head model's identity, in the
+        components of how people differ, and beyond.
     """
 
     frames: tuple[FittedFrame, ...]
@@ -117,4 +118,4 @@ class Fit:
     focal_px: Mapping[str, float] = field(default_factory=dict)
     energy: float = float("nan")
     rounds: int = 0
-    amplitudes: tuple[float, float] = (1.0, 1.0)
+    amplitudes: tuple[float, ...] = (1.0, 1.0, 1.0)

@@ -106,7 +106,9 @@ class FrameFit:
         # Identity and modes, the logarithm of the size, those of focal lengths.
         self.shared = np.zeros(self.n_shape)
         self.log_scale = 0.0
-        self.amplitudes = np.ones(2)
+        # The head model's own identity, how people differ, and what neither has.
+        self.parts = (slice(0, head.identity_size), slice(head.identity_size, n), slice(n, self.n_shape))
+        self.amplitudes = np.ones(len(self.parts))
         self.shared_precision = np.concatenate(
             [
                 1 / self.shape.sigma[:n] ** 2,
@@ -159,11 +161,11 @@ class FrameFit:
         D. MacKay, "Bayesian interpolation", 1992: squared departures over the number of parameters that are determined.
         """
         equations = self.equations()
-        S, N, n_id = len(self.shared_precision), self.n_shape, self.n_identity
+        S, N = len(self.shared_precision), self.n_shape
         reduced = equations.reduced(np.zeros(S + equations.own_pull.size, bool))
         variance = reduced.variance(0, np.eye(S)[:N], np.zeros((N, equations.own_pull.shape[1])))
         before = self.amplitudes.copy()
-        for k, part in enumerate((slice(0, n_id), slice(n_id, N))):
+        for k, part in enumerate(self.parts):
             precision = self.shared_precision[part]
             if not len(precision):
                 continue
@@ -423,8 +425,9 @@ class FrameFit:
         still = np.concatenate([self.shared[:n_id], np.zeros(self.n_expression)])
         neutral = scale * self.shape.vertices(still, self.shared[n_id:].reshape(-1, 3))
         focal = {name: float(np.exp(self.log_focal[name])) for name in self.focal_names}
-        found = float(self.amplitudes[0]), float(self.amplitudes[1])
-        return Fit(tuple(fitted), self.shared[:n_id], neutral, scale, focal, self.energy, rounds, found)
+        found = tuple(map(float, self.amplitudes))
+        identity = self.shared[self.parts[0]]
+        return Fit(tuple(fitted), identity, neutral, scale, focal, self.energy, rounds, found)
 
     def _spreads(self, reduced: Reduced) -> list[F64]:
         """Return each frame's standard deviation (V,) of vertices' positions, by some of them."""

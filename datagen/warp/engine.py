@@ -35,7 +35,7 @@ from datagen.warp.transport import Transported, transport
 from datagen.warp.verdict import face_confidence, judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 12
+ALGORITHM_VERSION = 13
 
 WARP_STEPS = 3
 MENDED_SPREAD_M = 6e-3

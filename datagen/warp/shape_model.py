@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 from datagen.common.arrays import F64
 from datagen.heads.base import HeadModel
 from datagen.heads.coordinates import EXPRESSION_SIGMA, IDENTITY_LIMIT
+from datagen.heads.population import population_modes_m
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.typical import MIRROR, typical_offset_m
 from datagen.warp.template import WarpTemplate, once_per_template
@@ -138,6 +139,15 @@ PERSONAL = (
 )
 PERSONAL_NODES = 1000
 PERSONAL_RANK = 300
+# The same beside the components of how people differ, where they are known: what these lack.
+BESIDE_POPULATION = (
+    Component(0.01, 0.35e-3, 0.9e-3),
+    Component(0.02, 0.45e-3, 1.35e-3),
+    Component(0.04, 0.7e-3, 1.75e-3),
+    Component(0.08, 1.0e-3, 2.5e-3),
+    Component(0.16, 1.5e-3, 3.0e-3),
+)
+POPULATION_SIGMA = 0.6
 # A model's own identities are trusted less: on real people its proportions slid foreheads by 9 mm.
 IDENTITY_SIGMA = 0.3
 # Observed template vertices: more of them say nothing new about fields this smooth.
@@ -242,11 +252,12 @@ def error_modes(template: WarpTemplate) -> F64:
 
 @once_per_template
 def personal_modes(template: WarpTemplate) -> F64:
-    """Return the modes (3, V, K) float64 of how people differ from the mean face, metres."""
+    """Return the modes (3, V, K) float64 of how people differ from the mean face beyond what is known, metres."""
     rest = template.canonical_m[: len(template.head.vertices)]
     skin = rest[template.coarse_skin]
+    components = BESIDE_POPULATION if len(population_modes_m(template.head)) else PERSONAL
     across, kept = (
-        smooth_modes(skin, PERSONAL, nodes=PERSONAL_NODES, rank=PERSONAL_RANK, parity=parity).at(rest)
+        smooth_modes(skin, components, nodes=PERSONAL_NODES, rank=PERSONAL_RANK, parity=parity).at(rest)
         for parity in (-1.0, 1.0)
     )
     return np.stack([across, kept, kept])
@@ -268,21 +279,30 @@ def observed_vertices(template: WarpTemplate) -> npt.NDArray[np.int64]:
 
 
 def model_shape(head: HeadModel, template: WarpTemplate) -> MorphableShape:
-    """Return real people's typical face with a head model's own parameters and smooth personal displacements."""
-    model = linearise(head)
+    """Return real people's typical face with all that faces differ by.
+
+    Parameters are the head model's own identity, the components of how people differ, as far as these are known, and
+    the head model's expressions.
+    """
+    model, people = linearise(head), population_modes_m(head.template)
+    n = model.n_identity
+
+    def with_people(values: F64, theirs: float) -> F64:
+        return np.concatenate([values[:n], np.full(len(people), theirs), values[n:]])
+
     sigma = model.sigma.copy()
-    sigma[: model.n_identity] *= IDENTITY_SIGMA
+    sigma[:n] *= IDENTITY_SIGMA
     return MorphableShape(
         model.mean + typical_offset_m(head.template),
-        model.basis,
-        sigma,
-        model.lower,
-        model.upper,
+        np.concatenate([model.basis[:n], people, model.basis[n:]]),
+        with_people(sigma, POPULATION_SIGMA),
+        with_people(model.lower, -IDENTITY_LIMIT),
+        with_people(model.upper, IDENTITY_LIMIT),
         personal_modes(template),
         1.0,
         1.0,
         0.08,
-        model.n_identity,
+        n + len(people),
     )
 
 

@@ -29,6 +29,7 @@ NAMES = (
     "bridge",
     "marks",
     "typical",
+    "population",
     "ablation",
     "calibrate",
     "detector",
@@ -76,10 +77,16 @@ def test_the_short_run_has_all_benchmarks_and_only_peers_that_are_there(
     for there in (True, False):
         monkeypatch.setattr(short, "installed", lambda _peer, there=there: there)
         lines = [short.arguments_of(line, tmp_path) for line in short.COMMANDS]
-        # The searches for landmarks and for the typical face need real faces, which are no part of the project, and the
-        # detector an environment of its own; what is submitted are others' meshes,
-        # and there is no GPU.
-        assert {line[0] for line in lines} == set(NAMES) - {"marks", "typical", "detector", "submit", "gpu"}
+        # What is learnt from faces needs real ones, which are no part of the project, and the detector an environment
+        # of its own; what is submitted are others' meshes, and there is no GPU.
+        assert {line[0] for line in lines} == set(NAMES) - {
+            "marks",
+            "typical",
+            "population",
+            "detector",
+            "submit",
+            "gpu",
+        }
         for line in lines:
             taken(app, line)
         text = " ".join(part for line in lines for part in line)

@@ -118,10 +118,11 @@ def test_pose_size_and_landmarks_of_a_model_shape_are_recovered(head: HeadModel,
     rounds = (Round(None),) * 4 + tuple(Round(Gate(d, 0.4, d / 3), 1e-3) for d in np.geomspace(0.03, 0.006, 6))
     start = Similarity(1.0, Rotation.from_rotvec([0.2, -0.7, 0.2]).as_matrix(), pose.translation + 0.01)
     evidence = landmark_evidence(template, Landmarks(np.arange(68), points))
-    fit = fit_shape(template, model_shape(head, template), start, rounds, Surface(surface, template.faces), [evidence])
+    shape = model_shape(head, template)
+    fit = fit_shape(template, shape, start, rounds, Surface(surface, template.faces), [evidence])
     assert np.median(face_error_mm(template, fit.vertices, truth)) < 0.6
-    assert (fit.parameters >= model.lower).all()
-    assert (fit.parameters <= model.upper).all()
+    assert (fit.parameters >= shape.lower).all()
+    assert (fit.parameters <= shape.upper).all()
 
 
 def test_a_person_is_told_from_what_the_person_does(head: HeadModel) -> None:
