@@ -87,7 +87,7 @@ def parts(device: str, dataset: Path, *, rehearse: bool) -> list[Part]:
     render: tuple[str, ...] = small if rehearse else ("--heads", "2", "--repeats", "3")
     check = ("--config", config, "--size", size, "--frames", frames, "--device", device)
     pace = named("step_frames_per_s_n*", "step_memory_mib_n*", "predict_frames_per_s_n*", "longest_frames")
-    marked = ("-m", "pytest", "-m", "gpu", *(("tests/datagen/warp/test_torch.py",) if rehearse else ()))
+    marked = ("-m", "pytest", "-m", "gpu", *(("tests/datagen/render/test_parity.py",) if rehearse else ()))
     speed = named("views_per_s", "device_views_per_s", "bandwidth_share", "ratio_*", "parity_*")
     return [
         Part("pytest -m gpu", marked, 120, of_pytest),

@@ -484,7 +484,7 @@ def folder_lock(path: Path, busy: Callable[[str], CanonfaceError]) -> Iterator[b
     try:
         if not path.is_dir() and not re.fullmatch(rb"(\d+\n)?", os.pread(descriptor, 32, 0)):
             refuse_strangers([path])
-        locked = _lock(descriptor)
+        locked = try_lock(descriptor)
         if locked is False:
             holder = "" if path.is_dir() else os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             raise busy(holder or "unknown")
@@ -502,12 +502,12 @@ def _held(folder: Path) -> Iterator[bool]:
     """Lock a folder unless another process holds it; yield whether it is ours now."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield _lock(descriptor) is True
+        yield try_lock(descriptor) is True
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int) -> bool | None:
     """Take the lock on an open file or folder; False if another process has it, None if nothing can be locked there."""
     import fcntl
 

@@ -40,7 +40,7 @@ NearestFaces = Callable[[Mesh, Sequence[Camera]], Any]
 
 
 class NvdiffrastRenderer(NvwarpRenderer):
-    """Renders whole rigs on the current CUDA device, in chunks of views that fit a budget of memory.
+    """Renders whole rigs on a CUDA device, in chunks of views that fit a budget of memory.
 
     Parameters
     ----------
@@ -66,11 +66,12 @@ class NvdiffrastRenderer(NvwarpRenderer):
         nearest_faces: NearestFaces | None = None,
         device: str | None = None,
     ) -> None:
-        self._nearest_faces = nearest_faces or cuda_rasteriser()
         if device is None:
             import torch
 
-            device = f"cuda:{torch.cuda.current_device()}"
+            # Before anything else: what stands for nvdiffrast names its own device.
+            device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cuda"
+        self._nearest_faces = nearest_faces or cuda_rasteriser(device)
         super().__init__(device, budget_bytes=budget_bytes)
 
     def bytes_of_view(self, height: int, width: int, n_vertices: int, n_faces: int) -> int:
@@ -91,8 +92,15 @@ class NvdiffrastRenderer(NvwarpRenderer):
         wp.synchronize_device(self.device)
 
 
-def cuda_rasteriser() -> NearestFaces:
-    """Return nvdiffrast's rasteriser on torch's current CUDA device.
+def cuda_devices() -> int:
+    """Return how many CUDA devices torch sees."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def cuda_rasteriser(device: str) -> NearestFaces:
+    """Return nvdiffrast's rasteriser on a CUDA device, as torch names it.
 
     Raises
     ------
@@ -103,7 +111,7 @@ def cuda_rasteriser() -> NearestFaces:
         import nvdiffrast.torch as dr
         import torch
 
-        context = dr.RasterizeCudaContext()
+        context = dr.RasterizeCudaContext(device=device)
     except (ImportError, OSError, RuntimeError, AssertionError) as error:
         raise DependencyError(
             f"nvdiffrast cannot start ({error})",
@@ -113,10 +121,10 @@ def cuda_rasteriser() -> NearestFaces:
 
     def nearest_faces(mesh: Mesh, cameras: Sequence[Camera]) -> Any:
         width, height = buffer_size(cameras)
-        position = clip_positions(mesh.vertices, cameras, width, height, "cuda")
-        triangles = torch.from_numpy(mesh.faces).cuda()
+        position = clip_positions(mesh.vertices, cameras, width, height, device)
+        triangles = torch.from_numpy(mesh.faces).to(device)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.cuda.device(device):
                 raster, _ = dr.rasterize(context, position, triangles, resolution=[height, width], grad_db=False)
         except RuntimeError as error:
             raise MeshError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -11,6 +13,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from datagen.common.errors import CanonfaceError, DependencyError, InputError
+from datagen.render.devices import device_names, held_device
 
 if TYPE_CHECKING:
     from datagen.render.contract import Renderer
@@ -49,7 +52,9 @@ class RendererEntry:
     torch_cuda : bool
         Whether torch must see a CUDA device.
     shared : bool
-        One per process: its buffers lie on the device that all tasks of the process share.
+        One per process and device: its buffers lie on a device that tasks of the process share.
+    devices : str
+        ``module:function`` that returns how many CUDA devices it could use here; empty if it uses none.
     threads : bool
         Whether it takes a number of threads.
     system_libraries : bool
@@ -60,6 +65,7 @@ class RendererEntry:
     packages: tuple[Package, ...] = ()
     torch_cuda: bool = False
     shared: bool = False
+    devices: str = ""
     threads: bool = False
     system_libraries: bool = False
 
@@ -89,11 +95,13 @@ RENDERERS: dict[str, RendererEntry] = {
         ),
         torch_cuda=True,
         shared=True,
+        devices="datagen.render.nvdiffrast:cuda_devices",
     ),
     "nvwarp": RendererEntry(
         "datagen.render.nvwarp.renderer:NvwarpRenderer",
         packages=(Package("warp", "NVIDIA Warp is not installed", "the package warp-lang", _WARP_FIX),),
         shared=True,
+        devices="datagen.render.nvwarp.renderer:cuda_devices",
     ),
 }
 
@@ -120,6 +128,26 @@ def make_renderer(name: str = "auto", threads: int | None = None) -> Renderer:
     name = resolve_backend(name)
     entry = _entry(name)
     return _shared(name) if entry.shared else _made(name, threads)
+
+
+@contextmanager
+def held_renderer(name: str = "auto") -> Iterator[Renderer]:
+    """Give a task a backend; of several CUDA devices, one on a device that nobody else holds meanwhile.
+
+    Raises
+    ------
+    datagen.common.errors.CanonfaceError
+        As :func:`make_renderer`.
+    """
+    name = resolve_backend(name)
+    _require(name)
+    entry = _entry(name)
+    count = resolve_name(entry.devices)() if entry.devices else 0
+    if count < 2:
+        yield make_renderer(name)
+        return
+    with held_device(device_names(count)) as number:
+        yield _shared(name, f"cuda:{number}")
 
 
 def resolve_backend(name: str) -> str:
@@ -174,8 +202,8 @@ def backend_notes() -> dict[str, str]:
 
 
 @cache
-def _shared(name: str) -> Renderer:
-    return _made(name, None)
+def _shared(name: str, device: str | None = None) -> Renderer:
+    return _made(name, None, device)
 
 
 def _require(name: str) -> None:
@@ -194,12 +222,13 @@ def _require(name: str) -> None:
         )
 
 
-def _made(name: str, threads: int | None) -> Renderer:
-    """Make a backend, after looking for what it needs."""
+def _made(name: str, threads: int | None, device: str | None = None) -> Renderer:
+    """Make a backend, after looking for what it needs; on the device that it takes by itself unless one is named."""
     _require(name)
     entry = _entry(name)
     renderer = resolve_name(entry.target)
-    backend: Renderer = renderer(threads) if entry.threads else renderer()
+    named = {} if device is None else {"device": device}
+    backend: Renderer = renderer(threads) if entry.threads else renderer(**named)
     return backend
 
 

@@ -31,7 +31,6 @@ LONGEST = (
     "tests/benchmarks/test_train.py",
     "tests/datagen/warp/test_transport.py",
     "tests/test_command_lines.py",
-    "tests/datagen/warp/test_torch.py",
     "tests/datagen/warp/test_fold_repair.py",
     "tests/datagen/audit/test_audit.py",
     "tests/datagen/warp/test_head_size.py",

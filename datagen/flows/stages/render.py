@@ -22,9 +22,9 @@ from datagen.flows.stored_frames import stored_frames
 from datagen.flows.surfaces import SURFACES, ShownFrame
 from datagen.layout import BuildLayout
 from datagen.manifest import RenderConfig
-from datagen.render.contract import LEAST_CONFIDENCE, ON_EDGE, ViewMaps
+from datagen.render.contract import LEAST_CONFIDENCE, ON_EDGE, Renderer, ViewMaps
 from datagen.render.crop import CropBox, crop_image, crop_mask
-from datagen.render.registry import make_renderer
+from datagen.render.registry import held_renderer, make_renderer
 from datagen.shards.ownership import foreign_files
 from datagen.shards.schema import Sample
 from datagen.shards.store import LocalStore
@@ -150,7 +150,9 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
         if self.finished(unit):
             return 0
         unit = unit.unit
-        unit.checked(write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, ShardSamples(unit)))
+        with held_renderer(unit.manifest.render.backend) as renderer:
+            samples = ShardSamples(unit, renderer)
+            unit.checked(write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, samples))
         return unit.shard.samples
 
     def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
@@ -175,12 +177,19 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
 
 
 class ShardSamples:
-    """The samples of a shard in the order they are stored, made block by block."""
+    """The samples of a shard in the order they are stored, made block by block.
 
-    def __init__(self, unit: RenderUnit) -> None:
+    Parameters
+    ----------
+    unit : RenderUnit
+    renderer : Renderer, optional
+        By default the backend's own choice of a device.
+    """
+
+    def __init__(self, unit: RenderUnit, renderer: Renderer | None = None) -> None:
         self._unit = unit
         self._source, self._template = unit.captures(), unit.head().template
-        self._renderer = make_renderer(unit.manifest.render.backend)
+        self._renderer = renderer or make_renderer(unit.manifest.render.backend)
 
     def __iter__(self) -> Iterator[Sample]:
         for block in blocks(self._unit.views, self._unit.manifest.render.resolution):

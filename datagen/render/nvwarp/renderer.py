@@ -115,6 +115,12 @@ class DeviceMaps:
         return {name: wp.to_torch(array) for name, array in self.arrays.items()}
 
 
+def cuda_devices() -> int:
+    """Return how many CUDA devices Warp sees."""
+    wp.config.log_level = wp.LOG_ERROR
+    return int(wp.get_cuda_device_count())
+
+
 class NvwarpRenderer:
     """Renders all views of a chunk with a handful of launches; deterministic, watertight as the numba backend.
 

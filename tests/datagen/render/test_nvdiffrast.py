@@ -176,4 +176,4 @@ def test_numbers_beyond_what_a_float_counts_are_bit_patterns():
 @pytest.mark.skipif(find_spec("nvdiffrast") is not None, reason="nvdiffrast is installed")
 def test_without_nvdiffrast_the_rasteriser_says_what_is_missing():
     with pytest.raises(DependencyError, match=r"nvdiffrast 0\.4.*nvwarp or numba"):
-        cuda_rasteriser()
+        cuda_rasteriser("cuda:0")
