@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +26,7 @@ from datagen.flows.runners.tracking import Tracker
 from datagen.flows.splits import missed_numbers
 from datagen.flows.stage_run import Ahead, StageRun
 from datagen.flows.stages import STAGES
+from datagen.flows.state_index import open_index
 from datagen.flows.worker import prepared_head
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -92,9 +94,11 @@ def build(
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
         run = _Run(plan, layout, stream, limit, observer)
-        if same_recipe and not replace and nothing_to_do(plan, layout):
-            # No server or workers are started for it.
-            return run.stages(SerialCarrier())
+        if same_recipe and not replace:
+            finished = finished_units(plan, layout)
+            if finished is not None:
+                # No server or workers are started for it.
+                return run.stages(SerialCarrier(), finished=finished)
         check_places(plan, layout)
         if replace:
             write_owned_bytes(layout.history, History().to_bytes())
@@ -107,19 +111,24 @@ def build(
         # From here on no worker of an earlier run begins anything here, wherever it is.
         mark = uuid.uuid4().hex
         mark_run(layout, mark)
-        # A driver with workers elsewhere renders nothing itself.
-        prepare = partial(_prepare, manifest, renders=config.name != "dask")
         if config.name == "serial":
-            prepare()
+            _prepare(manifest)
             return run.stages(SerialCarrier())
         from datagen.flows.runners.prefect import prefect_session, run_as_flow
 
-        def work(tracker: Tracker) -> BuildResult:
-            with _carrier(config, layout, manifest, mark) as carrier:
-                return run.stages(carrier, tracker)
+        carriers: list[Carrier] = []
+        # What is left open where no server starts; otherwise workers end before it does.
+        with ExitStack() as opened:
 
-        with prefect_session(layout.prefect_home, prepare):
-            return run_as_flow(f"{manifest.name} in {out.name}", layout.root, manifest, config, work)
+            def prepare() -> None:
+                # A driver with workers elsewhere renders nothing itself.
+                _prepare(manifest, renders=config.name != "dask")
+                # Workers load what they need while a server starts.
+                carriers.append(opened.enter_context(_carrier(config, layout, manifest, mark)))
+
+            with prefect_session(layout.prefect_home, prepare), opened.pop_all():
+                work = partial(run.stages, carriers[0])
+                return run_as_flow(f"{manifest.name} in {out.name}", layout.root, manifest, config, work)
 
 
 def _carrier(config: RunnerConfig, layout: BuildLayout, manifest: Manifest, mark: str) -> Carrier:
@@ -130,14 +139,27 @@ def _carrier(config: RunnerConfig, layout: BuildLayout, manifest: Manifest, mark
     return ThreadCarrier(config.worker_count)
 
 
-def nothing_to_do(plan: BuildPlan, layout: BuildLayout) -> bool:
-    """Whether every stage whose work is carried to workers is finished, in each of its units."""
+def finished_units(plan: BuildPlan, layout: BuildLayout) -> dict[str, Sequence[Any]] | None:
+    """Return all units of every stage whose work is carried to workers, if each is finished; None if one is not."""
     stages = [stage for stage in STAGES if stage.carried and stage.applies(plan)]
+    index = open_index(layout.root)
+    if index is not None:
+        # One look at each file does: nobody else may write here.
+        index.settle(True)
+    found: dict[str, Sequence[Any]] | None = {}
     # A first look, before inputs are read and a head is loaded.
     if any(stage.status(plan, layout).missing for stage in stages):
-        return False
-    # A stage is planned only once those before it are known to be finished.
-    return all(stage.finished(unit) for stage in stages for unit in stage.plan(plan, layout))
+        found = None
+    for stage in stages if found is not None else ():
+        # A stage is planned only once those before it are known to be finished.
+        units = stage.plan(plan, layout)
+        if not all(map(stage.finished, units)):
+            found = None
+            break
+        found[stage.name] = units
+    if found is None and index is not None:
+        index.settle(False)
+    return found
 
 
 class _Run:
@@ -154,9 +176,17 @@ class _Run:
     ) -> None:
         self._plan, self._layout, self._stream, self._limit, self._observer = plan, layout, stream, limit, observer
 
-    def stages(self, carrier: Carrier, tracker: Tracker | None = None) -> BuildResult:
-        """Run every stage, and remove what is no longer in the plan."""
-        tracker = tracker or Tracker()
+    def stages(
+        self, carrier: Carrier, tracker: Tracker | None = None, finished: Mapping[str, Sequence[Any]] | None = None
+    ) -> BuildResult:
+        """Run every stage, and remove what is no longer in the plan.
+
+        Parameters
+        ----------
+        finished : mapping of stage to units, optional
+            Those whose units are known to be finished, all of them.
+        """
+        tracker, finished = tracker or Tracker(), finished or {}
         plan, layout = self._plan, self._layout
         applied = [stage.name for stage in STAGES if stage.applies(plan)]
         units: dict[str, Sequence[Any]] = {}
@@ -164,7 +194,10 @@ class _Run:
         seconds: dict[str, float] = {}
         early: dict[str, list[Any]] = {}  # results of units that were done while the stage before went on
         for stage, following in zip(STAGES, (*STAGES[1:], STAGES[-1]), strict=True):
-            planned = units[stage.name] = stage.plan(plan, layout) if stage.name in applied else ()
+            planned = finished.get(stage.name)
+            if planned is None:
+                planned = stage.plan(plan, layout) if stage.name in applied else ()
+            units[stage.name] = planned
             if stage.name in applied:
                 started = time.monotonic()
                 title = f"{len(seconds) + 1}/{len(applied)} {stage.name}"
@@ -172,10 +205,11 @@ class _Run:
                 carried_by = carrier if stage.carried else SerialCarrier()
                 told = partial(self._observer, stage.name)
                 # One slot could not do two things at once.
-                overlaps = stage.carried and following.carried and carrier.slots > 1
+                overlaps = stage.carried and following.carried and carrier.slots > 1 and stage.name not in finished
                 ahead = Ahead(stage, following, plan, layout, planned, carrier.slots) if overlaps else None
                 run = StageRun(stage, title, plan, layout, planned, self._limit, tracker, told, ahead)
-                results[stage.name] = run.run(carried_by, self._stream)
+                is_done = stage.name in finished
+                results[stage.name] = run.pass_over(self._stream) if is_done else run.run(carried_by, self._stream)
                 if ahead is not None:
                     early[following.name] = ahead.results
                 seconds[stage.name] = time.monotonic() - started
@@ -203,7 +237,7 @@ class _Run:
         return result
 
 
-def _prepare(manifest: Manifest, *, renders: bool) -> None:
+def _prepare(manifest: Manifest, *, renders: bool = True) -> None:
     """Fail early if the renderer or the canonical head cannot be loaded, and load the head while there is time."""
     if renders:
         check_backend(manifest.render.backend)

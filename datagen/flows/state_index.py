@@ -17,6 +17,7 @@ import re
 import socket
 import sqlite3
 import struct
+import sys
 import threading
 import time
 import uuid
@@ -110,6 +111,8 @@ class StateIndex:
         Another number whenever something new is known of results.
     finished : set
         Tasks that this run found finished: it does not look again.
+    settled : bool
+        Whether nobody changes results for now: what was found unchanged is not looked at again.
     """
 
     def __init__(
@@ -125,6 +128,8 @@ class StateIndex:
         self.writes, self.journals = writes, journals
         self.generation = 0
         self.finished: set[Hashable] = set()
+        self.settled = False
+        self._unchanged: dict[str, set[str]] = {}
         self._memo: dict[str, tuple[str, int, object]] = {}
         self._lock = threading.RLock()
         self._groups: OrderedDict[str, dict[str, Seen]] = OrderedDict()
@@ -136,16 +141,29 @@ class StateIndex:
         with self._lock:
             return self._group(group).get(name)
 
-    def group(self, group: str) -> Mapping[str, Seen]:
-        """Return all that is known in a group, by name."""
-        with self._lock:
-            return dict(self._group(group))
+    def holding(self, group: str, name: str) -> Seen | None:
+        """Return what is known of a name in a group, if the files are what they were."""
+        seen = self.get(group, name)
+        if seen is None or (self.settled and name in self._unchanged.get(group, ())):
+            return seen
+        if not seen.unchanged(self.layout.root):
+            return None
+        if self.settled:
+            # Names are few, groups are many.
+            self._unchanged.setdefault(group, set()).add(sys.intern(name))
+        return seen
+
+    def settle(self, settled: bool) -> None:
+        """Say whether nobody changes results for now."""
+        self.settled = settled
+        self._unchanged = {}
 
     def put(self, group: str, name: str, seen: Seen) -> None:
         """Remember what is known from now on."""
         with self._lock:
             before = self._group(group).get(name)
             self._group(group)[name] = seen
+            self._unchanged.get(group, set()).discard(name)
             if before is None or before.told != seen.told:
                 self.generation += 1
             self._pending.append((group, name, _packed(seen)))
@@ -399,8 +417,7 @@ def _own_journal(plan: Path) -> Path:
 def look(root: Path, group: str, name: str) -> Seen | None:
     """Return what is known of files if it still holds; None where they have to be read."""
     index = open_index(root)
-    seen = None if index is None else index.get(group, name)
-    return seen if seen is not None and seen.unchanged(root) else None
+    return None if index is None else index.holding(group, name)
 
 
 def read_and_remember(

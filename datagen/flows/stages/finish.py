@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,18 +13,17 @@ from datagen.common.files import write_owned_bytes
 from datagen.common.ownership import strangers
 from datagen.flows.plan_store import prune
 from datagen.flows.planning import BuildPlan
-from datagen.flows.records import content_key, read_results
+from datagen.flows.records import content_key
 from datagen.flows.shard_plan import plan_shards
 from datagen.flows.shard_store import shard_is_known
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.render import RenderStage
 from datagen.flows.state_index import open_index
-from datagen.flows.stored_frames import NO_VIEW, LeftOutCamera
+from datagen.flows.stored_frames import NO_VIEW, LeftOutCamera, stored_frames
 from datagen.layout import BuildLayout
 from datagen.shards import VerifyReport, finalise, open_dataset, read_record, verify_dataset
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.store import LocalStore
-from datagen.sources.frame import SequenceInfo
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,8 @@ class ReportStage(Stage[ReportUnit, int]):
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[ReportUnit]:
         """Return the one report."""
         # A digest of each sequence's: a list of a million keys would be as large as all else.
-        told = [(str(sequence.key), _keys_of(sequence, layout)) for sequence in plan.sequences]
+        results = stored_frames(plan, layout).results
+        told = [(str(sequence.key), digest) for sequence, digest in zip(plan.sequences, results, strict=True)]
         key = content_key({"dataset": open_dataset(layout.dataset).uuid, "sequences": told})
         return [ReportUnit(layout.root, plan.manifest, key)]
 
@@ -166,10 +165,3 @@ class ReportStage(Stage[ReportUnit, int]):
         del plan
         page = layout.report_page
         return self._status(1, [] if page.is_file() else [page.relative_to(layout.root).as_posix()], "")
-
-
-def _keys_of(info: SequenceInfo, layout: BuildLayout) -> str:
-    told = hashlib.sha256()
-    for frame, record in zip(info.frames, read_results(layout, info), strict=True):
-        told.update(f"{frame} {record.content_key if record else ''}\n".encode())
-    return told.hexdigest()

@@ -139,6 +139,10 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
         """Whether the shard is whole and of these views."""
         return unit.complete
 
+    def known(self, unit: RenderUnit | RenderReference) -> bool:
+        """Whether the build's index knows that."""
+        return unit.known_complete
+
     def make(self, unit: RenderUnit | RenderReference) -> int:
         """Render and write one shard; return the number of samples written.
 

@@ -24,6 +24,7 @@ from datagen.flows.records import (
     clear_folder,
     content_key,
     finished_record,
+    known_finished,
     result_strangers,
     store_result,
 )
@@ -110,7 +111,8 @@ class WarpUnit(Unit):
     @property
     def folders(self) -> list[Path]:
         """Where the frames go."""
-        return [self.layout.frame_warp(self.sequence.key, frame) for frame in self.sequence.frames]
+        folder = self.layout.sequence_warps(self.sequence.key)
+        return [folder / self.layout.frame_name(frame) for frame in self.sequence.frames]
 
     @property
     def part(self) -> tuple[SequenceKey, tuple[int, ...]]:
@@ -125,6 +127,21 @@ class WarpUnit(Unit):
         head = self.manifest.canonical.head
         text = _key_text(self.manifest.warp, head, person, bridge, template.digest, ALGORITHM_VERSION, gate_version)
         return sha256_text(text.replace(_INPUT, input_digest, 1))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every frame has a verdict that still holds; what the build's index does not know is read."""
+        return self.known_finished or all(state.record is not None for state in self.states())
+
+    @property
+    def known_finished(self) -> bool:
+        """Whether the build's index knows that every frame is finished; nothing is read."""
+        source, template = self.inputs(), self.head().template
+        for frame, folder in zip(self.sequence.frames, self.folders, strict=True):
+            digest = source.known_digest(self.sequence.key, frame)
+            if digest is None or not known_finished(folder, self.key(digest, template), self.root):
+                return False
+        return True
 
     def states(self) -> Iterator[FrameState]:
         """Look at one frame after the other."""
@@ -231,10 +248,15 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
         index = open_index(unit.root)
         if index is not None and unit in index.finished:
             return True
-        done = all(state.record is not None for state in unit.unit.states())
+        done = unit.unit.finished
         if done and index is not None and isinstance(unit, WarpReference):
             index.finished.add(unit)
         return done
+
+    def known(self, unit: WarpUnit | WarpReference) -> bool:
+        """Whether the build's index knows that every frame is finished."""
+        index = open_index(unit.root)
+        return index is not None and (unit in index.finished or unit.unit.known_finished)
 
     def make(self, unit: WarpUnit | WarpReference) -> int:
         """Warp the frames that are not finished; return how many. Mistakes of the program are not caught."""
