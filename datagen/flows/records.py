@@ -52,6 +52,8 @@ class ResultRecord:
     files : mapping of file name to FileDigest
     views : Views
         Of a frame: why the other cameras give none.
+    own : mapping of key to value
+        Settings of its own that a frame was made with.
     """
 
     content_key: str
@@ -60,11 +62,14 @@ class ResultRecord:
     cameras: tuple[str, ...]
     files: Mapping[str, FileDigest]
     views: Views = field(default_factory=Views)
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON data."""
         files = {name: {"bytes": digest.bytes, "sha256": digest.sha256} for name, digest in self.files.items()}
+        own = {"own_settings": dict(self.own)} if self.own else {}
         return {
+            **own,
             "cameras": list(self.cameras),
             "content_key": self.content_key,
             "files": files,
@@ -248,6 +253,7 @@ def record_of(content: Mapping[str, Any]) -> ResultRecord:
         cameras=tuple(str(name) for name in content["cameras"]),
         files={name: FileDigest(str(f["sha256"]), int(f["bytes"])) for name, f in content["files"].items()},
         views=Views.from_json(content["views"]) if "views" in content else Views(),
+        own=dict(content.get("own_settings", {})),
     )
 
 

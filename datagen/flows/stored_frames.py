@@ -10,7 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,8 @@ class StoredFrames:
         Without a verdict yet.
     results : tuple of str
         Of each sequence of the plan, a digest of the content keys of its frames' results.
+    own : mapping of frame to settings
+        Of the stored frames that were made with settings of their own.
     """
 
     parts: tuple[StoredPart, ...]
@@ -123,6 +125,7 @@ class StoredFrames:
     cameras: tuple[LeftOutCamera, ...]
     waiting: Mapping[SequenceKey, tuple[int, ...]]
     results: tuple[str, ...] = ()
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def stored(self) -> Iterator[Stored]:
         """Yield every frame that is stored."""
@@ -161,6 +164,7 @@ def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     limit = DEPTH_LEVELS * plan.manifest.shards.depth_scale
     out = read_quarantine(layout, plan.manifest).frames
     results: list[str] = []
+    own: dict[str, Mapping[str, Any]] = {}
     same: dict[tuple[str, ...], tuple[str, ...]] = {}  # few rigs, however many frames
     for sequence in plan.sequences:
         given_up = {frame for frame in sequence.frames if (sequence.key, frame) in out} if out else set()
@@ -193,8 +197,9 @@ def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
             waiting[sequence.key] = tuple(missing)
         if kept:
             parts.append(_part(sequence.key, kept))
+            own |= {f"{sequence.key}/{frame:06d}": c["own_settings"] for frame, _, c in kept if "own_settings" in c}
     seen = tuple(cameras.values())
-    return StoredFrames(tuple(parts), dict(verdicts), dict(left_out), seen, waiting, tuple(results))
+    return StoredFrames(tuple(parts), dict(verdicts), dict(left_out), seen, waiting, tuple(results), own)
 
 
 def _shows_all(content: Mapping[str, Any], limit_m: float, manifest: Manifest) -> bool:

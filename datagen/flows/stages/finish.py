@@ -11,6 +11,7 @@ from datagen.audit.report import write_report
 from datagen.common.errors import CanonfaceError
 from datagen.common.files import write_owned_bytes
 from datagen.common.ownership import strangers
+from datagen.flows.history import is_partial
 from datagen.flows.plan_store import prune
 from datagen.flows.planning import BuildPlan
 from datagen.flows.records import content_key
@@ -38,7 +39,7 @@ class VerifyUnit(Unit):
         Frames with a usable verdict that give no view.
     cameras : tuple of LeftOutCamera
     plans : tuple of str
-        Digests of the frozen plans that stay.
+        Digests of the frozen plans that stay, all others being of earlier runs; if none are named, all stay.
     """
 
     dataset: DatasetPlan
@@ -70,7 +71,8 @@ class VerifyStage(Stage[VerifyUnit, VerifyReport]):
         shards = plan_shards(plan, layout)
         frames = shards.frames
         left_out = frames.left_out.get(NO_VIEW, 0)
-        plans = plan.digest, shards.digest
+        # Where some frames are tried, parts of the whole build may have their plan there.
+        plans = (plan.digest, shards.digest) if not plan.chosen else ()
         return [
             VerifyUnit(layout.root, plan.manifest, shards.dataset, frames.verdicts, left_out, frames.cameras, plans)
         ]
@@ -91,7 +93,7 @@ class VerifyStage(Stage[VerifyUnit, VerifyReport]):
         path = unit.layout.dataset
         finalise(path, unit.dataset, [read_record(LocalStore(path), shard) for shard in unit.dataset.units])
         index = open_index(unit.root)
-        if index is not None:
+        if index is not None and unit.plans:
             prune(unit.layout, unit.plans)
         if index is None or index.deep:
             return verify_dataset(path)
@@ -99,12 +101,14 @@ class VerifyStage(Stage[VerifyUnit, VerifyReport]):
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Say whether there is a dataset that opens."""
+        root = f"{layout.dataset.name}/zarr.json"
         try:
-            open_dataset(layout.dataset)
+            dataset = open_dataset(layout.dataset)
         except CanonfaceError as error:
             waiting = RenderStage().status(plan, layout).missing
-            root = f"{layout.dataset.name}/zarr.json"
             return self._status(1, [root], "waiting for shards" if waiting else error.found)
+        if is_partial(dataset.plan.manifest) and not plan.chosen:
+            return self._status(1, [root], "it holds chosen frames only (--only, --limit)")
         return self._status(1, [], "")
 
 
