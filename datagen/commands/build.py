@@ -400,7 +400,8 @@ def _work_rows(work: Mapping[str, Any], left: Mapping[str, Any]) -> list[tuple[s
     for stage, taken in work.items():
         each_s = taken["seconds"] / taken["made"]
         hosts = ", ".join(f"{host} {on['made']}" for host, on in taken["hosts"].items())
-        told = f"{taken['made']} made, {duration(each_s)} each, {taken['peak_gib']:.2f} GiB at most, on {hosts}"
+        made, peak_gib = f"{taken['made']} {taken['counts']}", taken["peak_gib"]
+        told = f"{made}, {duration(each_s)} each, {peak_gib:.2f} GiB at most, on {hosts}"
         rows.append((f"{stage} took", told))
     return [*rows, ("left", left["text"])]
 

@@ -95,8 +95,11 @@ def json_lines() -> Iterator[None]:
     root, own = logging.getLogger(), logging.getLogger(LOGGER)
     lines: Any = _Lines(handler)
     root.addHandler(handler)
-    level = own.level
+    level, propagates = own.level, own.propagate
     own.setLevel(logging.INFO)
+    # By itself: libraries put handlers of their own in the place of the root's (Prefect, when it is imported).
+    own.addHandler(handler)
+    own.propagate = False
     logging.captureWarnings(True)
     sys.stderr = lines
     try:
@@ -105,6 +108,8 @@ def json_lines() -> Iterator[None]:
         lines.finish()
         logging.captureWarnings(False)
         own.setLevel(level)
+        own.removeHandler(handler)
+        own.propagate = propagates
         root.removeHandler(handler)
         sys.stderr = before
 

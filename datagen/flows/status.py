@@ -125,7 +125,11 @@ def _status(plan: BuildPlan, layout: BuildLayout, work: WorkRead, workers: int |
         "own_settings": _own_settings(plan),
         "dataset_uuid": uuid,
         "report": layout.report_page.is_file(),
-        "work": {stage: taken.to_json() for stage, taken in work.stages.items()},
+        "work": {
+            stage.name: {**work.stages[stage.name].to_json(), "counts": stage.counts}
+            for stage in STAGES
+            if stage.name in work.stages
+        },
         "left": {**left.to_json(), "text": str(left)},
     }
 

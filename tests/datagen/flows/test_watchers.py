@@ -65,7 +65,7 @@ def test_every_line_of_standard_error_is_an_object(unwarped: Path, tiny_manifest
     assert any("http://127.0.0.1:" in line.get("message", "") for line in told)
     # What it took is said by status, and what the rest would take.
     status = json.loads(CliRunner().invoke(app, ["status", str(unwarped), "--json", "--workers", "3"]).stdout)
-    assert status["work"]["warp"]["made"] == 1
+    assert (status["work"]["warp"]["made"], status["work"]["warp"]["counts"]) == (1, "frames")
     assert list(status["work"]["warp"]["hosts"]) == [socket.gethostname()]
     assert status["work"]["warp"]["peak_gib"] > 0
     assert status["left"] == {"left_s": 0, "stages": {}, "text": "nothing", "unknown": [], "work_s": 0, "workers": 3}
