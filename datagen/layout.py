@@ -98,6 +98,11 @@ class BuildLayout:
         return self.root / "history.json"
 
     @property
+    def own_settings(self) -> Path:
+        """Settings of their own that frames were given, line by line."""
+        return self.root / "own-settings.jsonl"
+
+    @property
     def quarantine(self) -> Path:
         """One file for each unit that was given up."""
         return self.root / "quarantine"

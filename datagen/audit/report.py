@@ -22,6 +22,7 @@ from datagen import __version__
 from datagen.audit import alerts as alerting
 from datagen.audit import pictures
 from datagen.audit.appearance import Appearance, appearance
+from datagen.audit.departures import departures
 from datagen.audit.explain_build import explain_results
 from datagen.audit.measure import FrameMeasure, landmark_rows, measure_warp, region_rows
 from datagen.audit.region_colours import region_colours
@@ -484,6 +485,7 @@ def _facts(manifest: Manifest | None, dataset: Dataset | None) -> list[tuple[str
         written = dataset.plan.software.get("canonface", "unknown")
         samples = sum(dataset.plan.counts.values())
         facts += [("dataset", f"{dataset.uuid}, {samples} samples, written by canonface {written}")]
+        facts += departures(dataset.plan.manifest)
     return facts
 
 

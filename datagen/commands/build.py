@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,12 +13,14 @@ from datagen.commands.options import BuildArgument, JsonOption, ManifestArgument
 from datagen.common.console import print_json, say, table
 from datagen.common.digests import sha256_text
 from datagen.common.errors import InputError, ManifestError
+from datagen.common.progress import duration
 from datagen.manifest import load_manifest
 
 if TYPE_CHECKING:
     from datagen.flows.planning import BuildPlan
     from datagen.flows.result import BuildResult
     from datagen.flows.runners.contract import RunnerConfig
+    from datagen.flows.runners.tracking import Tracker
     from datagen.manifest import Manifest
 
 SHOWN_REASONS = 10
@@ -36,6 +38,21 @@ MaxFailedOption = Annotated[
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Tasks at a time; default: all CPUs.")]
 DaskOption = Annotated[
     str | None, typer.Option("--dask-address", help="Address of a running Dask scheduler; implies --runner dask.")
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", metavar="PATTERN", help="Frames to try, such as 's003/*' or 's003/*/00000[0-4]'; repeatable."
+    ),
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Try at most so many frames, the first ones.")]
+LogForm = Literal["text", "json"]
+LogOption = Annotated[
+    LogForm, typer.Option("--log", help="Standard error as text, or as one JSON object a line, with every unit.")
+]
+MetricsOption = Annotated[
+    int | None,
+    typer.Option("--metrics-port", min=0, max=65535, help="Serve Prometheus metrics on 127.0.0.1; 0: any free port."),
 ]
 
 ClusterOption = Annotated[
@@ -71,6 +88,10 @@ def build_command(
         str | None, typer.Option("--stage", help="Only this stage, or a part of it; the plan has to be frozen.")
     ] = None,
     part: Annotated[str, typer.Option("--part", help="Which part of the stage, and of how many: 3/10.")] = "1/1",
+    only: OnlyOption = None,
+    limit: LimitOption = None,
+    log: LogOption = "text",
+    metrics_port: MetricsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Build a dataset from a manifest, or finish an interrupted build.
@@ -78,33 +99,69 @@ def build_command(
     Exit code 1 if the finished dataset does not verify, or if a frame or a camera was left out because its input is
     broken or contradicts itself, or its work failed wherever it was tried; 75 if a service was lost: try again.
 
+    With --only or --limit a recipe is tried: the dataset holds these frames alone and says so. A build of all of them
+    keeps their warps, and ends as if they had not been tried.
+
     Example: datagen build manifests/demo.yaml --out runs/demo --set source.frames=3
     """
+    log_as(log)
     recipe = load_manifest(manifest, overrides or ())
     from datagen.flows.build import build
+    from datagen.flows.choice import Choice
     from datagen.flows.runners.contract import RunnerConfig
+    from datagen.flows.watchers import watched
 
     config = RunnerConfig.of(runner, workers, dask_address, dask_cluster, dask_config, max_failed)
     if stage is not None:
         for option, given in (("--replace", replace), ("--check-inputs", check_inputs), ("--deep", deep)):
             if given:
                 raise InputError(f"{option} with --stage", "parts of a build that is frozen", f"Leave {option} out")
-        _build_part(recipe, out, stage, part, config, json_output=json_output)
-        return
-    if part != "1/1":
+    choice = Choice(tuple(only or ()), limit)
+    if choice and stage is not None:
+        raise InputError(f"{choice} with --stage", "one of them: parts are of the build of all frames", "Leave one out")
+    if part != "1/1" and stage is None:
         raise InputError("--part without --stage", "the stage that it is a part of", "Add --stage warp, for example")
-    report_result(
-        build(recipe, out, config, replace=replace, check_inputs=check_inputs, deep=deep), out, json_output=json_output
-    )
+    with watched(log, metrics_port) as watcher:
+        if stage is not None:
+            _build_part(recipe, out, stage, part, config, watcher, json_output=json_output)
+            return
+        result = build(
+            recipe,
+            out,
+            config,
+            replace=replace,
+            check_inputs=check_inputs,
+            deep=deep,
+            choice=choice,
+            watcher=watcher,
+        )
+    report_result(result, out, json_output=json_output)
 
 
-def _build_part(recipe: Manifest, out: Path, stage: str, part: str, config: RunnerConfig, *, json_output: bool) -> None:
+def log_as(log: LogForm) -> None:
+    """Have this process say what it says on standard error as text, or as lines of JSON until it ends."""
+    if log == "json":
+        from datagen.common.json_lines import speak_json
+
+        speak_json()
+
+
+def _build_part(
+    recipe: Manifest,
+    out: Path,
+    stage: str,
+    part: str,
+    config: RunnerConfig,
+    watcher: Tracker,
+    *,
+    json_output: bool,
+) -> None:
     from datagen.flows.parts import Part, run_part
 
     if config.name == "dask":
         raise InputError("--runner dask with --stage", "threads or serial: parts are what is carried elsewhere")
     chosen = Part.parse(part)
-    weight = run_part(recipe, out, stage, chosen, config)
+    weight = run_part(recipe, out, stage, chosen, config, watcher=watcher)
     if json_output:
         print_json({"of": chosen.of, "part": chosen.number, "stage": stage, "units": weight})
     else:
@@ -199,6 +256,8 @@ def plan_command(
     freeze: Annotated[
         Path | None, typer.Option("--freeze", help="Write the plan into this build folder, for parts of stages to run.")
     ] = None,
+    only: OnlyOption = None,
+    limit: LimitOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Say what a build would do, without doing it; with --freeze, write what parts of it need to run by themselves.
@@ -208,12 +267,17 @@ def plan_command(
     Example: datagen plan manifests/demo.yaml
     """
     recipe = load_manifest(manifest, overrides or ())
-    if freeze is not None:
-        _freeze(recipe, freeze, json_output=json_output)
-        return
+    from datagen.flows.choice import Choice, choose
     from datagen.flows.planning import plan_build, settle
 
+    choice = Choice(tuple(only or ()), limit)
+    if freeze is not None:
+        if choice:
+            raise InputError(f"{choice} with --freeze", "a plan of all frames", "Leave one of them out")
+        _freeze(recipe, freeze, json_output=json_output)
+        return
     plan = plan_build(settle(recipe))
+    plan = choose(plan, choice) if choice else plan
     if json_output:
         print_json(_plan_json(plan))
         return
@@ -224,7 +288,7 @@ def plan_command(
             ("source", recipe.source.kind),
             ("canonical head", recipe.canonical.head),
             ("sequences", len(plan.sequences)),
-            ("frames", f"{plan.frames} of {plan.of_frames}" if plan.selected else plan.frames),
+            ("frames", f"{plan.frames} of {plan.of_frames}" if plan.selected or plan.chosen else plan.frames),
             *([("selected", recipe.source.selection)] if plan.selected else []),
             ("splits", plan.split_policy),
             *((f"{split} subjects", _named(subjects)) for split, subjects in plan.splits.items()),
@@ -258,6 +322,7 @@ def _plan_json(plan: BuildPlan) -> dict[str, Any]:
     return {
         "frames": plan.frames,
         "of_frames": plan.of_frames,
+        "chosen": dict(plan.chosen),
         "selected": plan.manifest.source.selection,
         "manifest_digest": sha256_text(plan.manifest.recipe()),
         "name": plan.manifest.name,
@@ -312,42 +377,61 @@ def status_command(
     watch: Annotated[
         float | None, typer.Option("--watch", min=0.1, help="Look again after so many seconds, until it is finished.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="That are to do the rest; default: as many as worked lately.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Say how far a build has got, stage by stage, and what is missing and why, from what is on disk.
 
-    With --watch it says how fast each stage gets on, how long the rest will take, and who works there.
+    It also says what the work took, by stage and machine, and what the rest will take so many workers. With --watch it
+    says how fast each stage gets on, and who works there.
 
-    Example: datagen status runs/demo
+    Example: datagen status runs/demo --workers 64
     """
     from datagen.flows.stage import StageStatus
     from datagen.flows.status import build_status
     from datagen.layout import BuildLayout
 
     if watch is not None:
-        _watch(out, watch, json_output=json_output)
+        _watch(out, watch, workers, json_output=json_output)
         return
-    status = build_status(BuildLayout(out))
+    status = build_status(BuildLayout(out), workers)
     if json_output:
         print_json(status)
     else:
         stages = [StageStatus(**{k: v for k, v in s.items() if k != "percent"}) for s in status.pop("stages")]
         table([(stage.stage, stage) for stage in stages])
         say()
-        table([(name.replace("_", " "), _flat(value)) for name, value in status.items()])
+        work, left = status.pop("work"), status.pop("left")
+        rows = [(name.replace("_", " "), _flat(value)) for name, value in status.items()]
+        table([*rows, *_work_rows(work, left)])
 
 
-def _watch(out: Path, every_s: float, *, json_output: bool) -> None:
+def _work_rows(work: Mapping[str, Any], left: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what each stage took, on which machines, and what the rest will take."""
+    rows = []
+    for stage, taken in work.items():
+        each_s = taken["seconds"] / taken["made"]
+        hosts = ", ".join(f"{host} {on['made']}" for host, on in taken["hosts"].items())
+        made, peak_gib = f"{taken['made']} {taken['counts']}", taken["peak_gib"]
+        told = f"{made}, {duration(each_s)} each, {peak_gib:.2f} GiB at most, on {hosts}"
+        rows.append((f"{stage} took", told))
+    return [*rows, ("left", left["text"])]
+
+
+def _watch(out: Path, every_s: float, workers: int | None, *, json_output: bool) -> None:
     import json
 
     from datagen.flows.watch import looks_at
     from datagen.layout import BuildLayout
 
-    for look in looks_at(BuildLayout(out.resolve()), every_s):
+    for look in looks_at(BuildLayout(out.resolve()), every_s, workers):
         if json_output:
             say(json.dumps(look.to_json()))  # a line for each look
             continue
-        table([*((stage.stage, stage) for stage in look.stages), ("at work", ", ".join(look.at_work) or "nobody")])
+        who = ", ".join(look.at_work) or "nobody"
+        table([*((stage.stage, stage) for stage in look.stages), ("at work", who), *_work_rows(look.work, look.left)])
         say()
 
 

@@ -152,23 +152,39 @@ def requeue_command(
     failed: FailedOption = False,
     review: ReviewOption = False,
     quarantined: Annotated[bool, typer.Option("--quarantined", help="Those in quarantine.")] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A key of warp that these frames have of their own; repeatable."
+        ),
+    ] = None,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option("--unset", metavar="KEY", help="Take such a setting back; all: every one. Repeatable."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Forget the results of frames, so that the next build makes them again.
+    """Forget the results of frames, so that the next build makes them again, with settings of their own if need be.
 
     A sequence's person is forgotten only with the last of its frames: until then, frames are held to the same person.
+    Settings of their own are kept in the build, and said in its status, report and dataset; whole sequences with the
+    same ones learn their person by them.
 
-    Example: datagen requeue runs/demo --failed
+    Example: datagen requeue runs/demo s003/performance --set warp.max_distance_mm=12
     """
     from datagen.flows.build_folder import build_lock
+    from datagen.flows.own_settings import ask
     from datagen.flows.status import requeue
 
     layout, plan, frames = _choose(out, names, failed, review, quarantined)
+    settings = {}
     with build_lock(layout):
+        if (overrides or unset) and frames:
+            settings = ask(layout, plan, frames, overrides or (), unset or ())
         persons = requeue(plan, layout, frames).get("person", [])
     listed = [f"{key}/{frame:06d}" for key, frame in frames]
     if json_output:
-        print_json({"persons": persons, "requeued": listed})
+        print_json({"persons": persons, "requeued": listed, "set": settings, "unset": unset or []})
     else:
         lines = [*listed, *(f"{key}: the person" for key in persons)]
         say("\n".join([*lines, f"{len(listed)} frames will be made again by the next `datagen build`"]))
@@ -177,8 +193,7 @@ def requeue_command(
 def _choose(
     out: Path, names: list[str] | None, failed: bool, review: bool, quarantined: bool = False
 ) -> tuple[BuildLayout, BuildPlan, list[tuple[SequenceKey, int]]]:
-    from datagen.flows.history import read_history
-    from datagen.flows.planning import plan_grown
+    from datagen.flows.folder_plan import plan_in
     from datagen.flows.quarantine import quarantined_frames
     from datagen.flows.status import FrameName, chosen_frames
     from datagen.layout import BuildLayout
@@ -186,7 +201,7 @@ def _choose(
     if not names and not failed and not review and not quarantined:
         raise InputError("no frame is named", "names, --failed or --review", "For example: s003/performance/000002")
     layout = BuildLayout(out.resolve())
-    plan = plan_grown(layout.read_manifest(), read_history(layout))
+    plan = plan_in(layout)
     statuses = {status for status, wanted in (("fail", failed), ("review", review)) if wanted}
     chosen = chosen_frames(plan, layout, [FrameName.parse(name) for name in names or ()], statuses)
     if quarantined:

@@ -30,12 +30,16 @@ def verify_command(
         int, typer.Option(metavar="K", min=0, help="Also render K random samples again from the build's warps.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Which samples --rerender takes.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Shards looked at at a time; default: all CPUs.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Check a dataset's structure, records, index, splits and bytes; exit code 1 if anything is wrong.
 
     Example: datagen verify runs/demo --deep --rerender 4
     """
+    from datagen.common.blas import available_cpus
     from datagen.common.progress import Progress
     from datagen.shards import verify_dataset
     from datagen.shards.tools.verify import LEVELS, Level
@@ -44,7 +48,8 @@ def verify_command(
         raise InputError("--quick and --deep exclude each other", "one of them", "Leave one of them out")
     level: Level = "quick" if quick else "deep" if deep else "digests"
     with Progress("verify", _shard_count(dataset), "shards") as progress:
-        report = verify_dataset(dataset, level, lambda _: progress.advance(1))
+        count = workers or available_cpus()
+        report = verify_dataset(dataset, level, lambda _: progress.advance(1), workers=count)
     again = _render_again(dataset, rerender, seed) if rerender and report.ok else []
     wrong = [sample for sample in again if not sample.ok]
     if json_output:

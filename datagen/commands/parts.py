@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from datagen.commands.build import WorkersOption, report_result
+from datagen.commands.build import LogOption, MetricsOption, WorkersOption, log_as, report_result
 from datagen.commands.options import BuildArgument, JsonOption
 from datagen.common.console import print_json, say
 from datagen.common.help import App
@@ -18,6 +18,8 @@ def finish_command(
     deep: Annotated[
         bool, typer.Option("--deep", help="Check every byte of the dataset at the end, as `datagen verify` does.")
     ] = False,
+    log: LogOption = "text",
+    metrics_port: MetricsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Finish a build whose parts have run: frame tables, checks and report. Says which part is missing, if one is.
@@ -26,10 +28,14 @@ def finish_command(
 
     Example: datagen finish runs/mine
     """
+    log_as(log)
     from datagen.flows.parts import finish_build
     from datagen.flows.runners.contract import RunnerConfig
+    from datagen.flows.watchers import watched
 
-    report_result(finish_build(out, RunnerConfig("serial", workers), deep=deep), out, json_output=json_output)
+    with watched(log, metrics_port) as watcher:
+        result = finish_build(out, RunnerConfig("serial", workers), deep=deep, watcher=watcher)
+    report_result(result, out, json_output=json_output)
 
 
 def slurm_command(

@@ -42,15 +42,14 @@ def stale_frames(out: Path) -> dict[str, str] | None:
 
     Inputs are taken as recorded: reading all of them again is for `datagen build` to do.
     """
-    from datagen.flows.history import read_history
-    from datagen.flows.planning import plan_grown
+    from datagen.flows.folder_plan import plan_in
     from datagen.flows.records import read_result_record
     from datagen.flows.stages.warp import WarpStage
     from datagen.layout import BuildLayout
 
     layout, stale = BuildLayout(out.resolve()), {}
     try:
-        plan = plan_grown(layout.read_manifest(), read_history(layout))
+        plan = plan_in(layout)
         for unit in (task.unit for task in WarpStage().plan(plan, layout)):
             template = unit.head().template
             for frame, folder in zip(unit.sequence.frames, unit.folders, strict=True):

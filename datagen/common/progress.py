@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from datagen.common.errors import printable
+from datagen.common.json_lines import is_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -186,6 +187,8 @@ class Progress:
         return ", ".join(part for part in (*parts, self._text) if part)
 
     def _line(self, text: str) -> None:
+        if self._stream is sys.stderr and is_json():
+            return
         self.say(f"[{self._title}] {text}")
 
     def _nobody_reads(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,8 +13,11 @@ from typing import Any, TextIO
 from datagen.common.files import DISK_ERRORS, storage_errors, write_owned_bytes
 from datagen.common.progress import announce
 from datagen.flows.build_folder import build_lock, check_folder, check_places, check_room
+from datagen.flows.choice import Choice
+from datagen.flows.folder_plan import NO_CHOICE, plan_in
 from datagen.flows.history import History, keep_selection, read_history
-from datagen.flows.planning import BuildPlan, plan_build, plan_grown, settle
+from datagen.flows.own_settings import forget_all, read_own
+from datagen.flows.planning import BuildPlan, settle
 from datagen.flows.quarantine import read_quarantine
 from datagen.flows.records import clear_folder
 from datagen.flows.result import BuildResult
@@ -21,10 +25,12 @@ from datagen.flows.runners.contract import Carrier, RunnerConfig
 from datagen.flows.runners.drive import MaxFailed
 from datagen.flows.runners.here import SerialCarrier, ThreadCarrier
 from datagen.flows.runners.preflight import Expected, mark_run
-from datagen.flows.runners.tracking import Tracker
+from datagen.flows.runners.tracking import Tracker, Trackers
 from datagen.flows.splits import missed_numbers
 from datagen.flows.stage_run import Ahead, StageRun
 from datagen.flows.stages import STAGES
+from datagen.flows.state_index import open_index
+from datagen.flows.work_log import work_log
 from datagen.flows.worker import prepared_head
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -47,7 +53,9 @@ def build(
     replace: bool = False,
     check_inputs: bool = False,
     deep: bool = False,
+    choice: Choice = NO_CHOICE,
     observer: Observer = _nobody,
+    watcher: Tracker | None = None,
 ) -> BuildResult:
     """Build a dataset, or finish one that was interrupted. What is whole on disk is kept.
 
@@ -63,8 +71,13 @@ def build(
         Whether the build in ``out`` may be replaced: one of another dataset, or this one's growth and splits.
     check_inputs, deep : bool
         Whether every input is read again, though its files look as they were; and every byte of the dataset.
+    choice : Choice
+        The frames to be built, if not all: the dataset says that it is partial, and a build of all of them keeps the
+        warps, persons and bridges, and ends as if it had not been tried.
     observer : callable
         Called as each stage begins, and whenever more of it is done.
+    watcher : Tracker, optional
+        Told of every unit; see :func:`datagen.flows.watchers.watched`.
 
     Raises
     ------
@@ -79,47 +92,57 @@ def build(
     manifest = settle(manifest, recipe_before)
     # What is replaced has no history: only then may a subject change its split. A recipe that is merely lost leaves
     # what was decided.
-    plan = plan_build(manifest) if replace else plan_grown(manifest, read_history(layout))
+    own = {} if replace else read_own(layout)
+    plan = plan_in(layout, manifest, choice, afresh=replace)
     # What comes before the first stage (a server, the head model) takes a while.
-    some = f" of {plan.of_frames}" if plan.selected else ""
+    some = f" of {plan.of_frames}" if plan.selected or plan.chosen else ""
     announce("build", f"{plan.frames}{some} frames of {len(plan.sequences)} sequences", stream)
     if missed_numbers(plan.splits, manifest.splits):
         announce("splits", plan.split_policy, stream)
     with build_lock(layout, check_inputs=check_inputs, deep=deep):
-        if not replace and read_history(layout).splits != plan.earlier:
-            # Another build of this folder ended meanwhile, and placed somebody.
-            plan = plan_grown(manifest, read_history(layout))
+        if not replace and (read_history(layout).splits, read_own(layout)) != (plan.earlier, own):
+            # Another build of this folder ended meanwhile, and placed somebody; or frames were given settings.
+            plan = plan_in(layout, manifest, choice)
         text = manifest.text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
-        run = _Run(plan, layout, stream, limit, observer)
-        if same_recipe and not replace and nothing_to_do(plan, layout):
-            # No server or workers are started for it.
-            return run.stages(SerialCarrier())
+        run = _Run(plan, layout, stream, limit, observer, watcher or Tracker())
+        if same_recipe and not replace:
+            finished = finished_units(plan, layout)
+            if finished is not None:
+                # No server or workers are started for it.
+                return run.stages(SerialCarrier(), finished=finished)
         check_places(plan, layout)
         if replace:
             write_owned_bytes(layout.history, History().to_bytes())
+            forget_all(layout)
         if not same_recipe:
             write_owned_bytes(layout.manifest, text)
-        keep_selection(layout, plan.selected, manifest.source.selection)
+        if not plan.chosen:
+            keep_selection(layout, plan.selected, manifest.source.selection)
         if config.name != "serial":
             # A server that cannot write says little about why it ends.
             check_room(layout.root)
         # From here on no worker of an earlier run begins anything here, wherever it is.
         mark = uuid.uuid4().hex
         mark_run(layout, mark)
-        # A driver with workers elsewhere renders nothing itself.
-        prepare = partial(_prepare, manifest, renders=config.name != "dask")
         if config.name == "serial":
-            prepare()
+            _prepare(manifest)
             return run.stages(SerialCarrier())
         from datagen.flows.runners.prefect import prefect_session, run_as_flow
 
-        def work(tracker: Tracker) -> BuildResult:
-            with _carrier(config, layout, manifest, mark) as carrier:
-                return run.stages(carrier, tracker)
+        carriers: list[Carrier] = []
+        # What is left open where no server starts; otherwise workers end before it does.
+        with ExitStack() as opened:
 
-        with prefect_session(layout.prefect_home, prepare):
-            return run_as_flow(f"{manifest.name} in {out.name}", layout.root, manifest, config, work)
+            def prepare() -> None:
+                # A driver with workers elsewhere renders nothing itself.
+                _prepare(manifest, renders=config.name != "dask")
+                # Workers load what they need while a server starts.
+                carriers.append(opened.enter_context(_carrier(config, layout, manifest, mark)))
+
+            with prefect_session(layout.prefect_home, prepare), opened.pop_all():
+                work = partial(run.stages, carriers[0])
+                return run_as_flow(f"{manifest.name} in {out.name}", layout.root, manifest, config, work)
 
 
 def _carrier(config: RunnerConfig, layout: BuildLayout, manifest: Manifest, mark: str) -> Carrier:
@@ -130,14 +153,25 @@ def _carrier(config: RunnerConfig, layout: BuildLayout, manifest: Manifest, mark
     return ThreadCarrier(config.worker_count)
 
 
-def nothing_to_do(plan: BuildPlan, layout: BuildLayout) -> bool:
-    """Whether every stage whose work is carried to workers is finished, in each of its units."""
+def finished_units(plan: BuildPlan, layout: BuildLayout) -> dict[str, Sequence[Any]] | None:
+    """Return all units of every stage whose work is carried to workers, if each is finished; None if one is not."""
     stages = [stage for stage in STAGES if stage.carried and stage.applies(plan)]
+    index = open_index(layout.root)
+    if index is not None:
+        # One look at each file does: nobody else may write here.
+        index.settle(True)
+    found: dict[str, Sequence[Any]] = {}
     # A first look, before inputs are read and a head is loaded.
-    if any(stage.status(plan, layout).missing for stage in stages):
-        return False
-    # A stage is planned only once those before it are known to be finished.
-    return all(stage.finished(unit) for stage in stages for unit in stage.plan(plan, layout))
+    done = not any(stage.status(plan, layout).missing for stage in stages)
+    for stage in stages if done else ():
+        # A stage is planned only once those before it are known to be finished.
+        found[stage.name] = stage.plan(plan, layout)
+        done = all(map(stage.finished, found[stage.name]))
+        if not done:
+            break
+    if not done and index is not None:
+        index.settle(False)
+    return found if done else None
 
 
 class _Run:
@@ -150,13 +184,31 @@ class _Run:
     """
 
     def __init__(
-        self, plan: BuildPlan, layout: BuildLayout, stream: TextIO | None, limit: MaxFailed, observer: Observer
+        self,
+        plan: BuildPlan,
+        layout: BuildLayout,
+        stream: TextIO | None,
+        limit: MaxFailed,
+        observer: Observer,
+        watcher: Tracker,
     ) -> None:
         self._plan, self._layout, self._stream, self._limit, self._observer = plan, layout, stream, limit, observer
+        self._watcher = watcher
 
-    def stages(self, carrier: Carrier, tracker: Tracker | None = None) -> BuildResult:
-        """Run every stage, and remove what is no longer in the plan."""
-        tracker = tracker or Tracker()
+    def stages(
+        self, carrier: Carrier, tracker: Tracker | None = None, finished: Mapping[str, Sequence[Any]] | None = None
+    ) -> BuildResult:
+        """Run every stage, and remove what is no longer in the plan.
+
+        Parameters
+        ----------
+        finished : mapping of stage to units, optional
+            Those whose units are known to be finished, all of them.
+        """
+        with work_log(self._layout) as log:
+            return self._stages(carrier, Trackers(tracker or Tracker(), log, self._watcher), finished or {})
+
+    def _stages(self, carrier: Carrier, tracker: Tracker, finished: Mapping[str, Sequence[Any]]) -> BuildResult:
         plan, layout = self._plan, self._layout
         applied = [stage.name for stage in STAGES if stage.applies(plan)]
         units: dict[str, Sequence[Any]] = {}
@@ -164,7 +216,10 @@ class _Run:
         seconds: dict[str, float] = {}
         early: dict[str, list[Any]] = {}  # results of units that were done while the stage before went on
         for stage, following in zip(STAGES, (*STAGES[1:], STAGES[-1]), strict=True):
-            planned = units[stage.name] = stage.plan(plan, layout) if stage.name in applied else ()
+            planned = finished.get(stage.name)
+            if planned is None:
+                planned = stage.plan(plan, layout) if stage.name in applied else ()
+            units[stage.name] = planned
             if stage.name in applied:
                 started = time.monotonic()
                 title = f"{len(seconds) + 1}/{len(applied)} {stage.name}"
@@ -172,15 +227,17 @@ class _Run:
                 carried_by = carrier if stage.carried else SerialCarrier()
                 told = partial(self._observer, stage.name)
                 # One slot could not do two things at once.
-                overlaps = stage.carried and following.carried and carrier.slots > 1
+                overlaps = stage.carried and following.carried and carrier.slots > 1 and stage.name not in finished
                 ahead = Ahead(stage, following, plan, layout, planned, carrier.slots) if overlaps else None
                 run = StageRun(stage, title, plan, layout, planned, self._limit, tracker, told, ahead)
-                results[stage.name] = run.run(carried_by, self._stream)
+                is_done = stage.name in finished
+                results[stage.name] = run.pass_over(self._stream) if is_done else run.run(carried_by, self._stream)
                 if ahead is not None:
                     early[following.name] = ahead.results
                 seconds[stage.name] = time.monotonic() - started
             with storage_errors(f"removing what the {stage.name} stage no longer needs", only=DISK_ERRORS):
-                for folder in stage.stale(layout, planned):
+                # Where some frames are tried, the others are none the less of this build.
+                for folder in stage.stale(layout, planned) if not plan.chosen else ():
                     # Beyond a link lies what is not this build's.
                     if folder.resolve() == folder:
                         clear_folder(folder)
@@ -203,7 +260,7 @@ class _Run:
         return result
 
 
-def _prepare(manifest: Manifest, *, renders: bool) -> None:
+def _prepare(manifest: Manifest, *, renders: bool = True) -> None:
     """Fail early if the renderer or the canonical head cannot be loaded, and load the head while there is time."""
     if renders:
         check_backend(manifest.render.backend)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.common.digests import canonical_json, sha256_text
-from datagen.common.documents import read_json
+from datagen.common.documents import parse_json, read_json
 from datagen.common.errors import CorruptDatasetError, DatasetError, InputError
 from datagen.common.files import write_owned_bytes
 from datagen.layout import BuildLayout
@@ -147,6 +147,9 @@ class History:
         except DatasetError:
             return cls()
         plan = dataset.plan
+        if is_partial(plan.manifest):
+            # It was tried; nothing is decided by it.
+            return cls()
         splits = {subject: split for split, subjects in plan.splits.items() for subject in subjects}
         told = cls(tuple(plan.subjects), tuple(plan.sequences), tuple(plan.cameras), splits)
         steps: list[dict[str, list[int]]] = [{} for _ in plan.steps]
@@ -160,6 +163,14 @@ class History:
         except CorruptDatasetError:
             return told
         return replace(told, steps=tuple({n: tuple(f) for n, f in sorted(step.items())} for step in steps if step))
+
+
+def is_partial(recipe: str) -> bool:
+    """Whether a dataset's recipe says that it holds chosen frames only, of the build that it is to try."""
+    try:
+        return "partial" in parse_json(recipe)
+    except (ValueError, TypeError):
+        return False
 
 
 def _appended(names: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:

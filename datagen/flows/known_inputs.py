@@ -38,16 +38,25 @@ class KnownInputs:
         """Return a frame's digest as :meth:`Captures.input_digest`, without reading what is known."""
         if not self._kept:
             return self._captures.input_digest(key, index)
-        group, name = f"inputs/{self._reader}/{key}", str(index)
-        if self._index is not None and not self._index.check_inputs:
-            seen = look(self._root, group, name)
-            if seen is not None:
-                return seen.told
+        known = self.known_digest(key, index)
+        if known is not None:
+            return known
+        group, name = self._place(key, index)
         began_s = clock_s()
         digest, paths = self._captures.inputs(key, index)
         if paths is not None:
             read_and_remember(self._root, group, name, paths, digest, read_s=began_s)
         return digest
+
+    def known_digest(self, key: SequenceKey, index: int) -> str | None:
+        """Return a frame's digest if it is known without reading anything, else None."""
+        if self._index is None or self._index.check_inputs:
+            return None
+        seen = look(self._root, *self._place(key, index))
+        return None if seen is None else seen.told
+
+    def _place(self, key: SequenceKey, index: int) -> tuple[str, str]:
+        return f"inputs/{self._reader}/{key}", str(index)
 
 
 @lru_cache(maxsize=8)

@@ -21,15 +21,16 @@ from datagen.common.errors import InputError
 from datagen.common.files import write_owned_bytes
 from datagen.flows.build import build
 from datagen.flows.build_folder import build_lock, check_folder, check_places
-from datagen.flows.history import keep_selection, read_history
+from datagen.flows.folder_plan import plan_in
+from datagen.flows.history import keep_selection
 from datagen.flows.part_lease import held_lease
 from datagen.flows.plan_store import freeze, read_plan
-from datagen.flows.planning import BuildPlan, plan_grown, settle
+from datagen.flows.planning import BuildPlan, settle
 from datagen.flows.result import BuildResult
 from datagen.flows.runners.contract import RunnerConfig
 from datagen.flows.runners.drive import MaxFailed
 from datagen.flows.runners.here import SerialCarrier, ThreadCarrier
-from datagen.flows.runners.tracking import Tracker
+from datagen.flows.runners.tracking import Tracker, Trackers
 from datagen.flows.shard_plan import plan_shards
 from datagen.flows.shard_store import freeze_shards, frozen_shards
 from datagen.flows.stage import Stage
@@ -39,6 +40,7 @@ from datagen.flows.stages.faces import FacesReference, FacesStage
 from datagen.flows.stages.render import RenderReference, RenderStage
 from datagen.flows.state_index import reading_index
 from datagen.flows.stored_frames import stored_frames
+from datagen.flows.work_log import work_log
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 from datagen.shards.schema import SPLITS
@@ -107,7 +109,7 @@ def freeze_build(manifest: Manifest, out: Path) -> Frozen:
     layout = BuildLayout(out.resolve())
     manifest = settle(manifest, check_folder(layout, manifest))
     with build_lock(layout):
-        plan = plan_grown(manifest, read_history(layout))
+        plan = plan_in(layout, manifest)
         check_places(plan, layout)
         text = manifest.text().encode() + b"\n"
         if not layout.manifest.is_file() or layout.manifest.read_bytes() != text:
@@ -163,7 +165,7 @@ def run_part(
     part: Part,
     config: RunnerConfig,
     stream: TextIO | None = None,
-    tracker: Tracker | None = None,
+    watcher: Tracker | None = None,
 ) -> int:
     """Run a part of a stage of a frozen build; return the weight of what it holds, finished before or now.
 
@@ -190,12 +192,12 @@ def run_part(
         # Not before the lease is held: a build may have ended between.
         if _read_current(layout) != (frames, shards):
             raise InputError(f"the plan in {layout.root} changed", "a plan that stays", "Run the same command again")
-        with reading_index(layout, journals=True):
+        with reading_index(layout, journals=True), work_log(layout) as log:
             units = part.among(_units(stage, plan, layout, frames, shards))
             title = f"{stage.name} {part.number}/{part.of}"
             limit = MaxFailed.parse(config.max_failed)
-            told = tracker or Tracker()
-            run = StageRun(stage, title, plan, layout, units, limit, told, lambda _done, _total: lease.check())
+            tracker = Trackers(log, watcher or Tracker())
+            run = StageRun(stage, title, plan, layout, units, limit, tracker, lambda _done, _total: lease.check())
             carrier = SerialCarrier() if config.name == "serial" else ThreadCarrier(config.worker_count)
             with carrier:
                 run.run(carrier, stream)
@@ -232,7 +234,14 @@ def _units(stage: Stage[Any, Any], plan: BuildPlan, layout: BuildLayout, frames:
     ]
 
 
-def finish_build(out: Path, config: RunnerConfig, stream: TextIO | None = None, *, deep: bool = False) -> BuildResult:
+def finish_build(
+    out: Path,
+    config: RunnerConfig,
+    stream: TextIO | None = None,
+    *,
+    deep: bool = False,
+    watcher: Tracker | None = None,
+) -> BuildResult:
     """Finish a build whose parts have run: the frame tables, the checks and the report.
 
     Raises
@@ -243,7 +252,7 @@ def finish_build(out: Path, config: RunnerConfig, stream: TextIO | None = None, 
     layout = BuildLayout(out.resolve())
     manifest = layout.read_manifest()
     with reading_index(layout):
-        plan = plan_grown(manifest, read_history(layout))
+        plan = plan_in(layout, manifest)
         for stage in STAGES:
             if stage.carried and stage.applies(plan) and not isinstance(stage, FacesStage):
                 missing = stage.status(plan, layout).missing
@@ -254,4 +263,4 @@ def finish_build(out: Path, config: RunnerConfig, stream: TextIO | None = None, 
                         "every part of the stages before",
                         f"Run the parts that did not end, or `datagen build {layout.manifest} --out {layout.root}`",
                     )
-    return build(manifest, layout.root, config, stream, deep=deep)
+    return build(manifest, layout.root, config, stream, deep=deep, watcher=watcher)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from datagen.common.digests import canonical_json
 from datagen.common.documents import parse_json
@@ -42,7 +43,13 @@ class Sequences(Protocol):
         """The recipe."""
 
     def sequence(self, number: int) -> SequenceInfo:
+        """Return a sequence by its number, with all of its frames that are built."""
+
+    def whole(self, number: int) -> SequenceInfo:
         """Return a sequence by its number, with all of its frames."""
+
+    def own(self, number: int) -> Mapping[int, str]:
+        """Return the settings of their own that frames of a sequence have."""
 
 
 class _Planned:
@@ -57,6 +64,12 @@ class _Planned:
 
     def sequence(self, number: int) -> SequenceInfo:
         return self._plan.sequences[number]
+
+    def whole(self, number: int) -> SequenceInfo:
+        return self._plan.whole_sequences[number]
+
+    def own(self, number: int) -> Mapping[int, str]:
+        return self._plan.own.get(str(self._plan.sequences[number].key), {})
 
 
 class _Frozen:
@@ -74,13 +87,36 @@ class _Frozen:
         told = parse_json(self._file.head)
         splits = {str(split): tuple(subjects) for split, subjects in told["splits"].items()}
         earlier = {subject: split for split, subjects in splits.items() for subject in subjects}
-        sequences = tuple(self.sequence(number) for number in range(len(self._file)))
-        return BuildPlan(self.manifest, sequences, splits, earlier, int(told["of_frames"]))
+        numbers = range(len(self._file))
+        sequences, chosen = tuple(map(self.sequence, numbers)), dict(told.get("chosen", {}))
+        own = {
+            str(info.key): found for info, number in zip(sequences, numbers, strict=True) if (found := self.own(number))
+        }
+        whole = tuple(map(self.whole, numbers)) if chosen else ()
+        return BuildPlan(
+            self.manifest, sequences, splits, earlier, int(told["of_frames"]), own=own, whole=whole, chosen=chosen
+        )
 
     def sequence(self, number: int) -> SequenceInfo:
-        subject, sequence, frames, cameras, registration, epoch_s, gated, bare = parse_json(self._file.row(number))
+        return self._row(number)[0]
+
+    def whole(self, number: int) -> SequenceInfo:
+        info, more = self._row(number)
+        return replace(info, frames=numbers_of(more["whole"])) if "whole" in more else info
+
+    def own(self, number: int) -> Mapping[int, str]:
+        found: dict[int, str] = {}
+        for text, ranges in self._row(number)[1].get("own", {}).items():
+            found |= dict.fromkeys(numbers_of(ranges), text)
+        return found
+
+    def _row(self, number: int) -> tuple[SequenceInfo, dict[str, Any]]:
+        """Return a sequence, and what is told of few."""
+        row = parse_json(self._file.row(number))
+        subject, sequence, frames, cameras, registration, epoch_s, gated, bare = row[:8]
         key = SequenceKey(subject, sequence)
-        return SequenceInfo(key, numbers_of(frames), cameras, registration, epoch_s, gated, bare)
+        info = SequenceInfo(key, numbers_of(frames), cameras, registration, epoch_s, gated, bare)
+        return info, row[8] if len(row) > 8 else {}
 
 
 class PlanCache(Generic[P]):
@@ -130,13 +166,21 @@ def _head(plan: BuildPlan) -> bytes:
         "of_frames": plan.of_frames,
         "splits": {split: list(subjects) for split, subjects in plan.splits.items()},
     }
+    if plan.chosen:
+        told["chosen"] = dict(plan.chosen)
     return canonical_json({**_FORMAT, **told}).encode()
 
 
 def _rows(plan: BuildPlan) -> Iterator[bytes]:
-    for info in plan.sequences:
-        row = [info.key.subject, info.key.sequence, ranges_of(info.frames), info.cameras, info.registration]
-        yield json.dumps([*row, info.epoch_s, info.gated, info.bare], separators=(",", ":")).encode()
+    for info, whole in zip(plan.sequences, plan.whole_sequences, strict=True):
+        row: list[Any] = [info.key.subject, info.key.sequence, ranges_of(info.frames), info.cameras, info.registration]
+        row += [info.epoch_s, info.gated, info.bare]
+        more: dict[str, Any] = {"whole": ranges_of(whole.frames)} if whole.frames != info.frames else {}
+        own = plan.own.get(str(info.key), {})
+        if own:
+            texts = sorted(set(own.values()))
+            more["own"] = {t: ranges_of(sorted(frame for frame, text in own.items() if text == t)) for t in texts}
+        yield json.dumps([*row, more] if more else row, separators=(",", ":")).encode()
 
 
 def refer(plan: BuildPlan, layout: BuildLayout) -> str:

@@ -34,6 +34,12 @@ class BuildPlan:
         What earlier runs of this build decided; these stay.
     of_frames : int
         Frames that the captures have, of which the recipe may take some.
+    own : mapping of ``subject/sequence`` to frames to text
+        Settings of their own that frames have; see :mod:`datagen.flows.own_settings`.
+    whole : tuple of SequenceInfo
+        Where only some frames are built, the same sequences with all of their frames; empty otherwise.
+    chosen : mapping
+        Which these frames are, and of how many; empty if it is all.
     """
 
     manifest: Manifest
@@ -41,6 +47,14 @@ class BuildPlan:
     splits: Mapping[str, tuple[str, ...]]
     earlier: Mapping[str, str] = field(default_factory=dict)
     of_frames: int = 0
+    own: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    whole: tuple[SequenceInfo, ...] = ()
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def whole_sequences(self) -> tuple[SequenceInfo, ...]:
+        """The sequences with all of their frames: a person is learnt from these, whichever of them are built."""
+        return self.whole or self.sequences
 
     @property
     def selected(self) -> dict[str, tuple[int, ...]]:
@@ -56,6 +70,10 @@ class BuildPlan:
         for info in self.sequences:
             told.update(repr(info).encode())
         told.update(repr(sorted(self.splits.items())).encode())
+        if self.own:
+            told.update(repr(sorted((name, sorted(frames.items())) for name, frames in self.own.items())).encode())
+        if self.chosen:
+            told.update(repr((sorted(self.chosen.items()), self.whole)).encode())
         return told.hexdigest()[:_DIGITS]
 
     @cached_property

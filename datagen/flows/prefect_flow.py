@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from pkgutil import resolve_name
@@ -11,7 +12,10 @@ from typing import Annotated
 from prefect import flow, task
 from pydantic import Field
 
+from datagen.common.json_lines import json_lines
+from datagen.flows.choice import Choice
 from datagen.flows.runners.contract import ClusterName, RunnerConfig, RunnerName
+from datagen.flows.watchers import LogForm, watched
 from datagen.manifest import load_manifest
 
 # What the command line does inside the flow; a deployment has none, and begins from the parameters.
@@ -32,6 +36,10 @@ def build(
     replace: Annotated[bool, Field(description="replace another dataset in out, or this one's splits")] = False,
     check_inputs: Annotated[bool, Field(description="read every input again, however it looks")] = False,
     deep: Annotated[bool, Field(description="verify every byte of the dataset")] = False,
+    only: Annotated[tuple[str, ...], Field(description="frames to try, as in s003/*")] = (),
+    limit: Annotated[int | None, Field(ge=1, description="try at most so many frames")] = None,
+    log: Annotated[LogForm, Field(description="standard error as text, or a JSON object a line")] = "text",
+    metrics_port: Annotated[int | None, Field(ge=0, le=65535, description="of 127.0.0.1, for Prometheus")] = None,
 ) -> None:
     """Build a dataset from a manifest, or finish an interrupted build."""
     body = BODY.get()
@@ -43,7 +51,17 @@ def build(
     # By name: the build imports what imports this.
     build_dataset = resolve_name("datagen.flows.build:build")
     recipe = load_manifest(Path(manifest), overrides)
-    build_dataset(recipe, Path(out), config, replace=replace, check_inputs=check_inputs, deep=deep)
+    with json_lines() if log == "json" else nullcontext(), watched(log, metrics_port) as watcher:
+        build_dataset(
+            recipe,
+            Path(out),
+            config,
+            replace=replace,
+            check_inputs=check_inputs,
+            deep=deep,
+            choice=Choice(only, limit),
+            watcher=watcher,
+        )
 
 
 @task(task_run_name="{name}", retries=0, persist_result=False, cache_result_in_memory=False)

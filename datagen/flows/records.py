@@ -6,6 +6,7 @@ record says what of it is ours. A result is finished when all that its record na
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from abc import abstractmethod
@@ -51,6 +52,8 @@ class ResultRecord:
     files : mapping of file name to FileDigest
     views : Views
         Of a frame: why the other cameras give none.
+    own : mapping of key to value
+        Settings of its own that a frame was made with.
     """
 
     content_key: str
@@ -59,11 +62,14 @@ class ResultRecord:
     cameras: tuple[str, ...]
     files: Mapping[str, FileDigest]
     views: Views = field(default_factory=Views)
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON data."""
         files = {name: {"bytes": digest.bytes, "sha256": digest.sha256} for name, digest in self.files.items()}
+        own = {"own_settings": dict(self.own)} if self.own else {}
         return {
+            **own,
             "cameras": list(self.cameras),
             "content_key": self.content_key,
             "files": files,
@@ -165,17 +171,24 @@ def read_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[ResultReco
 def plain_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[Mapping[str, Any] | None]:
     """As :func:`read_results`, each record as plain JSON data: of a million, making objects takes most of the time."""
     root, folder = layout.root, layout.sequence_warps(info.key)
-    index = open_index(root)
-    known = index.group(_group(root, folder)) if index is not None else {}
+    index, group = open_index(root), _group(root, folder)
     for frame in info.frames:
         name = layout.frame_name(frame)
-        seen = known.get(name)
-        if seen is not None and seen.unchanged(root):
+        seen = index.holding(group, name) if index is not None else None
+        if seen is not None:
             content: Mapping[str, Any] = json.loads(seen.told.partition(" ")[2])
             yield content
             continue
         record = known_result(root, folder / name)
         yield None if record is None else record.to_json()
+
+
+def digest_of_keys(info: SequenceInfo, contents: Iterable[Mapping[str, Any] | None]) -> str:
+    """Return a digest of the content keys of a sequence's frames, of which :func:`plain_results` tells."""
+    told = hashlib.sha256()
+    for frame, content in zip(info.frames, contents, strict=True):
+        told.update(f"{frame} {content['content_key'] if content else ''}\n".encode())
+    return told.hexdigest()
 
 
 def known_result(root: Path, folder: Path) -> ResultRecord | None:
@@ -200,7 +213,8 @@ _WHOLE, _THERE = "whole", "there"
 
 
 def _place(root: Path, folder: Path) -> tuple[str, str]:
-    return _group(root, folder.parent), folder.name
+    above, _, name = str(folder).rpartition(os.sep)
+    return f"results/{above.removeprefix(f'{root}{os.sep}')}", name
 
 
 def _told(seen: Seen) -> tuple[str, ResultRecord]:
@@ -239,6 +253,7 @@ def record_of(content: Mapping[str, Any]) -> ResultRecord:
         cameras=tuple(str(name) for name in content["cameras"]),
         files={name: FileDigest(str(f["sha256"]), int(f["bytes"])) for name, f in content["files"].items()},
         views=Views.from_json(content["views"]) if "views" in content else Views(),
+        own=dict(content.get("own_settings", {})),
     )
 
 
@@ -266,6 +281,17 @@ def finished_record(folder: Path, key: str, root: Path | None = None) -> ResultR
     if whole and root is not None:
         _remember(root, folder, record, whole=True, read_s=began_s)
     return record if whole else None
+
+
+def known_finished(folder: Path, key: str, root: Path) -> bool | None:
+    """Whether a result is finished with this content key, as the build's index knows; None if it does not.
+
+    Of a million frames, making records of what is known would take most of the time.
+    """
+    seen = look(root, *_place(root, folder))
+    known, _, text = seen.told.partition(" ") if seen is not None else ("", "", "")
+    # Quotes inside of names would be escaped there.
+    return f'"content_key":"{key}"' in text if known == _WHOLE else None
 
 
 def clear_folder(folder: Path) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.errors import InputError
-from datagen.flows.history import read_history
-from datagen.flows.planning import plan_grown
+from datagen.flows.choice import choice_of
+from datagen.flows.folder_plan import plan_in
 from datagen.flows.shard_plan import plan_shards
 from datagen.flows.stages.render import RenderStage, RenderUnit, ShardSamples
 from datagen.layout import BuildLayout
@@ -86,7 +86,7 @@ def render_again(
     manifest = layout.read_manifest()
     dataset = open_dataset(layout.dataset)
     check_backend(manifest.render.backend)
-    plan = plan_grown(manifest, read_history(layout))
+    plan = plan_in(layout, manifest, choice_of(dataset.plan.manifest))
     shards = plan_shards(plan, layout)
     if shards.dataset.counts != dataset.plan.counts:
         raise InputError(

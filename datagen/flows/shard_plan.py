@@ -179,6 +179,17 @@ def plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
     return index.remembered("shards", asked_for(plan, layout), lambda: _plan_shards(plan, layout))
 
 
+def history_of(plan: BuildPlan, layout: BuildLayout) -> History:
+    """Return what earlier runs of a build stored: nothing that counts, where a dataset of some frames is to be tried.
+
+    Raises
+    ------
+    InputError
+        As :func:`datagen.flows.history.read_history`.
+    """
+    return History() if plan.chosen else read_history(layout)
+
+
 def _plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
     manifest, frames = plan.manifest, stored_frames(plan, layout)
     if frames.waiting:
@@ -196,7 +207,7 @@ def _plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
             f"a frame with the verdict {' or '.join(accepted_verdicts(manifest))}, and a camera with an image of it",
             f"`datagen explain {layout.root} --failed` says why; correct the captures and build again",
         )
-    history = read_history(layout).grown(frames.stored(), frames.camera_names(), plan.split_of)
+    history = history_of(plan, layout).grown(frames.stored(), frames.camera_names(), plan.split_of)
     ordered, splits, steps = _rows(plan, frames.parts, history)
     dataset = _dataset_plan(plan, frames, splits, steps, history)
     for split, listed in splits.items():
@@ -295,7 +306,7 @@ def _dataset_plan(
     steps: tuple[Mapping[str, int], ...],
     history: History,
 ) -> DatasetPlan:
-    manifest, recipe = plan.manifest, plan.manifest.recipe()
+    manifest, recipe = plan.manifest, _recipe(plan, frames)
     keys = {part.key for part in frames.parts}
     present = {key.subject for key in keys}
     head = shared_head(manifest.canonical.head, manifest.head_root)
@@ -324,6 +335,17 @@ def _dataset_plan(
     )
 
 
+def _recipe(plan: BuildPlan, frames: StoredFrames) -> str:
+    """Return the recipe as the dataset keeps it, with what does not follow from it alone."""
+    text = plan.manifest.recipe()
+    if not frames.own and not plan.chosen:
+        return text
+    more: dict[str, Any] = {"own_settings": frames.own} if frames.own else {}
+    if plan.chosen:
+        more["partial"] = {**plan.chosen, "frames": plan.frames}
+    return canonical_json({**json.loads(text), **more})
+
+
 def expected_shards(plan: BuildPlan, layout: BuildLayout, frames: StoredFrames, *, faces: bool) -> list[ShardUnit]:
     """Return the shards that there will be if all frames without a verdict pass: of the splits, or of what has faces.
 
@@ -335,7 +357,7 @@ def expected_shards(plan: BuildPlan, layout: BuildLayout, frames: StoredFrames, 
     rig_of = {info.key: info.cameras for info in plan.sequences}
     listed += [(key, waiting, [rig_of[key]] * len(waiting)) for key, waiting in frames.waiting.items()]
     stored = ((key, frame) for key, numbers, _ in listed for frame in numbers)
-    history = read_history(layout).grown(stored, (), plan.split_of)
+    history = history_of(plan, layout).grown(stored, (), plan.split_of)
     steps_of, split_of = history.steps_of(), plan.split_of
     counts = {split: [0] * len(history.steps) for split in SPLITS}
     for key, numbers, cameras in listed:

@@ -212,6 +212,12 @@ def shard_is_whole(root: Path, shard: ShardUnit, key: str) -> bool:
     return whole
 
 
+def shard_is_known_whole(root: Path, shard: ShardUnit, key: str) -> bool:
+    """As :func:`shard_is_whole`, as far as that is known without reading anything."""
+    seen = _known(root, shard)
+    return seen is not None and seen.told == _told(shard, key)
+
+
 def shard_is_known(root: Path, shard: ShardUnit) -> bool:
     """Whether a shard was checked by this build or an earlier one, and its files are what they were."""
     return _known(root, shard) is not None
@@ -241,6 +247,11 @@ class ShardWork(Unit):
     def complete(self) -> bool:
         """Whether the shard is whole, and of what its content key stands for."""
         return shard_is_whole(self.root, self.shard, self.content_key)
+
+    @property
+    def known_complete(self) -> bool:
+        """Whether the build's index knows that; nothing is read."""
+        return shard_is_known_whole(self.root, self.shard, self.content_key)
 
     def checked(self, record: ShardRecord) -> None:
         """Check every value of the shard that was just written; what is well is known to be from now on.
@@ -279,6 +290,11 @@ class ShardReference(Reference):
     def complete(self) -> bool:
         """As of the unit."""
         return shard_is_whole(self.root, self.shard, self.content_key)
+
+    @property
+    def known_complete(self) -> bool:
+        """Whether the build's index knows that; nothing is read."""
+        return shard_is_known_whole(self.root, self.shard, self.content_key)
 
     @property
     def planned_shards(self) -> Shards:

@@ -13,8 +13,7 @@ from pathlib import Path
 from datagen.common.digests import canonical_json
 from datagen.common.errors import DependencyError, ServiceLostError
 from datagen.common.files import write_owned_bytes
-from datagen.flows.history import read_history
-from datagen.flows.planning import plan_grown
+from datagen.flows.folder_plan import plan_in
 from datagen.flows.stages import STAGES
 from datagen.flows.stages.warp import FRAMES_PER_UNIT
 from datagen.layout import BuildLayout
@@ -86,7 +85,7 @@ def slurm_jobs(layout: BuildLayout, options: SlurmOptions) -> list[Job]:
     datagen.common.errors.CanonfaceError
         If this is not a build folder, or its captures cannot be planned.
     """
-    plan = plan_grown(layout.read_manifest(), read_history(layout))
+    plan = plan_in(layout)
     recipe, out = str(layout.manifest), str(layout.root)
     counts = {
         "simulate": len(plan.sequences),

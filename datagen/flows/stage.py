@@ -208,7 +208,7 @@ class Stage(ABC, Generic[U, R]):
         """
         if self.carried:
             index = open_index(layout.root)
-            if index is not None and self.makes_results:
+            if index is not None and self.makes_results and not index.settled:
                 index.changed()
             freeze(plan, layout)
 
@@ -226,6 +226,11 @@ class Stage(ABC, Generic[U, R]):
     @abstractmethod
     def finished(self, unit: U) -> bool:
         """Whether all of a unit is whole on disk, and made from what it would be made from now."""
+
+    def known(self, unit: U) -> bool:
+        """Whether the build's index knows that a unit is finished: a quick look, for which nothing is read."""
+        del unit
+        return False
 
     @abstractmethod
     def make(self, unit: U) -> R:

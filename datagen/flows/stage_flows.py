@@ -37,7 +37,7 @@ def _stage_flow(name: str, doing: str) -> Flow[..., None]:
         recipe = load_manifest(Path(manifest), overrides)
         config = RunnerConfig(runner, workers, max_failed=max_failed)
         with PrefectTracker() as tracker:
-            run_part(recipe, Path(out), name, Part.parse(part), config, tracker=tracker)
+            run_part(recipe, Path(out), name, Part.parse(part), config, watcher=tracker)
 
     run.__doc__ = f"{doing}: a part of a build whose plan is frozen."
     return _as_flow(run, name, name + " {part} in {out}")

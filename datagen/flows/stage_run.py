@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from datagen.common.errors import UnitError
+from datagen.common.json_lines import is_json
 from datagen.common.progress import Progress
 from datagen.flows.planning import BuildPlan
 from datagen.flows.quarantine import quarantine
-from datagen.flows.runners.contract import Carrier, GivenUp, Job
+from datagen.flows.runners.contract import Answer, Carrier, GivenUp, Job
 from datagen.flows.runners.drive import MaxFailed, drive, error_of
 from datagen.flows.runners.tracking import Tracker
 from datagen.flows.stage import Stage
@@ -150,21 +151,40 @@ class StageRun:
             raise error_of(self._lost[0])
         return self._results
 
+    def pass_over(self, stream: TextIO | None) -> list[Any]:
+        """Say that all of the units are finished, which is known; return no results."""
+        self._told(0, self._total)
+        jobs = [job_of(self._stage, unit, self._plan) for unit in self._units]
+        self._tracker.planned(self._stage.name, jobs)
+        with Progress(self._title, self._total, self._stage.counts, stream) as progress:
+            progress.advance(self._total)
+        for job in jobs:
+            self._tracker.done(job, Answer())
+        self._told(self._total, self._total)
+        return []
+
     def _jobs(self) -> Iterator[Job | None]:
         for unit in self._units:
+            if self._stage.known(unit):
+                # Handing it out would cost more than this look.
+                job = job_of(self._stage, unit, self._plan)
+                self._advance(job)
+                self._tracker.done(job, Answer())
+                continue
             while self._ahead is not None and (early := self._ahead.next()) is not None:
                 yield early
             yield job_of(self._stage, unit, self._plan)
         while self._ahead is not None and not self._ahead.over:
             yield self._ahead.next()
 
-    def _done(self, job: Job, result: Any) -> None:
+    def _done(self, job: Job, answer: Answer) -> None:
         if self._ahead is not None and self._ahead.owns(job):
-            self._ahead.ended(result)
+            self._ahead.ended(answer.result)
+            self._tracker.early(job, answer)
             return
-        self._results.append(result)
+        self._results.append(answer.result)
         self._advance(job)
-        self._tracker.done(job)
+        self._tracker.done(job, answer)
 
     def _advance(self, job: Job) -> None:
         assert self._progress is not None
@@ -196,7 +216,8 @@ class StageRun:
 
     def _say(self, text: str) -> None:
         assert self._progress is not None
-        self._progress.say(f"[{self._title}] {text}")
+        if not is_json():
+            self._progress.say(f"[{self._title}] {text}")
         self._tracker.said(text)
 
 

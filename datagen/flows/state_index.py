@@ -17,6 +17,7 @@ import re
 import socket
 import sqlite3
 import struct
+import sys
 import threading
 import time
 import uuid
@@ -64,22 +65,33 @@ class Seen:
     signature: bytes
     told: str
 
-    def unchanged(self, root: Path) -> bool:
-        """Whether size, time and inode of all of them are what they were."""
-        return signature_of(root, self.paths) == self.signature
+    def unchanged(self, root: Path, looked: dict[str, bytes] | None = None) -> bool:
+        """Whether size, time and inode of all of them are what they were; ``looked`` as for :func:`signature_of`."""
+        return signature_of(root, self.paths, looked) == self.signature
 
 
-def signature_of(root: Path, paths: Iterable[str]) -> bytes:
-    """Return a digest of size, modification time and inode of paths; those that begin nowhere begin at ``root``."""
+def signature_of(root: Path, paths: Iterable[str], looked: dict[str, bytes] | None = None) -> bytes:
+    """Return a digest of size, modification time and inode of paths; those that begin nowhere begin at ``root``.
+
+    Parameters
+    ----------
+    looked : dict of path to bytes, optional
+        What was found a moment ago, which is not looked at again; it is added to.
+    """
     stat, pack, above = os.stat, _STAT.pack, f"{root}{os.sep}"
+    looked = {} if looked is None else looked
     told = []
     for path in paths:
-        try:
-            found = stat(path if path[0] == os.sep else above + path)
-        except OSError:
-            told.append(_MISSING)
-        else:
-            told.append(pack(found.st_size, found.st_mtime_ns, found.st_ino))
+        packed = looked.get(path)
+        if packed is None:
+            try:
+                found = stat(path if path[0] == os.sep else above + path)
+            except OSError:
+                packed = _MISSING
+            else:
+                packed = pack(found.st_size, found.st_mtime_ns, found.st_ino)
+            looked[path] = packed
+        told.append(packed)
     return hashlib.blake2b(b"".join(told), digest_size=16).digest()
 
 
@@ -110,6 +122,8 @@ class StateIndex:
         Another number whenever something new is known of results.
     finished : set
         Tasks that this run found finished: it does not look again.
+    settled : bool
+        Whether nobody changes results for now: what was found unchanged is not looked at again.
     """
 
     def __init__(
@@ -125,27 +139,52 @@ class StateIndex:
         self.writes, self.journals = writes, journals
         self.generation = 0
         self.finished: set[Hashable] = set()
+        self.settled = False
+        self._unchanged: dict[str, set[str]] = {}
+        # Files of the group that was looked at last: the frames of a sequence share some.
+        self._looked: tuple[str, dict[str, bytes]] = "", {}
         self._memo: dict[str, tuple[str, int, object]] = {}
         self._lock = threading.RLock()
-        self._groups: OrderedDict[str, dict[str, Seen]] = OrderedDict()
+        # As it is stored until somebody asks for it: of some groups, one name of a hundred is wanted.
+        self._groups: OrderedDict[str, dict[str, Seen | bytes]] = OrderedDict()
         self._pending: list[tuple[str, str, bytes]] = []
         self._base: sqlite3.Connection | None = None
 
     def get(self, group: str, name: str) -> Seen | None:
         """Return what is known of a name in a group; whether it still holds is another question."""
         with self._lock:
-            return self._group(group).get(name)
+            known = self._group(group)
+            found = known.get(name)
+            if isinstance(found, bytes):
+                found = known[name] = _unpacked(found)
+            return found
 
-    def group(self, group: str) -> Mapping[str, Seen]:
-        """Return all that is known in a group, by name."""
-        with self._lock:
-            return dict(self._group(group))
+    def holding(self, group: str, name: str) -> Seen | None:
+        """Return what is known of a name in a group, if the files are what they were."""
+        seen = self.get(group, name)
+        if seen is None or (self.settled and name in self._unchanged.get(group, ())):
+            return seen
+        if not self.settled:
+            return seen if seen.unchanged(self.layout.root) else None
+        if self._looked[0] != group:
+            self._looked = group, {}
+        if not seen.unchanged(self.layout.root, self._looked[1]):
+            return None
+        # Names are few, groups are many.
+        self._unchanged.setdefault(group, set()).add(sys.intern(name))
+        return seen
+
+    def settle(self, settled: bool) -> None:
+        """Say whether nobody changes results for now."""
+        self.settled = settled
+        self._unchanged = {}
 
     def put(self, group: str, name: str, seen: Seen) -> None:
         """Remember what is known from now on."""
         with self._lock:
-            before = self._group(group).get(name)
+            before = self.get(group, name)
             self._group(group)[name] = seen
+            self._unchanged.get(group, set()).discard(name)
             if before is None or before.told != seen.told:
                 self.generation += 1
             self._pending.append((group, name, _packed(seen)))
@@ -165,13 +204,12 @@ class StateIndex:
         with self._lock:
             self.generation += 1
 
-    def _group(self, group: str) -> dict[str, Seen]:
+    def _group(self, group: str) -> dict[str, Seen | bytes]:
         found = self._groups.get(group)
         if found is None:
-            rows = self._rows(group)
+            found = dict(self._rows(group))
             # What is on its way to the file already is the latest.
-            found = {name: _unpacked(data) for name, data in rows}
-            found |= {name: _unpacked(data) for listed, name, data in self._pending if listed == group}
+            found |= {name: data for listed, name, data in self._pending if listed == group}
             self._groups[group] = found
             while len(self._groups) > _GROUPS_KEPT:
                 self._groups.popitem(last=False)
@@ -399,8 +437,7 @@ def _own_journal(plan: Path) -> Path:
 def look(root: Path, group: str, name: str) -> Seen | None:
     """Return what is known of files if it still holds; None where they have to be read."""
     index = open_index(root)
-    seen = None if index is None else index.get(group, name)
-    return seen if seen is not None and seen.unchanged(root) else None
+    return None if index is None else index.holding(group, name)
 
 
 def read_and_remember(

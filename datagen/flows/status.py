@@ -10,11 +10,15 @@ from typing import Any
 
 from datagen.common.errors import DatasetError, InputError
 from datagen.common.names import MOST_DIGITS
-from datagen.flows.history import read_history
-from datagen.flows.planning import BuildPlan, plan_grown
+from datagen.flows.cost import cost_of
+from datagen.flows.folder_plan import plan_in
+from datagen.flows.history import is_partial
+from datagen.flows.own_settings import own_of
+from datagen.flows.planning import BuildPlan
 from datagen.flows.records import known_result, read_result_record, read_results
 from datagen.flows.stages import STAGES
 from datagen.flows.state_index import reading_index
+from datagen.flows.work_log import WorkRead
 from datagen.layout import BuildLayout
 from datagen.shards import list_records, open_dataset
 from datagen.shards.ledger import is_there
@@ -57,20 +61,32 @@ class FrameName:
         return self.subject == key.subject and self.sequence in (None, key.sequence) and self.frame in (None, frame)
 
 
-def build_status(layout: BuildLayout) -> dict[str, Any]:
-    """Return counts of what is planned and what is on disk, JSON-ready; ``stages`` says what is missing and why.
+def build_status(layout: BuildLayout, workers: int | None = None, work: WorkRead | None = None) -> dict[str, Any]:
+    """Return counts of what is planned and what is on disk, JSON-ready.
+
+    ``stages`` says what is missing and why, ``work`` what the units took that were made, by stage and machine, and
+    ``left`` what the rest will take.
+
+    Parameters
+    ----------
+    workers : int, optional
+        That are to do the rest; by default as many as worked lately.
+    work : WorkRead, optional
+        What was read before of what units took.
 
     Raises
     ------
     datagen.common.errors.CanonfaceError
         If this is not a build folder, or its captures can no longer be planned.
     """
-    plan = plan_grown(layout.read_manifest(), read_history(layout))
+    plan = plan_in(layout)
+    work = work or WorkRead(layout)
     with reading_index(layout):
-        return _status(plan, layout)
+        work.look()
+        return _status(plan, layout, work, workers)
 
 
-def _status(plan: BuildPlan, layout: BuildLayout) -> dict[str, Any]:
+def _status(plan: BuildPlan, layout: BuildLayout, work: WorkRead, workers: int | None) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
     persons: Counter[str] = Counter()
     for sequence in plan.sequences:
@@ -84,10 +100,14 @@ def _status(plan: BuildPlan, layout: BuildLayout) -> dict[str, Any]:
     records = [record for record in list_records(layout.dataset) if is_there(layout.dataset, record)]
     try:
         dataset = open_dataset(layout.dataset)
-        finished, uuid = True, dataset.uuid
+        finished, uuid, partial = True, dataset.uuid, is_partial(dataset.plan.manifest)
     except DatasetError:
-        finished, uuid = False, ""
-    stages = [stage.status(plan, layout) for stage in STAGES if stage.applies(plan)]
+        finished, uuid, partial = False, "", False
+    applied = [stage for stage in STAGES if stage.applies(plan)]
+    stages = [stage.status(plan, layout) for stage in applied]
+    counts = {stage.name: stage.counts for stage in applied if stage.carried}
+    carried = [status for status in stages if status.stage in counts]
+    left = cost_of(carried, work.stages, counts, workers or work.at_a_time or 1)
     return {
         "name": plan.manifest.name,
         "stages": [stage.to_json() for stage in stages],
@@ -101,8 +121,25 @@ def _status(plan: BuildPlan, layout: BuildLayout) -> dict[str, Any]:
         "samples_if_all_pass": sum(plan.views().values()),
         "splits": plan.split_policy,
         "dataset_finished": finished,
+        "dataset_partial": partial,
+        "own_settings": _own_settings(plan),
         "dataset_uuid": uuid,
         "report": layout.report_page.is_file(),
+        "work": {
+            stage.name: {**work.stages[stage.name].to_json(), "counts": stage.counts}
+            for stage in STAGES
+            if stage.name in work.stages
+        },
+        "left": {**left.to_json(), "text": str(left)},
+    }
+
+
+def _own_settings(plan: BuildPlan) -> dict[str, dict[str, Any]]:
+    """Return the settings of their own that frames have, by the frames' names."""
+    return {
+        f"{name}/{frame:06d}": own_of(text)
+        for name, frames in sorted(plan.own.items())
+        for frame, text in sorted(frames.items())
     }
 
 
@@ -168,5 +205,6 @@ def explain_frame(layout: BuildLayout, key: SequenceKey, frame: int) -> dict[str
         "cameras": list(record.cameras) if record else [],
         "person_frames": list(read_prior(person).frames) if (person / PERSON_FILE).is_file() else [],
         "content_key": record.content_key if record else "",
+        "own_settings": dict(record.own) if record else {},
         "input_digest": record.input_digest if record else "",
     }

@@ -10,7 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from datagen.flows.history import Stored
 from datagen.flows.planning import BuildPlan
 from datagen.flows.quarantine import read_quarantine
-from datagen.flows.records import ResultRecord, plain_results, record_of
+from datagen.flows.records import ResultRecord, digest_of_keys, plain_results, record_of
 from datagen.flows.state_index import open_index
 from datagen.flows.views import Views
 from datagen.layout import BuildLayout
@@ -113,6 +113,10 @@ class StoredFrames:
     cameras : tuple of LeftOutCamera
     waiting : mapping of sequence to frames
         Without a verdict yet.
+    results : tuple of str
+        Of each sequence of the plan, a digest of the content keys of its frames' results.
+    own : mapping of frame to settings
+        Of the stored frames that were made with settings of their own.
     """
 
     parts: tuple[StoredPart, ...]
@@ -120,6 +124,8 @@ class StoredFrames:
     left_out: Mapping[str, int]
     cameras: tuple[LeftOutCamera, ...]
     waiting: Mapping[SequenceKey, tuple[int, ...]]
+    results: tuple[str, ...] = ()
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def stored(self) -> Iterator[Stored]:
         """Yield every frame that is stored."""
@@ -157,6 +163,8 @@ def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     waiting: dict[SequenceKey, tuple[int, ...]] = {}
     limit = DEPTH_LEVELS * plan.manifest.shards.depth_scale
     out = read_quarantine(layout, plan.manifest).frames
+    results: list[str] = []
+    own: dict[str, Mapping[str, Any]] = {}
     same: dict[tuple[str, ...], tuple[str, ...]] = {}  # few rigs, however many frames
     for sequence in plan.sequences:
         given_up = {frame for frame in sequence.frames if (sequence.key, frame) in out} if out else set()
@@ -164,7 +172,9 @@ def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
             left_out[IN_QUARANTINE] += len(given_up)
         kept: list[tuple[int, tuple[str, ...], Mapping[str, Any]]] = []
         missing = []
-        for frame, content in zip(sequence.frames, plain_results(layout, sequence), strict=True):
+        contents = list(plain_results(layout, sequence))
+        results.append(digest_of_keys(sequence, contents))
+        for frame, content in zip(sequence.frames, contents, strict=True):
             if frame in given_up:
                 continue
             if content is None:
@@ -187,7 +197,9 @@ def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
             waiting[sequence.key] = tuple(missing)
         if kept:
             parts.append(_part(sequence.key, kept))
-    return StoredFrames(tuple(parts), dict(verdicts), dict(left_out), tuple(cameras.values()), waiting)
+            own |= {f"{sequence.key}/{frame:06d}": c["own_settings"] for frame, _, c in kept if "own_settings" in c}
+    seen = tuple(cameras.values())
+    return StoredFrames(tuple(parts), dict(verdicts), dict(left_out), seen, waiting, tuple(results), own)
 
 
 def _shows_all(content: Mapping[str, Any], limit_m: float, manifest: Manifest) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from datagen.common.progress import duration, pace
 from datagen.flows.part_lease import holders
 from datagen.flows.status import build_status
+from datagen.flows.work_log import WorkRead
 from datagen.layout import BuildLayout
 
 _LOOKS = 20  # over which a pace is told
@@ -62,25 +63,35 @@ class Look:
     at_work : tuple of str
         Who works there: a build or parts, with process and host.
     finished : bool
+    work, left : mapping
+        What units took, by stage and machine, and what the rest will take: as
+        :func:`datagen.flows.status.build_status` says it.
     """
 
     stages: tuple[Pace, ...]
     at_work: tuple[str, ...]
     finished: bool
+    work: Mapping[str, Any]
+    left: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON data."""
-        stages = [stage.to_json() for stage in self.stages]
-        return {"at_work": list(self.at_work), "finished": self.finished, "stages": stages}
+        return {**vars(self), "stages": [stage.to_json() for stage in self.stages]}
 
 
 def looks_at(
     layout: BuildLayout,
     every_s: float,
+    workers: int | None = None,
     wait: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Look]:
     """Look at a build again and again, until it is finished.
+
+    Parameters
+    ----------
+    workers : int, optional
+        That are to do the rest.
 
     Raises
     ------
@@ -88,8 +99,9 @@ def looks_at(
         As :func:`datagen.flows.status.build_status`.
     """
     seen: deque[tuple[float, dict[str, int]]] = deque(maxlen=_LOOKS)
+    work = WorkRead(layout)
     while True:
-        status = build_status(layout)
+        status = build_status(layout, workers, work)
         now, done = clock(), {stage["stage"]: int(stage["done"]) for stage in status["stages"]}
         seen.append((now, done))
         since, before = seen[0]
@@ -104,7 +116,7 @@ def looks_at(
             for stage in status["stages"]
         )
         finished = all(stage.done >= stage.planned for stage in stages)
-        yield Look(stages, holders(layout), finished)
+        yield Look(stages, holders(layout), finished, status["work"], status["left"])
         if finished:
             return
         wait(every_s)

@@ -6,6 +6,8 @@ import errno
 import os
 import pickle
 import platform
+import resource
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -58,9 +60,15 @@ def carry(work: Callable[[Any], Any], sealed: Sealed, call: Call, began: Callabl
             log="".join(traceback.format_exception(error)),
             host=host,
             seconds=time.monotonic() - started,
+            peak_bytes=_peak_bytes(),
             code=code,
         )
-    return Answer(result, host=host, seconds=time.monotonic() - started, code=code)
+    return Answer(result, host=host, seconds=time.monotonic() - started, peak_bytes=_peak_bytes(), code=code)
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def trouble_of(error: BaseException) -> Trouble:

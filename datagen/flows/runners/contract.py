@@ -167,6 +167,8 @@ class Answer:
     host : str
         Machine and process.
     seconds : float
+    peak_bytes : int
+        The most memory that the process has had so far; 0 if that is not known.
     code : str
         What worked at it, as :func:`datagen.flows.runners.preflight.own_code`; empty in this process.
     worker : str
@@ -180,6 +182,7 @@ class Answer:
     log: str = ""
     host: str = ""
     seconds: float = 0.0
+    peak_bytes: int = 0
     code: str = ""
     worker: str = ""
 

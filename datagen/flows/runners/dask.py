@@ -15,7 +15,7 @@ from datagen.common.progress import announce
 from datagen.flows.runners.carry import Sealed, carry
 from datagen.flows.runners.contract import Answer, Call, Carrier, Job, RunnerConfig, RunnerName
 from datagen.flows.runners.dask_cluster import CLUSTERS, start_cluster
-from datagen.flows.runners.preflight import Expected
+from datagen.flows.runners.preflight import Expected, misfit
 
 STARTED = "canonface-started"
 LOOK_S = 2.0
@@ -65,6 +65,7 @@ class DaskCarrier(Carrier):
         self._misfits: dict[tuple[str, str], str] = {}
         self._client = self._connected()
         self._look()
+        self._warming = self._warm_up()
 
     def _connected(self) -> Any:
         import dask
@@ -93,6 +94,17 @@ class DaskCarrier(Carrier):
         self._stack.callback(client.close, timeout=10)
         client.subscribe_topic(STARTED, self._started)
         return client
+
+    def _warm_up(self) -> list[Any]:
+        """Have every worker load what it needs while nobody waits for it yet; it is looked at again with each unit."""
+        if self._expected is None:
+            return []
+        return [
+            self._client.submit(
+                warmed_up, self._expected, workers=[address], key=f"warm-up-{uuid.uuid4().hex}", pure=False
+            )
+            for address in self._workers
+        ]
 
     @property
     def scheduler_address(self) -> str:
@@ -316,6 +328,12 @@ class DaskCarrier(Carrier):
             self._forget(ticket)
         with suppress(Exception):
             self._stack.close()
+
+
+def warmed_up(expected: Expected) -> None:
+    """Import the program, and load what a look at this process needs."""
+    with suppress(Exception):
+        misfit(expected)
 
 
 def started_and_carried(of: tuple[int, int], work: Any, sealed: Sealed, call: Call) -> Answer:

@@ -13,7 +13,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from datagen.common.errors import InputError, UnitError
 from datagen.common.progress import duration
@@ -65,8 +64,7 @@ class _Try:
     number: int
 
 
-Outcome = Any
-Done = Callable[[Job, Outcome], None]
+Done = Callable[[Job, Answer], None]
 Said = Callable[[str], None]
 
 
@@ -81,7 +79,7 @@ def drive(
         Asked for the next whenever there is a slot for it; None where that is not known before another has ended.
     carrier : Carrier
     done : callable
-        Called with each unit that is done, and its result.
+        Called with each unit that is done, and what came of it.
     give_up : callable
         Called with each that failed too often; it may raise, which ends everything.
     say : callable
@@ -151,7 +149,7 @@ class _Drive:
 
     def _take(self, tried: _Try, answer: Answer) -> None:
         if answer.trouble is None:
-            self._done(tried.job, answer.result)
+            self._done(tried.job, answer)
         elif answer.trouble == "build":
             raise _error(answer, tried.job, tried.number)
         elif answer.trouble in ("misfit", "bystander"):

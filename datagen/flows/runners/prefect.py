@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from datagen.common.documents import read_json
 from datagen.common.errors import DependencyError
 from datagen.common.progress import announce
-from datagen.flows.runners.contract import GivenUp, Job, RunnerConfig
+from datagen.flows.runners.contract import Answer, GivenUp, Job, RunnerConfig
 from datagen.flows.runners.local_api import LocalApi
 from datagen.flows.runners.tracking import Tracker
 from datagen.layout import BuildLayout
@@ -317,8 +317,9 @@ class PrefectTracker(Tracker):
             else:
                 update_progress_artifact(self._progress, share)
 
-    def done(self, job: Job) -> None:
+    def done(self, job: Job, answer: Answer) -> None:
         """Count a unit."""
+        del answer
         self._ended(job)
 
     def given_up(self, given_up: GivenUp) -> None:

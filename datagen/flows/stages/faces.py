@@ -83,6 +83,10 @@ class FacesStage(Stage[FacesUnit | FacesReference, int]):
         """Whether the shard is whole and of these warps."""
         return unit.complete
 
+    def known(self, unit: FacesUnit | FacesReference) -> bool:
+        """Whether the build's index knows that."""
+        return unit.known_complete
+
     def make(self, unit: FacesUnit | FacesReference) -> int:
         """Write one shard; return the number of rows written.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,20 +11,20 @@ from datagen.audit.report import write_report
 from datagen.common.errors import CanonfaceError
 from datagen.common.files import write_owned_bytes
 from datagen.common.ownership import strangers
+from datagen.flows.history import is_partial
 from datagen.flows.plan_store import prune
 from datagen.flows.planning import BuildPlan
-from datagen.flows.records import content_key, read_results
+from datagen.flows.records import content_key
 from datagen.flows.shard_plan import plan_shards
 from datagen.flows.shard_store import shard_is_known
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.render import RenderStage
 from datagen.flows.state_index import open_index
-from datagen.flows.stored_frames import NO_VIEW, LeftOutCamera
+from datagen.flows.stored_frames import NO_VIEW, LeftOutCamera, stored_frames
 from datagen.layout import BuildLayout
 from datagen.shards import VerifyReport, finalise, open_dataset, read_record, verify_dataset
 from datagen.shards.plan import DatasetPlan
 from datagen.shards.store import LocalStore
-from datagen.sources.frame import SequenceInfo
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class VerifyUnit(Unit):
         Frames with a usable verdict that give no view.
     cameras : tuple of LeftOutCamera
     plans : tuple of str
-        Digests of the frozen plans that stay.
+        Digests of the frozen plans that stay, all others being of earlier runs; if none are named, all stay.
     """
 
     dataset: DatasetPlan
@@ -72,7 +71,8 @@ class VerifyStage(Stage[VerifyUnit, VerifyReport]):
         shards = plan_shards(plan, layout)
         frames = shards.frames
         left_out = frames.left_out.get(NO_VIEW, 0)
-        plans = plan.digest, shards.digest
+        # Where some frames are tried, parts of the whole build may have their plan there.
+        plans = (plan.digest, shards.digest) if not plan.chosen else ()
         return [
             VerifyUnit(layout.root, plan.manifest, shards.dataset, frames.verdicts, left_out, frames.cameras, plans)
         ]
@@ -93,7 +93,7 @@ class VerifyStage(Stage[VerifyUnit, VerifyReport]):
         path = unit.layout.dataset
         finalise(path, unit.dataset, [read_record(LocalStore(path), shard) for shard in unit.dataset.units])
         index = open_index(unit.root)
-        if index is not None:
+        if index is not None and unit.plans:
             prune(unit.layout, unit.plans)
         if index is None or index.deep:
             return verify_dataset(path)
@@ -101,12 +101,14 @@ class VerifyStage(Stage[VerifyUnit, VerifyReport]):
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Say whether there is a dataset that opens."""
+        root = f"{layout.dataset.name}/zarr.json"
         try:
-            open_dataset(layout.dataset)
+            dataset = open_dataset(layout.dataset)
         except CanonfaceError as error:
             waiting = RenderStage().status(plan, layout).missing
-            root = f"{layout.dataset.name}/zarr.json"
             return self._status(1, [root], "waiting for shards" if waiting else error.found)
+        if is_partial(dataset.plan.manifest) and not plan.chosen:
+            return self._status(1, [root], "it holds chosen frames only (--only, --limit)")
         return self._status(1, [], "")
 
 
@@ -139,7 +141,8 @@ class ReportStage(Stage[ReportUnit, int]):
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[ReportUnit]:
         """Return the one report."""
         # A digest of each sequence's: a list of a million keys would be as large as all else.
-        told = [(str(sequence.key), _keys_of(sequence, layout)) for sequence in plan.sequences]
+        results = stored_frames(plan, layout).results
+        told = [(str(sequence.key), digest) for sequence, digest in zip(plan.sequences, results, strict=True)]
         key = content_key({"dataset": open_dataset(layout.dataset).uuid, "sequences": told})
         return [ReportUnit(layout.root, plan.manifest, key)]
 
@@ -166,10 +169,3 @@ class ReportStage(Stage[ReportUnit, int]):
         del plan
         page = layout.report_page
         return self._status(1, [] if page.is_file() else [page.relative_to(layout.root).as_posix()], "")
-
-
-def _keys_of(info: SequenceInfo, layout: BuildLayout) -> str:
-    told = hashlib.sha256()
-    for frame, record in zip(info.frames, read_results(layout, info), strict=True):
-        told.update(f"{frame} {record.content_key if record else ''}\n".encode())
-    return told.hexdigest()

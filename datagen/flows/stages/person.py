@@ -11,6 +11,7 @@ from datagen.evidence.sequence import fit_appearance
 from datagen.evidence.texture import Appearance, appearance_bytes, read_appearance
 from datagen.flows.gate import GATE_VERSION, gate
 from datagen.flows.known_inputs import KnownInputs
+from datagen.flows.own_settings import own_manifest, shared_own
 from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
 from datagen.flows.quarantine import read_quarantine
@@ -31,7 +32,7 @@ from datagen.flows.views import look_at_views
 from datagen.flows.worker import prepared_head, texture_look
 from datagen.heads.base import HeadTemplate
 from datagen.layout import PERSON_FOLDER, BuildLayout
-from datagen.manifest import Manifest, WarpConfig
+from datagen.manifest import WarpConfig
 from datagen.sources.frame import Captures, Frame, SequenceInfo, SequenceKey
 from datagen.warp.engine import ALGORITHM_VERSION
 from datagen.warp.personal import SequencePrior
@@ -140,9 +141,11 @@ class PersonReference(Reference):
     @property
     def unit(self) -> PersonUnit:
         """The person itself."""
-        info = self.planned.sequence(self.number)
-        bridge = kept_bridge(self.layout.bridges, info.registration or "", self.bridge) if self.bridge else None
-        return PersonUnit(self.root, self.planned.manifest, info, bridge)
+        planned, info = self.planned, self.planned.whole(self.number)
+        manifest = own_manifest(planned.manifest, shared_own({str(info.key): planned.own(self.number)}, info))
+        bridged = self.bridge and manifest.warp.use_registration
+        bridge = kept_bridge(self.layout.bridges, info.registration or "", self.bridge) if bridged else None
+        return PersonUnit(self.root, manifest, info, bridge)
 
 
 class PersonStage(Stage[PersonUnit | PersonReference, int]):
@@ -158,7 +161,7 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
 
     def applies(self, plan: BuildPlan) -> bool:
         """Whether a person is to be learnt from any sequence."""
-        return any(learns_person(plan.manifest, sequence) for sequence in plan.sequences)
+        return any(learns_person(plan, sequence) for sequence in plan.whole_sequences)
 
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[PersonReference]:
         """Return one for each sequence that a person is learnt from, unless it is in quarantine."""
@@ -167,8 +170,8 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
         given_up = {unit.unit for unit in read_quarantine(layout, plan.manifest).units if unit.stage == self.name}
         return [
             PersonReference(layout.root, digest, number, keys.get(info.registration or "", ""))
-            for number, info in enumerate(plan.sequences)
-            if learns_person(plan.manifest, info) and str(info.key) not in given_up
+            for number, info in enumerate(plan.whole_sequences)
+            if learns_person(plan, info) and str(info.key) not in given_up
         ]
 
     def leaves_out(self, unit: PersonUnit | PersonReference) -> list[tuple[SequenceKey, int]]:
@@ -220,12 +223,12 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
 
     def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
         """Return what is where persons go and is not ours."""
-        folders = [layout.person(sequence.key) for sequence in plan.sequences if learns_person(plan.manifest, sequence)]
+        folders = [layout.person(info.key) for info in plan.whole_sequences if learns_person(plan, info)]
         return [path for folder in folders for path in result_strangers(folder, FILES, look=False)]
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the sequences whose person is learnt, or cannot be."""
-        keys = [sequence.key for sequence in plan.sequences if learns_person(plan.manifest, sequence)]
+        keys = [sequence.key for sequence in plan.whole_sequences if learns_person(plan, sequence)]
         missing = [str(key) for key in keys if known_result(layout.root, layout.person(key)) is None]
         return self._status(len(keys), missing, "not learnt yet")
 
@@ -240,9 +243,10 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
         return forgotten
 
 
-def learns_person(manifest: Manifest, sequence: SequenceInfo) -> bool:
-    """Whether a person is to be learnt from a sequence."""
-    return manifest.warp.share_identity and len(sequence.frames) >= FEWEST_FRAMES
+def learns_person(plan: BuildPlan, whole: SequenceInfo) -> bool:
+    """Whether a person is to be learnt from a sequence with all of its frames."""
+    manifest = own_manifest(plan.manifest, shared_own(plan.own, whole)) if plan.own else plan.manifest
+    return manifest.warp.share_identity and len(whole.frames) >= FEWEST_FRAMES
 
 
 def heeded(frame: Frame, config: WarpConfig) -> Frame:

@@ -12,10 +12,9 @@ import numpy.typing as npt
 from datagen.common.errors import InputError
 from datagen.common.files import write_owned_bytes
 from datagen.flows.framing import crop_box, jitter_of
-from datagen.flows.history import read_history
 from datagen.flows.plan_store import freeze, refer
 from datagen.flows.planning import BuildPlan, samples_per_shard
-from datagen.flows.shard_plan import View, expected_shards, missing_shards, plan_shards
+from datagen.flows.shard_plan import View, expected_shards, history_of, missing_shards, plan_shards
 from datagen.flows.shard_store import ShardReference, ShardWork, freeze_shards, refer_to_shards
 from datagen.flows.stage import Stage, StageStatus
 from datagen.flows.stored_frames import stored_frames
@@ -96,6 +95,9 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
         super().begin(plan, layout)
         planned = plan_shards(plan, layout)
         freeze_shards(planned, layout)
+        if plan.chosen:
+            # The dataset of all frames is not to be another for it.
+            return
         text = planned.history.to_bytes()
         if not layout.history.is_file() or layout.history.read_bytes() != text:
             write_owned_bytes(layout.history, text)
@@ -112,10 +114,10 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
         settled : int
             How many sequences of the plan, from the first, are warped or left out.
         """
-        first = replace(plan, sequences=plan.sequences[:settled])
+        first = replace(plan, sequences=plan.sequences[:settled], whole=plan.whole[:settled])
         later = plan.sequences[settled:]
         names = {sequence.key.sequence for sequence in first.sequences}
-        if not first.sequences or not later or read_history(layout).steps:
+        if not first.sequences or not later or history_of(plan, layout).steps:
             return []
         if not {sequence.key.sequence for sequence in later} <= names:
             return []
@@ -138,6 +140,10 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
     def finished(self, unit: RenderUnit | RenderReference) -> bool:
         """Whether the shard is whole and of these views."""
         return unit.complete
+
+    def known(self, unit: RenderUnit | RenderReference) -> bool:
+        """Whether the build's index knows that."""
+        return unit.known_complete
 
     def make(self, unit: RenderUnit | RenderReference) -> int:
         """Render and write one shard; return the number of samples written.

@@ -73,7 +73,11 @@ class SimulateStage(Stage[SimulateUnit | SimulateReference, int]):
         if not isinstance(source, SimulatedSource):
             return []
         digest = refer(plan, layout)
-        return [SimulateReference(layout.root, digest, subject) for subject in range(source.subjects)]
+        tasks = [SimulateReference(layout.root, digest, subject) for subject in range(source.subjects)]
+        if not plan.chosen:
+            return tasks
+        keys = {str(info.key) for info in plan.sequences}
+        return [task for task in tasks if task.name in keys]
 
     def finished(self, unit: SimulateUnit | SimulateReference) -> bool:
         """Whether capture and truth are there, made from the same plan."""

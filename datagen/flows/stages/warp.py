@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from datagen.common.digests import canonical_json, sha256_text
@@ -15,6 +15,7 @@ from datagen.common.progress import unwatched
 from datagen.evidence.sequence import template_vertices
 from datagen.flows.framing import cameras_in_view, farthest_depth
 from datagen.flows.gate import GATE_VERSION, gate
+from datagen.flows.own_settings import own_manifest, own_of
 from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
 from datagen.flows.quarantine import read_quarantine, release
@@ -24,6 +25,7 @@ from datagen.flows.records import (
     clear_folder,
     content_key,
     finished_record,
+    known_finished,
     result_strangers,
     store_result,
 )
@@ -91,11 +93,14 @@ class WarpUnit(Unit):
         From the topology of its registrations to the canonical template; None where they are in that already.
     person : StoredPerson or None
         The one that the frames are held to.
+    own : str
+        Settings of their own that the frames have, which the manifest holds already.
     """
 
     sequence: SequenceInfo
     bridge: StoredBridge | None = None
     person: StoredPerson | None = None
+    own: str = ""
 
     @property
     def name(self) -> str:
@@ -110,7 +115,8 @@ class WarpUnit(Unit):
     @property
     def folders(self) -> list[Path]:
         """Where the frames go."""
-        return [self.layout.frame_warp(self.sequence.key, frame) for frame in self.sequence.frames]
+        folder = self.layout.sequence_warps(self.sequence.key)
+        return [folder / self.layout.frame_name(frame) for frame in self.sequence.frames]
 
     @property
     def part(self) -> tuple[SequenceKey, tuple[int, ...]]:
@@ -125,6 +131,21 @@ class WarpUnit(Unit):
         head = self.manifest.canonical.head
         text = _key_text(self.manifest.warp, head, person, bridge, template.digest, ALGORITHM_VERSION, gate_version)
         return sha256_text(text.replace(_INPUT, input_digest, 1))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every frame has a verdict that still holds; what the build's index does not know is read."""
+        return self.known_finished or all(state.record is not None for state in self.states())
+
+    @property
+    def known_finished(self) -> bool:
+        """Whether the build's index knows that every frame is finished; nothing is read."""
+        source, template = self.inputs(), self.head().template
+        for frame, folder in zip(self.sequence.frames, self.folders, strict=True):
+            digest = source.known_digest(self.sequence.key, frame)
+            if digest is None or not known_finished(folder, self.key(digest, template), self.root):
+                return False
+        return True
 
     def states(self) -> Iterator[FrameState]:
         """Look at one frame after the other."""
@@ -180,11 +201,14 @@ class WarpReference(Reference):
     @property
     def unit(self) -> WarpUnit:
         """The frames themselves."""
-        whole, layout = self.planned.sequence(self.number), self.layout
+        planned, layout = self.planned, self.layout
+        whole = planned.sequence(self.number)
         part = replace(whole, frames=whole.frames[self.start : self.stop])
+        # Frames of a unit have the same settings.
+        own = planned.own(self.number).get(part.frames[0], "")
         bridge = kept_bridge(layout.bridges, whole.registration or "", self.bridge) if self.bridge else None
         person = StoredPerson(layout.person(whole.key), self.person) if self.person else None
-        return WarpUnit(self.root, self.planned.manifest, part, bridge, person)
+        return WarpUnit(self.root, own_manifest(planned.manifest, own), part, bridge, person, own)
 
 
 def _name(key: SequenceKey, frames: tuple[int, ...]) -> str:
@@ -203,16 +227,19 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
         manifest, bridges, digest = plan.manifest, stored_bridges(plan, layout), refer(plan, layout)
         left_out = read_quarantine(layout, manifest).frames
         tasks = []
-        for number, info in enumerate(plan.sequences):
+        for number, (info, whole) in enumerate(zip(plan.sequences, plan.whole_sequences, strict=True)):
             bridge = bridges.get(info.registration or "")
-            person = learnt_person(layout, info.key) if learns_person(manifest, info) else None
-            keys = bridge.key if bridge else "", person.key if person else ""
+            person = learnt_person(layout, info.key) if learns_person(plan, whole) else None
             out = [place for place, frame in enumerate(info.frames) if left_out and (info.key, frame) in left_out]
+            own = plan.own.get(str(info.key), {})
             for first, last in pairwise([-1, *out, len(info.frames)]):
-                tasks += [
-                    WarpReference(layout.root, digest, number, start, min(start + FRAMES_PER_UNIT, last), *keys)
-                    for start in range(first + 1, last, FRAMES_PER_UNIT)
-                ]
+                for begin, end, text in _alike(info.frames, first + 1, last, own):
+                    held = person if own_manifest(manifest, text).warp.share_identity else None
+                    keys = bridge.key if bridge else "", held.key if held else ""
+                    tasks += [
+                        WarpReference(layout.root, digest, number, start, min(start + FRAMES_PER_UNIT, end), *keys)
+                        for start in range(begin, end, FRAMES_PER_UNIT)
+                    ]
         return tasks
 
     def split(self, unit: WarpUnit | WarpReference) -> list[WarpUnit | WarpReference]:
@@ -231,10 +258,15 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
         index = open_index(unit.root)
         if index is not None and unit in index.finished:
             return True
-        done = all(state.record is not None for state in unit.unit.states())
+        done = unit.unit.finished
         if done and index is not None and isinstance(unit, WarpReference):
             index.finished.add(unit)
         return done
+
+    def known(self, unit: WarpUnit | WarpReference) -> bool:
+        """Whether the build's index knows that every frame is finished."""
+        index = open_index(unit.root)
+        return index is not None and (unit in index.finished or unit.unit.known_finished)
 
     def make(self, unit: WarpUnit | WarpReference) -> int:
         """Warp the frames that are not finished; return how many. Mistakes of the program are not caught."""
@@ -244,7 +276,7 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
         computed, unit = 0, unit.unit
         for state in unit.states():
             if state.record is None:
-                _store_failure(unit.root, state, state.broken) if state.broken else _warp_and_store(unit, state)
+                _store_failure(unit, state, state.broken) if state.broken else _warp_and_store(unit, state)
                 computed += 1
         return computed
 
@@ -285,6 +317,16 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
         for key, frame in frames:
             clear_folder(layout.frame_warp(key, frame))
         return sorted(f"{key}/{frame:06d}" for key, frame in frames)
+
+
+def _alike(frames: Sequence[int], start: int, stop: int, own: Mapping[int, str]) -> Iterator[tuple[int, int, str]]:
+    """Cut places of frames into runs of the same settings; yield where each begins and ends, and the settings."""
+    if not own:
+        yield start, stop, ""
+        return
+    for text, run in groupby(range(start, stop), lambda place: own.get(frames[place], "")):
+        places = list(run)
+        yield places[0], places[-1] + 1, text
 
 
 @lru_cache(maxsize=64)
@@ -374,11 +416,11 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
         )
     except InputError as error:
         raise_if_passing(error)
-        _store_failure(unit.root, state, _reason(error))
+        _store_failure(unit, state, _reason(error))
         return
     warp = gated.told(warp)
     warp, cameras, views = _with_views(content, warp, head.template, seen)
-    record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, {}, views)
+    record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, {}, views, own_of(unit.own))
     contents = {WARP_FILE: warp_bytes(warp), VERDICT_FILE: verdict_bytes(warp.verdict)}
     store_result(state.folder, record, contents, root=unit.root)
 
@@ -419,10 +461,10 @@ def _with_views(frame: Frame, warp: Warp, template: HeadTemplate, found: Views) 
     return warp, tuple(sorted(depths)), replace(views, farthest_m=depths)
 
 
-def _store_failure(root: Path, state: FrameState, reason: str) -> None:
+def _store_failure(unit: WarpUnit, state: FrameState, reason: str) -> None:
     check_result_folder(state.folder, (WARP_FILE, VERDICT_FILE))
-    record = ResultRecord(state.key, state.input_digest, "fail", (), {})
-    store_result(state.folder, record, {VERDICT_FILE: verdict_bytes(Verdict("fail", (reason,)))}, root=root)
+    record = ResultRecord(state.key, state.input_digest, "fail", (), {}, own=own_of(unit.own))
+    store_result(state.folder, record, {VERDICT_FILE: verdict_bytes(Verdict("fail", (reason,)))}, root=unit.root)
 
 
 def _reason(error: InputError) -> str:

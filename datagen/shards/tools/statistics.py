@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.documents import parse_json
 from datagen.shards.dataset import Dataset, open_dataset
 from datagen.shards.growth import ShardUnit
 from datagen.shards.metadata import chunk_path
@@ -261,6 +262,14 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+def own_settings(recipe: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of their own that frames of a dataset were made with, by the frames' names."""
+    try:
+        return dict(parse_json(recipe).get("own_settings", {}))
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
 def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
     """Say who, what and when a sample shows, where it is stored and what it was made of.
 
@@ -273,7 +282,7 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
     -------
     dict
         JSON-ready: dataset, split, sample, shard, position, subject, sequence, camera, frame, time_s, epoch_s, verdict,
-        content_key, files, sources, manifest_digest, canonical space and software versions.
+        content_key, files, sources, own_settings, manifest_digest, canonical space and software versions.
 
     Raises
     ------
@@ -305,6 +314,7 @@ def sample_provenance(dataset: Dataset, split: str, i: int) -> dict[str, Any]:
         "content_key": record.content_key,
         "files": {name: chunk_path(split, name, shard) for name in ARRAYS},
         "sources": [dict(source) for source in plan.sources],
+        "own_settings": own_settings(plan.manifest).get(f"{subject}/{sequence}/{int(tables.frame[i]):06d}", {}),
         "manifest_digest": plan.manifest_digest,
         "space": dict(plan.space),
         "software": dict(plan.software),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -192,6 +194,7 @@ def verify_dataset(
     level: Level = "deep",
     on_shard: Callable[[ShardUnit], None] | None = None,
     known: Callable[[ShardUnit], bool] | None = None,
+    workers: int = 1,
 ) -> VerifyReport:
     """Check structure, records, bytes, values and index tables of a dataset.
 
@@ -206,6 +209,8 @@ def verify_dataset(
     known : callable, optional
         Whether whoever calls vouches for the bytes of a shard, which checked them before: only the lengths of its
         files are looked at.
+    workers : int
+        Shards that are looked at at a time, in threads. What is found, and its order, do not depend on it.
 
     Returns
     -------
@@ -235,12 +240,22 @@ def verify_dataset(
     for split in SPLITS:
         problems += _check_index(dataset, split)
     least: Level = level
-    for unit, record in records.items():
+
+    def look(unit: ShardUnit) -> tuple[bool, list[Problem]]:
+        record = records[unit]
         vouched = known is not None and known(unit)
-        least = "quick" if vouched else least
-        problems += _check_lengths(dataset, unit, record) if vouched else _check_shard(dataset, unit, record, level)
-        if on_shard is not None:
-            on_shard(unit)
+        check = _check_lengths(dataset, unit, record) if vouched else _check_shard(dataset, unit, record, level)
+        return vouched, list(check)
+
+    with ExitStack() as held:
+        pool = held.enter_context(ThreadPoolExecutor(workers, "verify")) if workers > 1 else None
+        held.callback(lambda: pool.shutdown(cancel_futures=True) if pool is not None else None)
+        looked = map(look, records) if pool is None else pool.map(look, records)
+        for unit, (vouched, found) in zip(records, looked, strict=True):
+            least = "quick" if vouched else least
+            problems += found
+            if on_shard is not None:
+                on_shard(unit)
     if problems:
         dataset.check_current()
     digests = [digest for record in records.values() if record for digest in record.files.values()]

@@ -15,7 +15,7 @@ import pytest
 
 from datagen.common.errors import DependencyError, InputError, StorageError
 from datagen.flows.runners import drive as driving
-from datagen.flows.runners.contract import Carrier, GivenUp, Job, RunnerConfig
+from datagen.flows.runners.contract import Answer, Carrier, GivenUp, Job, RunnerConfig
 from datagen.flows.runners.drive import MaxFailed, drive, error_of
 from datagen.flows.runners.here import SerialCarrier, ThreadCarrier
 from datagen.flows.runners.preflight import Expected, own_code
@@ -107,8 +107,8 @@ class Driven:
         self.said: list[str] = []
         drive(iter(jobs), carrier, self._done, self._give_up, self.said.append)
 
-    def _done(self, job: Job, result: Any) -> None:
-        self.done[job.name] = result
+    def _done(self, job: Job, answer: Answer) -> None:
+        self.done[job.name] = answer.result
 
     def _give_up(self, given_up: GivenUp) -> None:
         self.given_up[given_up.job.name] = given_up

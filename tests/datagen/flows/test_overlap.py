@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan, plan_build, settle
-from datagen.flows.runners.contract import Carrier
+from datagen.flows.runners.contract import Answer, Carrier, Job
 from datagen.flows.runners.drive import MaxFailed
-from datagen.flows.runners.here import ThreadCarrier
+from datagen.flows.runners.here import SerialCarrier, ThreadCarrier
 from datagen.flows.runners.tracking import Tracker
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stage_run import Ahead, StageRun
@@ -87,7 +87,8 @@ def test_the_next_stage_begins_with_the_first_sequences_in_their_order(tmp_path:
     tracked: list[str] = []
 
     class Noting(Tracker):
-        def done(self, job: Any) -> None:
+        def done(self, job: Job, answer: Answer) -> None:
+            assert answer.trouble is None
             tracked.append(job.name)
 
     run = StageRun(first, "1", plan, layout, units, MaxFailed(count=1), Noting(), lambda *_: None, ahead)
@@ -105,6 +106,35 @@ def test_the_next_stage_begins_with_the_first_sequences_in_their_order(tmp_path:
         if name.startswith("early"):
             whose = name.split()[1]
             assert {f"warp {whose}/0", f"warp {whose}/1"} <= set(ORDER[:i])
+
+
+def test_what_the_index_knows_to_be_finished_is_not_handed_out(tmp_path: Path) -> None:
+    ORDER.clear()
+
+    class Half(First):
+        def known(self, unit: Named) -> bool:
+            return unit.name.endswith("/0")
+
+    plan, layout = plan_build(parse_manifest(NOTHING)), BuildLayout(tmp_path)
+    units = [unit for unit in Half().plan(plan, layout) if "s002" not in unit.name]
+    told: list[tuple[int, int]] = []
+    answers: list[Answer] = []
+
+    class Noting(Tracker):
+        def done(self, job: Job, answer: Answer) -> None:
+            assert job.stage == "warp"
+            answers.append(answer)
+
+    run = StageRun(Half(), "1", plan, layout, units, MaxFailed(), Noting(), lambda *so_far: told.append(so_far))
+    assert run.run(SerialCarrier(), StringIO()) == [1] * 5
+    assert [unit.name for unit in units if unit.name.endswith("/1")] == ORDER
+    assert told[-1] == (10, 10)
+    assert sorted(bool(answer.host) for answer in answers) == [False] * 5 + [True] * 5
+    # A stage that is known to be finished is passed over.
+    again = StageRun(Half(), "1", plan, layout, units, MaxFailed(), Tracker(), lambda *so_far: told.append(so_far))
+    assert again.pass_over(StringIO()) == []
+    assert told[-1] == (10, 10)
+    assert len(ORDER) == 5
 
 
 @pytest.fixture

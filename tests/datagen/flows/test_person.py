@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from datagen.cli import app
 from datagen.common.errors import InputError
-from datagen.flows.build import build, nothing_to_do
+from datagen.flows.build import build, finished_units
 from datagen.flows.planning import plan_build
 from datagen.flows.records import read_result_record
 from datagen.flows.runners.contract import RunnerConfig
@@ -79,14 +79,14 @@ def test_a_build_killed_while_it_learns_ends_in_the_bytes_of_an_undisturbed_one(
     out = copy_build(talk_build.root, tmp_path / "killed")
     layout, manifest = BuildLayout(out), load_manifest(talk_manifest)
     plan = plan_build(layout.read_manifest())
-    assert nothing_to_do(plan, layout)
+    assert finished_units(plan, layout) is not None
     shutil.rmtree(layout.person(KEY))
     # A single frame is left to do: the others are warped by other tests.
     shutil.rmtree(layout.frame_warp(KEY, 4))
     kill_after_the_record(out, talk_manifest)
-    assert not nothing_to_do(plan, layout)
+    assert finished_units(plan, layout) is None
     assert build(manifest, out, SERIAL).warped == 1
-    assert nothing_to_do(plan, layout)
+    assert finished_units(plan, layout) is not None
     assert tree(out) == tree(talk_build.root)
     record = read_result_record(layout.person(KEY))
     assert record is not None
@@ -97,7 +97,7 @@ def test_a_lost_person_alone_is_something_to_do(talk_build: BuildResult, tmp_pat
     layout = BuildLayout(copy_build(talk_build.root, tmp_path / "out"))
     plan = plan_build(layout.read_manifest())
     (layout.person(KEY) / "person.npz").unlink()
-    assert not nothing_to_do(plan, layout)
+    assert finished_units(plan, layout) is None
 
 
 def test_a_persons_texture_is_learnt_beside_the_person_and_heeded(

@@ -21,7 +21,7 @@ from datagen.common.errors import DependencyError, StorageError
 from datagen.flows.build import build
 from datagen.flows.result import BuildResult
 from datagen.flows.runners import prefect as prefect_runner
-from datagen.flows.runners.contract import GivenUp, Job, RunnerConfig
+from datagen.flows.runners.contract import Answer, GivenUp, Job, RunnerConfig
 from datagen.flows.runners.drive import drive, error_of
 from datagen.flows.runners.here import ThreadCarrier
 from datagen.flows.runners.local_api import LocalApi
@@ -49,9 +49,9 @@ def as_flow(root: Path, units: list[int], config: RunnerConfig) -> dict[str, int
         jobs = [Job("square", squares, unit, Needs()) for unit in units]
         tracker.planned("square", jobs)
 
-        def done(job: Job, result: int) -> None:
-            found[job.name] = result
-            tracker.done(job)
+        def done(job: Job, answer: Answer) -> None:
+            found[job.name] = answer.result
+            tracker.done(job, answer)
 
         def give_up(given_up: GivenUp) -> None:
             tracker.given_up(given_up)

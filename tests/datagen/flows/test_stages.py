@@ -17,7 +17,7 @@ from datagen.common.errors import InputError, ManifestError
 from datagen.flows import build as build_module
 from datagen.flows import plan_store, shard_store
 from datagen.flows import status as status_module
-from datagen.flows.build import build, nothing_to_do
+from datagen.flows.build import build, finished_units
 from datagen.flows.planning import BuildPlan, plan_build, settle
 from datagen.flows.records import read_result_record, write_result_record
 from datagen.flows.runners.contract import RunnerConfig
@@ -215,17 +215,17 @@ def test_a_stage_in_the_list_is_built_reported_and_requeued(
     layout = BuildLayout(copy_build(tiny_build.root, tmp_path / "out"))
     before, recipe = tree(layout.root), load_manifest(tiny_manifest)
     plan = plan_build(layout.read_manifest())
-    assert nothing_to_do(plan, layout)
+    assert finished_units(plan, layout) is not None
     for module in (build_module, status_module):
         monkeypatch.setattr(module, "STAGES", (*STAGES[:4], CountStage(), *STAGES[4:]))
-    assert not nothing_to_do(plan, layout)
+    assert finished_units(plan, layout) is None
     (layout.root / "counts" / "somebody").mkdir(parents=True)
     result = build(recipe, layout.root, SERIAL)
     assert list(result.seconds) == ["simulate", "warp", "count", "render", "faces", "verify", "report"]
     assert int((layout.root / "counts/s001/count.txt").read_text()) > 500
     assert sorted(path.name for path in (layout.root / "counts").iterdir()) == ["s000", "s001"]
     assert (result.warped, result.rendered) == (0, 0)
-    assert nothing_to_do(plan, layout)
+    assert finished_units(plan, layout) is not None
 
     forgotten = status_module.requeue(plan, layout, [(FIRST, 0)])
     assert forgotten["warp"] == ["s000/performance/000000"]

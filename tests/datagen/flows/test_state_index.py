@@ -107,6 +107,19 @@ def test_whatever_changes_of_a_file_it_is_read_again(layout: BuildLayout, tmp_pa
         assert look(layout.root, "group", "name") is None
 
 
+def test_where_nobody_changes_results_one_look_does(layout: BuildLayout, tmp_path: Path) -> None:
+    path = a_file(tmp_path)
+    with state_index(layout) as index:
+        keep(layout, path)
+        index.settle(True)
+        assert look(layout.root, "group", "name") is not None
+        path.unlink()
+        assert look(layout.root, "group", "name") is not None
+        assert look(layout.root, "group", "other") is None
+        index.settle(False)
+        assert look(layout.root, "group", "name") is None
+
+
 def test_a_file_that_was_changed_within_the_grain_of_the_clock_is_not_believed(
     layout: BuildLayout, tmp_path: Path
 ) -> None:

@@ -35,7 +35,7 @@ def test_what_came_between_two_looks_is_the_pace(tiny_build: BuildResult, tmp_pa
 
     ticks = count(100, 4)
     with build_lock(layout):
-        first, last = looks_at(layout, 4, wait, lambda: next(ticks))
+        first, last = looks_at(layout, 4, None, wait, lambda: next(ticks))
     before = {stage.stage: stage for stage in first.stages}
     assert (before["warp"].done, before["warp"].planned, before["warp"].per_s) == (1, 2, 0)
     assert before["warp"].left_s is None

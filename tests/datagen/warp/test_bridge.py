@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks.warp.bridge import ForeignPeople
 from datagen.common.errors import InputError, LandmarkError, MeshError, WarpError
-from datagen.flows.build import build, nothing_to_do
+from datagen.flows.build import build, finished_units
 from datagen.flows.one_scan import RegistrationFile, warp_scan
 from datagen.flows.planning import plan_build
 from datagen.flows.runners.contract import RunnerConfig
@@ -253,10 +253,10 @@ def test_a_family_in_one_topology_has_one_coordinate_per_vertex(
     # Other landmarks are another bridge, and every frame has to pass it anew.
     layout = BuildLayout(out)
     plan = plan_build(layout.read_manifest())
-    assert nothing_to_do(plan, layout)
+    assert finished_units(plan, layout) is not None
     fewer = Landmarks(np.arange(48), foreign.topology.landmarks.points[:48])
     write_topology(tmp_path / "captures", dataclasses.replace(foreign.topology, landmarks=fewer))
-    assert not nothing_to_do(plan, layout)
+    assert finished_units(plan, layout) is None
     assert stored_bridges(plan, layout)["foreign"].folder != folder
 
 
