@@ -42,7 +42,7 @@ HEAVY = ("open3d", "prefect", "dask", "smplx")
 COMPANIONS = {"distributed": "dask", "pydantic-core": "pydantic", "uvicorn": "prefect"}
 # Never required: on no registry, or an extra.
 OPTIONAL_PACKAGES = {"av", "cv2", "pi_heif", "onnx", "onnxruntime", "nvdiffrast", "pytorch3d", "obstore", "warp"}
-OPTIONAL_PACKAGES |= {"wandb", "litdata", "tensorstore", "webdataset", "zarrs"}  # compared with
+OPTIONAL_PACKAGES |= {"rerun", "wandb", "litdata", "tensorstore", "webdataset", "zarrs"}  # compared with
 CODE_FOLDERS = ("datagen", "trainer", "tests", "benchmarks", "scripts")
 # Beside the packages in the checkout, in no wheel.
 CHECKOUT_ONLY = ("benchmarks", "tests")

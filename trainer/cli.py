@@ -30,8 +30,10 @@ _SOME_STEPS = 400  # the one key without a default
 _Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
-if TYPE_CHECKING:  # type checkers cannot read a dictionary
-    _FormatName = str
+if TYPE_CHECKING:
+    from trainer.evaluation.frames import EvaluationOptions
+
+    _FormatName = str  # type checkers cannot read a dictionary
 else:
     _FormatName = Literal[tuple(FORMATS)]
 
@@ -69,9 +71,9 @@ def evaluate(
     places: Annotated[
         list[Path],
         typer.Argument(
-            metavar="[CHECKPOINT] DATASET",
-            help="A run folder (its best.pt) or a checkpoint file, unless there are --predictions; then a dataset.zarr "
-            "folder, or a build folder that holds one.",
+            metavar="[CHECKPOINT]... DATASET",
+            help="Run folders (their best.pt) or checkpoint files, one or several to compare, unless there are "
+            "--predictions; then a dataset.zarr folder, or a build folder that holds one.",
         ),
     ],
     predictions: Annotated[
@@ -106,6 +108,8 @@ def evaluate(
 ) -> None:
     """Measure a model on a split, beside the baselines; docs/metrics.md defines every metric.
 
+    Several models are measured on the same samples: one table, and with --report a page that compares them.
+
     Example: `trainer evaluate runs/model runs/mine --split val --report runs/model/report`
     """
     _check_places(places, predictions, pictures, own_space=own_space)
@@ -124,6 +128,9 @@ def evaluate(
     from trainer.evaluation.tables import result_text
 
     options = EvaluationOptions(frames=frames, limit=limit, starts=starts, seed=seed)
+    if len(places) > 2:
+        _evaluate_several(places, split, options, report, _device(device), speed_seconds, as_json)
+        return
     if predictions is not None:
         result = evaluate_predictions(
             predictions, places[-1], split, own_space=own_space, options=options, report=report
@@ -377,6 +384,36 @@ def _report_run(out: Path, state: RunState, as_json: bool) -> None:
         say(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
 
 
+def _evaluate_several(
+    places: list[Path],
+    split: str,
+    options: EvaluationOptions,
+    report: Path | None,
+    device: str,
+    speed_seconds: float,
+    as_json: bool,
+) -> None:
+    from trainer.evaluate import evaluate_several
+    from trainer.evaluation.comparison import comparison_text
+
+    found = evaluate_several(
+        places[:-1],
+        places[-1],
+        split,
+        options=options,
+        report=report,
+        device_name=device,
+        speed_seconds=speed_seconds,
+    )
+    if as_json:
+        print_json({"models": [{"name": one.name, **one.result.to_json()} for one in found]})
+        return
+    say(f"{found[0].result.samples} samples of {split}, {len(found)} models\n")
+    say(comparison_text(found))
+    if report is not None:
+        say(f"report in {report}/index.html")
+
+
 def _head(text: str | None) -> int | Literal["all"] | None:
     if text is None or text == "all":
         return "all" if text else None
@@ -391,9 +428,9 @@ def _check_places(places: list[Path], predictions: Path | None, pictures: Path |
         raise typer.BadParameter("--own-space is said of --predictions; a model has the dataset's space")
     if predictions is not None and pictures is not None:
         raise typer.BadParameter("--pictures and --predictions: write pictures first, predict, then measure")
-    wanted = 1 if predictions is not None or pictures is not None else 2
-    if len(places) != wanted:
-        names = "DATASET alone" if wanted == 1 else "CHECKPOINT and DATASET"
+    alone = predictions is not None or pictures is not None
+    if (len(places) != 1) if alone else (len(places) < 2):
+        names = "DATASET alone" if alone else "CHECKPOINT, one or several, and DATASET"
         raise typer.BadParameter(f"{len(places)} paths are given: give {names}")
 
 

@@ -183,8 +183,7 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 def describe_sample(split: Split, index: int) -> str:
     """Name a sample so that a person can find it."""
-    s = split.sample(index)
-    return f"#{index} ({s.subject}/{s.sequence}/{s.camera} frame {s.frame})"
+    return f"#{index} ({split.sample_name(index)})"
 
 
 class Uploader:

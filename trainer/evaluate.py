@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,9 +20,12 @@ from datagen.common.files import atomic_write_bytes, check_writable, json_ready,
 from datagen.common.ownership import refuse_strangers, strangers
 from datagen.common.progress import Progress
 from datagen.shards import Dataset, Split, open_dataset
+from trainer import __version__
+from trainer.config import TrainConfig
 from trainer.evaluation.baselines import MeanMap, flow_available, mean_map
 from trainer.evaluation.canonical import region_labels
 from trainer.evaluation.charts import Showcase
+from trainer.evaluation.comparison import COMPARISON_FILES, Compared, names_of, write_comparison
 from trainer.evaluation.frames import (
     TRUTH_ARRAYS,
     EvaluationOptions,
@@ -38,8 +42,9 @@ from trainer.evaluation.predicted import StoredPredictions
 from trainer.evaluation.report import REPORT_FILES, Result, write_report
 from trainer.evaluation.shape import key_points, landmark_key_points
 from trainer.evaluation.speed import measure_speed, speed_metrics
+from trainer.evaluation.worst import WorstSamples, frame_links
 from trainer.inference import Maps, predict_maps
-from trainer.run.checkpoint import build_model, pick_device, read_checkpoint
+from trainer.run.checkpoint import build_model, checkpoint_file, pick_device, read_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +97,7 @@ def evaluate(
         options = options or EvaluationOptions()
         source = _ModelViews(model, device, dataset)
         run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-        facts = {"dataset": dataset.url, "device": str(device)}
+        facts = _model_facts(checkpoint, content, config) | _data_facts(dataset) | {"device": str(device)}
         frames = options.frames or max(config.data.clip_lengths)
         session = _Session(source, dataset, split, options, frames, progress)
         return session.finish(
@@ -143,7 +148,68 @@ def evaluate_predictions(
             )
         options = options or EvaluationOptions()
         session = _Session(stored, dataset, split, options, options.frames or _CAMERAS, progress)
-        return session.finish(None, report, folder, {"dataset": dataset.url, "predictions": str(folder)}, dict)
+        return session.finish(None, report, folder, {"predictions": str(folder)} | _data_facts(dataset), dict)
+
+
+def evaluate_several(
+    checkpoints: Sequence[Path],
+    dataset_path: Path,
+    split: str = "val",
+    *,
+    options: EvaluationOptions | None = None,
+    report: Path | None = None,
+    device_name: str = "auto",
+    speed_seconds: float = 5.0,
+) -> list[Compared]:
+    """Measure several models on the same samples of one split; parameters and errors as for :func:`evaluate`.
+
+    Parameters
+    ----------
+    report : Path, optional
+        Folder for a page that compares them, and beside it a folder of each with its own report.
+    """
+    if report is not None:
+        check_writable(report, "--report")
+        refuse_strangers(strangers(report, COMPARISON_FILES), "Choose another --report, or move it away")
+    found = []
+    for name, checkpoint in zip(names_of(checkpoints), checkpoints, strict=True):
+        own = None if report is None else report / name
+        result = evaluate(
+            checkpoint,
+            dataset_path,
+            split,
+            options=options,
+            report=own,
+            device_name=device_name,
+            speed_seconds=speed_seconds,
+        )
+        found.append(Compared(name, result, result.facts))
+    if report is not None:
+        with staged_folder(report, replace=False, names=COMPARISON_FILES) as folder:
+            write_comparison(folder, found)
+    return found
+
+
+def _model_facts(checkpoint: Path, content: Mapping[str, Any], config: TrainConfig) -> dict[str, str]:
+    """Say which model it is: what it is called, how far it was fitted, when its file was written, what it learnt."""
+    written = datetime.fromtimestamp(checkpoint_file(checkpoint).stat().st_mtime, UTC)
+    learnt = content["dataset"]
+    return {
+        "model": config.name,
+        "checkpoint": str(checkpoint),
+        "step": str(content.get("step", "–")),
+        "checkpoint of": f"{written:%Y-%m-%d %H:%M} UTC",
+        "learnt from": f"{learnt['uuid']}, {learnt['resolution']} pixels",
+    }
+
+
+def _data_facts(dataset: Dataset) -> dict[str, str]:
+    """Say what was measured on, when and by which version."""
+    return {
+        "dataset": dataset.url,
+        "dataset id": dataset.uuid,
+        "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by canonface {__version__}",
+    }
 
 
 def check_fit(content: dict[str, Any], dataset: Dataset, patch: int) -> None:
@@ -265,6 +331,7 @@ class _Session:
             say("OpenCV is not installed (extra `flow`): optical flow is left out", to=sys.stderr)
         keys = self._key_points(learnt, labels)
         self.evaluation = Evaluation(options, region_labels(labels), keys, dataset.resolution, with_flow, source.space)
+        self._worst = WorstSamples(region_labels(labels))
         self.samples = 0
 
     def finish(
@@ -285,12 +352,13 @@ class _Session:
             metrics |= self._source.pace()
             progress.begin("measuring speed")
         metrics |= speed()
-        result = Result(self._name, self.samples, step, metrics, self.evaluation.curves())
+        result = Result(self._name, self.samples, step, metrics, self.evaluation.curves(), dict(facts))
         if report is not None and showcase is not None:
             progress.begin("writing the report")
             stored = result.to_json() | {"curves": json_ready(result.curves)}
             with staged_folder(report, replace=False) as folder:
-                write_report(folder, result, showcase, run_folder, facts)
+                link = frame_links(self._dataset, report)
+                write_report(folder, result, showcase, self._worst, run_folder, facts, link)
                 atomic_write_bytes(folder / EVALUATION_FILE, (json.dumps(stored, indent=1) + "\n").encode())
         return result
 
@@ -317,6 +385,7 @@ class _Session:
             self.samples += len(indices)
             if showcase is not None:
                 showcase.offer(run)
+                self._worst.offer(run)
             progress.advance(len(indices))
         for group in instants:
             self.evaluation.add_views(*self._views(chosen[group], self._frames))

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from datagen.common.errors import InputError
 from datagen.shards import Dataset
 from trainer.config import TrainConfig
 from trainer.data import ClipReader, Loaded, TrainingLoader
-from trainer.evaluation.canonical import MapMetrics
+from trainer.evaluation.canonical import MapMetrics, canonical_errors_mm
+from trainer.evaluation.depth import MM_PER_M
 from trainer.inference import predict_split, split_clips
-from trainer.losses import arrays_of
+from trainer.losses import arrays_of, frame_errors_mm
 from trainer.model.joint import DepthUnit, JointModel
 from trainer.preview import preview_views, write_preview
 from trainer.run.checkpoint import model_content
 from trainer.run.folder import RunState
 from trainer.run.loop import Job, check_shares, run_job
+from trainer.run.worst import Kind, WorstLog
 from trainer.step import Gradients
 from trainer.weights.load import WeightsReport, load_weights
 
@@ -90,6 +94,18 @@ class _Job(Job[TrainConfig]):
         """Augment a batch and predict it."""
         return self._gradients.add(loaded)
 
+    @cached_property
+    def _worst(self) -> WorstLog:
+        return WorstLog(self.run, self.progress.step)
+
+    def log_training(self, terms: dict[str, torch.Tensor], norm: torch.Tensor) -> dict[str, float]:
+        """Also note how far off the frames of the last batch are, of the process that writes the run's files."""
+        if self.journal is not None:
+            seen = self._gradients
+            errors = frame_errors_mm(seen.prediction, seen.batch, self.dataset.half_extent_m)
+            self._worst.note("train", errors)
+        return super().log_training(terms, norm)
+
     def not_finite(self) -> InputError:
         """Name the samples it may come from."""
         return self._gradients.not_finite(self.progress.step, self.dataset["train"])
@@ -106,13 +122,18 @@ class _Job(Job[TrainConfig]):
         clips = split_clips(self._validation.split, max(self.loader.lengths), self.config.fit.val_samples)
         self.model.eval()
         with self.averaged():
-            for _, truth, maps in predict_split(self.model, self._validation, clips):
+            for indices, truth, maps in predict_split(self.model, self._validation, clips):
                 true = (truth[name] for name in ("depth", "canonical", "confidence"))
-                for sample in zip(maps.depth_m, maps.canonical, *true, strict=True):
+                for index, *sample in zip(indices.tolist(), maps.depth_m, maps.canonical, *true, strict=True):
                     measured.add(*sample)
+                    self._note_held_out(index, sample)
         self.model.train()
         metrics = measured.metrics()
         self.record("val", metrics)
+        if self.journal is not None:
+            names: dict[Kind, Callable[[int], str]] = {"val": self._validation.split.sample_name}
+            names["train"] = self.dataset["train"].sample_name
+            self._worst.write(progress.step, names)
         score = metrics["canonical_mean_mm"] + metrics["depth_aligned_mean_mm"]
         self.keep_best(score, metrics)
         self.throughput.pause()
@@ -120,6 +141,16 @@ class _Job(Job[TrainConfig]):
             f"step {progress.step}: canonical {metrics['canonical_mean_mm']:.1f} mm, depth "
             f"{metrics['depth_mean_mm']:.1f} mm ({metrics['depth_aligned_mean_mm']:.1f} mm aligned), held out"
         )
+
+    def _note_held_out(self, index: int, sample: Sequence[npt.NDArray[Any]]) -> None:
+        depth_m, canonical, true_depth_m, true_canonical, confidence = sample
+        unit, known, on = self.dataset.half_extent_m, confidence > 0, true_depth_m > 0
+        if not known.any() or not on.any():
+            return
+        off_mm = canonical_errors_mm(canonical * unit, true_canonical * unit)[known]
+        scale = np.median(true_depth_m[on]) / max(float(np.median(depth_m[on])), 1e-9)
+        depth_mm = float(np.abs(depth_m[on] * scale - true_depth_m[on]).mean()) * MM_PER_M
+        self._worst.note("val", {index: {"canonical_mm": float(off_mm.mean()), "depth_mm": depth_mm}})
 
     def preview(self, *, last: bool) -> None:
         """Draw what the run looks like, unless it was just drawn and more is to come; all processes take part."""

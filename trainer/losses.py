@@ -104,6 +104,22 @@ def joint_loss(
     return terms
 
 
+@torch.no_grad()
+def frame_errors_mm(
+    prediction: Prediction, batch: Mapping[str, torch.Tensor], half_extent_m: float
+) -> dict[int, dict[str, float]]:
+    """Return each frame's mean canonical error in millimetres, as the loss weighs its pixels, by sample number.
+
+    Frames in which nothing is known are left out. Parameters as for :func:`joint_loss`.
+    """
+    weight = batch["confidence"]
+    error = (prediction.canonical - batch["canonical"]).norm(dim=2) * (1000 * half_extent_m)
+    total = weight.flatten(2).sum(-1)
+    mean = (error * weight).flatten(2).sum(-1) / total.clamp(min=1e-6)
+    rows = zip(batch["index"].flatten().tolist(), mean.flatten().tolist(), total.flatten().tolist(), strict=True)
+    return {int(index): {"canonical_mm": value} for index, value, known in rows if known > 0}
+
+
 def _camera_terms(
     prediction: Prediction,
     batch: Mapping[str, torch.Tensor],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from trainer.prediction.show import ShowConfig, write_shown
 from trainer.prediction.store import FrameStore, PredictedFrame, normals_from_depth
 from trainer.prediction.tracks import TrackConfig
 from trainer.prediction.video import VideoFile
+from trainer.prediction.viewer import Truth
 from trainer.prediction.windows import Drift, WindowModel, cut_windows, stitch_windows
 from trainer.prediction.writers import write_marker
 from trainer.run.checkpoint import build_model, kind_of, pick_device, read_checkpoint
@@ -284,6 +285,7 @@ def _predict_one(
             rate=options.rate or _rate(frames.rate, cameras, options.step),
             title=task.source.name or "prediction",
             without=frozenset(without),
+            truth=_truth(frames, options),
         )
         tracks = write_shown(staging, store, cameras, show)
         if "raw" not in without:
@@ -409,6 +411,14 @@ def _rate(declared: float | None, cameras: list[FrameCamera], step: int) -> floa
         return usual
     measured = (len(times) - 1) / (times[-1] - times[0])
     return usual if abs(measured / usual - 1) < _SAME_RATE else measured
+
+
+def _truth(frames: FrameSource, options: PredictOptions) -> Callable[[int], Truth] | None:
+    """Return what gives the truth of the frames that are kept, by their number among these."""
+    if not isinstance(frames, DatasetClip):
+        return None
+    kept = range(frames.count)[options.start : options.stop : options.step]
+    return lambda number: frames.truth(kept[number])
 
 
 def _left_out(options: PredictOptions) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -33,8 +33,12 @@ MOST_ROUND_TRIP_MM = 3.0
 # A landmark beside which all others of the frame are well.
 MOST_LANDMARK_MM = 8.0
 LANDMARK_TIMES_USUAL = 4.0
-# A region's mean confidence in one frame, above its usual in the others.
+# A region's mean confidence in one frame, above its usual in the others; or, where that is high already, what is left
+# of its usual doubt. Sound builds have 0.7 at least of that, and a scatter of 0.01 to 0.02.
 MOST_ABOVE_USUAL = 0.15
+LEAST_OF_USUAL_DOUBT = 0.4
+SCATTERS_ABOVE_USUAL = 5.0
+LEAST_SCATTER = 0.01
 MOST_TRUE_ERROR_MM = 1.0
 MOST_REGION_ERROR_MM = 2.0
 
@@ -180,7 +184,7 @@ def camera_alerts(looks: Appearance, wrong: Mapping[str, Mapping[str, list[str]]
                 Alert(
                     "review",
                     f"Camera {camera} was left out",
-                    f"in {len(listed)} frames: {reason}",
+                    f"in {len(listed)} {'frame' if len(listed) == 1 else 'frames'}: {reason}",
                     "its picture against the scan",
                     "It gives no samples there. `datagen check` says which convention fits.",
                     tuple(listed),
@@ -215,18 +219,17 @@ Regional = Mapping[str, Mapping[str, Mapping[str, float]]]  # frame, region, fig
 
 def region_alerts(measured: Regional) -> list[Alert]:
     """Return regions of frames that contradict themselves, or the truth, by the rows of measured frames."""
-    usual = {
-        name: _median(
-            regions[name]["confidence"] for regions in measured.values() if "confidence" in regions.get(name, {})
-        )
+    stated_of = {
+        name: [regions[name]["confidence"] for regions in measured.values() if "confidence" in regions.get(name, {})]
         for name in FACE_REGIONS
     }
+    usual = {name: _median(values) for name, values in stated_of.items()}
     sure: dict[str, list[tuple[float, str]]] = {}
     for frame, regions in measured.items():
         for name in FACE_REGIONS:
             row = regions.get(name, {})
             stated, right = row.get("confidence", 0.0), row.get("correct", 0.0)
-            if stated - usual[name] > MOST_ABOVE_USUAL and stated - right > MOST_GAP / 2:
+            if _surer_than_usual(stated, stated_of[name]) and stated - right > MOST_GAP / 2:
                 sure.setdefault(name, []).append((stated, frame))
     trip = _far(measured, "round_trip_p95_mm", MOST_ROUND_TRIP_MM)
     error = _far(measured, "error_median_mm", MOST_REGION_ERROR_MM)
@@ -259,7 +262,7 @@ def region_alerts(measured: Regional) -> list[Alert]:
             "review",
             f"Surer than usual: {name.replace('_', ' ')}",
             f"states {max(found)[0]:.2f}, usual {usual[name]:.2f}",
-            f"{MOST_ABOVE_USUAL:g} above its usual",
+            f"{MOST_ABOVE_USUAL:g} above its usual, or {LEAST_OF_USUAL_DOUBT:g} of its usual doubt",
             surer,
             found,
         )
@@ -278,6 +281,15 @@ def region_alerts(measured: Regional) -> list[Alert]:
         for name, found in error.items()
     ]
     return alerts
+
+
+def _surer_than_usual(stated: float, values: Sequence[float]) -> bool:
+    """Whether a mean confidence stands out of those of a region: by itself, or by how little doubt it leaves."""
+    usual = _median(values)
+    above = stated - usual
+    scatter = max(1.4826 * _median(abs(value - usual) for value in values), LEAST_SCATTER)
+    doubtless = 1 - stated < LEAST_OF_USUAL_DOUBT * (1 - usual)
+    return above > MOST_ABOVE_USUAL or (doubtless and above > SCATTERS_ABOVE_USUAL * scatter)
 
 
 def _far(measured: Regional, figure: str, limit: float) -> dict[str, list[tuple[float, str]]]:
@@ -404,7 +416,7 @@ def build_alerts(
             Alert(
                 "fail",
                 "Made by another version of the code, or of the recipe",
-                f"{len(stale)} frames: {'; '.join(reasons)}",
+                f"{len(stale)} {'frame' if len(stale) == 1 else 'frames'}: {'; '.join(reasons)}",
                 "the warps this program would make",
                 "They are no longer what the recipe and this program would make; with others of the same dataset they "
                 "are not to be compared. The same build command makes them again.",

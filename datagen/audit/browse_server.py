@@ -119,6 +119,7 @@ class BrowseServer:
             "sequence": lambda q: _json(browsing.sequence(q["subject"], q["sequence"])),
             "picture": lambda q: ("image/png", encoded(browsing.picture(q["split"], int(q["sample"]), q["kind"]))),
             "point": lambda q: _json(browsing.point(q["split"], int(q["sample"]), float(q["x"]), float(q["y"]))),
+            "trace": lambda q: _json(browsing.trace(q["split"], int(q["sample"]), float(q["x"]), float(q["y"]))),
             "find": self._find,
             "history": lambda q: _json(browsing.history(q["split"], int(q["sample"]))),
         }

@@ -7,7 +7,6 @@ of every sample that is asked for.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.audit import pictures
+from datagen.audit.pixel_history import pixel_history
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.scales import CONFIDENCE, DEPTH
 from datagen.geometry.space import MM_PER_M, CanonicalSpace
@@ -182,7 +182,7 @@ class Browsing:
             "shard": f"{told['shard']}, place {told['position']}, content key {told['content_key'][:16]}",
             "written by": ", ".join(f"{name} {version}" for name, version in sorted(told["software"].items())),
             "recipe": told["manifest_digest"][:16],
-            "captures": json.dumps(told["sources"], sort_keys=True)[:600],
+            "captures": "; ".join(_source_text(source) for source in told["sources"]) or "not recorded",
         }
         if self.build is None:
             return shown
@@ -198,12 +198,21 @@ class Browsing:
         shown["warp"] = folder.relative_to(self.build).as_posix()
         return shown
 
+    def trace(self, split: str, i: int, x: float, y: float) -> list[tuple[str, str]]:
+        """Follow a pixel back through the build folder; nothing without one.
+
+        Raises
+        ------
+        InputError
+            If there is no such sample, or the warp is broken.
+        """
+        self._check(split, i)
+        return [] if self.build is None else pixel_history(self.dataset, self.build, split, i, x, y)
+
     def name(self, split: str, i: int) -> str:
         """Return ``subject/sequence/frame/camera`` of a sample."""
         self._check(split, i)
-        plan, index = self.dataset.plan, self.dataset[split].index
-        subject, sequence = plan.subjects[index.subject[i]], plan.sequences[index.sequence[i]]
-        return f"{subject}/{sequence}/{int(index.frame[i]):06d}/{plan.cameras[index.camera[i]]}"
+        return self.dataset[split].sample_name(i)
 
     def _check(self, split: str, i: int) -> None:
         if split not in tuple(self.dataset) or not 0 <= i < len(self.dataset[split]):
@@ -212,6 +221,21 @@ class Browsing:
     def _maps(self, split: str, i: int, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         self._check(split, i)
         return {name: values[0] for name, values in self.dataset[split].read(names, [i]).items()}
+
+
+def _source_text(source: Mapping[str, Any]) -> str:
+    """Say in a line what captures were taken: their name, and in brackets what else is recorded of them."""
+    more = [
+        f"{name.replace('_', ' ')} {_value_text(value)}" for name, value in sorted(source.items()) if name != "name"
+    ]
+    name = str(source.get("name", "captures"))
+    return f"{name} ({', '.join(more)})" if more else name
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_value_text(one)}" for name, one in value.items())
+    return ", ".join(map(_value_text, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def encoded(picture: Picture) -> bytes:

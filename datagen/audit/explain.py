@@ -17,6 +17,8 @@ from datagen.warp.storage import read_prior, read_warp
 WORST_REGIONS = 4
 # Metrics for which more is better; for all others, less is.
 MORE_IS_BETTER = ("coverage", "matched", "within", "face_vertices", "scan_vertices")
+# Of these neither more nor less is.
+DESCRIBES = ("held_", "energy_", "stage_", "head_size", "person_used", "landmark_worst")
 
 
 def explain(build: Path, subject: str, sequence: str, frame: int) -> str:
@@ -53,6 +55,8 @@ def _metric_line(name: str, result: FrameResult, results: list[FrameResult]) -> 
     line = f"  {name:<24} {value:>10.4g}"
     if not len(others):
         return line
+    if name.startswith(DESCRIBES) and name != "landmark_worst_mm":
+        return f"{line}   (median of other frames {np.median(others):.4g})"
     better = others > value if any(word in name for word in MORE_IS_BETTER) else others < value
     return f"{line}   {int(better.sum())} of {len(others)} other frames are better (median {np.median(others):.4g})"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -120,10 +121,15 @@ def _evenly(count: int) -> npt.NDArray[np.int64]:
 
 def _round_trip_mm(warp: Warp, template: HeadTemplate, coarse: F64, index: npt.NDArray[np.int64]) -> F64:
     """From scan points to the template's skin of their coordinate, and with it to where the registration has it."""
-    on_template = Surface(template.vertices, template.faces).closest(warp.space.metres(warp.canonical[index]))
+    on_template = _surface_of(template).closest(warp.space.metres(warp.canonical[index]))
     corners = coarse[np.asarray(template.faces)[on_template.face]]
     carried = np.einsum("qc,qcx->qx", on_template.barycentric, corners)
     return np.asarray(np.linalg.norm(carried - warp.scan_vertices[index], axis=1)) * MM_PER_M
+
+
+@lru_cache(maxsize=2)
+def _surface_of(template: HeadTemplate) -> Surface:
+    return Surface(template.vertices, template.faces)
 
 
 def _back_mm(warp: Warp, template: HeadTemplate, coarse: F64) -> tuple[npt.NDArray[np.uint8], F64]:

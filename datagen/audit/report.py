@@ -8,11 +8,10 @@ frames and of a few others. The page says of how many.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from datagen.audit import pictures
 from datagen.audit.appearance import Appearance, appearance
 from datagen.audit.departures import departures
 from datagen.audit.explain_build import explain_results
-from datagen.audit.measure import FrameMeasure, landmark_rows, measure_warp, region_rows
+from datagen.audit.looking import FrameReader, Looked, at_once, look, look_closer
+from datagen.audit.measure import FrameMeasure, region_rows
 from datagen.audit.region_colours import region_colours
 from datagen.audit.report_tables import (
     CARDS_A_PART,
@@ -43,49 +43,32 @@ from datagen.audit.results import (
     given_up,
     head_sizes,
     read_results,
-    truth_reader,
     verdict_counts,
     worst_first,
 )
 from datagen.audit.samples import samples_picture
 from datagen.audit.scan_view import data_script, write_scan, write_template
+from datagen.audit.training import Training, errors_by_frame, read_training, rows_of_frames
 from datagen.audit.truth import CORRECT_WITHIN_MM, Calibration, calibration
-from datagen.audit.warp_pictures import PICTURE_TITLES, write_warp_pictures
+from datagen.audit.warp_pictures import PICTURE_TITLES, scan_distance_mm, write_warp_pictures
 from datagen.common.errors import CanonfaceError, DatasetError
 from datagen.common.files import atomic_write_bytes, staged_folder
 from datagen.common.ownership import refuse_strangers, strangers
 from datagen.common.pages import render_page
 from datagen.common.scales import CONFIDENCE, DISTANCE_LIMIT_MM, ERROR, TRUE_ERROR_LIMIT_MM, scale_stops
-from datagen.geometry.landmarks import Landmarks
-from datagen.heads.base import HeadTemplate
 from datagen.heads.regions import FACE_REGIONS, REGIONS
-from datagen.heads.registry import load_head
 from datagen.layout import BRIDGE_PICTURE, BuildLayout
 from datagen.manifest import Manifest, VerdictLimits
 from datagen.shards import Dataset, open_dataset
-from datagen.sources.frame import Captures
 from datagen.warp.result import PERSON_FILE
 from datagen.warp.storage import read_prior, read_verdict, read_warp
 from datagen.warp.verdict import metric_limits
 
 WORST_PICTURED = 4
 RANDOM_PICTURED = 4
-MEASURED_FRAMES = 256
-LANDMARK_FRAMES = 4000
 THUMBNAIL_PX = 72
 # Rows that stand in the page itself, for those who print it or read it without scripts.
 PRINTED_ROWS = 40
-
-
-@dataclass
-class _Looked:
-    """What was found of the frames that were looked at one by one."""
-
-    sampled: dict[str, FrameMeasure]
-    measures: dict[str, FrameMeasure]
-    regions: dict[str, dict[str, dict[str, float]]]
-    landmarks: dict[str, list[dict[str, Any]]]
-    counts: dict[str, int]
 
 
 def write_report(
@@ -95,6 +78,7 @@ def write_report(
     random: int = RANDOM_PICTURED,
     seed: int = 0,
     stale: Mapping[str, str] | None = None,
+    training: Path | None = None,
 ) -> Path:
     """Write ``report/index.html`` with its data and pictures, ``summary.json`` and ``report.json``.
 
@@ -110,6 +94,8 @@ def write_report(
         Of the random choice.
     stale : mapping of frame to reason, optional
         Frames whose warp this program, or the recipe, would make otherwise.
+    training : Path, optional
+        Folder of a run of `trainer fit` on the build's dataset: its curves, and the frames it is worst at.
 
     Returns
     -------
@@ -119,7 +105,7 @@ def write_report(
     Raises
     ------
     InputError
-        If the build has no warps, or one is broken.
+        If the build has no warps, or one is broken, or the run is none or learnt from another dataset.
     StorageError
         If ``report/`` holds something that is not ours, or the disk refuses.
     """
@@ -130,11 +116,13 @@ def write_report(
     manifest = _manifest(layout)
     limits = metric_limits(manifest.warp.verdict if manifest else VerdictLimits())
     rng = np.random.default_rng(seed)
-    looked = _look(build, results, manifest, rng)
+    reader = FrameReader(build, manifest)
+    looked = look(reader, results, rng)
     ranked = worst_first(results, looked.measures, limits)
     shown = _frames_to_picture(ranked, worst, random, rng)
-    _look_closer(build, looked, [r for r, _ in shown], manifest)
+    look_closer(reader, looked, [r for r, _ in shown])
     dataset, problem = _open(layout)
+    learnt = None if training is None else read_training(training, dataset.uuid if dataset else None)
     looks, problem = _appearance(dataset, [r.name for r, is_worst in shown if is_worst], problem)
     explanation = explain_results(build, results)
     curve = _calibration(looked)
@@ -173,7 +161,9 @@ def write_report(
         extra = {name: measure.metrics for name, measure in looked.measures.items()}
         passing = {limit.name: limit.passing for limit in limits}
         table = frame_table(results, ranked, explanation, extra, pictured, passing)
-        details = _details(folder, build, results, shown, looked, looks, stale or {}, manifest)
+        details = _details(folder, build, results, shown, looked, looks, stale or {}, reader)
+        for name, told in errors_by_frame(learnt.worst if learnt else ()).items():
+            details.setdefault(name, {})["training"] = told
         parts = write_parts(folder, "rows", table.rows)
         write_parts(folder, "cards", card_parts(results, records, details))
         listed = [[table.index[name] for name in alert.frames if name in table.index] for alert in found]
@@ -203,7 +193,8 @@ def write_report(
             "within": CORRECT_WITHIN_MM,
             "curve": plain(asdict(curve)) if curve else None,
             "titles": PICTURE_TITLES,
-            "template": _write_template(folder, shown, build, manifest),
+            "template": _write_template(folder, shown, reader),
+            "training": _training(learnt, table),
         }
         content = {
             "title": manifest.name if manifest else build.resolve().name,
@@ -229,6 +220,7 @@ def write_report(
             "bridges": _bridges(folder, build),
             "samples": _samples(folder, layout, dataset),
             "problem": problem,
+            "training": learnt,
             "page": page,
         }
         metrics = build_metrics(results, looked.sampled)
@@ -245,12 +237,19 @@ def write_report(
             "measured_frames": looked.regions,
             "landmarks": looked.landmarks,
             "frames": _columns_of(table, results),
+            "training": asdict(learnt) if learnt else None,
         }
         _write_json(folder / layout.report_summary.name, metrics, indent=1)
         _write_json(folder / layout.report_numbers.name, plain(numbers), indent=None)
         text = render_page("datagen.audit", "templates", "report.html", **content)
         atomic_write_bytes(folder / layout.report_page.name, text)
     return layout.report_page
+
+
+def _training(learnt: Training | None, table: FrameTable) -> dict[str, Any] | None:
+    if learnt is None:
+        return None
+    return {"curves": plain(learnt.curves), "worst": plain(rows_of_frames(learnt, table.index))}
 
 
 def _write_json(path: Path, content: Any, *, indent: int | None) -> None:
@@ -283,69 +282,6 @@ def _appearance(dataset: Dataset | None, also: Sequence[str], problem: str) -> t
         return Appearance(), str(error)
 
 
-class _Reader:
-    """Reads warps with what they are held against: truth, template, landmarks."""
-
-    def __init__(self, build: Path, manifest: Manifest | None) -> None:
-        self._layout, self._manifest = BuildLayout(build), manifest
-        self._truth = truth_reader(build)
-        self._templates: dict[str, HeadTemplate | None] = {}
-        self._captures: Captures | None = None
-        if manifest is not None:
-            # The build may have been moved away from its captures.
-            with contextlib.suppress(CanonfaceError):
-                self._captures = manifest.source.captures(self._layout.captures)
-
-    def template(self, head: str) -> HeadTemplate | None:
-        if head not in self._templates:
-            try:
-                root = self._manifest.head_root if self._manifest else None
-                self._templates[head] = load_head(head, root).template
-            except CanonfaceError:
-                self._templates[head] = None
-        return self._templates[head]
-
-    def measure(self, result: FrameResult, looked: _Looked) -> FrameMeasure:
-        warp = read_warp(result.folder)
-        template = self.template(warp.space.head)
-        if template is not None and template.digest != warp.space.template_digest:
-            template = None
-        measure = measure_warp(warp, self._truth(result, warp), template)
-        looked.measures[result.name] = measure
-        looked.regions[result.name] = region_rows(measure)
-        if template is not None and (rows := landmark_rows(warp, template, self.landmarks(result))):
-            looked.landmarks[result.name] = rows
-        return measure
-
-    def landmarks(self, result: FrameResult) -> Landmarks | None:
-        if self._captures is None:
-            return None
-        try:
-            return self._captures.landmarks(result.key, result.frame)
-        except (CanonfaceError, OSError):
-            return None
-
-
-def _look(build: Path, results: Sequence[FrameResult], manifest: Manifest | None, rng: np.random.Generator) -> _Looked:
-    """Measure a sample of the frames, and count the landmarks of more."""
-    looked, reader = _Looked({}, {}, {}, {}, {}), _Reader(build, manifest)
-    measurable = [r for r in results if r.has_warp]
-    for i in sorted(rng.permutation(len(measurable))[:MEASURED_FRAMES]):
-        looked.sampled[measurable[i].name] = reader.measure(measurable[i], looked)
-    for i in np.unique(np.linspace(0, len(results) - 1, min(LANDMARK_FRAMES, len(results))).astype(int)):
-        marks = reader.landmarks(results[i])
-        if marks is not None:
-            looked.counts[results[i].name] = len(marks.indices)
-    return looked
-
-
-def _look_closer(build: Path, looked: _Looked, shown: Sequence[FrameResult], manifest: Manifest | None) -> None:
-    reader = _Reader(build, manifest)
-    for result in shown:
-        if result.has_warp and result.name not in looked.measures:
-            reader.measure(result, looked)
-
-
 def _frames_to_picture(
     ranked: Sequence[FrameResult], worst: int, random: int, rng: np.random.Generator
 ) -> list[tuple[FrameResult, bool]]:
@@ -359,10 +295,10 @@ def _details(
     build: Path,
     results: Sequence[FrameResult],
     shown: Sequence[tuple[FrameResult, bool]],
-    looked: _Looked,
+    looked: Looked,
     looks: Appearance,
     stale: Mapping[str, str],
-    manifest: Manifest | None,
+    reader: FrameReader,
 ) -> dict[str, dict[str, Any]]:
     """Draw the pictures, and return what the cards hold beyond verdict and record."""
     details: dict[str, dict[str, Any]] = {}
@@ -385,24 +321,26 @@ def _details(
             persons[key] = _person_frames(BuildLayout(build).person(result.key))
         if persons[key]:
             details.setdefault(result.name, {})["person"] = persons[key]
-    reader = _Reader(build, manifest)
-    truth = truth_reader(build)
-    for k, (result, is_worst) in enumerate(shown):
-        card = details.setdefault(result.name, {})
-        card["chosen"] = "one of the worst" if is_worst else "chosen at random"
+
+    def draw(k: int, result: FrameResult) -> dict[str, Any]:
         if not result.has_warp:
-            continue
+            return {}
         warp = read_warp(result.folder)
-        template = reader.template(warp.space.head)
-        if template is None or template.digest != warp.space.template_digest:
-            card["note"] = f"No pictures: the template {warp.space.head!r} this warp was made with is not available."
-            continue
+        template = reader.template_of(warp)
+        if template is None:
+            return {"note": f"No pictures: the template {warp.space.head!r} this warp was made with is not available."}
         # Numbered, for a path may not hold whatever a name holds.
-        sub, error = Path("pictures") / str(k), truth(result, warp)
-        paths = write_warp_pictures(folder / sub, warp, template, true_error_mm=error, thumbnail_px=THUMBNAIL_PX)
-        card["pictures"] = [(path.stem, (sub / path.name).as_posix()) for path in paths]
-        write_scan(folder, f"scan-{k}", warp, template, error)
-        card["scan"] = f"scan-{k}"
+        sub, error, distance = Path("pictures") / str(k), reader.error_mm(result, warp), scan_distance_mm(warp)
+        paths = write_warp_pictures(
+            folder / sub, warp, template, true_error_mm=error, distance_mm=distance, thumbnail_px=THUMBNAIL_PX
+        )
+        write_scan(folder, f"scan-{k}", warp, template, error, distance_mm=distance)
+        return {"pictures": [(path.stem, (sub / path.name).as_posix()) for path in paths], "scan": f"scan-{k}"}
+
+    drawn = at_once(draw, [(k, result) for k, (result, _) in enumerate(shown)])
+    for (result, is_worst), card in zip(shown, drawn, strict=True):
+        chosen = {"chosen": "one of the worst" if is_worst else "chosen at random"}
+        details.setdefault(result.name, {}).update(chosen | card)
     return details
 
 
@@ -415,19 +353,17 @@ def _person_frames(folder: Path) -> list[int]:
         return []
 
 
-def _write_template(
-    folder: Path, shown: Sequence[tuple[FrameResult, bool]], build: Path, manifest: Manifest | None
-) -> bool:
+def _write_template(folder: Path, shown: Sequence[tuple[FrameResult, bool]], reader: FrameReader) -> bool:
     for result, _ in shown:
         if result.has_warp:
-            template = _Reader(build, manifest).template(read_warp(result.folder).space.head)
+            template = reader.template(read_warp(result.folder).space.head)
             if template is not None:
                 write_template(folder, template)
                 return True
     return False
 
 
-def _calibration(looked: _Looked) -> Calibration | None:
+def _calibration(looked: Looked) -> Calibration | None:
     if not looked.sampled:
         return None
     pool = FrameMeasure.pooled(list(looked.sampled.values()))
@@ -437,7 +373,7 @@ def _calibration(looked: _Looked) -> Calibration | None:
     )
 
 
-def _pooled_regions(looked: _Looked) -> dict[str, dict[str, float]]:
+def _pooled_regions(looked: Looked) -> dict[str, dict[str, float]]:
     return region_rows(FrameMeasure.pooled(list(looked.sampled.values()))) if looked.sampled else {}
 
 
@@ -501,7 +437,7 @@ def _sentence(counts: Mapping[str, int], found: Sequence[alerting.Alert]) -> str
     return f"{', '.join(parts)}. {told}"
 
 
-def _summary(results: Sequence[FrameResult], looked: _Looked) -> list[tuple[str, str, str]]:
+def _summary(results: Sequence[FrameResult], looked: Looked) -> list[tuple[str, str, str]]:
     """Return the metrics at the top: label, value, unit."""
     residual = np.array([r.metric("residual_median_mm") for r in results])
     rows = [

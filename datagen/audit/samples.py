@@ -33,16 +33,43 @@ def sample_sheet(sample: Sample, build: Path | None = None, tile: int = TILE_PX)
     """
     image = np.moveaxis(sample.image, 0, -1)
     titles = ("image", "depth", "canonical", "normal", "region", "confidence")
-    items = [(title, resize(picture, tile)) for title, picture in zip(titles, map_pictures(sample), strict=True)]
-    items.append((f"edges ({int(sample.edge.sum())} px)", resize(_marked(image, sample.edge), tile)))
+    pixels = f"{sample.depth.shape[1]} × {sample.depth.shape[0]} px"
+    titles = (f"image, {pixels}", *titles[1:])
+    shown = [resize(picture, tile) for picture in map_pictures(sample)]
+    legends = _legends(sample, tile)
+    items = [(title, pictures.stack(one, legend)) for title, one, legend in zip(titles, shown, legends, strict=True)]
+    edges = pictures.text_strip("red: a silhouette or a step in depth", tile)
+    edge = resize(_marked(image, sample.edge), tile)
+    items.append((f"edges, {int(sample.edge.sum())} px", pictures.stack(edge, edges)))
     error = None if build is None else sample_error_mm(sample, build)
-    if error is None:
-        return pictures.contact_sheet(items, COLUMNS)
-    known = error[np.isfinite(error)]
-    median = f"median {np.median(known):.2f} mm" if known.size else "nothing to compare"
-    items.append((f"error against truth ({median})", resize(_overlaid(image, error), tile)))
-    bar = pictures.colour_bar(ERROR, 0, ERROR_RANGE_MM, "true correspondence error, mm", tile)
-    return pictures.stack(pictures.contact_sheet(items, COLUMNS), bar)
+    if error is not None:
+        known = error[np.isfinite(error)]
+        median = f"median {np.median(known):.2f} mm" if known.size else "nothing to compare"
+        bar = pictures.colour_bar(ERROR, 0, ERROR_RANGE_MM, "true correspondence error, mm", tile)
+        overlaid = resize(_overlaid(image, error), tile)
+        items.append((f"error against truth, {median}", pictures.stack(overlaid, bar)))
+    sheet = pictures.contact_sheet(items, COLUMNS)
+    return pictures.stack(sheet, pictures.region_legend(np.unique(sample.region), sheet.shape[1]))
+
+
+def _legends(sample: Sample, width: int) -> list[Picture]:
+    """Return what stands below each of :func:`map_pictures`."""
+    low, high = depth_range_m(sample)
+    return [
+        pictures.text_strip(f"{sample.subject}/{sample.sequence}, {sample.camera}, frame {sample.frame}", width),
+        pictures.colour_bar(DEPTH, low, high, "m from the camera", width, open_end=False),
+        pictures.text_strip("x, y, z from −1 to 1: red, green, blue", width),
+        pictures.text_strip("right, up, to the camera: red, green, blue", width),
+        pictures.text_strip("names below", width),
+        pictures.colour_bar(CONFIDENCE, 0, 1, "confidence", width, open_end=False),
+    ]
+
+
+def depth_range_m(sample: Sample) -> tuple[float, float]:
+    """Return the nearest and the farthest depth of a sample's surface, metres; 0 and 1 without one."""
+    surface = sample.depth > 0
+    depth = sample.depth[surface]
+    return (float(depth.min()), float(depth.max())) if surface.any() else (0.0, 1.0)
 
 
 def sample_error_mm(sample: Sample, build: Path) -> npt.NDArray[np.float32] | None:
@@ -96,7 +123,7 @@ def map_pictures(sample: Sample) -> list[Picture]:
     known = sample.confidence > 0
     surface = sample.depth > 0
     depth = np.where(surface, sample.depth, np.nan)
-    low, high = (float(np.nanmin(depth)), float(np.nanmax(depth))) if surface.any() else (0.0, 1.0)
+    low, high = depth_range_m(sample)
     canonical = np.where(known[..., None], np.moveaxis(sample.canonical, 0, -1), np.nan)
     normal = np.where(surface[..., None], (np.moveaxis(sample.normal, 0, -1) * [1, -1, -1] + 1) / 2, np.nan)
     return [

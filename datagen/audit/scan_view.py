@@ -54,14 +54,17 @@ def write_scan(
     template: HeadTemplate,
     true_error_mm: npt.NDArray[np.floating] | None = None,
     more: Mapping[str, tuple[F64, float]] = MappingProxyType({}),
+    distance_mm: F64 | None = None,
 ) -> None:
     """Write a scan with what is known of its points, and the registered template, as ``data/<name>.js``.
 
-    ``more`` are other values of the scan's points (N,), by name, each with the upper end of its scale.
+    ``more`` are other values of the scan's points (N,), by name, each with the upper end of its scale;
+    ``distance_mm`` (N,) is of :func:`datagen.audit.warp_pictures.scan_distance_mm`, where it is known already.
     """
     chosen, faces = thinned(warp.scan_vertices, warp.scan_faces, MOST_VERTICES)
     known = np.isfinite(warp.canonical[chosen]).all(axis=1)
-    distance = np.where(known, scan_distance_mm(warp, chosen), np.nan)
+    away = scan_distance_mm(warp, chosen) if distance_mm is None else distance_mm[chosen]
+    distance = np.where(known, away, np.nan)
     levels = {
         "distance": scale_levels(distance, 0, DISTANCE_LIMIT_MM),
         "confidence": scale_levels(np.where(known, warp.confidence[chosen], np.nan), 0, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ PICTURE_TITLES = {
     "error": "True correspondence error",
 }
 TILE_PX = 340
+# Columns of the values that scans are rendered with (canonical coordinates come last), and views of VIEW_NAMES.
+_DISTANCE, _CONFIDENCE, _ERROR = 0, 1, 2
+_FRONT, _LEFT = 0, 1
 
 
 def write_warp_pictures(
@@ -33,6 +37,7 @@ def write_warp_pictures(
     template: HeadTemplate,
     *,
     true_error_mm: npt.NDArray[np.floating] | None = None,
+    distance_mm: F64 | None = None,
     thumbnail_px: int = 0,
 ) -> list[Path]:
     """Write ``residual.png``, ``canonical.png`` and ``confidence.png``, and ``error.png`` where errors are given.
@@ -43,6 +48,8 @@ def write_warp_pictures(
         The one the warp was made with.
     true_error_mm : (N,) float, optional
         From :func:`datagen.audit.truth.true_error_mm`.
+    distance_mm : (N,) float64, optional
+        From :func:`scan_distance_mm`, where it is known already.
     thumbnail_px : int
         Side of ``thumbnail.png``, the scan from the front, which is also written if this is above 0.
 
@@ -51,22 +58,22 @@ def write_warp_pictures(
     list of Path
         Of the pictures, without the thumbnail.
     """
-    columns = [scan_distance_mm(warp), _known_confidence(warp)]
-    if true_error_mm is not None:
-        columns.append(np.asarray(true_error_mm, np.float64))
-    views = _scan_views(warp, template, np.stack(columns, axis=1))
+    distance_mm = scan_distance_mm(warp) if distance_mm is None else distance_mm
+    error = np.full(len(warp.scan_vertices), np.nan) if true_error_mm is None else true_error_mm
+    values = np.column_stack([distance_mm, _known_confidence(warp), error, warp.canonical])
+    views = _scan_views(warp, template, values)
+    residual = _coloured(views, _DISTANCE, DISTANCE_LIMIT_MM, ERROR)
     if thumbnail_px:
-        _, first = _coloured(views[:1], 0, DISTANCE_LIMIT_MM, ERROR)[0]
-        pictures.write_png(folder / "thumbnail.png", pictures.shrunk(first, thumbnail_px))
+        pictures.write_png(folder / "thumbnail.png", pictures.shrunk(residual[0][1], thumbnail_px))
     drawn = (
-        _residual_sheet(warp, template, views),
-        canonical_picture(warp, template),
-        _sheet(views, 1, 1.0, CONFIDENCE, "confidence", open_end=False),
+        _residual_sheet(warp, template, residual),
+        _canonical_sheet(warp, template, [seen for _, seen in views]),
+        _sheet(views, _CONFIDENCE, 1.0, CONFIDENCE, "confidence", open_end=False),
     )
     sheets = dict(zip(WARP_PICTURES, drawn, strict=True))
     if true_error_mm is not None:
         label = "true correspondence error, mm"
-        sheets["error.png"] = _sheet(views, 2, TRUE_ERROR_LIMIT_MM, ERROR, label)
+        sheets["error.png"] = _sheet(views, _ERROR, TRUE_ERROR_LIMIT_MM, ERROR, label)
     return [pictures.write_png(folder / name, sheet) for name, sheet in sheets.items()]
 
 
@@ -85,9 +92,13 @@ def canonical_picture(warp: Warp, template: HeadTemplate) -> Picture:
     The 68 landmarks are drawn on both, carried by the registered mesh on the scan. Where the warp is right, each
     colour, line and mark lies on the same feature on both sides.
     """
-    scan, focus = in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
+    views = _scan_views(warp, template, np.asarray(warp.canonical, np.float64))
+    return _canonical_sheet(warp, template, [seen for _, seen in views])
+
+
+def _canonical_sheet(warp: Warp, template: HeadTemplate, views: list[Rendering]) -> Picture:
     carried = in_head_axes(warp, _landmarks(warp, template))
-    ours = _canonical_row("scan", scan, warp.scan_faces, (warp.canonical, warp.region), warp.space, carried, focus)
+    ours = _canonical_row("scan", views[_FRONT], views[_LEFT], warp.region, warp.space, carried)
     return pictures.contact_sheet([*ours, *_template_row(template)], columns=4)
 
 
@@ -96,36 +107,32 @@ def template_picture(template: HeadTemplate) -> Picture:
     return pictures.contact_sheet(_template_row(template), columns=4)
 
 
-def _template_row(template: HeadTemplate) -> list[tuple[str, Picture]]:
+@lru_cache(maxsize=2)
+def _template_row(template: HeadTemplate) -> tuple[tuple[str, Picture], ...]:
+    """The same below every scan of a report, so drawn once."""
     vertices, space = template.vertices, template.space
-    known = space.normalise(vertices), template.regions
-    face = _face_of(vertices, template)
-    return _canonical_row("template", vertices, template.faces, known, space, template.landmarks(), face)
+    cameras = [pictures.view_camera(view, _face_of(vertices, template), TILE_PX) for view in ("front", "left")]
+    front, left = pictures.render_views(vertices, template.faces, space.normalise(vertices), cameras)
+    return tuple(_canonical_row("template", front, left, template.regions, space, template.landmarks()))
 
 
 def _canonical_row(
     name: str,
-    vertices: F64,
-    faces: npt.NDArray[np.integer],
-    known: tuple[npt.NDArray[np.floating], npt.NDArray[np.integer]],
+    front: Rendering,
+    left: Rendering,
+    region: npt.NDArray[np.integer],
     space: CanonicalSpace,
     landmarks: F64,
-    focus: F64,
 ) -> list[tuple[str, Picture]]:
-    """Four pictures of a mesh, of whose vertices normalised coordinates and regions are known."""
-    canonical, region = known
-    front = pictures.view_camera("front", focus, TILE_PX)
-    seen = pictures.render_values(vertices, faces, np.asarray(canonical, np.float64), front)
-    c = seen.values
-    regions = pictures.label_colours(np.where(seen.corner >= 0, region[seen.corner], 0))
+    """Four pictures of a mesh that was rendered with its normalised coordinates as the last columns."""
+    c, turned = front.values[..., -3:], left.values[..., -3:]
+    regions = pictures.label_colours(np.where(front.corner >= 0, region[front.corner], 0))
     plain = np.where(np.isfinite(c[..., :1]), np.float32(0.82), np.float32(np.nan)).repeat(3, axis=-1)
-    side = pictures.view_camera("left", focus, TILE_PX)
-    turned = pictures.render_values(vertices, faces, np.asarray(canonical, np.float64), side)
     return [
-        (f"{name}: landmarks", pictures.paint(seen, plain.astype(np.float32), points=landmarks)),
-        (f"{name}: 10 mm grid", pictures.paint(seen, pictures.grid_colours(space.metres(c)))),
-        (f"{name}: canonical", pictures.paint(turned, pictures.canonical_colours(turned.values))),
-        (f"{name}: regions", pictures.paint(seen, regions)),
+        (f"{name}: landmarks", pictures.paint(front, plain.astype(np.float32), points=landmarks)),
+        (f"{name}: 10 mm grid", pictures.paint(front, pictures.grid_colours(space.metres(c)))),
+        (f"{name}: canonical", pictures.paint(left, pictures.canonical_colours(turned))),
+        (f"{name}: regions", pictures.paint(front, regions)),
     ]
 
 
@@ -137,10 +144,8 @@ def _known_confidence(warp: Warp) -> F64:
 def _scan_views(warp: Warp, template: HeadTemplate, values: F64) -> list[tuple[str, Rendering]]:
     """Render values (N, C) on the scan in every view, with titles: once for all pictures that show it."""
     scan, focus = in_head_axes(warp, warp.scan_vertices), _focus(warp, template)
-    return [
-        (title, pictures.render_values(scan, warp.scan_faces, values, pictures.view_camera(view, focus, TILE_PX)))
-        for view, title in VIEW_NAMES.items()
-    ]
+    cameras = [pictures.view_camera(view, focus, TILE_PX) for view in VIEW_NAMES]
+    return list(zip(VIEW_NAMES.values(), pictures.render_views(scan, warp.scan_faces, values, cameras), strict=True))
 
 
 def _coloured(views: list[tuple[str, Rendering]], column: int, limit: float, colours: str) -> list[tuple[str, Picture]]:
@@ -157,15 +162,12 @@ def _sheet(
     return pictures.stack(sheet, pictures.colour_bar(colours, 0, limit, label, 2 * TILE_PX, open_end=open_end))
 
 
-def _residual_sheet(warp: Warp, template: HeadTemplate, views: list[tuple[str, Rendering]]) -> Picture:
+def _residual_sheet(warp: Warp, template: HeadTemplate, residual: list[tuple[str, Picture]]) -> Picture:
     registered = in_head_axes(warp, warp.registered_vertices)
     camera = pictures.view_camera("front", _focus(warp, template), TILE_PX)
     grey = np.full((len(registered), 3), 0.82)
     shown = pictures.render_values(registered, warp.registered_faces, grey, camera, edges=True)
-    items = [
-        *_coloured(views, 0, DISTANCE_LIMIT_MM, ERROR),
-        ("registered template", pictures.paint(shown, shown.values, wire=True)),
-    ]
+    items = [*residual, ("registered template", pictures.paint(shown, shown.values, wire=True))]
     label = "scan to registered template, mm"
     bar = pictures.colour_bar(ERROR, 0, DISTANCE_LIMIT_MM, label, 3 * TILE_PX)
     return pictures.stack(pictures.contact_sheet(items, columns=4), bar)

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from datagen.commands.inspect import DatasetArgument
+from datagen.commands.options import OverwriteOption
 from datagen.common.console import say
+from datagen.common.errors import InputError
 
 
 def browse_command(
@@ -22,12 +24,20 @@ def browse_command(
         Path | None, typer.Option("--export", help="Write a page of a few samples into this folder, and serve nothing.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, max=500, help="With --export: how many, evenly spread.")] = 12,
+    rerun: Annotated[
+        Path | None,
+        typer.Option("--rerun", help="Write a sequence into this .rrd file (extra rerun), and serve nothing."),
+    ] = None,
+    sequence: Annotated[
+        str | None, typer.Option("--sequence", help="With --rerun: as subject/sequence; default: the first.")
+    ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Walk through a dataset, local or s3://: cameras, time, maps over each other, a point of the skin followed.
 
     The page is served to this machine alone, under an address that nobody can guess; Ctrl-C ends it. Marked samples are
     kept in a file that `datagen subset --where name=@FILE` takes. With --export a page of a few samples is written, to
-    be sent to somebody.
+    be sent to somebody; with --rerun a sequence for the viewer Rerun.
 
     Example: datagen browse runs/demo
     """
@@ -35,6 +45,7 @@ def browse_command(
     from datagen.layout import BuildLayout
     from datagen.shards import open_dataset
 
+    _check_options(export, rerun, sequence, overwrite=overwrite)
     build = Path(dataset) if BuildLayout(Path(dataset)).warps.is_dir() else None
     with open_dataset(dataset) as opened:
         browsing = Browsing(opened, build)
@@ -42,6 +53,13 @@ def browse_command(
             from datagen.audit.browse_export import export_page
 
             say(export_page(browsing, export, samples))
+            return
+        if rerun is not None:
+            from datagen.audit.rerun_export import export_recording
+            from datagen.common.ownership import check_output_file
+
+            check_output_file(rerun, overwrite=overwrite)
+            say(f"{rerun}: {export_recording(opened, rerun, sequence)} samples")
             return
         from datagen.audit.browse_server import BrowseServer, Marks
 
@@ -56,6 +74,17 @@ def browse_command(
         server = BrowseServer(browsing, Marks(marks), commands, port)
         say(server.url)
         server.serve()
+
+
+def _check_options(export: Path | None, rerun: Path | None, sequence: str | None, *, overwrite: bool) -> None:
+    """Refuse options that do not go together."""
+    if export is not None and rerun is not None:
+        raise InputError("--export and --rerun are given", "one of them", "Give one after the other")
+    if rerun is None and (sequence is not None or overwrite):
+        option = "--sequence" if sequence is not None else "--overwrite"
+        raise InputError(
+            f"{option} without --rerun", "both, or neither", f"Leave {option} out, or add --rerun FILE.rrd"
+        )
 
 
 def register(app: typer.Typer) -> None:

@@ -17,18 +17,23 @@ def report_command(
     out: BuildArgument,
     worst: Annotated[int, typer.Option(min=0, help="Worst frames shown with pictures.")] = 4,
     random: Annotated[int, typer.Option(min=0, help="Other frames, chosen at random, shown with pictures.")] = 4,
+    training: Annotated[
+        Path | None,
+        typer.Option("--training", help="Run folder of `trainer fit` on this build: the frames it is worst at."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write the audit report of a build again: report/index.html, worst frame first.
 
-    It also says which frames another version of the program or of the recipe made.
+    It also says which frames another version of the program or of the recipe made, and with --training which ones a
+    model learns worst.
 
     Example: datagen report runs/demo --worst 12
     """
     from datagen.audit.report import write_report
 
     stale = stale_frames(out)
-    index = write_report(out, worst=worst, random=random, stale=stale)
+    index = write_report(out, worst=worst, random=random, stale=stale, training=training)
     if json_output:
         print_json({"report": str(index), "stale": sorted(stale) if stale is not None else None})
     else:

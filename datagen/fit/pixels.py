@@ -97,7 +97,7 @@ def told(seen: SeenInPictures, pose: Similarity, points: F64, *, robust: bool, f
     """Return what a frame's pictures say of points (u, 3) in the head's axes, as they lie now."""
     pictures = seen.rows(pose, points, robust=robust)
     pulls = seen.gathered(pictures)
-    energy = sum(0.5 * float((rows.weight * (rows.residual**2).sum(axis=1)).sum()) for rows in pictures)
+    energy = sum(rows.energy for rows in pictures)
     lengths: dict[str, F64] = {}
     for rows in pictures if focal else ():
         name = rows.view.camera.name

@@ -228,6 +228,12 @@ class Split:
             frame_row=frame_row,
         )
 
+    def sample_name(self, i: int) -> str:
+        """Return ``subject/sequence/frame/camera``, as ``subset`` takes it; raises as :meth:`sample`."""
+        i, plan, tables = self._position(i), self.dataset.plan, self.index
+        subject, sequence = plan.subjects[tables.subject[i]], plan.sequences[tables.sequence[i]]
+        return f"{subject}/{sequence}/{int(tables.frame[i]):06d}/{plan.cameras[tables.camera[i]]}"
+
     def clips(self, length: int, stride: int = 1) -> list[npt.NDArray[np.int64]]:
         """Return every clip: ``length`` consecutive samples of one camera and sequence, frames increasing.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from datagen.common.arrays import F64
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import vertex_normals
+from datagen.geometry.space import MM_PER_M
 from datagen.warp.correspond import BackCheck, Gate, Targets, find_targets
 from datagen.warp.reach import Reach
 from datagen.warp.similarity import fit_similarity
@@ -182,7 +183,13 @@ class Start:
     notes: Mapping[str, float] = field(default_factory=dict)
 
 
-def deform(template: WarpTemplate, surface: Surface, start: Start, landmarks: Landmarks | None) -> tuple[F64, F64]:
+def deform(
+    template: WarpTemplate,
+    surface: Surface,
+    start: Start,
+    landmarks: Landmarks | None,
+    tell: Callable[[str, float], object] = lambda *_: None,
+) -> tuple[F64, F64]:
     """Bend the template onto a scan, from long wavelengths to short ones.
 
     Parameters
@@ -191,6 +198,9 @@ def deform(template: WarpTemplate, surface: Surface, start: Start, landmarks: La
         The scan.
     landmarks : Landmarks or None
         In the scan's frame.
+    tell : function of a name and a figure
+        Told of each stage, numbered from 1, how many vertices its last targets held, how far these were from them and
+        how far the stage moved them (root mean squares, millimetres).
 
     Returns
     -------
@@ -203,12 +213,13 @@ def deform(template: WarpTemplate, surface: Surface, start: Start, landmarks: La
     current = reference.copy()
     anchored = np.zeros(len(reference))
     reach = None
-    for stage in start.schedule:
+    for number, stage in enumerate(start.schedule, start=1):
         level = template.fine if stage.fine else template.coarse
         reach = _reach(template, surface, level, reach)
         # Template vertices come first among the fine ones, so the coarse skin is a prefix of the fine skin.
         skin = template.skin if stage.fine else template.coarse_skin
         points = _landmark_targets(template, landmarks, stage.landmark_weight, len(skin))
+        began = current[skin]
         for _ in range(stage.rounds):
             vertices = current[skin]
             back = BackCheck(cKDTree(current), template.regions, template.canonical_m)
@@ -233,7 +244,19 @@ def deform(template: WarpTemplate, surface: Surface, start: Start, landmarks: La
                 current[template.skin] = reference[template.skin] + template.coarse_to_fine @ (moved - reference[skin])
                 current[skin] = moved
             _carry_satellites(template, reference, current)
+        weight = targets.weight
+        apart = np.einsum("ni,ni->n", vertices - targets.position, targets.normal)
+        tell(f"stage_{number}_held_vertices", float(weight.sum()))
+        tell(f"stage_{number}_apart_mm", _rms_mm(apart, weight))
+        tell(f"stage_{number}_moved_mm", _rms_mm(np.linalg.norm(current[skin] - began, axis=1), weight))
     return current, anchored
+
+
+def _rms_mm(distance_m: F64, weight: F64) -> float:
+    """Return the weighed root mean square of distances (n,) in millimetres; 0 if nothing has weight."""
+    held = weight > 0
+    total = float(weight[held].sum())
+    return MM_PER_M * float(np.sqrt(weight[held] @ distance_m[held] ** 2 / total)) if total > 0 else 0.0
 
 
 @once_per_template

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -184,7 +184,9 @@ def register_frame(
     on_step("finding the face" if unknown else "placing the template")
     surface, start, turned = begin(head, template, welded, given)
     on_step("fitting the template")
-    registered, anchored = deform(template, surface, start, landmarks)
+    stages: dict[str, float] = {}
+    registered, anchored = deform(template, surface, start, landmarks, stages.__setitem__)
+    start = replace(start, notes={**start.notes, **stages})
     registered, repaired = repair(template, registered, anchored, surface)
     anchored = np.where(repaired.moved, 0.0, anchored)
     # Mended skin lies where the surface allowed, not where anything was seen.

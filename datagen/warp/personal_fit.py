@@ -69,7 +69,8 @@ def fit_person(
             seen = seen[template.subdivide[seen] @ (trust <= 0).astype(np.float64) == 0]
         rows = template.subdivide[seen[:: max(1, len(seen) // TRACKED_POINTS)]]
         if len(seen) >= FEWEST_TRACKED:
-            points.append(PointEvidence(rows, rows @ tracked, TRACKED_SIGMA_M, TRACKED_SIGMA_M[0]))
+            known = PointEvidence(rows, rows @ tracked, TRACKED_SIGMA_M, TRACKED_SIGMA_M[0], source="registration")
+            points.append(known)
     if landmarks is not None:
         points.append(landmark_evidence(template, landmarks))
     if points:

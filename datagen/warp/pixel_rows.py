@@ -108,6 +108,11 @@ class Rows:
     root: F64
     pixels: F64
 
+    @property
+    def energy(self) -> float:
+        """Half the sum of the weighed squares of what is left over."""
+        return 0.5 * float((self.weight * (self.residual**2).sum(axis=1)).sum())
+
 
 @dataclass(eq=False)
 class SeenInPictures:
@@ -127,10 +132,6 @@ class SeenInPictures:
     views: tuple[View, ...]
     sources: dict[str, Source]
     scale: dict[tuple[str, str], float] = field(default_factory=dict)
-
-    def look(self, pose: Similarity, points: F64) -> dict[str, Pull]:
-        """Return for each source what its pictures say of points (u, 3) in local axes, as they lie now."""
-        return self.gathered(self.rows(pose, points))
 
     def gathered(self, rows: Sequence[Rows]) -> dict[str, Pull]:
         """Return for each source the sum of what its pictures say, at each of the distinct points."""

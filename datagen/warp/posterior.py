@@ -19,6 +19,7 @@ from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.heads.regions import mask_of
 from datagen.warp.box_quadratic import least_in_box
 from datagen.warp.correspond import BackCheck, Gate, Targets, find_targets
+from datagen.warp.held import Held, Ledger
 from datagen.warp.pixel_rows import Pull, SeenInPictures, seen_in_pictures
 from datagen.warp.reach import Reach
 from datagen.warp.shape_model import MorphableShape, farthest_points, observed_vertices
@@ -96,6 +97,8 @@ class PointEvidence:
         The likeliest standard deviation before any residual is seen.
     vagueness : (L,) float64 or None
         How many times as far a point may be off as the others, at least 1; None for 1.
+    source : str
+        Who says so.
     """
 
     operator: sp.csr_matrix
@@ -103,6 +106,7 @@ class PointEvidence:
     sigma_m: tuple[float, float] = LANDMARK_SIGMA_M
     usual_m: float = LANDMARK_USUAL_M
     vagueness: F64 | None = None
+    source: str = "landmarks"
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +127,8 @@ class ShapeFit:
         How many of the coefficients the evidence determines, the others being the prior's; NaN unless asked for.
     view_scale : mapping of (source, camera) to float
         How many times as far off as stated the points of each picture are in the end; at least 1.
+    held : Held
+        What each source of evidence did at the last step.
     """
 
     similarity: Similarity
@@ -132,6 +138,7 @@ class ShapeFit:
     spread_m: F64
     determined: float = float("nan")
     view_scale: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    held: Held = field(default_factory=Held)
 
 
 def landmark_evidence(template: WarpTemplate, landmarks: Landmarks) -> PointEvidence:
@@ -284,7 +291,9 @@ class _System:
         self.centre = self.local.mean(axis=0)
         moved = self._pose_change()
         self.A, self._only_prior = np.diag(self.precision), True
-        self.b = -self.precision * np.concatenate([self.p, self.q.ravel(), moved])
+        state = np.concatenate([self.p, self.q.ravel(), moved])
+        self.b = -self.precision * state
+        self._ledger = Ledger(self.precision, 0.5 * float(self.precision @ state**2))
 
     def _pose_change(self) -> F64:
         """Return turn (rad), shift (m) and log scale from the first pose to this one, about the shape's centre."""
@@ -315,7 +324,7 @@ class _System:
             white.T @ white, expected, (least, most), points.usual_m / self.pose.scale, points.vagueness
         )
         self._scatter_m = float(np.sqrt(np.median(variance))) * self.pose.scale
-        self._accumulate(rows, residual.ravel(), np.repeat(1 / variance, 3))
+        self._accumulate(points.source, rows, residual.ravel(), np.repeat(1 / variance, 3))
 
     def add_pixels(self, seen: SeenInPictures) -> None:
         """Add what pictures say; displacements that they share are eliminated, to be found after the step."""
@@ -323,7 +332,8 @@ class _System:
         now = seen.operator @ self.local
         rows = self._rows_of(seen.operator, now).reshape(len(now), 3, self.size)
         self._shared = {}
-        for name, pull in seen.look(self.pose, now).items():
+        looked, before = seen.rows(self.pose, now), self.A.copy()
+        for name, pull in seen.gathered(looked).items():
             # Symmetric, so that a point that one picture alone sees needs no care.
             values, vectors = np.linalg.eigh(pull.information)
             half = np.sqrt(np.maximum(values, 0))[:, :, None] * vectors.transpose(0, 2, 1)
@@ -331,6 +341,7 @@ class _System:
             self.A += scaled.T @ scaled
             self.b += rows.reshape(-1, self.size).T @ pull.pull.ravel()
             self._eliminate_shared(name, pull, rows)
+        self._ledger.add("pictures", self.A - before, sum(one.energy for one in looked))
         self._only_prior = False
 
     def _eliminate_shared(self, name: str, pull: Pull, rows: F64) -> None:
@@ -387,7 +398,7 @@ class _System:
             rows[:, P + axis : P + 3 * K : 3] = n32[:, axis, None] * self.modes[axis, used]
         rows[:, P + 3 * K :] = self._pose_columns(position, normal)
         importance = self._importance(step, self.template.coarse.regions[self.observed[used]])
-        self._accumulate(rows, residual, targets.weight[used] * importance / sigma**2)
+        self._accumulate("scan", rows, residual, targets.weight[used] * importance / sigma**2)
 
     def _importance(self, step: Round, regions: npt.NDArray[np.uint8]) -> F64:
         """Return the weights (n,) of distances in some regions beside each other."""
@@ -410,9 +421,11 @@ class _System:
         self._reach.learn(x, asked, targets.position)
         return targets, x, normals
 
-    def _accumulate(self, rows: npt.NDArray[np.floating], residual: F64, weight: F64) -> None:
+    def _accumulate(self, source: str, rows: npt.NDArray[np.floating], residual: F64, weight: F64) -> None:
         scaled = rows * np.sqrt(weight)[:, None].astype(rows.dtype)
-        self.A += scaled.T @ scaled
+        information = scaled.T @ scaled
+        self.A += information
+        self._ledger.add(source, information, 0.5 * float(weight @ residual**2))
         self._only_prior = False
         # One type throughout: mixed, the rows would be copied.
         self.b += rows.T @ (weight * residual).astype(rows.dtype)
@@ -456,12 +469,12 @@ class _System:
     def result(self, weigh: bool = False) -> ShapeFit:
         """Return where the fit stands."""
         vertices = self.pose.apply(self.shape.vertices(self.p, self.q))
-        determined = self._determined() if weigh else float("nan")
+        determined, held = self._determined() if weigh else float("nan"), self._ledger.held(self.A)
         if self._seen is None:
-            return ShapeFit(self.pose, self.p, self.q, vertices, self._spread_m(), determined)
+            return ShapeFit(self.pose, self.p, self.q, vertices, self._spread_m(), determined, held=held)
         # Pictures tell more than the shape can follow, which the spread of what it can follow lacks.
         spread_m = np.hypot(self._spread_m(), FOLLOWED_M)
-        return ShapeFit(self.pose, self.p, self.q, vertices, spread_m, determined, dict(self._seen.scale))
+        return ShapeFit(self.pose, self.p, self.q, vertices, spread_m, determined, dict(self._seen.scale), held)
 
     def _determined(self) -> float:
         """Return MacKay's number of well-determined coefficients: their count less their posterior variances."""

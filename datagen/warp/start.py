@@ -163,7 +163,7 @@ def _tracked(template: WarpTemplate, vertices: F64, surface: Surface, given: Giv
     amplitude = _visible_error_m(template, vertices, surface)
     shape = tracked_shape(template, vertices, amplitude)
     fit = fit_shape(template, shape, IDENTITY, TRACKED_ROUNDS, surface, evidence, pixels=given.pixels)
-    return Start(fit.vertices, _held(FROM_REGISTRATION, given), False, fit.spread_m, _seen_notes(fit))
+    return Start(fit.vertices, _held(FROM_REGISTRATION, given), False, fit.spread_m, _notes(fit))
 
 
 def _held(schedule: tuple[Stage, ...], given: Given) -> tuple[Stage, ...]:
@@ -171,12 +171,13 @@ def _held(schedule: tuple[Stage, ...], given: Given) -> tuple[Stage, ...]:
     return tuple(replace(stage, hold=PICTURED_HOLD) for stage in schedule) if given.pixels else schedule
 
 
-def _seen_notes(fit: ShapeFit) -> dict[str, float]:
-    """Return how many pictures were heeded, and how far off most and the worst were, in their standard deviations."""
+def _notes(fit: ShapeFit) -> dict[str, float]:
+    """Return what each source did, how many pictures were heeded, and how far off most and the worst of them were."""
     if not fit.view_scale:
-        return {}
+        return fit.held.metrics()
     off = list(fit.view_scale.values())
     return {
+        **fit.held.metrics(),
         "pictures": float(len(off)),
         "picture_usual_sigmas": float(np.median(off)),
         "picture_worst_sigmas": max(off),
@@ -208,7 +209,7 @@ def _from_points(
     fit = fit_shape(template, shape, pose, LANDMARK_ROUNDS, surface, evidence, pixels=given.pixels)
     if landmarks is not None:
         _check_landmark_fit(evidence[0].operator @ fit.vertices - landmarks.points, landmarks)
-    return Start(fit.vertices, FROM_LANDMARKS, True, fit.spread_m, _seen_notes(fit))
+    return Start(fit.vertices, FROM_LANDMARKS, True, fit.spread_m, _notes(fit))
 
 
 def _check_landmark_fit(off: F64, landmarks: Landmarks) -> None:
@@ -244,7 +245,7 @@ def _personal(
     fit = fit_person(head, template, prior, surface, tracked, trust, landmarks, pixels=given.pixels, pose=pose)
     if fit is None:
         return _alone(head, template, surface, tracked, given, placed)
-    notes = {"person_used": 1.0, **_seen_notes(fit)}
+    notes = {"person_used": 1.0, **_notes(fit)}
     start = Start(fit.vertices, _held(FROM_PERSON, given), False, fit.spread_m, notes)
     strange = strangeness(fit.vertices)
     if strange <= STRANGE:

@@ -240,7 +240,7 @@ class Showcase:
         """Consider a run that was measured."""
         for index, view in zip(run.indices.tolist(), run.views, strict=True):
             if index in self._chosen:
-                self.views.append(ShownView(self._name(index), view))
+                self.views.append(ShownView(self.name(index), view))
         if math.isnan(run.score_px):
             return
         last = len(run.tracks["true"]) - 1
@@ -252,7 +252,7 @@ class Showcase:
             run.visible[[0, last]],
             run.score_px,
         )
-        shown = ShownRun(f"{self._name(int(run.indices[0]))}, {last + 1} frames", ends)
+        shown = ShownRun(f"{self.name(int(run.indices[0]))}, {last + 1} frames", ends)
         ranked = sorted([*self._runs, shown], key=lambda s: s.run.score_px)
         self._runs = [*ranked[:_RUNS], *ranked[_RUNS:][-_RUNS:]]
 
@@ -266,6 +266,6 @@ class Showcase:
         """The runs that are followed worst, the worst first; none of the best."""
         return self._runs[: len(self.best) - 1 : -1]
 
-    def _name(self, index: int) -> str:
-        sample = self._split.sample(index)
-        return f"#{index} {sample.subject}/{sample.sequence}/{sample.camera} frame {sample.frame}"
+    def name(self, index: int) -> str:
+        """Return ``subject/sequence/frame/camera`` of a sample."""
+        return self._split.sample_name(index)

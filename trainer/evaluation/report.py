@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datagen.common.files import atomic_write_bytes, json_ready
 from datagen.common.pages import render_page
+from datagen.common.scales import PREDICTED_ERROR_LIMIT_MM
 from trainer.evaluation import charts, tables
 from trainer.evaluation.charts import Showcase
+from trainer.evaluation.tables import Table
+from trainer.evaluation.worst import WorstSamples, figure_of, png_of
 from trainer.pictures import write_grid, write_learning_curve
 from trainer.run.log import read_log
 
@@ -29,6 +32,8 @@ class Result:
         One flat name a number, as docs/metrics.md lists them; a baseline's under its own prefix.
     curves : dict
         SSME over windows, PCK, risk–coverage and calibration.
+    facts : dict of str to str
+        What was measured: model, dates, versions, data.
     """
 
     split: str
@@ -36,6 +41,7 @@ class Result:
     step: int | None
     metrics: dict[str, Any]
     curves: dict[str, Any]
+    facts: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the curves, with null for metrics nothing was measured for."""
@@ -47,10 +53,27 @@ class _Picture:
     title: str
     note: str
     source: str
+    anchor: str = ""
 
 
-def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: Path, facts: Mapping[str, str]) -> Path:
-    """Write ``index.html``, ``contact_sheet.png`` and, if the run has a log, ``learning_curve.png``."""
+def write_report(
+    folder: Path,
+    result: Result,
+    showcase: Showcase,
+    worst: WorstSamples,
+    run_folder: Path,
+    facts: Mapping[str, str],
+    link: Callable[[str], str | None] = lambda _: None,
+) -> Path:
+    """Write ``index.html``, ``contact_sheet.png`` and, if the run has a log, ``learning_curve.png``.
+
+    Parameters
+    ----------
+    facts : mapping of str to str
+        What was measured: model, date, version, data.
+    link : function of a sample's name
+        Address of its frame in the report of the data; None without one.
+    """
     metrics = result.metrics
     sheet = folder / SHEET
     rows = [charts.sheet_row(shown, showcase.half_extent_m) for shown in showcase.views]
@@ -66,9 +89,10 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
         _embedded("Correct points", "", charts.pck_chart(result.curves["pck"], result.curves["pck_shares"])),
         _embedded("Confidence", "", charts.confidence_chart(_confidence(result))),
         _embedded("Samples", "", sheet.read_bytes() if rows else None),
-        *(_tracks(showcase)),
+        *_tracks(showcase),
         _embedded("Learning curves", "", curve.read_bytes() if records else None),
     ]
+    shown = tables.metric_tables(metrics)
     page = render_page(
         "trainer.evaluation",
         "templates",
@@ -77,12 +101,51 @@ def write_report(folder: Path, result: Result, showcase: Showcase, run_folder: P
         facts=facts,
         summary=_summary(metrics),
         methods=_methods(metrics),
-        tables=tables.metric_tables(metrics),
+        tables=shown,
+        links=links(shown, worst, tracks=bool(showcase.worst)),
+        worst=_worst_lists(worst, showcase, link),
+        dataset=facts.get("dataset", "DATASET"),
+        error_limit_mm=PREDICTED_ERROR_LIMIT_MM,
         pictures=[p for p in pictures if p is not None],
         metrics=sorted((name, _plain(value)) for name, value in metrics.items()),
     )
     atomic_write_bytes(folder / PAGE, page)
     return folder / PAGE
+
+
+def links(shown: Sequence[Table], worst: WorstSamples, *, tracks: bool) -> dict[str, str]:
+    """Return, metric by metric, the anchor of what it is worst on; metrics without one are left out."""
+    found = {}
+    for metric in (name for table in shown for name in table.metrics if name):
+        figure = figure_of(metric, worst.found)
+        if figure is not None:
+            found[metric] = f"worst-{figure}"
+        elif tracks and metric.startswith(("correspondence_", "tracking_", "ssme_")):
+            found[metric] = "worst-tracks"
+    return found
+
+
+def _worst_lists(
+    worst: WorstSamples, showcase: Showcase, link: Callable[[str], str | None]
+) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Return of each figure its anchor, its name, and its worst samples."""
+    return [
+        (
+            f"worst-{figure}",
+            figure.replace("_", " "),
+            [
+                {
+                    "index": sample.index,
+                    "name": (name := showcase.name(sample.index)),
+                    "value": f"{sample.value_mm:.1f} mm",
+                    "link": link(name),
+                    "source": "data:image/png;base64," + base64.b64encode(png_of(sample.picture)).decode(),
+                }
+                for sample in samples
+            ],
+        )
+        for figure, samples in worst.found.items()
+    ]
 
 
 def _summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -129,8 +192,13 @@ def _methods(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _tracks(showcase: Showcase) -> list[_Picture | None]:
-    groups = (("Best tracks", showcase.best), ("Worst tracks", showcase.worst))
-    return [_embedded(f"{title}: {s.name}", "", charts.track_picture(s)) for title, runs in groups for s in runs]
+    best = [_embedded(f"Best tracks: {s.name}", "", charts.track_picture(s)) for s in showcase.best]
+    anchors = ["worst-tracks", *[""] * len(showcase.worst)]
+    worst = [
+        _embedded(f"Worst tracks: {s.name}", "", charts.track_picture(s), anchor)
+        for s, anchor in zip(showcase.worst, anchors, strict=False)
+    ]
+    return [*best, *worst]
 
 
 def _motion(result: Result) -> bytes | None:
@@ -149,10 +217,10 @@ def _heading(result: Result) -> str:
     )
 
 
-def _embedded(title: str, note: str, png: bytes | None) -> _Picture | None:
+def _embedded(title: str, note: str, png: bytes | None, anchor: str = "") -> _Picture | None:
     if png is None:
         return None
-    return _Picture(title, note, "data:image/png;base64," + base64.b64encode(png).decode())
+    return _Picture(title, note, "data:image/png;base64," + base64.b64encode(png).decode(), anchor)
 
 
 def _plain(value: Any) -> str:

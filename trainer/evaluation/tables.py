@@ -60,6 +60,8 @@ class Table:
         Cells to set in bold.
     arrows : tuple of str
         Of each column of ``header``: whether more (↑) or less (↓) is better; empty where neither is.
+    metrics : tuple of str
+        Of each column, the metric it shows; empty where it shows none.
     """
 
     title: str
@@ -68,6 +70,7 @@ class Table:
     rows: list[list[str]]
     best: set[tuple[int, int]]
     arrows: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
 
 MATCHING = (
@@ -129,64 +132,122 @@ def method_table(
     title: str, note: str, columns: Sequence[Column], metrics: Mapping[str, Any], prefixes: Sequence[str]
 ) -> Table:
     """Lay out the methods that have any of the metrics as rows, and the metrics that any of them has as columns."""
-    rows_of = [p for p in prefixes if any(_number(metrics, p + c.name) is not None for c in columns)]
-    shown = [c for c in columns if any(_number(metrics, p + c.name) is not None for p in rows_of)]
+    return row_table(title, note, columns, [Row(PREFIXES[prefix], metrics, prefix) for prefix in prefixes])
+
+
+@dataclass(frozen=True)
+class Row:
+    """Whose figures stand in a row.
+
+    Attributes
+    ----------
+    prefix : str
+        Of its metrics' names.
+    """
+
+    name: str
+    metrics: Mapping[str, Any]
+    prefix: str = ""
+
+    def value(self, column: Column) -> float | None:
+        """Return the figure of a column; None where nothing was measured."""
+        return _number(self.metrics, self.prefix + column.name)
+
+
+def row_table(title: str, note: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    """Lay out the rows that have any of the columns, and the columns that any of the rows has."""
+    kept = [row for row in rows if any(row.value(c) is not None for c in columns)]
+    shown = [c for c in columns if any(row.value(c) is not None for row in kept)]
     best: set[tuple[int, int]] = set()
     for j, column in enumerate(shown, start=1):
-        values = {i: v for i, p in enumerate(rows_of) if (v := _number(metrics, p + column.name)) is not None}
+        values = {i: v for i, row in enumerate(kept) if (v := row.value(column)) is not None}
         if len(values) > 1:
             winner = (max if column.more_is_better else min)(values.values())
             best |= {(i, j) for i, v in values.items() if v == winner}
-    rows = [[PREFIXES[p], *(_text(_number(metrics, p + c.name), c) for c in shown)] for p in rows_of]
+    cells = [[row.name, *(_text(row.value(c), c) for c in shown)] for row in kept]
     arrows = ("", *("↑" if c.more_is_better else "↓" for c in shown))
-    return Table(title, note, ["", *(c.title for c in shown)], rows, best, arrows)
+    return Table(title, note, ["", *(c.title for c in shown)], cells, best, arrows, ("", *(c.name for c in shown)))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A table as it is planned: its columns, and the methods that have them."""
+
+    title: str
+    note: str
+    columns: Sequence[Column]
+    prefixes: Sequence[str]
+
+
+_GROUPS = (
+    _Group(
+        "Correspondence",
+        "End-point error of a point of one view found in another. Frames: of one camera over time. Views: cameras "
+        "of one instant. Subjects: two people. 3-D errors hold the error of the predicted depth, aligned by its "
+        "median.",
+        MATCHING,
+        _MATCHERS,
+    ),
+    _Group(
+        "Over time",
+        "Tracks of the first frame's points through a run; motion error (SSME) over all windows.",
+        TIME,
+        _MATCHERS,
+    ),
+    _Group("Canonical coordinates", "Where the stored confidence is above 0.", CANONICAL, _MAPS),
+    _Group("Depth and normals", "", DEPTH, _MAPS),
+    _Group(
+        "Shape",
+        "After seven key points and iterated closest points; normals after FaceScape's protocol.",
+        SHAPE,
+        _MAPS,
+    ),
+    _Group("Confidence", "Pixels ordered by the model's own confidence.", CONFIDENCE, ("",)),
+)
 
 
 def metric_tables(metrics: Mapping[str, Any]) -> list[Table]:
     """Return all tables that have a row."""
-    floor = _number(metrics, "normal_floor_mean_deg")
     found = [
-        method_table(
-            "Correspondence",
-            "End-point error of a point of one view found in another. Frames: of one camera over time. Views: cameras "
-            "of one instant. Subjects: two people. 3-D errors hold the error of the predicted depth, aligned by its "
-            "median.",
-            MATCHING,
-            metrics,
-            _MATCHERS,
-        ),
-        method_table(
-            "Over time",
-            "Tracks of the first frame's points through a run; motion error (SSME) over all windows.",
-            TIME,
-            metrics,
-            _MATCHERS,
-        ),
-        method_table("Canonical coordinates", "Where the stored confidence is above 0.", CANONICAL, metrics, _MAPS),
-        method_table(
-            "Depth and normals",
-            "" if floor is None else f"The true depth itself would get {floor:.1f}° of mean normal error.",
-            DEPTH,
-            metrics,
-            _MAPS,
-        ),
-        method_table(
-            "Shape",
-            "After seven key points and iterated closest points; normals after FaceScape's protocol.",
-            SHAPE,
-            metrics,
-            _MAPS,
-        ),
-        method_table("Confidence", "Pixels ordered by the model's own confidence.", CONFIDENCE, metrics, ("",)),
+        *(method_table(g.title, _note(g, metrics), g.columns, metrics, g.prefixes) for g in _GROUPS),
         speed_table(metrics),
     ]
     return [table for table in found if table.rows]
 
 
+# Of the baselines, those that know nothing of any model: the same beside all of them.
+COMMON = ("flow_", "mean_map_")
+
+
+def comparison_tables(results: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Table]:
+    """Return the tables of several models, measured on the same samples: a row each, and the common baselines."""
+    first = results[0][1]
+    found = []
+    for group in _GROUPS:
+        rows = [Row(name, metrics) for name, metrics in results]
+        rows += [Row(PREFIXES[prefix], first, prefix) for prefix in COMMON if prefix in group.prefixes]
+        found.append(row_table(group.title, _note(group, first), group.columns, rows))
+    pace = Column("speed_frames_per_s", "frames/s", 1, False, True)
+    found.append(row_table("Speed", "In this evaluation.", (pace,), [Row(name, m) for name, m in results]))
+    return [table for table in found if table.rows]
+
+
+def _note(group: _Group, metrics: Mapping[str, Any]) -> str:
+    floor = _number(metrics, "normal_floor_mean_deg")
+    if group.columns is DEPTH and floor is not None:
+        return f"The true depth itself would get {floor:.1f}° of mean normal error."
+    return group.note
+
+
 def result_text(metrics: Mapping[str, Any]) -> str:
     """Return all tables as text, methods side by side, one metric a line."""
+    return tables_text(metric_tables(metrics))
+
+
+def tables_text(tables: Sequence[Table]) -> str:
+    """Return tables as text, their rows side by side, one metric a line."""
     lines: list[str] = []
-    for table in metric_tables(metrics):
+    for table in tables:
         names = [row[0] for row in table.rows]
         width = max(len(cell) for cell in table.header) + 2
         widths = [max(len(name), *(len(cell) for cell in row)) + 2 for name, row in zip(names, table.rows, strict=True)]

@@ -179,6 +179,11 @@ class DatasetClip:
         self._chosen = next(clip for clip in split_clips(self._split, length) if index in clip)
         self.count = len(self._chosen)
 
+    def truth(self, number: int) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
+        """Return a frame's stored depth (R, R), metres, and canonical coordinates (3, R, R), NaN where not known."""
+        values = self._split.read(("depth", "canonical", "confidence"), [self._chosen[number]])
+        return values["depth"][0], np.where(values["confidence"][0] > 0, values["canonical"][0], np.nan)
+
     def names(self, stop: int | None) -> list[str]:  # noqa: ARG002 - a FrameSource's
         """Return the names of the samples."""
         return sample_names(self._split, self._chosen)

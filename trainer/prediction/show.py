@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from trainer.prediction.films import Films
 from trainer.prediction.shown import Ranges, Shown, normal_colours, panel
 from trainer.prediction.store import FrameStore
 from trainer.prediction.tracks import TrackConfig, Tracker, vivid_colours
-from trainer.prediction.viewer import Viewer
+from trainer.prediction.viewer import Truth, Viewer
 from trainer.prediction.writers import MapPictures, PointClouds, TrackArrays, Writer
 
 _STRIP_ROWS = 12
@@ -40,6 +40,8 @@ class ShowConfig:
         Frames per second.
     without : set of str
         Of maps, ply, tracks, videos, viewer: what is left out.
+    truth : callable, optional
+        See :class:`~trainer.prediction.viewer.Viewer`; None where nobody knows it.
     """
 
     half_extent_m: float
@@ -49,6 +51,7 @@ class ShowConfig:
     rate: float
     title: str
     without: Set[str]
+    truth: Callable[[int], Truth] | None = None
 
 
 def write_shown(folder: Path, store: FrameStore, cameras: list[FrameCamera], config: ShowConfig) -> dict[str, Any]:
@@ -123,8 +126,8 @@ def _writers(
         if tracker is not None:
             canonical = (tracker.seed_canonical * half_extent_m + centre).astype(np.float32)
         page = folder / "viewer.html"
-        viewer = Viewer(page, config.title, len(store), config.rate, centre, half_extent_m, colours, canonical, ranges)
-        writers.append(viewer)
+        about = (page, config.title, len(store), config.rate, centre, half_extent_m)
+        writers.append(Viewer(*about, colours, canonical, ranges, config.truth))
     return writers
 
 

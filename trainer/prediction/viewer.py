@@ -1,8 +1,10 @@
-"""One HTML file that shows a prediction: point cloud over time, colours, tracks; no network, no library."""
+"""One HTML file that shows a prediction: point cloud over time, image, picked points, tracks; no network."""
 
 from __future__ import annotations
 
 import base64
+import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.pages import render_page
-from datagen.common.scales import CONFIDENCE
+from datagen.common.scales import CONFIDENCE, ERROR, PREDICTED_ERROR_LIMIT_MM, scale_stops
 from trainer.prediction.shown import Ranges, Shown, normal_colours
+
+# Depth in metres (R, R) and canonical coordinates (3, R, R).
+Truth = tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]
 
 MOST_FRAMES = 120
 _MOST_BYTES = 24 * 2**20
 _BYTES_A_POINT = 6 + 6 + 3 + 3 + 1
-_MOST_POINTS = 40_000  # a frame: what a browser draws smoothly without a graphics card
+_TRUTH_BYTES = 6 + 2
+_MOST_POINTS = 150_000  # a frame; without WebGL the page draws fewer
+_UNKNOWN = 65535  # of a true coordinate; no other is at the end of the range
+_PHOTO_PX = 512
+_TENTHS = 10_000  # of a millimetre, in a metre
 _STEPS = 65535
 # Canonical axes are y up, z out of the face; the screen's are y down, z away.
 _FROM_THE_FRONT = np.diag([1.0, -1.0, -1.0])
@@ -38,6 +47,9 @@ class Viewer:
     track_colours : (N, 3) uint8
     track_canonical : (N, 3) float32
         Metres.
+    truth : callable, optional
+        Gives the true depth (R, R) in metres, 0 where there is no surface, and canonical coordinates (3, R, R), NaN
+        where they are not known, of a frame by its number.
     """
 
     path: Path
@@ -49,6 +61,7 @@ class Viewer:
     track_colours: npt.NDArray[np.uint8]
     track_canonical: npt.NDArray[np.float32]
     ranges: Ranges
+    truth: Callable[[int], Truth] | None = None
     _parts: list[bytes] = field(default_factory=list)
     _heads: list[dict[str, Any]] = field(default_factory=list)
     _tracks: list[npt.NDArray[np.float32]] = field(default_factory=list)
@@ -60,7 +73,9 @@ class Viewer:
     def __post_init__(self) -> None:
         spread = np.linspace(0, self.frame_count - 1, min(self.frame_count, MOST_FRAMES))
         self._kept = set(spread.round().astype(int).tolist())
-        self._points = min(_MOST_BYTES // (_BYTES_A_POINT * len(self._kept)), _MOST_POINTS)
+        each = _BYTES_A_POINT + (_TRUTH_BYTES if self.truth else 0)
+        self._points = min(_MOST_BYTES // (each * len(self._kept)), _MOST_POINTS)
+        self._side = 0
 
     def add(self, shown: Shown) -> None:
         """Add a frame, if it is one of those that are kept."""
@@ -87,9 +102,18 @@ class Viewer:
             level.astype(np.uint8),
         ]
         offset = self._append(b"".join(part.tobytes() for part in parts))
-        self._heads.append(
-            {"name": shown.name, "points": len(pixels), "offset": offset, "low": low.tolist(), "step": step.tolist()}
-        )
+        about = {
+            "name": shown.name,
+            "points": len(pixels),
+            "offset": offset,
+            "low": low.tolist(),
+            "step": step.tolist(),
+        }
+        if self.truth is not None:
+            about["truth_offset"] = self._add_truth(*self.truth(shown.number), rows, columns)
+        self._side = valid.shape[0]
+        projection = frame.intrinsics.astype(np.float64) @ shown.camera.world_to_camera.astype(np.float64)[:3]
+        self._heads.append(about | {"camera": projection.ravel().tolist(), "image": _photo(frame.image)})
         if self._attitude is None:
             self._attitude = shown.camera_to_world[:3, :3].T
         if len(pixels):
@@ -100,6 +124,22 @@ class Viewer:
         if shown.tracks is not None:
             row[shown.tracks.visible] = shown.track_points[shown.tracks.visible]
         self._tracks.append(row)
+
+    def _add_truth(
+        self,
+        depth_m: npt.NDArray[np.floating],
+        canonical: npt.NDArray[np.floating],
+        rows: npt.NDArray[np.int64],
+        columns: npt.NDArray[np.int64],
+    ) -> int:
+        """Add the truth of some pixels, and return where."""
+        true = canonical[:, rows, columns].T.astype(np.float64)
+        known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(true).all(axis=1))
+        low, step = self._canonical_bounds()
+        metres = np.where(known[:, None], true, 0) * self.half_extent_m + self.centre
+        placed = np.where(known[:, None], np.minimum(_quantised(metres, low, step), _UNKNOWN - 1), _UNKNOWN)
+        tenths = np.clip(np.rint(depth_m[rows, columns] * _TENTHS), 0, _STEPS)
+        return self._append(placed.astype("<u2").tobytes() + tenths.astype("<u2").tobytes())
 
     def close(self) -> None:
         """Write the page."""
@@ -117,6 +157,9 @@ class Viewer:
             "half_extent": self.half_extent_m,
             "canonical_low": low.tolist(),
             "canonical_step": step.tolist(),
+            "side": self._side,
+            "truth": self.truth is not None,
+            "error": {"colours": scale_stops(ERROR), "limit_mm": PREDICTED_ERROR_LIMIT_MM},
             "confidence": {
                 "colours": colormaps[CONFIDENCE](np.arange(256), bytes=True)[:, :3].ravel().tolist(),
                 "low": self.ranges.confidence[0],
@@ -152,6 +195,17 @@ class Viewer:
     def _canonical_bounds(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         reach = 1.5 * self.half_extent_m  # a prediction may leave the cube a little
         return self.centre - reach, np.full(3, 2 * reach / _STEPS)
+
+
+def _photo(image: npt.NDArray[np.uint8]) -> str:
+    """Return an image (3, R, R) as the address of a JPEG that holds it."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    photo = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    photo.thumbnail((_PHOTO_PX, _PHOTO_PX))
+    photo.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _view(centre: npt.NDArray[np.float64], radius: float, attitude: npt.NDArray[np.float64]) -> dict[str, Any]:

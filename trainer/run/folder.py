@@ -19,7 +19,7 @@ from trainer.config import RunConfig, changed_keys, parse_run_config
 
 LAST, BEST, STATE, LOG, CONFIG = "last.pt", "best.pt", "state.json", "log.jsonl", "config.json"
 TRACE, BOARD = "trace.json", "tensorboard"
-HELD_OUT, CURVE = "held_out.png", "learning_curve.png"
+HELD_OUT, CURVE, WORST = "held_out.png", "learning_curve.png", "worst_samples.json"
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from trainer.run.folder import (
     LAST,
     STATE,
     TRACE,
+    WORST,
     RunState,
     check_same_run,
     locked_run_folder,
@@ -327,7 +328,7 @@ class Job(ABC, Generic[RunConfigT]):
 
 def _check_own(run: Path) -> None:
     """Refuse, before the work begins, files of a run's names that no run in this folder wrote."""
-    found = strangers(run, (LAST, BEST, STATE, CONFIG, TRACE, HELD_OUT, CURVE)) + own_log_or_path(run)
+    found = strangers(run, (LAST, BEST, STATE, CONFIG, TRACE, HELD_OUT, CURVE, WORST)) + own_log_or_path(run)
     if (run / BOARD).is_symlink() or (run / BOARD).is_file():
         found.append(run / BOARD)
     refuse_strangers(found)

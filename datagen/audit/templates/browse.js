@@ -89,10 +89,17 @@ async function follow(own, x, y) {
   if (!point) return;
   const c = point.canonical_mm, rows = [["camera", page.cameras[own.camera]], ["pixel", point.pixel.join(", ")], ["region", point.region || "–"], ["depth", point.depth_m === null ? "no surface" : point.depth_m + " m"], ["confidence", String(point.confidence)], ["canonical x, y, z", c ? c.join(", ") + " mm" : "unknown here"]];
   const trail = make("button", { text: "follow over time in this camera", disabled: !c, onclick: () => along(own) });
-  byId("point").replaceChildren(make("dl", {}, rows.map(([name, value]) => make("div", {}, make("dt", { text: name }), make("dd", { text: value })))), make("p", {}, trail), make("p", { id: "seen", class: "soft" }));
+  byId("point").replaceChildren(make("dl", {}, rows.map(([name, value]) => make("div", {}, make("dt", { text: name }), make("dd", { text: value })))), make("p", {}, trail), make("p", { id: "seen", class: "soft" }), make("div", { id: "trace" }));
+  traced(own, x, y);
   state.wanted = c; state.trail = [];
   for (const view of views.values()) { view.found = null; view.text.textContent = ""; marks(view); }
   find();
+}
+// Where the pixel comes from, as far as the build folder tells.
+async function traced(own, x, y) {
+  const steps = await ask("trace", { split: state.info.split, sample: own.sample, x, y }).catch(said), box = byId("trace");
+  if (!steps || !steps.length || !box) return;
+  box.replaceChildren(make("h3", { text: "Where this pixel comes from" }), make("dl", { class: "steps" }, steps.map(([name, text]) => make("div", {}, make("dt", { text: name }), make("dd", { text })))));
 }
 async function along(own) {
   const samples = state.info.frames.map(f => f.samples[own.camera]).filter(s => s !== undefined).slice(0, 512);

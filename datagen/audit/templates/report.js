@@ -170,27 +170,56 @@ function fill(i, c) {
   if (c.pictures) parts.push(section("Pictures", make("div", { class: "sheets" }, c.pictures.map(([key, path]) =>
     make("figure", { class: key === "residual" || key === "canonical" ? "wide" : "" }, make("figcaption", { text: page.titles[key] }), make("a", { href: pathOf(path) }, make("img", { class: "plate", loading: "lazy", src: pathOf(path), alt: page.titles[key] + " of " + name })))))));
   else if (c.warp) parts.push(make("p", { class: "soft", text: "No pictures were drawn of this frame. `datagen report --worst` draws more." }));
-  if (c.regions) parts.push(regionTable(c.regions));
+  if (c.warp) parts.push(evidence(c));
+  if (c.regions) parts.push(regionTable(c.regions, c.metrics));
   else if (c.warp) parts.push(make("p", { class: "soft", text: "The points of this frame were not measured: it is not of the sample. `datagen explain` measures it." }));
   if (c.landmarks) parts.push(section("Landmarks given, and where the warp has them", list(c.landmarks.slice(0, 12).map(m => [`landmark ${m.index}`, number(m.mm) + " mm"])), make("p", { class: "soft", text: `${c.landmarks.length} were given; the farthest off first.` })));
   const fits = [...(c.cameraFits || []).map(f => ["camera " + f[0], f]), ...(c.regionFits || []).map(f => [f[0].replaceAll("_", " "), f])];
+  if (c.training) parts.push(section("In training", make("p", { class: "soft", text: "Among the samples that the training run is worst at: mean canonical error." }), list(c.training.map(([camera, kind, mm, step]) => [`${camera}, ${kind}, step ${step}`, mm + " mm"]))));
   if (fits.length) parts.push(section("Pictures held against the subject's others", make("p", { class: "soft", text: "How far beside where they lie they fit best, and how like they are there." }), list(fits.map(([n, f]) => [n, `${number(f[1])} mm, ${number(f[2])}`]))));
-  parts.push(section("All metrics", list(Object.entries(c.metrics))));
+  parts.push(section("All metrics", list(Object.entries(c.metrics).filter(([figure]) => !OWN_PLACE.test(figure)))));
   const made = [["cameras that give samples", c.cameras.join(", ") || "none"], ...Object.entries(c.out).map(([camera, why]) => ["without " + camera, why])];
-  if (c.person) made.push(["held to the person learnt from frames", c.person.join(", ")]);
   made.push(["content key", c.key || "none"], ["input", c.input || "none"]);
   parts.push(section("What it is made of", list(made)), make("pre", { text: `datagen explain ${quoted(page.build)} ${quoted(name)}` }));
   card.replaceChildren(...parts);
 }
-function regionTable(regions) {
-  const cells = ["distance_median_mm", "distance_p95_mm", "back_median_mm", "back_p95_mm", "round_trip_p95_mm", "confidence", "near", "correct", "error_median_mm", "error_p95_mm"];
-  const titles = ["to the template, median mm", "95 %", "back, median mm", "95 %", "there and back, 95 % mm", "confidence", "near", "right", "true error, median mm", "95 %"];
+// What the warp was held by: each source, how much of the start it decided, and how far it is off in the end.
+const counted = value => known(value) ? Math.round(value).toLocaleString("en") : "–";
+function evidence(c) {
+  const m = c.metrics, share = name => known(m["held_" + name]) ? number(100 * m["held_" + name], 2) + " %" : "–", rows = [];
+  const row = (source, given, held, off) => rows.push([source, given, share(held), number(m["energy_" + held]), off]);
+  const registered = known(m.registration_shift_mm), own = m.person_used === 1, landmarks = c.landmarks ? c.landmarks.length + " points" : "given";
+  row("scan", `${counted(m.scan_vertices)} points, ${number(100 * m.matched_fraction)} % have a counterpart`, "scan", `${number(m.residual_median_mm)} mm median, ${number(m.residual_p95_mm)} mm at 95 %`);
+  if (known(m.landmark_rms_mm)) row("landmarks", landmarks, "landmarks", `${number(m.landmark_rms_mm)} mm RMS, the farthest (${number(m.landmark_worst)}) ${number(m.landmark_worst_mm)} mm`);
+  const moved = `the face ended ${number(m.registration_shift_mm)} mm from it (median)`;
+  if (registered && own) row("registration", "given", "registration", moved);
+  if (known(m.pictures)) row("pictures", `${number(m.pictures)} heeded`, "pictures", `${number(m.picture_usual_sigmas)} of their standard deviations usually, ${number(m.picture_worst_sigmas)} at worst`);
+  else if (m.pictures_refused) rows.push(["pictures", "refused: they contradict all else, or each other", "–", "–", "–"]);
+  const keys = c.person && `learnt from frames ${c.person.join(", ")}`;
+  if (own) row("the person", keys || "learnt", "prior", "–");
+  else if (registered) row("registration", "given; where the start begins", "prior", moved);
+  else row("the head model", "the usual face of its kind", "prior", "–");
+  if (!own) rows.push(["the person", m.person_used === 0 ? `not used: this frame agrees less with it than with a start of its own (${keys})` : keys ? `${keys}; not used here` : "none was learnt of this sequence", "–", "–", "–"]);
+  const stages = [1, 2, 3, 4, 5, 6].filter(k => known(m[`stage_${k}_apart_mm`]));
+  const cells = (kind, values, numbers) => make("tr", {}, values.map((value, k) => make(kind, { class: numbers.includes(k) ? (values.length === 5 && k === 3 ? "n hide-small" : "n") : null, text: value })));
+  const grid = (label, heads, body, numbers) => make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, make("table", {}, cells("th", heads, numbers), body.map(values => cells("td", values, numbers))));
+  return section("What held it", grid("Evidence by source", ["source", "what was given", "decided", "energy", "how far off in the end"], rows, [2, 3]),
+    make("p", { class: "soft", text: known(m.held_prior) ? "Decided: how much of the shape and pose that the warp starts from each source determines; the last of them is what was believed before anything else was seen. Energy: half the sum of squared residuals, in standard deviations." : "How much each source decided is not recorded: an older version made this warp." }),
+    ...(stages.length ? [grid("Stages", ["stage of the refinement", "vertices held by the scan", "from it before the last round, RMS mm", "moved, RMS mm"], stages.map(k => [k + (k === stages.length ? ", the finest" : k === 1 ? ", the coarsest" : ""), counted(m[`stage_${k}_held_vertices`]), number(m[`stage_${k}_apart_mm`]), number(m[`stage_${k}_moved_mm`])]), [1, 2, 3])] : []));
+}
+const OWN_PLACE = /^(held|energy|stage)_/;
+// The least share of a region that the scan covers; cheeks have two sides.
+const coverageOf = (name, m) => { const found = ["", "left_", "right_"].map(side => m["coverage_" + side + name.replace(/s$/, side ? "" : "s")]).filter(known); return found.length ? Math.min(...found) : NaN; };
+function regionTable(regions, metrics) {
+  for (const [name, row] of Object.entries(regions)) row.coverage = coverageOf(name, metrics);
+  const cells = ["coverage", "distance_median_mm", "distance_p95_mm", "back_median_mm", "back_p95_mm", "round_trip_p95_mm", "confidence", "near", "correct", "error_median_mm", "error_p95_mm"];
+  const titles = ["covered by the scan", "to the template, median mm", "95 %", "back, median mm", "95 %", "there and back, 95 % mm", "confidence", "near", "right", "true error, median mm", "95 %"];
   const used = cells.filter(cell => Object.values(regions).some(r => known(r[cell])));
   return section("By region", make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Figures of this frame by region" }, make("table", {},
     make("tr", {}, make("th", { text: "region" }), used.map(cell => make("th", { class: "n", text: titles[cells.indexOf(cell)] }))),
     Object.entries(regions).map(([name, row]) => {
       const label = name.replaceAll("_", " "), colour = page.regions[label];
-      return make("tr", {}, make("td", {}, make("span", { class: "swatch", style: `background:rgb(${colour.slice(1).join(",")})` }), label), used.map(cell => make("td", { class: "n", text: number(row[cell]) })));
+      return make("tr", {}, make("td", { style: "white-space:nowrap" }, make("span", { class: "swatch", style: `background:rgb(${colour.slice(1).join(",")})` }), label), used.map(cell => make("td", { class: "n", text: number(row[cell]) })));
     }))));
 }
 
@@ -232,6 +261,28 @@ function plots() {
 for (const control of [figure, by, line]) control.addEventListener("input", plots);
 if (page.curve && byId("reliability")) byId("reliability").append(make("figcaption", { text: "Stated confidence and what was right" }), reliability(page.curve.stated, page.curve.correct, page.curve.count, `within ${page.within} mm`));
 
+// A training run beside its data.
+function learnt() {
+  const told = page.training;
+  if (!told) return;
+  for (const [title, points] of Object.entries(told.curves)) {
+    const svg = timeline(points.map(p => p[0]), points.map(p => p[1]), title, [], "step");
+    if (svg) byId("curves").append(make("figure", {}, make("figcaption", { text: title }), svg));
+  }
+  for (const row of told.worst) {
+    const name = row.name.slice(0, row.name.lastIndexOf("/")), camera = row.name.slice(name.length + 1), status = row.at < 0 ? null : STATUS[rows.status[row.at]];
+    byId("learnt").append(make("tr", {}, make("td", {}, row.at < 0 ? name : make("button", { text: name, onclick: () => show(row.at) })), make("td", { text: camera }), make("td", { text: row.kind }),
+      make("td", { class: "n", text: number(row.canonical_mm) }), make("td", { class: "n", text: number(row.depth_mm) }), make("td", { class: "n", text: row.step }),
+      make("td", {}, status ? make("span", { class: "badge " + status, text: status }) : null), make("td", { text: row.at < 0 ? "not in this report" : because(row.at) })));
+  }
+}
+// Opens the card of a frame that the table may not list at the moment.
+function show(i) {
+  if (!order.includes(i)) byId("clear").onclick();
+  const at = order.indexOf(i);
+  toRow(at); open(at);
+}
+
 // Rows come in parts.
 function take(part, start) {
   const n = part.frame.length, set = (to, from) => { for (let k = 0; k < n; k++) to[start + k] = from[k] === null ? NaN : from[k]; };
@@ -239,6 +290,8 @@ function take(part, start) {
   for (let k = 0; k < n; k++) rows.frame[start + k] = part.frame[k];
   part.columns.forEach((values, k) => set(rows.columns[k], values));
 }
+// Pictures that were not looked at yet are wanted on paper.
+addEventListener("beforeprint", () => { for (const image of document.querySelectorAll("img[loading=lazy]")) image.loading = "eager"; });
 Promise.all(Array.from({ length: page.parts }, (_, k) => load("rows-" + k))).then(parts => {
   let start = 0;
   parts.forEach((part, k) => { take(part, start); start += part.frame.length; store.parts.delete("rows-" + k); });
@@ -248,6 +301,7 @@ Promise.all(Array.from({ length: page.parts }, (_, k) => load("rows-" + k))).the
   for (const [s] of [...worst].sort((a, b) => a[1] - b[1]).slice(0, 500)) line.append(make("option", { text: s }));
   arrange();
   plots();
+  learnt();
   const wanted = decodeURIComponent((location.hash.match(/^#frame=(.*)$/) || [])[1] || "");
   if (wanted) { const at = order.findIndex(i => nameOf(i) === wanted); if (at >= 0) { toRow(at); open(at); } }
   document.documentElement.dataset.ready = "yes";

@@ -2,14 +2,14 @@
 // Meshes in three dimensions; several views may share one orbit (orbit.js) and then turn together.
 const VERTEX_SHADER = `#version 300 es
 in vec3 place; in vec3 colour; in vec3 canonical;
-uniform mat3 turn; uniform vec3 centre; uniform vec2 pan; uniform vec2 aspect; uniform float radius; uniform float zoom;
+uniform mat3 turn; uniform vec3 centre; uniform vec2 pan; uniform vec2 aspect; uniform float radius; uniform float zoom; uniform float dot_px;
 out vec3 seen; out vec3 shade; out vec3 mm;
 void main() {
   vec3 p = turn * (place - centre) / radius;
   seen = p; shade = colour; mm = canonical;
   float away = 4.0 - p.z;
   gl_Position = vec4((p.xy * 3.2 * zoom) * aspect + pan * away, (away - 4.0) * 0.4 * away, away);
-  gl_PointSize = 2.5;
+  gl_PointSize = dot_px > 0.0 ? clamp(dot_px / away, 1.0, 24.0) : 2.5;
 }`;
 const FRAGMENT_SHADER = `#version 300 es
 precision highp float;
@@ -28,8 +28,8 @@ void main() {
   pixel = vec4(colour * light, 1.0);
 }`;
 class MeshView {
-  // `refused` is called with a sentence where the browser cannot draw in three dimensions.
-  constructor(canvas, orbit, refused) {
+  // `refused` is called with a sentence where the browser cannot draw in three dimensions; `onTap` with a click.
+  constructor(canvas, orbit, refused, onTap) {
     this.canvas = canvas; this.orbit = orbit; this.mesh = null;
     const gl = this.gl = canvas.getContext("webgl2", { antialias: true, preserveDrawingBuffer: true });
     if (!gl) { refused("This browser draws nothing in three dimensions (WebGL 2); the pictures show the same."); return; }
@@ -42,10 +42,11 @@ class MeshView {
     gl.linkProgram(program); gl.useProgram(program); gl.enable(gl.DEPTH_TEST);
     this.buffers = {};
     orbit.views.push(this.redraw = () => this.ask());
-    orbit.attach(canvas);
+    orbit.attach(canvas, onTap);
     new ResizeObserver(() => this.ask()).observe(canvas);
   }
-  // positions and canonical: Float32Array (3 n), colours: Uint8Array (3 n), faces: Uint32Array (3 f) or empty for points.
+  // positions and canonical: Float32Array (3 n), colours: Uint8Array (3 n), faces: Uint32Array (3 f) or empty for points,
+  // whose side at the middle is then `dot` / 4 pixels.
   show(mesh) {
     this.mesh = mesh;
     const gl = this.gl;
@@ -83,7 +84,7 @@ class MeshView {
     set("centre", "3f", ...mesh.centre); set("radius", "1f", mesh.radius); set("zoom", "1f", o.zoom);
     set("aspect", "2f", small / width, small / height);
     set("pan", "2f", 2 * o.panX * ratio / width, -2 * o.panY * ratio / height);
-    set("grid", "1f", mesh.grid ? 1 : 0); set("points", "1f", mesh.faces.length ? 0 : 1);
+    set("grid", "1f", mesh.grid ? 1 : 0); set("points", "1f", mesh.faces.length ? 0 : 1); set("dot_px", "1f", mesh.dot || 0);
     if (mesh.faces.length) gl.drawElements(gl.TRIANGLES, mesh.faces.length, gl.UNSIGNED_INT, 0);
     else gl.drawArrays(gl.POINTS, 0, mesh.positions.length / 3);
   }

@@ -47,17 +47,19 @@ function load(name) {
 }
 
 // Charts: one idea of axes for all of them.
-const CHART = { width: 420, height: 210, left: 46, right: 12, top: 10, bottom: 34 };
+const CHART = { width: 420, height: 210, left: 60, right: 12, top: 10, bottom: 34 };
 function chart(label, low, high, bottom, top, xLabel, yLabel, whole = false) {
   const c = CHART, svg = drawn("svg", { viewBox: `0 0 ${c.width} ${c.height}`, role: "img", "aria-label": label, width: "100%" });
   const span = (value, from, to) => (value - from) / Math.max(to - from, 1e-12);
   const x = v => c.left + span(v, low, high) * (c.width - c.left - c.right);
   const y = v => c.height - c.bottom - span(v, bottom, top) * (c.height - c.top - c.bottom);
+  // Of whole numbers as many marks as there are.
+  const marks = whole ? Math.max(1, Math.min(4, Math.round(high - low))) : 4;
   for (let i = 0; i <= 4; i++) {
-    const h = low + (high - low) * i / 4, v = bottom + (top - bottom) * i / 4;
+    const h = low + (high - low) * i / marks, v = bottom + (top - bottom) * i / 4;
     svg.append(drawn("line", { class: "axis", x1: x(low), x2: x(high), y1: y(v), y2: y(v) }));
     svg.append(drawn("text", { x: x(low) - 5, y: y(v) + 4, "text-anchor": "end" }, number(v)));
-    if (xLabel !== null) svg.append(drawn("text", { x: x(h), y: c.height - c.bottom + 14, "text-anchor": i === 0 ? "start" : i === 4 ? "end" : "middle" }, whole ? String(Math.round(h)) : number(h)));
+    if (xLabel !== null && i <= marks) svg.append(drawn("text", { x: x(h), y: c.height - c.bottom + 14, "text-anchor": i === 0 ? "start" : i === marks ? "end" : "middle" }, whole ? String(Math.round(h)) : number(h)));
   }
   if (xLabel) svg.append(drawn("text", { x: (x(low) + x(high)) / 2, y: c.height - 5, "text-anchor": "middle" }, xLabel));
   if (yLabel) svg.append(drawn("text", { x: 11, y: (y(bottom) + y(top)) / 2, "text-anchor": "middle", transform: `rotate(-90 11 ${(y(bottom) + y(top)) / 2})` }, yLabel));
@@ -124,12 +126,12 @@ function spread(groups, label, worse, most = 24) {
   svg.append(drawn("text", { x: (x(low) + x(high)) / 2, y: height + 11, "text-anchor": "middle" }, label));
   return { svg, left: rows.length - shown.length };
 }
-function timeline(frames, values, label, limits) {
+function timeline(frames, values, label, limits, along = "frame number") {
   const pairs = frames.map((f, i) => [f, values[i]]).filter(p => known(p[1]));
   if (!pairs.length) return null;
   const top = Math.max(...pairs.map(p => p[1]), ...limits.map(l => l[1]), 1e-9) * 1.08;
   const first = pairs[0][0], last = pairs[pairs.length - 1][0];
-  const c = chart(label, first, last === first ? first + 1 : last, Math.min(0, ...pairs.map(p => p[1])), top, "frame number", label, true);
+  const c = chart(label, first, last === first ? first + 1 : last, Math.min(0, ...pairs.map(p => p[1])), top, along, label, true);
   for (const [name, limit] of limits) {
     c.svg.append(drawn("line", { class: "other", x1: c.x(first), x2: CHART.width - CHART.right, y1: c.y(limit), y2: c.y(limit) }));
     c.svg.append(drawn("text", { x: CHART.width - CHART.right, y: c.y(limit) - 3, "text-anchor": "end" }, name));

@@ -175,6 +175,23 @@ def test_a_forehead_that_is_too_sure_is_told_with_and_without_truth(template: He
     assert (alert.title, alert.frames) == ("Surer than usual: forehead", ("s/a/000009",))
 
 
+@pytest.mark.parametrize(
+    ("stated", "usual", "told"),
+    [
+        (0.99, [0.85, 0.86, 0.87, 0.88, 0.88], True),  # sure of nearly all, where others doubt an eighth
+        (0.93, [0.85, 0.86, 0.87, 0.88, 0.88], False),
+        (0.99, [0.95, 0.96, 0.96, 0.97, 0.98], False),  # little doubt is usual here
+        (0.99, [0.70, 0.80, 0.88, 0.95, 0.98], False),  # anything is usual here
+        (0.80, [0.55, 0.60, 0.60, 0.62, 0.63], True),
+    ],
+)
+def test_a_part_is_surer_than_usual_by_what_doubt_it_leaves(stated: float, usual: list[float], told: bool) -> None:
+    row = {"points": 100.0, "distance_median_mm": 0.1}
+    rows = {f"s/a/{i:06d}": {"forehead": {**row, "confidence": c}} for i, c in enumerate([*usual, stated])}
+    frames = [frame for alert in region_alerts(rows) for frame in alert.frames]
+    assert frames == (["s/a/000005"] if told else [])
+
+
 def test_missing_and_misplaced_landmarks_are_told() -> None:
     counts = {f"s/a/{i:06d}": 68 - (i == 3) for i in range(5)} | {"t/a/000000": 12, "t/a/000001": 12}
     good = {frame: dict.fromkeys(range(68), 1.0) for frame in counts}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,10 +21,16 @@ from datagen.audit import pictures
 from datagen.audit.browse_export import export_page
 from datagen.audit.browse_server import BrowseServer, Marks
 from datagen.audit.browsing import KINDS, Browsing
-from datagen.common.errors import InputError, StorageError
+from datagen.audit.rerun_export import export_recording
+from datagen.common.errors import DependencyError, InputError, StorageError
 from datagen.shards import open_dataset
 from datagen.shards.tools.combine import Selection, subset
+from datagen.shards.tools.publish import publish
+from datagen.warp.storage import read_warp
 from tests.support.page_checks import check_page
+
+if TYPE_CHECKING:
+    from datagen.flows.build import BuildResult
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +138,69 @@ def test_marks_are_kept_and_make_a_dataset(served: tuple[str, Marks], browsing: 
     for wrong in ("name=a/b", "name=a/b/c", "name=nobody/b/1", f"name=@{tmp_path}/none"):
         with pytest.raises(InputError):
             Selection.parse([wrong]).chosen(browsing.dataset, "train")
+
+
+def test_a_pixel_is_followed_back_to_the_triangle_it_shows(tiny_build: BuildResult) -> None:
+    with open_dataset(tiny_build.dataset) as dataset:
+        browsing = Browsing(dataset, tiny_build.root)
+        sample = dataset["train"].sample(0)
+        rows, columns = np.nonzero((sample.confidence > 0) & ~sample.edge)
+        k = len(rows) // 2
+        told = dict(browsing.trace("train", 0, columns[k] + 0.5, rows[k] + 0.5))
+        assert {"triangle", "scan", "registration", "verdict", "warp", "input", "recipe", "code"} <= told.keys()
+        # The triangle's own coordinates are the pixel's.
+        subject, sequence, frame, _ = dataset["train"].sample_name(0).split("/")
+        warp = read_warp(tiny_build.root / "warps" / subject / sequence / frame)
+        face = warp.scan_faces[int(told["triangle"].split()[0])]
+        assert ", ".join(map(str, face.tolist())) in told["triangle"]
+        apart = np.linalg.norm(warp.canonical[face] - sample.canonical[:, rows[k], columns[k]], axis=1).min()
+        assert apart * warp.space.half_extent < 0.012  # a triangle of this coarse scan is some millimetres wide
+        off = np.argwhere(sample.depth == 0)[0]
+        assert "no triangle" in dict(browsing.trace("train", 0, off[1] + 0.5, off[0] + 0.5))["scan"]
+        assert Browsing(dataset).trace("train", 0, 1, 1) == []
+        captures = browsing.history("train", 0)["captures"]
+        assert "simulated" in captures
+        assert not set("{}[]") & set(captures)
+
+
+def test_a_dataset_in_a_bucket_is_walked_through_as_a_local_one(
+    browsing: Browsing, pristine: Path, s3_url: str, tmp_path: Path
+) -> None:
+    publish(pristine, s3_url)
+    with open_dataset(s3_url) as dataset:
+        there = Browsing(dataset)
+        assert there.contents() | {"url": ""} == browsing.contents() | {"url": ""}
+        for kind in KINDS:
+            np.testing.assert_array_equal(there.picture("train", 1, kind), browsing.picture("train", 1, kind))
+        assert there.history("train", 0) == browsing.history("train", 0)
+        page = export_page(there, tmp_path / "few", 2)
+        assert s3_url not in page.read_text()
+
+
+def test_a_sequence_is_recorded_for_rerun(browsing: Browsing, tmp_path: Path) -> None:
+    rerun = pytest.importorskip("rerun", reason="rerun-sdk is not installed (extra rerun)")
+    first = browsing.contents()["sequences"][0]
+    name = f"{first['subject']}/{first['sequence']}"
+    count = export_recording(browsing.dataset, tmp_path / "view.rrd", name)
+    assert count == sum(
+        len(frame["samples"]) for frame in browsing.sequence(first["subject"], first["sequence"])["frames"]
+    )
+    assert (tmp_path / "view.rrd").read_bytes()[:3] == b"RRF"
+    recording = rerun.recording.load_recording(tmp_path / "view.rrd")
+    entities = {column.entity_path for column in recording.schema().component_columns()}
+    camera = browsing.dataset.plan.cameras[0]
+    assert {f"/camera/{camera}/image", f"/points/{camera}", f"/canonical/{camera}"} <= entities
+    for wrong in ((tmp_path / "view.rrd", "nobody/at"), (tmp_path / "view.txt", None)):
+        with pytest.raises(InputError):
+            export_recording(browsing.dataset, *wrong)
+
+
+def test_without_rerun_it_is_said_what_to_install(browsing: Browsing, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "rerun", None)
+        with pytest.raises(DependencyError, match=r"canonface\[rerun\]"):
+            export_recording(browsing.dataset, tmp_path / "view.rrd")
+    assert not list(tmp_path.iterdir())
 
 
 def test_somebodys_file_is_no_list_of_marks(tmp_path: Path) -> None:

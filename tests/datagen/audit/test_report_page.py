@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from benchmarks.report import write_verdicts
 from datagen.audit.report import write_report
 from datagen.heads.registry import load_head
 from tests.datagen.audit.test_audit import a_build
+from tests.datagen.audit.test_training import a_run
 from tests.support.page_checks import judge
 
 READY = "document.documentElement.dataset.ready === 'yes'"
@@ -40,7 +42,12 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = a_build(tmp_path_factory.mktemp("build"), load_head("anny").template)
-    return write_report(build, worst=2, random=0)
+    verdict = build / "warps" / "s00" / "smile" / "000002" / "verdict.json"
+    content = json.loads(verdict.read_text())
+    content["figures"] |= {"held_scan": 0.75, "held_landmarks": 0.05, "held_prior": 0.2, "landmark_rms_mm": 1.25}
+    content["figures"] |= {"stage_1_apart_mm": 0.9, "stage_1_moved_mm": 2.0, "stage_1_held_vertices": 4000}
+    verdict.write_text(json.dumps(content))
+    return write_report(build, worst=2, random=0, training=a_run(tmp_path_factory.mktemp("run")))
 
 
 @pytest.fixture
@@ -123,6 +130,28 @@ def test_marked_frames_become_a_command(opened: Browser, page: Path) -> None:
     assert command == f"datagen requeue {page.parents[1]} s00/smile/000004"
     opened.run("byId('unmark').click()")
     assert opened.run("byId('command').value") == ""
+
+
+def test_a_card_says_what_held_the_frame(opened: Browser) -> None:
+    opened.run(f"[...document.querySelectorAll('.data')][{NAMES}.indexOf('s00/smile/000002')].click()")
+    opened.wait("byId('card').open && byId('card').innerText.includes('What held it')")
+    rows = opened.run(
+        "[...document.querySelectorAll('#card [aria-label=\"Evidence by source\"] tr')].map(r => r.innerText)"
+    )
+    assert [row.split("\t")[0] for row in rows[1:]] == ["scan", "landmarks", "the head model", "the person"]
+    assert "75 %" in rows[1]
+    assert "1.25 mm RMS" in rows[2]
+    assert "none was learnt" in rows[4]
+    assert "4000" in opened.run("document.querySelector('#card [aria-label=\"Stages\"]').innerText")
+
+
+def test_what_a_model_learns_worst_leads_to_its_frame(opened: Browser) -> None:
+    rows = "[...document.querySelectorAll('#learnt tr')]"
+    assert opened.run(f"{rows}.map(row => row.cells[0].innerText)") == ["s00/smile/000001", "gone/smile/000001"]
+    assert opened.run("document.querySelectorAll('#curves svg').length") == 2
+    opened.run(f"{rows}[0].querySelector('button').click()")
+    opened.wait("byId('card').open && byId('cardname').textContent === 's00/smile/000001'")
+    assert "cam0, val, step 20" in opened.run("byId('card').innerText")
 
 
 def test_a_link_opens_its_card(browser: Browser, page: Path) -> None:

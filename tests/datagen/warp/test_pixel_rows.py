@@ -87,7 +87,7 @@ def test_what_pictures_pull_is_the_derivative_of_how_far_off_they_are(
     pose = Similarity(1.1, np.linalg.qr(random.normal(size=(3, 3)))[0], random.normal(0, 0.01, 3))
     pose = Similarity(1.1, pose.rotation * np.linalg.det(pose.rotation), pose.translation)
     at = (seen.operator @ person - pose.translation) @ pose.rotation / pose.scale
-    pull = seen.look(pose, at)["test"]
+    pull = seen.gathered(seen.rows(pose, at))["test"]
     assert max(seen.scale.values()) < 1.3
 
     def energy(local: F64) -> float:

@@ -12,21 +12,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datagen.common.errors import StorageError
 from datagen.common.files import json_ready
 from datagen.shards import open_dataset
 from tests.support.evaluation_scene import LABELS, Ellipsoid, head_pose, turn, world_camera
 from tests.support.places import ROOT
 from tests.support.trainer_scene import build_scene
 from trainer.config import load_config
-from trainer.evaluate import evaluate
+from trainer.evaluate import evaluate, evaluate_several
 from trainer.evaluation.baselines import flow_available
 from trainer.evaluation.canonical import region_labels
 from trainer.evaluation.charts import Showcase, motion_chart, pck_chart
+from trainer.evaluation.comparison import comparison_text, names_of
 from trainer.evaluation.frames import EvaluationOptions, View
 from trainer.evaluation.gather import Evaluation, Run
 from trainer.evaluation.shape import key_points
 from trainer.evaluation.speed import SpeedPoint, measure_speed, speed_metrics
-from trainer.evaluation.tables import MATCHING, method_table, metric_tables, result_text
+from trainer.evaluation.tables import MATCHING, comparison_tables, method_table, metric_tables, result_text
+from trainer.evaluation.worst import WorstSamples, figure_of
 from trainer.fit import fit
 
 DOCS = (ROOT / "docs" / "metrics.md").read_text()
@@ -217,13 +220,61 @@ def test_the_report_holds_everything_in_one_page(evaluated) -> None:
     page = (folder / "index.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert len(sources) > 5
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    anchors = {source[1:] for source in sources if source.startswith("#")}
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
+    assert {"worst-canonical", "worst-depth", "worst-canonical_nose"} <= anchors
+    assert all(f'id="{anchor}"' in page for anchor in anchors)
     for title in ("Correspondence", "Over time", "Shape", "Motion over time", "Best tracks", "Worst tracks"):
         assert title in page, title
     assert f"{stored['figures']['canonical_median_mm']:.2f}" in page
     assert stored["samples"] == 12
     for table in metric_tables(stored["figures"]):
         assert table.title in page
+
+
+def test_several_models_are_compared_on_one_page(evaluated: tuple[dict, Path], tmp_path: Path) -> None:
+    stored, folder = evaluated
+    run, options = folder.parent / "run", EvaluationOptions(limit=2, instants=1, subject_pairs=0, geometry_views=1)
+    given = [run, run / "last.pt"]
+    quick = {"options": options, "device_name": "cpu", "speed_seconds": 0}
+    found = evaluate_several(given, folder.parent, report=tmp_path / "r", **quick)
+    assert [one.name for one in found] == ["run", "run-last"]
+    page = (tmp_path / "r" / "index.html").read_text()
+    for text in ("2 models on val", "run-last/index.html", "training mean", "tiny", stored["split"], "↓"):
+        assert text in page
+    assert (tmp_path / "r" / "run-last" / "index.html").is_file()
+    kept = json.loads((tmp_path / "r" / "comparison.json").read_text())
+    assert [one["figures"]["canonical_median_mm"] for one in kept] == [
+        one.result.metrics["canonical_median_mm"] for one in found
+    ]
+    # The best of each column is one of these rows, and the training mean stands once.
+    table = comparison_tables([(one.name, one.result.metrics) for one in found])[0]
+    assert [row[0] for row in table.rows][:2] == ["run", "run-last"]
+    assert "run-last" in comparison_text(found)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("mine")
+    with pytest.raises(StorageError):
+        evaluate_several(given, folder.parent, report=tmp_path / "mine", **quick)
+
+
+def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    places = [tmp_path / a / "model" for a in "xyz"]
+    for place in places:
+        place.mkdir(parents=True)
+    assert names_of([*places, tmp_path / "other.pt"]) == ["model", "model-2", "model-3", "other"]
+
+
+def test_the_worst_samples_of_a_figure_are_kept_the_worst_first() -> None:
+    scene, worst = Ellipsoid(size=28), WorstSamples({"nose": np.array([LABELS["nose"]])})
+    truth = scene.truth()
+    for k in range(7):
+        shift = np.array([0.001 * ((3 * k) % 7), 0, 0], np.float32)[:, None, None]
+        worst.offer(Run(np.array([k]), [scene.perfect(canonical_m=truth.canonical_m + shift)], []))
+    assert [sample.index for sample in worst.found["canonical"]] == [2, 4, 6, 1]
+    assert worst.found["canonical_nose"][0].value_mm == pytest.approx(6, abs=1e-3)
+    assert figure_of("canonical_nose_median_mm", worst.found) == "canonical_nose"
+    assert figure_of("depth_aligned_absrel", worst.found) == "depth_aligned"
+    assert figure_of("scan_to_mesh_mm", worst.found) is None
 
 
 @given(st.lists(st.one_of(st.floats(0, 50), st.just(math.nan)), max_size=12))

@@ -1,0 +1,40 @@
+"""What each source of evidence held: MacKay's count of a small system by hand, and its sum in a real fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from datagen.layout import BuildLayout
+from datagen.warp.held import Ledger
+from datagen.warp.storage import read_verdict
+
+if TYPE_CHECKING:
+    from datagen.flows.build import BuildResult
+
+
+def test_unknowns_are_shared_by_who_told_of_them() -> None:
+    ledger = Ledger(np.full(4, 2.0), prior_energy=1.5)
+    scan, landmarks = np.diag([6.0, 0, 0, 0]), np.diag([0, 2.0, 0, 0])
+    ledger.add("scan", scan / 2, 1.0)
+    ledger.add("scan", scan / 2, 2.0)
+    ledger.add("landmarks", landmarks, 4.0)
+    held = ledger.held(np.diag([2.0] * 4) + scan + landmarks)
+    assert held.share == pytest.approx({"scan": 6 / 8 / 4, "landmarks": 2 / 4 / 4, "prior": (2 / 8 + 2 / 4 + 2) / 4})
+    assert held.energy == {"scan": 3.0, "landmarks": 4.0, "prior": 1.5}
+    assert held.metrics()["held_scan"] == held.share["scan"]
+
+
+def test_a_warp_says_what_held_it_and_what_each_stage_did(talk_build: BuildResult) -> None:
+    for _, _, folder in BuildLayout(talk_build.root).verdicts():
+        metrics = read_verdict(folder).metrics
+        shares = {name: value for name, value in metrics.items() if name.startswith("held_")}
+        assert {"held_scan", "held_landmarks", "held_prior"} <= shares.keys()
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
+        assert all(value > 0 for value in shares.values())
+        assert {name.replace("held_", "energy_") for name in shares} <= metrics.keys()
+        apart = [metrics[f"stage_{k}_apart_mm"] for k in (1, 2, 3)]
+        assert apart[2] < apart[0]
+        assert metrics["stage_3_held_vertices"] > 100
