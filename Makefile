@@ -1,7 +1,7 @@
 # Everything a new user needs: `make demo`, `make test`. `make help` lists the rest.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench install dev check-libraries lint format types unit lock clean
+.PHONY: help demo test bench docs install dev check-libraries lint format types unit lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +19,11 @@ test: check-libraries dev ## Install what is missing, then run ruff, mypy and py
 
 bench: check-libraries install ## Run all benchmarks briefly, in about four minutes
 	@$(BIN)/python -m benchmarks.short
+
+docs: check-libraries ## Install what is missing, then build the pages as a site into site/, with the tutorial run
+	@scripts/install.sh docs
+	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 install: ## Create .venv with the pinned runtime dependencies
 	@scripts/install.sh
@@ -47,5 +52,5 @@ lock: dev ## Write requirements.lock anew from what is installed in .venv
 	$(BIN)/python scripts/lock.py
 
 clean: ## Remove caches and the environment; runs/ stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from datagen.flows.result import BuildResult
+    from datagen.flows.runners.contract import RunnerName
 
 # As small as a build can be and still have everything: two subjects, a split with each, shards of two samples.
 TINY_MANIFEST = {
@@ -57,7 +58,7 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_build(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """A finished build on threads through Prefect. Tests must not change it: they copy it."""
-    return _build_once(tiny_manifest, tmp_path_factory)
+    return _build_once(tiny_manifest, tmp_path_factory, "threads")
 
 
 # One person's performance: long enough for two tasks of the warp stage, and for a person to be learnt.
@@ -88,17 +89,17 @@ def talk_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def talk_build(talk_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
-    """A finished build on threads whose frames share a person. Tests must not change it: they copy it."""
-    return _build_once(talk_manifest, tmp_path_factory)
+    """A finished build, without Prefect, whose frames share a person. Tests must not change it: they copy it."""
+    return _build_once(talk_manifest, tmp_path_factory, "serial")
 
 
-def _build_once(manifest: Path, factory: pytest.TempPathFactory) -> BuildResult:
+def _build_once(manifest: Path, factory: pytest.TempPathFactory, runner: RunnerName) -> BuildResult:
     def make(folder: Path) -> BuildResult:
         from datagen.flows.build import build
         from datagen.flows.runners.contract import RunnerConfig
         from datagen.manifest import load_manifest
 
-        return build(load_manifest(manifest), folder / manifest.stem, RunnerConfig("threads", workers=2))
+        return build(load_manifest(manifest), folder / manifest.stem, RunnerConfig(runner, workers=2))
 
     os.environ.pop("PREFECT_API_URL", None)
     return made_once(factory, manifest.stem, make)

@@ -297,6 +297,10 @@ DATASET_FOLDER = "dataset.zarr"
 class Dataset(Mapping[str, Split]):
     """A finished dataset: a mapping of split names to splits. Made by :func:`open_dataset`.
 
+    It is what was opened, also in worker processes that it is sent to: where another dataset takes its place,
+    reading ends with a ``ReplacedDatasetError``. As a context manager it closes its files; they are closed as well
+    when the last of dataset and splits goes.
+
     Attributes
     ----------
     store : Store
@@ -309,10 +313,6 @@ class Dataset(Mapping[str, Split]):
         The same, typed.
     reader : ChunkReader
         Reads its chunks; shared by all splits and threads.
-
-    It is what was opened, also in worker processes that it is sent to: where another dataset takes its place,
-    reading ends with a ``ReplacedDatasetError``. As a context manager it closes its files; they are closed as well
-    when the last of dataset and splits goes.
     """
 
     def __init__(self, store: Store, attrs: Mapping[str, Any]) -> None:

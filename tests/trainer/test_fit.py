@@ -45,7 +45,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run long enough to have learnt something."""
     folder = tmp_path_factory.mktemp("runs") / "learnt"
-    changes = ["fit.steps=200", "fit.learning_rate=3e-3", "fit.warmup_steps=20", "fit.val_every=100"]
+    changes = ["fit.steps=120", "fit.learning_rate=4e-3", "fit.warmup_steps=15", "fit.val_every=60"]
     state = fit(scene, folder, load_config("tiny", [*QUICK, *changes, "data.frames_per_batch=8"]))
     assert state.finished
     return folder
@@ -88,7 +88,7 @@ def test_learns_to_beat_the_mean_map_on_a_new_subject(run: Path, scene: Path, tm
             assert min(picture.size) > 200
     kinds = [record["kind"] for record in read_log(run)]
     assert kinds.count("val") == 2
-    assert kinds.count("train") == 20
+    assert kinds.count("train") == 12
 
 
 def test_a_stopped_run_ends_in_the_same_bits(scene: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from datagen.common.errors import DependencyError, InputError
+from tests.support.places import ROOT
 from tests.support.trainer_scene import build_scene
 from trainer.config import FitConfig, load_config
 from trainer.fit import fit
@@ -109,18 +110,22 @@ def test_a_run_with_every_option_resumes_to_the_same_bits(scene: Path, tmp_path:
     assert terms <= read_log(tmp_path / "straight")[-2].keys() | read_log(tmp_path / "straight")[-1].keys()
 
 
-@pytest.mark.parametrize("sharding", ["none", "full"])
-def test_two_processes_share_a_run_that_one_can_finish(scene: Path, tmp_path: Path, sharding: str) -> None:
+TORCHRUN = ["torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone", "-m", "trainer.cli"]
+FORKED = ["tests.support.two_ranks"]
+
+
+@pytest.mark.parametrize(("sharding", "start"), [("none", FORKED), ("full", TORCHRUN)], ids=["none", "full"])
+def test_two_processes_share_a_run_that_one_can_finish(
+    scene: Path, tmp_path: Path, sharding: str, start: list[str]
+) -> None:
     settings = [*QUICK, "fit.steps=4", "fit.val_every=1", f"fit.sharding={sharding}", "data.drop_last=true"]
     run = tmp_path / "run"
-    call = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    call += ["-m", "trainer.cli", "fit", str(scene), "--out", str(run), "--config", "tiny"]
+    call = [sys.executable, "-m", *start, "fit", str(scene), "--out", str(run), "--config", "tiny"]
     # A preview is predicted by all: with shards, each waits for the others' parts of the model.
     for setting in (*settings, "fit.max_minutes=1e-6", "fit.preview=true"):
         call += ["--set", setting]
-    ended = subprocess.run(
-        call, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=120
-    )
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(call, cwd=ROOT, env=alone, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert (run / HELD_OUT).is_file()
     assert ended.stderr.count("stopped by fit.max_minutes") == 1

@@ -10,7 +10,7 @@ from trainer.evaluate import evaluate
 from trainer.fit import fit
 
 ONE_BATCH = ("data.clip_lengths=[4]", "data.view_ratio=0", "augment.photometric=0")
-LONG = ("fit.steps=600", "fit.learning_rate=4e-3", "fit.warmup_steps=20", "decoder.output_stride=1")
+LONG = ("fit.steps=400", "fit.learning_rate=6e-3", "fit.warmup_steps=20", "decoder.output_stride=1")
 ON_CPU = ("fit.device=cpu", "fit.threads=1")
 
 

@@ -9,15 +9,21 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+import trainer.cli
 from datagen.audit.demo_page import summary_rows
 from datagen.audit.demo_pictures import draw_pictures
 from datagen.common.errors import CanonfaceError
+from datagen.flows import demo as demo_module
 from datagen.flows.demo import DemoError, Meter, run_demo
+from datagen.flows.runners.contract import RunnerConfig
 from datagen.layout import BuildLayout
 from datagen.manifest import parse_manifest
 from tests.conftest import TINY_MANIFEST
@@ -34,10 +40,28 @@ MANIFEST = parse_manifest({**TINY_MANIFEST, "source": SOURCE, "splits": {"val": 
 SHORT_FIT = ("fit.steps=4", "fit.val_every=2", "fit.save_every=2")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_servers() -> Iterator[None]:
+    """Build without Prefect, whose server takes as long to start as so small a build takes; test_build.py has it."""
+    serially = partial(demo_module.build, config=RunnerConfig("serial"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_module, "build", serially)
+        yield
+
+
+def trainer_within(*arguments: str) -> str:
+    """Run the trainer in this process, which spares its imports; some tests start it as the demo does."""
+    done = CliRunner().invoke(trainer.cli.app, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout if "--json" in arguments else ""
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo(tmp_path_factory: pytest.TempPathFactory, without_servers: None) -> Path:
     out = tmp_path_factory.mktemp("demo")
-    run_demo(MANIFEST, out, "tiny", SHORT_FIT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_module, "_trainer", trainer_within)
+        run_demo(MANIFEST, out, "tiny", SHORT_FIT)
     return out
 
 
@@ -88,7 +112,16 @@ def test_running_again_does_no_work_and_says_the_same(demo: Path) -> None:
     assert rows["fit"].value == "4 of 4 steps"
 
 
-def test_a_lost_prediction_is_made_again_and_nothing_else(demo: Path) -> None:
+def test_the_trainer_answers_from_a_process_of_its_own(demo: Path) -> None:
+    sets = [word for setting in SHORT_FIT for word in ("--set", setting)]
+    words = ["fit", str(demo), "--out", str(demo / "train"), "--config", "tiny", *sets]
+    assert json.loads(demo_module._trainer(*words, "--json"))["finished"]
+    with pytest.raises(DemoError, match="`trainer fit` ended with exit code 2"):
+        demo_module._trainer(*words, "--set", "fit.no_such_key=1")
+
+
+def test_a_lost_prediction_is_made_again_and_nothing_else(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_module, "_trainer", trainer_within)
     fitted = (demo / "train/best.pt").stat().st_mtime_ns
     (demo / "prediction" / "strip.png").unlink()
     run_demo(MANIFEST, demo, "tiny", SHORT_FIT)
@@ -110,11 +143,11 @@ def test_a_killed_demo_takes_its_trainer_with_it(demo: Path, tmp_path: Path) -> 
     deadline = time.monotonic() + 120
     while not (out / "train" / "last.pt").is_file() and time.monotonic() < deadline:
         time.sleep(0.1)
-    (trainer,) = [p for p in psutil.Process(process.pid).children() if "trainer.cli" in " ".join(p.cmdline())]
+    (started,) = [p for p in psutil.Process(process.pid).children() if "trainer.cli" in " ".join(p.cmdline())]
     process.kill()
     process.wait()
-    trainer.wait(timeout=60)
-    assert not trainer.is_running()
+    started.wait(timeout=60)
+    assert not started.is_running()
 
 
 def test_meter_adds_up_over_interrupted_runs(tmp_path: Path) -> None:
@@ -131,7 +164,8 @@ def test_meter_adds_up_over_interrupted_runs(tmp_path: Path) -> None:
 
 
 def test_no_time_for_fitting_is_said(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datagen.flows.demo.SHORTEST_FIT_S", 1.0)
+    monkeypatch.setattr(demo_module, "SHORTEST_FIT_S", 1.0)
+    monkeypatch.setattr(demo_module, "_trainer", trainer_within)
     out = tmp_path / "short"
     shutil.copytree(demo, out)
     shutil.rmtree(out / "train")

@@ -420,10 +420,12 @@ ATTACKS: dict[str, tuple[int, Attack]] = {
     "arguments": (4, hostile_arguments),
 }
 
+# Each kind as often as its weight says.
+IN_TURN = tuple(name for name, (weight, _) in ATTACKS.items() for _ in range(weight))
+
 
 def attempt(scene: Scene, seed: int, number: int, box: Path, only: str | None) -> tuple[str, Try]:
-    """Do one try; the same seed and number always do the same."""
+    """Do one try; the same seed and number always do the same. As many in a row as the weights say have every kind."""
     rng = Random(hashlib.sha256(f"{seed}/{number}".encode()).digest())
-    names = [only] if only else [name for name, (weight, _) in ATTACKS.items() for _ in range(weight)]
-    name = rng.choice(names)
+    name = only or IN_TURN[number % len(IN_TURN)]
     return name, ATTACKS[name][1](scene, rng, box)
