@@ -34,8 +34,6 @@ class ClusterKind:
         Of Dask's configuration, where a user may have said something too.
     defaults : mapping
         Options unless the user says otherwise.
-    shipped : mapping
-        What Dask's configuration says of options without anybody's doing, where that is not nothing.
     required : tuple of str
         Options of which one has to be given, because the cluster's own default cannot serve.
     queued : bool
@@ -47,7 +45,6 @@ class ClusterKind:
     program: str = ""
     section: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    shipped: Mapping[str, Any] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     queued: bool = False
 
@@ -71,7 +68,6 @@ CLUSTERS: dict[ClusterName, ClusterKind] = {
         extra="kubernetes",
         section="kubernetes",
         defaults={"worker_command": ["dask", "worker", "--nthreads", "1"], "quiet": True},
-        shipped={"worker_command": "dask-worker", "image": "ghcr.io/dask/dask:latest"},
         # Dask's own image has no canonface.
         required=("image", "custom_cluster_spec"),
         queued=True,
@@ -114,6 +110,12 @@ def start_cluster(config: RunnerConfig) -> Any:
             "Write image: NAME, of an image that the Dockerfile makes, into a file for --dask-config",
         )
     adapt = options.pop(ADAPT, None)
+    if adapt is not None and config.workers is not None:
+        raise InputError(
+            f"--workers {config.workers}, and adapt in {where}",
+            "one of them: a number of workers, or limits between which it follows the work",
+            "Leave one out",
+        )
     workers = config.workers if name != "local" else config.worker_count
     if workers is None and adapt is None and _WORKERS not in options:
         raise InputError(
@@ -149,8 +151,10 @@ def _configured(kind: ClusterKind, option: str) -> bool:
 
     if not kind.section:
         return False
-    value = dask.config.get(f"{kind.section}.{option.replace('_', '-')}", None)
-    return value not in (None, kind.shipped.get(option))
+    key = f"{kind.section}.{option.replace('_', '-')}"
+    # What packages say of themselves is nobody's word.
+    shipped = [dask.config.get(key, None, config=defaults) for defaults in dask.config.defaults]
+    return dask.config.get(key, None) not in (None, *shipped)
 
 
 def _maker(name: ClusterName, kind: ClusterKind) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ import os
 import sys
 import types
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,17 +139,18 @@ def test_defaults_give_way_to_options_and_to_dasks_own_configuration(
     assert cluster.adapted == {"minimum": 1, "maximum": 9}
 
 
-def test_workers_on_kubernetes_need_an_image_with_this_program(stand_ins: None, tmp_path: Path) -> None:
+def test_workers_on_kubernetes_need_an_image_with_this_program(
+    stand_ins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = RunnerConfig.of("threads", 3, None, "kubernetes", None, "5%")
     with pytest.raises(InputError, match=r"(?s)says nothing of image.*Dockerfile"):
         start_cluster(asked)
     # What the package itself brings along is nobody's word.
-    with (
-        dask.config.set({"kubernetes.image": "ghcr.io/dask/dask:latest"}),
-        pytest.raises(InputError, match="says nothing of image"),
-    ):
+    own = {"kubernetes": {"image": "dask", "worker-command": "dask-worker"}}
+    monkeypatch.setattr(dask.config, "defaults", [*dask.config.defaults, deepcopy(own)])
+    with dask.config.set(own), pytest.raises(InputError, match="says nothing of image"):
         start_cluster(asked)
-    with dask.config.set({"kubernetes.image": "canonface"}):
+    with dask.config.set(own), dask.config.set({"kubernetes.image": "canonface"}):
         assert start_cluster(asked).options["worker_command"] == ["dask", "worker", "--nthreads", "1"]
     config = options(tmp_path / "k.yaml", "image: canonface\nnamespace: faces\n")
     made = start_cluster(RunnerConfig.of("threads", 3, None, "kubernetes", config, "5%"))
@@ -167,6 +169,8 @@ def test_what_cannot_be_started_says_what_it_lacks(
         start_cluster(asked(text="image: a\ncolour: red\n"))
     # Nobody closes what never began.
     assert all("colour" not in cluster.options for cluster in Cluster._instances)
+    with pytest.raises(InputError, match=r"--workers 2, and adapt in .*x\.yaml"):
+        start_cluster(asked(text="image: a\nadapt: {maximum: 3}\n"))
     with pytest.raises(ManifestError, match="a mapping"):
         start_cluster(asked(text="- image\n"))
     monkeypatch.setenv("PATH", str(tmp_path))
