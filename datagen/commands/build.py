@@ -38,6 +38,14 @@ DaskOption = Annotated[
     str | None, typer.Option("--dask-address", help="Address of a running Dask scheduler; implies --runner dask.")
 ]
 
+ClusterOption = Annotated[
+    Literal["local", "slurm", "kubernetes"] | None,
+    typer.Option("--dask-cluster", help="Start a Dask cluster there for this build; implies --runner dask."),
+]
+ClusterConfigOption = Annotated[
+    Path | None, typer.Option("--dask-config", help="YAML file with options of --dask-cluster.")
+]
+
 
 def build_command(
     manifest: ManifestArgument,
@@ -46,6 +54,8 @@ def build_command(
     runner: RunnerOption = "threads",
     workers: WorkersOption = None,
     dask_address: DaskOption = None,
+    dask_cluster: ClusterOption = None,
+    dask_config: ClusterConfigOption = None,
     max_failed: MaxFailedOption = "5%",
     replace: Annotated[
         bool,
@@ -74,8 +84,11 @@ def build_command(
     from datagen.flows.build import build
     from datagen.flows.runners.contract import RunnerConfig
 
-    config = RunnerConfig("dask" if dask_address else runner, workers, dask_address, max_failed)
+    config = RunnerConfig.of(runner, workers, dask_address, dask_cluster, dask_config, max_failed)
     if stage is not None:
+        for option, given in (("--replace", replace), ("--check-inputs", check_inputs), ("--deep", deep)):
+            if given:
+                raise InputError(f"{option} with --stage", "parts of a build that is frozen", f"Leave {option} out")
         _build_part(recipe, out, stage, part, config, json_output=json_output)
         return
     if part != "1/1":

@@ -11,7 +11,7 @@ from typing import Annotated
 from prefect import flow, task
 from pydantic import Field
 
-from datagen.flows.runners.contract import RunnerConfig, RunnerName
+from datagen.flows.runners.contract import ClusterName, RunnerConfig, RunnerName
 from datagen.manifest import load_manifest
 
 # What the command line does inside the flow; a deployment has none, and begins from the parameters.
@@ -26,6 +26,8 @@ def build(
     runner: Annotated[RunnerName, Field(description="what works at the units")] = "threads",
     workers: Annotated[int | None, Field(ge=1, description="units at a time; default: all CPUs")] = None,
     dask_address: Annotated[str | None, Field(description="scheduler, as in tcp://scheduler:8786")] = None,
+    dask_cluster: Annotated[ClusterName | None, Field(description="Dask cluster to start for it")] = None,
+    dask_config: Annotated[str | None, Field(description="YAML file with options of that cluster")] = None,
     max_failed: Annotated[str, Field(description="how much of a stage may be given up, as in 12 or 5%")] = "5%",
     replace: Annotated[bool, Field(description="replace another dataset in out, or this one's splits")] = False,
     check_inputs: Annotated[bool, Field(description="read every input again, however it looks")] = False,
@@ -36,7 +38,8 @@ def build(
     if body is not None:
         body()
         return
-    config = RunnerConfig("dask" if dask_address else runner, workers, dask_address, max_failed)
+    options = None if dask_config is None else Path(dask_config)
+    config = RunnerConfig.of(runner, workers, dask_address, dask_cluster, options, max_failed)
     # By name: the build imports what imports this.
     build_dataset = resolve_name("datagen.flows.build:build")
     recipe = load_manifest(Path(manifest), overrides)

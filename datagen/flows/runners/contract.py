@@ -9,16 +9,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from datagen.common.blas import available_cpus
+from datagen.common.errors import InputError
 from datagen.manifest import Needs
 
 if TYPE_CHECKING:
     from datagen.flows.runners.preflight import Expected
 
 RunnerName = Literal["threads", "dask", "serial"]
+ClusterName = Literal["local", "slurm", "kubernetes"]
 # Why a try failed. ``passing``: what carried it, or what it wrote to, may be well again in a moment. ``unit``: it would
 # fail again. ``build``: so would every other. ``misfit``: this worker is not one of this build. ``bystander``: another
 # unit took its worker with it, before this one had begun.
@@ -39,12 +42,51 @@ class RunnerConfig:
         Scheduler to use instead of a local cluster.
     max_failed : str
         How many units of a stage may be given up, as a number or, rounded up, in percent, as in "5%".
+    dask_cluster : ``local``, ``slurm``, ``kubernetes`` or None
+        What to start a Dask cluster on; by default this machine.
+    dask_config : Path or None
+        YAML with options of that cluster.
+
+    Raises
+    ------
+    datagen.common.errors.InputError
+        If they contradict each other.
     """
 
     name: RunnerName = "threads"
     workers: int | None = None
     dask_address: str | None = None
     max_failed: str = "5%"
+    dask_cluster: ClusterName | None = None
+    dask_config: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.dask_address and self.dask_cluster:
+            raise InputError(
+                f"--dask-address {self.dask_address} with --dask-cluster {self.dask_cluster}",
+                "one of them: a scheduler that runs, or a cluster to be started",
+                "Leave one out",
+            )
+        if self.dask_config and (self.dask_address or self.name != "dask"):
+            raise InputError(
+                f"--dask-config {self.dask_config} without a cluster that it could be of",
+                "--dask-cluster local, slurm or kubernetes",
+                "Name one, or leave the file out",
+            )
+
+    @classmethod
+    def of(
+        cls,
+        runner: RunnerName,
+        workers: int | None,
+        dask_address: str | None,
+        dask_cluster: ClusterName | None,
+        dask_config: Path | None,
+        max_failed: str,
+    ) -> Self:
+        """Return what was asked for: an address or a cluster of Dask implies its runner."""
+        name: RunnerName = "dask" if dask_address or dask_cluster else runner
+        return cls(name, workers, dask_address, max_failed, dask_cluster, dask_config)
 
     @property
     def worker_count(self) -> int:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar
 
-from datagen.common.errors import DependencyError, ServiceLostError
+from datagen.common.errors import CanonfaceError, DependencyError, ServiceLostError
 from datagen.common.progress import announce
 from datagen.flows.runners.carry import Sealed, carry
 from datagen.flows.runners.contract import Answer, Call, Carrier, Job, RunnerConfig, RunnerName
+from datagen.flows.runners.dask_cluster import CLUSTERS, start_cluster
 from datagen.flows.runners.preflight import Expected
 
 STARTED = "canonface-started"
@@ -56,8 +57,10 @@ class DaskCarrier(Carrier):
         self._fit_at = time.monotonic()
         self._places: dict[int, set[str]] = {}  # of those that may go to certain workers only
         self._workers: dict[str, Any] = {}
+        # In a queue, they may wait for as long as others' work takes.
+        self._queued = CLUSTERS[config.dask_cluster or "local"].queued
         self._looked = self._seen_any = time.monotonic()
-        self._waits = False
+        self._patience_s = LOOK_S
         # (address, stage): a worker may do for one stage and not for another.
         self._misfits: dict[tuple[str, str], str] = {}
         self._client = self._connected()
@@ -65,7 +68,7 @@ class DaskCarrier(Carrier):
 
     def _connected(self) -> Any:
         import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
 
         try:
             if self._config.dask_address:
@@ -73,14 +76,12 @@ class DaskCarrier(Carrier):
             else:
                 # Whose unit it was when a worker died is for us to count.
                 self._stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
-                cluster = LocalCluster(
-                    n_workers=self._config.worker_count,
-                    threads_per_worker=1,
-                    dashboard_address=None,
-                    silence_logs="CRITICAL",
-                )
+                cluster = start_cluster(self._config)
                 self._stack.callback(cluster.close, timeout=10)
                 client = Client(cluster, set_as_default=False)
+        except CanonfaceError:
+            self._stack.close()
+            raise
         except (OSError, TimeoutError, ValueError) as error:
             self._stack.close()
             reason = (str(error).strip().splitlines() or [""])[0][:160]
@@ -115,18 +116,21 @@ class DaskCarrier(Carrier):
         if self._client.status not in ("running", "newly-created", "connecting"):
             raise self._lost(None)
         if self._workers:
-            self._seen_any, self._waits = self._looked, False
-        elif self._looked - self._seen_any > NO_WORKER_S:
+            self._seen_any, self._patience_s = self._looked, LOOK_S
+        elif not self._queued and self._looked - self._seen_any > NO_WORKER_S:
             raise ServiceLostError(
                 f"the Dask scheduler{self._where()} has had no worker for {NO_WORKER_S / 60:.0f} minutes",
                 "workers that stay",
                 "Start some, and run the same command again; finished work is kept",
             )
-        elif not self._waits and self._looked - self._seen_any > LOOK_S:
-            self._waits = True
+        elif self._looked - self._seen_any > self._patience_s:
+            # Again after a while: jobs of a queue may have ended before a worker began.
+            self._patience_s = self._looked - self._seen_any + NO_WORKER_S
             announce("dask", f"the scheduler{self._where()} has no worker; waiting for one")
 
     def _where(self) -> str:
+        if self._config.dask_cluster:
+            return f" of the {self._config.dask_cluster} cluster"
         return f" at {self._config.dask_address}" if self._config.dask_address else ""
 
     def _lost(self, error: BaseException | None) -> ServiceLostError:

@@ -167,6 +167,8 @@ def run_as_flow(
                 runner=config.name,
                 workers=config.workers,
                 dask_address=config.dask_address,
+                dask_cluster=config.dask_cluster,
+                dask_config=None if config.dask_config is None else str(config.dask_config),
                 max_failed=config.max_failed,
             )
     except Exception as error:
