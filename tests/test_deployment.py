@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from datagen import cli
+from datagen.flows.stages import STAGES
 from tests.support.places import ROOT
+
+WORKDIR = "/canonface"
+# Options of `datagen build` that make no sense for a part of one stage.
+REFUSED_WITH_STAGE = {"dask_address", "dask_cluster", "dask_config", "replace", "check_inputs", "deep"}
 
 
 @pytest.fixture(scope="module")
@@ -53,23 +61,57 @@ def test_an_image_has_what_compose_runs(compose: dict[str, Any]) -> None:
     assert commands <= {"prefect", "dask", "server", ""}
 
 
-def test_deployments_are_of_a_flow_that_takes_their_parameters(deployments: list[dict[str, Any]]) -> None:
+def test_deployments_are_of_flows_that_take_their_parameters(deployments: list[dict[str, Any]]) -> None:
     from datagen.flows import prefect_flow
 
-    assert {deployment["name"] for deployment in deployments} == {"process", "docker", "kubernetes"}
+    named: dict[str, set[str]] = {}
     for deployment in deployments:
         path, _, name = deployment["entrypoint"].partition(":")
-        assert (ROOT / path) == Path(prefect_flow.__file__)
-        flow = getattr(prefect_flow, name)
-        assert flow.name == "build"
+        assert (ROOT / path).is_file()
+        flow = getattr(import_module(path.removesuffix(".py").replace("/", ".")), name)
+        assert flow.name == name
+        assert flow.description
         flow.validate_parameters(deployment["parameters"])
+        if "image" in deployment["work_pool"].get("job_variables", {}):
+            # Prefect would look for the flow in a folder of its own.
+            (step,) = deployment["pull"]
+            assert step == {"prefect.deployments.steps.set_working_directory": {"directory": WORKDIR}}
+            assert f"WORKDIR {WORKDIR}\n" in (ROOT / "Dockerfile").read_text()
+        named.setdefault(name, set()).add(deployment["name"])
+    stages = {stage.name for stage in STAGES if stage.carried}
+    assert named.pop("build") == {"process", "docker", "kubernetes"}
+    assert named == {name: {"parts"} for name in (*stages, "freeze", "finish")}
     with pytest.raises(Exception, match="workers"):
         prefect_flow.build.validate_parameters({"manifest": "demo", "out": "x", "workers": 0})
 
 
-def test_the_flow_takes_what_the_command_takes() -> None:
-    from datagen.commands.build import build_command
-    from datagen.flows import prefect_flow
+def test_flows_take_what_commands_take() -> None:
+    from datagen.commands.build import build_command, plan_command
+    from datagen.commands.parts import finish_command
+    from datagen.flows import prefect_flow, stage_flows
 
-    command = set(inspect.signature(build_command).parameters) - {"json_output", "stage", "part"}
-    assert set(inspect.signature(prefect_flow.build.fn).parameters) == command
+    def parameters(function: Any) -> set[str]:
+        return set(inspect.signature(function).parameters) - {"json_output"}
+
+    of_build = parameters(build_command)
+    assert parameters(prefect_flow.build.fn) == of_build - {"stage", "part"}
+    of_parts = of_build - {"stage", *REFUSED_WITH_STAGE}
+    for stage in (stage for stage in STAGES if stage.carried):
+        assert parameters(getattr(stage_flows, stage.name).fn) == of_parts
+    assert parameters(stage_flows.freeze.fn) == parameters(plan_command) - {"freeze"} | {"out"}
+    assert parameters(stage_flows.finish.fn) == parameters(finish_command)
+
+
+@pytest.mark.parametrize("option", sorted(REFUSED_WITH_STAGE))
+def test_what_parts_do_not_take_is_refused(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    word = f"--{option.replace('_', '-')}"
+    value = {"dask_address": ["tcp://a:1"], "dask_cluster": ["local"], "dask_config": ["a.yaml"]}.get(option, [])
+    words = ["datagen", "build", "demo", "--out", str(tmp_path / "out"), "--stage", "warp", word, *value]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert not (tmp_path / "out").exists()
+    assert "--dask" in (said := capsys.readouterr().err) or f"{word} with --stage" in said or "runner dask" in said

@@ -157,7 +157,13 @@ def _read_current(layout: BuildLayout) -> tuple[str, str]:
 
 
 def run_part(
-    manifest: Manifest, out: Path, stage_name: str, part: Part, config: RunnerConfig, stream: TextIO | None = None
+    manifest: Manifest,
+    out: Path,
+    stage_name: str,
+    part: Part,
+    config: RunnerConfig,
+    stream: TextIO | None = None,
+    tracker: Tracker | None = None,
 ) -> int:
     """Run a part of a stage of a frozen build; return the weight of what it holds, finished before or now.
 
@@ -188,7 +194,8 @@ def run_part(
             units = part.among(_units(stage, plan, layout, frames, shards))
             title = f"{stage.name} {part.number}/{part.of}"
             limit = MaxFailed.parse(config.max_failed)
-            run = StageRun(stage, title, plan, layout, units, limit, Tracker(), lambda _done, _total: lease.check())
+            told = tracker or Tracker()
+            run = StageRun(stage, title, plan, layout, units, limit, told, lambda _done, _total: lease.check())
             carrier = SerialCarrier() if config.name == "serial" else ThreadCarrier(config.worker_count)
             with carrier:
                 run.run(carrier, stream)

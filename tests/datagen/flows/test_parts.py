@@ -93,6 +93,34 @@ def test_parts_end_in_the_bytes_of_a_whole_build(
     assert not (half_done / ".leases").exists()
 
 
+def test_parts_run_as_prefect_flows_of_their_stage(
+    half_done: Path, tiny_build: BuildResult, tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datagen.flows import stage_flows
+    from datagen.flows.runners.prefect import prefect_session
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    manifest, out = str(tiny_manifest), str(half_done)
+    with prefect_session(tmp_path / "home", lambda: None):
+        from prefect.client.orchestration import get_client
+
+        with pytest.raises(InputError, match="has no frozen plan"):
+            stage_flows.warp(manifest, out)
+        stage_flows.freeze(manifest, out)
+        stage_flows.warp(manifest, out, "2/2", workers=1)
+        with get_client(sync_client=True) as client:
+            runs = {run.name: run.state.type.value for run in client.read_flow_runs()}
+            tasks = {run.name for run in client.read_task_runs()}
+    assert runs == {
+        f"warp 1/1 in {out}": "FAILED",
+        f"freeze {out}": "COMPLETED",
+        f"warp 2/2 in {out}": "COMPLETED",
+    }
+    assert tasks == {"warp s001/performance"}
+    warped = {name: digest for name, digest in tree(tiny_build.root).items() if name.startswith("warps/")}
+    assert {name: digest for name, digest in tree(half_done).items() if name.startswith("warps/")} == warped
+
+
 def test_what_is_no_part_of_this_build_is_refused(half_done: Path, tiny_manifest: Path) -> None:
     recipe = load_manifest(tiny_manifest)
     freeze_build(recipe, half_done)
