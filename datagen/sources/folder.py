@@ -34,6 +34,7 @@ from datagen.sources.frame import Captures, Frame, Inputs, Registration, Sequenc
 from datagen.sources.fusion import fuse_depths
 from datagen.sources.posed import model_digest, model_faces, posed_vertices
 from datagen.sources.topology import Topology, read_topology, topology_files
+from datagen.sources.whereabouts import refuse_url
 
 _SEE = "See docs/capture-format.md for the layout"
 
@@ -80,6 +81,7 @@ class FolderCaptures(Captures):
         self._evidence = evidence
         self._vertex_counts = vertex_counts or {name: head.vertices for name, head in HEADS.items()}
         if not self._root.is_dir():
+            refuse_url(root)
             raise InputError(f"capture root {root} is not a folder", "a folder of subjects", "Check the path")
         self._keys: list[SequenceKey] = []
         self._known: set[SequenceKey] = set()

@@ -17,6 +17,7 @@ from pydantic import Field
 from datagen.common.errors import ManifestError
 from datagen.common.settings import Name, Section
 from datagen.heads.registry import HEADS
+from datagen.sources.whereabouts import refuse_url
 
 if TYPE_CHECKING:
     from datagen.sources.frame import Captures, SequenceInfo
@@ -217,6 +218,7 @@ class RecordedSource(Source):
         """List what is under the folder."""
         del seed
         if not self.root.is_dir():
+            refuse_url(self.root)
             raise ManifestError(
                 f"source.root {self.root} is not a folder",
                 "the folder that holds <subject>/<sequence>/",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datagen.common.errors import ManifestError, StorageError
+from datagen.common.errors import InputError, ManifestError, StorageError
 from datagen.flows.build_folder import build_lock
 from datagen.flows.planning import chunks, plan_build, samples_per_shard
 from datagen.flows.records import content_key
@@ -28,6 +28,15 @@ def test_a_plan_counts_views_and_shards_without_computing_anything() -> None:
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     manifest = parse_manifest({"name": "x", "source": {"kind": "folder", "root": str(tmp_path / "nowhere")}})
     with pytest.raises(ManifestError, match="nowhere is not a folder"):
+        plan_build(manifest)
+
+
+def test_captures_in_an_object_store_are_refused_with_the_way_to_them() -> None:
+    # The path has lost one slash by then.
+    manifest = parse_manifest({"name": "x", "source": {"kind": "folder", "root": "s3://bucket/captures"}})
+    with pytest.raises(
+        InputError, match=r"(?s)captures s3://bucket/captures lie in an object store.*aws s3 sync s3://bu"
+    ):
         plan_build(manifest)
 
 

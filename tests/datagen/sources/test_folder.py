@@ -178,6 +178,8 @@ def test_writing_is_deterministic_and_atomic(tmp_path: Path) -> None:
 def test_missing_and_empty_roots(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         FolderCaptures(tmp_path / "none")
+    with pytest.raises(InputError, match="s3://bucket/x lie in an object store"):
+        FolderCaptures(Path("s3://bucket/x"))
     with pytest.raises(InputError, match="holds no sequence"):
         FolderCaptures(tmp_path)
     (tmp_path / "anna" / "speech").mkdir(parents=True)
