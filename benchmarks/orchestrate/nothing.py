@@ -20,7 +20,7 @@ from datagen.flows.records import ResultRecord, store_result, write_result_recor
 from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.stages.faces import FacesReference, FacesStage, FacesUnit
 from datagen.flows.stages.finish import ReportStage, ReportUnit, VerifyStage, VerifyUnit
-from datagen.flows.stages.person import NONE, PersonReference, PersonStage, PersonUnit
+from datagen.flows.stages.person import NONE, Person, PersonStage
 from datagen.flows.stages.render import RenderReference, RenderStage, RenderUnit
 from datagen.flows.stages.warp import WarpReference, WarpStage, WarpUnit
 from datagen.flows.views import Views
@@ -142,7 +142,7 @@ def write_results(plan: BuildPlan, layout: BuildLayout) -> None:
 class NothingPerson(PersonStage):
     """Learns nobody."""
 
-    def make(self, unit: PersonUnit | PersonReference) -> int:
+    def make(self, unit: Person) -> int:
         """Store that there is no person."""
         if self.finished(unit):
             return 0

@@ -97,6 +97,10 @@ class Quarantine:
         """The frames that are left out."""
         return frozenset(frame for unit in self.units for frame in unit.held)
 
+    def frames_of(self, stage: str) -> frozenset[StoredFrame]:
+        """Return the frames that are left out because of one stage."""
+        return frozenset(frame for unit in self.units if unit.stage == stage for frame in unit.held)
+
 
 def made_by(manifest: Manifest) -> str:
     """Return the digest of what decides whether a unit may fail again."""

@@ -171,6 +171,8 @@ class Stage(ABC, Generic[U, R]):
         Whether its units are carried to workers. Those of other stages are done by the build itself, in every run.
     makes_results : bool
         Whether what the dataset is planned from may change by its work.
+    inquires : bool
+        Whether :meth:`suspects` may say what a unit failed for.
     """
 
     name: ClassVar[str]
@@ -178,6 +180,7 @@ class Stage(ABC, Generic[U, R]):
     doing: ClassVar[str]
     carried: ClassVar[bool] = True
     makes_results: ClassVar[bool] = True
+    inquires: ClassVar[bool] = False
 
     def applies(self, plan: BuildPlan) -> bool:
         """Whether a build has this stage at all."""
@@ -234,6 +237,16 @@ class Stage(ABC, Generic[U, R]):
     def split(self, unit: U) -> Sequence[U]:
         """Return a unit in smaller ones, so that one bad frame does not take others with it; itself if it cannot be."""
         return (unit,)
+
+    def suspects(self, unit: U) -> Sequence[U]:
+        """Return what a unit may have failed for, each to be tried by itself; its name is its own, it makes nothing."""
+        del unit
+        return ()
+
+    def without(self, unit: U, guilty: Sequence[U]) -> U | None:
+        """Return a unit without those of its suspects that failed; None if nothing is left to be made."""
+        del unit, guilty
+        return None
 
     def leaves_out(self, unit: U) -> Sequence[tuple[SequenceKey, int]]:
         """Return the frames a build can go on without if a unit is given up; none if it cannot go on."""

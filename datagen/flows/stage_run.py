@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TextIO
 
 from datagen.common.errors import UnitError
 from datagen.common.progress import Progress
+from datagen.flows.inquest import Inquest
 from datagen.flows.planning import BuildPlan
 from datagen.flows.quarantine import quarantine
 from datagen.flows.runners.contract import Carrier, GivenUp, Job
@@ -130,6 +132,12 @@ class StageRun:
         self._units, self._limit, self._tracker, self._told, self._ahead = units, limit, tracker, told, ahead
         self._total = sum(unit.weight for unit in units)
         self._failed = 0
+        self._frames_failed = 0
+        # Of a stage that inquires: units that may still ask for more to be tried, what is, and why.
+        self._unresolved = {unit.name for unit in units} if stage.inquires else set()
+        self._inquests: dict[str, Inquest] = {}
+        self._suspects: dict[str, Inquest] = {}
+        self._more: deque[Job] = deque()
         self._lost: list[GivenUp] = []
         self._results: list[Any] = []
         self._progress: Progress | None = None
@@ -154,17 +162,32 @@ class StageRun:
         for unit in self._units:
             while self._ahead is not None and (early := self._ahead.next()) is not None:
                 yield early
+            while self._more:
+                yield self._more.popleft()
             yield job_of(self._stage, unit, self._plan)
-        while self._ahead is not None and not self._ahead.over:
-            yield self._ahead.next()
+        while self._unresolved or (self._ahead is not None and not self._ahead.over):
+            if self._more:
+                yield self._more.popleft()
+            else:
+                yield self._ahead.next() if self._ahead is not None else None
 
     def _done(self, job: Job, result: Any) -> None:
         if self._ahead is not None and self._ahead.owns(job):
             self._ahead.ended(result)
             return
+        if job.name in self._suspects:
+            self._judge(job, None)
+            return
         self._results.append(result)
-        self._advance(job)
-        self._tracker.done(job)
+        self._resolve(job)
+
+    def _resolve(self, job: Job) -> None:
+        """Be done with a unit, or with what is left of it."""
+        inquest = self._inquests.pop(job.name, None)
+        whole = job if inquest is None else inquest.job
+        self._unresolved.discard(job.name)
+        self._advance(whole)
+        self._tracker.done(whole)
 
     def _advance(self, job: Job) -> None:
         assert self._progress is not None
@@ -178,6 +201,60 @@ class StageRun:
         if self._ahead is not None and self._ahead.owns(job):
             self._ahead.ended()
             return
+        if job.name in self._suspects:
+            self._judge(job, given_up)
+        elif not self._inquire(given_up):
+            self._fail(given_up)
+
+    def _inquire(self, given_up: GivenUp) -> bool:
+        """Have all that a unit may have failed for tried by itself; return whether there is anything."""
+        job = given_up.job
+        inquest = self._inquests.get(job.name) or Inquest(job, given_up)
+        suspects = [s for s in self._stage.suspects(job.unit) if s.name not in inquest.cleared]
+        if not suspects:
+            return False
+        inquest.begin(given_up, {suspect.name for suspect in suspects})
+        self._inquests[job.name] = inquest
+        self._say(f"{job.name} failed ({given_up.answer.reason}); which of its frames it is, is tried one by one")
+        for suspect in suspects:
+            self._suspects[suspect.name] = inquest
+            self._more.append(job_of(self._stage, suspect, self._plan))
+        return True
+
+    def _judge(self, job: Job, failure: GivenUp | None) -> None:
+        """Take what came of a suspect; after the last, leave out those to blame, and try what is left."""
+        inquest = self._suspects.pop(job.name)
+        if not inquest.ended(job.name, failure):
+            return
+        if not inquest.blames_frames:
+            self._fail(inquest.failure)
+            return
+        failed = inquest.failure.job
+        for guilty in inquest.guilty:
+            self._leave_out(guilty)
+        left = self._stage.without(failed.unit, [guilty.job.unit for guilty in inquest.guilty])
+        if left is None:
+            self._resolve(failed)
+        else:
+            self._more.append(job_of(self._stage, left, self._plan))
+
+    def _leave_out(self, guilty: GivenUp) -> None:
+        """Put a frame into quarantine that a larger unit failed for."""
+        frames = self._stage.leaves_out(guilty.job.unit)
+        self._frames_failed += len(frames)
+        if self._frames_failed > self._limit.of(self._plan.frames):
+            raise _too_many(guilty, self._frames_failed, self._plan.frames)
+        quarantine(self._layout, self._plan.manifest, guilty, frames)
+        self._say(f"{guilty.job.name} is left out, in {self._layout.quarantine}: {guilty.answer.reason}")
+
+    def _fail(self, given_up: GivenUp) -> None:
+        """Leave a unit out for good, if the build can go on without it."""
+        inquest = self._inquests.pop(given_up.job.name, None)
+        if inquest is not None:
+            # All of it, frames that were found guilty before included.
+            given_up = replace(given_up, job=inquest.job)
+        job = given_up.job
+        self._unresolved.discard(job.name)
         self._tracker.given_up(given_up)
         frames = self._stage.leaves_out(job.unit)
         self._failed += job.unit.weight

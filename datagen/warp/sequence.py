@@ -63,25 +63,41 @@ def fit_sequence(
     if len(frames) < FEWEST_FRAMES:
         return None
     template = prepare_template(head.template, config.subdivisions)
-    seen = []
-    for index in keyframes_of(frames):
-        try:
-            frame = read(index)
-            found = register_frame(
-                frame.scan,
-                head,
-                config,
-                registration=frame.registration,
-                landmarks=frame.landmarks,
-                pixels=frame.evidence,
-            )
-        except InputError as error:
-            raise_if_passing(error)
-            continue
-        seen.append(_Seen(frame if config.use_registration else replace(frame, registration=None), found))
+    looks = (_registered(head, index, read, config) for index in keyframes_of(frames))
+    seen = [look for look in looks if look is not None]
     if len(seen) < FEWEST_FRAMES:
         return None
     return _learn(head, template, seen)
+
+
+@one_blas_thread()
+def fit_keyframe(head: HeadModel, index: int, read: Callable[[int], Frame], config: WarpConfig) -> SequencePrior | None:
+    """Do with one keyframe, taken several times over, all that :func:`fit_sequence` does with each.
+
+    What comes of it is nobody's neutral shape: it shows whether the keyframe can be learnt from at all.
+    """
+    seen = _registered(head, index, read, config)
+    if seen is None:
+        return None
+    return _learn(head, prepare_template(head.template, config.subdivisions), [seen] * FEWEST_FRAMES)
+
+
+def _registered(head: HeadModel, index: int, read: Callable[[int], Frame], config: WarpConfig) -> _Seen | None:
+    """Register a keyframe by itself; None if it is broken."""
+    try:
+        frame = read(index)
+        found = register_frame(
+            frame.scan,
+            head,
+            config,
+            registration=frame.registration,
+            landmarks=frame.landmarks,
+            pixels=frame.evidence,
+        )
+    except InputError as error:
+        raise_if_passing(error)
+        return None
+    return _Seen(frame if config.use_registration else replace(frame, registration=None), found)
 
 
 def _learn(head: HeadModel, template: WarpTemplate, seen: Sequence[_Seen]) -> SequencePrior | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,18 +25,18 @@ from datagen.flows.records import (
     result_strangers,
     store_result,
 )
-from datagen.flows.stage import Reference, Stage, StageStatus, Unit
+from datagen.flows.stage import Reference, Stage, StageStatus, Task, Unit
 from datagen.flows.stages.bridge import StoredBridge, kept_bridge, stored_bridges
 from datagen.flows.views import look_at_views
 from datagen.flows.worker import prepared_head, texture_look
-from datagen.heads.base import HeadTemplate
+from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.layout import PERSON_FOLDER, BuildLayout
 from datagen.manifest import Manifest, WarpConfig
 from datagen.sources.frame import Captures, Frame, SequenceInfo, SequenceKey
 from datagen.warp.engine import ALGORITHM_VERSION
 from datagen.warp.personal import SequencePrior
 from datagen.warp.result import APPEARANCE_FILE, PERSON_FILE
-from datagen.warp.sequence import FEWEST_FRAMES, fit_sequence, keyframes_of
+from datagen.warp.sequence import FEWEST_FRAMES, fit_keyframe, fit_sequence, keyframes_of
 from datagen.warp.storage import prior_bytes, read_prior
 
 FILES = (PERSON_FILE, APPEARANCE_FILE)
@@ -75,7 +75,7 @@ class PersonUnit(Unit):
     Attributes
     ----------
     sequence : SequenceInfo
-        With all of its frames.
+        With all of its frames that are not left out for the person's sake.
     bridge : StoredBridge or None
         The one that the registrations of its keyframes pass through.
     """
@@ -116,6 +116,28 @@ class PersonUnit(Unit):
             # Not why: the reason names the file, and all that counts is that it is passed over.
             return [frame, "broken"]
 
+    def reader(self, template: HeadTemplate) -> Callable[[int], Frame]:
+        """Return what reads a keyframe as the person is learnt from it."""
+        config, source = self.manifest.warp, self.captures()
+        bridge = self.bridge.open(template) if self.bridge else None
+
+        def read(index: int) -> Frame:
+            frame = heeded(source.frame(self.sequence.key, index), config)
+            known = frame.registration if config.use_registration else None
+            if known is None and frame.landmarks is None and not frame.seen:
+                # Such frames begin from the scan alone, which takes no person.
+                raise WarpError(f"frame {index} is a bare scan", "a registration, landmarks or points seen in pictures")
+            if self.sequence.gated:
+                frame = gate(frame, look_at_views(frame).wrong).frame
+            return replace(frame, registration=bridge.register(known) if bridge and known else known)
+
+        return read
+
+    def warp_head(self) -> HeadModel:
+        """Return the canonical head, ready for warps."""
+        manifest = self.manifest
+        return prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
+
 
 @dataclass(frozen=True)
 class PersonReference(Reference):
@@ -127,10 +149,13 @@ class PersonReference(Reference):
         The sequence's.
     bridge : str
         Key of the bridge, empty where there is none.
+    left_out : tuple of int
+        Frames that no person is learnt from.
     """
 
     number: int
     bridge: str = ""
+    left_out: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -141,68 +166,125 @@ class PersonReference(Reference):
     def unit(self) -> PersonUnit:
         """The person itself."""
         info = self.planned.sequence(self.number)
+        info = without_frames(info, frozenset((info.key, frame) for frame in self.left_out))
         bridge = kept_bridge(self.layout.bridges, info.registration or "", self.bridge) if self.bridge else None
         return PersonUnit(self.root, self.planned.manifest, info, bridge)
 
 
-class PersonStage(Stage[PersonUnit | PersonReference, int]):
+@dataclass(frozen=True)
+class KeyframeTrial(Task):
+    """One keyframe of a person that could not be learnt: tried by itself, and nothing kept of it.
+
+    Attributes
+    ----------
+    of : PersonUnit or PersonReference
+    frame : int
+    """
+
+    root: Path
+    of: PersonUnit | PersonReference
+    frame: int
+
+    @property
+    def name(self) -> str:
+        """Subject, sequence and frame."""
+        return f"{self.of.name}/{self.frame:06d}"
+
+    @property
+    def unit(self) -> PersonUnit:
+        """The person's."""
+        return self.of.unit
+
+    def run(self) -> None:
+        """Do with the keyframe all that is done with it while the person is learnt."""
+        unit = self.unit
+        head, config = unit.warp_head(), unit.manifest.warp
+        read = unit.reader(head.template)
+        prior = fit_keyframe(head, self.frame, read, config)
+        if prior is not None and "texture" in config.evidence:
+            fit_appearance(texture_look(head.template), head, prior, [self.frame], read, config)
+
+
+Person = PersonUnit | PersonReference | KeyframeTrial
+
+
+class PersonStage(Stage[Person, int]):
     """Learns what the frames of each sequence share.
 
     Keyframes that are broken, bare scans, or cannot be registered are passed over. Their bytes are part of the key all
-    the same, so that a repaired one counts. A sequence whose frames give no person has a record that says so.
+    the same, so that a repaired one counts. A sequence whose frames give no person has a record that says so. Keyframes
+    that kill, hang or break whatever learns from them are left out of the build: the person is then that of a sequence
+    that never had them.
     """
 
     name = "person"
     counts = "sequences"
     doing = "learning the person of"
+    inquires = True
 
     def applies(self, plan: BuildPlan) -> bool:
         """Whether a person is to be learnt from any sequence."""
         return any(learns_person(plan.manifest, sequence) for sequence in plan.sequences)
 
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[PersonReference]:
-        """Return one for each sequence that a person is learnt from, unless it is in quarantine."""
+        """Return one for each sequence that a person is learnt from, if enough of its frames are not in quarantine."""
         bridges, digest = stored_bridges(plan, layout), refer(plan, layout)
         keys = {name: bridge.key for name, bridge in bridges.items()}
-        given_up = {unit.unit for unit in read_quarantine(layout, plan.manifest).units if unit.stage == self.name}
+        out = unlearnable(layout, plan.manifest)
         return [
-            PersonReference(layout.root, digest, number, keys.get(info.registration or "", ""))
+            PersonReference(
+                layout.root,
+                digest,
+                number,
+                keys.get(info.registration or "", ""),
+                tuple(frame for frame in info.frames if (info.key, frame) in out) if out else (),
+            )
             for number, info in enumerate(plan.sequences)
-            if learns_person(plan.manifest, info) and str(info.key) not in given_up
+            if learns_person(plan.manifest, without_frames(info, out))
         ]
 
-    def leaves_out(self, unit: PersonUnit | PersonReference) -> list[tuple[SequenceKey, int]]:
+    def suspects(self, unit: Person) -> list[Person]:
+        """Return its keyframes."""
+        if isinstance(unit, KeyframeTrial):
+            return []
+        return [KeyframeTrial(unit.root, unit, frame) for frame in keyframes_of(unit.unit.sequence.frames)]
+
+    def without(self, unit: Person, guilty: Sequence[Person]) -> Person | None:
+        """Return the person of a sequence without keyframes; None where too few frames are left to share one."""
+        frames = tuple(trial.frame for trial in guilty if isinstance(trial, KeyframeTrial))
+        if isinstance(unit, PersonReference):
+            unit = replace(unit, left_out=tuple(sorted({*unit.left_out, *frames})))
+        elif isinstance(unit, PersonUnit):
+            out = frozenset((unit.sequence.key, frame) for frame in frames)
+            unit = replace(unit, sequence=without_frames(unit.sequence, out))
+        return unit if learns_person(unit.unit.manifest, unit.unit.sequence) else None
+
+    def leaves_out(self, unit: Person) -> list[tuple[SequenceKey, int]]:
         """Return all frames of the sequence: held to another person, or to none, they would be others."""
         sequence = unit.unit.sequence
-        return [(sequence.key, frame) for frame in sequence.frames]
+        return [
+            (sequence.key, frame) for frame in ((unit.frame,) if isinstance(unit, KeyframeTrial) else sequence.frames)
+        ]
 
-    def finished(self, unit: PersonUnit | PersonReference) -> bool:
+    def finished(self, unit: Person) -> bool:
         """Whether a record that still holds has the person, or says that there is none."""
+        if isinstance(unit, KeyframeTrial):
+            return False
         unit = unit.unit
         return finished_record(unit.folder, unit.key(unit.inputs(), unit.head().template), unit.root) is not None
 
-    def make(self, unit: PersonUnit | PersonReference) -> int:
+    def make(self, unit: Person) -> int:
         """Learn and store a person; return 1 if that had to be done."""
-        unit = unit.unit
-        manifest, source = unit.manifest, unit.captures()
+        if isinstance(unit, KeyframeTrial):
+            unit.run()
+            return 0
+        unit, manifest = unit.unit, unit.unit.manifest
         key = unit.key(unit.inputs(), unit.head().template)
         if finished_record(unit.folder, key, unit.root) is not None:
             return 0
         check_result_folder(unit.folder, FILES)
-        head = prepared_head(manifest.canonical.head, manifest.head_root, manifest.warp.subdivisions)
-        bridge = unit.bridge.open(head.template) if unit.bridge else None
-
-        def read(index: int) -> Frame:
-            frame = source.frame(unit.sequence.key, index)
-            frame = heeded(frame, manifest.warp)
-            known = frame.registration if manifest.warp.use_registration else None
-            if known is None and frame.landmarks is None and not frame.seen:
-                # Such frames begin from the scan alone, which takes no person.
-                raise WarpError(f"frame {index} is a bare scan", "a registration, landmarks or points seen in pictures")
-            if unit.sequence.gated:
-                frame = gate(frame, look_at_views(frame).wrong).frame
-            return replace(frame, registration=bridge.register(known) if bridge and known else known)
-
+        head = unit.warp_head()
+        read = unit.reader(head.template)
         prior = fit_sequence(head, unit.sequence.frames, read, manifest.warp)
         contents = {} if prior is None else {PERSON_FILE: prior_bytes(prior)}
         if prior is not None and "texture" in manifest.warp.evidence:
@@ -213,7 +295,7 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
         store_result(unit.folder, record, contents, root=unit.root)
         return 1
 
-    def stale(self, layout: BuildLayout, units: Sequence[PersonUnit | PersonReference]) -> list[Path]:
+    def stale(self, layout: BuildLayout, units: Sequence[Person]) -> list[Path]:
         """Return the persons of sequences from which none is learnt any more."""
         planned = {unit.unit.folder for unit in units}
         return [folder for folder in sorted(layout.warps.glob(f"*/*/{PERSON_FOLDER}")) if folder not in planned]
@@ -225,7 +307,8 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the sequences whose person is learnt, or cannot be."""
-        keys = [sequence.key for sequence in plan.sequences if learns_person(plan.manifest, sequence)]
+        out = unlearnable(layout, plan.manifest)
+        keys = [s.key for s in plan.sequences if learns_person(plan.manifest, without_frames(s, out))]
         missing = [str(key) for key in keys if known_result(layout.root, layout.person(key)) is None]
         return self._status(len(keys), missing, "not learnt yet")
 
@@ -243,6 +326,18 @@ class PersonStage(Stage[PersonUnit | PersonReference, int]):
 def learns_person(manifest: Manifest, sequence: SequenceInfo) -> bool:
     """Whether a person is to be learnt from a sequence."""
     return manifest.warp.share_identity and len(sequence.frames) >= FEWEST_FRAMES
+
+
+def unlearnable(layout: BuildLayout, manifest: Manifest) -> frozenset[tuple[SequenceKey, int]]:
+    """Return the frames that persons could not be learnt from: no person is, as if there were no such frames."""
+    return read_quarantine(layout, manifest).frames_of(PersonStage.name)
+
+
+def without_frames(info: SequenceInfo, out: frozenset[tuple[SequenceKey, int]]) -> SequenceInfo:
+    """Return a sequence without some frames."""
+    if not out:
+        return info
+    return replace(info, frames=tuple(frame for frame in info.frames if (info.key, frame) not in out))
 
 
 def heeded(frame: Frame, config: WarpConfig) -> Frame:

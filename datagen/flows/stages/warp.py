@@ -29,7 +29,15 @@ from datagen.flows.records import (
 )
 from datagen.flows.stage import Reference, Stage, StageStatus, Unit
 from datagen.flows.stages.bridge import StoredBridge, kept_bridge, stored_bridges
-from datagen.flows.stages.person import StoredAppearance, StoredPerson, heeded, learns_person, learnt_person
+from datagen.flows.stages.person import (
+    PersonStage,
+    StoredAppearance,
+    StoredPerson,
+    heeded,
+    learns_person,
+    learnt_person,
+    without_frames,
+)
 from datagen.flows.state_index import open_index
 from datagen.flows.stored_frames import stored_frames
 from datagen.flows.views import OUTSIDE, Views, look_at_views
@@ -201,11 +209,13 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[WarpReference]:
         """Return a few frames each, of those that are not in quarantine."""
         manifest, bridges, digest = plan.manifest, stored_bridges(plan, layout), refer(plan, layout)
-        left_out = read_quarantine(layout, manifest).frames
+        quarantine = read_quarantine(layout, manifest)
+        left_out, unlearnable = quarantine.frames, quarantine.frames_of(PersonStage.name)
         tasks = []
         for number, info in enumerate(plan.sequences):
             bridge = bridges.get(info.registration or "")
-            person = learnt_person(layout, info.key) if learns_person(manifest, info) else None
+            learns = learns_person(manifest, without_frames(info, unlearnable))
+            person = learnt_person(layout, info.key) if learns else None
             keys = bridge.key if bridge else "", person.key if person else ""
             out = [place for place, frame in enumerate(info.frames) if left_out and (info.key, frame) in left_out]
             for first, last in pairwise([-1, *out, len(info.frames)]):

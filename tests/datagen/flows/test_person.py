@@ -108,6 +108,10 @@ def test_a_persons_texture_is_learnt_beside_the_person_and_heeded(
     plan = plan_build(load_manifest(talk_manifest, ["warp.evidence=[captured,texture]"]))
     (unit,) = (task.unit for task in PERSONS.plan(plan, layout))
     assert not PERSONS.finished(unit)
+    # A keyframe that is well passes by itself all that is done with it, and leaves nothing.
+    before = tree(out)
+    assert PERSONS.run(PERSONS.suspects(unit)[1]) == 0
+    assert tree(out) == before
     learn(unit)
     assert PERSONS.finished(unit)
     appearance = StoredAppearance(unit.folder, read_result_record(unit.folder).content_key).open(unit.head().template)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from datagen.manifest import load_manifest
 from datagen.shards import open_dataset
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.frame import Frame, SequenceKey
-from tests.support.build_trees import command, copy_build, tree
+from tests.support.build_trees import command, copy_build, folder_build, tree
 
 if TYPE_CHECKING:
     from datagen.flows.result import BuildResult
@@ -37,6 +39,19 @@ def spoilt(unit, state, own=warp._warp_and_store):
     own(unit, state)
 if warp._warp_and_store.__name__ != "spoilt":
     warp._warp_and_store = spoilt
+"""
+
+
+# The same while a person is learnt from it.
+KEYFRAME = """
+import os
+from datagen.warp import sequence
+def spoilt(head, index, *rest, own=sequence._registered):
+    if index == {frame}:
+        os._exit(9)
+    return own(head, index, *rest)
+if sequence._registered.__name__ != "spoilt":
+    sequence._registered = spoilt
 """
 
 
@@ -59,17 +74,20 @@ def without_a_frame(talk_build: BuildResult, out: Path) -> None:
     assert frames == [frame for frame in range(5) if frame != BAD]
 
 
-def test_a_frame_that_kills_its_worker_is_left_out_alone(
-    talk_build: BuildResult, talk_manifest: Path, unwarped: Path, tmp_path: Path
-) -> None:
-    preload = tmp_path / "preload.py"
-    preload.write_text(PRELOAD.format(frame=BAD))
+def on_workers(manifest: Path, out: Path, preload: Path, first: str) -> subprocess.Popen[str]:
+    """Start a build on two Dask workers, which run some Python first."""
+    preload.write_text(first)
     hurry = (
         f"import os; os.environ['DASK_DISTRIBUTED__WORKER__PRELOAD'] = {str(preload)!r}\n"
         "from datagen.flows.runners import drive; drive.FIRST_PAUSE_S = 0.05\n"
     )
-    arguments = ["--out", unwarped, "--runner", "dask", "--workers", "2"]
-    process = command("build", talk_manifest, *arguments, before=hurry)
+    return command("build", manifest, "--out", out, "--dask-cluster", "local", "--workers", "2", before=hurry)
+
+
+def test_a_frame_that_kills_its_worker_is_left_out_alone(
+    talk_build: BuildResult, talk_manifest: Path, unwarped: Path, tmp_path: Path
+) -> None:
+    process = on_workers(talk_manifest, unwarped, tmp_path / "preload.py", PRELOAD.format(frame=BAD))
     output, errors = process.communicate()
     assert process.returncode == 1, errors
     assert f"left out warp of {KEY}/{BAD:06d}, tried 3 times" in errors
@@ -166,3 +184,42 @@ def test_a_file_that_cannot_be_read_just_now_is_not_a_broken_one(
     assert not stale
     assert not result.quarantined
     assert tree(unwarped) == tree(talk_build.root)
+
+
+def made(out: Path) -> dict[str, str]:
+    """What warps and dataset of a build consist of, but for its records."""
+    records = ("dataset.zarr/records/", "dataset.zarr/zarr.json")
+    return {
+        name: digest
+        for name, digest in tree(out).items()
+        if name.startswith(("warps/", "dataset.zarr/"))
+        and not (name.startswith(records) or name.endswith("/record.json"))
+    }
+
+
+@pytest.fixture
+def never_had_it(talk_build: BuildResult, tmp_path: Path) -> Path:
+    """Manifest of the talk's captures as they would be if the bad frame had never been taken."""
+    manifest = folder_build(talk_build.root, tmp_path / "whole", tmp_path / "captures")
+    capture = tmp_path / "captures" / KEY.subject / KEY.sequence / "capture.json"
+    content = json.loads(capture.read_text())
+    content["frames"].remove(BAD)
+    capture.write_text(json.dumps(content))
+    return manifest
+
+
+def test_a_keyframe_that_kills_who_learns_from_it_is_left_out_alone(
+    talk_build: BuildResult, talk_manifest: Path, unwarped: Path, tmp_path: Path, never_had_it: Path
+) -> None:
+    shutil.rmtree(BuildLayout(unwarped).person(KEY))
+    process = on_workers(talk_manifest, unwarped, tmp_path / "preload.py", KEYFRAME.format(frame=BAD))
+    output, errors = process.communicate()
+    assert process.returncode == 1, errors
+    assert f"left out person of {KEY}/{BAD:06d}, tried 3 times" in errors
+    assert errors.count("left out person") == 1
+    assert "verified  yes" in output
+    # The same bytes, person and all, as of captures that never had it; only keys tell, which hold `capture.json` too.
+    build(load_manifest(never_had_it), tmp_path / "fresh", RunnerConfig("serial"))
+    assert made(unwarped) == made(tmp_path / "fresh")
+    assert f"warps/{KEY}/person/person.npz" in made(unwarped)
+    assert open_dataset(unwarped / "dataset.zarr")["train"].frames.frame.tolist() == [0, 1, 3, 4]
