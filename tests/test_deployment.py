@@ -104,11 +104,15 @@ def test_flows_take_what_commands_take() -> None:
 
 @pytest.mark.parametrize("option", sorted(REFUSED_WITH_STAGE))
 def test_what_parts_do_not_take_is_refused(
-    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    option: str,
+    tiny_manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     word = f"--{option.replace('_', '-')}"
     value = {"dask_address": ["tcp://a:1"], "dask_cluster": ["local"], "dask_config": ["a.yaml"]}.get(option, [])
-    words = ["datagen", "build", "demo", "--out", str(tmp_path / "out"), "--stage", "warp", word, *value]
+    words = ["datagen", "build", str(tiny_manifest), "--out", str(tmp_path / "out"), "--stage", "warp", word, *value]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as ended:
         cli.main()

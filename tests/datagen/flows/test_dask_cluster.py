@@ -190,10 +190,10 @@ def test_what_cannot_be_started_says_what_it_lacks(
     ],
 )
 def test_options_that_contradict_each_other_are_refused(
-    words: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], said: str, tiny_manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["datagen", "build", "demo", "--out", str(tmp_path / "out"), *words])
+        patch.setattr(sys, "argv", ["datagen", "build", str(tiny_manifest), "--out", str(tmp_path / "out"), *words])
         with pytest.raises(SystemExit) as ended:
             cli.main()
     assert ended.value.code == 2
