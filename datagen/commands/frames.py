@@ -187,6 +187,7 @@ def requeue_command(
         print_json({"persons": persons, "requeued": listed, "set": settings, "unset": unset or []})
     else:
         lines = [*listed, *(f"{key}: the person" for key in persons)]
+        lines += [f"with {key} {value} of their own" for key, value in settings.items()]
         say("\n".join([*lines, f"{len(listed)} frames will be made again by the next `datagen build`"]))
 
 

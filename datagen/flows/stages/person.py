@@ -22,12 +22,14 @@ from datagen.flows.records import (
     clear_folder,
     content_key,
     finished_record,
+    known_finished,
     known_result,
     result_strangers,
     store_result,
 )
 from datagen.flows.stage import Reference, Stage, StageStatus, Task, Unit
 from datagen.flows.stages.bridge import StoredBridge, kept_bridge, stored_bridges
+from datagen.flows.state_index import open_index
 from datagen.flows.views import look_at_views
 from datagen.flows.worker import prepared_head, texture_look
 from datagen.heads.base import HeadModel, HeadTemplate
@@ -275,6 +277,16 @@ class PersonStage(Stage[Person, int]):
             return False
         unit = unit.unit
         return finished_record(unit.folder, unit.key(unit.inputs(), unit.head().template), unit.root) is not None
+
+    def known(self, unit: Person) -> bool:
+        """Whether the build's index knows the keyframes, and that their person is finished."""
+        if isinstance(unit, KeyframeTrial) or open_index(unit.root) is None:
+            return False
+        unit = unit.unit
+        source, frames = unit.inputs(), keyframes_of(unit.sequence.frames)
+        if any(source.known_digest(unit.sequence.key, frame) is None for frame in frames):
+            return False
+        return bool(known_finished(unit.folder, unit.key(source, unit.head().template), unit.root))
 
     def make(self, unit: Person) -> int:
         """Learn and store a person; return 1 if that had to be done."""
