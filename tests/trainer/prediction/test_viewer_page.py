@@ -82,7 +82,7 @@ def test_a_picked_point_says_what_was_predicted_there_and_what_is_true(browser: 
     column, row = (int(v) for v in found["pixel"].split(", "))
     view = VIEWS[0]
     mm = 1000 * HALF_M * view["canonical"][:, row, column]
-    said = numbers(found["canonical x, y, z"])
+    said = numbers(found["canonical"])
     np.testing.assert_allclose(numbers(found["true canonical"]), mm, atol=0.2)
     np.testing.assert_allclose(said, np.add(mm, [OFF_MM, 0, 0]), atol=0.2)
     assert found["canonical error"] == "6.0 mm"
@@ -93,7 +93,7 @@ def test_a_picked_point_says_what_was_predicted_there_and_what_is_true(browser: 
     browser.wait("state.frame === 1 && picked !== null")
     moved = told(browser)
     np.testing.assert_allclose(
-        [float(v) for v in moved["canonical x, y, z"].removesuffix(" mm").split(", ")], said, atol=4
+        [float(v) for v in moved["canonical"].removesuffix(" mm").split(", ")], said, atol=4
     )
     assert not browser.complaints
 
