@@ -92,9 +92,7 @@ def test_a_picked_point_says_what_was_predicted_there_and_what_is_true(browser: 
     browser.run("step(1)")
     browser.wait("state.frame === 1 && picked !== null")
     moved = told(browser)
-    np.testing.assert_allclose(
-        [float(v) for v in moved["canonical"].removesuffix(" mm").split(", ")], said, atol=4
-    )
+    np.testing.assert_allclose([float(v) for v in moved["canonical"].removesuffix(" mm").split(", ")], said, atol=4)
     assert not browser.complaints
 
 
