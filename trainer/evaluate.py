@@ -198,7 +198,7 @@ def _model_facts(checkpoint: Path, content: Mapping[str, Any], config: TrainConf
         "model": config.name,
         "checkpoint": str(checkpoint),
         "step": str(content.get("step", "–")),
-        "checkpoint of": f"{written:%Y-%m-%d %H:%M} UTC",
+        "checkpoint written": f"{written:%Y-%m-%d %H:%M} UTC",
         "learnt from": f"{learnt['uuid']}, {learnt['resolution']} pixels",
     }
 

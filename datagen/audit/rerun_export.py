@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +44,13 @@ def export_recording(dataset: Dataset, out: Path, sequence: str | None = None) -
     split, samples, name = _samples_of(dataset, sequence)
     space = CanonicalSpace.from_attrs(dict(dataset.plan.space))
     part = dataset[split]
-    with _recording(rr, name) as (recording, finished):
-        rr.log("/", rr.ViewCoordinates.RIGHT_HAND_Y_UP, static=True, recording=recording)
-        for i in samples:
-            _log_sample(rr, recording, part, i, space)
-        content = finished()
-    atomic_write_bytes(out, content)
+    recording = rr.RecordingStream("canonface")
+    memory = recording.memory_recording()
+    recording.send_recording_name(name)
+    rr.log("/", rr.ViewCoordinates.RIGHT_HAND_Y_UP, static=True, recording=recording)
+    for i in samples:
+        _log_sample(rr, recording, part, i, space)
+    atomic_write_bytes(out, bytes(memory.drain_as_bytes()))
     return len(samples)
 
 
@@ -65,15 +64,6 @@ def _rerun() -> Any:
             "Install the extra: pip install 'canonface[rerun]'",
         ) from None
     return rerun
-
-
-@contextmanager
-def _recording(rr: Any, name: str) -> Iterator[tuple[Any, Any]]:
-    """Make a recording that is kept in memory, and what gives its bytes."""
-    recording = rr.RecordingStream(f"canonface {name}")
-    memory = recording.memory_recording() if hasattr(recording, "memory_recording") else None
-    memory = memory or rr.memory_recording(recording=recording)
-    yield recording, lambda: bytes(memory.drain_as_bytes())
 
 
 def _samples_of(dataset: Dataset, sequence: str | None) -> tuple[str, list[int], str]:
@@ -98,7 +88,8 @@ def _log_sample(rr: Any, recording: Any, part: Any, i: int, space: CanonicalSpac
     recording.set_time("time", duration=float(part.index.time[i]))
     camera_to_world = np.linalg.inv(maps["world_to_camera"].astype(np.float64))
     depth, K = maps["depth"], maps["intrinsics"].astype(np.float64)
-    side, path = depth.shape[-1], f"camera/{rr.escape_entity_path_part(camera)}"
+    side, camera = depth.shape[-1], rr.escape_entity_path_part(camera)
+    path = f"camera/{camera}"
     picture = np.ascontiguousarray(np.moveaxis(maps["image"], 0, -1))
     place = rr.Transform3D(translation=camera_to_world[:3, 3], mat3x3=camera_to_world[:3, :3])
     pinhole = rr.Pinhole(image_from_camera=K, resolution=[side, side], camera_xyz=rr.ViewCoordinates.RDF)

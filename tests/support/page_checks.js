@@ -56,7 +56,7 @@ const checks = {
   },
   nameless() {
     return [...document.querySelectorAll("button,input,select,textarea,img,canvas,svg[role=img]")].filter(e =>
-      e.checkVisibility() && !(e.getAttribute("aria-label") || e.getAttribute("title") || e.hasAttribute("alt") || e.textContent.trim() || (e.labels && e.labels.length)))
+      e.checkVisibility() && !e.closest("[aria-hidden=true]") && !(e.getAttribute("aria-label") || e.getAttribute("title") || e.hasAttribute("alt") || e.textContent.trim() || (e.labels && e.labels.length)))
       .map(e => e.outerHTML.slice(0, 80));
   },
 };

@@ -92,11 +92,11 @@ class WorstSamples:
 
 def figure_of(metric: str, found: Mapping[str, object]) -> str | None:
     """Return which of the figures in ``found`` stands behind a metric; None if none does."""
+    if "_confidence_" in metric or metric.startswith("depth_affine"):
+        return None
     stem = metric.removesuffix("_mm")
     for part in ("_median", "_mean", "_p95"):
         stem = stem.removesuffix(part)
-    if stem.startswith("depth_affine"):
-        return None
     if stem.startswith("depth"):
         stem = "depth_aligned" if stem.startswith("depth_aligned") else "depth"
     return stem if stem in found else None

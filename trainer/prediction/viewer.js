@@ -2,7 +2,7 @@ const head = JSON.parse(document.getElementById("head").textContent);
 const bytes = Uint8Array.from(atob(document.getElementById("body").textContent), c => c.charCodeAt(0)).buffer;
 const by = id => document.getElementById(id), canvas = by("view"), over = by("over"), photo = by("photo");
 const COLOURS = ["image", "canonical", "normal", "confidence", ...(head.truth ? ["error"] : [])], SHAPES = ["posed", "canonical"];
-const TAIL = 12, PLATE = 0xff2e2e2e, FLAT_POINTS = 40000, PICK_PX = 14, SAME_MM = 5;
+const TAIL = 12, PLATE = 0xff2e2e2e, FLAT_POINTS = 40000, PICK_PX = 14, SAME_MM = 5, PHOTO_PX = 520;
 const state = { frame: 0, colour: "image", shape: "posed", tracks: true, size: 1, least: 0, playing: false, flat: false }, orbit = new Orbit();
 for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
   if (typeof orbit[key] === "number") orbit[key] = Number(value) || 0;
@@ -230,7 +230,7 @@ function tell() {
   if (i === null) { box.replaceChildren(text("p", `Not seen in this frame: no point within ${SAME_MM} mm of canonical ${mm(picked)} mm.`)); return; }
   const world = worldOf(frame, i), [column, row, depth] = seenAt(frame, world), canonical = canonicalOf(frame, i), truth = trueOf(frame, i);
   const c = Math.exp(logConfidence(frame.confidence[i])), ends = { 0: "≤ ", 255: "≥ " }[frame.confidence[i]] || "";
-  const rows = [["canonical x, y, z", mm(canonical) + " mm"], ["depth", depth.toFixed(4) + " m"], ["confidence", ends + c.toPrecision(2)], ["pixel", `${Math.floor(column)}, ${Math.floor(row)}`], ["in the world", mm(world) + " mm"]];
+  const rows = [["canonical", mm(canonical) + " mm"], ["depth", depth.toFixed(4) + " m"], ["confidence", ends + c.toPrecision(2)], ["pixel", `${Math.floor(column)}, ${Math.floor(row)}`], ["in the world", mm(world) + " mm"]];
   if (head.truth) {
     const d = frame.trueDepth[i] / 10000;
     rows.push(["true canonical", truth ? mm(truth) + " mm" : "not known"]);
@@ -247,7 +247,9 @@ function text(tag, value) { const element = document.createElement(tag); element
 const shown = new Map();
 function drawPhoto() {
   const about = head.frames[state.frame], side = head.side, pad = photo.getContext("2d");
-  if (photo.width !== side) photo.width = photo.height = side;
+  if (photo.width !== PHOTO_PX) photo.width = photo.height = PHOTO_PX;
+  pad.setTransform(PHOTO_PX / side, 0, 0, PHOTO_PX / side, 0, 0);
+  pad.imageSmoothingEnabled = side > PHOTO_PX;
   let image = shown.get(state.frame);
   if (!image) { image = new Image(); image.onload = drawPhoto; shown.set(state.frame, image); image.src = about.image; }
   pad.fillStyle = "#2e2e2e"; pad.fillRect(0, 0, side, side);
@@ -282,11 +284,11 @@ function legend() {
   const words = { canonical: "canonical x, y, z from −1 to 1 as red, green, blue", normal: "normal: right, up, towards the camera as red, green, blue" };
   box.textContent = words[state.colour] ?? "";
   const ramp = colours => { const bar = document.createElement("i"); bar.style.background = `linear-gradient(90deg,${colours.join(",")})`; return bar; };
-  if (state.colour === "error") box.append("canonical error 0", ramp(head.error.colours.map(k => `rgb(${k.join(",")})`)), `≥ ${head.error.limit_mm} mm, grey: not known`);
+  if (state.colour === "error") box.append("canonical error 0", ramp(head.error.colours.map(k => `rgb(${k.join(",")})`)), `≥\u00a0${head.error.limit_mm}\u00a0mm, grey: not known`);
   if (state.colour !== "confidence") return;
   const colours = [];
   for (let k = 0; k < 256; k += 15) colours.push(`rgb(${c.colours.slice(3 * k, 3 * k + 3).join(",")})`);
-  box.append(`confidence ≤ ${few(c.low)}`, ramp(colours), `≥ ${few(c.high)}`);
+  box.append(`confidence ≤\u00a0${few(c.low)}`, ramp(colours), `≥\u00a0${few(c.high)}`);
 }
 let wanted = false;
 function redraw() { if (!wanted) { wanted = true; requestAnimationFrame(() => { wanted = false; draw(); }); } }

@@ -178,7 +178,7 @@ def test_a_dataset_in_a_bucket_is_walked_through_as_a_local_one(
 
 
 def test_a_sequence_is_recorded_for_rerun(browsing: Browsing, tmp_path: Path) -> None:
-    rerun = pytest.importorskip("rerun", reason="rerun-sdk is not installed (extra rerun)")
+    chunks = pytest.importorskip("rerun.chunk", reason="rerun-sdk is not installed (extra rerun)")
     first = browsing.contents()["sequences"][0]
     name = f"{first['subject']}/{first['sequence']}"
     count = export_recording(browsing.dataset, tmp_path / "view.rrd", name)
@@ -186,8 +186,7 @@ def test_a_sequence_is_recorded_for_rerun(browsing: Browsing, tmp_path: Path) ->
         len(frame["samples"]) for frame in browsing.sequence(first["subject"], first["sequence"])["frames"]
     )
     assert (tmp_path / "view.rrd").read_bytes()[:3] == b"RRF"
-    recording = rerun.recording.load_recording(tmp_path / "view.rrd")
-    entities = {column.entity_path for column in recording.schema().component_columns()}
+    entities = {chunk.entity_path for chunk in chunks.RrdReader(tmp_path / "view.rrd").stream()}
     camera = browsing.dataset.plan.cameras[0]
     assert {f"/camera/{camera}/image", f"/points/{camera}", f"/canonical/{camera}"} <= entities
     for wrong in ((tmp_path / "view.rrd", "nobody/at"), (tmp_path / "view.txt", None)):

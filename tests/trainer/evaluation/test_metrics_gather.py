@@ -222,7 +222,7 @@ def test_the_report_holds_everything_in_one_page(evaluated) -> None:
     assert len(sources) > 5
     anchors = {source[1:] for source in sources if source.startswith("#")}
     assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
-    assert {"worst-canonical", "worst-depth", "worst-canonical_nose"} <= anchors
+    assert {"worst-canonical", "worst-depth", "worst-canonical_face"} <= anchors
     assert all(f'id="{anchor}"' in page for anchor in anchors)
     for title in ("Correspondence", "Over time", "Shape", "Motion over time", "Best tracks", "Worst tracks"):
         assert title in page, title
@@ -275,6 +275,7 @@ def test_the_worst_samples_of_a_figure_are_kept_the_worst_first() -> None:
     assert figure_of("canonical_nose_median_mm", worst.found) == "canonical_nose"
     assert figure_of("depth_aligned_absrel", worst.found) == "depth_aligned"
     assert figure_of("scan_to_mesh_mm", worst.found) is None
+    assert figure_of("depth_confidence_aurc_mm", worst.found) is None
 
 
 @given(st.lists(st.one_of(st.floats(0, 50), st.just(math.nan)), max_size=12))
