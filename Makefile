@@ -22,7 +22,7 @@ bench: check-libraries install ## Run all benchmarks briefly, in about four minu
 
 docs: check-libraries ## Install what is missing, then build the pages as a site into site/, with the tutorial run
 	@scripts/install.sh docs
-	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 install: ## Create .venv with the pinned runtime dependencies

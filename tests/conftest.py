@@ -143,6 +143,17 @@ def learnt_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "learnt_model", make)
 
 
+@pytest.fixture(scope="module")
+def small_pictures() -> Iterator[None]:
+    """Draw the pictures of reports small: they take much of a small build, and tests of the audit look at them."""
+    from datagen.audit import samples, warp_pictures
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (samples, warp_pictures):
+            patch.setattr(module, "TILE_PX", 96)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def without_fsync() -> Iterator[None]:
     """Skip fsync: it guards against power cuts, which no test can make, and is waited for. Other processes do it.

@@ -81,6 +81,7 @@ def test_the_tutorial_lies_in_git_without_outputs() -> None:
     assert [cell["id"] for cell in cells() if cell["outputs"] or cell["execution_count"] is not None] == []
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Its cells are plain Python: no kernel is needed, nor another process that imports everything anew."""
     import matplotlib as mpl

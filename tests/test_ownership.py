@@ -40,6 +40,7 @@ from tests.support.trainer_scene import build_scene
 if TYPE_CHECKING:
     from datagen.flows.result import BuildResult
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
 SEEDS = range(2)
 FIRST = SequenceKey("s000", "performance")
 # Besides what a command writes: what people keep in folders, and what looks like something that we left.

@@ -24,8 +24,8 @@ from tests.support.places import ROOT
 UNSHARED = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--kill-child")
 HERE, THERE = "10.77.0.1", "10.77.0.2"
 SCHEDULER = f"tcp://{HERE}:8786"
-UNITS = 60
-UNIT_S = 0.15
+UNITS = 40
+UNIT_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,9 @@ def the_driver_dies(hosts: Hosts, folder: Path) -> dict[str, object]:
     driver = hosts.driver()
     hosts.wait_for(5)
     kill(driver)
-    time.sleep(3.0)
+    time.sleep(1.5)
     after = hosts.written()
-    time.sleep(2.0)
+    time.sleep(1.0)
     later = hosts.written()
     again = hosts.driver()
     output, errors = again.communicate(timeout=180)

@@ -40,9 +40,18 @@ def spoilt(unit, state, own=warp._warp_and_store):
 if warp._warp_and_store.__name__ != "spoilt":
     warp._warp_and_store = spoilt
 """
+# What the driver runs first: its server would take longer to start than there is to do, and test_runners.py has it.
+WITHOUT_PREFECT = """
+from contextlib import nullcontext
+from datagen.flows.runners import drive, prefect, tracking
+drive.FIRST_PAUSE_S = 0.05
+prefect.prefect_session = lambda home, prepare: nullcontext(prepare())
+prefect.run_as_flow = lambda name, root, manifest, config, body: body(tracking.Tracker())
+"""
 
 
 ONCE = ("--set", "needs.person.retries=0")
+TWO_WORKERS = ("--dask-cluster", "local", "--workers", "2")
 # The same while a person is learnt from it.
 KEYFRAME = """
 import os
@@ -76,19 +85,21 @@ def without_a_frame(talk_build: BuildResult, out: Path) -> None:
 
 
 def on_workers(manifest: Path, out: Path, preload: Path, first: str, *more: str) -> subprocess.Popen[str]:
-    """Start a build on two Dask workers, which run some Python first."""
+    """Start a build on Dask workers of its own, which run some Python first."""
     preload.write_text(first)
-    hurry = (
-        f"import os; os.environ['DASK_DISTRIBUTED__WORKER__PRELOAD'] = {str(preload)!r}\n"
-        "from datagen.flows.runners import drive; drive.FIRST_PAUSE_S = 0.05\n"
-    )
-    return command("build", manifest, "--out", out, "--dask-cluster", "local", "--workers", "2", *more, before=hurry)
+    hurry = f"import os; os.environ['DASK_DISTRIBUTED__WORKER__PRELOAD'] = {str(preload)!r}\n{WITHOUT_PREFECT}"
+    return command("build", manifest, "--out", out, *more, before=hurry)
 
 
 def test_a_frame_that_kills_its_worker_is_left_out_alone(
     talk_build: BuildResult, talk_manifest: Path, unwarped: Path, tmp_path: Path
 ) -> None:
-    process = on_workers(talk_manifest, unwarped, tmp_path / "preload.py", PRELOAD.format(frame=BAD))
+    # One worker, and nothing to do for it but the frame and its neighbours: each time it dies, all is loaded anew.
+    for frame in (0, 4):
+        done = BuildLayout(talk_build.root).frame_warp(KEY, frame)
+        shutil.copytree(done, BuildLayout(unwarped).frame_warp(KEY, frame))
+    arguments = ("--runner", "dask", "--workers", "1")
+    process = on_workers(talk_manifest, unwarped, tmp_path / "preload.py", PRELOAD.format(frame=BAD), *arguments)
     output, errors = process.communicate()
     assert process.returncode == 1, errors
     assert f"left out warp of {KEY}/{BAD:06d}, tried 3 times" in errors
@@ -213,7 +224,9 @@ def test_a_keyframe_that_kills_who_learns_from_it_is_left_out_alone(
     talk_build: BuildResult, talk_manifest: Path, unwarped: Path, tmp_path: Path, never_had_it: Path
 ) -> None:
     shutil.rmtree(BuildLayout(unwarped).person(KEY))
-    process = on_workers(talk_manifest, unwarped, tmp_path / "preload.py", KEYFRAME.format(frame=BAD), *ONCE)
+    process = on_workers(
+        talk_manifest, unwarped, tmp_path / "preload.py", KEYFRAME.format(frame=BAD), *TWO_WORKERS, *ONCE
+    )
     output, errors = process.communicate()
     assert process.returncode == 1, errors
     assert f"left out person of {KEY}/{BAD:06d}, tried once" in errors

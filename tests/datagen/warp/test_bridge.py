@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks.warp.bridge import ForeignPeople
 from datagen.common.errors import InputError, LandmarkError, MeshError, WarpError
+from datagen.flows import one_scan
 from datagen.flows.build import build, finished_units
 from datagen.flows.one_scan import RegistrationFile, warp_scan
 from datagen.flows.planning import plan_build
@@ -33,7 +34,7 @@ from datagen.manifest import Manifest, WarpConfig, parse_manifest
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter
 from datagen.sources.frame import Registration, SequenceKey
-from datagen.sources.topology import read_topology, topology_of
+from datagen.sources.topology import Topology, read_topology, topology_of
 from datagen.warp.bridge import Bridge, build_bridge
 from datagen.warp.engine import warp_frame
 from datagen.warp.extend import WAVELENGTH_M, SmoothExtension
@@ -41,6 +42,7 @@ from datagen.warp.storage import bridge_bytes, read_bridge, read_warp, verdict_b
 from tests.support.places import SHARED_DATA
 from tests.support.topologies import write_topology
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
 DATA = SHARED_DATA
 QUICK = WarpConfig(subdivisions=0)
 
@@ -323,7 +325,16 @@ def test_what_a_capture_says_of_its_topology_is_checked(head: HeadModel, foreign
         source.sequences()
 
 
-def test_one_scan_passes_a_bridge_that_is_kept(head: HeadModel, foreign: ForeignPeople, tmp_path: Path):
+def test_one_scan_passes_a_bridge_that_is_kept(
+    foreign: ForeignPeople, bridge: Bridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+
+    def built_already(topology: Topology, _head: HeadModel) -> Bridge:
+        asked.append(topology.digest)
+        return bridge
+
+    monkeypatch.setattr(one_scan, "build_bridge", built_already)
     true, vertices = people(foreign, 1)[0]
     (tmp_path / "scan.ply").write_bytes(ply_bytes(Mesh.of(vertices, foreign.topology.faces)))
     write_topology(tmp_path, foreign.topology)
@@ -347,6 +358,7 @@ def test_one_scan_passes_a_bridge_that_is_kept(head: HeadModel, foreign: Foreign
     stamp = (folder / "bridge.npz").stat().st_mtime_ns
     np.testing.assert_array_equal(warp(named), first)
     assert (folder / "bridge.npz").stat().st_mtime_ns == stamp
+    assert asked == [foreign.topology.digest]
     with pytest.raises(InputError, match="not named clearly"):
         warp(RegistrationFile(tmp_path / "scan.ply", neutral=mesh))
     assert np.isfinite(true).all()
