@@ -33,6 +33,7 @@ NAMES = (
     "calibrate",
     "detector",
     "align",
+    "attributes",
     "track",
     "submit",
     "gpu",
