@@ -99,3 +99,15 @@ class AttributesConfig(RunConfig):
         if self.loss.anchor and self.start is None:
             raise ValueError("loss.anchor keeps to the network that the run starts from: set start, or anchor to 0")
         return self
+
+    @model_validator(mode="after")
+    def _all_is_used(self) -> AttributesConfig:
+        idle = [key for key in ("backbone_rate", "layer_decay") if getattr(self.fit, key) != 1]
+        if idle:
+            raise ValueError(f"fit.{', fit.'.join(idle)} change nothing here: one rate is for all of the network")
+        if self.network.encoder != "transformer" and self.backbone != BackboneConfig():
+            raise ValueError("backbone is that of a transformer: set network.encoder to transformer, or leave it out")
+        patch, side = self.backbone.patch, self.network.image_size
+        if self.network.encoder == "transformer" and side % patch:
+            raise ValueError(f"network.image_size {side} is not a multiple of backbone.patch {patch}")
+        return self

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datagen.common.errors import CheckpointError
+from datagen.common.errors import CheckpointError, InputError
 from datagen.common.files import atomic_write_bytes, json_ready, npz_bytes
+from datagen.common.names import shown
 from datagen.common.pictures import read_picture
 from datagen.common.progress import Progress
 from trainer.align.crops import crop_transform, take_crops, to_picture
@@ -82,6 +83,12 @@ def predict_attributes(
     """
     check_target(out)
     pictures = boxed_pictures(sources, options)
+    if clash := [picture.name for picture in pictures if picture.out == PERSON]:
+        raise InputError(
+            f"the file of {shown(clash[0])} would be {PERSON}, which is that of the person",
+            "another name",
+            "Rename the picture, or give --name",
+        )
     head = read_head(checkpoint, pick_device(device_name))
     if head.temperatures is None or head.neutral_error_mm is None:
         raise CheckpointError(

@@ -185,6 +185,9 @@ def test_what_cannot_be_used_is_refused_by_name(run: Path, faces: Dataset, pictu
     for reason, options in (("outside", {"box": (200, 200, 300, 300)}), ("cannot be read", {"boxes": tmp_path / "no"})):
         with pytest.raises(InputError, match=reason):
             predict_attributes(run, [picture], tmp_path / "out", PictureOptions(**options))  # type: ignore[arg-type]
+    same = picture.rename(picture.with_name("person.png"))
+    with pytest.raises(InputError, match="that of the person"):
+        predict_attributes(run, [same], tmp_path / "out", PictureOptions())
     assert not (tmp_path / "out").exists()
     other = config(f"start={run}", "network.hidden=32", "fit.steps=1", name="projection")
     with pytest.raises(InputError, match="same keys"):

@@ -274,6 +274,9 @@ def test_settings_that_would_do_nothing_are_refused() -> None:
     for changes, message in (
         (("network.weights=somewhere",), "set encoder"),
         (("loss.anchor=1",), "set start"),
+        (("fit.layer_decay=0.9",), "change nothing"),
+        (("backbone.dim=64",), "set network.encoder"),
+        (("network.encoder=transformer", "network.image_size=100"), "multiple of"),
         (tuple(f"loss.{name}=0" for name in AttributesLossConfig.model_fields), "all weights"),
     ):
         with pytest.raises(ManifestError, match=message):
