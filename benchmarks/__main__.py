@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from benchmarks import ablation, align, report, write
+from benchmarks import ablation, align, attributes, report, write
 from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
 from benchmarks.fit import command as fit_command
@@ -44,6 +44,7 @@ for command in (
     detector_command,
     ablation,
     align,
+    attributes,
     track_command,
     track_submit,
     gpu_command,

@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -85,13 +86,21 @@ def measure(dataset: Path, folder: Path, config: str, options: list[str], split:
     return {**answer["figures"], "cpu_seconds": seconds, "steps": steps}
 
 
-def fit(dataset: Path, folder: Path, config: str, options: list[str]) -> tuple[float, int]:
-    """Fit a network; return the processor time of all calls together, and the steps."""
+def fit(
+    dataset: Path, folder: Path, config: str, options: list[str], call: Callable[..., str] | None = None
+) -> tuple[float, int]:
+    """Fit a network; return the processor time of all calls together, and the steps.
+
+    Parameters
+    ----------
+    call : callable, optional
+        Runs the words of a command and returns what it prints; by default of `trainer align`.
+    """
     before = _children_s()
     command = ["fit", str(dataset), "--out", str(folder), "--config", config, "--json"]
     for option in options:
         command += ["--set", option]
-    answer = json.loads(_trainer(*command))
+    answer = json.loads((call or _trainer)(*command))
     # Beside the run, whose folder is its own.
     note = folder.with_name(f"{folder.name}-{SECONDS}")
     spent = float(read_json(note)["seconds"]) if note.is_file() else 0.0
@@ -117,9 +126,12 @@ def _children_s() -> float:
 
 
 def _trainer(*command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer.cli", "align", *command], stdout=subprocess.PIPE, text=True, check=False
-    )
+    return trainer("align", *command)
+
+
+def trainer(*words: str) -> str:
+    """Run a command of `trainer` and return what it prints; an error of it ends the benchmark."""
+    done = subprocess.run([sys.executable, "-m", "trainer.cli", *words], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(done.returncode)  # it has said why
     return done.stdout

@@ -64,6 +64,7 @@ class Scene:
     data: Path
     run: Path
     aligned: Path
+    told: Path
     photos: Path
     weights: Path
     detector: Path
@@ -152,6 +153,10 @@ def an_alignment(scene: Scene, out: Path) -> None:
     shutil.copytree(scene.aligned, out)
 
 
+def a_parameter_head(scene: Scene, out: Path) -> None:
+    shutil.copytree(scene.told, out)
+
+
 def serial(*words: str | Path) -> list[str | Path]:
     return [*words, "--runner", "serial"]
 
@@ -167,6 +172,7 @@ def captures(scene: Scene) -> Path:
 QUICK = ["fit.device=cpu", "fit.threads=1", "fit.steps=2", "fit.save_every=1"]
 SET = [word for change in QUICK for word in ("--set", change)]
 ALIGN = [*SET, "--set", "network.image_size=32", "--set", "coarse_steps=1", "--set", "whole_samples=64"]
+TELL = [*SET, "--set", "network.image_size=32", "--set", "network.finest=8", "--set", "network.width=4"]
 WITHOUT = [word for part in ("ply", "videos", "viewer", "tracks") for word in ("--without", part)]
 SIZE = ("--size", "28")
 OUT = "file"  # of commands that write a single one
@@ -226,6 +232,14 @@ WRITERS = {
         lambda s, out: ["align", "predict", s.aligned, s.photos / "f8.png", "--out", out, "--device", "cpu"],
         ("--box", "1,1,9,9"),
     ),
+    # And of `trainer attributes`.
+    "trainer fit attributes": Writer(
+        lambda s, out: ["attributes", "fit", s.build, "--out", out, *TELL], (), a_parameter_head
+    ),
+    "trainer predict attributes": Writer(
+        lambda s, out: ["attributes", "predict", s.told, s.photos / "f8.png", "--out", out, "--device", "cpu"],
+        ("--box", "1,1,9,9"),
+    ),
     "trainer export": Writer(lambda s, out: ["export", s.run, "--out", out / OUT, "--frames", "1"], ("--overwrite",)),
     "trainer convert": Writer(
         lambda s, out: ["convert", s.weights, "--out", out / OUT, "--config", s.weights.with_name("c.yaml"), *SIZE],
@@ -242,13 +256,14 @@ def scene(
     build_scene(folder / "data.zarr", frames=2, cameras=1)
     write_photos(folder / "photos")
     torch.save(to_depth_anything_3(published(write_config(folder / "c.yaml"))), folder / "weights.pt")
-    given = (folder / name for name in ("data.zarr", "run", "aligned", "photos", "weights.pt"))
+    given = (folder / name for name in ("data.zarr", "run", "aligned", "told", "photos", "weights.pt"))
     (folder / "detector").mkdir()
     begun = Scene(tiny_build.root, tiny_manifest, *given, stand_in_python(folder / "detector"))
     # At step 1 of 2: there is something left to do.
     stop = ("--set", "fit.max_minutes=1e-6")
     assert call("trainer", *WRITERS["trainer fit"].words(begun, begun.run), *stop) == 0
     assert call("trainer", *WRITERS["trainer fit align"].words(begun, begun.aligned), *stop) == 0
+    assert call("trainer", *WRITERS["trainer fit attributes"].words(begun, begun.told), *stop) == 0
     return begun
 
 

@@ -34,6 +34,7 @@ NAMES = (
     "calibrate",
     "detector",
     "align",
+    "attributes",
     "track",
     "submit",
     "gpu",

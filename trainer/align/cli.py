@@ -119,9 +119,10 @@ def predict(
 
     Example: `trainer align predict runs/align captures/anna/talk --pictures images/{camera}/{frame:06d}.png --out seen`
     """
-    from trainer.align.predict import PredictAlignOptions, parse_box, predict_align
+    from trainer.align.predict import predict_align
+    from trainer.prediction.boxed import PictureOptions, parse_box
 
-    options = PredictAlignOptions(pictures, name, parse_box(box) if box is not None else None, boxes, orientation)
+    options = PictureOptions(pictures, name, parse_box(box) if box is not None else None, boxes, orientation)
     result = predict_align(run, sources, out, options, device_name=device)
     if as_json:
         print_json({"out": str(out), **result})

@@ -29,17 +29,37 @@ class Features:
     deep: torch.Tensor
 
 
+class ConvolutionalStages(nn.ModuleList):
+    """Four stages that halve the picture.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Channels of each stage.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.widths = (width, 2 * width, 4 * width, 6 * width)
+        super().__init__(
+            nn.Sequential(_Convolution(before, after, stride=2), *([_Residual(after)] if stage else []))
+            for stage, (before, after) in enumerate(zip((3, *self.widths), self.widths, strict=False))
+        )
+
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the map (B, C, h, w) of each stage, fine to coarse, of (B, 3, H, W) normalised pictures."""
+        maps = [images]
+        for stage in self:
+            maps.append(stage(maps[-1]))
+        return maps[1:]
+
+
 class ConvolutionalEncoder(nn.Module):
     """Four stages that halve the picture, brought to one size and added."""
 
     def __init__(self, config: AlignNetworkConfig) -> None:
         super().__init__()
-        w = config.width
-        widths = [w, 2 * w, 4 * w, 6 * w]
-        self.stages = nn.ModuleList(
-            nn.Sequential(_Convolution(before, after, stride=2), *([_Residual(after)] if stage else []))
-            for stage, (before, after) in enumerate(zip([3, *widths], widths, strict=False))
-        )
+        self.stages = ConvolutionalStages(config.width)
+        widths = self.stages.widths
         self.laterals = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in widths[1:])
         self.last = nn.Sequential(
             nn.SiLU(), nn.Conv2d(config.channels, config.channels, 1), nn.GroupNorm(1, config.channels)
@@ -52,10 +72,7 @@ class ConvolutionalEncoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> Features:
         """Return the features of (B, 3, H, W) normalised pictures."""
-        maps, x = [], images
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
+        maps = self.stages.maps(images)
         total = torch.zeros((), device=images.device)
         for lateral, level in zip(self.laterals, maps[1:], strict=True):
             total = total + _resized(lateral(level), self._features)
@@ -95,22 +112,33 @@ class SegformerEncoder(nn.Module):
         DependencyError
             If there are none, or they are of another size.
         """
-        from transformers import SegformerModel
-
-        try:
-            published = SegformerModel.from_pretrained(source, local_files_only=Path(source).exists())
-            self.body.segformer.load_state_dict(published.state_dict())
-        except Exception as error:  # the hub, the disk and torch each have their own kinds
-            raise DependencyError(
-                f"network.weights={source} cannot be used ({str(error).splitlines()[0][:200]})",
-                "a folder or hub id of SegFormer weights of the size of network.segformer",
-                "Give their folder, or leave network.weights empty: the encoder then starts at random",
-            ) from None
+        load_segformer(self.body.segformer, source)
 
     def forward(self, images: torch.Tensor) -> Features:
         """Return the features of (B, 3, H, W) normalised pictures."""
         out = self.body(images)
         return Features(_resized(out.logits, self._features), out.hidden_states[-1])
+
+
+def load_segformer(model: nn.Module, source: str) -> None:
+    """Fill a ``transformers.SegformerModel`` with published weights: a folder, or a name on the hub.
+
+    Raises
+    ------
+    DependencyError
+        If there are none, or they are of another size.
+    """
+    from transformers import SegformerModel
+
+    try:
+        published = SegformerModel.from_pretrained(source, local_files_only=Path(source).exists())
+        model.load_state_dict(published.state_dict())
+    except Exception as error:  # the hub, the disk and torch each have their own kinds
+        raise DependencyError(
+            f"network.weights={source} cannot be used ({str(error).splitlines()[0][:200]})",
+            "a folder or hub id of SegFormer weights of the size of network.segformer",
+            "Give their folder, or leave network.weights empty: the encoder then starts at random",
+        ) from None
 
 
 def make_encoder(config: AlignNetworkConfig) -> ConvolutionalEncoder | SegformerEncoder:

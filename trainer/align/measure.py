@@ -14,14 +14,12 @@ from scipy.stats import spearmanr
 from datagen.common.arrays import F64, I64, Bools
 from datagen.shards import Dataset
 from trainer.align.crops import to_picture
-from trainer.align.data import ARRAYS, FaceTruth, plain_crops
+from trainer.align.data import ARRAYS, FaceTruth, plain_crops, visible_vertices
 from trainer.align.network import FlowNetwork, RegressionNetwork
 from trainer.align.uv_space import UVSpace
 from trainer.data import decode
 
 _TOGETHER = 16
-# How far behind the surface that a picture shows a vertex may lie and count as seen.
-_BEHIND_M = 0.004
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,23 +117,13 @@ def measure_split(
             "error_px": torch.stack(places, 1),
             "sigma_px": torch.stack([a.sigma * side for a in alignments], 1),
             "size_px": (width * height).sqrt(),
-            "visible": _visible(seen.pixels, seen.depth_m, batch["depth"]),
+            "visible": visible_vertices(seen.pixels, seen.depth_m, batch["depth"]),
             "to_head": seen.to_head,
         }
         for part, value in found.items():
             parts[part].append(value.cpu().numpy())
     joined = {part: np.concatenate(values) for part, values in parts.items()}
     return Measured(**joined, instant=split.index.frame_row[samples], is_face=space.is_face.cpu().numpy())
-
-
-def _visible(pixels: torch.Tensor, depth_m: torch.Tensor, shown_m: torch.Tensor) -> torch.Tensor:
-    """Return which vertices (B, V) are no farther than what the depth maps (B, H, W) show there."""
-    H, W = shown_m.shape[-2:]
-    x, y = pixels.floor().long().unbind(-1)
-    inside = (x >= 0) & (y >= 0) & (x < W) & (y < H)
-    index = (y.clamp(0, H - 1) * W + x.clamp(0, W - 1)).flatten(1)
-    there = shown_m.flatten(1).gather(1, index)
-    return inside & (there > 0) & (depth_m < there + _BEHIND_M)
 
 
 def _share(distance: F64, chosen: Bools, size: F64) -> float:

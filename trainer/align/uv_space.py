@@ -18,6 +18,7 @@ from trainer.evaluation.canonical import region_labels
 from trainer.evaluation.track.chart import main_chart
 
 SCALP = "scalp"
+NOT_SKIN = ("mouth_interior", "right_eyeball", "left_eyeball")
 _INSIDE = -1e-6
 _SYMMETRIC_M = 5e-4
 _CHUNK = 64
@@ -128,16 +129,21 @@ def uv_space(template: TemplateContents, regions: Mapping[str, int], weights: Al
         texel_weights=torch.from_numpy((lam[corners] * shares).sum(1).astype(np.float32)),
         corner_faces=torch.from_numpy(face_of[chosen]),
         corner=torch.from_numpy(corner_of[chosen]),
-        mirrored=_mirrored(template.vertices[chosen]),
+        mirrored=mirrored_vertices(template.vertices[chosen]),
     )
+
+
+def face_vertices(template: TemplateContents, regions: Mapping[str, int]) -> Bools:
+    """Return which vertices (V,) are the face's skin: neither eyeballs nor the inside of the mouth."""
+    inside = [regions[name] for name in NOT_SKIN if name in regions]
+    found: Bools = np.isin(template.region, region_labels(regions)["face"]) & ~np.isin(template.region, inside)
+    return found
 
 
 def _vertex_weights(
     template: TemplateContents, regions: Mapping[str, int], weights: AlignLossConfig
 ) -> tuple[F64, Bools]:
-    named = region_labels(regions)
-    inside = [regions[name] for name in ("mouth_interior", "right_eyeball", "left_eyeball") if name in regions]
-    is_face = np.isin(template.region, named["face"]) & ~np.isin(template.region, inside)
+    named, is_face = region_labels(regions), face_vertices(template, regions)
     weight = np.where(is_face, weights.face, 0.0)
     for value, labels in (
         (weights.ears, named.get("ears", np.zeros(0, np.int64))),
@@ -172,7 +178,7 @@ def _cross(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> F64:
     return crossed
 
 
-def _mirrored(vertices: npt.NDArray[np.float32]) -> torch.Tensor | None:
+def mirrored_vertices(vertices: npt.NDArray[np.float32]) -> torch.Tensor | None:
     """Return the vertex nearest to each one's mirror image; None unless all have one, and each is its own's own."""
     points = torch.from_numpy(vertices).double()
     other = torch.cdist(points * points.new_tensor([-1, 1, 1]), points)

@@ -133,17 +133,17 @@ class LargeKernelLevel(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Four maps, fine to coarse, into one (B, C, 2h, 2w) of twice the finest one's size."""
+    """Four maps, fine to coarse, into one (B, C, 2h, 2w) of twice the finest one's size, or of ``size``."""
 
     def __init__(self, kind: str, channels: int) -> None:
         super().__init__()
         level = LargeKernelLevel if kind == "large_kernel" else DptLevel
         self.levels = nn.ModuleList(level(channels, coarsest=k == 3) for k in range(4))
 
-    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, maps: list[torch.Tensor], size: tuple[int, int] | None = None) -> torch.Tensor:
         """Go from the deepest block's map, the coarsest, to the shallowest one's."""
         height, width = maps[0].shape[-2:]
-        sizes = [(2 * height, 2 * width)] + [(x.shape[-2], x.shape[-1]) for x in maps[:-1]]
+        sizes = [size or (2 * height, 2 * width)] + [(x.shape[-2], x.shape[-1]) for x in maps[:-1]]
         x = self.levels[3](maps[3], None, sizes[3])
         for k in (2, 1, 0):
             x = self.levels[k](maps[k], x, sizes[k])

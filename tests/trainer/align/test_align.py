@@ -24,11 +24,12 @@ from trainer.align.data import ARRAYS, FaceTruth, plain_crops, training_crops
 from trainer.align.evaluate import evaluate_align
 from trainer.align.fit import fit_align
 from trainer.align.measure import Measured, measure_split
-from trainer.align.predict import PredictAlignOptions, align_picture, parse_box, predict_align
+from trainer.align.predict import align_picture, predict_align
 from trainer.align.store import read_aligner
 from trainer.align.uv_space import UVSpace, uv_space
 from trainer.config import load_run_config
 from trainer.data import decode
+from trainer.prediction.boxed import PictureOptions, parse_box
 from trainer.run.checkpoint import build_model, read_checkpoint
 
 QUICK = ("fit.device=cpu", "fit.threads=1", "coarse_steps=40", "fit.val_every=40", "network.image_size=48")
@@ -232,7 +233,7 @@ def test_calibration_finds_the_temperature_and_how_errors_go_together() -> None:
 
 def test_files_of_seen_points_say_what_the_network_said(run: Path, picture: Path, tmp_path: Path) -> None:
     box = (20.0, 10.0, 64.0, 72.0)
-    options = PredictAlignOptions(box=box)
+    options = PictureOptions(box=box)
     predict_align(run, [picture], tmp_path / "out", options, device_name="cpu")
     read = read_seen_points(tmp_path / "out/000003.npz")
     aligner = read_aligner(run, torch.device("cpu"))
@@ -268,7 +269,7 @@ def test_pictures_by_pattern_are_written_by_pattern(run: Path, picture: Path, tm
     shutil.copy(picture, tmp_path / "cap/images/right/000012.other.png")
     boxes = {f"images/{c}/{f:06d}.png": [20, 10, 64, 72] for c in ("left", "right") for f in (3, 12)}
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
-    options = PredictAlignOptions(
+    options = PictureOptions(
         "images/{camera}/{frame:06d}.png", "{camera}/{frame:04d}.npz", None, tmp_path / "boxes.json"
     )
     out = tmp_path / "cap/evidence"
@@ -293,7 +294,7 @@ def test_the_smallest_and_blackest_pictures_are_aligned_all_the_same(run: Path, 
 
 def test_what_cannot_be_used_is_refused_by_name(run: Path, faces: Dataset, picture: Path, tmp_path: Path) -> None:
     def predict(*sources: Path, **options: object) -> None:
-        predict_align(run, sources, tmp_path / "out", PredictAlignOptions(**options), device_name="cpu")  # type: ignore[arg-type]
+        predict_align(run, sources, tmp_path / "out", PictureOptions(**options), device_name="cpu")  # type: ignore[arg-type]
 
     other = tmp_path / "other/000003.png"
     other.parent.mkdir()

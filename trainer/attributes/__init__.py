@@ -1,0 +1,1 @@
+"""The parameter head: from one picture the parameters of a head model, each with its uncertainty."""

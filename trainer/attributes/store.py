@@ -1,0 +1,141 @@
+"""Checkpoints of parameter heads: what they hold besides weights, and the network rebuilt from one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datagen.common.arrays import F64
+from datagen.common.documents import parse_json
+from datagen.common.errors import CanonfaceError, CheckpointError
+from datagen.shards import Dataset
+from trainer.align.store import template_of
+from trainer.attributes.config import AttributesConfig
+from trainer.attributes.face_model import FaceModel
+from trainer.attributes.network import AttributeNetwork
+from trainer.config import parse_run_config
+from trainer.run.checkpoint import read_checkpoint
+
+TASK = "attributes"
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A parameter head, ready to use.
+
+    Attributes
+    ----------
+    model : AttributeNetwork
+        In evaluation mode.
+    mean_places : (L, 2) float64
+        Of the landmarks in crops of the training people.
+    template : str
+        Digest of the head model's template.
+    temperatures : dict of str to float or None
+        By attribute, what its σ has to be multiplied by on people held out; None where nobody was.
+    neutral_error_mm : float or None
+        RMS distance, over people held out, of the face at rest that one picture tells.
+    names : dict
+        ``identity`` and ``expression``: of the parameters.
+    step : int or None
+    """
+
+    model: AttributeNetwork
+    config: AttributesConfig
+    face: FaceModel
+    mean_places: F64
+    template: str
+    head: str
+    model_digest: str
+    temperatures: dict[str, float] | None
+    neutral_error_mm: float | None
+    names: dict[str, list[str]]
+    step: int | None
+
+    def to_learn_from(self) -> Head:
+        """Return it with weights that keep still."""
+        self.model.requires_grad_(requires_grad=False)
+        return self
+
+    def check_fits(self, dataset: Dataset) -> None:
+        """Refuse a dataset of another template; CheckpointError."""
+        template, head = template_of(dataset), str(dataset.attrs.get("space", {}).get("head"))
+        if template != self.template:
+            raise CheckpointError(
+                f"the network tells parameters of {self.head} ({self.template[:12]}), the dataset's template is of "
+                f"{head} ({template[:12]})",
+                "a dataset of the same template",
+                "Give one, or fit a network on this dataset",
+            )
+
+
+def head_content(
+    dataset: Dataset,
+    face: FaceModel,
+    mean_places: F64,
+    temperatures: dict[str, float] | None,
+    neutral_error_mm: float | None,
+) -> dict[str, Any]:
+    """Return what a checkpoint holds of a parameter head, besides configuration and weights."""
+    template = dataset.template
+    return {
+        "task": TASK,
+        "dataset": {
+            "uuid": dataset.uuid,
+            "template": template_of(dataset),
+            "head": str(dataset.attrs.get("space", {}).get("head")),
+            "model_digest": template.model_digest,
+            "names": {"identity": list(template.identity_names), "expression": list(template.expression_names)},
+        },
+        "face": face.content(),
+        "mean_places": torch.from_numpy(mean_places),
+        "temperatures": temperatures,
+        "neutral_error_mm": neutral_error_mm,
+    }
+
+
+def read_head(path: Path, device: torch.device) -> Head:
+    """Read a parameter head from a run folder (its ``best.pt``) or a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If it is none, damaged, or does not fit this version.
+    """
+    content = read_checkpoint(path)
+    if content.get("task") != TASK:
+        raise CheckpointError(
+            f"{path} is not of a parameter head", "the folder of a run of `trainer attributes fit`", "Check the path"
+        )
+    try:
+        config = parse_run_config(AttributesConfig, parse_json(content["config"]), "the checkpoint's configuration")
+        face = FaceModel(**content["face"])
+        model = AttributeNetwork(config, face)
+        model.load_state_dict(content["model"])
+        about = content["dataset"]
+        head = Head(
+            model.to(device).eval(),
+            config,
+            face.to(device),
+            content["mean_places"].numpy(),
+            str(about["template"]),
+            str(about["head"]),
+            str(about["model_digest"]),
+            content["temperatures"],
+            content["neutral_error_mm"],
+            dict(about["names"]),
+            content.get("step"),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, CanonfaceError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0][:200]
+        raise CheckpointError(
+            f"{path} does not fit this version of the network ({reason})",
+            "weights and configuration that belong together",
+            "Use the version of canonface that wrote it, or fit again",
+        ) from None
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise CheckpointError(f"{path} holds weights that are not finite", "finite weights", "Take another checkpoint")
+    return head
