@@ -168,7 +168,7 @@ def test_undefined_loss_names_the_samples(scene: Path, tmp_path: Path, monkeypat
             yield loaded
 
     monkeypatch.setattr(TrainingLoader, "__iter__", damaged)
-    with pytest.raises(InputError, match=r"not finite.* #5 \(s00/turn/cam1 frame 1\)"):
+    with pytest.raises(InputError, match=r"not finite.* #5 \(s00/turn/000001/cam1\)"):
         fit(scene, tmp_path / "run", load_config("tiny", [*QUICK, "fit.steps=100"]))
     weights = read_checkpoint(tmp_path / "run" / LAST)["model"]
     assert all(value.isfinite().all() for value in weights.values())
