@@ -125,7 +125,8 @@ def run(stage: Sums, root: Path, carrier: Carrier, most: str = "5%") -> Ran:
     units, done = stage.plan(plan, layout), list[str]()
 
     class Noting(Tracker):
-        def done(self, job: Any) -> None:
+        def done(self, job: Any, answer: Any) -> None:
+            del answer
             done.append(job.name)
 
     ahead = Ahead(stage, Next({}), plan, layout, units, 3)
