@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,6 +155,15 @@ def small_pictures() -> Iterator[None]:
         for module in (samples, warp_pictures):
             patch.setattr(module, "TILE_PX", 96)
         yield
+
+
+@pytest.fixture(autouse=True)
+def logging_goes_on() -> Iterator[None]:
+    """Take back what a command does that is interrupted within this process: it would be silent for good."""
+    hooks = sys.unraisablehook, threading.excepthook
+    yield
+    logging.disable(logging.NOTSET)
+    sys.unraisablehook, threading.excepthook = hooks
 
 
 @pytest.fixture(scope="session", autouse=True)

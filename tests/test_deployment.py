@@ -95,10 +95,10 @@ def test_flows_take_what_commands_take() -> None:
 
     of_build = parameters(build_command)
     assert parameters(prefect_flow.build.fn) == of_build - {"stage", "part"}
-    of_parts = of_build - {"stage", *REFUSED_WITH_STAGE}
+    of_parts = of_build - {"stage", "only", "limit", "log", "metrics_port", *REFUSED_WITH_STAGE}
     for stage in (stage for stage in STAGES if stage.carried):
         assert parameters(getattr(stage_flows, stage.name).fn) == of_parts
-    assert parameters(stage_flows.freeze.fn) == parameters(plan_command) - {"freeze"} | {"out"}
+    assert parameters(stage_flows.freeze.fn) == parameters(plan_command) - {"freeze", "only", "limit"} | {"out"}
     assert parameters(stage_flows.finish.fn) == parameters(finish_command)
 
 

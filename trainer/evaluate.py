@@ -193,13 +193,14 @@ def evaluate_several(
 def _model_facts(checkpoint: Path, content: Mapping[str, Any], config: TrainConfig) -> dict[str, str]:
     """Say which model it is: what it is called, how far it was fitted, when its file was written, what it learnt."""
     written = datetime.fromtimestamp(checkpoint_file(checkpoint).stat().st_mtime, UTC)
-    learnt = content["dataset"]
+    learnt = content.get("dataset") or {}
     return {
         "model": config.name,
         "checkpoint": str(checkpoint),
         "step": str(content.get("step", "–")),
         "checkpoint written": f"{written:%Y-%m-%d %H:%M} UTC",
-        "learnt from": f"{learnt['uuid']}, {learnt['resolution']} pixels",
+        # Weights that were converted do not say.
+        "learnt from": f"{learnt['uuid']}, {learnt['resolution']} pixels" if "uuid" in learnt else "–",
     }
 
 

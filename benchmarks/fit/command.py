@@ -59,7 +59,6 @@ def fit_command(
     code 0 whether or not goals are met.
 
     Example: python -m benchmarks fit --subjects 2 --frames 1 --json
-    Example: python -m benchmarks fit --align runs/align --dataset runs/align-data
     """
     from benchmarks.fit.run import FitBench, FitPlan
     from datagen.heads.registry import load_head

@@ -142,7 +142,7 @@ def test_a_card_says_what_held_the_frame(opened: Browser) -> None:
     assert "75 %" in rows[1]
     assert "1.25 mm RMS" in rows[2]
     assert "none was learnt" in rows[4]
-    assert "4000" in opened.run("document.querySelector('#card [aria-label=\"Stages\"]').innerText")
+    assert "4,000" in opened.run("document.querySelector('#card [aria-label=\"Stages\"]').innerText")
 
 
 def test_what_a_model_learns_worst_leads_to_its_frame(opened: Browser) -> None:

@@ -17,6 +17,12 @@ from datagen.common.json_lines import event, is_json, json_lines
 from datagen.common.progress import Progress
 
 
+@pytest.fixture(autouse=True)
+def nobody_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what tests before have set up: handlers that write to streams of theirs."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+
 def lines_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 

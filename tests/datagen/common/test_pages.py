@@ -30,7 +30,10 @@ from tests.datagen.audit.test_audit import a_warp
 from tests.support.page_checks import check_page as check_in_browser
 from trainer.evaluation import charts
 from trainer.evaluation import report as evaluation
+from trainer.evaluation.comparison import Compared
+from trainer.evaluation.comparison import write_comparison as write_evaluations
 from trainer.evaluation.report import Result
+from trainer.evaluation.worst import WorstSamples
 from trainer.prediction.shown import Ranges
 from trainer.prediction.viewer import Viewer
 
@@ -125,7 +128,17 @@ def evaluation_page(folder: Path, name: str, text: str) -> Path:
         for chart in ("track_picture", "motion_chart", "pck_chart", "confidence_chart"):
             patch.setattr(charts, chart, lambda *_: b"a picture")
         result = Result(split=name, samples=1, step=1, metrics={text: 1.0}, curves=curves)
-        return evaluation.write_report(folder, result, showcase, folder, {text: text})
+        return evaluation.write_report(folder, result, showcase, WorstSamples({}), folder, {text: text})
+
+
+def evaluations_page(folder: Path, name: str, text: str) -> Path:
+    result = Result(split=name, samples=1, step=1, metrics={"canonical_mean_mm": 1.0}, curves={})
+    for own in (name, "b"):
+        (folder / own).mkdir(parents=True)
+        (folder / own / "index.html").touch()
+    return write_evaluations(
+        folder, [Compared(name, result, {text: text}), Compared("b", result, {text: f"{text} too"})]
+    )
 
 
 def viewer_page(folder: Path, name: str, text: str) -> Path:
@@ -138,10 +151,14 @@ def viewer_page(folder: Path, name: str, text: str) -> Path:
         valid=np.ones((2, 2), bool),
         canonical=maps,
         canonical_confidence=np.ones((2, 2), np.float32),
+        intrinsics=np.eye(3),
         image=np.zeros((3, 2, 2), np.uint8),
         normal=maps,
     )
-    shown: Any = SimpleNamespace(number=0, name=name, frame=frame, points=maps, camera_to_world=np.eye(4), tracks=None)
+    camera = SimpleNamespace(world_to_camera=np.eye(4))
+    shown: Any = SimpleNamespace(
+        number=0, name=name, frame=frame, points=maps, camera=camera, camera_to_world=np.eye(4), tracks=None
+    )
     viewer.add(shown)
     viewer.close()
     return path
@@ -162,6 +179,7 @@ PAGES: dict[str, Callable[[Path, str, str], Path]] = {
     "page of a check": check_page,
     "demo page": demo_page,
     "evaluation report": evaluation_page,
+    "comparison of evaluations": evaluations_page,
     "prediction viewer": viewer_page,
 }
 
@@ -268,7 +286,9 @@ def test_every_template_is_filled_in_by_the_one_that_escapes() -> None:
             assert value.endswith("| link ") or value in {
                 " picture.source ",
                 " view.source ",
-            }  # pictures of ours, as data
+                " sample.source ",
+                " sample.link ",
+            }  # pictures of ours, as data, and addresses that are made of quoted names
 
 
 def test_a_value_that_was_forgotten_is_an_error() -> None:

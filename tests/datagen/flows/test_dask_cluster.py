@@ -98,7 +98,7 @@ def test_a_cluster_of_this_machine_takes_options(tmp_path: Path) -> None:
         assert carrier.slots == 1
         job = Job("render", doubled, Numbered(4), Needs(gpus=1))
         done: list[int] = []
-        drive(iter([job]), carrier, lambda _, result: done.append(result), pytest.fail, pytest.fail)
+        drive(iter([job]), carrier, lambda _, answer: done.append(answer.result), pytest.fail, pytest.fail)
     assert done == [8]
 
 

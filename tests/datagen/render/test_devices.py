@@ -99,7 +99,7 @@ def carrier(request: pytest.FixtureRequest) -> Iterator[Carrier]:
 def test_tasks_at_work_at_once_hold_different_devices(carrier: Carrier, tmp_path: Path) -> None:
     jobs = [Job("render", meet, Meeting(tmp_path, THREE, number), Needs()) for number in range(3)]
     held: list[int] = []
-    drive(iter(jobs), carrier, lambda _, number: held.append(number), pytest.fail, pytest.fail)
+    drive(iter(jobs), carrier, lambda _, answer: held.append(answer.result), pytest.fail, pytest.fail)
     assert sorted(held) == [0, 1, 2]
 
 

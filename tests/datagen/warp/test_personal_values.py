@@ -166,7 +166,7 @@ def test_a_frame_that_disagrees_with_its_person_is_warped_alone(template: WarpTe
     neutral = template.head.vertices * ([1, 1, 1] if right else [0.6, 1.15, 1])
     prior = SequencePrior("round", neutral, (0,), 0.2, None, np.array([0.1e-3, 0.1e-3]))
     begun = start._known(head, template, surface, start.Given(None, given, prior), None)
-    assert begun.notes == {"person_used": float(right)}
+    assert begun.notes["person_used"] == float(right)
     assert begun.schedule == (FROM_PERSON if right else FROM_LANDMARKS)
     assert [s.landmark_weight for s in FROM_PERSON] == [0.0] * len(FROM_REGISTRATION)
 

@@ -216,7 +216,7 @@ def test_maps_of_another_size_are_read_between_pixels_but_not_across_edges() -> 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["DATASET"], "CHECKPOINT and DATASET"),
+        (["DATASET"], "give CHECKPOINT, one or several, and DATASET"),
         (["a", "DATASET", "--predictions", "p"], "DATASET alone"),
         (["a", "DATASET", "--own-space"], "--own-space"),
         (["DATASET", "--predictions", "p", "--pictures", "q"], "write pictures first"),
