@@ -112,7 +112,7 @@ def test_jobs_of_slurm_carry_units_and_end_with_the_build(slurm: Path, tmp_path:
     with DaskCarrier(RunnerConfig.of("threads", 1, None, "slurm", config, "5%")) as carrier:
         done: list[int] = []
         jobs = [Job("render", doubled, Numbered(number), Needs(gpus=1)) for number in range(3)]
-        drive(iter(jobs), carrier, lambda _, result: done.append(result), pytest.fail, pytest.fail)
+        drive(iter(jobs), carrier, lambda _, answer: done.append(answer.result), pytest.fail, pytest.fail)
     assert sorted(done) == [0, 2, 4]
     script = (slurm / "job.sh").read_text()
     for directive in ("-p short", "--gpus=1", "--cpus-per-task=1", "--mem=1G"):
