@@ -99,7 +99,7 @@ def test_flows_take_what_commands_take() -> None:
     for stage in (stage for stage in STAGES if stage.carried):
         assert parameters(getattr(stage_flows, stage.name).fn) == of_parts
     assert parameters(stage_flows.freeze.fn) == parameters(plan_command) - {"freeze", "only", "limit"} | {"out"}
-    assert parameters(stage_flows.finish.fn) == parameters(finish_command)
+    assert parameters(stage_flows.finish.fn) == parameters(finish_command) - {"log", "metrics_port"}
 
 
 @pytest.mark.parametrize("option", sorted(REFUSED_WITH_STAGE))
