@@ -57,6 +57,7 @@ def align_figures(run: Path, dataset_path: Path, name: str, say: Callable[[str],
     world: dict[str, list[F64]] = {view: [] for view in views}
     aligned: dict[str, list[F64]] = {view: [] for view in views}
     within: list[float] = []
+    boxes_of = FaceTruth(split, aligner.space)
     people = np.unique(split.index.subject)
     for count, subject in enumerate(people, 1):
         say(f"person {count} of {len(people)}")
@@ -65,7 +66,9 @@ def align_figures(run: Path, dataset_path: Path, name: str, say: Callable[[str],
         true = _true_vertices(split, rows)[:, face]
         for view, chosen in views.items():
             frames = [
-                FitFrame(k, float(k), _seen(aligner, split, samples[split.index.frame_row[samples] == row], chosen))
+                FitFrame(
+                    k, float(k), _seen(aligner, split, boxes_of, samples[split.index.frame_row[samples] == row], chosen)
+                )
                 for k, row in enumerate(rows)
             ]
             found = fit_frames(head, template, frames, FitSettings(temporal=False))
@@ -91,14 +94,15 @@ def _true_vertices(split: Split, rows: I64) -> F64:
     return np.asarray(vertices @ motion[:, :3, :3].transpose(0, 2, 1) + motion[:, None, :3, 3])
 
 
-def _seen(aligner: Aligner, split: Split, samples: I64, chosen: tuple[int, ...] | None) -> list[PixelEvidence]:
+def _seen(
+    aligner: Aligner, split: Split, boxes_of: FaceTruth, samples: I64, chosen: tuple[int, ...] | None
+) -> list[PixelEvidence]:
     """Return what the network sees in the pictures of one instant, all or some of them."""
     if chosen is not None:
         samples = samples[[k for k in chosen if k < len(samples)]]
     stored = split.read(("image", "intrinsics", "world_to_camera"), samples)
-    truth = FaceTruth(split, aligner.space)
     cameras = [torch.from_numpy(stored[key]) for key in ("intrinsics", "world_to_camera")]
-    boxes = truth.seen(samples, *cameras).boxes.tolist()
+    boxes = boxes_of.seen(samples, *cameras).boxes.tolist()
     height, width = stored["image"].shape[-2:]
     found = []
     for k, box in enumerate(boxes):

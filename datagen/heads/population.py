@@ -8,15 +8,12 @@ from importlib.resources import files
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
 
 from datagen.heads.base import HeadTemplate
-from datagen.heads.typical import MIRROR
+from datagen.heads.typical import MIRROR, RIDGE, covariance
 
 # Between the points where the components are stored they vary over these lengths.
 LENGTHS_M = (0.012, 0.04)
-# Of the interpolation, relative to the components' own size: what is stored is rounded, not noisy.
-RIDGE = 1e-3
 # Two points are one another's mirror images if they lie as near as this.
 SAME_M = 1e-6
 
@@ -65,11 +62,6 @@ def spread(
     """Return components (K, N, 3) known at points (N, 3) at vertices (V, 3), (K, V, 3) float64."""
     count = len(modes)
     values = modes.transpose(1, 0, 2).reshape(len(points), -1)
-    weights = np.linalg.solve(_covariance(points, points) + RIDGE * np.eye(len(points)), values)
-    found = _covariance(vertices, points) @ weights
+    weights = np.linalg.solve(covariance(points, points, LENGTHS_M) + RIDGE * np.eye(len(points)), values)
+    found = covariance(vertices, points, LENGTHS_M) @ weights
     return np.ascontiguousarray(found.reshape(len(vertices), count, 3).transpose(1, 0, 2))
-
-
-def _covariance(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    squared = cdist(a, b, "sqeuclidean")
-    return np.asarray(sum(np.exp(-0.5 * squared / length**2) for length in LENGTHS_M))

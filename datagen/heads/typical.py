@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 
@@ -41,10 +42,13 @@ def typical_offset_m(template: HeadTemplate) -> npt.NDArray[np.float64]:
     # Points on the midline are their own mirror images.
     _, first = np.unique(np.round(points, 6), axis=0, return_index=True)
     points, moved = points[np.sort(first)], moved[np.sort(first)]
-    weights = np.linalg.solve(_covariance(points, points) + RIDGE * np.eye(len(points)), moved)
-    return _covariance(template.vertices, points) @ weights
+    weights = np.linalg.solve(covariance(points, points, LENGTHS_M) + RIDGE * np.eye(len(points)), moved)
+    return covariance(template.vertices, points, LENGTHS_M) @ weights
 
 
-def _covariance(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def covariance(
+    a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], lengths_m: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Return the covariance (A, B) of a field that varies over some lengths, of points (A, 3) and (B, 3) metres."""
     squared = cdist(a, b, "sqeuclidean")
-    return np.asarray(sum(np.exp(-0.5 * squared / length**2) for length in LENGTHS_M))
+    return np.asarray(sum(np.exp(-0.5 * squared / length**2) for length in lengths_m))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
@@ -19,30 +20,38 @@ from trainer.run.checkpoint import read_checkpoint
 _PREFIX = "backbone."
 
 
-class Scales(nn.Module):
+class Scales(nn.Module, ABC):
     """An encoder, and what brings its four maps to the fusion's channels."""
 
-    channels: int
-
     def load(self, source: str) -> None:
-        """Take weights that were learnt elsewhere."""
-        raise NotImplementedError
+        """Take weights that were learnt elsewhere.
 
+        Raises
+        ------
+        CheckpointError
+            If they do not fit, or there are none of such an encoder.
+        """
+        raise CheckpointError(
+            f"network.weights={source} is of no {type(self).__name__}",
+            "an encoder of which there are weights: segformer or transformer",
+            "Set network.encoder, or leave network.weights empty",
+        )
+
+    @abstractmethod
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return four maps (B, channels, h, w), fine to coarse, of (B, 3, H, W) normalised pictures."""
-        raise NotImplementedError
 
 
 class StagedScales(Scales):
-    """The stages of an encoder that halves the picture time and again; :meth:`stages` is the encoder's own."""
+    """The stages of an encoder that halves the picture time and again; :meth:`stage_maps` is the encoder's own."""
 
     def __init__(self, widths: tuple[int, ...], channels: int) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
 
+    @abstractmethod
     def stage_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return the encoder's maps, each with its own channels."""
-        raise NotImplementedError
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Bring each stage to the fusion's channels."""
