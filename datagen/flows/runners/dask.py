@@ -14,7 +14,7 @@ from datagen.common.errors import CanonfaceError, DependencyError, ServiceLostEr
 from datagen.common.progress import announce
 from datagen.flows.runners.carry import Sealed, carry
 from datagen.flows.runners.contract import Answer, Call, Carrier, Job, RunnerConfig, RunnerName
-from datagen.flows.runners.dask_cluster import CLUSTERS, start_cluster
+from datagen.flows.runners.dask_cluster import CLUSTERS, replace_lost_workers, start_cluster
 from datagen.flows.runners.preflight import Expected, misfit
 
 STARTED = "canonface-started"
@@ -59,6 +59,7 @@ class DaskCarrier(Carrier):
         self._workers: dict[str, Any] = {}
         # In a queue, they may wait for as long as others' work takes.
         self._queued = CLUSTERS[config.dask_cluster or "local"].queued
+        self._cluster: Any = None  # of our own
         self._looked = self._seen_any = time.monotonic()
         self._patience_s = LOOK_S
         # (address, stage): a worker may do for one stage and not for another.
@@ -77,9 +78,9 @@ class DaskCarrier(Carrier):
             else:
                 # Whose unit it was when a worker died is for us to count.
                 self._stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
-                cluster = start_cluster(self._config)
-                self._stack.callback(cluster.close, timeout=10)
-                client = Client(cluster, set_as_default=False)
+                self._cluster = start_cluster(self._config)
+                self._stack.callback(self._cluster.close, timeout=10)
+                client = Client(self._cluster, set_as_default=False)
         except CanonfaceError:
             self._stack.close()
             raise
@@ -127,6 +128,8 @@ class DaskCarrier(Carrier):
             raise self._lost(None if isinstance(error, KeyError) else error) from None
         if self._client.status not in ("running", "newly-created", "connecting"):
             raise self._lost(None)
+        if self._cluster is not None:
+            replace_lost_workers(self._cluster)
         if self._workers:
             self._seen_any, self._patience_s = self._looked, LOOK_S
         elif not self._queued and self._looked - self._seen_any > NO_WORKER_S:

@@ -145,6 +145,18 @@ def start_cluster(config: RunnerConfig) -> Any:
     return cluster
 
 
+def replace_lost_workers(cluster: Any) -> None:
+    """Have a cluster start again what it gave up.
+
+    A worker that dies and is not back within Dask's ``deploy.lost-worker-timeout`` (a busy machine may take longer to
+    start one) is struck off by its cluster, which then has one fewer for good.
+    """
+    wanted = getattr(cluster, "worker_spec", None)
+    # Kubernetes looks after its own.
+    if wanted:
+        cluster.scale(len(wanted))
+
+
 def _configured(kind: ClusterKind, option: str) -> bool:
     """Whether the user's own configuration of Dask says something of an option; the package is imported already."""
     import dask

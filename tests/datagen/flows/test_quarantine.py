@@ -87,7 +87,10 @@ def without_a_frame(talk_build: BuildResult, out: Path) -> None:
 def on_workers(manifest: Path, out: Path, preload: Path, first: str, *more: str) -> subprocess.Popen[str]:
     """Start a build on Dask workers of its own, which run some Python first."""
     preload.write_text(first)
-    hurry = f"import os; os.environ['DASK_DISTRIBUTED__WORKER__PRELOAD'] = {str(preload)!r}\n{WITHOUT_PREFECT}"
+    # On a busy machine a worker takes longer to start again than its cluster waits for it.
+    dask = {"WORKER__PRELOAD": str(preload), "DEPLOY__LOST_WORKER_TIMEOUT": "1s"}
+    settings = {f"DASK_DISTRIBUTED__{name}": value for name, value in dask.items()}
+    hurry = f"import os; os.environ.update({settings!r})\n{WITHOUT_PREFECT}"
     return command("build", manifest, "--out", out, *more, before=hurry)
 
 
