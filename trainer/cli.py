@@ -11,13 +11,13 @@ import typer
 from datagen.common.console import add_version, print_json, run, say
 from datagen.common.help import App
 from datagen.common.progress import Progress
-from datagen.common.settings_text import commented_yaml
 from datagen.shards import open_dataset
 from trainer import __version__
 from trainer.align.cli import app as align_app
 from trainer.attributes.cli import app as attributes_app
 from trainer.config import FitConfig, TrainConfig, load_config
-from trainer.run.folder import RunState, check_same_run, read_state
+from trainer.options import AsJson, AsSchema, DatasetPath, Device, Overrides, RunOut, fitted, say_run, say_settings
+from trainer.run.folder import RunState
 from trainer.weights.export import EXPORT_STEPS, FORMATS, TOLERANCE, export_model
 
 app = App(
@@ -29,8 +29,6 @@ app.add_typer(align_app)
 app.add_typer(attributes_app)
 
 _SOME_STEPS = 400  # the one key without a default
-_Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 if TYPE_CHECKING:
     from trainer.evaluation.frames import EvaluationOptions
@@ -42,30 +40,29 @@ else:
 
 @app.command()
 def fit(
-    dataset: Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an unfinished run there is resumed.")],
+    dataset: DatasetPath,
+    out: RunOut,
     config: Annotated[
         str, typer.Option("--config", "-c", help="A YAML file, or: tiny, demo, small, base, large, giant.")
     ] = "demo",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration.")
-    ] = None,
-    as_json: _Json = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fit a model on a dataset; the same command again resumes where it stopped.
 
     Example: `trainer fit runs/mine --out runs/model --config demo --set fit.steps=500`
     """
     settings = load_config(config, overrides or ())
-    opened = open_dataset(dataset)
-    state = read_state(out)
-    if state is not None:
-        check_same_run(out, state, settings, opened.uuid)
-    if state is None or not state.finished:
-        from trainer.fit import fit as run_fit  # imports torch, which a finished run can do without
 
-        state = run_fit(dataset, out, settings)
-    _report_run(out, state, as_json)
+    def begin(dataset: Path, out: Path, settings: TrainConfig) -> RunState:
+        from trainer.fit import fit as run_fit
+
+        return run_fit(dataset, out, settings)
+
+    state = fitted(dataset, out, settings, begin)
+    found = state.best_metrics.items()
+    best = ", ".join(f"{name} {value:.2f}" for name, value in found if name.endswith("mean_mm") and value is not None)
+    say_run(out, state, best, as_json=as_json)
 
 
 @app.command()
@@ -105,8 +102,8 @@ def evaluate(
         float, typer.Option("--speed-seconds", min=0, help="Time spent on measuring speed and memory; 0: none.")
     ] = 5.0,
     report: Annotated[Path | None, typer.Option("--report", help="Folder for an HTML page and pictures.")] = None,
-    device: _Device = "auto",
-    as_json: _Json = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Measure a model on a split, beside the baselines; docs/metrics.md defines every metric.
 
@@ -131,7 +128,7 @@ def evaluate(
 
     options = EvaluationOptions(frames=frames, limit=limit, starts=starts, seed=seed)
     if len(places) > 2:
-        _evaluate_several(places, split, options, report, _device(device), speed_seconds, as_json)
+        _evaluate_several(places, split, options, report, device, speed_seconds, as_json)
         return
     if predictions is not None:
         result = evaluate_predictions(
@@ -144,7 +141,7 @@ def evaluate(
             split,
             options=options,
             report=report,
-            device_name=_device(device),
+            device_name=device,
             speed_seconds=speed_seconds,
         )
     if as_json:
@@ -242,8 +239,8 @@ def predict(
     index: Annotated[
         int | None, typer.Option("--index", help="A sample of the clip, if the source is a dataset; default: 0.")
     ] = None,
-    device: _Device = "auto",
-    as_json: _Json = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Predict depth, normals, canonical coordinates, tracks and point clouds of images or a video of any length.
 
@@ -276,7 +273,7 @@ def predict(
         split=split,
         index=index,
     )
-    summary = run_predict(checkpoint, source, out, options, device_name=_device(device))
+    summary = run_predict(checkpoint, source, out, options, device_name=device)
     if as_json:
         print_json({"out": str(out), **summary})
         return
@@ -297,7 +294,7 @@ def export(
     ] = None,
     size: Annotated[int | None, typer.Option("--size", min=14, help="Pixels a side; default: as trained.")] = None,
     overwrite: _Overwrite = False,
-    as_json: _Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Export a model to one file and check the file against the model on random images.
 
@@ -348,7 +345,7 @@ def schema(
         str | None,
         typer.Option("--config", "-c", help="Print this configuration instead: a YAML file, or tiny, demo, small, …"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
+    as_json: AsSchema = False,
 ) -> None:
     """Print a configuration of all defaults, with comments that say what each key means.
 
@@ -356,12 +353,10 @@ def schema(
 
     Example: `trainer schema --config small > my.yaml`
     """
-    if as_json:
-        print_json(TrainConfig.model_json_schema())
-        return
     settings = TrainConfig(fit=FitConfig(steps=_SOME_STEPS)) if config is None else load_config(config)
-    say("# Saved as my.yaml: trainer fit runs/mine --out runs/model --config my.yaml")
-    say(commented_yaml(settings).rstrip())
+    if not as_json:
+        say("# Saved as my.yaml: trainer fit runs/mine --out runs/model --config my.yaml")
+    say_settings(settings, as_schema=as_json)
 
 
 def main() -> None:
@@ -370,20 +365,6 @@ def main() -> None:
     # processor time for less than one thread's speed. Read when torch loads, so it must be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     run(app)
-
-
-def _report_run(out: Path, state: RunState, as_json: bool) -> None:
-    if as_json:
-        done = {"finished": state.finished, "step": state.step, "steps": state.steps, "seconds": state.seconds}
-        print_json({"run": str(out), **done})
-        return
-    metrics = state.best_metrics.items()
-    best = "".join(f", {name} {value:.2f}" for name, value in metrics if name.endswith("mean_mm") and value is not None)
-    if state.finished:
-        taken = f"{state.steps} steps in {state.seconds / 60:.1f} minutes"
-        say(f"{out} is finished: {taken}, best at step {state.best_step}{best}")
-    else:
-        say(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
 
 
 def _evaluate_several(
@@ -434,12 +415,6 @@ def _check_places(places: list[Path], predictions: Path | None, pictures: Path |
     if (len(places) != 1) if alone else (len(places) < 2):
         names = "DATASET alone" if alone else "CHECKPOINT, one or several, and DATASET"
         raise typer.BadParameter(f"{len(places)} paths are given: give {names}")
-
-
-def _device(name: str) -> str:
-    if name not in {"auto", "cpu", "cuda"}:
-        raise typer.BadParameter(f"--device {name}: choose auto, cpu or cuda")
-    return name
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ class FitConfig(Section):
 
 
 class RunConfig(Section):
-    """What the configuration of every kind of run has; ``fit`` is a key of each.
+    """What the configuration of every kind of run has; ``data`` and ``fit`` are keys of each.
 
     Attributes
     ----------
@@ -187,7 +187,8 @@ class RunConfig(Section):
 
     name: str = Field("run", min_length=1, description="shown while fitting")
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, order and augmentation")
-    if TYPE_CHECKING:  # each names it last, as its file does
+    if TYPE_CHECKING:  # each names them in the order of its file
+        data: DataConfig
         fit: FitConfig
 
     @property

@@ -3,78 +3,77 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from datagen.common.console import print_json, say
 from datagen.common.help import App
-from datagen.common.settings_text import commented_yaml
-from datagen.shards import open_dataset
 from trainer.align.config import AlignConfig
 from trainer.config import load_run_config
-from trainer.run.folder import check_same_run, read_state
+from trainer.options import (
+    AsJson,
+    AsSchema,
+    Box,
+    Boxes,
+    DatasetPath,
+    Device,
+    Limit,
+    NamePattern,
+    Overrides,
+    PicturePattern,
+    Pictures,
+    PredictionOut,
+    RunOut,
+    Split,
+    Turn,
+    fitted,
+    picture_options,
+    say_run,
+    say_settings,
+)
+from trainer.run.folder import RunState
 
 app = App(
     name="align",
     help="Find every vertex of the template in pictures, with its uncertainty: fit a network, measure it, use it.",
 )
-_Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto, cpu or cuda.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 _Run = Annotated[Path, typer.Argument(help="A run folder of `trainer align fit` (its best.pt), or a checkpoint.")]
-_Dataset = Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")]
+_Config = Annotated[str, typer.Option("--config", "-c", help="A YAML file, or: tiny, base, paper.")]
 
 
 @app.command()
 def fit(
-    dataset: _Dataset,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an unfinished run there is resumed.")],
-    config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or: tiny, base, paper.")] = "tiny",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration.")
-    ] = None,
-    as_json: _Json = False,
+    dataset: DatasetPath,
+    out: RunOut,
+    config: _Config = "tiny",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fit an alignment network on a dataset with a frame table; the same command again resumes where it stopped.
 
     Example: `trainer align fit runs/align-data --out runs/align --config tiny`
     """
     settings = load_run_config(AlignConfig, config, overrides or (), prefix="align")
-    opened = open_dataset(dataset)
-    state = read_state(out)
-    if state is not None:
-        check_same_run(out, state, settings, opened.uuid)
-    if state is None or not state.finished:
-        from trainer.align.fit import fit_align  # imports torch, which a finished run can do without
 
-        state = fit_align(dataset, out, settings)
-    if as_json:
-        print_json(
-            {
-                "run": str(out),
-                "finished": state.finished,
-                "step": state.step,
-                "steps": state.steps,
-                "seconds": state.seconds,
-            }
-        )
-        return
-    if not state.finished:
-        say(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
-        return
+    def begin(dataset: Path, out: Path, settings: AlignConfig) -> RunState:
+        from trainer.align.fit import fit_align
+
+        return fit_align(dataset, out, settings)
+
+    state = fitted(dataset, out, settings, begin)
     nme = state.best_metrics.get("nme_percent")
-    best = f", best at step {state.best_step}" + (f", {nme:.2f} % of the face's size off" if nme is not None else "")
-    say(f"{out} is finished: {state.steps} steps in {state.seconds / 60:.1f} minutes{best}")
+    say_run(out, state, f"{nme:.2f} % of the face's size off" if nme is not None else "", as_json=as_json)
 
 
 @app.command()
 def evaluate(
     run: _Run,
-    dataset: _Dataset,
-    split: Annotated[Literal["train", "val", "test"], typer.Option("--split")] = "test",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most samples, evenly spread.")] = None,
-    device: _Device = "auto",
-    as_json: _Json = False,
+    dataset: DatasetPath,
+    split: Split = "test",
+    limit: Limit = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Measure a network on a split: distances, and how far its uncertainty is right; docs/align.md has every figure.
 
@@ -92,26 +91,15 @@ def evaluate(
 @app.command()
 def predict(
     run: _Run,
-    sources: Annotated[list[Path], typer.Argument(help="Pictures; with --pictures, the folder they are below.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder, or an earlier prediction to replace.")],
-    pictures: Annotated[
-        str | None, typer.Option("--pictures", help="Pattern of their names, such as images/{camera}/{frame:06d}.png.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Pattern of the files' names; default: {camera}/{frame:06d}.npz.")
-    ] = None,
-    box: Annotated[
-        str | None, typer.Option("--box", help="The face in every picture: left,top,right,bottom in pixels.")
-    ] = None,
-    boxes: Annotated[
-        Path | None, typer.Option("--boxes", help="JSON file with the box of each picture, by its name.")
-    ] = None,
-    orientation: Annotated[
-        Literal["stored", "upright"] | None,
-        typer.Option("--orientation", help="Of pictures with a turn: pixels as stored, or as they are shown."),
-    ] = None,
-    device: _Device = "auto",
-    as_json: _Json = False,
+    sources: Pictures,
+    out: PredictionOut,
+    pictures: PicturePattern = None,
+    name: NamePattern = None,
+    box: Box = None,
+    boxes: Boxes = None,
+    orientation: Turn = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Write where the face's vertices are in pictures, with covariance: a file of seen points for each.
 
@@ -120,9 +108,8 @@ def predict(
     Example: `trainer align predict runs/align captures/anna/talk --pictures images/{camera}/{frame:06d}.png --out seen`
     """
     from trainer.align.predict import predict_align
-    from trainer.prediction.boxed import PictureOptions, parse_box
 
-    options = PictureOptions(pictures, name, parse_box(box) if box is not None else None, boxes, orientation)
+    options = picture_options(pictures, name, box, boxes, orientation)
     result = predict_align(run, sources, out, options, device_name=device)
     if as_json:
         print_json({"out": str(out), **result})
@@ -132,8 +119,8 @@ def predict(
 
 @app.command()
 def schema(
-    config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or: tiny, base, paper.")] = "tiny",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
+    config: _Config = "tiny",
+    as_json: AsSchema = False,
 ) -> None:
     """Print a configuration in full, with comments that say what each key means.
 
@@ -141,7 +128,4 @@ def schema(
 
     Example: `trainer align schema --config base > my.yaml`
     """
-    if as_json:
-        print_json(AlignConfig.model_json_schema())
-        return
-    say(commented_yaml(load_run_config(AlignConfig, config, prefix="align")).rstrip())
+    say_settings(load_run_config(AlignConfig, config, prefix="align"), as_schema=as_json)

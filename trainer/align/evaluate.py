@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from datagen.common.errors import InputError
-from datagen.common.files import json_ready
 from datagen.shards import open_dataset
 from trainer.align.calibration import calibrate
 from trainer.align.measure import measure_split
 from trainer.align.store import read_aligner
 from trainer.run.checkpoint import pick_device
+from trainer.run.pictures import SplitMetrics, spread_samples
 
 
-@dataclass(frozen=True)
-class AlignResult:
-    """What was measured.
-
-    Attributes
-    ----------
-    metrics : dict
-        The figures of docs/align.md.
-    """
-
-    split: str
-    samples: int
-    step: int | None
-    metrics: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        found: dict[str, Any] = json_ready(
-            {"split": self.split, "samples": self.samples, "step": self.step, "figures": self.metrics}
-        )
-        return found
+class AlignResult(SplitMetrics):
+    """What was measured; docs/align.md has every figure."""
 
     def text(self) -> str:
         """Return it for people."""
         m = self.metrics
         path = ", ".join(f"{m[name]:.2f}" for name in sorted(m) if name.startswith("nme_percent_"))
         lines = [
-            f"{self.samples} pictures of {self.split}, step {self.step}",
+            self.heading,
             f"distance of the face's vertices, of the face's size    {m['nme_percent']:.2f} %",
             f"  after each iteration, the start first                {path}",
             f"  seen, hidden                                         "
@@ -77,14 +53,7 @@ def evaluate_align(
     dataset = open_dataset(dataset_path)
     dataset.require_faces()
     aligner.check_fits(dataset)
-    count = len(dataset[split])
-    if not count:
-        raise InputError(
-            f"split {split!r} of {dataset.url} holds no samples",
-            f"one of {', '.join(name for name in dataset if len(dataset[name]))}",
-            "Give another --split",
-        )
-    chosen = np.unique(np.linspace(0, count - 1, min(limit or count, count)).round().astype(np.int64))
+    chosen = spread_samples(dataset, split, limit)
     measured = measure_split(aligner.model, dataset, split, aligner.space, chosen)
     given = aligner.calibration
     metrics = measured.metrics(given.temperature if given else 1.0)

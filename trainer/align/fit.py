@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from datagen.common.arrays import I64
-from datagen.common.errors import DatasetError, InputError
 from trainer.align.calibration import Calibration, calibrate
 from trainer.align.config import AlignConfig
 from trainer.align.data import ARRAYS, Crops, FaceTruth, mean_positions, training_crops
@@ -21,12 +20,12 @@ from trainer.align.network import FlowNetwork, RegressionNetwork, make_network
 from trainer.align.store import network_content
 from trainer.align.uv_space import UVSpace, uv_space
 from trainer.align.whole import Stage, begin_whole
-from trainer.data import Loaded, TrainingLoader, decode, describe_sample
+from trainer.data import Loaded, decode
 from trainer.run.folder import RunState
-from trainer.run.loop import Job, check_shares, run_job
+from trainer.run.loop import run_job
+from trainer.run.pictures import PictureJob, fill_gradients
 
 _MEAN_SAMPLES = 256
-_NAMED = 8
 
 
 def fit_align(dataset_path: Path | str, run: Path, config: AlignConfig) -> RunState:
@@ -40,20 +39,17 @@ def fit_align(dataset_path: Path | str, run: Path, config: AlignConfig) -> RunSt
     return run_job(partial(AlignJob, dataset_path, run, config), run, config)
 
 
-class AlignJob(Job[AlignConfig]):
+class AlignJob(PictureJob[AlignConfig, Measured]):
     """The alignment network being fitted."""
 
     model: FlowNetwork | RegressionNetwork
+    arrays = ARRAYS
     _calibration: Calibration | None = None
     _whole_at: int | None = None
 
     @cached_property
     def space(self) -> UVSpace:
         """The template's UV space."""
-        if not len(self.dataset["train"]):
-            raise DatasetError(
-                f"{self.dataset.url} has no training split", "people to learn from", "Build it with other splits"
-            )
         config, regions = self.config, self.dataset.attrs.get("regions", {})
         return uv_space(self.dataset.template, regions, config.loss, config.network.uv).to(self.group.device)
 
@@ -61,22 +57,6 @@ class AlignJob(Job[AlignConfig]):
     def truth(self) -> FaceTruth:
         """The training people's faces."""
         return FaceTruth(self.dataset["train"], self.space, self.config.data.cache_mb)
-
-    def open_loader(self) -> TrainingLoader:
-        """Return batches of single pictures."""
-        config = self.config
-        self.dataset.require_faces()
-        loader = TrainingLoader(
-            self.dataset,
-            config.data,
-            config.seed,
-            self.group.device,
-            arrays=ARRAYS,
-            rank=self.group.rank,
-            ranks=self.group.ranks,
-        )
-        check_shares(loader, config, config.data, self.group)
-        return loader
 
     def build(self, *, fresh: bool) -> FlowNetwork | RegressionNetwork:
         """Return the network, which begins at the training set's mean face."""
@@ -89,10 +69,8 @@ class AlignJob(Job[AlignConfig]):
 
     def describe(self) -> str:
         """Say what is about to begin."""
-        parameters = sum(p.numel() for p in self.model.parameters())
         return (
-            f"{parameters / 1e6:.2f} M parameters on {self.group.ranks} × {self.group.device}, "
-            f"{len(self.dataset['train'])} pictures, {len(self.space.vertices)} vertices "
+            f"{self.size_text()}, {len(self.space.vertices)} vertices "
             f"({int(self.space.is_face.sum())} of the face), from step {self.progress.step} of {self.config.fit.steps}"
         )
 
@@ -142,40 +120,16 @@ class AlignJob(Job[AlignConfig]):
         terms = align_loss(self.wrapped(crops.images, iterations), crops.truth, self.space, config.loss)
         (terms["loss"] / config.fit.accumulate).backward()  # type: ignore[no-untyped-call]
         if iterations == 0:
-            # What the start does not use has no gradient, and a checkpoint would lack its moments.
-            for parameter in self.model.parameters():
-                if parameter.requires_grad and parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+            fill_gradients(self.model)
         return terms
 
-    def not_finite(self) -> InputError:
-        """Name the last batch's samples."""
-        split = self.dataset["train"]
-        names = ", ".join(describe_sample(split, int(i)) for i in self._samples[:_NAMED])
-        return InputError(
-            f"the loss or its gradient is not finite at step {self.progress.step}; its last samples are {names}",
-            "finite numbers",
-            "Check these samples, or lower fit.learning_rate; last.pt is from before, and the run can resume from it",
-        )
-
-    @property
-    def can_validate(self) -> bool:
-        """Whether anybody was held out."""
-        return len(self.dataset["val"]) > 0
-
-    def _measured(self) -> Measured:
-        """Measure the validation people, with the averaged weights if there are any."""
-        spread = np.linspace(0, len(self.dataset["val"]) - 1, self.config.fit.val_samples)
-        chosen = np.unique(spread.round().astype(np.int64))
-        self.model.eval()
-        with self.averaged():
-            measured = measure_split(self.model, self.dataset, "val", self.space, chosen)
-        self.model.train()
-        return measured
+    def measure(self, split: str, samples: I64) -> Measured:
+        """Measure some samples."""
+        return measure_split(self.model, self.dataset, split, self.space, samples)
 
     def validate(self) -> str:
         """Measure the validation people, keep the network if it is the best so far, and say what was found."""
-        measured = self._measured()
+        measured = self.held_out()
         metrics = measured.metrics()
         self.record("val", metrics)
         self._calibration = calibrate(measured)
@@ -186,7 +140,7 @@ class AlignJob(Job[AlignConfig]):
     def save_best(self) -> None:
         """Write ``best.pt``, which says what its uncertainty is worth also where the run ends before any validation."""
         if self._calibration is None and self.can_validate:
-            self._calibration = calibrate(self._measured())
+            self._calibration = calibrate(self.held_out())
         super().save_best()
 
     def content(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datagen.common.errors import CheckpointError
 from datagen.common.files import atomic_write_bytes
 from datagen.common.pictures import read_picture
 from datagen.common.progress import Progress
@@ -22,6 +21,7 @@ from trainer.prediction.boxed import Box, PictureOptions, boxed_pictures, face_s
 from trainer.prediction.frames import ASK
 from trainer.prediction.output import check_target, prediction_folder
 from trainer.run.checkpoint import pick_device
+from trainer.run.pictures import nobody_held_out
 
 SOURCE = "align"
 
@@ -92,11 +92,7 @@ def align_picture(
         If the box lies outside the picture.
     """
     if aligner.calibration is None:
-        raise CheckpointError(
-            "the run had no validation people, so that nobody knows what its uncertainty is worth",
-            "a network fitted on a dataset with a val split",
-            "Build the dataset with splits.val, and fit again",
-        )
+        raise nobody_held_out()
     height, width = pixels.shape[:2]
     square = face_square(box, width, height, what)
     device, space = aligner.space.uv.device, aligner.space

@@ -3,80 +3,78 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from datagen.common.console import print_json, say
 from datagen.common.help import App
-from datagen.common.settings_text import commented_yaml
-from datagen.shards import open_dataset
 from trainer.attributes.config import AttributesConfig
 from trainer.config import load_run_config
-from trainer.run.folder import check_same_run, read_state
+from trainer.options import (
+    AsJson,
+    AsSchema,
+    Box,
+    Boxes,
+    DatasetPath,
+    Device,
+    Limit,
+    NamePattern,
+    Overrides,
+    PicturePattern,
+    Pictures,
+    PredictionOut,
+    RunOut,
+    Split,
+    Turn,
+    fitted,
+    picture_options,
+    say_run,
+    say_settings,
+)
+from trainer.run.folder import RunState
 
 app = App(
     name="attributes",
     help="Tell a head model's parameters from single pictures, with uncertainty: fit a network, measure it, use it.",
 )
-_Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto, cpu or cuda.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 _Run = Annotated[Path, typer.Argument(help="A run folder of `trainer attributes fit` (its best.pt), or a checkpoint.")]
-_Dataset = Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")]
+_Config = Annotated[str, typer.Option("--config", "-c", help="A YAML file, or: tiny, base, projection.")]
 
 
 @app.command()
 def fit(
-    dataset: _Dataset,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; an unfinished run there is resumed.")],
-    config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or: tiny, base, projection.")] = "tiny",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration.")
-    ] = None,
-    as_json: _Json = False,
+    dataset: DatasetPath,
+    out: RunOut,
+    config: _Config = "tiny",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fit a parameter head on a dataset with a frame table; the same command again resumes where it stopped.
 
     Example: `trainer attributes fit runs/people --out runs/attributes --config tiny`
     """
     settings = load_run_config(AttributesConfig, config, overrides or (), prefix="attributes")
-    opened = open_dataset(dataset)
-    state = read_state(out)
-    if state is not None:
-        check_same_run(out, state, settings, opened.uuid)
-    if state is None or not state.finished:
-        from trainer.attributes.fit import fit_attributes  # imports torch, which a finished run can do without
 
-        state = fit_attributes(dataset, out, settings)
-    if as_json:
-        print_json(
-            {
-                "run": str(out),
-                "finished": state.finished,
-                "step": state.step,
-                "steps": state.steps,
-                "seconds": state.seconds,
-            }
-        )
-        return
-    if not state.finished:
-        say(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
-        return
+    def begin(dataset: Path, out: Path, settings: AttributesConfig) -> RunState:
+        from trainer.attributes.fit import fit_attributes
+
+        return fit_attributes(dataset, out, settings)
+
+    state = fitted(dataset, out, settings, begin)
     ratio = state.best_metrics.get("vertices_ratio_mean")
-    best = f", best at step {state.best_step}" + (
-        f", faces {ratio:.2f} times as far off as the mean face" if ratio is not None else ""
-    )
-    say(f"{out} is finished: {state.steps} steps in {state.seconds / 60:.1f} minutes{best}")
+    best = f"faces {ratio:.2f} times as far off as the mean face" if ratio is not None else ""
+    say_run(out, state, best, as_json=as_json)
 
 
 @app.command()
 def evaluate(
     run: _Run,
-    dataset: _Dataset,
-    split: Annotated[Literal["train", "val", "test"], typer.Option("--split")] = "test",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most samples, evenly spread.")] = None,
-    device: _Device = "auto",
-    as_json: _Json = False,
+    dataset: DatasetPath,
+    split: Split = "test",
+    limit: Limit = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Measure a network on a split: shape, pose, landmarks, how far σ is right; docs/attributes.md has every figure.
 
@@ -94,30 +92,19 @@ def evaluate(
 @app.command()
 def predict(
     run: _Run,
-    sources: Annotated[list[Path], typer.Argument(help="Pictures; with --pictures, the folder they are below.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder, or an earlier prediction to replace.")],
-    pictures: Annotated[
-        str | None, typer.Option("--pictures", help="Pattern of their names, such as images/{camera}/{frame:06d}.png.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Pattern of the files' names; default: {camera}/{frame:06d}.npz.")
-    ] = None,
-    box: Annotated[
-        str | None, typer.Option("--box", help="The face in every picture: left,top,right,bottom in pixels.")
-    ] = None,
-    boxes: Annotated[
-        Path | None, typer.Option("--boxes", help="JSON file with the box of each picture, by its name.")
-    ] = None,
-    orientation: Annotated[
-        Literal["stored", "upright"] | None,
-        typer.Option("--orientation", help="Of pictures with a turn: pixels as stored, or as they are shown."),
-    ] = None,
+    sources: Pictures,
+    out: PredictionOut,
+    pictures: PicturePattern = None,
+    name: NamePattern = None,
+    box: Box = None,
+    boxes: Boxes = None,
+    orientation: Turn = None,
     focal_px: Annotated[
         float | None,
         typer.Option("--focal-px", min=1, help="Focal length of the pictures; default: 1.2 times the larger side."),
     ] = None,
-    device: _Device = "auto",
-    as_json: _Json = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Write what each picture tells of the head in it, and person.npz: the face at rest of the person all show.
 
@@ -127,9 +114,8 @@ def predict(
     Example: `trainer attributes predict runs/attributes anna1.png anna2.png --box 80,60,300,310 --out told`
     """
     from trainer.attributes.predict import predict_attributes
-    from trainer.prediction.boxed import PictureOptions, parse_box
 
-    options = PictureOptions(pictures, name, parse_box(box) if box is not None else None, boxes, orientation)
+    options = picture_options(pictures, name, box, boxes, orientation)
     result = predict_attributes(run, sources, out, options, focal_px=focal_px, device_name=device)
     if as_json:
         print_json({"out": str(out), **result})
@@ -142,8 +128,8 @@ def predict(
 
 @app.command()
 def schema(
-    config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or: tiny, base, projection.")] = "tiny",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema instead.")] = False,
+    config: _Config = "tiny",
+    as_json: AsSchema = False,
 ) -> None:
     """Print a configuration in full, with comments that say what each key means.
 
@@ -151,7 +137,4 @@ def schema(
 
     Example: `trainer attributes schema --config base > my.yaml`
     """
-    if as_json:
-        print_json(AttributesConfig.model_json_schema())
-        return
-    say(commented_yaml(load_run_config(AttributesConfig, config, prefix="attributes")).rstrip())
+    say_settings(load_run_config(AttributesConfig, config, prefix="attributes"), as_schema=as_json)

@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from datagen.common.errors import InputError
-from datagen.common.files import json_ready
 from datagen.shards import open_dataset
 from trainer.attributes.data import skin_labels
 from trainer.attributes.measure import JUDGED, measure_split
 from trainer.attributes.store import read_head
 from trainer.run.checkpoint import pick_device
+from trainer.run.pictures import SplitMetrics, spread_samples
 
 
-@dataclass(frozen=True)
-class AttributesResult:
-    """What was measured.
-
-    Attributes
-    ----------
-    metrics : dict
-        The figures of docs/attributes.md.
-    """
-
-    split: str
-    samples: int
-    step: int | None
-    metrics: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        found: dict[str, Any] = json_ready(
-            {"split": self.split, "samples": self.samples, "step": self.step, "figures": self.metrics}
-        )
-        return found
+class AttributesResult(SplitMetrics):
+    """What was measured; docs/attributes.md has every figure."""
 
     def text(self) -> str:
         """Return it for people."""
         m = self.metrics
         lines = [
-            f"{self.samples} pictures of {self.split}, step {self.step}",
+            self.heading,
             f"face's vertices, laid on the true ones rigidly      {m['vertices_mm']:.2f} mm, "
             f"{m['vertices_ratio_mean']:.2f} of the mean face's {m['mean_head_vertices_mm']:.2f}",
             f"face at rest, alike, RMS                            {m['neutral_rms_mm']:.2f} mm",
@@ -77,13 +53,6 @@ def evaluate_attributes(
     dataset = open_dataset(dataset_path)
     dataset.require_faces()
     head.check_fits(dataset)
-    count = len(dataset[split])
-    if not count:
-        raise InputError(
-            f"split {split!r} of {dataset.url} holds no samples",
-            f"one of {', '.join(name for name in dataset if len(dataset[name]))}",
-            "Give another --split",
-        )
-    chosen = np.unique(np.linspace(0, count - 1, min(limit or count, count)).round().astype(np.int64))
+    chosen = spread_samples(dataset, split, limit)
     measured = measure_split(head.model, dataset, split, head.face, skin_labels(dataset), chosen)
     return AttributesResult(split, len(chosen), head.step, measured.metrics(head.mean_places, head.temperatures))

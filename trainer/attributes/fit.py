@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from datagen.common.arrays import F64
-from datagen.common.errors import DatasetError, InputError
+from datagen.common.arrays import F64, I64
+from datagen.common.errors import InputError
 from trainer.attributes.albedo import learn_albedo
 from trainer.attributes.config import AttributesConfig
 from trainer.attributes.data import ARRAYS, HeadTruth, skin_labels
@@ -19,11 +19,10 @@ from trainer.attributes.loss import attributes_loss
 from trainer.attributes.measure import Measured, mean_places, measure_split
 from trainer.attributes.network import AttributeNetwork, posed
 from trainer.attributes.store import Head, head_content, read_head
-from trainer.data import Loaded, TrainingLoader, clip_seed, describe_sample
+from trainer.data import Loaded, clip_seed
 from trainer.run.folder import RunState
-from trainer.run.loop import Job, check_shares, run_job
-
-_NAMED = 8
+from trainer.run.loop import run_job
+from trainer.run.pictures import PictureJob, fill_gradients
 
 
 def fit_attributes(dataset_path: Path | str, run: Path, config: AttributesConfig) -> RunState:
@@ -37,10 +36,11 @@ def fit_attributes(dataset_path: Path | str, run: Path, config: AttributesConfig
     return run_job(partial(AttributesJob, dataset_path, run, config), run, config)
 
 
-class AttributesJob(Job[AttributesConfig]):
+class AttributesJob(PictureJob[AttributesConfig, Measured]):
     """The parameter head being fitted."""
 
     model: AttributeNetwork
+    arrays = ARRAYS
     _measured: Measured | None = None
 
     @cached_property
@@ -84,26 +84,6 @@ class AttributesJob(Job[AttributesConfig]):
         """The training people's heads."""
         return HeadTruth(self.dataset["train"], self.face, self.skin, self.config.data.cache_mb)
 
-    def open_loader(self) -> TrainingLoader:
-        """Return batches of a few pictures of each person."""
-        config = self.config
-        self.dataset.require_faces()
-        if not len(self.dataset["train"]):
-            raise DatasetError(
-                f"{self.dataset.url} has no training split", "people to learn from", "Build it with other splits"
-            )
-        loader = TrainingLoader(
-            self.dataset,
-            config.data,
-            config.seed,
-            self.group.device,
-            arrays=ARRAYS,
-            rank=self.group.rank,
-            ranks=self.group.ranks,
-        )
-        check_shares(loader, config, config.data, self.group)
-        return loader
-
     def build(self, *, fresh: bool) -> AttributeNetwork:
         """Return the network; of a run that begins, as the run it starts from left it."""
         model = AttributeNetwork(self.config, self.face)
@@ -116,10 +96,9 @@ class AttributesJob(Job[AttributesConfig]):
 
     def describe(self) -> str:
         """Say what is about to begin."""
-        face, parameters = self.face, sum(p.numel() for p in self.model.parameters())
+        face = self.face
         return (
-            f"{parameters / 1e6:.2f} M parameters on {self.group.ranks} × {self.group.device}, "
-            f"{len(self.dataset['train'])} pictures, {len(face.identity_mean)} of identity, "
+            f"{self.size_text()}, {len(face.identity_mean)} of identity, "
             f"{len(face.expression_mean)} of expression, {len(face.albedo_std)} of albedo, "
             f"from step {self.progress.step} of {self.config.fit.steps}"
         )
@@ -145,40 +124,16 @@ class AttributesJob(Job[AttributesConfig]):
             told, posed(told, face, views), views, target, face, config.loss, clip=length, albedo=albedo, anchor=anchor
         )
         (terms["loss"] / config.fit.accumulate).backward()  # type: ignore[no-untyped-call]
-        # A head that no term asks has no gradient, and a checkpoint would lack its moments.
-        for parameter in self.model.parameters():
-            if parameter.requires_grad and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+        fill_gradients(self.model)
         return terms
 
-    def not_finite(self) -> InputError:
-        """Name the last batch's samples."""
-        split = self.dataset["train"]
-        names = ", ".join(describe_sample(split, int(i)) for i in self._samples[:_NAMED])
-        return InputError(
-            f"the loss or its gradient is not finite at step {self.progress.step}; its last samples are {names}",
-            "finite numbers",
-            "Check these samples, or lower fit.learning_rate; last.pt is from before, and the run can resume from it",
-        )
-
-    @property
-    def can_validate(self) -> bool:
-        """Whether anybody was held out."""
-        return len(self.dataset["val"]) > 0
-
-    def _measure(self) -> Measured:
-        """Measure the validation people, with the averaged weights if there are any."""
-        spread = np.linspace(0, len(self.dataset["val"]) - 1, self.config.fit.val_samples)
-        chosen = np.unique(spread.round().astype(np.int64))
-        self.model.eval()
-        with self.averaged():
-            measured = measure_split(self.model, self.dataset, "val", self.face, self.skin, chosen)
-        self.model.train()
-        return measured
+    def measure(self, split: str, samples: I64) -> Measured:
+        """Measure some samples."""
+        return measure_split(self.model, self.dataset, split, self.face, self.skin, samples)
 
     def validate(self) -> str:
         """Measure the validation people, keep the network if it is the best so far, and say what was found."""
-        self._measured = self._measure()
+        self._measured = self.held_out()
         metrics = self._measured.metrics(self.learnt[2])
         self.record("val", metrics)
         labelled = self.config.loss.vertices or self.config.loss.parameters
@@ -194,7 +149,7 @@ class AttributesJob(Job[AttributesConfig]):
     def save_best(self) -> None:
         """Write ``best.pt``, which says what its uncertainty is worth also where the run ends before any validation."""
         if self._measured is None and self.can_validate:
-            self._measured = self._measure()
+            self._measured = self.held_out()
         super().save_best()
 
     def content(self) -> dict[str, Any]:

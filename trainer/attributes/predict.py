@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from datagen.common.errors import CheckpointError, InputError
+from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes, json_ready, npz_bytes
 from datagen.common.names import shown
 from datagen.common.pictures import read_picture
@@ -27,6 +27,7 @@ from trainer.prediction.boxed import Box, PictureOptions, boxed_pictures, face_s
 from trainer.prediction.frames import ASK
 from trainer.prediction.output import MARKER, check_target, prediction_folder
 from trainer.run.checkpoint import pick_device
+from trainer.run.pictures import nobody_held_out
 
 PERSON = "person.npz"
 # Of the larger side, where the camera is not known: some 45 degrees across.
@@ -91,11 +92,7 @@ def predict_attributes(
         )
     head = read_head(checkpoint, pick_device(device_name))
     if head.temperatures is None or head.neutral_error_mm is None:
-        raise CheckpointError(
-            "the run had no validation people, so that nobody knows what its uncertainty is worth",
-            "a network fitted on a dataset with a val split",
-            "Build the dataset with splits.val, and fit again",
-        )
+        raise nobody_held_out()
     told = []
     with prediction_folder(out) as folder, Progress("tell", len(pictures), "pictures") as progress:
         for picture in pictures:

@@ -10,14 +10,13 @@ import torch
 
 from datagen.common.arrays import F64
 from datagen.common.documents import parse_json
-from datagen.common.errors import CanonfaceError, CheckpointError
 from datagen.shards import Dataset
-from trainer.align.store import template_of
 from trainer.attributes.config import AttributesConfig
 from trainer.attributes.face_model import FaceModel
 from trainer.attributes.network import AttributeNetwork
 from trainer.config import parse_run_config
-from trainer.run.checkpoint import read_checkpoint
+from trainer.run.checkpoint import check_finite, read_task, rebuilding
+from trainer.run.pictures import check_template, learnt_from
 
 TASK = "attributes"
 
@@ -62,14 +61,7 @@ class Head:
 
     def check_fits(self, dataset: Dataset) -> None:
         """Refuse a dataset of another template; CheckpointError."""
-        template, head = template_of(dataset), str(dataset.attrs.get("space", {}).get("head"))
-        if template != self.template:
-            raise CheckpointError(
-                f"the network tells parameters of {self.head} ({self.template[:12]}), the dataset's template is of "
-                f"{head} ({template[:12]})",
-                "a dataset of the same template",
-                "Give one, or fit a network on this dataset",
-            )
+        check_template(dataset, self.template, self.head, "tells parameters")
 
 
 def head_content(
@@ -84,9 +76,7 @@ def head_content(
     return {
         "task": TASK,
         "dataset": {
-            "uuid": dataset.uuid,
-            "template": template_of(dataset),
-            "head": str(dataset.attrs.get("space", {}).get("head")),
+            **learnt_from(dataset),
             "model_digest": template.model_digest,
             "names": {"identity": list(template.identity_names), "expression": list(template.expression_names)},
         },
@@ -105,12 +95,8 @@ def read_head(path: Path, device: torch.device) -> Head:
     CheckpointError
         If it is none, damaged, or does not fit this version.
     """
-    content = read_checkpoint(path)
-    if content.get("task") != TASK:
-        raise CheckpointError(
-            f"{path} is not of a parameter head", "the folder of a run of `trainer attributes fit`", "Check the path"
-        )
-    try:
+    content = read_task(path, TASK, "a parameter head")
+    with rebuilding(str(path)):
         config = parse_run_config(AttributesConfig, parse_json(content["config"]), "the checkpoint's configuration")
         face = FaceModel(**content["face"])
         model = AttributeNetwork(config, face)
@@ -129,13 +115,5 @@ def read_head(path: Path, device: torch.device) -> Head:
             dict(about["names"]),
             content.get("step"),
         )
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, CanonfaceError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0][:200]
-        raise CheckpointError(
-            f"{path} does not fit this version of the network ({reason})",
-            "weights and configuration that belong together",
-            "Use the version of canonface that wrote it, or fit again",
-        ) from None
-    if not all(value.isfinite().all() for value in model.state_dict().values()):
-        raise CheckpointError(f"{path} holds weights that are not finite", "finite weights", "Take another checkpoint")
+    check_finite(model, str(path))
     return head

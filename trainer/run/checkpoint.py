@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,6 +19,7 @@ from trainer.run.folder import BEST, LAST, STATE, RunState
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from trainer.model.joint import DepthUnit, JointModel
 
@@ -210,28 +212,63 @@ def build_model(content: dict[str, Any], device: torch.device) -> tuple[JointMod
         raise CheckpointError(
             f"the checkpoint is of `trainer {content['task']} fit`", "one of `trainer fit`", "Give another checkpoint"
         )
-    try:
+    with rebuilding("the checkpoint"):
         config = parse_config(parse_json(content["config"]), "the checkpoint's configuration")
         unit = DepthUnit(**content["depth_unit"])
         _check_learnt_from(unit, content["dataset"])
         model = JointModel(config, content["dataset"]["resolution"], unit)
         model.load_state_dict(content["model"])
+    check_finite(model, "the checkpoint")
+    return model.to(device).eval(), config
+
+
+@contextmanager
+def rebuilding(what: str) -> Iterator[None]:
+    """Turn what goes wrong while a network is rebuilt from a checkpoint into CheckpointError."""
+    try:
+        yield
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, CanonfaceError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0][:200]
         raise CheckpointError(
-            f"the checkpoint does not fit this version of the model ({reason})",
+            f"{what} does not fit this version of the network ({reason})",
             "weights and configuration that belong together",
             "Use the version of canonface that wrote it, or fit again",
         ) from None
+
+
+def check_finite(model: nn.Module, what: str) -> None:
+    """Refuse weights that are NaN or infinite; CheckpointError."""
     undefined = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
     if undefined:
         raise CheckpointError(
-            f"the checkpoint holds weights that are not finite: {', '.join(undefined[:3])}"
+            f"{what} holds weights that are not finite: {', '.join(undefined[:3])}"
             f"{f' and {len(undefined) - 3} more' if len(undefined) > 3 else ''}",
             "finite weights",
             "Take another checkpoint of the run",
         )
-    return model.to(device).eval(), config
+
+
+def read_task(path: Path, task: str, what: str) -> dict[str, Any]:
+    """Read a checkpoint of another kind of network than the joint model.
+
+    Parameters
+    ----------
+    task : str
+        The program that fits it: ``trainer TASK fit``.
+    what : str
+        It is to be, such as "an alignment network".
+
+    Raises
+    ------
+    CheckpointError
+        If it is of something else, missing or damaged.
+    """
+    content = read_checkpoint(path)
+    if content.get("task") != task:
+        raise CheckpointError(
+            f"{path} is not of {what}", f"the folder of a run of `trainer {task} fit`", "Check the path"
+        )
+    return content
 
 
 def _check_learnt_from(unit: DepthUnit, dataset: dict[str, Any]) -> None:
