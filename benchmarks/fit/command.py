@@ -41,10 +41,13 @@ def fit_command(
     align: Annotated[
         Path | None, typer.Option(help="Run of `trainer align fit`: fit only what it sees; with --dataset.")
     ] = None,
-    dataset: Annotated[
-        Path | None, typer.Option(help="With --align: a dataset.zarr folder, or a build folder that holds one.")
+    joint: Annotated[
+        Path | None, typer.Option(help="Run of `trainer fit`: fit only what its canonical maps show; with --dataset.")
     ] = None,
-    split: Annotated[Literal["val", "test"], typer.Option(help="With --align: the people that are fitted.")] = "test",
+    dataset: Annotated[
+        Path | None, typer.Option(help="With these: a dataset.zarr folder, or a build folder that holds one.")
+    ] = None,
+    split: Annotated[Literal["val", "test"], typer.Option(help="With --dataset: the people fitted.")] = "test",
     json_output: JsonOption = False,
 ) -> None:
     """Fit simulated people to points seen in pictures, and compare the face's vertices with the truth.
@@ -54,9 +57,9 @@ def fit_command(
     independent noise, as no network has it: these are lower bounds. ``fit_1`` knows the face at rest, which is wrong by
     a smooth millimetre (RMS); ``fit_1_alone`` does not. ``focal``: begun 0.7 or 1.4 times too long, poses of the
     cameras known; the worst. ``corrupted``: a tenth and a third of the points, one and two of six pictures elsewhere
-    by 32 pixels; median error beside that of clean evidence. With --align it is what that network sees in a dataset's
-    pictures, from all cameras and from two; the truth is the dataset's frame table, the box of the face is told. Exit
-    code 0 whether or not goals are met.
+    by 32 pixels; median error beside that of clean evidence. With --align or --joint it is what a network sees in a
+    dataset's pictures, from all cameras and from two; the truth is the dataset's frame table, the box of the face is
+    told. Exit code 0 whether or not goals are met.
 
     Example: python -m benchmarks fit --subjects 2 --frames 1 --json
     """
@@ -66,12 +69,15 @@ def fit_command(
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
-    if (align is None) != (dataset is None):
-        raise InputError("one of --align and --dataset", "both, or neither", "Give the other one too")
-    if align is not None and dataset is not None:
-        from benchmarks.fit.aligned import align_figures
+    if (align is None and joint is None) != (dataset is None):
+        raise InputError("one of a run and --dataset", "both, or neither", "Give the other one too")
+    if dataset is not None:
+        from benchmarks.fit import seen
 
-        figures = align_figures(align, dataset, split, say)
+        figures: dict[str, float] = {}
+        for run, look in ((align, seen.aligner), (joint, seen.joint)):
+            if run is not None:
+                figures |= seen.seen_figures(look(run, dataset), split, say)
     else:
         bench = FitBench(FitPlan(subjects, frames, departure_mm, sigma_px, seed), load_head("anny"), say)
         figures = bench.run()

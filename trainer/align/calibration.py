@@ -50,7 +50,7 @@ class Calibration:
 
 def calibrate(measured: Measured) -> Calibration:
     """Measure a network on people it has not learnt from."""
-    temperature = float(np.sqrt(max(measured.surprise().mean(), _LEAST)))
+    temperature = float(np.sqrt(max(float(np.nanmean(measured.surprise())), _LEAST)))
     error = measured.error_px[:, -1, measured.is_face].astype(np.float64)
     normalised = error / (temperature * measured.sigma_px[:, -1, measured.is_face, None])
     return Calibration(temperature, _together(normalised), _views(measured, error))
@@ -58,7 +58,7 @@ def calibrate(measured: Measured) -> Calibration:
 
 def _together(normalised: F64) -> float:
     """Return the number of points over that of independent errors, of errors (N, V, 2) of unit variance."""
-    samples = normalised.transpose(0, 2, 1).reshape(-1, normalised.shape[1])
+    samples = np.nan_to_num(normalised.transpose(0, 2, 1).reshape(-1, normalised.shape[1]))
     # Of the samples' inner products, whose eigenvalues are the covariance's.
     products = samples @ samples.T / len(samples)
     trace = np.trace(products)
@@ -74,7 +74,7 @@ def _views(measured: Measured, error: F64) -> float:
     has 2 (s² + t²).
     """
     moved = np.einsum("nca,nvc->nva", measured.to_head, error)
-    own = np.square(moved).sum(-1).mean()
+    own = np.nanmean(np.square(moved).sum(-1))
     across = np.cross(measured.to_head[:, 0], measured.to_head[:, 1])
     axes = across / np.linalg.norm(across, axis=1, keepdims=True)
     common, expected = [], []
@@ -82,8 +82,10 @@ def _views(measured: Measured, error: F64) -> float:
         at = np.flatnonzero(measured.instant == instant)
         for i, a in enumerate(at):
             for b in at[i + 1 :]:
-                common.append((moved[a] * moved[b]).sum(-1).mean())
-                expected.append(1 + (axes[a] @ axes[b]) ** 2)
+                both = (moved[a] * moved[b]).sum(-1)
+                if np.isfinite(both).any():
+                    common.append(np.nanmean(both))
+                    expected.append(1 + (axes[a] @ axes[b]) ** 2)
     if not common or own <= 0:
         return 0.0
     return float(np.clip(np.sum(common) / np.sum(expected) / (own / 2), 0, 1))

@@ -29,7 +29,7 @@ class Measured:
     Attributes
     ----------
     error_px : (N, K, V, 2) float32
-        Predicted less true place, pixels of the sample.
+        Predicted less true place, pixels of the sample; NaN where nothing was predicted.
     sigma_px : (N, K, V) float32
     size_px : (N,) float64
         Root of width times height of the true face's box.

@@ -1,63 +1,113 @@
-"""Fits of what an alignment network sees in the pictures of a dataset, compared with its frame table."""
+"""Fits of what a network sees in the pictures of a dataset, compared with its frame table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from benchmarks.fit.run import TWO
 from datagen.common.arrays import F64, I64
 from datagen.common.errors import InputError
+from datagen.common.seen_points import SeenPoints
 from datagen.fit.problem import FitFrame, FitSettings
 from datagen.fit.solver import fit_frames
 from datagen.geometry.camera import Camera
 from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.registry import load_head
-from datagen.shards import Split, open_dataset
+from datagen.shards import Dataset, Split, open_dataset
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.template import prepare_template
 from trainer.align.data import FaceTruth
-from trainer.align.predict import align_picture
-from trainer.align.store import Aligner, read_aligner
+from trainer.prediction.boxed import Box
+from trainer.prediction.points import canonical_vertices
 from trainer.run.checkpoint import pick_device
 
 
-def align_figures(run: Path, dataset_path: Path, name: str, say: Callable[[str], None]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Looker:
+    """A network that sees points of the template in pictures.
+
+    Attributes
+    ----------
+    name : str
+        Of its figures.
+    head : str
+        Name of the head model.
+    dataset : Dataset
+        Of its template.
+    see : callable
+        Picture (H, W, 3) uint8, box of the true face, and number of pictures of the instant to points.
+    """
+
+    name: str
+    head: str
+    dataset: Dataset
+    see: Callable[[npt.NDArray[np.uint8], Box, int], SeenPoints]
+
+
+def aligner(run: Path, dataset_path: Path) -> Looker:
+    """Return a run of ``trainer align fit``; CheckpointError, DatasetError, InputError or StorageError if it cannot."""
+    from trainer.align.predict import align_picture
+    from trainer.align.store import read_aligner
+
+    network, dataset = read_aligner(run, pick_device("cpu")), open_dataset(dataset_path)
+    dataset.require_faces()
+    network.check_fits(dataset)
+    return Looker(
+        "align",
+        network.head,
+        dataset,
+        lambda pixels, box, together: align_picture(network, pixels, box, together=together),
+    )
+
+
+def joint(run: Path, dataset_path: Path) -> Looker:
+    """Return a run of ``trainer fit``, which sees the dataset's pictures as they are; errors as :func:`aligner`."""
+    from trainer.points import points_in_picture, points_model
+
+    model = points_model(run, dataset_path, "cpu")
+
+    def see(pixels: npt.NDArray[np.uint8], _box: Box, together: int) -> SeenPoints:
+        return points_in_picture(model, pixels, None, together=together)
+
+    return Looker("joint", model.head, open_dataset(dataset_path), see)
+
+
+def seen_figures(looker: Looker, name: str, say: Callable[[str], None]) -> dict[str, float]:
     """Return how far the faces of a split are off, fitted to what a network sees in their pictures.
 
-    Each person's frames are fitted together, as ``datagen fit`` does, from all pictures and from two of them. The
-    network is told the box of the true face. The truth is the frame table, which has errors of its own.
+    Each person's frames are fitted together, as ``datagen fit`` does, from all pictures and from two of them. A network
+    that looks at faces is told the box of the true one. The truth is the frame table, which has errors of its own.
 
     Parameters
     ----------
-    run : Path
-        Of ``trainer align fit``.
     name : str
         The split; people that the network has not learnt from.
 
     Raises
     ------
-    CheckpointError, DatasetError, InputError, StorageError
-        If one of them cannot be used, or the network aligns another template.
+    InputError
+        If nobody is in it.
     """
-    aligner, dataset = read_aligner(run, pick_device("cpu")), open_dataset(dataset_path)
-    dataset.require_faces()
-    aligner.check_fits(dataset)
+    dataset = looker.dataset
     split = dataset[name]
     if not len(split):
         raise InputError(f"split {name!r} of {dataset.url} holds no samples", "people to fit", "Give another --split")
-    head = load_head(aligner.head)
+    head = load_head(looker.head)
     template = prepare_template(head.template)
-    face = aligner.space.vertices[aligner.space.is_face].cpu().numpy()
-    views = {"align": None, "align_2": TWO}
+    wanted = canonical_vertices(dataset)
+    face = wanted.vertices.numpy()
+    views = {looker.name: None, f"{looker.name}_2": TWO}
     world: dict[str, list[F64]] = {view: [] for view in views}
     aligned: dict[str, list[F64]] = {view: [] for view in views}
     within: list[float] = []
-    boxes_of = FaceTruth(split, aligner.space)
+    boxes_of = FaceTruth(split, wanted)
     people = np.unique(split.index.subject)
     for count, subject in enumerate(people, 1):
         say(f"person {count} of {len(people)}")
@@ -67,7 +117,7 @@ def align_figures(run: Path, dataset_path: Path, name: str, say: Callable[[str],
         for view, chosen in views.items():
             frames = [
                 FitFrame(
-                    k, float(k), _seen(aligner, split, boxes_of, samples[split.index.frame_row[samples] == row], chosen)
+                    k, float(k), _seen(looker, split, boxes_of, samples[split.index.frame_row[samples] == row], chosen)
                 )
                 for k, row in enumerate(rows)
             ]
@@ -84,7 +134,7 @@ def align_figures(run: Path, dataset_path: Path, name: str, say: Callable[[str],
         figures[f"fit_{view}_median_mm"] = float(np.median(np.concatenate(world[view])))
         figures[f"fit_{view}_p95_mm"] = float(np.percentile(np.concatenate(world[view]), 95))
         figures[f"fit_{view}_aligned_mm"] = float(np.median(np.concatenate(aligned[view])))
-    return figures | {"fit_align_within_spread": float(np.mean(within))}
+    return figures | {f"fit_{looker.name}_within_spread": float(np.mean(within))}
 
 
 def _true_vertices(split: Split, rows: I64) -> F64:
@@ -95,7 +145,7 @@ def _true_vertices(split: Split, rows: I64) -> F64:
 
 
 def _seen(
-    aligner: Aligner, split: Split, boxes_of: FaceTruth, samples: I64, chosen: tuple[int, ...] | None
+    looker: Looker, split: Split, boxes_of: FaceTruth, samples: I64, chosen: tuple[int, ...] | None
 ) -> list[PixelEvidence]:
     """Return what the network sees in the pictures of one instant, all or some of them."""
     if chosen is not None:
@@ -106,9 +156,8 @@ def _seen(
     height, width = stored["image"].shape[-2:]
     found = []
     for k, box in enumerate(boxes):
-        points = align_picture(
-            aligner, stored["image"][k].transpose(1, 2, 0), (box[0], box[1], box[2], box[3]), together=len(samples)
-        )
+        pixels = stored["image"][k].transpose(1, 2, 0)
+        points = looker.see(pixels, (box[0], box[1], box[2], box[3]), len(samples))
         K, pose = (stored[key][k].astype(np.float64) for key in ("intrinsics", "world_to_camera"))
         found.append(PixelEvidence(points, Camera(f"camera {k}", K, pose, width, height)))
     return found
