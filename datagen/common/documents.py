@@ -75,6 +75,22 @@ def parse_json(document: bytes | str, *, finite: bool = False) -> Any:
     return content
 
 
+def own_json(document: str) -> Any:
+    """Return the content of JSON that this program wrote, in a sixth of the time and unchecked.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON.
+    """
+    import orjson  # readers of datasets do without it
+
+    try:
+        return orjson.loads(document)
+    except ValueError:  # what Python writes of numbers that are not finite is no JSON
+        return json.loads(document)
+
+
 def check_depth(content: object) -> None:
     """Refuse data that is nested more deeply than anything of ours.
 

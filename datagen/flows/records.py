@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
 
 from datagen.common.digests import FileDigest, canonical_json, digest_bytes, digest_file, sha256_text
-from datagen.common.documents import read_json
+from datagen.common.documents import own_json, read_json
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes, is_temporary
 from datagen.common.ownership import Owned, refuse_strangers, remove_ours, strangers
@@ -176,7 +176,7 @@ def plain_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[Mapping[s
         name = layout.frame_name(frame)
         seen = index.holding(group, name) if index is not None else None
         if seen is not None:
-            content: Mapping[str, Any] = json.loads(seen.told.partition(" ")[2])
+            content: Mapping[str, Any] = own_json(seen.told.partition(" ")[2])
             yield content
             continue
         record = known_result(root, folder / name)

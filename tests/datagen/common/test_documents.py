@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datagen.common.documents import DocumentError, parse_json, read_json, read_text
+from datagen.common.documents import DocumentError, own_json, parse_json, read_json, read_text
 from datagen.common.errors import CanonfaceError
 from datagen.common.settings import read_yaml
 from datagen.flows.demo import Meter
@@ -237,3 +237,13 @@ def test_what_has_no_end_is_not_read_to_its_end(tmp_path: Path) -> None:
             read_json(path)
         with pytest.raises(CanonfaceError):
             read_yaml(path, "recipe", "Mend it")
+
+
+@pytest.mark.parametrize("content", [{"a": [1, 2.5, None, "ü"]}, {"far": float("inf"), "odd": 1}])
+def test_what_this_program_wrote_is_read_back_whatever_it_holds(content: object) -> None:
+    assert own_json(json.dumps(content)) == content
+
+
+def test_what_is_no_json_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="Expecting"):
+        own_json("{half")
