@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from datagen.heads.regions import FACE_REGIONS
 
 Severity = Literal["fail", "review", "note"]
 ORDER: dict[Severity, int] = {"fail": 0, "review": 1, "note": 2}
+_NAMED = 8
 # Stated confidence minus the share that is right, over all points or of one region. Simulated faces have 0.06 over all
 # and 0.1 in single regions.
 MOST_GAP = 0.15
@@ -170,10 +172,10 @@ def camera_alerts(looks: Appearance, wrong: Mapping[str, Mapping[str, list[str]]
             Alert(
                 "fail",
                 f"Camera {camera} is not where it is said to be",
-                f"its pictures fit the other cameras' {worst.fit.shift_mm:.1f} mm beside where they lie "
+                f"it shows the skin {worst.fit.shift_mm:.1f} mm away from where the other cameras show the same skin "
                 f"({worst.sequence}; in {len(fits)} of {compared} sequences)",
                 f"{MOST_SHIFT_MM:g} mm",
-                "Its calibration, or its pictures, are another's: all samples of it are wrong there. `datagen check` "
+                "Its calibration, or its pictures, are another's: all samples of it are wrong there. datagen check "
                 f"says which convention fits.{doubt}",
                 tuple(frame for one in fits for frame in one.frames),
             )
@@ -186,7 +188,7 @@ def camera_alerts(looks: Appearance, wrong: Mapping[str, Mapping[str, list[str]]
                     f"Camera {camera} was left out",
                     f"in {len(listed)} {'frame' if len(listed) == 1 else 'frames'}: {reason}",
                     "its picture against the scan",
-                    "It gives no samples there. `datagen check` says which convention fits.",
+                    "It gives no samples there. datagen check says which convention fits.",
                     tuple(listed),
                 )
             )
@@ -256,7 +258,10 @@ def region_alerts(measured: Regional) -> list[Alert]:
         )
         for name, found in trip.items()
     ]
-    surer = "Nothing else about these frames says that this part is known so well; training believes it."
+    surer = (
+        "Other frames do not know this part so well, and nothing about these says why they should; training gives it "
+        "the weight that is stated."
+    )
     alerts += [
         alert(
             "review",
@@ -302,36 +307,38 @@ def _far(measured: Regional, figure: str, limit: float) -> dict[str, list[tuple[
     return {name: sorted(found, reverse=True) for name, found in far.items()}
 
 
-def landmark_alerts(counts: Mapping[str, int], offsets: Mapping[str, Mapping[int, float]]) -> list[Alert]:
+def landmark_alerts(given: Mapping[str, Sequence[int]], offsets: Mapping[str, Mapping[int, float]]) -> list[Alert]:
     """Return frames that lack landmarks which the rest of their sequence has, and landmarks that are far off.
 
     Parameters
     ----------
-    counts : mapping of frame to number of landmarks given
+    given : mapping of frame to the landmarks given
     offsets : mapping of frame to mapping of landmark to mm
         From where the warp has it, of measured frames.
     """
     alerts = []
     sequences: dict[str, list[str]] = {}
-    for frame in counts:
+    for frame in given:
         sequences.setdefault(frame.rpartition("/")[0], []).append(frame)
     short = []
     for frames in sequences.values():
-        values, times = np.unique([counts[frame] for frame in frames], return_counts=True)
-        usual = int(values[times.argmax()])
-        short += [(usual - counts[frame], frame, usual) for frame in frames if counts[frame] < usual]
+        times = Counter(index for frame in frames for index in given[frame])
+        usual = {index for index, count in times.items() if 2 * count > len(frames)}
+        lacking = [(sorted(usual.difference(given[frame])), frame) for frame in frames]
+        short += [(len(lacks), frame, lacks, len(usual)) for lacks, frame in lacking if lacks]
     if short:
-        short.sort(reverse=True)
-        missing, frame, usual = short[0]
+        short.sort(key=lambda one: one[:2], reverse=True)
+        _, frame, lacks, most = short[0]
+        more = f" and {len(lacks) - _NAMED} more" if len(lacks) > _NAMED else ""
         alerts.append(
             Alert(
                 "review",
                 "Landmarks are missing",
-                f"{frame} has {usual - missing} of the {usual} its sequence usually has; "
-                f"{len(short)} of {len(counts)} frames have fewer",
-                "as many as the rest of the sequence",
-                "What held the correspondence there holds it no longer: look at eyes and lips of these frames.",
-                tuple(name for _, name, _ in short),
+                f"{frame} lacks {', '.join(map(str, lacks[:_NAMED]))}{more} of the {most} that its sequence usually "
+                f"has; {len(short)} of {len(given)} frames lack some",
+                "those of most frames of the sequence",
+                "Nothing holds the correspondence there any more: look at that part of the face.",
+                tuple(name for _, name, _, _ in short),
             )
         )
     usual_mm = _median(mm for marks in offsets.values() for mm in marks.values())

@@ -47,15 +47,15 @@ class Looked:
         Rows of :func:`datagen.audit.measure.region_rows`.
     landmarks : dict
         Rows of :func:`datagen.audit.measure.landmark_rows`.
-    counts : dict
-        How many landmarks were given.
+    given : dict
+        Which landmarks were given.
     """
 
     sampled: dict[str, FrameMeasure] = field(default_factory=dict)
     measures: dict[str, FrameMeasure] = field(default_factory=dict)
     regions: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     landmarks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    given: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class FrameReader:
@@ -127,7 +127,7 @@ def at_once(work: Callable[..., Found], tasks: Sequence[tuple[Any, ...]]) -> lis
 
 
 def look(reader: FrameReader, results: Sequence[FrameResult], rng: np.random.Generator) -> Looked:
-    """Measure a sample of the frames, and count the landmarks of more."""
+    """Measure a sample of the frames, and note the landmarks of more."""
     looked = Looked()
     measurable = [r for r in results if r.has_warp]
     chosen = [measurable[i] for i in sorted(rng.permutation(len(measurable))[:MEASURED_FRAMES])]
@@ -136,7 +136,7 @@ def look(reader: FrameReader, results: Sequence[FrameResult], rng: np.random.Gen
     for i in np.unique(np.linspace(0, len(results) - 1, min(LANDMARK_FRAMES, len(results))).astype(int)):
         marks = reader.landmarks(results[i])
         if marks is not None:
-            looked.counts[results[i].name] = len(marks.indices)
+            looked.given[results[i].name] = tuple(np.asarray(marks.indices).tolist())
     return looked
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from datagen import __version__
 from datagen.audit import alerts as alerting
 from datagen.audit import pictures
-from datagen.audit.appearance import Appearance, appearance
+from datagen.audit.alerted import alerted_first, alerts_of_frames, first_alerts, to_picture
+from datagen.audit.appearance import Appearance, CameraFit, appearance
 from datagen.audit.departures import departures
 from datagen.audit.explain_build import explain_results
 from datagen.audit.looking import FrameReader, Looked, at_once, look, look_closer
@@ -66,6 +67,7 @@ from datagen.warp.verdict import metric_limits
 
 WORST_PICTURED = 4
 RANDOM_PICTURED = 4
+_WORST, _RANDOM, _ALERTED = "one of the worst", "chosen at random", "named by an alert"
 THUMBNAIL_PX = 72
 # Rows that stand in the page itself, for those who print it or read it without scripts.
 PRINTED_ROWS = 40
@@ -123,7 +125,7 @@ def write_report(
     look_closer(reader, looked, [r for r, _ in shown])
     dataset, problem = _open(layout)
     learnt = None if training is None else read_training(training, dataset.uuid if dataset else None)
-    looks, problem = _appearance(dataset, [r.name for r, is_worst in shown if is_worst], problem)
+    looks, problem = _appearance(dataset, [r.name for r, why in shown if why == _WORST], problem)
     explanation = explain_results(build, results)
     curve = _calibration(looked)
     regions = _pooled_regions(looked)
@@ -142,7 +144,7 @@ def write_report(
             *alerting.slip_alerts(looks),
             *alerting.region_alerts(looked.regions),
             *alerting.landmark_alerts(
-                looked.counts,
+                looked.given,
                 {name: {int(r["index"]): r["mm"] for r in rows} for name, rows in looked.landmarks.items()},
             ),
             *alerting.build_alerts(
@@ -156,14 +158,18 @@ def write_report(
             ),
         ]
     )
+    of_frames = alerts_of_frames(found)
+    ranked = alerted_first(ranked, of_frames)
+    more = to_picture(found, {r.name: r for r in results}, [r.name for r, _ in shown])
+    look_closer(reader, looked, more)
+    shown += [(r, _ALERTED) for r in more]
     with staged_folder(layout.report, replace=True) as folder:
         pictured = {r.name: k for k, (r, _) in enumerate(shown) if r.has_warp}
         extra = {name: measure.metrics for name, measure in looked.measures.items()}
         passing = {limit.name: limit.passing for limit in limits}
-        table = frame_table(results, ranked, explanation, extra, pictured, passing)
+        table = frame_table(results, ranked, explanation, extra, pictured, passing, first_alerts(found, of_frames))
         details = _details(folder, build, results, shown, looked, looks, stale or {}, reader)
-        for name, told in errors_by_frame(learnt.worst if learnt else ()).items():
-            details.setdefault(name, {})["training"] = told
+        _add_told(details, learnt, of_frames)
         parts = write_parts(folder, "rows", table.rows)
         write_parts(folder, "cards", card_parts(results, records, details))
         listed = [[table.index[name] for name in alert.frames if name in table.index] for alert in found]
@@ -176,7 +182,6 @@ def write_report(
             for figure in ("distance_median_mm", "back_median_mm", "confidence", "error_median_mm", "round_trip_p95_mm")
         }
         atomic_write_bytes(folder / "data" / "regions.js", data_script("regions", figures))
-        cameras = _camera_rows(records, looks, wrong)
         summary = _summary(results, looked)
         page: dict[str, Any] = {
             "build": str(build),
@@ -186,7 +191,7 @@ def write_report(
             "subjects": table.subjects,
             "sequences": table.sequences,
             "columns": [asdict(column) for column in table.columns],
-            "reasons": [group.reason for group in explanation.groups],
+            "reasons": [group.reason for group in explanation.groups] + [alert.title for alert in found],
             "regions": region_colours(),
             "scales": {"error": scale_stops(ERROR), "confidence": scale_stops(CONFIDENCE)},
             "limits": {"distance": DISTANCE_LIMIT_MM, "error": TRUE_ERROR_LIMIT_MM},
@@ -214,7 +219,7 @@ def write_report(
             "curve_sentence": alerting.reliability_sentence(curve) if curve else "",
             "regions": [(name, name in FACE_REGIONS, _cells(row)) for name, row in regions.items()],
             "colours": page["regions"],
-            "cameras": cameras,
+            "cameras": _camera_rows(records, looks, wrong),
             "sizes": _sizes(sizes),
             "usual": _usual_sizes(manifest),
             "bridges": _bridges(folder, build),
@@ -231,7 +236,7 @@ def write_report(
             "verdicts": content["counts"],
             "alerts": [asdict(alert) for alert in found],
             "regions": regions,
-            "cameras": cameras,
+            "cameras": content["cameras"],
             "head_sizes": sizes,
             "calibration": asdict(curve) if curve else None,
             "measured_frames": looked.regions,
@@ -284,17 +289,18 @@ def _appearance(dataset: Dataset | None, also: Sequence[str], problem: str) -> t
 
 def _frames_to_picture(
     ranked: Sequence[FrameResult], worst: int, random: int, rng: np.random.Generator
-) -> list[tuple[FrameResult, bool]]:
+) -> list[tuple[FrameResult, str]]:
+    """Return frames, and why they were chosen."""
     rest = list(ranked[worst:])
     chosen = rng.permutation(len(rest))[:random]
-    return [(r, True) for r in ranked[:worst]] + [(rest[i], False) for i in sorted(chosen)]
+    return [(r, _WORST) for r in ranked[:worst]] + [(rest[i], _RANDOM) for i in sorted(chosen)]
 
 
 def _details(
     folder: Path,
     build: Path,
     results: Sequence[FrameResult],
-    shown: Sequence[tuple[FrameResult, bool]],
+    shown: Sequence[tuple[FrameResult, str]],
     looked: Looked,
     looks: Appearance,
     stale: Mapping[str, str],
@@ -338,10 +344,19 @@ def _details(
         return {"pictures": [(path.stem, (sub / path.name).as_posix()) for path in paths], "scan": f"scan-{k}"}
 
     drawn = at_once(draw, [(k, result) for k, (result, _) in enumerate(shown)])
-    for (result, is_worst), card in zip(shown, drawn, strict=True):
-        chosen = {"chosen": "one of the worst" if is_worst else "chosen at random"}
-        details.setdefault(result.name, {}).update(chosen | card)
+    for (result, why), card in zip(shown, drawn, strict=True):
+        details.setdefault(result.name, {}).update({"chosen": why} | card)
     return details
+
+
+def _add_told(
+    details: dict[str, dict[str, Any]], learnt: Training | None, of_frames: Mapping[str, Sequence[alerting.Alert]]
+) -> None:
+    """Add to cards what a training run and the alerts say of their frames."""
+    for name, told in errors_by_frame(learnt.worst if learnt else ()).items():
+        details.setdefault(name, {})["training"] = told
+    for name, alerts in of_frames.items():
+        details.setdefault(name, {})["alerts"] = [[a.severity, a.title, a.found] for a in alerts]
 
 
 def _person_frames(folder: Path) -> list[int]:
@@ -353,7 +368,7 @@ def _person_frames(folder: Path) -> list[int]:
         return []
 
 
-def _write_template(folder: Path, shown: Sequence[tuple[FrameResult, bool]], reader: FrameReader) -> bool:
+def _write_template(folder: Path, shown: Sequence[tuple[FrameResult, str]], reader: FrameReader) -> bool:
     for result, _ in shown:
         if result.has_warp:
             template = reader.template(read_warp(result.folder).space.head)
@@ -393,8 +408,9 @@ def _camera_rows(
     blind = Counter(camera for record in records for camera in record.blind)
     rows = []
     for camera in sorted({*frames, *blind, *wrong}):
-        fits = [one.fit for one in looks.cameras if one.camera == camera]
-        shifts = [fit.shift_mm for fit in fits if np.isfinite(fit.shift_mm)]
+        compared = [one for one in looks.cameras if one.camera == camera]
+        fits = [one.fit for one in compared]
+        worst = max((one for one in compared if np.isfinite(one.fit.shift_mm)), key=_shift_mm, default=None)
         likeness = [fit.likeness for fit in fits if np.isfinite(fit.likeness)]
         rows.append(
             {
@@ -403,11 +419,16 @@ def _camera_rows(
                 "blind": blind[camera],
                 "wrong": sum(len(names) for names in wrong.get(camera, {}).values()),
                 "compared": len(fits),
-                "shift_mm": max(shifts) if shifts else None,
+                "shift_mm": worst.fit.shift_mm if worst else None,
+                "worst": worst.sequence if worst else "",
                 "likeness": float(np.median(likeness)) if likeness else None,
             }
         )
     return rows
+
+
+def _shift_mm(one: CameraFit) -> float:
+    return one.fit.shift_mm
 
 
 def _facts(manifest: Manifest | None, dataset: Dataset | None) -> list[tuple[str, str]]:
@@ -433,8 +454,11 @@ def _sentence(counts: Mapping[str, int], found: Sequence[alerting.Alert]) -> str
         parts.append(f"{counts['review']} are to be looked at")
     if counts["fail"]:
         parts.append(f"{counts['fail']} failed and are left out")
-    told = f"{grave} grave {'alert' if grave == 1 else 'alerts'} below." if grave else "No grave alerts."
-    return f"{', '.join(parts)}. {told}"
+    if not grave:
+        return f"{', '.join(parts)}. No grave alerts."
+    named = len({name for alert in found if alert.severity == "fail" for name in alert.frames})
+    of = f", of {named} {'frame' if named == 1 else 'frames'}" if named else ""
+    return f"{', '.join(parts)} by their own figures. {grave} grave {'alert' if grave == 1 else 'alerts'} below{of}."
 
 
 def _summary(results: Sequence[FrameResult], looked: Looked) -> list[tuple[str, str, str]]:

@@ -126,6 +126,7 @@ def frame_table(
     extra: Mapping[str, Mapping[str, float]],
     pictured: Mapping[str, int],
     passing: Mapping[str, float],
+    alerted: Mapping[str, int],
 ) -> FrameTable:
     """Lay out the columns.
 
@@ -136,6 +137,8 @@ def frame_table(
     extra : mapping of frame to figures that are not of the verdict
     pictured : mapping of frame to the number of its pictures' folder
     passing : mapping of metric to the limit of a pass
+    alerted : mapping of frame to the number of an alert that names it
+        Said of frames whose verdict has no reason; numbers go on after the groups of the explanation.
     """
     rank = {result.name: i for i, result in enumerate(ranked)}
     why: dict[str, tuple[int, float | None]] = {}
@@ -143,6 +146,8 @@ def frame_table(
         for k, name in enumerate(group.frames):
             # Groups come with the gravest first.
             why.setdefault(name, (number, float(group.values[k]) if group.values else None))
+    for name, number in alerted.items():
+        why.setdefault(name, (len(explanation.groups) + number, None))
     subjects = sorted({result.key.subject for result in results})
     sequences = sorted({result.key.sequence for result in results})
     place = {name: i for i, name in enumerate(subjects)}, {name: i for i, name in enumerate(sequences)}
@@ -209,9 +214,11 @@ def card_parts(
 
 
 def short(value: float | None) -> float | int | None:
-    """Return a number with four digits, as JSON can hold it."""
+    """Return a number with four digits, as JSON can hold it; of whole ones, such as counts, all digits."""
     if value is None or not math.isfinite(value):
         return None
+    if float(value).is_integer() and abs(value) < _EXACT:
+        return int(value)
     rounded = float(f"{value:.4g}")
     return int(rounded) if rounded.is_integer() and abs(rounded) < _EXACT else rounded
 

@@ -139,7 +139,7 @@ for (const id of ["find", "status", "reason", "pictured"]) byId(id).addEventList
 byId("clear").onclick = () => { only = null; byId("find").value = byId("status").value = byId("reason").value = ""; byId("pictured").checked = false; arrange(); };
 page.reasons.forEach((reason, k) => byId("reason").append(make("option", { value: k, text: reason.length > 60 ? reason.slice(0, 58) + "…" : reason })));
 for (const button of document.querySelectorAll("[data-alert]")) {
-  button.onclick = () => load("alerts").then(lists => { only = lists[Number(button.dataset.alert)]; arrange(); byId("frames").scrollIntoView(); toRow(0); });
+  button.onclick = () => load("alerts").then(lists => { only = lists[Number(button.dataset.alert)]; arrange(); byId("frames").scrollIntoView(); toRow(0); if (only.length === 1) open(0); });
 }
 
 // The card of one frame.
@@ -163,7 +163,8 @@ function fill(i, c) {
     make("button", { text: marked.has(i) ? "unmark" : "mark", onclick: e => { mark(i, !marked.has(i)); e.target.textContent = marked.has(i) ? "unmark" : "mark"; paint(true); } }),
     make("button", { text: "close", onclick: () => card.close() }))];
   if (c.stale) parts.push(make("p", { class: "fail", text: "Stale: " + c.stale }));
-  parts.push(c.reasons.length ? make("ul", {}, c.reasons.map(r => make("li", { text: r }))) : make("p", { text: "Every metric is within its limits." }));
+  if (c.alerts) parts.push(make("ul", {}, c.alerts.map(([severity, title, found]) => make("li", { class: severity === "note" ? "soft" : severity, text: title[0].toUpperCase() + title.slice(1) + ": " + found }))));
+  parts.push(c.reasons.length ? make("ul", {}, c.reasons.map(r => make("li", { text: r }))) : make("p", { text: c.alerts ? "Its own figures are within their limits all the same." : "Every metric is within its limits." }));
   if (c.note) parts.push(make("p", { class: "soft", text: c.note }));
   if (!c.warp) parts.push(make("p", { class: "soft", text: "There is no warp of this frame: it failed before one could be made." }));
   if (c.scan) parts.push(threeD(c));

@@ -23,6 +23,7 @@ const known = value => typeof value === "number" && Number.isFinite(value);
 function number(value, digits = 3) {
   if (!known(value)) return "–";
   if (value === 0) return "0";
+  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
   const size = Math.floor(Math.log10(Math.abs(value)));
   return size >= digits || size < -4 ? Number(value.toPrecision(digits)).toString() : value.toFixed(Math.max(0, digits - 1 - size));
 }

@@ -116,7 +116,7 @@ def test_a_camera_that_looks_elsewhere_is_named_and_no_other() -> None:
     (alert,) = camera_alerts(looks_of({(1, None, None): 6.0}), {})
     assert alert.severity == "fail"
     assert "cam1" in alert.title
-    (told,) = re.findall(r"([\d.]+) mm beside", alert.found)
+    (told,) = re.findall(r"([\d.]+) mm away", alert.found)
     assert float(told) == pytest.approx(6, abs=PIXEL_MM)  # of a grid's cells
     assert len(alert.frames) == FRAMES
 
@@ -193,13 +193,17 @@ def test_a_part_is_surer_than_usual_by_what_doubt_it_leaves(stated: float, usual
 
 
 def test_missing_and_misplaced_landmarks_are_told() -> None:
-    counts = {f"s/a/{i:06d}": 68 - (i == 3) for i in range(5)} | {"t/a/000000": 12, "t/a/000001": 12}
-    good = {frame: dict.fromkeys(range(68), 1.0) for frame in counts}
-    (missing,) = landmark_alerts(counts, good)
+    all_of_them = tuple(range(68))
+    given = {f"s/a/{i:06d}": all_of_them for i in range(5)} | {"t/a/000000": (1, 2), "t/a/000001": (1, 2)}
+    good = {frame: dict.fromkeys(range(68), 1.0) for frame in given}
+    (missing,) = landmark_alerts({**given, "s/a/000003": tuple(i for i in all_of_them if i != 30)}, good)
     assert missing.frames == ("s/a/000003",)
-    assert "67 of the 68" in missing.found
+    assert "lacks 30 of the 68" in missing.found
+    # As many are not the same.
+    (other,) = landmark_alerts({**given, "s/a/000002": (*all_of_them[:-1], 90)}, good)
+    assert "s/a/000002 lacks 67 of the 68" in other.found
     far = {**good, "s/a/000001": {**good["s/a/000001"], 30: 25.0}}
-    alerts = landmark_alerts(dict.fromkeys(counts, 68), far)
+    alerts = landmark_alerts(given, far)
     assert [(alert.title.split()[1], alert.frames) for alert in alerts] == [("30", ("s/a/000001",))]
 
 
