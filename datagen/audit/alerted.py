@@ -21,17 +21,19 @@ def alerts_of_frames(alerts: Sequence[Alert]) -> dict[str, list[Alert]]:
 
 
 def first_alerts(alerts: Sequence[Alert], of_frames: Mapping[str, Sequence[Alert]]) -> dict[str, int]:
-    """Return by frame the number, in their order, of the first alert that names it."""
+    """Return by frame the number of the gravest alert that names it; of several, the one that names fewest frames."""
     number = {id(alert): k for k, alert in enumerate(alerts)}
-    return {name: number[id(own[0])] for name, own in of_frames.items()}
+    return {
+        name: number[id(min(own, key=lambda a: (ORDER[a.severity], len(a.frames))))] for name, own in of_frames.items()
+    }
 
 
 def alerted_first(ranked: Sequence[FrameResult], of_frames: Mapping[str, Sequence[Alert]]) -> list[FrameResult]:
-    """Put, among frames of one verdict, those first that alerts name, the gravest first; else the order stays."""
+    """Put, among frames of one verdict, those first that the gravest and most alerts name; else the order stays."""
 
-    def place(result: FrameResult) -> tuple[int, int]:
-        graves = [ORDER[alert.severity] for alert in of_frames.get(result.name, ())]
-        return SEVERITY.get(result.verdict.status, 0), min(graves, default=len(ORDER))
+    def place(result: FrameResult) -> tuple[int, ...]:
+        own = [alert.severity for alert in of_frames.get(result.name, ())]
+        return SEVERITY.get(result.verdict.status, 0), *(-own.count(severity) for severity in ORDER)
 
     return sorted(ranked, key=place)
 

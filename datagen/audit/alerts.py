@@ -325,20 +325,20 @@ def landmark_alerts(given: Mapping[str, Sequence[int]], offsets: Mapping[str, Ma
         times = Counter(index for frame in frames for index in given[frame])
         usual = {index for index, count in times.items() if 2 * count > len(frames)}
         lacking = [(sorted(usual.difference(given[frame])), frame) for frame in frames]
-        short += [(len(lacks), frame, lacks, len(usual)) for lacks, frame in lacking if lacks]
+        short += [(len(lacks), frame, lacks) for lacks, frame in lacking if lacks]
     if short:
         short.sort(key=lambda one: one[:2], reverse=True)
-        _, frame, lacks, most = short[0]
+        _, frame, lacks = short[0]
         more = f" and {len(lacks) - _NAMED} more" if len(lacks) > _NAMED else ""
         alerts.append(
             Alert(
                 "review",
                 "Landmarks are missing",
-                f"{frame} lacks {', '.join(map(str, lacks[:_NAMED]))}{more} of the {most} that its sequence usually "
-                f"has; {len(short)} of {len(given)} frames lack some",
+                f"in {len(short)} of {len(given)} frames; {frame} has no landmark{'s' if len(lacks) > 1 else ''} "
+                f"{', '.join(map(str, lacks[:_NAMED]))}{more}",
                 "those of most frames of the sequence",
                 "Nothing holds the correspondence there any more: look at that part of the face.",
-                tuple(name for _, name, _, _ in short),
+                tuple(name for _, name, _ in short),
             )
         )
     usual_mm = _median(mm for marks in offsets.values() for mm in marks.values())

@@ -162,7 +162,7 @@ function fill(i, c) {
     c.chosen ? make("span", { class: "soft", text: c.chosen }) : null, ...moves,
     make("button", { text: marked.has(i) ? "unmark" : "mark", onclick: e => { mark(i, !marked.has(i)); e.target.textContent = marked.has(i) ? "unmark" : "mark"; paint(true); } }),
     make("button", { text: "close", onclick: () => card.close() }))];
-  if (c.stale) parts.push(make("p", { class: "fail", text: "Stale: " + c.stale }));
+  if (c.stale && !c.alerts) parts.push(make("p", { class: "fail", text: "Stale: " + c.stale }));
   if (c.alerts) parts.push(make("ul", {}, c.alerts.map(([severity, title, found]) => make("li", { class: severity === "note" ? "soft" : severity, text: title[0].toUpperCase() + title.slice(1) + ": " + found }))));
   parts.push(c.reasons.length ? make("ul", {}, c.reasons.map(r => make("li", { text: r }))) : make("p", { text: c.alerts ? "Its own figures are within their limits all the same." : "Every metric is within its limits." }));
   if (c.note) parts.push(make("p", { class: "soft", text: c.note }));

@@ -198,10 +198,10 @@ def test_missing_and_misplaced_landmarks_are_told() -> None:
     good = {frame: dict.fromkeys(range(68), 1.0) for frame in given}
     (missing,) = landmark_alerts({**given, "s/a/000003": tuple(i for i in all_of_them if i != 30)}, good)
     assert missing.frames == ("s/a/000003",)
-    assert "lacks 30 of the 68" in missing.found
+    assert "in 1 of 7 frames; s/a/000003 has no landmark 30" in missing.found
     # As many are not the same.
     (other,) = landmark_alerts({**given, "s/a/000002": (*all_of_them[:-1], 90)}, good)
-    assert "s/a/000002 lacks 67 of the 68" in other.found
+    assert "s/a/000002 has no landmark 67" in other.found
     far = {**good, "s/a/000001": {**good["s/a/000001"], 30: 25.0}}
     alerts = landmark_alerts(given, far)
     assert [(alert.title.split()[1], alert.frames) for alert in alerts] == [("30", ("s/a/000001",))]
