@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.audit.measure import FrameMeasure, landmark_rows, measure_warp, region_rows
+from datagen.audit.photo_pictures import photo_picture
+from datagen.audit.pictures import Picture
 from datagen.audit.results import FrameResult, truth_reader
 from datagen.common.blas import available_cpus
 from datagen.common.errors import CanonfaceError
@@ -103,6 +105,15 @@ class FrameReader:
             return None
         try:
             return self._captures.landmarks(result.key, result.frame)
+        except (CanonfaceError, OSError):
+            return None
+
+    def photos(self, result: FrameResult, warp: Warp, template: HeadTemplate) -> Picture | None:
+        """Return the registered template over the frame's photographs; None where there are none to be had."""
+        if self._captures is None:
+            return None
+        try:
+            return photo_picture(self._captures.frame(result.key, result.frame), warp, template)
         except (CanonfaceError, OSError):
             return None
 

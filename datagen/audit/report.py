@@ -340,6 +340,8 @@ def _details(
         paths = write_warp_pictures(
             folder / sub, warp, template, true_error_mm=error, distance_mm=distance, thumbnail_px=THUMBNAIL_PX
         )
+        if (photos := reader.photos(result, warp, template)) is not None:
+            paths.append(pictures.write_png(folder / sub / "photos.png", photos))
         write_scan(folder, f"scan-{k}", warp, template, error, distance_mm=distance)
         return {"pictures": [(path.stem, (sub / path.name).as_posix()) for path in paths], "scan": f"scan-{k}"}
 

@@ -22,6 +22,8 @@ WARP_PICTURES = ("residual.png", "canonical.png", "confidence.png")
 PICTURE_TITLES = {
     "residual": "Distance of the scan to the registered template",
     "canonical": "Scan above, template below: each line, colour and mark belongs on the same feature of both",
+    "photos": "Registered template over the photographs: outlines belong on lips, lids, nose and brows (crosses: its "
+    "landmarks; rings: those given)",
     "confidence": "Confidence of each scan point",
     "error": "True correspondence error",
 }

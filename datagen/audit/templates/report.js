@@ -169,7 +169,7 @@ function fill(i, c) {
   if (!c.warp) parts.push(make("p", { class: "soft", text: "There is no warp of this frame: it failed before one could be made." }));
   if (c.scan) parts.push(threeD(c));
   if (c.pictures) parts.push(section("Pictures", make("div", { class: "sheets" }, c.pictures.map(([key, path]) =>
-    make("figure", { class: key === "residual" || key === "canonical" ? "wide" : "" }, make("figcaption", { text: page.titles[key] }), make("a", { href: pathOf(path) }, make("img", { class: "plate", loading: "lazy", src: pathOf(path), alt: page.titles[key] + " of " + name })))))));
+    make("figure", { class: ["residual", "canonical", "photos"].includes(key) ? "wide" : "" }, make("figcaption", { text: page.titles[key] }), make("a", { href: pathOf(path) }, make("img", { class: "plate", loading: "lazy", src: pathOf(path), alt: page.titles[key] + " of " + name })))))));
   else if (c.warp) parts.push(make("p", { class: "soft", text: "No pictures were drawn of this frame. `datagen report --worst` draws more." }));
   if (c.warp) parts.push(evidence(c));
   if (c.regions) parts.push(regionTable(c.regions, c.metrics));
