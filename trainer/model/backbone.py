@@ -376,6 +376,8 @@ class ClipBackbone(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=deviation)
                 nn.init.zeros_(module.bias)
+        if config.likeness_start:
+            self._begin_with_likeness()
         every = config.checkpoint_every
         self.recompute([every > 0 and k % every == 0 for k in range(config.blocks)])
 
@@ -415,6 +417,19 @@ class ClipBackbone(nn.Module):
                 camera, taken = self._taken(local, tokens, undo)
                 patches.append(taken.flatten(0, 1))
         return Tokens(patches, camera, reference, stages)
+
+    @torch.no_grad()
+    def _begin_with_likeness(self) -> None:
+        """Give keys the weights of queries where attention goes across the clip.
+
+        Two random maps make attention nearly even over all frames, and an even mean says the same of one frame as of
+        four: nothing tells the network early that other frames are of use. One map for both makes it a match.
+        """
+        for block, across in zip(self.blocks, self.across, strict=True):
+            if across:
+                attention = block.attn
+                assert isinstance(attention, Attention)
+                attention.qkv.weight[self.dim : 2 * self.dim] = attention.qkv.weight[: self.dim]
 
     @property
     def _alternates(self) -> bool:

@@ -44,6 +44,11 @@ class BackboneConfig(Section):
     reference: Literal["balanced", "first", "middle"] = Field(
         "balanced", description="the frame others refer to, of three or more; balanced: the most typical one"
     )
+    likeness_start: bool = Field(
+        False,
+        description="queries and keys of attention across the clip begin as one map: like tokens of different frames "
+        "attend to each other from the first step",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the transformer; auto: bfloat16 on CUDA, float32 elsewhere. Decoders are float32"
     )

@@ -1,4 +1,4 @@
-"""Convolutional stages before the transformer, and confidence of depth that only watches."""
+"""Convolutional stages before the transformer, confidence of depth that only watches, and a start from likeness."""
 
 from __future__ import annotations
 
@@ -116,3 +116,20 @@ def test_confidence_apart_without_weight_is_refused() -> None:
     with pytest.raises(ManifestError, match="depth_lambda above 0"):
         load_config("tiny", ["loss.depth_confidence=apart", "loss.depth_lambda=0"])
     assert LossConfig().depth_confidence == "joint"
+
+
+def test_from_a_start_of_likeness_tokens_find_their_like_in_another_frame() -> None:
+    torch.manual_seed(0)
+    shares = []
+    for likeness in ("false", "true"):
+        model, _ = built("backbone.dim=64", f"backbone.likeness_start={likeness}")
+        attention = model.backbone.blocks[3].attn
+        assert model.backbone.across[3]
+        tokens = torch.randn(1, 20, 64)
+        both = torch.cat([tokens, tokens[:, torch.randperm(20)] + 0.3 * torch.randn(1, 20, 64)], 1)
+        q, k, _ = attention.qkv(both).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        weight = (attention.q_norm(q) @ attention.k_norm(k).transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+        like = torch.cdist(tokens[0], both[0, 20:]).argmin(1)
+        shares.append(weight[0, :, :20, 20:].mean(0).gather(1, like[:, None]).mean().item())
+    assert shares[0] < 0.05  # an even share would be a fortieth
+    assert shares[1] > 0.2
