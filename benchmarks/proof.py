@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from benchmarks.align import fit, trainer
+from benchmarks.align import SECONDS, fit, trainer
 from benchmarks.goal import Goal, judged, verdict
 from datagen.common.console import print_json
+from trainer.run.folder import read_state
 
 _CLIP = 4
 # What the model must at most be off by is flow's own figure, so it is no fixed limit: see `frames_below_flow_px`.
@@ -41,15 +42,26 @@ def proof_command(
 
     Example: python -m benchmarks proof runs/proof --out runs/proof-model --set fit.threads=1
     """
-    seconds, steps = fit(dataset, run, config, options or [], trainer)
-    figures = compared(*(_evaluated(run, dataset, split, frames) for frames in (_CLIP, 1)))
-    figures |= {"cpu_seconds": seconds, "steps": steps}
+    effort = _fitted(dataset, run, config, options or [])
+    figures = compared(*(_evaluated(run, dataset, split, frames) for frames in (_CLIP, 1))) | effort
     if as_json:
         print_json(figures)
         return
     goals = judged(GOALS, figures)
     for name, value in figures.items():
         print(f"{name:<28} {value:8.3f}  {verdict(goals.get(name))}".rstrip())
+
+
+def _fitted(dataset: Path, run: Path, config: str, options: list[str]) -> dict[str, float]:
+    """Fit the model unless that is done; return its steps and, where all of them were taken here, their time."""
+    state = read_state(run)
+    if state is not None and not run.with_name(f"{run.name}-{SECONDS}").is_file():
+        # Begun by `trainer fit`: nobody knows what it took. A run of another configuration is refused here.
+        words = [word for option in options for word in ("--set", option)]
+        answer = json.loads(trainer("fit", str(dataset), "--out", str(run), "--config", config, "--json", *words))
+        return {"steps": answer["steps"]}
+    seconds, steps = fit(dataset, run, config, options, trainer)
+    return {"cpu_seconds": seconds, "steps": steps}
 
 
 def compared(clips: dict[str, Any], singles: dict[str, Any]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import align, proof
+from trainer.run.folder import RunState
 
 
 def said(canonical: float, frames: float) -> dict[str, float]:
@@ -45,3 +46,22 @@ def test_figures_compare_four_frames_with_one(
     verdicts = {line.split()[0]: line.split()[-1] for line in shown}
     met = {name: verdicts[name] for name in ("canonical_mean_mm", "clip_gain", "depth_confidence_rank")}
     assert met == {"canonical_mean_mm": "met", "clip_gain": "met", "depth_confidence_rank": "MISSED"}
+    assert "cpu_seconds" in figures
+
+
+def test_the_time_of_a_run_that_was_fitted_elsewhere_is_not_made_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trainer(*words: str) -> str:
+        if words[0] == "fit":
+            return json.dumps({"finished": True, "steps": 9})
+        return json.dumps({"figures": said(4.0, 0.6)})
+
+    monkeypatch.setattr(proof, "trainer", trainer)
+    run = tmp_path / "run"
+    run.mkdir()
+    RunState(9, 9, "digest", "uuid", 9, {}).write(run)
+    proof.proof_command(tmp_path / "data", run, as_json=True)
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["steps"] == 9
+    assert "cpu_seconds" not in figures
