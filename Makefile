@@ -1,17 +1,22 @@
 # Everything a new user needs: `make demo`, `make test`. `make help` lists the rest.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench docs install dev check-libraries lint format types unit lock clean
+.PHONY: help demo model test bench docs install dev check-libraries lint format types unit lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
+PROOF ?= runs/proof
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: check-libraries install ## Install what is missing, then run the whole path on simulated heads into runs/demo
 	@$(BIN)/datagen demo --out "$(OUT)"
+
+model: check-libraries install ## Build 64 simulated people and fit the joint model to them, in an hour and a half of one core
+	@$(BIN)/datagen build manifests/proof.yaml --out "$(PROOF)" --runner serial
+	@$(BIN)/python -m benchmarks proof "$(PROOF)" --out "$(PROOF)-model" --set fit.threads=1
 
 test: check-libraries dev ## Install what is missing, then run ruff, mypy and pytest
 	@$(MAKE) --no-print-directory lint

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from benchmarks import ablation, align, attributes, report, write
+from benchmarks import ablation, align, attributes, proof, report, write
 from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
 from benchmarks.fit import command as fit_command
@@ -43,6 +43,7 @@ for command in (
     marks_command,
     detector_command,
     ablation,
+    proof,
     align,
     attributes,
     track_command,

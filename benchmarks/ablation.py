@@ -41,6 +41,7 @@ class Variant:
     confidence: bool = True
 
 
+_JOINT = "loss.depth_confidence=joint"
 VARIANTS = (
     Variant("reference", "reference: 1, 2 and 4 frames, DPT"),
     Variant("seed", "reference, another seed", ("seed=1",)),
@@ -48,16 +49,25 @@ VARIANTS = (
     Variant(
         "no-confidence",
         "without predicted confidence",
-        ("loss.confidence_lambda=0", "loss.depth_lambda=0"),
+        ("loss.confidence_lambda=0", "loss.depth_lambda=0", _JOINT),
         confidence=False,
     ),
     Variant("clip-depth", "depth aligned clip by clip", ("loss.depth_scale=clip",)),
-    Variant("depth-lambda", "depth's λ 1", ("loss.depth_lambda=1",)),
-    Variant("depth-lambda-half", "depth's λ 1, depth counts half", ("loss.depth_lambda=1", "loss.depth=0.5")),
-    Variant("clip-lambda", "depth's λ 1, aligned clip by clip", ("loss.depth_lambda=1", "loss.depth_scale=clip")),
+    Variant("depth-lambda", "depth's λ 1", ("loss.depth_lambda=1", _JOINT)),
+    Variant("depth-lambda-half", "depth's λ 1, depth counts half", ("loss.depth_lambda=1", "loss.depth=0.5", _JOINT)),
+    Variant(
+        "clip-lambda", "depth's λ 1, aligned clip by clip", ("loss.depth_lambda=1", "loss.depth_scale=clip", _JOINT)
+    ),
+    Variant("apart", "depth's confidence apart", ("loss.depth_lambda=1", "loss.depth_confidence=apart")),
     Variant("large-kernel", "large-kernel decoder", ("decoder.kind=large_kernel",)),
     Variant("one-frame", "learns and sees one frame", ("data.clip_lengths=[1]",), frames=1),
     Variant("four-frames", "learns four frames only", ("data.clip_lengths=[4]",)),
+    Variant("no-stages", "patches alone, no convolutional stages", ("backbone.stages=0",)),
+    Variant("stages", "convolutional stages, patches of 16", ("backbone.stages=32", "backbone.patch=16")),
+    Variant("no-singles", "clips from the first step on", ("data.singles=0",)),
+    Variant("singles", "single frames first, 70 %", ("data.singles=0.7",)),
+    Variant("no-likeness", "attention across the clip begins evenly", ("backbone.likeness_start=false",)),
+    Variant("no-consistency", "frames of a clip need not agree", ("loss.consistency=0",)),
 )
 # Figure, heading, digits, and what a variant must learn for it to mean anything.
 COLUMNS = (
@@ -93,7 +103,8 @@ def ablation_command(
 
     Every run takes the same steps over the same frames. The reference is fitted twice, from two seeds: these two
     differ by chance alone. A killed call resumes where it stopped. The dataset is meant to be that of `datagen build
-    manifests/proof.yaml --out runs/proof`: the example then fits eleven networks, in some 100 minutes of one core.
+    manifests/proof.yaml --out runs/proof`: ten minutes of one core for each network of the example. Variants that
+    change what a configuration does not have are the reference once more: choose with --only.
 
     Example: python -m benchmarks ablation runs/proof --out runs/ablation --set fit.steps=800 --set fit.val_every=400
     """

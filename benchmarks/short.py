@@ -38,6 +38,7 @@ COMMANDS = (
     "train --config small --size 28 --frames 1,2 --steps 2 --seconds 5 --set data.frames_per_batch=2",
     "ablation {work}/dataset --out {work}/ablation --config tiny --set fit.steps=20 --set fit.val_every=20 "
     "--only reference --only no-canonical",
+    "proof {work}/dataset --out {work}/proof --config tiny --set fit.steps=20 --set fit.val_every=20",
     "report --frames 2000 --rounds 1",
     "align {work}/dataset --out {work}/align --set fit.steps=24 --set coarse_steps=16 --set whole_samples=64",
     "attributes {work}/dataset {work}/dataset --out {work}/attributes --set fit.steps=8 --tune-set fit.steps=4",

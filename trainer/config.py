@@ -58,6 +58,14 @@ class DataConfig(Section):
         return self
 
 
+class ClipDataConfig(DataConfig):
+    """What a batch of the joint model is made of."""
+
+    singles: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps, the first ones, that see single frames only, whatever lengths"
+    )
+
+
 # What names of configurations begin with that are not of the joint model.
 OTHER_KINDS = ("align", "attributes")
 CONFIGS = Path(__file__).parent / "configs"
@@ -129,7 +137,18 @@ class LossConfig(Section):
         ge=0,
         description="the same for depth, whose errors count in units of its spread; 1: a more telling confidence",
     )
+    depth_confidence: Literal["joint", "apart"] = Field(
+        "joint",
+        description="joint: it weighs the errors of depth as they are learnt; apart: a branch of its own learns how "
+        "large errors of aligned depth are, and nothing else learns from it",
+    )
     gradient_scales: int = Field(3, ge=1, le=6, description="scales of the gradient terms, each half the last")
+
+    @model_validator(mode="after")
+    def _confidence_learnt(self) -> LossConfig:
+        if self.depth_confidence == "apart" and not self.depth_lambda:
+            raise ValueError("depth_confidence apart needs a depth_lambda above 0, best 1: at 0 nothing is learnt")
+        return self
 
 
 class FitConfig(Section):
@@ -204,7 +223,7 @@ RunConfigT = TypeVar("RunConfigT", bound=RunConfig)
 class TrainConfig(RunConfig):
     """One training run."""
 
-    data: DataConfig = DataConfig()
+    data: ClipDataConfig = ClipDataConfig()
     backbone: BackboneConfig = BackboneConfig()
     decoder: DecoderConfig = DecoderConfig()
     heads: HeadsConfig = HeadsConfig()

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,22 @@ class Loaded:
     views: bool
     seeds: list[int]
     state: dict[str, Any]
+
+
+class TrainingBatches(Protocol):
+    """Batches without end, in an order that can be resumed: one loader, or several in turn."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]: ...
+    @property
+    def state(self) -> dict[str, Any]: ...
+    def resume(self, state: dict[str, Any], /) -> None:
+        """Resume where a run stood; InputError if the state belongs to another order."""
+
+    def close(self) -> None:
+        """Stop the readers."""
+
+    def __iter__(self) -> Iterator[Loaded]: ...
 
 
 class TrainingLoader:

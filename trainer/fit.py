@@ -15,8 +15,9 @@ import torch
 
 from datagen.common.errors import InputError
 from datagen.shards import Dataset
-from trainer.config import TrainConfig
-from trainer.data import ClipReader, Loaded, TrainingLoader
+from trainer.config import DataConfig, TrainConfig
+from trainer.curriculum import SinglesFirst
+from trainer.data import ClipReader, Loaded, TrainingBatches, TrainingLoader
 from trainer.evaluation.canonical import MapMetrics, canonical_errors_mm
 from trainer.evaluation.depth import MM_PER_M
 from trainer.inference import predict_split, split_clips
@@ -46,22 +47,26 @@ class _Job(Job[TrainConfig]):
     _weights: WeightsReport | None = None
     _drawn = -math.inf
 
-    def open_loader(self) -> TrainingLoader:
-        """Return batches of clips."""
+    def open_loader(self) -> TrainingBatches:
+        """Return batches of clips, after those of single frames if there are to be any."""
         config = self.config
-        loader = TrainingLoader(
-            self.dataset,
-            config.data,
-            config.seed,
-            self.group.device,
-            arrays=arrays_of(config),
-            rank=self.group.rank,
-            ranks=self.group.ranks,
-        )
+        clips = self._loader_of(config.data)
+        batches = round(config.data.singles * config.fit.steps) * config.fit.accumulate
+        loader: TrainingBatches = clips
+        if batches:
+            singles = self._loader_of(config.data.model_copy(update={"clip_lengths": (1,)}))
+            loader = SinglesFirst(singles, clips, batches)
         check_shares(loader, config, config.data, self.group)
         held_out = len(self.dataset["val"])
         self._validation = ClipReader(self.dataset, "val", config.data.cache_mb) if held_out else None
         return loader
+
+    def _loader_of(self, data: DataConfig) -> TrainingLoader:
+        config, group = self.config, self.group
+        arrays = arrays_of(config)
+        return TrainingLoader(
+            self.dataset, data, config.seed, group.device, arrays=arrays, rank=group.rank, ranks=group.ranks
+        )
 
     def build(self, *, fresh: bool) -> JointModel:
         """Return the model, with published weights if it begins from some."""

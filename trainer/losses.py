@@ -59,7 +59,8 @@ def joint_loss(
     Returns
     -------
     dict of scalars: loss, depth, depth_gradient, canonical, canonical_gradient, surface; and of ray, ray_gradient,
-    camera, point, scale, normal and consistency those that have weight and, of the first four, a head
+    camera, point, scale, depth_confidence, normal and consistency those that are asked for and, of the first four,
+    have a head
     """
     depth, intrinsics, weight = batch["depth"], batch["intrinsics"], batch["confidence"]
     on_surface = (depth > 0).to(depth.dtype)
@@ -69,8 +70,10 @@ def joint_loss(
 
     depth_error = _depth_error(prediction.depth_m, batch, depth_weight, unit, config).unsqueeze(-3)
     canonical_error = prediction.canonical - batch["canonical"]
+    apart = config.depth_confidence == "apart"
+    depth_lambda = 0.0 if apart else config.depth_lambda
     terms = {
-        "depth": confidence_l1(depth_error, prediction.depth_confidence, depth_weight, config.depth_lambda),
+        "depth": confidence_l1(depth_error, prediction.depth_confidence, depth_weight, depth_lambda),
         "depth_gradient": gradient_l1(depth_error, depth_weight, scales, relief),
         "canonical": confidence_l1(canonical_error, prediction.canonical_confidence, weight, config.confidence_lambda),
         "canonical_gradient": gradient_l1(canonical_error, weight, scales, relief),
@@ -79,6 +82,10 @@ def joint_loss(
     loss = config.depth * (terms["depth"] + config.gradient * terms["depth_gradient"])
     loss = loss + config.canonical * (terms["canonical"] + config.gradient * terms["canonical_gradient"])
     loss = loss + config.surface * terms["surface"]
+    if apart:
+        left = _error_left(prediction.depth_m, batch, depth_weight, unit).unsqueeze(-3)
+        terms["depth_confidence"] = confidence_l1(left, prediction.depth_confidence, depth_weight, config.depth_lambda)
+        loss = loss + terms["depth_confidence"]
     if prediction.ray is not None or prediction.camera is not None:
         camera_terms, extra = _camera_terms(prediction, batch, depth_weight, unit, config)
         terms |= camera_terms
@@ -169,6 +176,21 @@ def _depth_error(
     aligned = predicted * median_scale(predicted, true, weight)[per_clip]
     norm = mean_norm(unproject(true, intrinsics), weight)[per_clip]
     return (aligned - true) / (norm * unit.spread)
+
+
+@torch.no_grad()
+def _error_left(
+    predicted: torch.Tensor, batch: Mapping[str, torch.Tensor], weight: torch.Tensor, unit: DepthUnit
+) -> torch.Tensor:
+    """Return the errors that depth has left once each frame is aligned by its median ratio, as the evaluation does.
+
+    How far away a head is no pixel of it knows better than another: that error would drown what a confidence can tell
+    apart. (B, S, H, W), in units of the training set's relative spread, without gradient.
+    """
+    true, intrinsics = batch["depth"], batch["intrinsics"]
+    frames = [x.flatten(0, 1).unsqueeze(1) for x in (predicted, true, weight)]
+    ratio = median_scale(*frames).reshape(*true.shape[:2], 1, 1)
+    return (predicted * ratio - true) / (unit.scale(intrinsics, true.shape[-1]) * unit.spread)
 
 
 def _scale_error(predicted: torch.Tensor, true: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

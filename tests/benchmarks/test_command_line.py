@@ -35,6 +35,7 @@ NAMES = (
     "detector",
     "align",
     "attributes",
+    "proof",
     "track",
     "submit",
     "gpu",

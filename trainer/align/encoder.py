@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from datagen.common.errors import DependencyError
 from trainer.align.config import AlignNetworkConfig, SegformerSize
+from trainer.model.stages import ConvolutionalStages
 
 
 @dataclass(frozen=True)
@@ -27,30 +28,6 @@ class Features:
 
     map: torch.Tensor
     deep: torch.Tensor
-
-
-class ConvolutionalStages(nn.ModuleList):
-    """Four stages that halve the picture.
-
-    Attributes
-    ----------
-    widths : tuple of int
-        Channels of each stage.
-    """
-
-    def __init__(self, width: int) -> None:
-        self.widths = (width, 2 * width, 4 * width, 6 * width)
-        super().__init__(
-            nn.Sequential(_Convolution(before, after, stride=2), *([_Residual(after)] if stage else []))
-            for stage, (before, after) in enumerate(zip((3, *self.widths), self.widths, strict=False))
-        )
-
-    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return the map (B, C, h, w) of each stage, fine to coarse, of (B, 3, H, W) normalised pictures."""
-        maps = [images]
-        for stage in self:
-            maps.append(stage(maps[-1]))
-        return maps[1:]
 
 
 class ConvolutionalEncoder(nn.Module):
@@ -144,27 +121,6 @@ def load_segformer(model: nn.Module, source: str) -> None:
 def make_encoder(config: AlignNetworkConfig) -> ConvolutionalEncoder | SegformerEncoder:
     """Return the encoder that is asked for, with random weights."""
     return SegformerEncoder(config) if config.encoder == "segformer" else ConvolutionalEncoder(config)
-
-
-class _Convolution(nn.Module):
-    def __init__(self, before: int, after: int, stride: int = 1) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.norm = nn.GroupNorm(max(after // 16, 1), after)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        normed: torch.Tensor = self.norm(self.convolution(x))
-        return F.silu(normed)
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = _Convolution(width, width), _Convolution(width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        added: torch.Tensor = self.second(self.first(x))
-        return x + added
 
 
 def _resized(maps: torch.Tensor, side: int) -> torch.Tensor:

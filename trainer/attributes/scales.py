@@ -10,11 +10,12 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from datagen.common.errors import CheckpointError
-from trainer.align.encoder import ConvolutionalStages, load_segformer
+from trainer.align.encoder import load_segformer
 from trainer.attributes.config import AttributesConfig
 from trainer.model.backbone import ClipBackbone
 from trainer.model.config import DecoderConfig
 from trainer.model.decoder import Geometry, Reassembly
+from trainer.model.stages import ConvolutionalStages
 from trainer.run.checkpoint import read_checkpoint
 
 _PREFIX = "backbone."
@@ -102,7 +103,9 @@ class TransformerScales(Scales):
         channels = config.network.channels
         self.encoder = ClipBackbone(config.backbone, config.network.image_size)
         reassemble = DecoderConfig(channels=channels, reassemble=(channels,) * 4)
-        self.reassembly = Reassembly(config.backbone.width, reassemble, norm=True, positions=False)
+        self.reassembly = Reassembly(
+            config.backbone.width, reassemble, norm=True, positions=False, stages=self.encoder.stage_widths
+        )
 
     def load(self, source: str) -> None:
         """Take the transformer of a run of ``trainer fit``.
@@ -128,7 +131,8 @@ class TransformerScales(Scales):
         side, patch = (images.shape[-2], images.shape[-1]), self.encoder.patch
         tokens = self.encoder(images[:, None])
         geometry = Geometry(side, (side[0] // patch, side[1] // patch), side)
-        maps: list[torch.Tensor] = self.reassembly([x.float() for x in tokens.patches], geometry)
+        patches, stages = ([x.float() for x in maps] for maps in (tokens.patches, tokens.stages))
+        maps: list[torch.Tensor] = self.reassembly(patches, geometry, stages)
         return maps
 
 

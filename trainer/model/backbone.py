@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 from torch.utils.checkpoint import checkpoint
 
 from trainer.model.config import BackboneConfig
+from trainer.model.stages import ConvolutionalStages, resized
 
 _BASE = 100.0
 
@@ -177,13 +178,15 @@ class Embeddings(nn.Module):
     ----------
     grid : int
         Tokens a side of the learnt positions; other sizes interpolate them.
+    features : int
+        Channels of maps that already have a pixel for each patch; 0: images.
     """
 
-    def __init__(self, config: BackboneConfig, grid: int) -> None:
+    def __init__(self, config: BackboneConfig, grid: int, features: int = 0) -> None:
         super().__init__()
         self.grid = grid
         self.others = 1 + config.registers
-        self.patch = nn.Conv2d(3, config.dim, config.patch, config.patch)
+        self.patch = nn.Conv2d(features, config.dim, 1) if features else nn.Conv2d(3, config.dim, *(config.patch,) * 2)
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.registers = nn.Parameter(torch.zeros(1, config.registers, config.dim)) if config.registers else None
         # Of the reference frame and of the others; they take the class tokens' place where attention alternates.
@@ -193,7 +196,7 @@ class Embeddings(nn.Module):
         self.positions = nn.Parameter(torch.zeros(1, 1 + grid**2, config.dim)) if learnt else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map (B, 3, H, W) to (B, 1 + registers + H·W / patch², D), float32."""
+        """Map images (B, 3, H, W), or features (B, C, H / patch, W / patch), to (B, 1 + registers + N, D), float32."""
         patches = self.patch(images).float()
         size = (patches.shape[-2], patches.shape[-1])
         patches = patches.flatten(2).transpose(1, 2)
@@ -327,11 +330,14 @@ class Tokens(NamedTuple):
         The camera tokens (class tokens, if attention never alternates) of the last of the four blocks.
     reference : (B,) int64
         Number of each clip's reference frame.
+    stages : four (B·S, C, h, w), or none
+        Maps of the convolutional stages, fine to coarse.
     """
 
     patches: list[torch.Tensor]
     camera: torch.Tensor
     reference: torch.Tensor
+    stages: list[torch.Tensor]
 
 
 class ClipBackbone(nn.Module):
@@ -357,7 +363,10 @@ class ClipBackbone(nn.Module):
         self.dim = config.dim
         self.outputs = config.taken
         self.across = tuple(k >= config.start and k % 2 == 1 for k in range(config.blocks))
-        self.embeddings = Embeddings(config, config.position_grid or max(image_size // config.patch, 1))
+        self.stages = ConvolutionalStages(config.stages) if config.stages else None
+        self.stage_widths = () if self.stages is None else self.stages.widths
+        grid = config.position_grid or max(image_size // config.patch, 1)
+        self.embeddings = Embeddings(config, grid, self.stage_widths[-1] if self.stage_widths else 0)
         self.blocks = nn.ModuleList(Block(config, normalised=k >= config.start) for k in range(config.blocks))
         self.norm = nn.LayerNorm(config.dim)
         # DINOv2's 0.02 for a width of 625; narrower transformers learn faster from larger weights.
@@ -367,6 +376,8 @@ class ClipBackbone(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=deviation)
                 nn.init.zeros_(module.bias)
+        if config.likeness_start:
+            self._begin_with_likeness()
         every = config.checkpoint_every
         self.recompute([every > 0 and k % every == 0 for k in range(config.blocks)])
 
@@ -379,7 +390,11 @@ class ClipBackbone(nn.Module):
         """Compute the tokens of images (B, S, 3, H, W), ImageNet-normalised, H and W multiples of the patch."""
         clips, frames, _, height, width = images.shape
         grid = (height // self.patch, width // self.patch)
-        tokens = self.embeddings(images.flatten(0, 1)).unflatten(0, (clips, frames))
+        pictures, stages = images.flatten(0, 1), []
+        if self.stages is not None:
+            stages = self.stages.maps(pictures.contiguous(memory_format=torch.channels_last))
+            pictures = resized(stages[-1], grid)
+        tokens = self.embeddings(pictures).unflatten(0, (clips, frames))
         within, across = self._rotations(grid, frames, images.device)
         local, undo = tokens, None
         reference = torch.zeros(clips, dtype=torch.int64, device=images.device)
@@ -401,7 +416,20 @@ class ClipBackbone(nn.Module):
             if number in self.outputs:
                 camera, taken = self._taken(local, tokens, undo)
                 patches.append(taken.flatten(0, 1))
-        return Tokens(patches, camera, reference)
+        return Tokens(patches, camera, reference, stages)
+
+    @torch.no_grad()
+    def _begin_with_likeness(self) -> None:
+        """Give keys the weights of queries where attention goes across the clip.
+
+        Two random maps make attention nearly even over all frames, and an even mean says the same of one frame as of
+        four: nothing tells the network early that other frames are of use. One map for both makes it a match.
+        """
+        for block, across in zip(self.blocks, self.across, strict=True):
+            if across:
+                attention = block.attn
+                assert isinstance(attention, Attention)
+                attention.qkv.weight[self.dim : 2 * self.dim] = attention.qkv.weight[: self.dim]
 
     @property
     def _alternates(self) -> bool:

@@ -20,6 +20,12 @@ class BackboneConfig(Section):
     mlp: Literal["gelu", "swiglu"] = Field("gelu", description="swiglu: gated, two thirds as wide, as in ViT-giant")
     mlp_ratio: int = Field(4, ge=1, description="hidden width of a block over its width")
     patch: int = Field(14, ge=2, description="pixels a side of a token")
+    stages: int = Field(
+        0,
+        ge=0,
+        description="channels of the first of four convolutional stages that make the tokens, and whose maps the "
+        "decoder takes as well; 0: a linear map of each patch",
+    )
     registers: int = Field(0, ge=0, description="register tokens of each frame")
     positions: Literal["learnt", "rotary"] = Field(
         "learnt", description="learnt: an embedding added to the patches, as in DINOv2; rotary: as in DINOv3"
@@ -37,6 +43,11 @@ class BackboneConfig(Section):
     )
     reference: Literal["balanced", "first", "middle"] = Field(
         "balanced", description="the frame others refer to, of three or more; balanced: the most typical one"
+    )
+    likeness_start: bool = Field(
+        False,
+        description="queries and keys of attention across the clip begin as one map: like tokens of different frames "
+        "attend to each other from the first step",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the transformer; auto: bfloat16 on CUDA, float32 elsewhere. Decoders are float32"

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from trainer.model.config import DecoderConfig
+from trainer.model.stages import resized
 
 _WEIGHT = 0.1
 _BASE = 100.0
@@ -168,9 +169,18 @@ class Geometry:
 
 
 class Reassembly(nn.Module):
-    """Turn the tokens (B, N, C) of four blocks into maps of 4, 2, 1 and ½ times the grid."""
+    """Turn the tokens (B, N, C) of four blocks into maps of 4, 2, 1 and ½ times the grid.
 
-    def __init__(self, width: int, config: DecoderConfig, *, norm: bool, positions: bool) -> None:
+    Parameters
+    ----------
+    stages : tuple of int
+        Channels of the maps of four convolutional stages: those of the last three are added to the first three maps,
+        the coarsest to the grid's own. Empty: there are none.
+    """
+
+    def __init__(
+        self, width: int, config: DecoderConfig, *, norm: bool, positions: bool, stages: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width) if norm else None
         self.positions = positions
@@ -185,22 +195,43 @@ class Reassembly(nn.Module):
             ]
         )
         self.narrow = nn.ModuleList(nn.Conv2d(n, config.channels, 3, padding=1, bias=False) for n in (a, b, c, d))
+        beside = zip(stages[1:], config.reassemble, strict=False)
+        self.lateral = nn.ModuleList(nn.Conv2d(n, own, 1) for n, own in beside) if stages else None
 
-    def forward(self, tokens: list[torch.Tensor], geometry: Geometry) -> list[torch.Tensor]:
+    def forward(
+        self, tokens: list[torch.Tensor], geometry: Geometry, stages: list[torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
         """Return four maps (B, channels, h, w), fine to coarse."""
+        added: list[torch.Tensor | None] = [None] * len(tokens)
+        if self.lateral is not None and stages:
+            added[: len(self.lateral)] = [to(x) for to, x in zip(self.lateral, stages[1:], strict=True)]
         maps = []
-        for x, project, resize, narrow in zip(tokens, self.project, self.resize, self.narrow, strict=True):
+        for x, project, resize, narrow, more in zip(tokens, self.project, self.resize, self.narrow, added, strict=True):
             normed = x if self.norm is None else self.norm(x)
             # A map whose channels lie together in memory is what tokens are already, and convolves fastest.
             placed = project(normed.unflatten(1, geometry.grid).permute(0, 3, 1, 2))
-            maps.append(narrow(resize(add_positions(placed, geometry.aspect) if self.positions else placed)))
+            placed = resize(add_positions(placed, geometry.aspect) if self.positions else placed)
+            if more is not None:
+                placed = placed + resized(more, (placed.shape[-2], placed.shape[-1]))
+            maps.append(narrow(placed))
         return maps
 
 
 class DenseHead(nn.Module):
-    """The last convolutions of depth or canonical coordinates; ``surface`` adds a channel with its own weights."""
+    """The last convolutions of depth or canonical coordinates.
 
-    def __init__(self, config: DecoderConfig, outputs: int, *, positions: bool, surface: bool) -> None:
+    Parameters
+    ----------
+    surface : bool
+        Add a channel with its own weights.
+    apart : bool
+        The last output, the confidence, gets a branch of its own and gives no gradient to what others share: it only
+        watches.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, outputs: int, *, positions: bool, surface: bool, apart: bool = False
+    ) -> None:
         super().__init__()
         half, hidden = config.channels // 2, config.output_channels
         self.positions = positions
@@ -209,6 +240,9 @@ class DenseHead(nn.Module):
         self.hidden = nn.Conv2d(half, hidden, 3, padding=1)
         self.out = nn.Conv2d(hidden, outputs, 1)
         self.surface = nn.Conv2d(hidden, 1, 1) if surface else None
+        self.confidence = None
+        if apart:
+            self.confidence = nn.Sequential(nn.Conv2d(half, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 1, 1))
         _start_at_zero(self.out)
 
     def forward(self, x: torch.Tensor, geometry: Geometry, detail: torch.Tensor | None) -> torch.Tensor:
@@ -216,8 +250,14 @@ class DenseHead(nn.Module):
         x = enlarge(self.before(x), geometry.maps)
         if self.skip is not None and detail is not None:
             x = x + self.skip(detail)
+        shared = x
         x = F.relu(self.hidden(add_positions(x, geometry.aspect) if self.positions else x))
-        return self.out(x) if self.surface is None else torch.cat([self.out(x), self.surface(x)], 1)
+        out = self.out(x)
+        if self.confidence is not None:
+            # The weights of `out` stay what published ones fill: the branch adds to what they say of confidence.
+            said = F.conv2d(x.detach(), self.out.weight[-1:], self.out.bias[-1:] if self.out.bias is not None else None)
+            out = torch.cat([out[:, :-1], said + self.confidence(shared.detach())], 1)
+        return out if self.surface is None else torch.cat([out, self.surface(x)], 1)
 
 
 class RayHead(nn.Module):
@@ -260,6 +300,18 @@ class ImageDetail(nn.Module):
         return F.relu(self.second(F.relu(x)))
 
 
+class StageDetail(nn.Module):
+    """The finest map of the convolutional stages, in the place of :class:`ImageDetail`."""
+
+    def __init__(self, config: DecoderConfig, width: int) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(width, config.output_channels, 1)
+
+    def forward(self, stage: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Map (B, C, h, w) to (B, C', *size)."""
+        return F.relu(resized(self.narrow(stage), size))
+
+
 class MapDecoder(nn.Module):
     """One reassembly, one fusion for all maps or for each, and a head for each.
 
@@ -270,29 +322,53 @@ class MapDecoder(nn.Module):
     maps : names of :data:`CHANNELS`
     plain : bool
         Without what ``config.norm`` and ``config.positions`` give to "geometry" only.
+    stages : tuple of int
+        As for :class:`Reassembly`.
+    apart : bool
+        Whether the confidence of depth is learnt apart; see :class:`DenseHead`.
     """
 
-    def __init__(self, width: int, config: DecoderConfig, maps: tuple[str, ...], *, plain: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        config: DecoderConfig,
+        maps: tuple[str, ...],
+        *,
+        plain: bool,
+        stages: tuple[int, ...] = (),
+        apart: bool = False,
+    ) -> None:
         super().__init__()
         wanted = ("all",) if plain else ("all", "geometry")
         positions = config.positions in wanted
-        self.reassembly = Reassembly(width, config, norm=config.norm in wanted, positions=positions)
+        norm = config.norm in wanted
+        self.reassembly = Reassembly(width, config, norm=norm, positions=positions, stages=stages)
         fusions = ("shared",) if config.shared else maps
         self.fusions = nn.ModuleDict({name: Fusion(config.kind, config.channels) for name in fusions})
         self.heads = nn.ModuleDict(
             {
                 name: RayHead(config, CHANNELS[name], positions=positions)
                 if name == "ray"
-                else DenseHead(config, CHANNELS[name], positions=positions, surface=name == "depth")
+                else DenseHead(
+                    config,
+                    CHANNELS[name],
+                    positions=positions,
+                    surface=name == "depth",
+                    apart=apart and name == "depth",
+                )
                 for name in maps
             }
         )
 
     def forward(
-        self, tokens: list[torch.Tensor], geometry: Geometry, detail: torch.Tensor | None
+        self,
+        tokens: list[torch.Tensor],
+        geometry: Geometry,
+        detail: torch.Tensor | None,
+        stages: list[torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Decode the tokens (B, N, C) of four blocks; see the heads for the sizes of the maps."""
-        levels = self.reassembly(tokens, geometry)
+        levels = self.reassembly(tokens, geometry, stages)
         fused = {name: fusion(levels) for name, fusion in self.fusions.items()}
         return {name: head(fused.get(name, fused.get("shared")), geometry, detail) for name, head in self.heads.items()}
 

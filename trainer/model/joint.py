@@ -15,7 +15,7 @@ from datagen.common.errors import InputError
 from trainer.config import TrainConfig
 from trainer.model.backbone import ClipBackbone
 from trainer.model.camera import CameraDecoder
-from trainer.model.decoder import Geometry, ImageDetail, MapDecoder
+from trainer.model.decoder import Geometry, ImageDetail, MapDecoder, StageDetail
 
 # exp of more than this overflows nothing yet is past any confidence a finite error can earn.
 _MAX_LOG_CONFIDENCE = 12.0
@@ -139,10 +139,23 @@ class JointModel(nn.Module):
         geometry = ("depth", "ray") if config.heads.ray else ("depth",)
         split = {"geometry": geometry, "canonical": ("canonical",)}
         maps = {"shared": (*geometry, "canonical")} if config.decoder.shared else split
+        stages = self.backbone.stage_widths
         self.decoders = nn.ModuleDict(
-            {name: MapDecoder(width, config.decoder, of, plain=name == "canonical") for name, of in maps.items()}
+            {
+                name: MapDecoder(
+                    width,
+                    config.decoder,
+                    of,
+                    plain=name == "canonical",
+                    stages=stages,
+                    apart=config.loss.depth_confidence == "apart",
+                )
+                for name, of in maps.items()
+            }
         )
-        self.detail = ImageDetail(config.decoder) if config.decoder.image_skip else None
+        self.detail: ImageDetail | StageDetail | None = None
+        if config.decoder.image_skip:
+            self.detail = StageDetail(config.decoder, stages[0]) if stages else ImageDetail(config.decoder)
         self.camera = CameraDecoder(width) if config.heads.camera else None
 
     def forward(self, images: torch.Tensor, intrinsics: torch.Tensor) -> Prediction:
@@ -161,7 +174,8 @@ class JointModel(nn.Module):
         with torch.autocast(device, torch.bfloat16, enabled=low):
             tokens = self.backbone(images)
         with torch.autocast(device, enabled=False):
-            maps = self._decode([x.float() for x in tokens.patches], images.flatten(0, 1).float())
+            patches, stages = ([x.float() for x in maps] for maps in (tokens.patches, tokens.stages))
+            maps = self._decode(patches, images.flatten(0, 1).float(), stages)
             camera = None if self.camera is None else self.camera(tokens.camera.float())
         maps = {name: x.reshape(clips, frames, *x.shape[1:]) for name, x in maps.items()}
         depth, canonical, ray = maps["depth"], maps["canonical"], maps.get("ray")
@@ -177,27 +191,34 @@ class JointModel(nn.Module):
             reference=tokens.reference,
         )
 
-    def _decode(self, tokens: list[torch.Tensor], images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _decode(
+        self, tokens: list[torch.Tensor], images: torch.Tensor, stages: list[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         """Decode all frames into maps of the image's size; a few frames at a time where no gradient is wanted."""
         if torch.is_grad_enabled() or torch.compiler.is_exporting():  # a graph has no loop over unknown frames
-            return self._decode_frames(tokens, images)
+            return self._decode_frames(tokens, images, stages)
         step = self.decoder_config.frames_at_once
         parts = [
-            self._decode_frames([x[k : k + step] for x in tokens], images[k : k + step])
+            self._decode_frames(
+                [x[k : k + step] for x in tokens], images[k : k + step], [x[k : k + step] for x in stages]
+            )
             for k in range(0, len(images), step)
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _decode_frames(self, tokens: list[torch.Tensor], images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _decode_frames(
+        self, tokens: list[torch.Tensor], images: torch.Tensor, stages: list[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         size = (images.shape[-2], images.shape[-1])
         stride, patch = self.decoder_config.output_stride, self.backbone.patch
         geometry = Geometry(size, (size[0] // patch, size[1] // patch), (size[0] // stride, size[1] // stride))
         detail = None
         if self.detail is not None:
-            detail = self.detail(images.contiguous(memory_format=torch.channels_last), geometry.maps)
+            fine = stages[0] if stages else images.contiguous(memory_format=torch.channels_last)
+            detail = self.detail(fine, geometry.maps)
         maps: dict[str, torch.Tensor] = {}
         for decoder in self.decoders.values():
-            maps |= decoder(tokens, geometry, detail)
+            maps |= decoder(tokens, geometry, detail, stages)
         return {
             name: F.interpolate(x, size, mode="bilinear", align_corners=False) if x.shape[-2:] != size else x
             for name, x in maps.items()

@@ -22,7 +22,7 @@ from datagen.common.ownership import refuse_strangers, strangers
 from datagen.common.progress import Progress, announce
 from datagen.shards import Dataset, open_dataset
 from trainer.config import DataConfig, RunConfig, RunConfigT
-from trainer.data import Loaded, TrainingLoader
+from trainer.data import Loaded, TrainingBatches
 from trainer.distributed import Team, full_state, parallelise, restore_state, team
 from trainer.optimiser import MovingAverage, learning_rate, make_optimiser, set_rates
 from trainer.run.checkpoint import pick_device, read_last, save_checkpoint
@@ -208,7 +208,7 @@ class Job(ABC, Generic[RunConfigT]):
         self._batches = iter(self.loader)
 
     @abstractmethod
-    def open_loader(self) -> TrainingLoader:
+    def open_loader(self) -> TrainingBatches:
         """Return the run's batches; complain early about an empty split or clips that do not fit."""
 
     @abstractmethod
@@ -334,7 +334,7 @@ def _check_own(run: Path) -> None:
     refuse_strangers(found)
 
 
-def check_shares(loader: TrainingLoader, config: RunConfig, data: DataConfig, group: Team) -> None:
+def check_shares(loader: TrainingBatches, config: RunConfig, data: DataConfig, group: Team) -> None:
     """Refuse batches that the processes of a run cannot share."""
     if group.ranks > 1 and not data.drop_last:
         raise InputError(

@@ -236,6 +236,7 @@ def _expected(name: str, layout: Layout, has_canonical: bool) -> bool:
         return True
     if layout == "depth_anything_3":
         canonical = name.startswith("decoders.canonical.") and not has_canonical
-        return not (canonical or ".surface." in name or ".skip." in name or name.startswith("detail."))
+        added = (".surface.", ".skip.", ".confidence.")
+        return not (canonical or any(part in name for part in added) or name.startswith("detail."))
     ours_alone = ("camera_tokens", ".q_norm.", ".k_norm.")
     return name.startswith("backbone.") and not any(part in name for part in ours_alone)

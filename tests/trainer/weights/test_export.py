@@ -74,6 +74,7 @@ def test_a_program_for_any_number_of_frames(checkpoint: Path, tmp_path: Path) ->
 def test_onnx_with_all_heads_and_the_other_decoder(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     overrides = ("heads.ray=true", "heads.camera=true", "decoder.kind=large_kernel", "backbone.precision=bfloat16")
+    overrides += ("backbone.stages=8", "loss.depth_confidence=apart", "loss.depth_lambda=1")
     save(tmp_path / "best.pt", *overrides)
     out = tmp_path / "model.onnx"
     result = export_model(tmp_path / "best.pt", out, "onnx")
