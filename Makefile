@@ -14,7 +14,7 @@ help: ## Show this list
 demo: check-libraries install ## Install what is missing, then run the whole path on simulated heads into runs/demo
 	@$(BIN)/datagen demo --out "$(OUT)"
 
-model: check-libraries install ## Build 64 simulated people and fit the joint model to them, in an hour and a half of one core
+model: check-libraries install ## Build 64 simulated people and fit the joint model to them, in about 50 minutes of one core
 	@$(BIN)/datagen build manifests/proof.yaml --out "$(PROOF)" --runner serial
 	@$(BIN)/python -m benchmarks proof "$(PROOF)" --out "$(PROOF)-model" --set fit.threads=1
 
