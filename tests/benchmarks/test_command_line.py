@@ -35,6 +35,7 @@ NAMES = (
     "detector",
     "align",
     "attributes",
+    "adapt",
     "track",
     "submit",
     "gpu",
