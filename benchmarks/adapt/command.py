@@ -32,8 +32,9 @@ def adapt_command(
     adapting: Annotated[
         list[str] | None, typer.Option("--adapt-set", metavar="KEY=VALUE", help="For adaptations; may be repeated.")
     ] = None,
-    studio_frames: Annotated[int, typer.Option(min=4, help="Instants before the studio's cameras.")] = 100,
+    studio_frames: Annotated[int, typer.Option(min=4, help="Instants before the studio's cameras.")] = 60,
     clip_frames: Annotated[int, typer.Option(min=4, help="Frames of the clip, at 30 a second.")] = 120,
+    cameras: Annotated[int, typer.Option(min=2, help="Of the studio.")] = 8,
     resolution: Annotated[int, typer.Option(min=32, help="Pixels a side of pictures.")] = 192,
     *,
     table: Annotated[bool, typer.Option(help="Also flicker, exposure, a shaking hand, and parts of the loss.")] = True,
@@ -51,7 +52,7 @@ def adapt_command(
 
     keys = f"`{AdaptConfig.schema_command}` prints every key"
     config = parse(AdaptConfig, with_overrides({}, adapting or (), "steps=100", keys), "--adapt-set", keys)
-    made = Comparison(out, Sizes(studio_frames, 4, clip_frames, resolution), options or [], config)
+    made = Comparison(out, Sizes(studio_frames, cameras, clip_frames, resolution), options or [], config)
     before, after, oracle = made.before(STEADY), made.after(STEADY), made.oracle()
     figures = {
         "adapt_vertex_ratio": ratio(after, before, "vertices_mm"),

@@ -175,7 +175,7 @@ class Adaptation:
         first = (self.draws.random(config.pairs) * (T - gap)).astype(np.int64)
         frames = torch.from_numpy(np.concatenate([first, first + gap])).to(self.clip.crops.device)
         views = self.clip.views(frames)
-        told = self.model(views.seen)
+        told = self.model(views)
         driven = self.model.driven(told, views)
         texture = unwrap(views, driven.in_camera, self.skin)
         level = self.clip_level
@@ -197,7 +197,7 @@ class Adaptation:
         seeds = self.draws.integers(0, 2**62, count).tolist()
         size = self.model.image_size
         views, truth = self.studio.crops(self.studio.batch(samples), samples, size, learnt.augment, seeds)
-        found = picture_terms(self.model, self.model(views.seen), views, truth, learnt.loss)
+        found = picture_terms(self.model, self.model(views), views, truth, learnt.loss)
         return {f"studio_{name}": self.config.studio * value for name, value in found.items()}
 
     @torch.no_grad()
@@ -208,7 +208,7 @@ class Adaptation:
         for first in range(0, len(self.checked), _TOGETHER):
             samples = self.checked[first : first + _TOGETHER]
             views, truth = self.studio.crops(self.studio.batch(samples), samples, self.model.image_size)
-            driven = self.model.driven(self.model(views.seen), views)
+            driven = self.model.driven(self.model(views), views)
             total.append((driven.in_camera - truth.driven.in_camera).norm(dim=-1).mean(1))
         self.model.train()
         return 1000 * float(torch.cat(total).mean())
@@ -234,7 +234,7 @@ class Adaptation:
         parts = []
         for first in range(0, len(chosen), _TOGETHER):
             views = self.clip.views(torch.from_numpy(chosen[first : first + _TOGETHER]).to(self.clip.crops.device))
-            told = self.model(views.seen)
+            told = self.model(views)
             driven = self.model.driven(told, views)
             texture = unwrap(views, driven.in_camera, self.skin)
             parts.append((texture.colours, texture.weights, self.model.appearance.colours(told.state, driven.view)))
@@ -249,7 +249,7 @@ def drive(avatar: Avatar, clip: Clip) -> tuple[torch.Tensor, Driven]:
     states, parts = [], []
     for first in range(0, len(clip), _TOGETHER):
         views = clip.views(slice(first, first + _TOGETHER))
-        told = avatar(views.seen)
+        told = avatar(views)
         states.append(told.state)
         parts.append(avatar.driven(told, views))
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in Driven.__dataclass_fields__}

@@ -15,7 +15,7 @@ class AvatarNetworkConfig(Section):
     """The appearance model, and the network that drives it."""
 
     state: int = Field(32, ge=2, description="numbers of the latent state")
-    texture: int = Field(64, ge=8, description="texels a side of the texture")
+    texture: int = Field(64, ge=16, description="texels a side of the texture")
     components: int = Field(48, ge=1, description="principal shapes that a mesh is made of, at most")
     image_size: int = Field(112, ge=32, multiple_of=16, description="pixels a side of the crop that is seen")
     width: int = Field(16, ge=4, multiple_of=4, description="of the first of four convolutional stages")

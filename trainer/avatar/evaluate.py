@@ -110,7 +110,7 @@ def _measured(model: Avatar, studio: Studio, samples: I64) -> dict[str, float]:
     for first in range(0, len(samples), _TOGETHER):
         chosen = samples[first : first + _TOGETHER]
         views, truth = studio.crops(studio.batch(chosen), chosen, model.image_size)
-        told.append(model.driven(model(views.seen), views).in_camera)
+        told.append(model.driven(model(views), views).in_camera)
         true.append(truth.driven.in_camera)
         cameras.append(views.intrinsics)
     return motion_metrics(torch.cat(told), torch.cat(true), torch.cat(cameras))

@@ -94,7 +94,7 @@ class AvatarJob(Job[AvatarConfig]):
     def build(self, *, fresh: bool) -> Avatar:
         """Return the avatar, before it has learnt anything."""
         del fresh
-        return Avatar(self.config.network, self.basis)
+        return Avatar(self.config.network, self.basis, self.skin)
 
     def describe(self) -> str:
         """Say what is about to begin."""

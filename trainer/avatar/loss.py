@@ -37,7 +37,7 @@ def studio_loss(
     if config.divergence:
         each = (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1) / 2
         terms["divergence"] = config.divergence * each.mean()
-    told = avatar(views.seen)
+    told = avatar(views)
     if config.state:
         terms["state"] = config.state * (told.state - mean.detach()).square().mean()
     if config.appearance:

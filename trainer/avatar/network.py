@@ -9,12 +9,14 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from trainer.align.encoder import ConvolutionalStages
-from trainer.attributes.data import Views
+from trainer.attributes.data import Views, sample_colours
 from trainer.attributes.pose import FACING, origin_of, project, rotation_of
 from trainer.avatar.appearance import AppearanceModel, Basis
 from trainer.avatar.config import AvatarNetworkConfig
+from trainer.avatar.skin import Skin
 
 _REDUCED = 32
+_LEAST_CONTRAST = 0.05
 _PLACE = 0.1
 _STAGES = 16  # by which four stages shrink a picture
 
@@ -63,28 +65,54 @@ class Driven:
 
 
 class ImageNetwork(nn.Module):
-    """Four convolutional stages, and two layers on all places of the last."""
+    """Pose from the crop; then the state from the picture unwrapped with that pose.
+
+    Each is four convolutional stages and two layers on all places of the last. Of what is unwrapped the face's pose is
+    taken off already, so that lips and lids are always at the same places.
+    """
 
     facing: torch.Tensor
 
     def __init__(self, config: AvatarNetworkConfig) -> None:
         super().__init__()
-        self.states = config.state
-        self.stages = ConvolutionalStages(config.width)
-        side = config.image_size // _STAGES
-        self.reduce = nn.Conv2d(self.stages.widths[-1], _REDUCED, 1)
-        self.first = nn.Linear(_REDUCED * side * side, config.hidden)
-        self.last = nn.Linear(config.hidden, config.state + 6 + 3)
-        nn.init.normal_(self.last.weight, std=1e-2)
-        nn.init.zeros_(self.last.bias)
+        self.pose = _Told(config, config.image_size, 6 + 3)
+        self.state = _Told(config, config.texture, config.state)
         self.register_buffer("facing", torch.tensor(FACING), persistent=False)
 
-    def forward(self, images: torch.Tensor) -> State:
-        """Tell the states of (B, 3, H, W) normalised crops."""
-        deep = F.silu(self.reduce(self.stages.maps(images)[-1])).flatten(1)
-        state, six, place = self.last(F.silu(self.first(deep))).split([self.states, 6, 3], -1)
-        six = six + images.new_tensor([1.0, 0, 0, 0, 1, 0])
-        return State(state, self.facing @ rotation_of(six), _PLACE * place)
+    def forward(self, views: Views, mean: torch.Tensor, skin: Skin) -> State:
+        """Tell the states of pictures of a person with a mean mesh (n, 3)."""
+        seen = views.seen
+        six, place = self.pose(seen).split([6, 3], -1)
+        six = six + seen.new_tensor([1.0, 0, 0, 0, 1, 0])
+        rotation, place = self.facing @ rotation_of(six), _PLACE * place
+        told = State(seen[:, :0, 0, 0], rotation, place)
+        with torch.no_grad():
+            at_rest = placed(mean.expand(len(seen), -1, -1), told, views)
+            places = skin.at_texels(at_rest.positions).nan_to_num(0).clamp(-1, 2)
+        unwrapped = sample_colours(seen, places)
+        # Brightness and contrast are the camera's.
+        unwrapped = (unwrapped - unwrapped.mean(1, keepdim=True)) / (unwrapped.std(1, keepdim=True) + _LEAST_CONTRAST)
+        return State(self.state(skin.square(unwrapped)), rotation, place)
+
+
+class _Told(nn.Sequential):
+    """Numbers told of pictures."""
+
+    def __init__(self, config: AvatarNetworkConfig, size: int, numbers: int) -> None:
+        stages = ConvolutionalStages(config.width)
+        side = -(-size // _STAGES)
+        last = nn.Linear(config.hidden, numbers)
+        nn.init.normal_(last.weight, std=1e-2)
+        nn.init.zeros_(last.bias)
+        super().__init__(
+            *stages,
+            nn.Conv2d(stages.widths[-1], _REDUCED, 1),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(_REDUCED * side * side, config.hidden),
+            nn.SiLU(),
+            last,
+        )
 
 
 class Avatar(nn.Module):
@@ -94,16 +122,17 @@ class Avatar(nn.Module):
     ----------
     image_size : int
         Pixels a side of the crops that are seen.
+    skin : Skin
     """
 
-    def __init__(self, config: AvatarNetworkConfig, basis: Basis) -> None:
+    def __init__(self, config: AvatarNetworkConfig, basis: Basis, skin: Skin) -> None:
         super().__init__()
-        self.image_size = config.image_size
+        self.image_size, self.skin = config.image_size, skin
         self.appearance, self.image = AppearanceModel(config, basis), ImageNetwork(config)
 
-    def forward(self, images: torch.Tensor) -> State:
-        """Tell the states of (B, 3, H, W) normalised crops."""
-        told: State = self.image(images)
+    def forward(self, views: Views) -> State:
+        """Tell the states of pictures."""
+        told: State = self.image(views, self.appearance.mean, self.skin)
         return told
 
     def driven(self, told: State, views: Views) -> Driven:

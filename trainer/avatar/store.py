@@ -93,15 +93,15 @@ def read_avatar(path: Path, device: torch.device) -> StoredAvatar:
         )
     try:
         config = parse_run_config(AvatarConfig, parse_json(content["config"]), "the checkpoint's configuration")
-        skin, weights = Skin(**content["skin"]), content["model"]
+        skin, weights = Skin(**content["skin"]).to(device), content["model"]
         basis = Basis(*(weights[f"appearance.{name}"] for name in ("mean", "shapes", "texture")))
-        model = Avatar(config.network, basis)
+        model = Avatar(config.network, basis, skin)
         model.load_state_dict(weights)
         about, colour = content["dataset"], content["colour"]
         found = StoredAvatar(
             model.to(device).eval(),
             config,
-            skin.to(device),
+            skin,
             str(about["subject"]),
             str(about["template"]),
             str(about["head"]),

@@ -118,15 +118,15 @@ def test_a_clip_without_labels_brings_the_meshes_nearer(
     """Another camera's colours, none of its meshes: they come nearer all the same, and its colours are told."""
     weights = {name: value.clone() for name, value in stored.model.state_dict().items()}
     before = measured(stored.model, clip)
-    found = adapted(stored, studio, clip[0], steps=80, learning_rate=1e-3, pairs=6)
+    found = adapted(stored, studio, clip[0], steps=80, learning_rate=1e-3, pairs=6, studio_rise=2)
     after = measured(found.model, clip)
     assert found.stopped is None
-    assert after["pixels"] < 0.85 * before["pixels"]
-    assert after["vertices_mm"] < 0.95 * before["vertices_mm"]
-    assert after["jitter_mm"] < before["jitter_mm"]
+    assert after["pixels"] < 0.75 * before["pixels"]
+    assert after["vertices_mm"] < 0.9 * before["vertices_mm"]
+    assert after["jitter_mm"] < 0.9 * before["jitter_mm"]
     assert after["motion"] > 0.7
     assert colour_distance(found.colour, torch.from_numpy(MATRIX).float()) < 0.05
-    assert found.kept_mm <= 1.15 * found.studio_mm[0]
+    assert found.kept_mm <= 2 * found.studio_mm[0]
     # The avatar that was given is as it was; of the adapted one the network has moved alone.
     assert all(torch.equal(value, weights[name]) for name, value in stored.model.state_dict().items())
     moved = {n for n, value in found.model.state_dict().items() if not torch.equal(value, weights[n])}

@@ -270,4 +270,4 @@ def test_parts_move_to_a_device(studio: Studio) -> None:
     clip = Clip(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 2, 3), torch.zeros(2, 3, 3), ("a", "b"))
     assert clip.to(device).crops.device == device
     basis = Basis(torch.rand(4, 3), torch.rand(1, 4, 3), torch.rand(2, 3))
-    assert Avatar(AvatarNetworkConfig(image_size=32), basis).image_size == 32
+    assert Avatar(AvatarNetworkConfig(image_size=32), basis, studio.skin).image_size == 32
