@@ -42,9 +42,11 @@ CAMERAS: dict[str, Camera] = {
 }
 # Adaptations of the steady clip that lack something, by name; the first sees nothing of the clip.
 WITHOUT: dict[str, dict[str, Any]] = {
-    "more of the studio alone": {"consistency": 0, "appearance": 0},
-    "consistency alone": {"appearance": 0},
-    "appearance alone": {"consistency": 0},
+    "more of the studio alone": {"consistency": 0, "appearance": 0, "detail": 0},
+    "consistency alone": {"appearance": 0, "detail": 0},
+    "appearance alone": {"consistency": 0, "detail": 0},
+    "consistency and appearance": {"detail": 0},
+    "detail alone": {"consistency": 0, "appearance": 0},
 }
 ORACLE, BEFORE = "labels given", "before"
 # The first even dome of light in take 0 with a window at one side in take 1: a studio, and a room.

@@ -28,7 +28,7 @@ from trainer.avatar.data import Studio
 from trainer.avatar.loss import picture_terms
 from trainer.avatar.network import Avatar, Driven
 from trainer.avatar.skin import Skin
-from trainer.avatar.unwrap import Unwrapped, unwrap
+from trainer.avatar.unwrap import Unwrapped, fine_detail, unwrap
 
 _TOGETHER = 32
 _COLOUR_FRAMES = 64
@@ -171,6 +171,8 @@ class Adaptation:
     def clip_terms(self) -> dict[str, torch.Tensor]:
         """Compare the textures of pairs of near frames, and with what their states stand for."""
         config, T = self.config, len(self.clip)
+        if not (config.consistency or config.appearance or config.detail):
+            return {}
         gap = self.draws.integers(1, min(config.gap, T - 1) + 1, config.pairs)
         first = (self.draws.random(config.pairs) * (T - gap)).astype(np.int64)
         frames = torch.from_numpy(np.concatenate([first, first + gap])).to(self.clip.crops.device)
@@ -184,10 +186,13 @@ class Adaptation:
             n = config.pairs
             distance = (texture.colours[:n] - texture.colours[n:]).abs().mean(-1) / level
             terms["consistency"] = config.consistency * _mean(distance, texture.weights[:n] * texture.weights[n:])
+        expected = corrected(self.model.appearance.colours(told.state, driven.view), self.colour)
         if config.appearance:
-            expected = corrected(self.model.appearance.colours(told.state, driven.view), self.colour)
             distance = (texture.colours - expected).abs().mean(-1) / level
             terms["appearance"] = config.appearance * _mean(distance, texture.weights)
+        if config.detail:
+            one, other = (fine_detail(c, texture.weights, self.skin, level) for c in (texture.colours, expected))
+            terms["detail"] = config.detail * _mean((one - other).abs().mean(-1), texture.weights)
         return terms
 
     def studio_terms(self) -> dict[str, torch.Tensor]:

@@ -84,6 +84,9 @@ class AdaptConfig(Section):
     gap: int = Field(3, ge=1, description="frames between the two of a pair, at most")
     consistency: float = Field(1.0, ge=0, description="weight of: textures of two near frames agree")
     appearance: float = Field(0.5, ge=0, description="weight of: textures agree with what the state stands for")
+    detail: float = Field(
+        0.5, ge=0, description="weight of: so does their fine detail, whatever changes slowly over the skin"
+    )
     studio: float = Field(1.0, ge=0, description="weight of a batch of the studio, with its labels, in each step")
     studio_pictures: int = Field(8, ge=2, description="pictures of that batch")
     anchor: float = Field(1e-3, ge=0, description="weight of how far the network's weights have moved")
@@ -100,6 +103,6 @@ class AdaptConfig(Section):
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> AdaptConfig:
-        if not (self.consistency or self.appearance):
-            raise ValueError("consistency and appearance are both 0: nothing is learnt from the clip")
+        if not (self.consistency or self.appearance or self.detail):
+            raise ValueError("consistency, appearance and detail are all 0: nothing is learnt from the clip")
         return self

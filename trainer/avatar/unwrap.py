@@ -21,6 +21,8 @@ from trainer.avatar.skin import Skin
 _CELLS, _BEHIND_M = 32, 0.012
 # Of the cosine between normal and ray: what is more slanted is not seen.
 _LEAST_COSINE = 0.15
+# Share of the texture's side over which light changes little; share of the brightness below which all is black.
+_SLOW, _FLOOR = 0.14, 0.1
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,25 @@ def texel_weights(in_camera: torch.Tensor, points: torch.Tensor, places: torch.T
     nearest = nearest.scatter_reduce(1, index, depth, "amin")
     seen = inside & (depth < nearest.gather(1, index) + _BEHIND_M) & (cosine > _LEAST_COSINE)
     return cosine * seen
+
+
+def fine_detail(colours: torch.Tensor, weights: torch.Tensor, skin: Skin, level: torch.Tensor) -> torch.Tensor:
+    """Return what is left of textures (B, P, 3) without all that changes slowly over the skin, (B, P, 3).
+
+    Logarithms of colours less their mean over a neighbourhood of texels that count: light from elsewhere, exposure
+    and white balance go, brows, lids, lips and nostrils stay.
+
+    Parameters
+    ----------
+    weights : (B, P)
+    level : scalar
+        Brightness; colours that are much darker do not count as detail.
+    """
+    logs = (colours.clamp(min=0) + _FLOOR * level).log()
+    seen = (weights > 0).to(logs.dtype)[..., None]
+    maps = skin.square(torch.cat([logs * seen, seen], -1))
+    width = max(int(skin.size * _SLOW) // 2 * 2 + 1, 3)
+    for _ in range(2):
+        maps = F.avg_pool2d(maps, width, 1, width // 2)
+    around = maps.flatten(2)[:, :, skin.texels].transpose(1, 2)
+    return (logs - around[..., :3] / around[..., 3:].clamp(min=1e-6)) * seen

@@ -138,7 +138,7 @@ def test_the_guard_keeps_from_the_collapse_that_the_loss_allows(
     stored: StoredAvatar, studio: Dataset, clip: tuple[Clip, torch.Tensor]
 ) -> None:
     """Textures agree best on a face that has fled to where the picture is plain: nothing but the guard says no."""
-    alone: dict[str, Any] = {"appearance": 0, "anchor": 0, "gap": 1, "learning_rate": 3e-3, "steps": 60}
+    alone: dict[str, Any] = {"appearance": 0, "detail": 0, "anchor": 0, "gap": 1, "learning_rate": 3e-3, "steps": 60}
     before = measured(stored.model, clip)
     unguarded = adapted(stored, studio, clip[0], **alone, studio=0, studio_rise=1e9)
     fled = measured(unguarded.model, clip)

@@ -24,7 +24,7 @@ from trainer.avatar.data import Studio, Truth, studio_person
 from trainer.avatar.measure import motion_metrics
 from trainer.avatar.network import Avatar
 from trainer.avatar.skin import Skin, learn_skin
-from trainer.avatar.unwrap import texel_weights, unwrap
+from trainer.avatar.unwrap import fine_detail, texel_weights, unwrap
 from trainer.config import load_run_config
 from trainer.prediction.boxed import PictureOptions
 
@@ -129,6 +129,23 @@ def test_the_colours_of_another_camera_are_found_though_some_texels_lie() -> Non
     assert colour_distance(MATRIX, 3 * MATRIX) == pytest.approx(0, abs=1e-6)
 
 
+def test_fine_detail_is_the_skin_s_whatever_the_light(studio: Studio, seen: tuple[Views, Truth]) -> None:
+    """Twice as bright, of another white balance, lit from one side: the same. Moved by a few texels: not."""
+    _, truth = seen
+    texture, skin = truth.texture, studio.skin
+    spots = 1 + 0.5 * (torch.arange(len(skin.texels)) % 7 == 0).float()[None, :, None]
+    colours = 0.3 * spots.expand(4, -1, 3)
+    across = (skin.texels % skin.size).float() / skin.size
+    lit = colours * (0.5 + across)[None, :, None] * torch.tensor([1.4, 1.0, 0.7])
+    plain, other = (fine_detail(c, texture.weights, skin, c.mean()) for c in (colours, lit))
+    believed = texture.weights > 0.4
+    spread = plain[believed].std()
+    assert float((plain - other)[believed].abs().mean()) < 0.2 * float(spread)
+    moved = fine_detail(colours.roll(3, 1), texture.weights, skin, colours.mean())
+    assert float((plain - moved)[believed].abs().mean()) > 0.6 * float(spread)
+    assert float(plain[texture.weights == 0].abs().max()) == 0
+
+
 def test_shapes_are_the_person_s_own() -> None:
     draws = torch.Generator().manual_seed(5)
     basis = torch.randn(3, 20, 3, generator=draws)
@@ -207,7 +224,7 @@ def test_keys_that_change_nothing_or_leave_nothing_are_refused(changes: tuple[st
 
 def test_an_adaptation_asks_for_something() -> None:
     with pytest.raises(ManifestError, match="nothing is learnt from the clip"):
-        parse(AdaptConfig, {"consistency": 0, "appearance": 0}, "x", "y")
+        parse(AdaptConfig, {"consistency": 0, "appearance": 0, "detail": 0}, "x", "y")
     with pytest.raises(ManifestError, match="studio_rise"):
         parse(AdaptConfig, {"studio_rise": 1}, "x", "y")
 
