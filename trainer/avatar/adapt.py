@@ -21,6 +21,7 @@ import torch
 
 from datagen.common.errors import InputError
 from datagen.common.progress import Progress
+from trainer.align.crops import ENLARGED
 from trainer.avatar.clip import Clip
 from trainer.avatar.colour import corrected, fit_colour
 from trainer.avatar.config import AdaptConfig, AvatarConfig
@@ -28,12 +29,13 @@ from trainer.avatar.data import Studio
 from trainer.avatar.loss import picture_terms
 from trainer.avatar.network import Avatar, Driven
 from trainer.avatar.skin import Skin
-from trainer.avatar.unwrap import Unwrapped, fine_detail, unwrap
+from trainer.avatar.unwrap import Unwrapped, coarse, coarse_texture, fine_detail, unwrap
 
 _TOGETHER = 32
 _COLOUR_FRAMES = 64
 _LAST_RATE, _WARMUP = 0.05, 20
 _RETURNS = 4
+_FINE = 0.5  # share of the steps after which pictures are seen as they are
 # Colours are compared over the clip's own brightness, and their distances grow linearly: highlights move.
 _EPS = 1e-6
 
@@ -110,6 +112,7 @@ class Adaptation:
         self.draws = np.random.default_rng([config.seed, 1])
         self.checked = studio.spread(config.check_pictures)
         self.colour = self.fitted_colour()
+        self.pixels = config.coarsest
 
     def all_steps(self, progress: Progress) -> Adapted:
         """Take the steps, looking at the studio now and then."""
@@ -122,6 +125,7 @@ class Adaptation:
             rate = config.learning_rate * 0.5**returns
             for group in self.optimiser.param_groups:
                 group["lr"] = rate * (_LAST_RATE + (1 - _LAST_RATE) * share)
+            self.pixels = pixels_of(step / config.steps, config.coarsest)
             terms = self.step()
             recent = [*recent, terms][-config.check_every :]
             if (step + 1) % config.check_every == 0 or step + 1 == config.steps:
@@ -179,14 +183,17 @@ class Adaptation:
         views = self.clip.views(frames)
         told = self.model(views)
         driven = self.model.driven(told, views)
-        texture = unwrap(views, driven.in_camera, self.skin)
+        pixels = self.pixels
+        texture = unwrap(coarse(views, pixels), driven.in_camera, self.skin)
         level = self.clip_level
         terms = {}
         if config.consistency:
             n = config.pairs
             distance = (texture.colours[:n] - texture.colours[n:]).abs().mean(-1) / level
             terms["consistency"] = config.consistency * _mean(distance, texture.weights[:n] * texture.weights[n:])
-        expected = corrected(self.model.appearance.colours(told.state, driven.view), self.colour)
+        texels = pixels * ENLARGED * self.skin.size / self.model.image_size
+        expected = coarse_texture(self.model.appearance.colours(told.state, driven.view), self.skin, texels)
+        expected = corrected(expected, self.colour)
         if config.appearance:
             distance = (texture.colours - expected).abs().mean(-1) / level
             terms["appearance"] = config.appearance * _mean(distance, texture.weights)
@@ -259,6 +266,12 @@ def drive(avatar: Avatar, clip: Clip) -> tuple[torch.Tensor, Driven]:
         parts.append(avatar.driven(told, views))
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in Driven.__dataclass_fields__}
     return torch.cat(states), Driven(**joined)
+
+
+def pixels_of(share: float, coarsest: int) -> int:
+    """Return how many pixels are averaged after a share of the steps: halved at even times, 1 from half of them on."""
+    halvings = max(coarsest, 1).bit_length() - 1
+    return max(coarsest >> int(2 * share * (halvings + 1e-9)), 1) if share < _FINE else 1
 
 
 def _freeze(module: torch.nn.Module) -> None:

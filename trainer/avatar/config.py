@@ -40,6 +40,7 @@ class AvatarAugmentConfig(AlignAugmentConfig):
     """Changes of training pictures; 0 turns one off."""
 
     mirror: Literal[False] = Field(False, description="a mirrored person is another one")
+    relight: float = Field(0.7, ge=0, le=1, description="share of pictures that get the shading of another lamp")
 
 
 class AvatarDataConfig(DataConfig):
@@ -80,6 +81,9 @@ class AdaptConfig(Section):
     schema_command: ClassVar[str] = "trainer avatar schema --adapt"
     steps: int = Field(300, ge=1, description="optimiser steps")
     learning_rate: float = Field(3e-4, gt=0, description="of Adam; a cosine takes it to a twentieth")
+    coarsest: int = Field(
+        8, ge=1, description="pixels of the crop's side that are averaged at first; halved until 1 at half of the steps"
+    )
     pairs: int = Field(8, ge=1, description="pairs of frames of a step")
     gap: int = Field(3, ge=1, description="frames between the two of a pair, at most")
     consistency: float = Field(1.0, ge=0, description="weight of: textures of two near frames agree")

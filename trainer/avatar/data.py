@@ -11,17 +11,21 @@ import torch
 from datagen.common.arrays import I64
 from datagen.common.errors import DatasetError
 from datagen.shards import Dataset
-from trainer.align.config import AlignAugmentConfig
 from trainer.align.data import FaceTruth, changed_crops
-from trainer.attributes.data import PLAIN, Views, pose_in_crop, sample_colours
+from trainer.attributes.data import Views, pose_in_crop, sample_colours
 from trainer.attributes.face_model import lay_on
 from trainer.attributes.pose import crop_axes
+from trainer.avatar.config import AvatarAugmentConfig
 from trainer.avatar.network import Driven, State, placed
+from trainer.avatar.relight import relit
 from trainer.avatar.skin import Skin
 from trainer.avatar.unwrap import Unwrapped, unwrap
 from trainer.data import decode
 
-ARRAYS = ("image", "depth", "intrinsics", "world_to_camera")
+ARRAYS = ("image", "depth", "normal", "intrinsics", "world_to_camera")
+UNCHANGED = AvatarAugmentConfig(
+    photometric=0, background=0, occlusion=0, rotation_deg=0, scale=0, shift=0, mirror=False, relight=0
+)
 _HIDDEN = 0.5
 
 
@@ -69,7 +73,7 @@ class Studio:
         batch: Mapping[str, torch.Tensor],
         samples: I64,
         size: int,
-        config: AlignAugmentConfig = PLAIN,
+        config: AvatarAugmentConfig = UNCHANGED,
         seeds: Sequence[int] | None = None,
     ) -> tuple[Views, Truth]:
         """Return crops of samples (B,) about the true faces' boxes, changed as the seeds say, and what is true.
@@ -88,6 +92,8 @@ class Studio:
             "shown": torch.ones_like(batch["depth"])[:, None],
         }
         seeds = seeds if seeds is not None else [0] * len(samples)
+        if config.relight:
+            maps["image"] = relit(batch["image"], batch["normal"], seeds, config.relight)
         changed = changed_crops(maps, seen.boxes, seeds, config, size, symmetric=False, maps=("stored", "shown"))
         transform = changed.transform
         side = transform[:, :, :2].square().sum(1).sqrt().mean(1)

@@ -66,6 +66,20 @@ class Skin:
         whole[:, self.texels] = values
         return whole.transpose(1, 2).reshape(len(values), -1, self.size, self.size)
 
+    def around(self, values: torch.Tensor, counted: torch.Tensor, width: int, times: int = 1) -> torch.Tensor:
+        """Return the mean of values (B, P, C) over the texels that count (B, P, 1) in a square of odd width about each.
+
+        Parameters
+        ----------
+        times : int
+            How often means of means are taken: 2 is a tent.
+        """
+        maps = self.square(torch.cat([values * counted, counted], -1))
+        for _ in range(times):
+            maps = F.avg_pool2d(maps, width, 1, width // 2)
+        found = maps.flatten(2)[:, :, self.texels].transpose(1, 2)
+        return found[..., :-1] / found[..., -1:].clamp(min=1e-6)
+
     def to(self, device: torch.device) -> Skin:
         """Return it on a device."""
         moved: dict[str, Any] = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in vars(self).items()}

@@ -5,7 +5,7 @@ Colours are amounts of light, and differentiable with respect to where the face 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
@@ -87,9 +87,25 @@ def fine_detail(colours: torch.Tensor, weights: torch.Tensor, skin: Skin, level:
     """
     logs = (colours.clamp(min=0) + _FLOOR * level).log()
     seen = (weights > 0).to(logs.dtype)[..., None]
-    maps = skin.square(torch.cat([logs * seen, seen], -1))
-    width = max(int(skin.size * _SLOW) // 2 * 2 + 1, 3)
-    for _ in range(2):
-        maps = F.avg_pool2d(maps, width, 1, width // 2)
-    around = maps.flatten(2)[:, :, skin.texels].transpose(1, 2)
-    return (logs - around[..., :3] / around[..., 3:].clamp(min=1e-6)) * seen
+    return (logs - skin.around(logs, seen, max(_odd(skin.size * _SLOW), 3), 2)) * seen
+
+
+def coarse(views: Views, pixels: int) -> Views:
+    """Return pictures with so many pixels a side averaged into one."""
+    return replace(views, images=F.avg_pool2d(views.images, pixels)) if pixels > 1 else views
+
+
+def coarse_texture(colours: torch.Tensor, skin: Skin, pixels: float) -> torch.Tensor:
+    """Return textures (B, P, 3) as pictures show them in which so many pixels of a crop are averaged into one.
+
+    Parameters
+    ----------
+    pixels : float
+        In texels: of a crop that shows the face and a fifth more, as wide as the texture's square.
+    """
+    width = _odd(pixels)
+    return skin.around(colours, torch.ones_like(colours[..., :1]), width) if width > 1 else colours
+
+
+def _odd(width: float) -> int:
+    return int(width) // 2 * 2 + 1

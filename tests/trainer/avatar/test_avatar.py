@@ -34,7 +34,7 @@ from trainer.run.checkpoint import read_checkpoint
 SMALL = ("network.image_size=48", "network.width=8", "network.hidden=48", "network.texture=24", "network.state=6")
 SMALL += ("network.components=6", "fit.threads=1", "fit.device=cpu", "fit.warmup_steps=5", "fit.preview=false")
 CALM = ("augment.photometric=0", "augment.background=0", "augment.occlusion=0", "augment.rotation_deg=0")
-CALM += ("augment.scale=0.05", "augment.shift=0.03")
+CALM += ("augment.scale=0.05", "augment.shift=0.03", "augment.relight=0")
 QUICK: dict[str, Any] = {"threads": 1, "check_pictures": 12, "pairs": 4, "studio_pictures": 4, "check_every": 10}
 CPU = torch.device("cpu")
 

@@ -23,6 +23,7 @@ from trainer.avatar.config import AdaptConfig, AvatarConfig, AvatarNetworkConfig
 from trainer.avatar.data import Studio, Truth, studio_person
 from trainer.avatar.measure import motion_metrics
 from trainer.avatar.network import Avatar
+from trainer.avatar.relight import relit
 from trainer.avatar.skin import Skin, learn_skin
 from trainer.avatar.unwrap import fine_detail, texel_weights, unwrap
 from trainer.config import load_run_config
@@ -144,6 +145,26 @@ def test_fine_detail_is_the_skin_s_whatever_the_light(studio: Studio, seen: tupl
     moved = fine_detail(colours.roll(3, 1), texture.weights, skin, colours.mean())
     assert float((plain - moved)[believed].abs().mean()) > 0.6 * float(spread)
     assert float(plain[texture.weights == 0].abs().max()) == 0
+
+
+def test_another_lamp_shades_the_head_alone_by_its_normals() -> None:
+    """Flat sides keep one shade each, background stays; and the same seeds draw the same lamps."""
+    normals = torch.zeros(6, 3, 8, 8)
+    normals[:, 0, :, 1:4], normals[:, 0, :, 4:7], normals[:, 2, :, 1:7] = -0.8, 0.8, -0.6
+    images = torch.full((6, 3, 8, 8), 0.4)
+    found = relit(images, normals, range(6), 1)
+    assert torch.equal(found, relit(images, normals, range(6), 1))
+    assert torch.equal(found[..., 0], images[..., 0])
+    assert torch.equal(relit(images, normals, range(6), 0), images)
+    assert bool((found[..., 1:4].flatten(2).std(-1) < 1e-6).all())
+    left, right = found[..., 2].mean((1, 2)), found[..., 5].mean((1, 2))
+    assert bool(((left > 1.1 * right) | (right > 1.1 * left)).any())
+    # A lamp from the left, where normals look there; from above, no side is brighter than the other.
+    assert bool(((left - right).sign() != (left - right).sign()[0]).any())
+    some = relit(images, normals, range(6), 0.5)
+    changed = (some != images).flatten(1).any(1)
+    assert 0 < int(changed.sum()) < 6
+    assert torch.equal(some[changed], found[changed])
 
 
 def test_shapes_are_the_person_s_own() -> None:
