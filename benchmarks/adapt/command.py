@@ -47,7 +47,7 @@ def adapt_command(
 
     Example: python -m benchmarks adapt --out runs/adapt-bench
     """
-    from benchmarks.adapt.run import CAMERAS, STEADY, WITHOUT, Comparison, Sizes, colour_error, ratio
+    from benchmarks.adapt.run import CAMERAS, STEADY, WITHOUT, Comparison, Sizes, colour_error, ratio, seen_colour_error
     from trainer.avatar.config import AdaptConfig
 
     keys = f"`{AdaptConfig.schema_command}` prints every key"
@@ -58,6 +58,7 @@ def adapt_command(
         "adapt_vertex_ratio": ratio(after, before, "vertices_mm"),
         "adapt_jitter_ratio": ratio(after, before, "jitter_mm"),
         "colour_error": colour_error(after, oracle),
+        "seen_colour_error": seen_colour_error(after, oracle),
         "adapt_laid_ratio": ratio(after, before, "laid_mm"),
         "adapt_pixel_ratio": ratio(after, before, "pixels"),
         "oracle_vertex_ratio": ratio(oracle, before, "vertices_mm"),

@@ -22,7 +22,7 @@ from datagen.shards import Dataset
 from trainer.attributes.face_model import lay_on
 from trainer.attributes.pose import place_of
 from trainer.avatar.adapt import Adaptation, Adapted, adapt, drive
-from trainer.avatar.colour import colour_distance, fit_colour
+from trainer.avatar.colour import colour_distance, fit_gains
 from trainer.avatar.config import AdaptConfig
 from trainer.avatar.data import Studio, Truth
 from trainer.avatar.loss import picture_terms
@@ -44,7 +44,6 @@ CAMERAS: dict[str, Camera] = {
 WITHOUT: dict[str, dict[str, Any]] = {
     "more of the studio alone": {"consistency": 0, "appearance": 0, "detail": 0},
     "consistency alone": {"appearance": 0, "detail": 0},
-    "appearance alone": {"consistency": 0, "detail": 0},
     "consistency and appearance": {"detail": 0},
     "detail alone": {"consistency": 0, "appearance": 0},
 }
@@ -118,7 +117,13 @@ class Comparison:
                 found = run.all_steps(progress)
             plain = self.filmed(Camera(matrix=False))
             true = MATRIX @ true_colour(found.model, plain, self.stored).double().numpy()
-            return {**measured(found.model, shown), **_about(found), "true_colour": true.tolist()}
+            colours = self.stored.model.appearance.texture.double().numpy()
+            return {
+                **measured(found.model, shown),
+                **_about(found),
+                "true_colour": true.tolist(),
+                "moments": (colours.T @ colours / len(colours)).tolist(),
+            }
 
         return self._kept(ORACLE, made)
 
@@ -171,17 +176,26 @@ def measured(model: Avatar, shown: Filmed) -> dict[str, float]:
 
 @torch.no_grad()
 def true_colour(model: Avatar, shown: Filmed, stored: StoredAvatar) -> torch.Tensor:
-    """Return the matrix that a clip's true meshes give; states are those of a network that knows the clip."""
+    """Return what the lamps of a clip do to colours, one gain a channel, told through its true meshes."""
     views = shown.clip.views(slice(None))
     texture = unwrap(views, shown.truth, stored.skin)
     told = model(views)
     driven = model.driven(told, views)
-    return fit_colour(model.appearance.colours(told.state, driven.view), texture.colours, texture.weights)
+    return fit_gains(model.appearance.colours(told.state, driven.view), texture.colours, texture.weights)
 
 
 def colour_error(found: dict[str, Any], oracle: dict[str, Any]) -> float:
     """Return how far a matrix that was found is from the true one, of its size; brightness does not count."""
     return colour_distance(torch.tensor(found["colour"]), torch.tensor(oracle["true_colour"]))
+
+
+def seen_colour_error(found: dict[str, Any], oracle: dict[str, Any]) -> float:
+    """Return how far the colours that a matrix gives the mean texture are from the true ones, RMS, of their size."""
+    true, moments = torch.tensor(oracle["true_colour"]), torch.tensor(oracle["moments"])
+    size = torch.trace(true @ moments @ true.T)
+    scale = torch.trace(torch.tensor(found["colour"]) @ moments @ true.T) / size
+    off = torch.tensor(found["colour"]) / scale - true
+    return float((torch.trace(off @ moments @ off.T) / size).sqrt())
 
 
 def _about(found: Adapted) -> dict[str, Any]:

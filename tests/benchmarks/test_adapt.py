@@ -104,7 +104,7 @@ class Stub:
         return figures(1.8, stopped=None, studio_after_mm=2.0)
 
     def oracle(self) -> dict[str, Any]:
-        return figures(0.5, true_colour=MATRIX.tolist(), studio_after_mm=2.2)
+        return figures(0.5, true_colour=MATRIX.tolist(), moments=np.eye(3).tolist(), studio_after_mm=2.2)
 
 
 def test_figures_compare_what_they_say(
@@ -117,6 +117,7 @@ def test_figures_compare_what_they_say(
     assert found["adapt_vertex_ratio"] == pytest.approx(0.7)
     assert found["adapt_jitter_ratio"] == pytest.approx(0.7)
     assert found["colour_error"] == pytest.approx(0, abs=1e-6)
+    assert found["seen_colour_error"] == pytest.approx(0, abs=1e-3)
     assert found["oracle_vertex_ratio"] == pytest.approx(0.25)
     assert found["studio_ratio"] == pytest.approx(1.05)
     assert found["vertex_ratio_flicker_20"] == found["jitter_ratio_shake"] == pytest.approx(1.25)

@@ -192,7 +192,9 @@ class Adaptation:
             distance = (texture.colours[:n] - texture.colours[n:]).abs().mean(-1) / level
             terms["consistency"] = config.consistency * _mean(distance, texture.weights[:n] * texture.weights[n:])
         texels = pixels * ENLARGED * self.skin.size / self.model.image_size
-        expected = coarse_texture(self.model.appearance.colours(told.state, driven.view), self.skin, texels)
+        # Meshes are to move, not states until they explain a lamp.
+        stands_for = self.model.appearance.colours(told.state.detach(), driven.view.detach())
+        expected = coarse_texture(stands_for, self.skin, texels)
         expected = corrected(expected, self.colour)
         if config.appearance:
             distance = (texture.colours - expected).abs().mean(-1) / level

@@ -79,14 +79,14 @@ class AdaptConfig(Section):
     """One adaptation of an avatar to a clip without labels."""
 
     schema_command: ClassVar[str] = "trainer avatar schema --adapt"
-    steps: int = Field(300, ge=1, description="optimiser steps")
-    learning_rate: float = Field(3e-4, gt=0, description="of Adam; a cosine takes it to a twentieth")
+    steps: int = Field(150, ge=1, description="optimiser steps")
+    learning_rate: float = Field(7e-4, gt=0, description="of Adam; a cosine takes it to a twentieth")
     coarsest: int = Field(
         8, ge=1, description="pixels of the crop's side that are averaged at first; halved until 1 at half of the steps"
     )
     pairs: int = Field(8, ge=1, description="pairs of frames of a step")
     gap: int = Field(3, ge=1, description="frames between the two of a pair, at most")
-    consistency: float = Field(1.0, ge=0, description="weight of: textures of two near frames agree")
+    consistency: float = Field(3.0, ge=0, description="weight of: textures of two near frames agree")
     appearance: float = Field(0.5, ge=0, description="weight of: textures agree with what the state stands for")
     detail: float = Field(
         0.5, ge=0, description="weight of: so does their fine detail, whatever changes slowly over the skin"
@@ -95,7 +95,7 @@ class AdaptConfig(Section):
     studio_pictures: int = Field(8, ge=2, description="pictures of that batch")
     anchor: float = Field(1e-3, ge=0, description="weight of how far the network's weights have moved")
     studio_rise: float = Field(
-        1.15,
+        3.0,
         gt=1,
         description="where the studio error is more than this many times what it was, the last weights with which it "
         "was not are taken again at half the rate; the fourth time is the end",
