@@ -7,6 +7,7 @@ from typing import NoReturn
 import typer
 
 from benchmarks import ablation, align, attributes, proof, report, write
+from benchmarks.adapt import command as adapt_command
 from benchmarks.detector import command as detector_command
 from benchmarks.faces import command as faces_command
 from benchmarks.fit import command as fit_command
@@ -46,6 +47,7 @@ for command in (
     proof,
     align,
     attributes,
+    adapt_command,
     track_command,
     track_submit,
     gpu_command,

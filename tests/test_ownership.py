@@ -66,6 +66,7 @@ class Scene:
     run: Path
     aligned: Path
     told: Path
+    avatar: Path
     photos: Path
     weights: Path
     detector: Path
@@ -158,6 +159,10 @@ def a_parameter_head(scene: Scene, out: Path) -> None:
     shutil.copytree(scene.told, out)
 
 
+def an_avatar(scene: Scene, out: Path) -> None:
+    shutil.copytree(scene.avatar, out)
+
+
 def serial(*words: str | Path) -> list[str | Path]:
     return [*words, "--runner", "serial"]
 
@@ -174,6 +179,8 @@ QUICK = ["fit.device=cpu", "fit.threads=1", "fit.steps=2", "fit.save_every=1"]
 SET = [word for change in QUICK for word in ("--set", change)]
 ALIGN = [*SET, "--set", "network.image_size=32", "--set", "coarse_steps=1", "--set", "whole_samples=64"]
 TELL = [*SET, "--set", "network.image_size=32", "--set", "network.finest=8", "--set", "network.width=4"]
+BE = [*SET, "--set", "network.image_size=32", "--set", "network.texture=16", "--set", "network.width=4"]
+LOOK = ["--set", "steps=1", "--set", "pairs=1", "--set", "studio_pictures=2", "--set", "check_pictures=2"]
 WITHOUT = [word for part in ("ply", "videos", "viewer", "tracks") for word in ("--without", part)]
 SIZE = ("--size", "28")
 OUT = "file"  # of commands that write a single one
@@ -241,6 +248,16 @@ WRITERS = {
         lambda s, out: ["attributes", "predict", s.told, s.photos / "f8.png", "--out", out, "--device", "cpu"],
         ("--box", "1,1,9,9"),
     ),
+    # And of `trainer avatar`.
+    "trainer fit avatar": Writer(lambda s, out: ["avatar", "fit", s.build, "--out", out, *BE], (), an_avatar),
+    "trainer predict avatar": Writer(
+        lambda s, out: ["avatar", "predict", s.avatar, s.photos, "--out", out, "--device", "cpu"],
+        ("--focal-px", "90"),
+    ),
+    "trainer adapt": Writer(
+        lambda s, out: ["adapt", s.avatar, s.photos, "--studio", s.build, "--out", out, "--device", "cpu", *LOOK],
+        ("--focal-px", "90"),
+    ),
     "trainer export": Writer(lambda s, out: ["export", s.run, "--out", out / OUT, "--frames", "1"], ("--overwrite",)),
     "trainer convert": Writer(
         lambda s, out: ["convert", s.weights, "--out", out / OUT, "--config", s.weights.with_name("c.yaml"), *SIZE],
@@ -257,7 +274,7 @@ def scene(
     build_scene(folder / "data.zarr", frames=2, cameras=1)
     write_photos(folder / "photos")
     torch.save(to_depth_anything_3(published(write_config(folder / "c.yaml"))), folder / "weights.pt")
-    given = (folder / name for name in ("data.zarr", "run", "aligned", "told", "photos", "weights.pt"))
+    given = (folder / name for name in ("data.zarr", "run", "aligned", "told", "avatar", "photos", "weights.pt"))
     (folder / "detector").mkdir()
     begun = Scene(tiny_build.root, tiny_manifest, *given, stand_in_python(folder / "detector"))
     # At step 1 of 2: there is something left to do.
@@ -265,6 +282,7 @@ def scene(
     assert call("trainer", *WRITERS["trainer fit"].words(begun, begun.run), *stop) == 0
     assert call("trainer", *WRITERS["trainer fit align"].words(begun, begun.aligned), *stop) == 0
     assert call("trainer", *WRITERS["trainer fit attributes"].words(begun, begun.told), *stop) == 0
+    assert call("trainer", *WRITERS["trainer fit avatar"].words(begun, begun.avatar), *stop) == 0
     return begun
 
 

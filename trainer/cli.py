@@ -15,6 +15,8 @@ from datagen.shards import open_dataset
 from trainer import __version__
 from trainer.align.cli import app as align_app
 from trainer.attributes.cli import app as attributes_app
+from trainer.avatar.cli import adapt as adapt_command
+from trainer.avatar.cli import app as avatar_app
 from trainer.config import FitConfig, TrainConfig, load_config
 from trainer.options import (
     AsJson,
@@ -45,6 +47,8 @@ app = App(
 add_version(app, "trainer", __version__)
 app.add_typer(align_app)
 app.add_typer(attributes_app)
+app.add_typer(avatar_app)
+app.command("adapt")(adapt_command)
 
 _SOME_STEPS = 400  # the one key without a default
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]

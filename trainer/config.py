@@ -67,7 +67,7 @@ class ClipDataConfig(DataConfig):
 
 
 # What names of configurations begin with that are not of the joint model.
-OTHER_KINDS = ("align", "attributes")
+OTHER_KINDS = ("align", "attributes", "avatar")
 CONFIGS = Path(__file__).parent / "configs"
 # Where and for how long a run computes; these may change from one call to the next.
 FREE_KEYS = (

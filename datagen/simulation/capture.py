@@ -42,6 +42,8 @@ _PURPOSES = (
     "person", "motion", "pose", "rig", "light", "look", "tracker", "mouth", "frame",
     "departure", "backdrop", "sensor", "noise", "build", "teeth",
 )  # fmt: skip
+# What a person keeps from one take to the next.
+_LASTING = ("person", "departure", "look", "build", "teeth")
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class SimulatedCapture:
     ) -> None:
         self.config = config
         self._seed, self._index = seed, subject
+        self._take = (config.take,) if config.take else ()
         person = self._rng("person")
         departure = (
             identity_departure(head.template, departure_rms_m, self._rng("departure")) if departure_rms_m else None
@@ -147,7 +150,8 @@ class SimulatedCapture:
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """Return the generator of one purpose, so that no part's draws shift another's."""
-        return np.random.default_rng([self._seed, self._index, _PURPOSES.index(purpose)])
+        take = () if purpose in _LASTING else self._take
+        return np.random.default_rng([self._seed, self._index, _PURPOSES.index(purpose), *take])
 
     def __iter__(self) -> Iterator[SimulatedFrame]:
         """Make the frames one after another."""
@@ -163,7 +167,7 @@ class SimulatedCapture:
             Weights to show instead.
         scan_noise_mm : float, optional
         """
-        rng = np.random.default_rng([self._seed, self._index, _PURPOSES.index("frame"), index])
+        rng = np.random.default_rng([self._seed, self._index, _PURPOSES.index("frame"), index, *self._take])
         shown = self.expressions[index] if expression is None else expression
         surface = self.subject.pose(shown, self.poses[index])
         noise_mm = self.config.scan_noise_mm if scan_noise_mm is None else scan_noise_mm
@@ -173,7 +177,7 @@ class SimulatedCapture:
         images: dict[str, Image] = {}
         masks: dict[str, npt.NDArray[np.bool_]] = {}
         if self.studio is not None:
-            noise = np.random.default_rng([self._seed, self._index, _PURPOSES.index("noise"), index])
+            noise = np.random.default_rng([self._seed, self._index, _PURPOSES.index("noise"), index, *self._take])
             images, masks = self.studio.pictures(surface, self.teeth(surface), noise)
         # Detectors mark the skin, which the control mesh stands off by up to two millimetres.
         on_skin = self.subject.dense.subdivision.matrix[: len(template.vertices)] @ surface.template_vertices

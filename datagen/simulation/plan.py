@@ -147,6 +147,8 @@ def _holds(plan: SequencePlan, captures_root: Path, truth_root: Path, key: str) 
 def _content_key(plan: SequencePlan, template_digest: str) -> str:
     """SHA-256 of all that determines the bytes of a sequence."""
     content = plan.config.model_dump(mode="json", exclude=set(_NOT_CONTENT))
+    if not plan.config.take:  # captures of before there were takes are first takes
+        del content["take"]
     motion = b""
     if plan.config.motion == "arkit" and plan.config.root is not None:
         path = plan.config.root / MOTION_FILE

@@ -132,6 +132,12 @@ class SimulatedSource(Source):
         None, description="folder with `ict_facekit/` and `arkit_motion/`, for those who use them"
     )
     subjects: int = Field(8, ge=1, le=100_000, description="people")
+    take: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="which recording of these people: another one has another motion, light, backdrop and cameras",
+    )
     frames: int = Field(8, ge=1, le=100_000, description="frames per sequence")
     fps: float = Field(12.0, gt=0, description="frames per second")
     cameras: int = Field(8, ge=1, le=1000, description="cameras around the head")

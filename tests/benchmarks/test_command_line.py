@@ -36,6 +36,7 @@ NAMES = (
     "align",
     "attributes",
     "proof",
+    "adapt",
     "track",
     "submit",
     "gpu",

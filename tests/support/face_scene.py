@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from datagen.geometry.camera import Camera, look_at
-from datagen.render.contract import SurfaceAttributes
+from datagen.render.contract import SurfaceAttributes, ViewMaps
 from datagen.render.maps import render_views
 from datagen.render.registry import make_renderer
 from datagen.shards import Dataset, DatasetPlan, Sample, finalise, write_unit
@@ -112,8 +113,18 @@ def face_row(person: str, frame: int) -> FrameRow:
     )
 
 
+Picture = Callable[[ViewMaps], npt.NDArray[np.uint8]]
+
+
+def normals_as_colours(maps: ViewMaps) -> npt.NDArray[np.uint8]:
+    return np.rint((maps.normal + 1) * 127).astype(np.uint8)
+
+
 def build_faces(
-    root: Path, contents: TemplateContents | None = None, row: Callable[[str, int], FrameRow] = face_row
+    root: Path,
+    contents: TemplateContents | None = None,
+    row: Callable[[str, int], FrameRow] = face_row,
+    picture: Picture = normals_as_colours,
 ) -> Dataset:
     """Write the dataset. The second camera lacks the last frame of everybody."""
     contents = contents or template()
@@ -137,7 +148,7 @@ def build_faces(
         samples_per_shard=8,
         clip=2,
     )
-    samples = {split: list(_samples(persons)) for split, persons in PERSONS.items()}
+    samples = {split: list(_samples(persons, picture)) for split, persons in PERSONS.items()}
     records = []
     for unit in plan.units:
         key = f"key-{unit.name}"
@@ -151,14 +162,14 @@ def build_faces(
     return finalise(root, plan, records)
 
 
-def _samples(persons: tuple[str, ...]) -> Iterator[Sample]:
+def _samples(persons: tuple[str, ...], picture: Picture) -> Iterator[Sample]:
     for p, person in enumerate(persons):
         for k, name in enumerate(CAMERAS):
             for f, frame in enumerate(FRAMES[: len(FRAMES) - k]):
                 camera = rig(frame)[k]
                 (maps,) = render_views(surface(person, frame), [camera], make_renderer("numba"), hide_back_faces=True)
                 yield Sample(
-                    image=np.rint((maps.normal + 1) * 127).astype(np.uint8),
+                    image=picture(maps),
                     depth=maps.depth,
                     canonical=maps.canonical,
                     normal=maps.normal,

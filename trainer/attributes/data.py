@@ -170,9 +170,7 @@ class HeadTruth:
         heads = torch.from_numpy(self._faces.in_head_axes(samples)[0]).to(device)
         shape, motion = face.laid_on_mean(heads)
         head_to_world = torch.from_numpy(np.ascontiguousarray(self._frames.head_to_world[rows])).to(device).float()
-        to_camera = batch["world_to_camera"].float() @ head_to_world @ torch.linalg.inv(motion)
-        rotation = views.axes.transpose(1, 2) @ to_camera[:, :3, :3]
-        place = place_of(to_camera[:, :3, 3], views.transform, views.intrinsics)
+        rotation, place = pose_in_crop(motion, head_to_world, batch["world_to_camera"].float(), views)
         positions = to_crop(seen.pixels, views.transform)
         # What hides the head in a changed crop is in no depth map.
         shown = sample_colours(skin, positions.clamp(0, 1))[..., 0] > _HIDDEN
@@ -199,6 +197,21 @@ class HeadTruth:
             light=light[0],
             lit=light[1],
         )
+
+
+def pose_in_crop(
+    motion: torch.Tensor, head_to_world: torch.Tensor, world_to_camera: torch.Tensor, views: Views
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rotation (B, 3, 3) and the place (B, 3) of faces whose axes ``motion`` leads to from the head's.
+
+    Parameters
+    ----------
+    motion, head_to_world, world_to_camera : (B, 4, 4)
+        Rigid.
+    """
+    to_camera = world_to_camera @ head_to_world @ torch.linalg.inv(motion)
+    rotation = views.axes.transpose(1, 2) @ to_camera[:, :3, :3]
+    return rotation, place_of(to_camera[:, :3, 3], views.transform, views.intrinsics)
 
 
 def sample_colours(images: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

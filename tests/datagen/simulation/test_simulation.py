@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import shutil
 from functools import lru_cache
@@ -19,7 +21,7 @@ from datagen.heads.regions import INTERIOR_REGIONS, mask_of
 from datagen.heads.registry import HEADS, load_head
 from datagen.simulation.capture import SimulatedCapture, SimulatedFrame
 from datagen.simulation.motion import MAX_ROTATION_DEG, MAX_TRANSLATION_M, expression_curves, head_poses
-from datagen.simulation.plan import plan_sequences, simulate_sequence
+from datagen.simulation.plan import SIMULATOR_VERSION, is_simulated, plan_sequences, simulate_sequence
 from datagen.simulation.triangulate import random_triangulation, subdivide_long_edges
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.registry import SimulatedSource
@@ -66,6 +68,41 @@ def test_a_departure_moves_the_person_and_leaves_the_skin_where_it_belongs() -> 
     frame = other.frame(1)
     assert not frame.images
     assert not frame.masks
+
+
+def test_another_take_shows_the_same_person_otherwise() -> None:
+    """Shape, look and clothes stay; motion, pose, light and cameras do not."""
+    head, one = load_head("anny"), small_capture()
+    config = SMALL.model_copy(update={"take": 1})
+    other = SimulatedCapture(config, SEED, 0, head)
+    rest = np.zeros(len(head.expression_names))
+    np.testing.assert_array_equal(other.subject.shape(rest), one.subject.shape(rest))
+    assert one.studio is not None
+    assert other.studio is not None
+    assert other.studio.look == one.studio.look
+    assert not np.allclose(other.studio.light.irradiance, one.studio.light.irradiance)
+    assert not np.allclose(other.expressions, one.expressions)
+    assert not np.allclose(other.poses[0], one.poses[0])
+    assert not np.allclose(other.cameras[0].K, one.cameras[0].K)
+    frames = small_frame(0), other.frame(0)
+    assert not np.array_equal(frames[0].images["cam00"], frames[1].images["cam00"])
+
+
+def test_a_take_makes_another_capture_and_first_takes_stay_what_they_were(written: Path) -> None:
+    """A finished capture of before there were takes is not made again."""
+    places = written / "captures", written / "truth"
+    assert not simulate_sequence(plan_sequences(SMALL, SEED)[0], *places)
+    config = SMALL.model_copy(update={"take": 1})
+    other = plan_sequences(config, SEED)[0]
+    digest = load_head("anny").template.digest
+    assert not is_simulated(other, *places, digest)
+    content = SMALL.model_dump(mode="json")
+    for name in ("take", "subjects", "root"):
+        del content[name]
+    parts = {"config": content, "seed": SEED, "subject": 0, "template": digest, "simulator": SIMULATOR_VERSION}
+    parts["motion"] = hashlib.sha256(b"").hexdigest()
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    assert json.loads((places[0] / "s000" / "performance" / "capture.json").read_text())["generator"]["key"] == key
 
 
 def test_true_regions_are_those_of_the_true_place() -> None:
