@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from datagen.common.console import print_json, say
+from datagen.common.settings import Section
 from datagen.common.settings_text import commented_yaml
 from datagen.shards import open_dataset
-from trainer.config import RunConfig, RunConfigT
+from trainer.config import RunConfigT
 from trainer.run.folder import RunState, check_same_run, read_state
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def say_run(out: Path, state: RunState, best: str, *, as_json: bool) -> None:
         say(f"{out} is at step {state.step} of {state.steps}; the same command resumes it")
 
 
-def say_settings(settings: RunConfig, *, as_schema: bool) -> None:
+def say_settings(settings: Section, *, as_schema: bool) -> None:
     """Print a configuration with comments, or the schema of its kind."""
     if as_schema:
         print_json(type(settings).model_json_schema())

@@ -2,54 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from datagen.common.arrays import I64
 from datagen.common.errors import InputError
-from datagen.common.files import json_ready
 from datagen.shards import open_dataset
 from trainer.avatar.data import Studio
 from trainer.avatar.measure import motion_metrics
 from trainer.avatar.network import Avatar
 from trainer.avatar.store import read_avatar
 from trainer.run.checkpoint import pick_device
+from trainer.run.pictures import SplitMetrics, spread_samples
 
 _TOGETHER = 32
 
 
-@dataclass(frozen=True)
-class AvatarResult:
-    """What was measured.
-
-    Attributes
-    ----------
-    metrics : dict
-        The figures of docs/adapt.md: means over cameras, each weighed by its frames.
-    """
-
-    split: str
-    samples: int
-    step: int | None
-    metrics: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        found: dict[str, Any] = json_ready(
-            {"split": self.split, "samples": self.samples, "step": self.step, "figures": self.metrics}
-        )
-        return found
+class AvatarResult(SplitMetrics):
+    """What was measured, means over cameras, each weighed by its frames; docs/adapt.md has every figure."""
 
     def text(self) -> str:
         """Return it for people."""
         m = self.metrics
         return "\n".join(
             [
-                f"{self.samples} pictures of {self.split}, step {self.step}",
+                self.heading,
                 f"vertices, before the camera                      {m['vertices_mm']:.2f} mm",
                 f"  laid on the true ones rigidly                  {m['laid_mm']:.2f} mm",
                 f"  in the picture                                 {m['pixels']:.2f} px",
@@ -80,12 +59,7 @@ def evaluate_avatar(
     dataset.require_faces()
     stored.check_fits(dataset)
     part = dataset[split]
-    if not len(part):
-        raise InputError(
-            f"split {split!r} of {dataset.url} holds no samples",
-            f"one of {', '.join(name for name in dataset if len(dataset[name]))}",
-            "Give another --split",
-        )
+    spread_samples(dataset, split, 1)  # complains of an empty one
     index = part.index
     people = {dataset.plan.subjects[int(k)] for k in np.unique(index.subject)}
     if people != {stored.subject}:

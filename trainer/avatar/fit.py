@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from datagen.common.arrays import I64
 from datagen.common.errors import InputError
 from trainer.attributes.face_model import lay_on
 from trainer.avatar.appearance import Basis, principal_shapes
@@ -18,11 +19,11 @@ from trainer.avatar.loss import studio_loss
 from trainer.avatar.network import Avatar
 from trainer.avatar.skin import Skin, learn_skin
 from trainer.avatar.store import avatar_content
-from trainer.data import Loaded, TrainingLoader, clip_seed, describe_sample
+from trainer.data import Loaded, TrainingLoader, clip_seed
 from trainer.run.folder import RunState
-from trainer.run.loop import Job, check_shares, run_job
+from trainer.run.loop import run_job
+from trainer.run.pictures import PictureJob, fill_gradients
 
-_NAMED = 8
 _MOST_ROWS, _MOST_PICTURES = 4096, 64
 _TOGETHER = 16
 
@@ -40,10 +41,11 @@ def fit_avatar(dataset_path: Path | str, run: Path, config: AvatarConfig) -> Run
     return run_job(partial(AvatarJob, dataset_path, run, config), run, config)
 
 
-class AvatarJob(Job[AvatarConfig]):
+class AvatarJob(PictureJob[AvatarConfig, None]):
     """The avatar being fitted."""
 
     model: Avatar
+    arrays = ARRAYS
 
     @cached_property
     def skin(self) -> Skin:
@@ -79,17 +81,7 @@ class AvatarJob(Job[AvatarConfig]):
                 "one: it is a person's, and small",
                 "Leave torchrun out",
             )
-        loader = TrainingLoader(
-            self.dataset,
-            self.config.data,
-            self.config.seed,
-            self.group.device,
-            arrays=ARRAYS,
-            rank=self.group.rank,
-            ranks=self.group.ranks,
-        )
-        check_shares(loader, self.config, self.config.data, self.group)
-        return loader
+        return super().open_loader()
 
     def build(self, *, fresh: bool) -> Avatar:
         """Return the avatar, before it has learnt anything."""
@@ -98,10 +90,8 @@ class AvatarJob(Job[AvatarConfig]):
 
     def describe(self) -> str:
         """Say what is about to begin."""
-        parameters = sum(p.numel() for p in self.model.parameters())
         return (
-            f"{parameters / 1e6:.2f} M parameters on {self.group.ranks} × {self.group.device}, "
-            f"{len(self.dataset['train'])} pictures, {len(self.skin.vertices)} vertices, {len(self.skin.texels)} "
+            f"{self.size_text()}, {len(self.skin.vertices)} vertices, {len(self.skin.texels)} "
             f"texels, from step {self.progress.step} of {self.config.fit.steps}"
         )
 
@@ -116,25 +106,16 @@ class AvatarJob(Job[AvatarConfig]):
         noise = torch.randn(len(seeds), config.network.state, generator=draws).to(self.group.device)
         terms = studio_loss(self.model, views, truth, config.loss, clip=length, noise=noise)
         (terms["loss"] / config.fit.accumulate).backward()  # type: ignore[no-untyped-call]
-        for parameter in self.model.parameters():  # a checkpoint would lack the moments of one without a gradient
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+        fill_gradients(self.model)
         return terms
-
-    def not_finite(self) -> InputError:
-        """Name the last batch's samples."""
-        split = self.dataset["train"]
-        names = ", ".join(describe_sample(split, int(i)) for i in self._samples[:_NAMED])
-        return InputError(
-            f"the loss or its gradient is not finite at step {self.progress.step}; its last samples are {names}",
-            "finite numbers",
-            "Check these samples, or lower fit.learning_rate; last.pt is from before, and the run can resume from it",
-        )
 
     @property
     def can_validate(self) -> bool:
         """Nobody is held out: there is one person."""
         return False
+
+    def measure(self, split: str, samples: I64) -> None:
+        """Not called."""
 
     def validate(self) -> str:
         """Not called."""

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
-from trainer.align.encoder import ConvolutionalStages
 from trainer.attributes.data import Views, sample_colours
 from trainer.attributes.pose import FACING, origin_of, project, rotation_of
 from trainer.avatar.appearance import AppearanceModel, Basis
 from trainer.avatar.config import AvatarNetworkConfig
 from trainer.avatar.skin import Skin
+from trainer.model.stages import ConvolutionalStages
 
 _REDUCED = 32
 _LEAST_CONTRAST = 0.05
