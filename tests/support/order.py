@@ -29,6 +29,7 @@ LONGEST = (
     "tests/test_ownership.py",
     "tests/test_docs_site.py",
     "tests/test_wheel.py",
+    "tests/trainer/avatar/test_avatar.py",
     "tests/trainer/prediction/test_predict.py",
     "tests/trainer/prediction/test_predict_matching.py",
     "tests/datagen/commands/test_cli.py",
