@@ -27,7 +27,7 @@ _Run = Annotated[Path, typer.Argument(help="A run folder of `trainer avatar fit`
 _Dataset = Annotated[Path, typer.Argument(help="A dataset.zarr folder, or a build folder that holds one.")]
 _Clip = Annotated[
     list[Path],
-    typer.Argument(metavar="CLIP...", help="Pictures of one camera in their order, or the folder they are in."),
+    typer.Argument(metavar="CLIP", help="Pictures of one camera in their order, or the folder they are in."),
 ]
 _Pictures = Annotated[
     str | None,
