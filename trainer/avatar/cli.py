@@ -39,7 +39,7 @@ app = App(
 _Run = Annotated[Path, typer.Argument(help="A run folder of `trainer avatar fit` or `trainer adapt`, or a checkpoint.")]
 _Clip = Annotated[
     list[Path],
-    typer.Argument(metavar="CLIP...", help="Pictures of one camera in their order, or the folder they are in."),
+    typer.Argument(metavar="CLIP", help="Pictures of one camera in their order, or the folder they are in."),
 ]
 _Names = Annotated[
     str | None,
