@@ -36,6 +36,7 @@ def adapt_command(
     clip_frames: Annotated[int, typer.Option(min=4, help="Frames of the clip, at 30 a second.")] = 120,
     cameras: Annotated[int, typer.Option(min=2, help="Of the studio.")] = 8,
     resolution: Annotated[int, typer.Option(min=32, help="Pixels a side of pictures.")] = 192,
+    person: Annotated[int, typer.Option(min=0, help="Seed: another person, in other light. 31 was tuned on.")] = 31,
     *,
     table: Annotated[bool, typer.Option(help="Also flicker, exposure, a shaking hand, and parts of the loss.")] = True,
     as_json: JsonOption = False,
@@ -52,7 +53,7 @@ def adapt_command(
 
     keys = f"`{AdaptConfig.schema_command}` prints every key"
     config = parse(AdaptConfig, with_overrides({}, adapting or (), "steps=100", keys), "--adapt-set", keys)
-    made = Comparison(out, Sizes(studio_frames, cameras, clip_frames, resolution), options or [], config)
+    made = Comparison(out, Sizes(studio_frames, cameras, clip_frames, resolution, person), options or [], config)
     before, after, oracle = made.before(STEADY), made.after(STEADY), made.oracle()
     figures = {
         "adapt_vertex_ratio": ratio(after, before, "vertices_mm"),
