@@ -101,7 +101,7 @@ def test_each_program_says_its_version_and_completes_commands(program: str) -> N
     assert re.fullmatch(versions, answer())
     complete = {f"_{program.upper()}_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     assert answer(**complete, COMP_WORDS=f"{program} p").split() == (
-        ["plan", "push"] if program == "datagen" else ["predict"]
+        ["plan", "push"] if program == "datagen" else ["predict", "points"]
     )
 
 

@@ -338,7 +338,8 @@ def test_every_key_is_documented() -> None:
 
 
 def test_missing_configuration_lists_the_shipped_ones(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="base, demo, demo-full, giant, large, overfit, proof, small, tiny"):
+    shipped = "base, demo, demo-full, giant, large, overfit, proof, proof-patches, small, tiny"
+    with pytest.raises(ManifestError, match=shipped):
         load_config("dmeo")
     (tmp_path / "list.yaml").write_text("[1]")
     with pytest.raises(ManifestError, match="a mapping"):
