@@ -151,10 +151,12 @@ def replace_lost_workers(cluster: Any) -> None:
     A worker that dies and is not back within Dask's ``deploy.lost-worker-timeout`` (a busy machine may take longer to
     start one) is struck off by its cluster, which then has one fewer for good.
     """
-    wanted = getattr(cluster, "worker_spec", None)
-    # Kubernetes looks after its own.
-    if wanted:
-        cluster.scale(len(wanted))
+    from distributed import SpecCluster
+
+    # Kubernetes looks after its own. A job of SLURM may be several workers: of such clusters `scale` counts workers,
+    # while what they are made of, and what this keeps, are jobs.
+    if isinstance(cluster, SpecCluster):
+        SpecCluster.scale(cluster, len(cluster.worker_spec))
 
 
 def _configured(kind: ClusterKind, option: str) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,13 +15,14 @@ from typing import Any, ClassVar
 
 import dask
 import pytest
+from distributed import Client, LocalCluster
 
 from datagen import cli
 from datagen.common.errors import DependencyError, InputError, ManifestError
 from datagen.flows.runners import dask_cluster
 from datagen.flows.runners.contract import Job, RunnerConfig
 from datagen.flows.runners.dask import DaskCarrier
-from datagen.flows.runners.dask_cluster import start_cluster
+from datagen.flows.runners.dask_cluster import replace_lost_workers, start_cluster
 from datagen.flows.runners.drive import drive
 from datagen.manifest import Needs
 
@@ -103,6 +105,35 @@ def test_a_cluster_of_this_machine_takes_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("dask_jobqueue") is None, reason="needs dask-jobqueue (extra slurm)")
+def test_a_worker_that_its_cluster_gave_up_is_started_again() -> None:
+    class Grouped(LocalCluster):
+        """As of SLURM, where one entry is a job of several workers, and `scale` counts workers."""
+
+        def scale(self, n: int = 0, **_: Any) -> None:
+            super().scale((n + 3) // 4)
+
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}),
+        Grouped(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        lost = next(iter(cluster.workers))
+        cluster.sync(cluster.workers[lost].close)
+        within(lambda: lost not in cluster.workers)
+        for _ in range(3):
+            replace_lost_workers(cluster)
+        within(lambda: len(client.scheduler_info()["workers"]) == 2)
+        assert set(cluster.worker_spec) == set(cluster.workers)
+
+
+def within(done: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_jobs_of_slurm_carry_units_and_end_with_the_build(slurm: Path, tmp_path: Path) -> None:
     config = options(
         tmp_path / "dask.yaml",
