@@ -43,7 +43,7 @@ from trainer.evaluation.report import REPORT_FILES, Result, write_report
 from trainer.evaluation.shape import key_points, landmark_key_points
 from trainer.evaluation.speed import measure_speed, speed_metrics
 from trainer.evaluation.worst import WorstSamples, frame_links
-from trainer.inference import Maps, predict_maps
+from trainer.inference import Maps, filled_split, predict_maps
 from trainer.run.checkpoint import build_model, checkpoint_file, pick_device, read_checkpoint
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def evaluate(
         model, config = build_model(content, device)
         dataset = open_dataset(dataset_path)
         check_fit(content, dataset, model.backbone.patch)
-        _check_split(dataset, split)
+        filled_split(dataset, split)
         options = options or EvaluationOptions()
         source = _ModelViews(model, device, dataset)
         run_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
@@ -140,7 +140,7 @@ def evaluate_predictions(
     with Progress(f"evaluate {split}", 0, "samples") as progress:
         progress.begin("looking for predictions")
         dataset = open_dataset(dataset_path)
-        _check_split(dataset, split)
+        filled_split(dataset, split)
         stored = StoredPredictions(folder, dataset, split, own_space=own_space)
         if report is not None and stored.space != "shared":
             raise InputError(
@@ -239,15 +239,6 @@ def _check_report(report: Path) -> None:
     """Refuse, before hours of work, a folder that cannot take the report, or files of its names that are not ours."""
     check_writable(report, "--report")
     refuse_strangers(strangers(report, (EVALUATION_FILE, *REPORT_FILES)), "Choose another --report, or move it away")
-
-
-def _check_split(dataset: Dataset, split: str) -> None:
-    if split not in dataset or not len(dataset[split]):
-        raise InputError(
-            f"split {split!r} of {dataset.url} holds no samples",
-            f"one of {', '.join(name for name in dataset if len(dataset[name]))}",
-            "Give another --split",
-        )
 
 
 class _Views(Protocol):

@@ -10,13 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.arrays import I64
-from datagen.shards import Split
+from datagen.common.errors import InputError
+from datagen.shards import Dataset, Split
 
 if TYPE_CHECKING:
     import torch
 
     from trainer.data import ClipReader
     from trainer.model.joint import JointModel
+
+
+def filled_split(dataset: Dataset, name: str) -> Split:
+    """Return a split of a dataset; InputError if it holds no samples."""
+    if name not in dataset or not len(dataset[name]):
+        raise InputError(
+            f"split {name!r} of {dataset.url} holds no samples",
+            f"one of {', '.join(other for other in dataset if len(dataset[other]))}",
+            "Give another --split",
+        )
+    return dataset[name]
 
 
 def evaluation_clips(runs: npt.NDArray[np.integer], length: int) -> list[I64]:

@@ -13,16 +13,13 @@ import torch
 
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes
-from datagen.common.pictures import read_picture
-from datagen.common.progress import Progress
 from datagen.common.seen_points import LEAST_SIGMA_PX, SeenPoints, seen_points_bytes
 from datagen.shards import open_dataset
 from trainer.align.crops import crop_transform, take_crops
 from trainer.evaluate import check_fit
 from trainer.inference import predict_maps
 from trainer.model.joint import JointModel
-from trainer.prediction.boxed import Box, PictureOptions, boxed_pictures, check_box
-from trainer.prediction.frames import ASK
+from trainer.prediction.boxed import Box, PictureOptions, boxed_pictures, check_box, opened
 from trainer.prediction.output import check_target, prediction_folder
 from trainer.prediction.points import CanonicalVertices, canonical_vertices, find_vertices
 from trainer.prediction.points_error import PointsError, measure_points
@@ -110,16 +107,14 @@ def predict_points(
     pictures = boxed_pictures(sources, options)
     ready = points_model(checkpoint, dataset_path, device_name)
     sigmas, without = [], []
-    with prediction_folder(out) as folder, Progress("points", len(pictures), "pictures") as progress:
-        for picture in pictures:
-            pixels = read_picture(picture.path, orientation=options.orientation, ask=ASK).pixels
+    with prediction_folder(out) as folder:
+        for picture, pixels in opened(pictures, options, "points"):
             points = points_in_picture(ready, pixels, picture.box, together=picture.together, what=str(picture.path))
             if len(points) < _FEWEST_POINTS:
                 without.append(picture.name)
             else:
                 atomic_write_bytes(folder / picture.out, seen_points_bytes(points))
                 sigmas.append(np.sqrt(np.linalg.det(points.covariance)) ** 0.5)
-            progress.advance(1)
         if not sigmas:
             raise InputError(
                 f"the model sees no face in {len(pictures)} pictures",

@@ -12,7 +12,6 @@ import torch
 
 from benchmarks.fit.run import TWO
 from datagen.common.arrays import F64, I64
-from datagen.common.errors import InputError
 from datagen.common.seen_points import SeenPoints
 from datagen.fit.problem import FitFrame, FitSettings
 from datagen.fit.solver import fit_frames
@@ -24,6 +23,7 @@ from datagen.shards import Dataset, Split, open_dataset
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.template import prepare_template
 from trainer.align.data import FaceTruth
+from trainer.inference import filled_split
 from trainer.prediction.boxed import Box
 from trainer.prediction.points import canonical_vertices
 from trainer.run.checkpoint import pick_device
@@ -96,9 +96,7 @@ def seen_figures(looker: Looker, name: str, say: Callable[[str], None]) -> dict[
         If nobody is in it.
     """
     dataset = looker.dataset
-    split = dataset[name]
-    if not len(split):
-        raise InputError(f"split {name!r} of {dataset.url} holds no samples", "people to fit", "Give another --split")
+    split = filled_split(dataset, name)
     head = load_head(looker.head)
     template = prepare_template(head.template)
     wanted = canonical_vertices(dataset)

@@ -11,14 +11,11 @@ import numpy.typing as npt
 import torch
 
 from datagen.common.files import atomic_write_bytes
-from datagen.common.pictures import read_picture
-from datagen.common.progress import Progress
 from datagen.common.seen_points import LEAST_SIGMA_PX, SeenPoints, seen_points_bytes
 from trainer.align.crops import crop_transform, take_crops, to_picture
 from trainer.align.store import Aligner, read_aligner
 from trainer.data import normalise
-from trainer.prediction.boxed import Box, PictureOptions, boxed_pictures, face_square
-from trainer.prediction.frames import ASK
+from trainer.prediction.boxed import Box, PictureOptions, boxed_pictures, face_square, opened
 from trainer.prediction.output import check_target, prediction_folder
 from trainer.run.checkpoint import pick_device
 from trainer.run.pictures import nobody_held_out
@@ -58,13 +55,11 @@ def predict_align(
     pictures = boxed_pictures(sources, options)
     aligner = read_aligner(checkpoint, pick_device(device_name))
     sigmas = []
-    with prediction_folder(out) as folder, Progress("align", len(pictures), "pictures") as progress:
-        for picture in pictures:
-            pixels = read_picture(picture.path, orientation=options.orientation, ask=ASK).pixels
+    with prediction_folder(out) as folder:
+        for picture, pixels in opened(pictures, options, "align"):
             points = align_picture(aligner, pixels, picture.box, together=picture.together, what=str(picture.path))
             atomic_write_bytes(folder / picture.out, seen_points_bytes(points))
             sigmas.append(np.sqrt(points.covariance[:, 0, 0]))
-            progress.advance(1)
     return {"pictures": len(pictures), "median_sigma_px": float(np.median(np.concatenate(sigmas)))}
 
 

@@ -15,16 +15,13 @@ import torch
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes, json_ready, npz_bytes
 from datagen.common.names import shown
-from datagen.common.pictures import read_picture
-from datagen.common.progress import Progress
 from trainer.align.crops import crop_transform, take_crops, to_picture
 from trainer.attributes.data import Views
 from trainer.attributes.light import shade
 from trainer.attributes.network import Attributes, posed
 from trainer.attributes.pose import crop_axes, origin_of
 from trainer.attributes.store import Head, read_head
-from trainer.prediction.boxed import Box, PictureOptions, boxed_pictures, face_square
-from trainer.prediction.frames import ASK
+from trainer.prediction.boxed import Box, PictureOptions, boxed_pictures, face_square, opened
 from trainer.prediction.output import MARKER, check_target, prediction_folder
 from trainer.run.checkpoint import pick_device
 from trainer.run.pictures import nobody_held_out
@@ -94,13 +91,11 @@ def predict_attributes(
     if head.temperatures is None or head.neutral_error_mm is None:
         raise nobody_held_out()
     told = []
-    with prediction_folder(out) as folder, Progress("tell", len(pictures), "pictures") as progress:
-        for picture in pictures:
-            pixels = read_picture(picture.path, orientation=options.orientation, ask=ASK).pixels
+    with prediction_folder(out) as folder:
+        for picture, pixels in opened(pictures, options, "tell"):
             found = tell(head, pixels, picture.box, focal_px=focal_px, what=str(picture.path))
             atomic_write_bytes(folder / picture.out, npz_bytes(found.arrays))
             told.append(found.attributes)
-            progress.advance(1)
         atomic_write_bytes(folder / PERSON, npz_bytes(person(head, Attributes.joined(told))))
         about = {
             "head": head.head,

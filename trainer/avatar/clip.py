@@ -11,14 +11,11 @@ import numpy.typing as npt
 import torch
 
 from datagen.common.errors import InputError
-from datagen.common.pictures import read_picture
-from datagen.common.progress import Progress
 from trainer.align.crops import crop_transform, take_crops
 from trainer.attributes.data import Views
 from trainer.attributes.pose import crop_axes
 from trainer.attributes.predict import FOCAL_SHARE
-from trainer.prediction.boxed import Box, BoxedPicture, PictureOptions, boxed_pictures, face_square
-from trainer.prediction.frames import ASK
+from trainer.prediction.boxed import Box, BoxedPicture, PictureOptions, boxed_pictures, face_square, opened
 from trainer.prediction.matching import picture_files
 
 _MOST_BYTES = 8 * 2**30
@@ -85,14 +82,11 @@ def read_clip(sources: Sequence[Path], options: PictureOptions, size: int, *, fo
     if len(pictures) * 3 * size * size > _MOST_BYTES:
         raise InputError(f"the clip has {len(pictures)} pictures", "what fits into 8 GiB", "Give some of them")
     crops, transforms, cameras = [], [], []
-    with Progress("read", len(pictures), "pictures") as progress:
-        for picture in pictures:
-            pixels = read_picture(picture.path, orientation=options.orientation, ask=ASK).pixels
-            crop, transform, K = cut(pixels, picture.box, size, focal_px=focal_px, what=str(picture.path))
-            crops.append(crop)
-            transforms.append(transform)
-            cameras.append(K)
-            progress.advance(1)
+    for picture, pixels in opened(pictures, options, "read"):
+        crop, transform, K = cut(pixels, picture.box, size, focal_px=focal_px, what=str(picture.path))
+        crops.append(crop)
+        transforms.append(transform)
+        cameras.append(K)
     return Clip(torch.cat(crops), torch.cat(transforms), torch.cat(cameras), tuple(p.name for p in pictures))
 
 

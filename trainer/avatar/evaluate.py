@@ -14,8 +14,9 @@ from trainer.avatar.data import Studio
 from trainer.avatar.measure import motion_metrics
 from trainer.avatar.network import Avatar
 from trainer.avatar.store import read_avatar
+from trainer.inference import filled_split
 from trainer.run.checkpoint import pick_device
-from trainer.run.pictures import SplitMetrics, spread_samples
+from trainer.run.pictures import SplitMetrics
 
 _TOGETHER = 32
 
@@ -58,9 +59,7 @@ def evaluate_avatar(
     dataset = open_dataset(dataset_path)
     dataset.require_faces()
     stored.check_fits(dataset)
-    part = dataset[split]
-    spread_samples(dataset, split, 1)  # complains of an empty one
-    index = part.index
+    index = filled_split(dataset, split).index
     people = {dataset.plan.subjects[int(k)] for k in np.unique(index.subject)}
     if people != {stored.subject}:
         raise InputError(

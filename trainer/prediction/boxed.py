@@ -6,19 +6,22 @@ import re
 import string
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from datagen.common.console import say
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.names import checked_pattern, shown
-from datagen.common.pictures import Orientation
+from datagen.common.pictures import Orientation, read_picture
+from datagen.common.progress import Progress
 from trainer.align.crops import square_about
+from trainer.prediction.frames import ASK
 
 Box = tuple[float, float, float, float]
 
@@ -79,6 +82,27 @@ def boxed_pictures(sources: Sequence[Path], options: PictureOptions) -> list[Box
         If one is missing, or names or boxes do not fit them.
     """
     return _with_boxes(_pictures(sources, options), options)
+
+
+def opened(
+    pictures: Sequence[BoxedPicture], options: PictureOptions, task: str
+) -> Iterator[tuple[BoxedPicture, npt.NDArray[np.uint8]]]:
+    """Yield each picture with its pixels (H, W, 3), and show how far it is.
+
+    Parameters
+    ----------
+    task : str
+        What is done with them, for the screen.
+
+    Raises
+    ------
+    InputError
+        If a picture cannot be read, or has a turn and ``options`` do not say what becomes of it.
+    """
+    with Progress(task, len(pictures), "pictures") as progress:
+        for picture in pictures:
+            yield picture, read_picture(picture.path, orientation=options.orientation, ask=ASK).pixels
+            progress.advance(1)
 
 
 def face_square(box: Box | None, width: int, height: int, what: str) -> torch.Tensor:

@@ -16,6 +16,7 @@ from datagen.common.files import json_ready
 from datagen.shards import Dataset
 from trainer.config import RunConfigT
 from trainer.data import TrainingLoader, describe_sample
+from trainer.inference import filled_split
 from trainer.run.loop import Job, check_shares
 
 MeasuredT = TypeVar("MeasuredT")
@@ -130,13 +131,7 @@ def spread_samples(dataset: Dataset, split: str, count: int | None) -> I64:
     InputError
         If the split holds none.
     """
-    held = len(dataset[split])
-    if not held:
-        raise InputError(
-            f"split {split!r} of {dataset.url} holds no samples",
-            f"one of {', '.join(name for name in dataset if len(dataset[name]))}",
-            "Give another --split",
-        )
+    held = len(filled_split(dataset, split))
     return np.unique(np.linspace(0, held - 1, min(count or held, held)).round().astype(np.int64))
 
 

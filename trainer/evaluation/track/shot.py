@@ -18,6 +18,7 @@ from trainer.evaluation.canonical import in_region, region_labels
 from trainer.evaluation.frames import SampleTable, runs_of_frames
 from trainer.evaluation.shape import KEY_LANDMARKS
 from trainer.evaluation.track.chart import main_chart
+from trainer.inference import filled_split
 
 # Not part of what distances are of: they are hidden, or not skin.
 _INNER = ("mouth_interior", "right_eyeball", "left_eyeball")
@@ -134,10 +135,7 @@ def shots_of(dataset: Dataset, split: str) -> Iterator[Shot]:
         If the split is empty.
     """
     dataset.require_faces()
-    if split not in dataset or not len(dataset[split]):
-        full = ", ".join(name for name in dataset if len(dataset[name]))
-        raise InputError(f"split {split!r} of {dataset.url} holds no samples", f"one of {full}", "Give another --split")
-    part, plan = dataset[split], dataset.plan
+    part, plan = filled_split(dataset, split), dataset.plan
     topology = Topology.of(dataset.template, dict(dataset.attrs.get("regions", {})))
     index = part.index
     table = SampleTable(index.subject, index.sequence, index.camera, index.frame)
