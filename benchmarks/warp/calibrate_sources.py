@@ -69,7 +69,7 @@ class Gatherer:
 
     def simulated(self, subjects: int, frames: int) -> Iterator[Points]:
         """Yield points of simulated people, warped one by one with a registration, with landmarks, and with both."""
-        plan = CasePlan("registration", subjects, frames, self._seed, SCAN_VERTICES, True, True)
+        plan = CasePlan("registration", subjects, frames, self._seed, SCAN_VERTICES, True, True, people="real")
         cases = [case for k in range(subjects) for case in subject_cases(plan, self._head, k)]
         for given in GIVEN:
             name = f"simulated, {' and '.join(given)}"
@@ -81,7 +81,7 @@ class Gatherer:
     def simulated_sequences(self, subjects: int) -> Iterator[Points]:
         """Yield points of the frames of simulated people in sequence mode, with a registration and landmarks."""
         name = "simulated, in sequence mode"
-        plan = CasePlan("sequence", subjects, SEQUENCE_FRAMES, self._seed + 1, SCAN_VERTICES, True, True)
+        plan = CasePlan("sequence", subjects, SEQUENCE_FRAMES, self._seed + 1, SCAN_VERTICES, True, True, people="real")
         seen, errors = [], []
         for subject in range(subjects):
             cases = list(subject_cases(plan, self._head, subject))

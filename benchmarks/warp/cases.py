@@ -1,4 +1,4 @@
-"""Scans with known truth for the benchmark of the warp, of people no head model can represent."""
+"""Scans with known truth for the benchmark of the warp, of people that the head model cannot represent."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from datagen.sources.frame import Image, Registration
 from datagen.sources.registry import SimulatedSource
 
 Track = Literal["registration", "landmarks", "sequence"]
+People = Literal["model", "real"]
 
 NOISES_MM = (0.2, 0.5)
 SEQUENCE_FPS = 24.0
@@ -47,7 +48,10 @@ class CasePlan:
     landmark_noise_mm : float
         Standard deviation per coordinate.
     departure_mm : float
-        RMS of the smooth displacement on top of the head model's shapes.
+        RMS of the smooth displacement on top of the head model's shapes, where the people are the model's.
+    people : ``model`` or ``real``
+        Of the head model, or with the proportions of real faces and expressions of their own
+        (:mod:`datagen.simulation.real_people`).
     image_px, cameras : int
         Pictures are made if a picture has pixels.
     """
@@ -62,6 +66,7 @@ class CasePlan:
     registration_error_mm: float = 2.0
     landmark_noise_mm: float = 0.5
     departure_mm: float = 1.5
+    people: People = "model"
     image_px: int = 0
     cameras: int = 8
 
@@ -114,6 +119,7 @@ def subject_cases(plan: CasePlan, head: HeadModel, subject: int) -> Iterator[Cas
     sequence = plan.track == "sequence"
     config = SimulatedSource(
         kind="simulated",
+        people=plan.people,
         subjects=plan.subjects,
         frames=plan.frames if sequence else PERFORMANCE_FRAMES,
         fps=SEQUENCE_FPS if sequence else PERFORMANCE_FPS,
@@ -123,7 +129,7 @@ def subject_cases(plan: CasePlan, head: HeadModel, subject: int) -> Iterator[Cas
         cameras=plan.cameras,
         image_size=plan.image_px or 384,
     )
-    departure_m = plan.departure_mm / 1000
+    departure_m = plan.departure_mm / 1000 if plan.people == "model" else 0.0
     capture = SimulatedCapture(config, plan.seed, subject, head, departure_rms_m=departure_m, images=plan.image_px > 0)
     strengths = np.linalg.norm(capture.expressions, axis=1)
     picks = [(k, False) for k in range(plan.frames)] if sequence else picked_frames(strengths, plan.frames)

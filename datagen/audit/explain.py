@@ -18,7 +18,7 @@ WORST_REGIONS = 4
 # Metrics for which more is better; for all others, less is.
 MORE_IS_BETTER = ("coverage", "matched", "within", "face_vertices", "scan_vertices")
 # Of these neither more nor less is.
-DESCRIBES = ("held_", "energy_", "stage_", "head_size", "person_used", "landmark_worst")
+DESCRIBES = ("held_", "energy_", "stage_", "head_size", "own_amplitude", "person_used", "landmark_worst")
 
 
 def explain(build: Path, subject: str, sequence: str, frame: int) -> str:

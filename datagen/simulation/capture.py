@@ -18,6 +18,7 @@ from datagen.render.registry import make_renderer
 from datagen.simulation.motion import arkit_curves, expression_curves, head_poses
 from datagen.simulation.person import PosedSurface, Subject, WaveField, identity_departure
 from datagen.simulation.photo.shading import Part
+from datagen.simulation.real_people import RealPerson
 from datagen.simulation.scanner import largest_pieces, noise_along_normal, punch_holes, stray_pieces, views_of_points
 from datagen.simulation.studio import Studio, frontal_arc
 from datagen.simulation.teeth_and_clothes import Teeth, lacks_teeth
@@ -40,10 +41,10 @@ DRIFT_PER_SECOND = 1.5  # radians of phase
 # Their order seeds the generators: new ones go to the end.
 _PURPOSES = (
     "person", "motion", "pose", "rig", "light", "look", "tracker", "mouth", "frame",
-    "departure", "backdrop", "sensor", "noise", "build", "teeth",
+    "departure", "backdrop", "sensor", "noise", "build", "teeth", "real",
 )  # fmt: skip
 # What a person keeps from one take to the next.
-_LASTING = ("person", "departure", "look", "build", "teeth")
+_LASTING = ("person", "departure", "look", "build", "teeth", "real")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class SimulatedCapture:
     Raises
     ------
     datagen.common.errors.InputError
-        If ``config.motion`` is ``arkit`` and the recording under ``config.root`` cannot be read.
+        If ``config.motion`` is ``arkit`` and the recording under ``config.root`` cannot be read, or
+        ``config.people`` is ``real`` and nothing is known of real people in the head's topology.
     """
 
     def __init__(
@@ -116,7 +118,8 @@ class SimulatedCapture:
         departure = (
             identity_departure(head.template, departure_rms_m, self._rng("departure")) if departure_rms_m else None
         )
-        self.subject = Subject(head, person, departure)
+        real = RealPerson.draw(head, self._rng("real")) if config.people == "real" else None
+        self.subject = Subject(head, person, departure, real)
         self.times_s = np.arange(config.frames) / config.fps
         if config.motion == "arkit":
             self.expressions = arkit_curves(config.root or Path(), head.expression_names, self.times_s, subject)

@@ -15,6 +15,7 @@ from datagen.geometry.subdivide import Subdivision, loop_subdivision
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.regions import INTERIOR_REGIONS, REGIONS
 from datagen.simulation.motion import plain_name
+from datagen.simulation.real_people import RealPerson
 from datagen.simulation.triangulate import Refinement, subdivide_long_edges
 
 
@@ -271,11 +272,19 @@ class Subject:
         Displacement of the template's vertices (metres, template axes) on top of every shape of the model; see
         :func:`~datagen.simulation.person.identity_departure`. It stays with the skin: what is displaced
         keeps its canonical coordinate.
+    real : RealPerson, optional
+        Whose shape this is instead of the model's; the identity drawn then says of looks alone.
     """
 
-    def __init__(self, head: HeadModel, rng: np.random.Generator, departure: F64 | None = None) -> None:
+    def __init__(
+        self,
+        head: HeadModel,
+        rng: np.random.Generator,
+        departure: F64 | None = None,
+        real: RealPerson | None = None,
+    ) -> None:
         self.head = head
-        self._departure = departure
+        self._departure, self._real = departure, real
         self.dense = dense_template(head.template)
         self.identity = np.clip(rng.normal(size=head.identity_size), -IDENTITY_LIMIT, IDENTITY_LIMIT)
         self._detail = SkinDetail(head.template, self.dense.points, self.dense.shares, rng)
@@ -301,7 +310,8 @@ class Subject:
 
     def shape(self, expression: F64) -> F64:
         """Template vertices under expression weights, (V, 3) float64 metres in template axes."""
-        vertices = self.head.vertices(self.identity, expression)
+        real = self._real
+        vertices = self.head.vertices(self.identity, expression) if real is None else real.shape(expression)
         return vertices if self._departure is None else vertices + self._departure
 
     def refinement(self, scan_vertices: int) -> Refinement:

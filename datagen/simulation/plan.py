@@ -54,8 +54,15 @@ def plan_sequences(config: SimulatedSource, seed: int) -> list[SequencePlan]:
     Raises
     ------
     InputError
-        If the settings need files under ``root`` and none is named.
+        If the settings need files under ``root`` and none is named, or real people in a topology in which none are
+        known.
     """
+    if config.people == "real" and config.head != "anny":
+        raise InputError(
+            f"source.people is real and source.head is {config.head}",
+            "source.head anny, the one whose topology real people are known in",
+            "Set source.head to anny, or source.people to model",
+        )
     if (config.motion == "arkit" or config.head == "ict") and config.root is None:
         raise InputError(
             f"source.head is {config.head} and source.motion is {config.motion}, but source.root is not set",
@@ -149,6 +156,8 @@ def _content_key(plan: SequencePlan, template_digest: str) -> str:
     content = plan.config.model_dump(mode="json", exclude=set(_NOT_CONTENT))
     if not plan.config.take:  # captures of before there were takes are first takes
         del content["take"]
+    if plan.config.people == "model":  # as all were before there were others
+        del content["people"]
     motion = b""
     if plan.config.motion == "arkit" and plan.config.root is not None:
         path = plan.config.root / MOTION_FILE

@@ -125,6 +125,11 @@ class SimulatedSource(Source):
 
     kind: Literal["simulated"]
     head: SimulatedHeadName = Field("anny", description="head model the subjects are drawn from")
+    people: Literal["model", "real"] = Field(
+        "model",
+        description="shapes and expressions of the head model, or of people that it cannot represent: the typical real "
+        "face, components of scanned people and what these lack, and expressions of their own (head anny)",
+    )
     motion: Literal["procedural", "arkit"] = Field(
         "procedural", description="smooth random expressions, or the recorded ARKit motion under `root`"
     )

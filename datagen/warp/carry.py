@@ -77,10 +77,10 @@ class Carrier:
         self._template: WarpTemplate = prepare_template(template, config.subdivisions)
         count = len(warp.registered_vertices)
         fits = np.array_equal(warp.registered_faces, self._template.faces)
-        if not fits or len(warp.spread_m) != count or len(warp.departure_m) != count:
+        if not fits or len(warp.spread_m) != count:
             raise InputError(
-                f"the warp has {count} registered vertices, {len(warp.spread_m)} spreads and {len(warp.departure_m)} "
-                f"departures{'' if fits else f', in another topology than the template {template.name!r}'}",
+                f"the warp has {count} registered vertices and {len(warp.spread_m)} spreads"
+                f"{'' if fits else f', in another topology than the template {template.name!r}'}",
                 f"a warp to {template.name!r} with one of each for every vertex",
                 "Warp the frame again, with the same head model and `warp.subdivisions`",
             )
@@ -116,9 +116,8 @@ class Carrier:
             carried,
             # The variance of the whole vector: the warp keeps a coordinate's third of it.
             warp.spread_m * np.sqrt(3.0, dtype=np.float64),
-            warp.departure_m.astype(np.float64),
             self._template.faces,
-            from_person=bool(warp.verdict.metrics.get("person_used")),
+            notes=warp.verdict.metrics,
             usual_height_m=warp.usual_height_m,
         )
         return stored(carried, point_confidence(carried, features), warp.space)

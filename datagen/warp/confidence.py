@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.arrays import F64, Bools
+from datagen.common.arrays import F64
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.regions import FACE_REGIONS, INTERIOR_REGIONS, REGIONS, mask_of
-from datagen.warp.similarity import fit_similarity
-from datagen.warp.template import WarpTemplate
 from datagen.warp.transport import Transported
 
 WITHIN_M = 1e-3
@@ -22,60 +23,35 @@ HEIGHT_LIMIT_MM = 3.0
 FAR_MM, FAR_CEILING = 2.5, 0.1
 LEAST_USUAL_MM = 0.01
 LEAST_CONFIDENCE = 0.01
-DEPARTURE_FLOOR_MM = 0.5
-# A vertex whose last target weighed more was seen.
-ANCHORED_WEIGHT = 0.1
-FEWEST_ANCHORED = 100
+# Where there are no landmarks, a scatter at which they neither help nor harm.
+USUAL_SCATTER_MM = 0.6
 # Nothing on a skull or on hair says where along itself a point belongs: measured on simulated heads 0.10 to 0.34 are
 # within a millimetre, whatever the spread says. Such points are not used for the weights.
 SCALP_CEILING = 0.35
 # What a known person's frames share of error, and move beyond the motion that was learnt from keyframes.
-PERSON_SPREAD_MM = 0.8
+PERSON_SPREAD_MM = 0.7
 
-FEATURES = ("one", "log_spread", "height", "log_usual_height", "log_departure", "forehead")
+FEATURES = ("one", "log_spread", "height", "log_usual_height", "forehead", "log_landmark_scatter")
 # Logistic weights fitted to real families, to people of another head model one by one and in sequences, and to
 # simulated people; `python -m benchmarks calibrate --real` fits them anew.
 WEIGHTS = np.array(
     [
-        0.2715,  # one
-        -2.0877,  # log_spread
-        -0.7851,  # height
-        -0.8886,  # log_usual_height
-        -0.3299,  # log_departure
-        -0.6723,  # forehead
+        0.616,  # one
+        -2.683,  # log_spread
+        -0.684,  # height
+        -0.300,  # log_usual_height
+        -0.413,  # forehead
+        -0.315,  # log_landmark_scatter
     ]
 )
-
-
-def seen_face(template: WarpTemplate, anchored: F64) -> Bools:
-    """Return which fine vertices (M,) are of the face and were seen on the scan; all of the face if too few were."""
-    face = mask_of(template.regions, FACE_REGIONS)
-    seen = face & (anchored > ANCHORED_WEIGHT)
-    return seen if seen.sum() >= FEWEST_ANCHORED else face
-
-
-def departure_m(template: WarpTemplate, registered: F64, anchored: F64) -> F64:
-    """Return how far each fine vertex lies from the neutral template's, both brought together as well as can be, (M,).
-
-    Parameters
-    ----------
-    registered : (M, 3) float64
-        Deformed fine template, metres.
-    anchored : (M,) float64
-        Weight of each vertex's last target: the face is brought together where it was seen.
-    """
-    chosen = seen_face(template, anchored)
-    home = fit_similarity(registered[chosen], template.canonical_m[chosen])
-    return np.asarray(np.linalg.norm(home.apply(registered) - template.canonical_m, axis=1))
 
 
 def confidence_features(
     transported: Transported,
     spread_m: F64,
-    departure_m: F64,
     template_faces: npt.NDArray[np.int32],
     *,
-    from_person: bool = False,
+    notes: Mapping[str, float] = MappingProxyType({}),
     usual_height_m: float | None = None,
 ) -> F64:
     """Return what confidence is made of, (N, F) float64, columns as in :data:`FEATURES`.
@@ -83,9 +59,8 @@ def confidence_features(
     - The posterior spread of the template there: how far the point may have slid, if the prior is right. Begun from a
       sequence's person, the frame's own spread lacks what is wrong with the person, which is added.
     - Its height over the registered surface, and the usual height on this face: what no smooth shape could follow.
-    - How far the template had to move from the mean head: a prior of one size for everybody is too sure of unusual
-      faces and strong expressions.
     - Whether it is forehead, which slides farther than the spread says.
+    - How far the frame's landmarks scatter.
 
     Parameters
     ----------
@@ -93,21 +68,16 @@ def confidence_features(
         Of all scan vertices.
     spread_m : (M,) float64
         Posterior standard deviation of each fine template vertex's position.
-    departure_m : (M,) float64
-        Of :func:`departure_m`.
     template_faces : (G, 3) int32
-    from_person : bool
+    notes : mapping of str to float
+        Of the start, as a verdict's figures have them: ``person_used`` and ``landmark_scatter_mm`` count.
     usual_height_m : float or None
         Of :func:`usual_height`, where these are other points than the scan's.
     """
     foot = transported.foot
-    corners = template_faces[foot.face]
-
-    def at_feet_mm(per_vertex: F64) -> F64:
-        return np.asarray(np.einsum("nc,nc->n", foot.barycentric, per_vertex[corners])) * MM_PER_M
-
-    spread_mm = np.clip(at_feet_mm(spread_m), *SPREAD_RANGE_MM)
-    if from_person:
+    at_feet_m = np.einsum("nc,nc->n", foot.barycentric, spread_m[template_faces[foot.face]])
+    spread_mm = np.clip(at_feet_m * MM_PER_M, *SPREAD_RANGE_MM)
+    if notes.get("person_used"):
         spread_mm = np.hypot(spread_mm, PERSON_SPREAD_MM)
     height_mm = np.minimum(np.abs(transported.offset_m) * MM_PER_M, HEIGHT_LIMIT_MM)
     usual_mm = (usual_height(transported) if usual_height_m is None else usual_height_m) * MM_PER_M
@@ -118,8 +88,8 @@ def confidence_features(
             np.log(spread_mm),
             height_mm,
             np.full(count, np.log(max(usual_mm, LEAST_USUAL_MM))),
-            np.log(DEPARTURE_FLOOR_MM + at_feet_mm(departure_m)),
             (transported.region == REGIONS["forehead"]).astype(np.float64),
+            np.full(count, np.log(notes.get("landmark_scatter_mm", USUAL_SCATTER_MM))),
         ],
         axis=1,
     )

@@ -20,7 +20,7 @@ from datagen.heads.regions import mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Registration
 from datagen.warp.carry import stored
-from datagen.warp.confidence import confidence_features, departure_m, point_confidence, usual_height
+from datagen.warp.confidence import confidence_features, point_confidence, usual_height
 from datagen.warp.deform import Start, deform
 from datagen.warp.fold_repair import RepairReport, repair
 from datagen.warp.parameters import fit_parameters
@@ -35,7 +35,7 @@ from datagen.warp.transport import Transported, transport
 from datagen.warp.verdict import face_confidence, judge, measure, registration_shift_mm
 
 # Part of every content key: a change here makes every stored warp stale.
-ALGORITHM_VERSION = 13
+ALGORITHM_VERSION = 14
 
 WARP_STEPS = 3
 MENDED_SPREAD_M = 6e-3
@@ -94,9 +94,7 @@ def warp_frame(
     carried = transport(
         surface.vertices, surface.normals, Surface(registered, template.faces), template, config.max_distance_mm / 1000
     )
-    departure = _departure_m(found)
-    features = _features(found, carried, departure)
-    confidence = point_confidence(carried, features)
+    confidence = point_confidence(carried, frame_features(found, carried))
     metrics = measure(template, registered, anchored, carried)
     metrics["face_confidence"] = face_confidence(carried, confidence)
     if landmarks is not None:
@@ -124,7 +122,6 @@ def warp_frame(
         # The start's variance is of the whole vector: a coordinate has a third of it.
         spread_m=(found.spread_m / np.sqrt(3)).astype(np.float32),
         parameters=fit_parameters(head, template, registered, head_to_world),
-        departure_m=departure.astype(np.float32),
         usual_height_m=usual_height(carried),
     )
 
@@ -196,21 +193,7 @@ def register_frame(
 
 def frame_features(found: Registered, carried: Transported) -> F64:
     """Return what confidence is made of for the points carried by a registered template."""
-    return _features(found, carried, _departure_m(found))
-
-
-def _departure_m(found: Registered) -> F64:
-    return departure_m(found.template, found.vertices, found.anchored)
-
-
-def _features(found: Registered, carried: Transported, departure: F64) -> F64:
-    return confidence_features(
-        carried,
-        found.spread_m,
-        departure,
-        found.template.faces,
-        from_person=bool(found.start.notes.get("person_used")),
-    )
+    return confidence_features(carried, found.spread_m, found.template.faces, notes=found.start.notes)
 
 
 def _landmark_metrics(

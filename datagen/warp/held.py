@@ -10,6 +10,8 @@ import scipy.linalg
 from datagen.common.arrays import F64
 
 PRIOR = "prior"
+# That the prior's own size is right counts as much as so many unknowns.
+EXPECTED_WORTH = 5.0
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,24 @@ class Held:
         Of the unknowns, how many it determines: sums to 1 with the prior's.
     energy : dict of source to float
         Half the sum of its squared residuals, each in its standard deviations, weighed.
+    unknowns : int
+        How many there are.
     """
 
     share: dict[str, float] = field(default_factory=dict)
     energy: dict[str, float] = field(default_factory=dict)
+    unknowns: int = 0
+
+    @property
+    def amplitude(self) -> float:
+        """How large the unknowns are beside what the prior expects: the likeliest factor on its standard deviations.
+
+        Their squares over how many of them are determined (D. MacKay, "Bayesian interpolation", 1992, section 4.3). A
+        prior of one size for everybody is too wide for faces near the mean and too narrow for unusual ones.
+        """
+        determined = self.unknowns * (1.0 - self.share.get(PRIOR, 1.0))
+        squares = 2.0 * self.energy.get(PRIOR, 0.0)
+        return float(np.sqrt((squares + EXPECTED_WORTH) / (determined + EXPECTED_WORTH)))
 
     def metrics(self) -> dict[str, float]:
         """Return them as flat figures of a verdict."""
@@ -64,4 +80,4 @@ class Ledger:
         count = len(self.prior)
         share = {name: float((inverse * told).sum()) / count for name, told in self.told.items()}
         share[PRIOR] = float(np.diag(inverse) @ self.prior) / count
-        return Held(share, {**self.energy, PRIOR: self.prior_energy})
+        return Held(share, {**self.energy, PRIOR: self.prior_energy}, count)

@@ -27,6 +27,7 @@ from datagen.warp.similarity import Similarity
 from datagen.warp.surface import Surface
 from datagen.warp.template import WarpTemplate, once_per_template
 
+LANDMARKS = "landmarks"
 # Landmarks differ from the template's by noise and by definition: their own residuals say by how much.
 LANDMARK_SIGMA_M = (0.2e-3, 4e-3)
 LANDMARK_USUAL_M = 0.5e-3
@@ -106,7 +107,7 @@ class PointEvidence:
     sigma_m: tuple[float, float] = LANDMARK_SIGMA_M
     usual_m: float = LANDMARK_USUAL_M
     vagueness: F64 | None = None
-    source: str = "landmarks"
+    source: str = LANDMARKS
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +130,8 @@ class ShapeFit:
         How many times as far off as stated the points of each picture are in the end; at least 1.
     held : Held
         What each source of evidence did at the last step.
+    scatter_m : float or None
+        Median standard deviation of the landmarks, as all that is known says of them; None without any.
     """
 
     similarity: Similarity
@@ -139,6 +142,7 @@ class ShapeFit:
     determined: float = float("nan")
     view_scale: Mapping[tuple[str, str], float] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
+    scatter_m: float | None = None
 
 
 def landmark_evidence(template: WarpTemplate, landmarks: Landmarks) -> PointEvidence:
@@ -281,7 +285,7 @@ class _System:
         self._seen: SeenInPictures | None = None
         self._shared: dict[str, F64] = {}
         self._reach: Reach | None = None
-        self._scatter_m = CLEAR_SIGMA_M
+        self._scatter_m: float | None = None
         pose_prior = np.array([shape.turn_rad] * 3 + [shape.shift_m] * 3 + [shape.stretch])
         self.precision = np.concatenate([1 / shape.sigma**2, np.ones(self.q.size), 1 / pose_prior**2])
 
@@ -323,7 +327,8 @@ class _System:
         variance = likeliest_variance(
             white.T @ white, expected, (least, most), points.usual_m / self.pose.scale, points.vagueness
         )
-        self._scatter_m = float(np.sqrt(np.median(variance))) * self.pose.scale
+        if points.source == LANDMARKS:
+            self._scatter_m = float(np.sqrt(np.median(variance))) * self.pose.scale
         self._accumulate(points.source, rows, residual.ravel(), np.repeat(1 / variance, 3))
 
     def add_pixels(self, seen: SeenInPictures) -> None:
@@ -402,7 +407,7 @@ class _System:
 
     def _importance(self, step: Round, regions: npt.NDArray[np.uint8]) -> F64:
         """Return the weights (n,) of distances in some regions beside each other."""
-        scatter = np.log(self._scatter_m / CLEAR_SIGMA_M) / np.log(NOISY_SIGMA_M / CLEAR_SIGMA_M)
+        scatter = np.log((self._scatter_m or CLEAR_SIGMA_M) / CLEAR_SIGMA_M) / np.log(NOISY_SIGMA_M / CLEAR_SIGMA_M)
         features = step.features ** float(np.clip(scatter, 0, 1))
         weight = np.where(mask_of(regions, FEATURE_REGIONS), features, 1.0)
         return np.where(mask_of(regions, HAIR_REGIONS), step.hair, weight)
@@ -470,11 +475,11 @@ class _System:
         """Return where the fit stands."""
         vertices = self.pose.apply(self.shape.vertices(self.p, self.q))
         determined, held = self._determined() if weigh else float("nan"), self._ledger.held(self.A)
-        if self._seen is None:
-            return ShapeFit(self.pose, self.p, self.q, vertices, self._spread_m(), determined, held=held)
-        # Pictures tell more than the shape can follow, which the spread of what it can follow lacks.
-        spread_m = np.hypot(self._spread_m(), FOLLOWED_M)
-        return ShapeFit(self.pose, self.p, self.q, vertices, spread_m, determined, dict(self._seen.scale), held)
+        spread_m, scale = self._spread_m(), {}
+        if self._seen is not None:
+            # Pictures tell more than the shape can follow, which the spread of what it can follow lacks.
+            spread_m, scale = np.hypot(spread_m, FOLLOWED_M), dict(self._seen.scale)
+        return ShapeFit(self.pose, self.p, self.q, vertices, spread_m, determined, scale, held, self._scatter_m)
 
     def _determined(self) -> float:
         """Return MacKay's number of well-determined coefficients: their count less their posterior variances."""

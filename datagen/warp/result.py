@@ -65,11 +65,9 @@ class Warp:
         empty in a warp that the engine did not make.
     parameters : HeadParameters
         What the head model says of the registered face.
-    departure_m : (V,) float32
-        Distance of each registered vertex from the neutral template's, both brought together; empty as ``spread_m``.
     usual_height_m : float
-        Median height of the scan over the registered face. With spread and departure it is what the confidence of
-        other points of the surface is made of (:class:`datagen.warp.carry.Carrier`).
+        Median height of the scan over the registered face. With the spread and the verdict's figures it is what the
+        confidence of other points of the surface is made of (:class:`datagen.warp.carry.Carrier`).
     """
 
     scan_vertices: npt.NDArray[np.float64]
@@ -84,5 +82,4 @@ class Warp:
     verdict: Verdict
     spread_m: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     parameters: HeadParameters = field(default_factory=no_parameters)
-    departure_m: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     usual_height_m: float = 0.0

@@ -171,13 +171,27 @@ def _held(schedule: tuple[Stage, ...], given: Given) -> tuple[Stage, ...]:
     return tuple(replace(stage, hold=PICTURED_HOLD) for stage in schedule) if given.pixels else schedule
 
 
+def _own_spread_m(fit: ShapeFit) -> F64:
+    """Return the spread (M,) of a face's vertices if the prior had the size that this face says it has.
+
+    A tracker's error has its size from the scan already.
+    """
+    return np.asarray(fit.spread_m * fit.held.amplitude)
+
+
 def _notes(fit: ShapeFit) -> dict[str, float]:
-    """Return what each source did, how many pictures were heeded, and how far off most and the worst of them were."""
+    """Return what each source did, how many pictures were heeded, and how far off most and the worst of them were.
+
+    Beside it how large the face's own departures are, as a multiple of the prior's, and how far landmarks scatter.
+    """
+    notes = {**fit.held.metrics(), "own_amplitude": fit.held.amplitude}
+    if fit.scatter_m is not None:
+        notes["landmark_scatter_mm"] = fit.scatter_m * MM_PER_M
     if not fit.view_scale:
-        return fit.held.metrics()
+        return notes
     off = list(fit.view_scale.values())
     return {
-        **fit.held.metrics(),
+        **notes,
         "pictures": float(len(off)),
         "picture_usual_sigmas": float(np.median(off)),
         "picture_worst_sigmas": max(off),
@@ -209,7 +223,7 @@ def _from_points(
     fit = fit_shape(template, shape, pose, LANDMARK_ROUNDS, surface, evidence, pixels=given.pixels)
     if landmarks is not None:
         _check_landmark_fit(evidence[0].operator @ fit.vertices - landmarks.points, landmarks)
-    return Start(fit.vertices, FROM_LANDMARKS, True, fit.spread_m, _notes(fit))
+    return Start(fit.vertices, FROM_LANDMARKS, True, _own_spread_m(fit), _notes(fit))
 
 
 def _check_landmark_fit(off: F64, landmarks: Landmarks) -> None:
@@ -246,7 +260,7 @@ def _personal(
     if fit is None:
         return _alone(head, template, surface, tracked, given, placed)
     notes = {"person_used": 1.0, **_notes(fit)}
-    start = Start(fit.vertices, _held(FROM_PERSON, given), False, fit.spread_m, notes)
+    start = Start(fit.vertices, _held(FROM_PERSON, given), False, _own_spread_m(fit), notes)
     strange = strangeness(fit.vertices)
     if strange <= STRANGE:
         return start

@@ -28,7 +28,6 @@ ARRAYS = (
     "registered_faces",
     "head_to_world",
     "spread_m",
-    "departure_m",
     "usual_height_m",
 )
 PARAMETER_ARRAYS = ("identity", "expression", "model_to_head", "rms_mm")
@@ -90,11 +89,10 @@ def read_warp(folder: Path) -> Warp:
     found = {name: arrays.pop(stored) for name, stored in named.items()}
     spread, shapes = arrays["spread_m"].shape, [array.shape for array in found.values()]
     fits = spread in ((0,), (len(arrays["registered_vertices"]),)) and [len(shape) for shape in shapes[:2]] == [1, 1]
-    fits &= arrays["departure_m"].shape in ((0,), spread) and arrays["usual_height_m"].size == 1
+    fits &= arrays["usual_height_m"].size == 1
     if not fits or shapes[2:] != [(4, 4), (1,)]:
         raise InputError(
-            f"{path} has spread_m {spread}, departure_m {arrays['departure_m'].shape} and parameters of the shapes "
-            f"{shapes}",
+            f"{path} has spread_m {spread} and parameters of the shapes {shapes}",
             "(V,) like the registered vertices, and (K,), (E,), (4, 4) and (1,)",
             "Warp the frame again",
         )

@@ -11,12 +11,22 @@ from datagen.geometry.mesh import face_cross
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.regions import FACE_REGIONS, REGIONS, mask_of
 from datagen.manifest import VerdictLimits
-from datagen.warp.confidence import ANCHORED_WEIGHT, seen_face
 from datagen.warp.fold_repair import flipped_triangles
 from datagen.warp.result import Status, Verdict
 from datagen.warp.similarity import fit_similarity
 from datagen.warp.template import WarpTemplate
 from datagen.warp.transport import Transported
+
+# A vertex whose last target weighed more was seen.
+ANCHORED_WEIGHT = 0.1
+FEWEST_ANCHORED = 100
+
+
+def seen_face(template: WarpTemplate, anchored: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return which fine vertices (M,) are of the face and were seen on the scan; all of the face if too few were."""
+    face = mask_of(template.regions, FACE_REGIONS)
+    seen = face & (anchored > ANCHORED_WEIGHT)
+    return seen if seen.sum() >= FEWEST_ANCHORED else face
 
 
 def registration_shift_mm(

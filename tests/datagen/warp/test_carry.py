@@ -110,11 +110,11 @@ def test_a_warp_of_another_template_is_refused(head: HeadModel, warp: Warp) -> N
         Carrier(warp, round_template(), CONFIG)
     with pytest.raises(InputError, match="Warp the frame again"):
         Carrier(warp, head.template, WarpConfig(subdivisions=1))
-    with pytest.raises(InputError, match="0 departures"):
-        Carrier(dataclasses.replace(warp, departure_m=np.zeros(0, np.float32)), head.template, CONFIG)
+    with pytest.raises(InputError, match="0 spreads"):
+        Carrier(dataclasses.replace(warp, spread_m=np.zeros(0, np.float32)), head.template, CONFIG)
 
 
 def test_a_warp_without_what_carries_is_refused_when_it_is_read(warp: Warp, tmp_path: Path) -> None:
-    write_warp(tmp_path, dataclasses.replace(warp, departure_m=np.zeros(3, np.float32)))
-    with pytest.raises(InputError, match="departure_m"):
+    write_warp(tmp_path, dataclasses.replace(warp, spread_m=np.zeros(3, np.float32)))
+    with pytest.raises(InputError, match="spread_m"):
         read_warp(tmp_path)

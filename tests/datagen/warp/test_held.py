@@ -27,6 +27,24 @@ def test_unknowns_are_shared_by_who_told_of_them() -> None:
     assert held.metrics()["held_scan"] == held.share["scan"]
 
 
+def test_the_amplitude_is_that_of_draws_from_a_prior_of_another_size() -> None:
+    """Unknowns three times as large as the prior expects, half of them seen well: the likeliest factor is three."""
+    rng = np.random.default_rng(0)
+    n, precision, noise = 400, 4.0, 1e-2
+    drawn = rng.normal(size=n) / np.sqrt(precision)
+    drawn /= np.sqrt(precision * (drawn[: n // 2] ** 2).mean())
+    for factor in (0.4, 1.0, 3.0):
+        # Each by itself; the others stay where the prior has them.
+        told = np.diag(np.where(np.arange(n) < n // 2, 1 / noise**2, 0.0))
+        posterior = np.diag(np.full(n, precision)) + told
+        found = np.linalg.solve(posterior, told @ (factor * drawn + noise * rng.normal(size=n)))
+        ledger = Ledger(np.full(n, precision), prior_energy=0.5 * precision * float(found @ found))
+        ledger.add("scan", told, 0.0)
+        assert ledger.held(posterior).amplitude == pytest.approx(factor, rel=0.08)
+    # Nothing seen says nothing of the prior's size.
+    assert Ledger(np.full(4, 2.0), 0.0).held(np.diag([2.0] * 4)).amplitude == pytest.approx(1)
+
+
 def test_a_warp_says_what_held_it_and_what_each_stage_did(talk_build: BuildResult) -> None:
     for _, _, folder in BuildLayout(talk_build.root).verdicts():
         metrics = read_verdict(folder).metrics
@@ -38,3 +56,5 @@ def test_a_warp_says_what_held_it_and_what_each_stage_did(talk_build: BuildResul
         apart = [metrics[f"stage_{k}_apart_mm"] for k in (1, 2, 3)]
         assert apart[2] < apart[0]
         assert metrics["stage_3_held_vertices"] > 100
+        assert 0.1 < metrics["own_amplitude"] < 3
+        assert 0.2 <= metrics["landmark_scatter_mm"] <= 4

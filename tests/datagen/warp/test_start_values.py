@@ -22,6 +22,7 @@ from datagen.warp.correspond import Gate
 from datagen.warp.deform import FROM_LANDMARKS, FROM_PERSON, FROM_REGISTRATION, Start
 from datagen.warp.engine import Registered, register_frame, warp_frame
 from datagen.warp.fold_repair import Defects, RepairReport
+from datagen.warp.held import Held
 from datagen.warp.personal import SequencePrior
 from datagen.warp.personal_fit import PERSONAL_ROUNDS
 from datagen.warp.posterior import Round, ShapeFit, annealed
@@ -93,8 +94,10 @@ class Fits:
 
     def __call__(self, template, shape, pose, rounds, surface, evidence=(), **_):  # type: ignore[no-untyped-def]
         self.calls.append((shape, pose, rounds, surface, list(evidence)))
-        vertices = pose.apply(shape.base)
-        return ShapeFit(pose, np.zeros(0), np.zeros((0, 3)), vertices, np.full(len(template.canonical_m), 0.001))
+        vertices, spread_m = pose.apply(shape.base), np.full(len(template.canonical_m), 0.001)
+        # The unknowns are half as large as the prior expects: (5 + 5) / (35 + 5).
+        held = Held({"prior": 0.3}, {"prior": 2.5}, unknowns=50)
+        return ShapeFit(pose, np.zeros(0), np.zeros((0, 3)), vertices, spread_m, held=held, scatter_m=0.7e-3)
 
 
 def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +113,8 @@ def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypa
     begun = start._known(head, template, surface, start.Given(registration, marks), None)
     shape, pose, rounds, _, evidence = fits.calls[-1]
     assert (begun.schedule, begun.rotate) == (FROM_REGISTRATION, False)
+    # The size of a tracker's error is read off the scan.
+    np.testing.assert_allclose(begun.spread_m, 0.001)
     assert rounds == start.TRACKED_ROUNDS
     np.testing.assert_array_equal(shape.base, tracked)
     assert (pose.scale, pose.translation.tolist()) == (1.0, [0.0, 0.0, 0.0])
@@ -118,6 +123,7 @@ def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypa
     begun = start._known(head, template, surface, start.Given(None, marks), None)
     shape, pose, rounds, _, evidence = fits.calls[-1]
     assert (begun.schedule, begun.rotate) == (FROM_LANDMARKS, True)
+    np.testing.assert_allclose(begun.spread_m, 0.0005)
     assert rounds == start.LANDMARK_ROUNDS
     assert shape.stretch == 0.08
     assert [len(e.position) for e in evidence] == [68]
@@ -125,7 +131,10 @@ def test_each_way_to_begin_asks_for_its_own_fit(template: WarpTemplate, monkeypa
     begun = start._known(head, template, surface, start.Given(registration, marks, prior), None)
     shape, pose, rounds, _, evidence = fits.calls[-1]
     assert (begun.schedule, begun.rotate) == (FROM_PERSON, False)
-    assert begun.notes == {"person_used": 1.0}
+    np.testing.assert_allclose(begun.spread_m, 0.0005)
+    assert begun.notes["person_used"] == 1.0
+    assert begun.notes["own_amplitude"] == pytest.approx(0.5)
+    assert begun.notes["landmark_scatter_mm"] == pytest.approx(0.7)
     assert rounds == PERSONAL_ROUNDS
     np.testing.assert_array_equal(shape.base, prior.neutral)
     assert pose.scale == 1.0
