@@ -52,7 +52,7 @@ PEOPLE, SEQUENCE = "cross-model people", "cross-model sequence"
 WRONG_MEMBERS = 1
 FEWEST_OTHERS = 2
 SIMULATED_TRACKS: tuple[Track, ...] = ("registration", "landmarks")
-SIMULATED_PEOPLE, SIMULATED_FRAMES, SIMULATED_VERTICES = 2, 2, 15_000
+SIMULATED_PEOPLE, SIMULATED_FRAMES, SIMULATED_VERTICES = 6, 2, 15_000
 # Of each process, when all are at work.
 FRAMES_EACH = 8
 Table = dict[str, dict[str, dict[str, float]]]
