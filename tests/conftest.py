@@ -6,9 +6,11 @@ import functools
 import logging
 import os
 import shutil
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,6 +176,36 @@ def without_fsync() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def databases_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have Prefect's servers begin with a database that one of them made: making it is half of their start."""
+    from datagen.flows.runners import local_api
+
+    claim = local_api.claim_folder
+
+    def make(folder: Path) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PREFECT_HOME", str(folder))
+            patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+            patch.setattr(local_api, "claim_folder", lambda _: None)
+            server = local_api.LocalApi(folder)
+            server.wait()
+            server.stop()
+        # What the server wrote last may lie beside the file still.
+        with closing(sqlite3.connect(folder / "prefect.db")) as made, closing(sqlite3.connect(folder / "new.db")) as new:
+            made.backup(new)
+        return folder / "new.db"
+
+    def claim_with_database(home: Path) -> None:
+        claim(home)
+        if not (home / "prefect.db").exists():
+            shutil.copyfile(made_once(tmp_path_factory, "prefect", make), home / "prefect.db")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_api, "claim_folder", claim_with_database)
         yield
 
 
