@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -180,11 +180,13 @@ def without_fsync() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def databases_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have Prefect's servers begin with a database that one of them made: making it is half of their start."""
-    from datagen.flows.runners import local_api
+def claim_with_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
+    """Have Prefect's servers begin with a database that one of them made: making it is half of their start.
 
-    claim = local_api.claim_folder
+    Returns what they claim their folder with, for those that start in another process.
+    """
+    from datagen.common.files import claim_folder
+    from datagen.flows.runners import local_api
 
     def make(folder: Path) -> Path:
         with pytest.MonkeyPatch.context() as patch:
@@ -195,18 +197,19 @@ def databases_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
             server.wait()
             server.stop()
         # What the server wrote last may lie beside the file still.
-        with closing(sqlite3.connect(folder / "prefect.db")) as made, closing(sqlite3.connect(folder / "new.db")) as new:
-            made.backup(new)
-        return folder / "new.db"
+        new = folder / "new.db"
+        with closing(sqlite3.connect(folder / "prefect.db")) as made, closing(sqlite3.connect(new)) as whole:
+            made.backup(whole)
+        return new
 
-    def claim_with_database(home: Path) -> None:
-        claim(home)
+    def claim(home: Path) -> None:
+        claim_folder(home)
         if not (home / "prefect.db").exists():
             shutil.copyfile(made_once(tmp_path_factory, "prefect", make), home / "prefect.db")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_api, "claim_folder", claim_with_database)
-        yield
+        patch.setattr(local_api, "claim_folder", claim)
+        yield claim
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
+from datagen.cli import app
 from datagen.common.errors import InputError, UnitError
 from datagen.flows import quarantine as quarantining
 from datagen.flows.build import build
@@ -121,9 +123,9 @@ def test_a_mistake_in_one_frame_leaves_it_out_until_it_is_asked_for(
     # It stays out; asked for again, it is made, without what spoilt it, and has the place that it had before.
     bad.clear()
     assert len(build(manifest, unwarped, serial).quarantined) == 1
-    assert "in quarantine: warp of" in command("explain", unwarped).communicate()[0]
+    assert "in quarantine: warp of" in CliRunner().invoke(app, ["explain", str(unwarped)]).stdout
     assert f"warp of {KEY}/{BAD:06d}: ZeroDivisionError: a mistake" in result.report.read_text()
-    assert command("requeue", unwarped, "--quarantined").wait() == 0
+    assert CliRunner().invoke(app, ["requeue", str(unwarped), "--quarantined"]).exit_code == 0
     result = build(manifest, unwarped, serial)
     assert (result.quarantined, result.warped) == ((), 1)
     assert open_dataset(result.dataset)["train"].frames.frame.tolist() == list(range(5))
@@ -235,7 +237,7 @@ def test_a_keyframe_that_nobody_can_learn_from_is_left_out_alone(
     with monkeypatch.context() as patch:
         patch.setattr(sequence, "_registered", spoilt)
         # Of what is done with one by itself, only that can go wrong here; test_person.py has the rest.
-        patch.setattr(person_stage, "fit_keyframe", lambda *given: sequence._registered(*given))
+        patch.setattr(person_stage, "fit_keyframe", spoilt)
         result = build(load_manifest(talk_manifest), unwarped, RunnerConfig("serial"))
     assert [(unit.stage, unit.unit) for unit in result.quarantined] == [("person", f"{KEY}/{BAD:06d}")]
     assert result.verification.ok

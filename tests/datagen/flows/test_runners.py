@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ import pytest
 from datagen.common.errors import DependencyError, StorageError
 from datagen.flows.build import build
 from datagen.flows.result import BuildResult
-from datagen.flows.runners import local_api
 from datagen.flows.runners import prefect as prefect_runner
 from datagen.flows.runners.contract import Answer, GivenUp, Job, RunnerConfig
 from datagen.flows.runners.drive import drive, error_of
@@ -117,7 +117,9 @@ def asked(what: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_run_whose_driver_died_is_marked_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_driver_died_is_marked_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claim_with_database: Callable[[Path], None]
+) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     program = (
         "import os, sys, tempfile\nfrom pathlib import Path\n"
@@ -129,7 +131,7 @@ def test_a_run_whose_driver_died_is_marked_by_the_next(tmp_path: Path, monkeypat
         "with prefect_session(root / 'home', lambda: None):\n"
         "    run_as_flow('dies', root, manifest, RunnerConfig(), lambda tracker: os._exit(9))\n"
     )
-    local_api.claim_folder(tmp_path / "home")
+    claim_with_database(tmp_path / "home")
     died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, capture_output=True, text=True)
     assert died.returncode == 9, died.stderr
     with prefect_session(tmp_path / "home", lambda: None):
@@ -195,7 +197,7 @@ def test_a_server_that_cannot_start_is_a_clear_error(tmp_path: Path, monkeypatch
     api.stop()
 
 
-# In a process of its own, for Prefect reports from threads whenever it likes; without the head model, which takes longer.
+# In a process of its own, for Prefect reports from threads whenever it likes; without the head model, which takes long.
 WITHOUT_HEAD = """
 from datagen.flows import build
 from datagen.flows.runners import prefect
@@ -223,10 +225,10 @@ def test_a_dask_scheduler_that_does_not_answer_is_named(
     import distributed  # noqa: F401 - its defaults come first
 
     # Prefect's server, which would be waited for, has its tests above.
-    monkeypatch.setattr(prefect_runner, "prefect_session", lambda home, prepare: nullcontext(prepare()))
+    monkeypatch.setattr(prefect_runner, "prefect_session", lambda _, prepare: nullcontext(prepare()))
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        pytest.raises(DependencyError, match="Dask at tcp://127.0.0.1:9 failed") as caught,
+        pytest.raises(DependencyError, match=r"Dask at tcp://127\.0\.0\.1:9 failed") as caught,
     ):
         build(load_manifest(tiny_manifest), tmp_path / "out", RunnerConfig("dask", dask_address="tcp://127.0.0.1:9"))
     assert caught.value.exit_code == 2
