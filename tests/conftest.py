@@ -6,9 +6,11 @@ import functools
 import logging
 import os
 import shutil
+import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,6 +177,39 @@ def without_fsync() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def claim_with_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
+    """Have Prefect's servers begin with a database that one of them made: making it is half of their start.
+
+    Returns what they claim their folder with, for those that start in another process.
+    """
+    from datagen.common.files import claim_folder
+    from datagen.flows.runners import local_api
+
+    def make(folder: Path) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PREFECT_HOME", str(folder))
+            patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+            patch.setattr(local_api, "claim_folder", lambda _: None)
+            server = local_api.LocalApi(folder)
+            server.wait()
+            server.stop()
+        # What the server wrote last may lie beside the file still.
+        new = folder / "new.db"
+        with closing(sqlite3.connect(folder / "prefect.db")) as made, closing(sqlite3.connect(new)) as whole:
+            made.backup(whole)
+        return new
+
+    def claim(home: Path) -> None:
+        claim_folder(home)
+        if not (home / "prefect.db").exists():
+            shutil.copyfile(made_once(tmp_path_factory, "prefect", make), home / "prefect.db")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_api, "claim_folder", claim)
+        yield claim
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from datagen.common.digests import canonical_json, sha256_text
@@ -71,12 +72,20 @@ def array_metadata(
     image_error : int
         As in the plan.
     """
+    return _content(_array_document(group, name, rows, tuple(shape), per_shard, codecs, image_error))
+
+
+# zarr-python takes a millisecond for an array, and all that finish, verify or push a dataset of sixty describe it anew.
+@lru_cache(maxsize=512)
+def _array_document(
+    group: str, name: str, rows: int, row: tuple[int, ...], per_shard: int, codecs: str, image_error: int
+) -> bytes:
     from zarr.core.metadata.v3 import ArrayV3Metadata
     from zarr.dtype import parse_dtype
 
     import datagen.shards.zarr_codecs  # noqa: F401 - registers ours
 
-    spec, row = arrays_of(group)[name], tuple(shape)
+    spec = arrays_of(group)[name]
     chain = _chunk_codecs(ChunkCodec.of(spec, codecs, image_error), compressed=is_map(spec) or group == TEMPLATE)
     if is_map(spec):
         chain = [
@@ -103,7 +112,7 @@ def array_metadata(
         attributes={},
         dimension_names=(*axis, *_dimensions(spec)),
     )
-    return plain(metadata.to_dict())
+    return metadata_bytes(_content(_text(metadata.to_dict())))
 
 
 def group_metadata(
@@ -116,20 +125,23 @@ def group_metadata(
     below : mapping of path to document, optional
         Everything in it, consolidated: whoever opens the group needs no other document.
     """
-    from zarr.core.group import ConsolidatedMetadata, GroupMetadata
+    from zarr.core.group import GroupMetadata
+
+    document = _content(_text(GroupMetadata(attributes=dict(attributes)).to_dict()))
+    if below is not None:
+        document["consolidated_metadata"] = _content(_consolidated_text(_text(below)))
+    return document
+
+
+@lru_cache(maxsize=4)
+def _consolidated_text(below: str) -> str:
+    """Return what zarr makes of it and would write itself: a mistake in a document ends here, not at a reader."""
+    from zarr.core.group import ConsolidatedMetadata
 
     import datagen.shards.zarr_codecs  # noqa: F401 - registers ours
 
-    metadata = GroupMetadata(attributes=dict(attributes))
-    document = plain(metadata.to_dict())
-    if below is not None:
-        # What zarr makes of it and would write itself: a mistake in a document ends here, not at a reader.
-        document["consolidated_metadata"] = plain(
-            ConsolidatedMetadata.from_dict(
-                {"kind": "inline", "must_understand": False, "metadata": {path: dict(d) for path, d in below.items()}}
-            ).to_dict()
-        )
-    return document
+    inline = {"kind": "inline", "must_understand": False, "metadata": _content(below)}
+    return _text(ConsolidatedMetadata.from_dict(inline).to_dict())
 
 
 def chunk_path(group: str, name: str, index: int) -> str:
@@ -145,9 +157,14 @@ def array_of(key: str) -> tuple[str, str]:
     return group, name
 
 
-def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata of zarr's as the JSON data that it stands for: lists for tuples, text for members of enums."""
-    content = json.loads(json.dumps(metadata, allow_nan=False))
+def _text(metadata: Mapping[str, Any]) -> str:
+    """Return the JSON of metadata of zarr's: lists for tuples, text for members of enums."""
+    return json.dumps(metadata, allow_nan=False)
+
+
+def _content(text: str | bytes) -> dict[str, Any]:
+    """Return what such JSON stands for, for the caller alone."""
+    content = json.loads(text)
     assert isinstance(content, dict)
     return content
 
@@ -171,32 +188,28 @@ def attributes_of(data: bytes) -> dict[str, Any]:
     return attributes if isinstance(attributes, dict) else {}
 
 
-def plan_metadata(plan: DatasetPlan) -> dict[str, dict[str, Any]]:
-    """Return the metadata of every array and group of a plan by its path, all but the root's."""
+def plan_documents(plan: DatasetPlan) -> dict[str, bytes]:
+    """Return the metadata documents of a plan by their keys, all but the root's."""
     found = {}
     for group in plan.groups:
-        found[group] = group_metadata({})
+        found[f"{group}/{ROOT_METADATA}"] = metadata_bytes(group_metadata({}))
         for name in plan.arrays(group):
-            found[f"{group}/{name}"] = array_metadata(
+            found[f"{group}/{name}/{ROOT_METADATA}"] = _array_document(
                 group,
                 name,
                 plan.shards(group).stored_rows,
-                plan.row_shape(group, name),
+                tuple(plan.row_shape(group, name)),
                 plan.samples_per_shard,
-                codecs=plan.codecs,
-                image_error=plan.image_error,
+                plan.codecs,
+                plan.image_error,
             )
     return found
 
 
-def plan_documents(plan: DatasetPlan) -> dict[str, bytes]:
-    """Return the metadata documents of a plan by their keys, all but the root's."""
-    return {f"{path}/{ROOT_METADATA}": metadata_bytes(metadata) for path, metadata in plan_metadata(plan).items()}
-
-
 def root_document(plan: DatasetPlan, attributes: Mapping[str, Any]) -> bytes:
     """Return the root's document: its attributes, and the metadata of everything below it."""
-    return metadata_bytes(group_metadata(attributes, plan_metadata(plan)))
+    below = {key.removesuffix(f"/{ROOT_METADATA}"): _content(data) for key, data in plan_documents(plan).items()}
+    return metadata_bytes(group_metadata(attributes, below))
 
 
 def content_digest(plan: DatasetPlan, files: Mapping[str, str]) -> str:

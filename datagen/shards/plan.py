@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from operator import index
 from typing import Any
@@ -38,13 +38,15 @@ _TABLES = {"subjects": "a subject", "sequences": "a sequence", "cameras": "a cam
 
 def software_versions() -> dict[str, str]:
     """Versions of the packages that decide a dataset's bytes."""
-    versions = {}
-    for name in ("canonface", "numcodecs", "numpy", "zarr"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "unknown"
-    return versions
+    return {name: _version(name) for name in ("canonface", "numcodecs", "numpy", "zarr")}
+
+
+@cache
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ fsyncs between them. New code that writes is covered as soon as it exists.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -69,6 +70,8 @@ class Steps:
 
 def in_child(work: Callable[[], None]) -> int:
     """Run ``work`` in a fork; return its wait status, 256 × the exit code or the signal."""
+    # What the child never looks at stays shared with it: a collection would write to all of it.
+    gc.freeze()
     process = os.fork()
     if process == 0:
         code = 1

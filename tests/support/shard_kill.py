@@ -2,20 +2,25 @@
 
 Run by tests/datagen/shards/test_durable.py in a process without threads, so that a fork is safe. After each fault a
 second child runs the same build to its end, and its tree is compared with the undisturbed one.
+
+Most steps are the same ones for another of the sixty arrays: of each kind the first and the last is tried, and of all
+together every so many.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import sys
 from pathlib import Path
 
 from datagen.common.errors import StorageError
-from datagen.shards import finalise, list_records, unit_is_complete, write_unit
+from datagen.shards import ARRAYS, finalise, list_records, unit_is_complete, write_unit
 from tests.support.fault_hooks import Steps, in_child
-from tests.support.shard_samples import make_plan, make_sample, sample_keys, tree
+from tests.support.shard_samples import SUBJECTS, make_plan, make_sample, sample_keys, tree
 
 # One shard that is not full; small images, as nothing here depends on them.
 PLAN = {"counts": {"train": 2}, "samples_per_shard": 3, "clip": 1, "resolution": 8}
@@ -47,20 +52,32 @@ def faulted(root: Path, step: int, action: str) -> None:
     assert not left, left
 
 
+def kind_of(name: str) -> str:
+    """Return what a step does to what sort of file, whichever split and array it is of."""
+    name = re.sub(r"\.tmp-.*|-\d+-[0-9a-f]{8}\b", "", name)
+    name = re.sub(rf"/({'|'.join(SUBJECTS)})\b", "/SPLIT", name)
+    return re.sub(rf"/({'|'.join(ARRAYS)})\b", "/ARRAY", name)
+
+
 def main(folder: Path, action: str, every: int) -> None:
-    """Build undisturbed into ``whole``, then with ``action`` at its steps; print how many there were and were tried."""
+    """Build undisturbed into ``whole``, then with ``action`` at its steps; print how many there were, how many kinds of
+    them, and how many were tried.
+    """
     os.fsync = lambda _: None  # type: ignore[assignment]  # only a power cut would tell
     whole, root, counter = folder / "whole", folder / "faulted", folder / "steps"
 
     def undisturbed() -> None:
         steps = Steps(whole)
         make(whole)
-        counter.write_text(str(steps.count))
+        counter.write_text(json.dumps(steps.names))
 
     if in_child(undisturbed) != 0:
         sys.exit("the undisturbed build failed")
-    total, expected = int(counter.read_text()), tree(whole)
-    chosen = sorted({*range(1, total + 1, every), total})
+    kinds = [kind_of(name.replace(str(whole), "")) for name in json.loads(counter.read_text())]
+    total, expected = len(kinds), tree(whole)
+    first = {kind: k for k, kind in reversed(list(enumerate(kinds, 1)))}
+    last = {kind: k for k, kind in enumerate(kinds, 1)}
+    chosen = sorted({*range(1, total + 1, every), *first.values(), *last.values()})
     for k in chosen:
         shutil.rmtree(root, ignore_errors=True)
         status = in_child(lambda k=k: faulted(root, k, action))
@@ -72,7 +89,7 @@ def main(folder: Path, action: str, every: int) -> None:
         make(root)
         if tree(root) != expected:
             sys.exit(f"other bytes after a fault at step {k}")
-    print(total, len(chosen))
+    print(total, len(first), len(chosen))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from tests.support.places import ROOT
 
@@ -45,6 +46,18 @@ def write(unit: Written) -> int:
     return 1
 
 
+def without_head() -> None:
+    """Spare this process the head model, seconds each: one whose template is another is met by test_drive.py."""
+    from datagen.flows.runners import preflight
+
+    vars(preflight)["shared_head"] = lambda *_: SimpleNamespace(template=SimpleNamespace(digest="of nobody"))
+
+
+def dask_setup(worker: object) -> None:
+    """Do so in a worker, which has preloaded this file."""
+    without_head()
+
+
 def drive_units(root: Path, units: int) -> None:
     """Have files written by the workers of the scheduler; what a driver on the first host does."""
     from datagen.common.errors import CanonfaceError
@@ -56,6 +69,7 @@ def drive_units(root: Path, units: int) -> None:
     from datagen.manifest import Needs, parse_manifest
 
     manifest = parse_manifest({"name": "x", "source": {"kind": "simulated", "subjects": 3, "frames": 1}})
+    without_head()
     run = f"run-{os.getpid()}"
     mark_run(BuildLayout(root), run)
     expected = Expected.of(BuildLayout(root), manifest, run)
@@ -124,7 +138,8 @@ class Hosts:
 
     def worker(self, *, there: bool, code: Path = ROOT, hidden: Path | None = None) -> subprocess.Popen[str]:
         """Start a worker of one thread."""
-        arguments = ["-m", "dask", "worker", SCHEDULER, "--nthreads", "1", "--no-dashboard", "--host"]
+        arguments = ["-m", "dask", "worker", SCHEDULER, "--nthreads", "1", "--no-dashboard"]
+        arguments += ["--preload", "tests.support.two_hosts", "--host"]
         return self.start([*arguments, THERE if there else HERE], there=there, code=code, hidden=hidden)
 
     def driver(self, units: int = UNITS) -> subprocess.Popen[str]:

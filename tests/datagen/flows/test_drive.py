@@ -74,8 +74,8 @@ def parted(unit: Numbers) -> list[Numbers]:
     return [replace(unit, numbers=(number,)) for number in unit.numbers]
 
 
-def job(*numbers: int, memory: Path | None = None, timeout_s: float | None = None) -> Job:
-    return Job("square", square, Numbers(numbers, memory), Needs(timeout_s=timeout_s), parted)
+def job(*numbers: int, memory: Path | None = None, timeout_s: float | None = None, retries: int = 2) -> Job:
+    return Job("square", square, Numbers(numbers, memory), Needs(timeout_s=timeout_s, retries=retries), parted)
 
 
 @pytest.fixture(scope="module")
@@ -204,10 +204,11 @@ def test_a_unit_that_kills_its_worker_is_named_and_the_others_are_done(
     dask: Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driving, "FIRST_PAUSE_S", 0.01)
-    driven = Driven([job(1, KILLS, 2), *[job(i) for i in range(3, 9)]], dask)
+    driven = Driven([job(1, KILLS, 2, retries=1), *[job(i) for i in range(3, 9)]], dask)
     assert set(driven.done) == {str(i) for i in range(1, 9)}
     assert set(driven.given_up) == {str(KILLS)}
     assert "died" in driven.given_up[str(KILLS)].answer.reason
+    assert driven.given_up[str(KILLS)].tries == 2
 
 
 def test_the_processors_are_shared_out_among_threads() -> None:

@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +117,9 @@ def asked(what: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_run_whose_driver_died_is_marked_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_driver_died_is_marked_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claim_with_database: Callable[[Path], None]
+) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     program = (
         "import os, sys, tempfile\nfrom pathlib import Path\n"
@@ -127,6 +131,7 @@ def test_a_run_whose_driver_died_is_marked_by_the_next(tmp_path: Path, monkeypat
         "with prefect_session(root / 'home', lambda: None):\n"
         "    run_as_flow('dies', root, manifest, RunnerConfig(), lambda tracker: os._exit(9))\n"
     )
+    claim_with_database(tmp_path / "home")
     died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, capture_output=True, text=True)
     assert died.returncode == 9, died.stderr
     with prefect_session(tmp_path / "home", lambda: None):
@@ -192,14 +197,20 @@ def test_a_server_that_cannot_start_is_a_clear_error(tmp_path: Path, monkeypatch
     api.stop()
 
 
-_HURRY = "from datagen.flows.runners import prefect; prefect.EVENTS_SECONDS = 0.1"
+# In a process of its own, for Prefect reports from threads whenever it likes; without the head model, which takes long.
+WITHOUT_HEAD = """
+from datagen.flows import build
+from datagen.flows.runners import prefect
+prefect.EVENTS_SECONDS = 0.1
+build._prepare = lambda *_, **__: None
+"""
 
 
 def test_a_prefect_server_that_does_not_answer_is_named(
     tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    process = command("build", tiny_manifest, "--out", tmp_path / "out", before=_HURRY)
+    process = command("build", tiny_manifest, "--out", tmp_path / "out", before=WITHOUT_HEAD)
     _, errors = process.communicate()
     assert process.returncode == 2, errors
     assert "the Prefect server failed" in errors
@@ -208,24 +219,42 @@ def test_a_prefect_server_that_does_not_answer_is_named(
 
 
 def test_a_dask_scheduler_that_does_not_answer_is_named(
-    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
-    build_there = ("build", tiny_manifest, "--out", tmp_path / "out", "--dask-address", "tcp://127.0.0.1:9")
-    process = command(*build_there, before=_HURRY)
-    _, errors = process.communicate()
-    assert process.returncode == 2, errors
-    assert "Dask at tcp://127.0.0.1:9 failed" in errors
-    assert "Traceback" not in errors
+    import dask
+    import distributed  # noqa: F401 - its defaults come first
+
+    # Prefect's server, which would be waited for, has its tests above.
+    monkeypatch.setattr(prefect_runner, "prefect_session", lambda _, prepare: nullcontext(prepare()))
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(DependencyError, match=r"Dask at tcp://127\.0\.0\.1:9 failed") as caught,
+    ):
+        build(load_manifest(tiny_manifest), tmp_path / "out", RunnerConfig("dask", dask_address="tcp://127.0.0.1:9"))
+    assert caught.value.exit_code == 2
+    assert "Traceback" not in capfd.readouterr().err
+
+
+# What a worker runs first: at its first frame it says so, and waits to be killed.
+AT_WORK = """
+import time
+from pathlib import Path
+from datagen.flows.stages import warp
+def waits(unit, state, own=warp._warp_and_store, mark=Path({mark!r})):
+    if not mark.exists():
+        mark.touch()
+        time.sleep(120)
+    own(unit, state)
+if warp._warp_and_store.__name__ != "waits":
+    warp._warp_and_store = waits
+"""
 
 
 def kill_a_worker(when: Path, killed: list[int]) -> None:
-    """Wait for a file, then kill the Dask worker that is at the next task."""
+    """Wait for a file, then kill the Dask worker that wrote it."""
     deadline = time.monotonic() + 120
     while not when.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.3)
     for process in psutil.Process().children(recursive=True):
         if any("spawn_main" in part for part in process.cmdline()):
             process.kill()
@@ -236,20 +265,21 @@ def kill_a_worker(when: Path, killed: list[int]) -> None:
 def test_dask_workers_make_the_same_bytes_even_if_one_is_killed_at_work(
     talk_build: BuildResult, talk_manifest: Path, tmp_path: Path
 ) -> None:
+    import dask
+    import distributed  # noqa: F401 - its defaults come first
+
     out = copy_build(talk_build.root, tmp_path / "out")
     before = tree(out)
-    layout, key = BuildLayout(out), SequenceKey("s000", "performance")
-    (layout.person(key) / "person.npz").unlink()
-    shutil.rmtree(layout.frame_warp(key, 1))
+    shutil.rmtree(BuildLayout(out).frame_warp(SequenceKey("s000", "performance"), 1))
     shutil.rmtree(out / "dataset.zarr")
-    killed: list[int] = []
-    # The person is learnt first: what the worker then works at is the frame.
-    killer = threading.Thread(target=kill_a_worker, args=(layout.person(key) / "person.npz", killed))
+    preload, mark, killed = tmp_path / "preload.py", tmp_path / "at work", list[int]()
+    preload.write_text(AT_WORK.format(mark=str(mark)))
+    killer = threading.Thread(target=kill_a_worker, args=(mark, killed))
     killer.start()
-    result = build(load_manifest(talk_manifest), out, RunnerConfig("dask", workers=1))
+    with dask.config.set({"distributed.worker.preload": [str(preload)]}):
+        result = build(load_manifest(talk_manifest), out, RunnerConfig("dask", workers=1))
     killer.join()
     assert len(killed) == 1
-    # The task may have written its last byte when it was killed: then there is nothing left to compute.
-    assert result.warped in (0, 1)
+    assert result.warped == 1
     assert result.rendered == 5
     assert tree(out) == before

@@ -408,16 +408,16 @@ def hostile_arguments(scene: Scene, rng: Random, box: Path) -> Try:
 
 
 ATTACKS: dict[str, tuple[int, Attack]] = {
-    "foreign": (4, foreign_files),
-    "kill": (3, kill),
+    "foreign": (2, foreign_files),
+    "kill": (2, kill),
     "interrupt": (1, interrupt),
-    "dataset": (5, damaged_dataset),
-    "record": (3, hostile_record),
-    "build": (3, damaged_build),
-    "capture": (4, hostile_capture),
-    "settings": (3, hostile_settings),
-    "predict": (3, hostile_prediction),
-    "arguments": (4, hostile_arguments),
+    "dataset": (3, damaged_dataset),
+    "record": (2, hostile_record),
+    "build": (2, damaged_build),
+    "capture": (2, hostile_capture),
+    "settings": (2, hostile_settings),
+    "predict": (2, hostile_prediction),
+    "arguments": (2, hostile_arguments),
 }
 
 # Each kind as often as its weight says.
