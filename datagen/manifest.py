@@ -51,7 +51,7 @@ class VerdictLimits(Section):
     # Whole faces of real families, another model's people and simulated ones have 0.34 to 0.75, and it orders their
     # true errors; with left and right of the landmarks swapped 0.03 to 0.05.
     pass_confidence: float = Field(
-        0.44, ge=0, le=1, description="least mean confidence of the face's points of a frame that passes"
+        0.42, ge=0, le=1, description="least mean confidence of the face's points of a frame that passes"
     )
     fail_confidence: float = Field(0.15, ge=0, le=1, description="below which it fails")
     # Whole faces have 0.80 to 0.87, halves 0.38 to 0.42, fifty points alone 0.64, a mesh that is turned inside out in

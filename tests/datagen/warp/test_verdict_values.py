@@ -23,7 +23,7 @@ CONFIG = VerdictLimits(pass_residual_mm=0.8, fail_residual_mm=2.5)
 LIMITS = {
     "residual_median_mm": (0.8, 2.5, 1),
     "residual_p95_mm": (3.0, 6.0, 1),
-    "face_confidence": (0.44, 0.15, -1),
+    "face_confidence": (0.42, 0.15, -1),
     "face_coverage": (0.7, 0.35, -1),
     "flipped_fraction": (0.002, 0.02, 1),
     "crossing_fraction": (0.002, 0.02, 1),
