@@ -202,7 +202,6 @@ def write_report(
             "template": _write_template(folder, shown, reader),
             "training": _training(learnt, table),
         }
-        fits = fit_rows(layout)
         content = {
             "title": manifest.name if manifest else build.resolve().name,
             "version": __version__,
@@ -225,7 +224,7 @@ def write_report(
             "sizes": _sizes(sizes),
             "usual": _usual_sizes(manifest),
             "bridges": _bridges(folder, build),
-            "fits": fits,
+            "fits": fit_rows(layout),
             "samples": _samples(folder, layout, dataset),
             "problem": problem,
             "training": learnt,
@@ -241,7 +240,7 @@ def write_report(
             "regions": regions,
             "cameras": content["cameras"],
             "head_sizes": sizes,
-            "fits": fits,
+            "fits": content["fits"],
             "calibration": asdict(curve) if curve else None,
             "measured_frames": looked.regions,
             "landmarks": looked.landmarks,
