@@ -315,7 +315,8 @@ def test_a_camera_that_disagrees_gives_no_samples(captures: Path, tmp_path: Path
         ({}, "pass"),
         ({"spread_mm": 8.1}, "review"),
         ({"spread_mm": 31.0}, "fail"),
-        ({"disagreement": 3.1}, "review"),
+        ({"disagreement": 2.1}, "review"),
+        ({"disagreement": 3.1}, "fail"),
         ({"disagreement": 11.0, "spread_mm": 9.0}, "fail"),
     ],
 )
