@@ -26,6 +26,7 @@ from datagen.fit.problem import FitFrame, FitSettings
 from datagen.fit.solver import fit_frames
 from datagen.fit.stored import FIT_FILE, PERSON_FILE, FitTold
 from datagen.flows.build import build, finished_units
+from datagen.flows.choice import Choice, choose
 from datagen.flows.fit_plan import check_fits
 from datagen.flows.parts import Part, freeze_build, run_part
 from datagen.flows.planning import plan_build
@@ -191,6 +192,15 @@ def test_a_changed_picture_makes_the_fit_again_and_a_scan_takes_it_away(
     plan = plan_build(recipe(root))
     assert not stage.applies(plan)
     assert stage.stale(layout, ()) == [layout.fit(KEY)]
+
+
+def test_a_build_of_some_frames_has_the_fit_of_all(captures: Path, built: BuildResult) -> None:
+    layout = BuildLayout(built.root)
+    tried = choose(plan_build(recipe(captures)), Choice(limit=1))
+    assert tried.frames == 1
+    (unit,) = FitStage().plan(tried, layout)
+    assert unit.unit.sequence.frames == (7, 8)
+    assert FitStage().finished(unit)
 
 
 def test_forgetting_all_frames_forgets_the_fit(captures: Path, built: BuildResult, tmp_path: Path) -> None:
