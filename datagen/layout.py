@@ -58,6 +58,11 @@ class BuildLayout:
         return self.root / "bridges"
 
     @property
+    def fits(self) -> Path:
+        """Heads fitted to pictures: one folder per sequence without a surface."""
+        return self.root / "fits"
+
+    @property
     def warps(self) -> Path:
         """One folder per frame."""
         return self.root / "warps"
@@ -135,6 +140,10 @@ class BuildLayout:
     def sequence_warps(self, key: SequenceKey) -> Path:
         """Folder with the warps of one sequence."""
         return self.warps / key.subject / key.sequence
+
+    def fit(self, key: SequenceKey) -> Path:
+        """Folder with the fit of one sequence, and ``record.json``."""
+        return self.fits / key.subject / key.sequence
 
     def person(self, key: SequenceKey) -> Path:
         """Folder with ``person.npz`` and ``record.json`` of what the frames of one sequence share."""

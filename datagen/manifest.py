@@ -146,6 +146,57 @@ class WarpConfig(Section):
         return content
 
 
+# Who may tell where points of the template are in pictures.
+SeenBy = Literal["captured", "landmarks", "detector"]
+
+
+class FitLimits(Section):
+    """What the fit of a frame may measure; a verdict is the worst of what each figure says."""
+
+    # Four cameras with a pixel of noise have 2 mm, a single one with a face at rest 6, without it 80.
+    pass_spread_mm: float = Field(
+        8.0, gt=0, description="standard deviation of the face's vertices (median) up to which a frame passes"
+    )
+    fail_spread_mm: float = Field(30.0, gt=0, description="and above which it fails: nobody knows where the head is")
+    # 1.0 wherever evidence says truly how sure it is; with cameras exchanged 3.2, with half of the pictures off 7.5.
+    pass_disagreement: float = Field(
+        2.0, ge=1, description="how many times as far off as stated the points of its pictures (median) may be"
+    )
+    fail_disagreement: float = Field(3.0, ge=1, description="above which it fails: no head explains what was seen")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for quantity in ("spread_mm", "disagreement"):
+            passing, failing = getattr(self, f"pass_{quantity}"), getattr(self, f"fail_{quantity}")
+            if failing < passing:
+                raise ValueError(f"fail_{quantity} {failing:g} is below pass_{quantity} {passing:g}")
+        return self
+
+
+class FitConfig(Section):
+    """Heads fitted to pictures, in sequences without scans and registrations."""
+
+    evidence: Literal["auto"] | Annotated[tuple[SeenBy, ...], Field(min_length=1)] = Field(
+        "auto",
+        description="what pictures are asked for: captured, the evidence that captures bring; landmarks, theirs; "
+        "detector, a face mesh. auto: the first of these that a sequence has",
+    )
+    detector_python: Path | None = Field(
+        None, description="Python of an environment with the detector, where this one has none"
+    )
+    neutral: Path | None = Field(
+        None,
+        description="face at rest of each subject, in metres: a mesh in the head model's topology, or the person.npz "
+        "of a fit; {subject} stands for the name",
+        examples=["neutral/{subject}.ply"],
+    )
+    neutral_error_mm: float = Field(1.0, ge=0.05, le=20, description="how far it is off (RMS)")
+    focal: Literal["known", "unknown"] = Field(
+        "known", description="unknown: one focal length a camera is found too, from that of its K; square pixels"
+    )
+    verdict: FitLimits = FitLimits()
+
+
 class CropJitter(Section):
     """How far a sample's crop departs from the one that fits, drawn once for each sequence and camera."""
 
@@ -245,6 +296,7 @@ class StageNeeds(Section):
 
     simulate: Needs = Needs()
     bridge: Needs = Needs(timeout_s=4 * 3600.0)
+    fit: Needs = Needs(timeout_s=4 * 3600.0)
     person: Needs = Needs(timeout_s=4 * 3600.0)
     warp: Needs = Needs(timeout_s=1800.0)
     render: Needs = Needs(timeout_s=600.0)
@@ -258,6 +310,7 @@ class Manifest(Section):
     seed: int = Field(0, description="of all that is drawn at random")
     source: AnySource
     canonical: CanonicalConfig = CanonicalConfig()
+    fit: FitConfig = FitConfig()
     warp: WarpConfig = WarpConfig()
     render: RenderConfig = RenderConfig()
     shards: ShardConfig = ShardConfig()
@@ -278,9 +331,10 @@ class Manifest(Section):
         """Return the recipe as a dataset keeps it and is known by: canonical JSON without any path.
 
         The same captures give the same dataset wherever they lay, and whatever worked at it. What paths lead to is in
-        the digests of inputs and template.
+        the digests of inputs and template. Datasets that nothing was fitted for do not name its settings.
         """
-        return canonical_json({name: value for name, value in self.without_paths().items() if name != "needs"})
+        untold = {"needs", *(("fit",) if self.fit.without_paths() == FitConfig().without_paths() else ())}
+        return canonical_json({name: value for name, value in self.without_paths().items() if name not in untold})
 
 
 def shipped_manifests() -> dict[str, Path]:

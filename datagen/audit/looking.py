@@ -17,7 +17,8 @@ from datagen.audit.photo_pictures import photo_picture
 from datagen.audit.pictures import Picture
 from datagen.audit.results import FrameResult, truth_reader
 from datagen.common.blas import available_cpus
-from datagen.common.errors import CanonfaceError
+from datagen.common.errors import CanonfaceError, InputError
+from datagen.fit.stored import FittedCaptures
 from datagen.geometry.landmarks import Landmarks
 from datagen.heads.base import HeadTemplate
 from datagen.heads.registry import load_head
@@ -78,7 +79,16 @@ class FrameReader:
         if manifest is not None:
             # The build may have been moved away from its captures.
             with contextlib.suppress(CanonfaceError):
-                self._captures = manifest.source.captures(BuildLayout(build).captures)
+                layout = BuildLayout(build)
+                captures = manifest.source.captures(layout.captures)
+                self._captures = FittedCaptures(captures, layout.fits, self._canonical)
+
+    def _canonical(self) -> HeadTemplate:
+        assert self._manifest is not None  # captures are those of a recipe
+        template = self.template(self._manifest.canonical.head)
+        if template is None:
+            raise InputError(f"the template of {self._manifest.canonical.head} is not to be had", "the head's files")
+        return template
 
     def template(self, head: str) -> HeadTemplate | None:
         """Return a head's template; None if it is not to be had here."""

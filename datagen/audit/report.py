@@ -24,6 +24,7 @@ from datagen.audit.alerted import alerted_first, alerts_of_frames, first_alerts,
 from datagen.audit.appearance import Appearance, CameraFit, appearance
 from datagen.audit.departures import departures
 from datagen.audit.explain_build import explain_results
+from datagen.audit.fits import fit_rows
 from datagen.audit.looking import FrameReader, Looked, at_once, look, look_closer
 from datagen.audit.measure import FrameMeasure, region_rows
 from datagen.audit.region_colours import region_colours
@@ -223,6 +224,7 @@ def write_report(
             "sizes": _sizes(sizes),
             "usual": _usual_sizes(manifest),
             "bridges": _bridges(folder, build),
+            "fits": fit_rows(layout),
             "samples": _samples(folder, layout, dataset),
             "problem": problem,
             "training": learnt,
@@ -238,6 +240,7 @@ def write_report(
             "regions": regions,
             "cameras": content["cameras"],
             "head_sizes": sizes,
+            "fits": content["fits"],
             "calibration": asdict(curve) if curve else None,
             "measured_frames": looked.regions,
             "landmarks": looked.landmarks,

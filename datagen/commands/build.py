@@ -268,6 +268,7 @@ def plan_command(
     """
     recipe = load_manifest(manifest, overrides or ())
     from datagen.flows.choice import Choice, choose
+    from datagen.flows.fit_plan import check_fits
     from datagen.flows.planning import plan_build, settle
 
     choice = Choice(tuple(only or ()), limit)
@@ -278,8 +279,10 @@ def plan_command(
         return
     plan = plan_build(settle(recipe))
     plan = choose(plan, choice) if choice else plan
+    # No such source makes captures itself: there is no build folder yet.
+    fitted = check_fits(plan, Path())
     if json_output:
-        print_json(_plan_json(plan))
+        print_json({**_plan_json(plan), "fitted": fitted})
         return
     views, units = plan.views(), plan.units()
     table(
@@ -290,6 +293,7 @@ def plan_command(
             ("sequences", len(plan.sequences)),
             ("frames", f"{plan.frames} of {plan.of_frames}" if plan.selected or plan.chosen else plan.frames),
             *([("selected", recipe.source.selection)] if plan.selected else []),
+            *([("fitted", _fitted(plan, fitted))] if fitted else []),
             ("splits", plan.split_policy),
             *((f"{split} subjects", _named(subjects)) for split, subjects in plan.splits.items()),
             *((f"{split} views", views[split]) for split in plan.splits),
@@ -297,6 +301,12 @@ def plan_command(
             ("shards", f"{len(units)} of up to {max((u.samples for u in units), default=0)} samples"),
         ]
     )
+
+
+def _fitted(plan: BuildPlan, asked: Mapping[str, int]) -> str:
+    bare = sum(info.bare for info in plan.sequences)
+    told = ", ".join(f"{name} ({count})" for name, count in asked.items())
+    return f"{bare} sequences have no surface: heads are fitted to what their pictures show, by {told}"
 
 
 def _freeze(recipe: Manifest, out: Path, *, json_output: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,12 @@ class SeenPoints:
             self.covariance[at],
             shared,
         )
+
+
+def as_stored(points: SeenPoints) -> SeenPoints:
+    """Return points as they are read back from the file that :func:`seen_points_bytes` makes of them: rounded."""
+    floats = ("barycentric", "pixels", "covariance", "shared_m")
+    return replace(points, **{name: getattr(points, name).astype(np.float32).astype(np.float64) for name in floats})
 
 
 def seen_points_bytes(points: SeenPoints) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,15 @@ def _smoothing(template: HeadTemplate) -> sp.csr_matrix:
     return loop_subdivision(template.faces, count, subdivision_levels(template, None)).matrix[:count]
 
 
+def is_known(head: str) -> bool:
+    """Whether anything was learnt for a head model."""
+    return _stored(head).is_file()
+
+
+def _stored(head: str) -> Traversable:
+    return files("datagen.evidence") / FOLDER / f"{head}_face_mesh.npz"
+
+
 def detector_model(template: HeadTemplate) -> DetectorModel:
     """Return what was learnt for a template.
 
@@ -191,7 +201,7 @@ def detector_model(template: HeadTemplate) -> DetectorModel:
     InputError
         If nothing was, or the template has changed since.
     """
-    stored = files("datagen.evidence") / FOLDER / f"{template.name}_face_mesh.npz"
+    stored = _stored(template.name)
     fix = "Choose a head that is known, or learn this one: python -m benchmarks detector --learn"
     if not stored.is_file():
         raise InputError(f"where a face detector's points lie on {template.name!r} is not known", "anny", fix)

@@ -13,14 +13,17 @@ from datagen.common.arrays import F64
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import InputError
 from datagen.common.files import npz_bytes, read_npz, staged_folder, storage_errors
+from datagen.fit.figures import disagreeing_cameras, disagreement_text, few_views, frame_figures, judge_fit
 from datagen.fit.head_shape import F32
 from datagen.fit.problem import Fit, FitFrame, FitSettings
+from datagen.fit.seen import DETECTOR, seen_by, seen_sequence
 from datagen.fit.solver import fit_frames
-from datagen.fit.start import FEWEST_POINTS
+from datagen.fit.stored import person_bytes
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import ply_bytes, read_mesh
 from datagen.heads.base import HeadModel
 from datagen.heads.registry import HEADS
+from datagen.manifest import FitLimits
 from datagen.sources.camera_entry import RecordedCamera
 from datagen.sources.camera_files import DEPTH, PICTURES, camera_files, landmark_files
 from datagen.sources.capture_file import (
@@ -42,8 +45,6 @@ _WRITER = 2
 REGISTRATION = "registrations/{frame:06d}.ply"
 DETAILS = "fit/{frame:06d}.npz"
 PERSON = "fit/person.npz"
-# A camera whose points lie this many times as far off as stated, and as those of the others, is told.
-WRONG = 3.0
 
 
 @dataclass
@@ -56,6 +57,8 @@ class Fitted:
         That have a registration now.
     left_out : tuple of int
         Those in which too little was seen.
+    doubtful : dict of frame to reason
+        Of those that a build would have reviewed, or left out, by its recipe's usual limits.
     kept : bool
         Whether it was there already, made of the same files.
     spread_mm : float
@@ -69,6 +72,7 @@ class Fitted:
 
     frames: tuple[int, ...] = ()
     left_out: tuple[int, ...] = ()
+    doubtful: dict[int, str] = field(default_factory=dict)
     kept: bool = False
     spread_mm: float = float("nan")
     focal_px: dict[str, float] = field(default_factory=dict)
@@ -131,7 +135,9 @@ def fit_capture(
     """
     report = Fitted()
     template = prepare_template(head.template)
-    frames, report.left_out = _seen_frames(captures, info, indices)
+    who = tuple(name for name in seen_by("auto", captures.brings(info.key)) if name != DETECTOR)
+    seen = seen_sequence(captures, info, indices, who, head.template)
+    frames, report.left_out = seen.frames, tuple(seen.left_out)
     report.frames = tuple(frame.index for frame in frames)
     folder = root / info.key.subject / info.key.sequence
     place = out / info.key.subject / info.key.sequence
@@ -145,7 +151,7 @@ def fit_capture(
         report.kept = True
         return report
     fit = fit_frames(head, template, frames, settings, neutral=neutral, advance=advance)
-    _tell(report, fit, frames, neutral is not None)
+    _tell(report, fit, frames, template, neutral is not None)
     rig = capture.recorded(str(folder / CAPTURE_FILE), straighten_later=True)
     with staged_folder(place, replace=True) as staging, storage_errors(f"writing {info.key}"):
         _link(folder, capture, rig, report.frames, staging)
@@ -153,25 +159,6 @@ def fit_capture(
         content = _described(capture, report, fit, head, key)
         (staging / CAPTURE_FILE).write_bytes(capture_file_bytes(content))
     return report
-
-
-def _seen_frames(
-    captures: FolderCaptures, info: SequenceInfo, indices: Sequence[int]
-) -> tuple[list[FitFrame], tuple[int, ...]]:
-    found, left_out = list[FitFrame](), list[int]()
-    for index in indices:
-        frame = captures.frame(info.key, index)
-        if any(len(one.points) >= FEWEST_POINTS for one in frame.evidence):
-            found.append(FitFrame(index, frame.time_s, frame.evidence))
-        else:
-            left_out.append(index)
-    if not found:
-        raise InputError(
-            f"{info.key} has no frame with {FEWEST_POINTS} points or more that were seen in a picture",
-            "evidence: files of template points seen in pictures, which `evidence` of capture.json names",
-            "`datagen evidence` makes them of pictures with faces",
-        )
-    return found, tuple(left_out)
 
 
 def _check_cameras(capture: CaptureFile, folder: Path) -> None:
@@ -197,26 +184,20 @@ def _content_key(
     return sha256_text(canonical_json([_WRITER, head.template.digest, vars(settings), known, list(frames), inputs]))
 
 
-def _tell(report: Fitted, fit: Fit, frames: Sequence[FitFrame], known: bool) -> None:
+def _tell(report: Fitted, fit: Fit, frames: Sequence[FitFrame], template: WarpTemplate, known: bool) -> None:
     report.spread_mm = 1000 * float(np.median(np.concatenate([frame.spread_m for frame in fit.frames])))
     report.focal_px = dict(fit.focal_px)
-    scales: dict[str, list[float]] = {}
-    for frame in fit.frames:
-        for (_, camera), scale in frame.view_scale.items():
-            scales.setdefault(camera, []).append(scale)
-    medians = {camera: float(np.median(found)) for camera, found in scales.items()}
-    usual = float(np.median(list(medians.values())))
-    report.disagreeing = {camera: scale for camera, scale in medians.items() if scale > WRONG * max(usual, 1.0)}
-    for camera, scale in report.disagreeing.items():
+    report.disagreeing = disagreeing_cameras(fit)
+    report.remarks += [disagreement_text(camera, scale) for camera, scale in report.disagreeing.items()]
+    for index, figures in frame_figures(template, fit, frames).items():
+        reasons = judge_fit(figures, FitLimits())[1]
+        if reasons:
+            report.doubtful[index] = "; ".join(reasons)
+    report.remarks += few_views(frames, known)
+    if report.doubtful:
+        index, reason = next(iter(report.doubtful.items()))
         report.remarks.append(
-            f"camera {camera} disagrees with the others and hardly counts: its points lie {scale:.1f} times as far off "
-            "as they say; check its pose, and whether its pictures are of the same instants"
-        )
-    alone = sum(len({one.camera.name for one in frame.evidence}) == 1 for frame in frames)
-    if alone and not known:
-        report.remarks.append(
-            f"only one camera sees the head in {alone} of {len(frames)} frames: its distance and size are those of a "
-            "usual head, to 8 %; a face at rest (--neutral) tells them"
+            f"{len(report.doubtful)} of {len(frames)} frames are doubtful, as frame {index}: {reason}"
         )
     if report.left_out:
         shown = ", ".join(map(str, report.left_out[:5])) + (" …" if len(report.left_out) > 5 else "")
@@ -257,8 +238,7 @@ def _write(staging: Path, template: WarpTemplate, fit: Fit) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.unlink(missing_ok=True)  # a link to a file of the capture's own
             place.write_bytes(data)
-    person = {"identity": fit.identity, "neutral": fit.neutral, "scale": np.float64(fit.scale)}
-    (staging / PERSON).write_bytes(npz_bytes({name: np.asarray(value) for name, value in person.items()}))
+    (staging / PERSON).write_bytes(person_bytes(fit))
 
 
 def _described(capture: CaptureFile, report: Fitted, fit: Fit, head: HeadModel, key: str) -> CaptureFile:

@@ -14,6 +14,7 @@ from datagen.common.files import DISK_ERRORS, storage_errors, write_owned_bytes
 from datagen.common.progress import announce
 from datagen.flows.build_folder import build_lock, check_folder, check_places, check_room
 from datagen.flows.choice import Choice
+from datagen.flows.fit_plan import check_fits
 from datagen.flows.folder_plan import NO_CHOICE, plan_in
 from datagen.flows.history import History, keep_selection, read_history
 from datagen.flows.own_settings import forget_all, read_own
@@ -94,6 +95,7 @@ def build(
     # what was decided.
     own = {} if replace else read_own(layout)
     plan = plan_in(layout, manifest, choice, afresh=replace)
+    check_fits(plan, layout.captures)
     # What comes before the first stage (a server, the head model) takes a while.
     some = f" of {plan.of_frames}" if plan.selected or plan.chosen else ""
     announce("build", f"{plan.frames}{some} frames of {len(plan.sequences)} sequences", stream)

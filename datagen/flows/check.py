@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from datagen.common.errors import CanonfaceError, InputError
 from datagen.common.progress import Progress
+from datagen.flows.check_fit import fit_findings
 from datagen.flows.check_page import SequencePictures, picture_views
 from datagen.flows.diagnose import Fit
 from datagen.flows.mend import Mended, mend, settle_fits
@@ -110,15 +111,9 @@ class CheckResult:
     pictured: list[SequencePictures] = field(default_factory=list)
 
     def holds_surface(self, frame: Frame, where: str) -> bool:
-        """Whether there is something to hold cameras against, which is noted once; evidence is read in any case."""
+        """Whether there is a surface to hold cameras against; evidence is read in any case."""
         self.attempt(where, partial(getattr, frame, "evidence"))
-        if frame.surface is not None:
-            return True
-        problem = "it has no surface to hold its cameras against; `datagen fit` makes one of what was seen in pictures"
-        note = {"where": str(frame.key), "problem": problem}
-        if note not in self.notes:
-            self.notes.append(note)
-        return False
+        return frame.surface is not None
 
     def attempt(self, where: str, read: Callable[[], Any]) -> Any:
         """Call ``read``; note the error if it raises one that a user can mend, and return None."""
@@ -283,13 +278,15 @@ def _check_sequence(
     *,
     pictures: bool = False,
 ) -> None:
-    earlier, found = len(result.problems), _Found()
+    earlier, found, bare = len(result.problems), _Found(), list[int]()
     drawn: SequencePictures | None = None
     for index in frames:
         where = f"{key}/{index:06d}"
         frame = result.attempt(where, partial(source.frame, key, index))
         result.frames += 1
-        if frame is not None and result.holds_surface(frame, where):
+        if frame is not None and not result.holds_surface(frame, where):
+            bare.append(index)
+        elif frame is not None:
             examined = found.examine(frame, where)
             # The first, or the first with something to see.
             if pictures and (drawn is None or (not drawn.poor and examined.views.wrong)):
@@ -297,6 +294,7 @@ def _check_sequence(
         progress.advance(1)
     if drawn is not None:
         result.pictured.append(drawn)
+    _check_fit(source, key, bare, result)
     _say_once(result.problems, earlier)
     for camera, listed in found.wrong.items():
         where, reason = listed[0]
@@ -325,6 +323,13 @@ def _check_sequence(
     if wrong:
         explained = Explained(key, settle_fits(found.fits), wrong, tuple(found.frames), bad - wrong)
         result.explained.append(explained)
+
+
+def _check_fit(source: Captures, key: SequenceKey, bare: Sequence[int], result: CheckResult) -> None:
+    if bare:
+        problems, notes = fit_findings(source, key, bare)
+        result.problems += [{"where": str(key), "problem": problem} for problem in problems]
+        result.notes += [{"where": str(key), "problem": note} for note in notes]
 
 
 def _say_once(problems: list[dict[str, str]], start: int) -> None:

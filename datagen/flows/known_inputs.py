@@ -26,10 +26,12 @@ class KnownInputs:
         What the recipe says of the captures.
     captures : Captures
         Opened.
+    group : str
+        Of what these inputs are: those of a fit are pictures, those of a warp the fit too.
     """
 
-    def __init__(self, root: Path, source: Source, captures: Captures) -> None:
-        self._root, self._captures = root, captures
+    def __init__(self, root: Path, source: Source, captures: Captures, group: str = "inputs") -> None:
+        self._root, self._captures, self._group = root, captures, group
         self._index = open_index(root)
         self._kept = self._index is not None or BuildLayout(root).plan.is_dir()
         self._reader = _reader(source) if self._kept else ""
@@ -43,10 +45,10 @@ class KnownInputs:
             return known
         group, name = self._place(key, index)
         began_s = clock_s()
-        digest, paths = self._captures.inputs(key, index)
-        if paths is not None:
-            read_and_remember(self._root, group, name, paths, digest, read_s=began_s)
-        return digest
+        read = self._captures.inputs(key, index)
+        if read.paths is not None:
+            read_and_remember(self._root, group, name, read.paths, read.digest, read_s=began_s)
+        return read.digest
 
     def known_digest(self, key: SequenceKey, index: int) -> str | None:
         """Return a frame's digest if it is known without reading anything, else None."""
@@ -56,7 +58,7 @@ class KnownInputs:
         return None if seen is None else seen.told
 
     def _place(self, key: SequenceKey, index: int) -> tuple[str, str]:
-        return f"inputs/{self._reader}/{key}", str(index)
+        return f"{self._group}/{self._reader}/{key}", str(index)
 
 
 @lru_cache(maxsize=8)

@@ -29,6 +29,7 @@ _SECTION = "warp."
 _TEMPLATE = "the frame table of a dataset is read by one template"
 _OTHER = {
     "canonical": "all frames of a dataset are in one canonical space",
+    "fit": "frames of a sequence are fitted together",
     "name": "it is the dataset's",
     "needs": "no result depends on it: change it in the recipe, for all units of a stage",
     "render": "all samples of a dataset are rendered alike",

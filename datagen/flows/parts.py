@@ -21,6 +21,7 @@ from datagen.common.errors import InputError
 from datagen.common.files import write_owned_bytes
 from datagen.flows.build import build
 from datagen.flows.build_folder import build_lock, check_folder, check_places
+from datagen.flows.fit_plan import check_fits
 from datagen.flows.folder_plan import plan_in
 from datagen.flows.history import keep_selection
 from datagen.flows.part_lease import held_lease
@@ -110,6 +111,7 @@ def freeze_build(manifest: Manifest, out: Path) -> Frozen:
     manifest = settle(manifest, check_folder(layout, manifest))
     with build_lock(layout):
         plan = plan_in(layout, manifest)
+        check_fits(plan, layout.captures)
         check_places(plan, layout)
         text = manifest.text().encode() + b"\n"
         if not layout.manifest.is_file() or layout.manifest.read_bytes() != text:

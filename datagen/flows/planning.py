@@ -15,7 +15,7 @@ from datagen.manifest import Manifest
 from datagen.render.registry import RENDERERS, resolve_backend
 from datagen.shards.growth import ShardUnit
 from datagen.shards.plan import plan_units
-from datagen.sources.frame import WITHOUT_SURFACE, SequenceInfo
+from datagen.sources.frame import SequenceInfo
 
 _DIGITS = 24  # of a digest, in tasks and names
 
@@ -155,10 +155,6 @@ def plan_build(
             "at least one <subject>/<sequence> folder",
             "See docs/capture-format.md",
         )
-    bare = [str(sequence.key) for sequence in sequences if sequence.bare]
-    if bare:
-        more = f" (and {len(bare) - 1} more)" if len(bare) > 1 else ""
-        raise InputError(f"{bare[0]} has no surface{more}", *WITHOUT_SURFACE)
     of_all = sum(len(sequence.frames) for sequence in sequences)
     sequences = list(source.chosen(sequences, frozen or {}))
     subjects = [sequence.key.subject for sequence in sequences]

@@ -108,6 +108,7 @@ def made_by(manifest: Manifest) -> str:
         canonical_json(
             {
                 "canonical": manifest.canonical.model_dump(mode="json", exclude={"head_root"}),
+                "fit": manifest.fit.model_dump(mode="json"),
                 "needs": manifest.needs.model_dump(mode="json"),
                 "program": versions(),
                 "warp": manifest.warp.model_dump(mode="json"),

@@ -90,6 +90,7 @@ def slurm_jobs(layout: BuildLayout, options: SlurmOptions) -> list[Job]:
     counts = {
         "simulate": len(plan.sequences),
         "bridge": 1,
+        "fit": sum(info.bare for info in plan.sequences),
         "person": len(plan.sequences),
         "warp": sum(-(-len(info.frames) // FRAMES_PER_UNIT) for info in plan.sequences),
         "render": len(plan.units()),

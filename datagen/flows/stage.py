@@ -14,15 +14,16 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.common.files import DISK_ERRORS, storage_errors
+from datagen.fit.stored import FittedCaptures
 from datagen.flows.known_inputs import KnownInputs
 from datagen.flows.plan_store import Sequences, freeze, open_plan
 from datagen.flows.planning import BuildPlan
 from datagen.flows.state_index import open_index
-from datagen.flows.worker import open_captures, shared_head
+from datagen.flows.worker import fitted_captures, shared_head
 from datagen.heads.base import HeadModel
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
-from datagen.sources.frame import Captures, SequenceKey
+from datagen.sources.frame import SequenceKey
 
 NAMED = 5
 
@@ -82,9 +83,10 @@ class Unit(Task):
         """Itself."""
         return self
 
-    def captures(self) -> Captures:
-        """Open the captures of the build."""
-        return open_captures(self.manifest.source, self.layout.captures)
+    def captures(self) -> FittedCaptures:
+        """Open the captures of the build, with the heads that were fitted to pictures."""
+        manifest = self.manifest
+        return fitted_captures(manifest.source, self.layout, manifest.canonical.head, manifest.head_root)
 
     def inputs(self) -> KnownInputs:
         """Return what is known of the captures' files."""

@@ -49,6 +49,7 @@ def _as_flow(body: Callable[..., None], name: str, run_name: str) -> Flow[..., N
 
 simulate = _stage_flow("simulate", "Simulate captures")
 bridge = _stage_flow("bridge", "Find where the template lies on other topologies")
+fit = _stage_flow("fit", "Fit heads to the pictures of sequences without a surface")
 person = _stage_flow("person", "Learn what the frames of each sequence share")
 warp = _stage_flow("warp", "Warp frames")
 render = _stage_flow("render", "Render shards")

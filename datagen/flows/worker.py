@@ -8,9 +8,11 @@ from threading import Lock
 
 from datagen.common.blas import use_one_blas_thread
 from datagen.evidence.look import TextureLook
+from datagen.fit.stored import FittedCaptures
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.heads.contents import template_contents
 from datagen.heads.registry import load_head
+from datagen.layout import BuildLayout
 from datagen.render.registry import make_renderer
 from datagen.shards.faces import TemplateContents
 from datagen.sources.frame import Captures
@@ -86,3 +88,16 @@ def open_captures(source: Source, made: Path) -> Captures:
         If they are missing.
     """
     return source.opened(made)
+
+
+@lru_cache(maxsize=4)
+def fitted_captures(source: Source, layout: BuildLayout, head: str, head_root: Path | None) -> FittedCaptures:
+    """Open the captures of a build, those without a surface with the heads that it fitted to their pictures.
+
+    Raises
+    ------
+    datagen.common.errors.InputError
+        As :func:`open_captures`.
+    """
+    captures = open_captures(source, layout.captures)
+    return FittedCaptures(captures, layout.fits, lambda: shared_head(head, head_root).template)

@@ -161,7 +161,7 @@ class CaptureFile(Section):
     surface: Literal["scan", "depth", "registration", "none"] = Field(
         "scan",
         description="what is warped: the files of `scan`, or, where there are none, what is fused from `depth`, "
-        "or the registered meshes themselves; `none` of pictures that `datagen fit` is to make registrations of",
+        "or the registered meshes themselves; `none` of pictures that heads are to be fitted to",
     )
     depth: DepthEntry | None = Field(None, description="depth maps of the cameras, which samples may show")
     registration: RegistrationEntry | None = None
@@ -194,8 +194,8 @@ class CaptureFile(Section):
 
     @model_validator(mode="after")
     def _has_surface(self) -> Self:
-        if self.surface == "none" and self.evidence is None:
-            raise ValueError("`surface` is 'none', but there is no `evidence` to make registrations of")
+        if self.surface == "none" and self.evidence is None and self.images is None:
+            raise ValueError("`surface` is 'none', but there are neither `images` nor `evidence` to fit a head to")
         if self.surface not in {"scan", "none"} and getattr(self, self.surface) is None:
             raise ValueError(f"`surface` is {self.surface!r}, but there is no `{self.surface}`")
         if self.surface != "scan" and "scan" in self.model_fields_set:

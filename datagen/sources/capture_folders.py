@@ -117,7 +117,8 @@ def _sequences(root: Path, files: Sequence[str], answers: Answers) -> tuple[int,
             f"{root} holds no scans: {len(files)} files, {pictures} of them pictures",
             f"for each recording a folder with scans ({', '.join(MESH_KINDS)}) and pictures "
             f"({', '.join(PICTURES_READ)}), a frame number in their names",
-            "Reconstruct the pictures first, by photogrammetry, and put the meshes beside them",
+            "Reconstruct the pictures first, and put the meshes beside them; or write a capture.json "
+            'with "surface": "none", as docs/own-captures.md shows for pictures alone',
         )
     raise refused
 

@@ -199,7 +199,7 @@ class FolderCaptures(Captures):
         for kind in (*PICTURES, DEPTH):
             found = [path for path, _ in camera_files(folder, capture, kind, rig, index).values()]
             (videos if is_video(pattern_of(capture, kind) or "") else paths).extend(found)
-        path = folder / CAPTURE_FILE
+        path, bare = folder / CAPTURE_FILE, capture.surface == "none"
         try:
             sha = _begun(folder, stamp_of(path), model).copy()
             for path in paths:
@@ -209,9 +209,9 @@ class FolderCaptures(Captures):
         except OSError as error:
             raise _missing(path, key, index, error) from None
         if model:  # FLAME's model lies elsewhere
-            return Inputs(sha.hexdigest(), None)
+            return Inputs(sha.hexdigest(), None, bare)
         files = (str(path) for path in (folder / CAPTURE_FILE, *paths, *videos))
-        return Inputs(sha.hexdigest(), (*files, *_folders_that_count(folder, capture, rig, index)))
+        return Inputs(sha.hexdigest(), (*files, *_folders_that_count(folder, capture, rig, index)), bare)
 
     def _info(self, key: SequenceKey) -> SequenceInfo:
         folder = self._root / key.subject / key.sequence
@@ -223,6 +223,13 @@ class FolderCaptures(Captures):
         gated = capture.masks is not None and (capture.generator or {}).get("name") != SIMULATION
         bare = capture.surface == "none"
         return SequenceInfo(key, tuple(capture.frames), len(_rig(folder)), name, capture.epoch, gated, bare)
+
+    def brings(self, key: SequenceKey) -> frozenset[str]:
+        """Return what a sequence names; raises as :meth:`sequences`."""
+        capture = _capture_file(self._root / key.subject / key.sequence)
+        kinds = {kind for kind in ("evidence", "landmarks", "images") if getattr(capture, kind) is not None}
+        bent = any(camera.distortion is not None for camera in capture.cameras.values())
+        return frozenset({*kinds, *(("distortion",) if bent else ())})
 
     def topology(self, name: str) -> Topology:
         """Read a topology the captures bring with them, ``<root>/topologies/<name>``.

@@ -26,7 +26,7 @@ Image = npt.NDArray[np.uint8]
 # What is expected of captures with `surface: none` where one is needed, and what to do.
 WITHOUT_SURFACE = (
     "a scan, depth maps, or registrations that are the surface",
-    "`datagen fit` makes registrations of evidence: run it, and use the captures that it writes",
+    "`datagen build` fits a head to what is seen in its pictures; `datagen fit` does that alone",
 )
 
 
@@ -213,10 +213,13 @@ class Inputs(NamedTuple):
     paths : tuple of str or None
         All files that it depends on, and the folders whose entries do; some may be missing. As long as size, time and
         inode of all of them stay, so does the digest. None where that cannot be said.
+    bare : bool
+        Whether the frame has no surface.
     """
 
     digest: str
     paths: tuple[str, ...] | None
+    bare: bool = False
 
 
 class Captures(ABC):
@@ -251,6 +254,22 @@ class Captures(ABC):
         InputError
             As :meth:`frame`.
         """
+
+    def brings(self, key: SequenceKey) -> frozenset[str]:
+        """Return which a sequence has of what heads are fitted to, and of what matters for that.
+
+        Returns
+        -------
+        frozenset of ``evidence``, ``landmarks``, ``images`` and, if a camera has any, ``distortion``
+            Nothing from sources whose captures all have surfaces.
+
+        Raises
+        ------
+        InputError
+            As :meth:`sequences`.
+        """
+        del key
+        return frozenset()
 
     def inputs(self, key: SequenceKey, index: int) -> Inputs:
         """Return the digest of :meth:`input_digest`, and what it was told by; raises as :meth:`input_digest`."""

@@ -16,7 +16,7 @@ from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.heads.registry import load_head
 from datagen.heads.typical import typical_offset_m
-from datagen.sources.frame import Captures, Frame, Scale, SequenceInfo, SequenceKey
+from datagen.sources.frame import Captures, Frame, Inputs, Scale, SequenceInfo, SequenceKey
 from datagen.sources.topology import Topology
 
 F64 = npt.NDArray[np.float64]
@@ -161,8 +161,17 @@ class ScaledCaptures(Captures):
 
     def input_digest(self, key: SequenceKey, index: int) -> str:
         """SHA-256 over what the frame is read from and its scale, which other frames decide too."""
-        told = f"{self._captures.input_digest(key, index)} {self.scale(key).factor!r}"
-        return hashlib.sha256(told.encode()).hexdigest()
+        return self.inputs(key, index).digest
+
+    def inputs(self, key: SequenceKey, index: int) -> Inputs:
+        """Return that digest; what it was told by are files of many frames."""
+        read = self._captures.inputs(key, index)
+        told = f"{read.digest} {self.scale(key).factor!r}"
+        return Inputs(hashlib.sha256(told.encode()).hexdigest(), None, read.bare)
+
+    def brings(self, key: SequenceKey) -> frozenset[str]:
+        """Return what a sequence has; raises as :meth:`Captures.brings`."""
+        return self._captures.brings(key)
 
     def landmarks(self, key: SequenceKey, index: int) -> Landmarks | None:
         """Read the landmarks of a frame, not scaled."""

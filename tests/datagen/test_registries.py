@@ -165,7 +165,7 @@ def test_a_new_source_is_planned_and_opened_by_the_build(tmp_path: Path) -> None
     found = run(tmp_path, NEW_SOURCE + PARSED + PLANNED).splitlines()
     splits = {"train": ("anna",), "val": ("bob",), "test": ("zoe",)}
     views = {"train": 2, "val": 2, "test": 2}
-    assert found == [f"{splits} 6 {views}", "['simulate', 'bridge', 'person']", "12.0 True"]
+    assert found == [f"{splits} 6 {views}", "['simulate', 'bridge', 'fit', 'person']", "12.0 True"]
     loaded = "import sys\nprint({'numpy', 'bubble_source'} & set(sys.modules))"
     assert run(tmp_path, NEW_SOURCE + PARSED + loaded) == "set()\n"
     lost = NEW_SOURCE + PARSED.replace('"root": "."', '"root": "nowhere"') + PLANNED

@@ -29,6 +29,7 @@ from datagen.flows.records import (
 )
 from datagen.flows.stage import Reference, Stage, StageStatus, Task, Unit
 from datagen.flows.stages.bridge import StoredBridge, kept_bridge, stored_bridges
+from datagen.flows.stages.fit import FitStage, check_fitted
 from datagen.flows.state_index import open_index
 from datagen.flows.views import look_at_views
 from datagen.flows.worker import prepared_head, texture_look
@@ -233,6 +234,7 @@ class PersonStage(Stage[Person, int]):
 
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[PersonReference]:
         """Return one for each sequence that a person is learnt from, if enough of its frames are not in quarantine."""
+        check_fitted(plan, layout)
         bridges, digest = stored_bridges(plan, layout), refer(plan, layout)
         keys = {name: bridge.key for name, bridge in bridges.items()}
         out = unlearnable(layout, plan.manifest)
@@ -349,8 +351,12 @@ def _shares_person(manifest: Manifest, sequence: SequenceInfo) -> bool:
 
 
 def unlearnable(layout: BuildLayout, manifest: Manifest) -> frozenset[tuple[SequenceKey, int]]:
-    """Return the frames that persons could not be learnt from: no person is, as if there were no such frames."""
-    return read_quarantine(layout, manifest).frames_of(PersonStage.name)
+    """Return the frames that persons could not be learnt from: no person is, as if there were no such frames.
+
+    Those whose fit was given up have no surface to learn from.
+    """
+    quarantine = read_quarantine(layout, manifest)
+    return quarantine.frames_of(PersonStage.name) | quarantine.frames_of(FitStage.name)
 
 
 def without_frames(info: SequenceInfo, out: frozenset[tuple[SequenceKey, int]]) -> SequenceInfo:

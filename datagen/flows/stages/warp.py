@@ -31,13 +31,14 @@ from datagen.flows.records import (
 )
 from datagen.flows.stage import Reference, Stage, StageStatus, Unit
 from datagen.flows.stages.bridge import StoredBridge, kept_bridge, stored_bridges
+from datagen.flows.stages.fit import believed, check_fitted, with_disagreeing
 from datagen.flows.stages.person import (
-    PersonStage,
     StoredAppearance,
     StoredPerson,
     heeded,
     learns_person,
     learnt_person,
+    unlearnable,
 )
 from datagen.flows.state_index import open_index
 from datagen.flows.stored_frames import stored_frames
@@ -48,7 +49,7 @@ from datagen.geometry.mesh import Mesh
 from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.heads.base import HeadModel, HeadTemplate
 from datagen.layout import PERSON_FOLDER, BuildLayout
-from datagen.manifest import WarpConfig
+from datagen.manifest import FitLimits, WarpConfig
 from datagen.sources.frame import Frame, Registration, SequenceInfo, SequenceKey
 from datagen.warp.bridge import Bridge
 from datagen.warp.engine import ALGORITHM_VERSION, warp_frame
@@ -135,8 +136,9 @@ class WarpUnit(Unit):
         bridge = self.bridge.key if self.bridge is not None else ""
         person = self.person.key if self.person else "none"
         gate_version = GATE_VERSION if self.sequence.gated else None
-        head = self.manifest.canonical.head
-        text = _key_text(self.manifest.warp, head, person, bridge, template.digest, ALGORITHM_VERSION, gate_version)
+        head, limits = self.manifest.canonical.head, self.manifest.fit.verdict if self.sequence.bare else None
+        version = ALGORITHM_VERSION
+        text = _key_text(self.manifest.warp, head, person, bridge, template.digest, version, gate_version, limits)
         return sha256_text(text.replace(_INPUT, input_digest, 1))
 
     @property
@@ -231,13 +233,13 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
 
     def plan(self, plan: BuildPlan, layout: BuildLayout) -> list[WarpReference]:
         """Return a few frames each, of those that are not in quarantine."""
+        check_fitted(plan, layout)
         manifest, bridges, digest = plan.manifest, stored_bridges(plan, layout), refer(plan, layout)
-        quarantine = read_quarantine(layout, manifest)
-        left_out, unlearnable = quarantine.frames, quarantine.frames_of(PersonStage.name)
+        left_out, not_learnt = read_quarantine(layout, manifest).frames, unlearnable(layout, manifest)
         tasks = []
         for number, (info, whole) in enumerate(zip(plan.sequences, plan.whole_sequences, strict=True)):
             bridge = bridges.get(info.registration or "")
-            person = learnt_person(layout, info.key) if learns_person(plan, whole, unlearnable) else None
+            person = learnt_person(layout, info.key) if learns_person(plan, whole, not_learnt) else None
             out = [place for place, frame in enumerate(info.frames) if left_out and (info.key, frame) in left_out]
             own = plan.own.get(str(info.key), {})
             for first, last in pairwise([-1, *out, len(info.frames)]):
@@ -339,7 +341,14 @@ def _alike(frames: Sequence[int], start: int, stop: int, own: Mapping[int, str])
 
 @lru_cache(maxsize=64)
 def _key_text(
-    config: WarpConfig, head: str, person: str, bridge: str, template: str, algorithm: int, gate_version: int | None
+    config: WarpConfig,
+    head: str,
+    person: str,
+    bridge: str,
+    template: str,
+    algorithm: int,
+    gate_version: int | None,
+    limits: FitLimits | None,
 ) -> str:
     """Return what the content key of a frame is the digest of, but for its input: frames share it."""
     inputs = {
@@ -355,6 +364,8 @@ def _key_text(
         inputs["bridge"] = bridge
     if gate_version is not None:
         inputs["gate"] = gate_version
+    if limits is not None:
+        inputs["fit"] = limits.model_dump(mode="json")
     return canonical_json(inputs)
 
 
@@ -406,8 +417,11 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
     # Outside the `try`: a missing person is not a broken frame, and without it the whole sequence would change.
     prior = unit.person.open(head.template) if unit.person else None
     try:
-        content = unit.captures().frame(unit.sequence.key, state.frame)
+        captures, key = unit.captures(), unit.sequence.key
+        content = captures.frame(key, state.frame)
         seen = look_at_views(content)
+        if unit.sequence.bare:
+            seen = with_disagreeing(captures, key, seen)
         gated = gate(content, seen.wrong, use=unit.sequence.gated)
         content = heeded(gated.frame, manifest.warp)
         bridge = unit.bridge.open(head.template) if unit.bridge else None
@@ -427,6 +441,8 @@ def _warp_and_store(unit: WarpUnit, state: FrameState) -> None:
         _store_failure(unit, state, _reason(error))
         return
     warp = gated.told(warp)
+    if unit.sequence.bare:
+        warp = believed(unit, captures, key, state.frame, warp)
     warp, cameras, views = _with_views(content, warp, head.template, seen)
     record = ResultRecord(state.key, state.input_digest, warp.verdict.status, cameras, {}, views, own_of(unit.own))
     contents = {WARP_FILE: warp_bytes(warp), VERDICT_FILE: verdict_bytes(warp.verdict)}

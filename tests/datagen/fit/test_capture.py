@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.fit.people import Person, displaced, looked_at, simulated_person
+from benchmarks.fit.people import Person, displaced, simulated_person
 from datagen.cli import app
 from datagen.common.console import run
 from datagen.common.errors import InputError
@@ -20,19 +19,15 @@ from datagen.fit.capture import Fitted, fit_capture, read_neutral
 from datagen.fit.problem import FitFrame, FitSettings
 from datagen.geometry.mesh import Mesh
 from datagen.geometry.mesh_io import ply_bytes
-from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.registry import load_head
 from datagen.sources.folder import FolderCaptures
-from datagen.sources.folder_writer import png_bytes
 from datagen.sources.frame import SequenceKey
-from datagen.warp.template import prepare_template
+from tests.support.pictures_only import CHOSEN, EVIDENCE, seen_frames, write_capture
 
 KEY = SequenceKey("anna", "talk")
 QUICK = FitSettings(rounds=5, amplitudes=False)
-EVIDENCE = "evidence/align/{camera}/{frame:06d}.npz"
-CHOSEN = (0, 2, 3, 5)
 
 
 @pytest.fixture(scope="module")
@@ -48,55 +43,7 @@ def person(head: HeadModel) -> Person:
 @pytest.fixture(scope="module")
 def frames(head: HeadModel, person: Person) -> list[FitFrame]:
     """Two frames of four cameras, a third of the points of each."""
-    cameras = [person.cameras[k] for k in CHOSEN]
-    found = looked_at(prepare_template(head.template), person, cameras, 1.0, np.random.default_rng(0))
-    return [
-        replace(
-            frame,
-            evidence=[
-                PixelEvidence(one.points.take(range(0, len(one.points), 3)), one.camera) for one in frame.evidence
-            ],
-        )
-        for frame in found
-    ]
-
-
-def write_capture(root: Path, frames: Sequence[FitFrame]) -> Path:
-    """Write pictures and evidence of frames 7 and 8, and nothing else."""
-    folder = root / "anna" / "talk"
-    cameras: dict[str, Any] = {}
-    for index, frame in enumerate(frames, start=7):
-        for one in frame.evidence:
-            name = one.camera.name
-            files = {
-                EVIDENCE: seen_points_bytes(one.points),
-                "images/{camera}/{frame:06d}.png": png_bytes(np.full((96, 96, 3), 99, np.uint8)),
-            }
-            for pattern, data in files.items():
-                path = folder / pattern.format(camera=name, frame=index)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-            cameras[name] = {
-                "K": one.camera.K.tolist(),
-                "world_to_camera": one.camera.world_to_camera.tolist(),
-                "width": 96,
-                "height": 96,
-            }
-    content = {
-        "format": "canonface-capture",
-        "version": 1,
-        "unit": "m",
-        "fps": 2,
-        "frames": [7, 8],
-        "pixel_center": 0.5,
-        "cameras": cameras,
-        "surface": "none",
-        "images": "images/{camera}/{frame:06d}.png",
-        "evidence": EVIDENCE,
-        "licence": "internal",
-    }
-    (folder / "capture.json").write_text(json.dumps(content))
-    return folder
+    return seen_frames(head, person)
 
 
 def fitted(root: Path, out: Path, head: HeadModel, settings: FitSettings = QUICK, **more: Any) -> Fitted:

@@ -217,7 +217,7 @@ def test_a_stage_in_the_list_is_built_reported_and_requeued(
     plan = plan_build(layout.read_manifest())
     assert finished_units(plan, layout) is not None
     for module in (build_module, status_module):
-        monkeypatch.setattr(module, "STAGES", (*STAGES[:4], CountStage(), *STAGES[4:]))
+        monkeypatch.setattr(module, "STAGES", (*STAGES[:5], CountStage(), *STAGES[5:]))
     assert finished_units(plan, layout) is None
     (layout.root / "counts" / "somebody").mkdir(parents=True)
     result = build(recipe, layout.root, SERIAL)

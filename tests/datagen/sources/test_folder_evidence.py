@@ -13,11 +13,9 @@ from datagen.common.errors import InputError
 from datagen.common.progress import Progress
 from datagen.common.seen_points import SeenPoints, seen_points_bytes
 from datagen.flows.check import check_captures
-from datagen.flows.planning import plan_build
 from datagen.geometry.camera import look_at
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
-from datagen.manifest import Manifest
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter
 from datagen.sources.frame import SequenceKey
@@ -28,8 +26,7 @@ CAMERAS = tuple(look_at(f"cam{k}", [x, 0.0, 1.0], [0, 0, 0], 60.0, 32, 24) for k
 PATTERN = "evidence/align/{camera}/{frame:06d}.npz"
 
 
-def seen(source: str = "align", width: int = 32) -> SeenPoints:
-    n = 5
+def seen(source: str = "align", width: int = 32, n: int = 5) -> SeenPoints:
     covariance = np.broadcast_to(np.eye(2), (n, 2, 2))
     return SeenPoints(source, "abc", width, 24, np.arange(n), np.full((n, 3), 1 / 3), np.ones((n, 2)), covariance)
 
@@ -135,14 +132,15 @@ def test_captures_without_surface_say_what_to_do(folder: Path) -> None:
     assert not frame.fused
     with pytest.raises(InputError, match="datagen fit"):
         _ = frame.scan
-    manifest = Manifest.model_validate({"name": "a", "source": {"kind": "folder", "root": str(folder.parents[1])}})
-    with pytest.raises(InputError, match=r"anna/speech has no surface.*datagen fit"):
-        plan_build(manifest)
+    assert captures.inputs(KEY, 3).bare
+    assert captures.brings(KEY) == {"evidence"}
+    edit(folder, surface=None, scan="scans/{frame:06d}.ply")
+    assert not captures.inputs(KEY, 3).bare
 
 
-def test_no_surface_without_evidence_is_refused(folder: Path) -> None:
+def test_no_surface_without_pictures_and_evidence_is_refused(folder: Path) -> None:
     edit(folder, surface="none", scan=None, evidence=None)
-    with pytest.raises(InputError, match="no `evidence`"):
+    with pytest.raises(InputError, match="neither `images` nor `evidence`"):
         FolderCaptures(folder.parents[1]).sequences()
 
 
@@ -167,5 +165,10 @@ def test_a_check_reads_evidence_and_names_captures_without_a_surface(folder: Pat
     put(folder, PATTERN.format(frame=5, camera="cam1"), seen())
     with Progress("check", 0, "frames") as progress:
         found = check_captures(root, progress)
+    assert ["too little" in problem["problem"] for problem in found.problems] == [True]
+    assert [note["where"] for note in found.notes if "a build fits a head" in note["problem"]] == [str(KEY)]
+    put(folder, PATTERN.format(frame=3, camera="cam1"), seen(n=8))
+    with Progress("check", 0, "frames") as progress:
+        found = check_captures(root, progress)
     assert found.problems == []
-    assert [note["where"] for note in found.notes if "datagen fit" in note["problem"]] == [str(KEY)]
+    assert any("of another head model than anny" in note["problem"] for note in found.notes)
