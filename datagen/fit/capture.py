@@ -265,7 +265,7 @@ def _described(capture: CaptureFile, report: Fitted, fit: Fit, head: HeadModel, 
             "frames": list(report.frames),
             "cameras": cameras,
             "surface": "registration",
-            "registration": RegistrationEntry(head=head.template.name, pattern=REGISTRATION, unit="m"),
+            "registration": RegistrationEntry(head=head.template.name, pattern=REGISTRATION, unit="m", spread=DETAILS),
             "generator": {"program": "datagen fit", "key": key},
             **clock,
         }

@@ -227,8 +227,8 @@ class FittedCaptures(Captures):
                 "`datagen evidence` says what each picture shows",
             )
         folder, template = self._path(key).parent, self._template()
-        fitted = read_npz(folder / frame_file(index), ("vertices",), expected="a fitted frame", fix=_AGAIN)
-        vertices = fitted["vertices"].astype(np.float64)
+        fitted = read_npz(folder / frame_file(index), ("vertices", "spread_m"), expected="a fitted frame", fix=_AGAIN)
+        vertices, spread_m = (fitted[name].astype(np.float64) for name in ("vertices", "spread_m"))
         if told.focal_px:
             cameras = (with_focal(c, told.focal_px) if c.name in told.focal_px else c for c in frame.cameras)
             frame = replace(frame, cameras=tuple(cameras))
@@ -240,7 +240,7 @@ class FittedCaptures(Captures):
         return replace(
             frame,
             surface=Mesh.of(vertices, template.faces),
-            registration=Registration(template.name, vertices),
+            registration=Registration(template.name, vertices, spread_m=spread_m),
             seen=seen,
         )
 

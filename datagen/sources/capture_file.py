@@ -80,6 +80,11 @@ class RegistrationEntry(Section):
     unit: str | None = Field(
         None, description="unit of the files, where it is not the capture's; parameters are in m unless it is said"
     )
+    spread: FramePattern | None = Field(
+        None,
+        description="of .npz files whose `spread_m` (V,) says how far each vertex may be off, in metres, as "
+        "`datagen fit` writes them",
+    )
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import InputError, MeshError
+from datagen.common.files import read_npz
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import read_mesh
@@ -190,6 +191,8 @@ class FolderCaptures(Captures):
             paths.append(inside(folder, capture.scan, frame=index))
         if capture.registration:
             paths.append(inside(folder, capture.registration.pattern, frame=index))
+            if capture.registration.spread is not None:
+                paths.append(inside(folder, capture.registration.spread, frame=index))
         paths += landmark_files(folder, capture, rig, index).values()
         paths += [path for files in evidence_files(folder, capture, rig, index).values() for path in files]
         videos: list[Path] = []
@@ -328,7 +331,8 @@ class FolderCaptures(Captures):
                 f"{expected}, as the {'topology' if entry.topology else 'head model'} {name} has",
                 "Check `registration` in capture.json, or whether the export merged or split vertices",
             )
-        return Registration(name, vertices)
+        spread_m = None if entry.spread is None else _spread(inside(folder, entry.spread, frame=index), len(vertices))
+        return Registration(name, vertices, spread_m=spread_m)
 
     def _registered_mesh(self, folder: Path, capture: CaptureFile, index: int) -> Mesh:
         """Return the registered mesh itself: its own faces, or those of the captures' topology."""
@@ -434,6 +438,17 @@ def _read_depth(
     lens = recorded.lens, recorded.stored_intrinsics
     found = read_depth_map(path, capture.depth, capture.length_unit, recorded.at(index), lens)
     return found if mask is None else found.within(mask())
+
+
+def _spread(path: Path, count: int) -> npt.NDArray[np.float64]:
+    """Read how far each of a registration's vertices may be off, (V,) float64 metres."""
+    fix = "Write one finite number for each vertex, or leave `spread` out of `registration` in capture.json"
+    found = read_npz(path, ("spread_m",), expected="a registration's spread", fix=fix)["spread_m"]
+    if found.shape != (count,) or found.dtype.kind != "f" or not (np.isfinite(found) & (found >= 0)).all():
+        raise InputError(
+            f"{path} has spread_m of shape {found.shape} and type {found.dtype}", f"({count},), at least 0", fix
+        )
+    return found.astype(np.float64)
 
 
 def _fused(

@@ -93,11 +93,15 @@ class Registration:
         World metres.
     trust : (V,) float64 or None
         In [0, 1]: how far each vertex is known rather than guessed; None where all are known.
+    spread_m : (V,) float64 or None
+        How far each vertex may be off, where whoever made the registration says so: the root of the summed variances
+        of its position, metres.
     """
 
     head: str
     vertices: npt.NDArray[np.float64]
     trust: npt.NDArray[np.float64] | None = None
+    spread_m: npt.NDArray[np.float64] | None = None
 
     @property
     def marks(self) -> Landmarks:

@@ -16,7 +16,7 @@ from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.heads.registry import load_head
 from datagen.heads.typical import typical_offset_m
-from datagen.sources.frame import Captures, Frame, Inputs, Scale, SequenceInfo, SequenceKey
+from datagen.sources.frame import Captures, Frame, Inputs, Registration, Scale, SequenceInfo, SequenceKey
 from datagen.sources.topology import Topology
 
 F64 = npt.NDArray[np.float64]
@@ -103,10 +103,15 @@ def scaled_frame(frame: Frame, scale: Scale) -> Frame:
         frame,
         surface=replace(surface, vertices=surface.vertices * factor) if isinstance(surface, Mesh) else None,
         cameras=tuple(_scaled_camera(camera, factor) for camera in frame.cameras),
-        registration=registration and replace(registration, vertices=registration.vertices * factor),
+        registration=registration and _scaled_registration(registration, factor),
         landmarks=landmarks and replace(landmarks, points=landmarks.points * factor),
         scale=scale,
     )
+
+
+def _scaled_registration(registration: Registration, factor: float) -> Registration:
+    spread_m = None if registration.spread_m is None else registration.spread_m * factor
+    return replace(registration, vertices=registration.vertices * factor, spread_m=spread_m)
 
 
 def _scaled_camera(camera: Camera, factor: float) -> Camera:

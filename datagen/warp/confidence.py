@@ -21,7 +21,7 @@ SPREAD_RANGE_MM = (0.05, 10.0)
 HEIGHT_LIMIT_MM = 3.0
 # So far off the template lie stray pieces: of 430 such points on simulated heads one was within a millimetre.
 FAR_MM, FAR_CEILING = 2.5, 0.1
-LEAST_USUAL_MM = 0.01
+LEAST_USUAL_MM = 0.1
 LEAST_CONFIDENCE = 0.01
 # Where there are no landmarks, a scatter at which they neither help nor harm.
 USUAL_SCATTER_MM = 0.6

@@ -188,7 +188,14 @@ def register_frame(
     anchored = np.where(repaired.moved, 0.0, anchored)
     # Mended skin lies where the surface allowed, not where anything was seen.
     spread_m = np.where(repaired.moved, np.maximum(start.spread_m, MENDED_SPREAD_M), start.spread_m)
+    if registration is not None and registration.spread_m is not None and _is_surface(registration, scan):
+        # Nothing but the registration says where the surface is: it is as far off as its maker says.
+        spread_m = np.hypot(spread_m, template.subdivide @ registration.spread_m)
     return Registered(template, surface, where, turned, start, registered, anchored, repaired, spread_m)
+
+
+def _is_surface(registration: Registration, scan: Mesh) -> bool:
+    return registration.vertices.shape == scan.vertices.shape and np.array_equal(registration.vertices, scan.vertices)
 
 
 def frame_features(found: Registered, carried: Transported) -> F64:

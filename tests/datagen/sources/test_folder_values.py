@@ -18,7 +18,8 @@ from datagen.geometry.mesh import Mesh
 from datagen.geometry.mesh_io import ply_bytes
 from datagen.sources.folder import FolderCaptures
 from datagen.sources.folder_writer import SequenceWriter
-from datagen.sources.frame import SequenceKey
+from datagen.sources.frame import Scale, SequenceKey
+from datagen.sources.scale import scaled_frame
 from datagen.sources.topology import Topology
 from tests.support.topologies import write_topology
 
@@ -143,6 +144,29 @@ def test_the_unit_of_a_landmark_file_is_its_own(root: Path) -> None:
     found = FolderCaptures(root).frame(KEY, 7).landmarks
     assert found is not None
     np.testing.assert_allclose(found.points, marks().points, atol=1e-9)
+
+
+def test_how_far_a_registration_may_be_off_is_read_scaled_and_checked(root: Path) -> None:
+    known = np.linspace(0, 3e-3, 60, dtype=np.float32)
+    (folder(root) / "fit").mkdir()
+    path = folder(root) / "fit/000007.npz"
+    np.savez(path, spread_m=known)
+    before = FolderCaptures(root).input_digest(KEY, 7)
+    entry = {"head": "bare", "pattern": "registrations/{frame:06d}.npz", "spread": "fit/{frame:06d}.npz"}
+    edit(root, registration=entry)
+    frame = FolderCaptures(root).frame(KEY, 7)
+    assert frame.registration is not None
+    np.testing.assert_array_equal(frame.registration.spread_m, known)
+    larger = scaled_frame(frame, Scale(2.0, 0.1, 68, 1)).registration
+    assert larger is not None
+    np.testing.assert_allclose(larger.spread_m, 2 * known)
+    told = FolderCaptures(root).input_digest(KEY, 7)
+    np.savez(path, spread_m=2 * known)
+    assert len({before, told, FolderCaptures(root).input_digest(KEY, 7)}) == 3
+    for bad in (known[:59], -known, known * np.nan, np.arange(60)):
+        np.savez(path, spread_m=bad)
+        with pytest.raises(InputError, match=r"000007\.npz has spread_m of shape"):
+            FolderCaptures(root).frame(KEY, 7)
 
 
 def test_the_count_of_a_topologys_vertices_is_checked(root: Path) -> None:

@@ -82,7 +82,7 @@ def test_the_usual_height_without_a_face_is_the_limit_and_is_never_nothing() -> 
     nowhere = dataclasses.replace(carried, matched=np.zeros(60, bool))
     assert (confidence_features(nowhere, np.full(6, 1e-3), FACES)[:, 3] == math.log(3.0)).all()
     exact = dataclasses.replace(carried, offset_m=np.zeros(60))
-    assert (confidence_features(exact, np.full(6, 1e-3), FACES)[:, 3] == math.log(0.01)).all()
+    assert (confidence_features(exact, np.full(6, 1e-3), FACES)[:, 3] == math.log(0.1)).all()
 
 
 @pytest.mark.parametrize(
