@@ -6,7 +6,6 @@ record says what of it is ours. A result is finished when all that its record na
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from abc import abstractmethod
@@ -26,7 +25,7 @@ from datagen.flows.seen import Seen
 from datagen.flows.state_index import clock_s, look, open_index, read_and_remember
 from datagen.flows.views import Views
 from datagen.heads.base import HeadTemplate
-from datagen.layout import RECORD, BuildLayout
+from datagen.layout import PERSON_FOLDER, RECORD, BuildLayout
 from datagen.sources.frame import SequenceInfo
 
 
@@ -187,10 +186,8 @@ def plain_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[Mapping[s
 
 def digest_of_keys(info: SequenceInfo, contents: Iterable[Mapping[str, Any] | None]) -> str:
     """Return a digest of the content keys of a sequence's frames, of which :func:`plain_results` tells."""
-    told = hashlib.sha256()
-    for frame, content in zip(info.frames, contents, strict=True):
-        told.update(f"{frame} {content['content_key'] if content else ''}\n".encode())
-    return told.hexdigest()
+    known = zip(info.frames, contents, strict=True)
+    return sha256_text("".join([f"{frame} {content['content_key'] if content else ''}\n" for frame, content in known]))
 
 
 def known_result(root: Path, folder: Path) -> ResultRecord | None:
@@ -216,7 +213,9 @@ _WHOLE, _THERE = "whole", "there"
 
 def _place(root: Path, folder: Path) -> tuple[str, str]:
     above, _, name = str(folder).rpartition(os.sep)
-    return f"results/{above.removeprefix(f'{root}{os.sep}')}", name
+    within = above.removeprefix(f"{root}{os.sep}")
+    # Whoever asks for a sequence's person asks for none of its frames.
+    return f"persons/{within}" if name == PERSON_FOLDER else f"results/{within}", name
 
 
 def _told(seen: Seen) -> tuple[str, ResultRecord]:

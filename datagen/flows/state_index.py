@@ -10,6 +10,7 @@ grain of a file system's clock would leave its time as it was.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -362,9 +363,13 @@ def _opened(index: StateIndex) -> Iterator[StateIndex]:
     layout = index.layout
     before = _OPEN.get(layout.root)
     _OPEN[layout.root] = index
+    # Collecting garbage goes through whatever lives, again and again while a million frames are planned. What is there
+    # by now, modules and heads, stays.
+    gc.freeze()
     try:
         yield index
     finally:
+        gc.unfreeze()
         if before is None:
             _OPEN.pop(layout.root, None)
         else:

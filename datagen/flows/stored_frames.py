@@ -69,6 +69,12 @@ class Digests(Sequence[str]):
     def __len__(self) -> int:
         return len(self._kept) // 32 if isinstance(self._kept, bytes) else len(self._kept)
 
+    def __iter__(self) -> Iterator[str]:
+        if not isinstance(self._kept, bytes):
+            return iter(self._kept)
+        text = self._kept.hex()
+        return (text[start : start + 64] for start in range(0, len(text), 64))
+
     def __getitem__(self, place: int) -> str:  # type: ignore[override]  # nobody asks for slices
         if isinstance(self._kept, bytes):
             return self._kept[32 * place : 32 * place + 32].hex()
@@ -207,8 +213,7 @@ def _shows_all(content: Mapping[str, Any], limit_m: float, manifest: Manifest) -
     views = content.get("views")
     if not views:
         return manifest.render.shown(fused=False) != "measured"
-    far = any(depth >= limit_m for depth in views["farthest_m"].values())
-    odd = far or views["wrong"] or views["blind"]
+    odd = views["wrong"] or views["blind"] or max(views["farthest_m"].values(), default=0.0) >= limit_m
     return not odd and manifest.render.shown(fused=views["fused"]) != "measured"
 
 
