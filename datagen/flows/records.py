@@ -165,27 +165,44 @@ def read_result_record(folder: Path) -> ResultRecord | None:
 
 def read_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[ResultRecord | None]:
     """Read the records of a sequence's frames, in their order, unless the build's index knows them."""
-    return (None if content is None else record_of(content) for content in plain_results(layout, info))
+    contents = SequenceResults(layout, info).contents()
+    return (None if content is None else record_of(content) for content in contents)
 
 
-def plain_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[Mapping[str, Any] | None]:
-    """As :func:`read_results`, each record as plain JSON data: of a million, making objects takes most of the time."""
-    root, folder = layout.root, layout.sequence_warps(info.key)
-    index, group = open_index(root), _group(root, folder)
-    names = [layout.frame_name(frame) for frame in info.frames]
-    found = index.holding(group, names) if index is not None else [None] * len(names)
-    # In one go: a call for each costs as much as reading it.
-    known = iter(own_json(f"[{','.join(seen.told.partition(' ')[2] for seen in found if seen is not None)}]"))
-    for name, seen in zip(names, found, strict=True):
-        if seen is not None:
-            yield next(known)
-            continue
-        record = known_result(root, folder / name)
-        yield None if record is None else record.to_json()
+class SequenceResults:
+    """The results of a sequence's frames, which are told from each other before they are read.
+
+    Attributes
+    ----------
+    digest : str
+        Of all of them; empty if the build's index does not know each.
+    """
+
+    def __init__(self, layout: BuildLayout, info: SequenceInfo) -> None:
+        self._root, self._folder = layout.root, layout.sequence_warps(info.key)
+        self._names = [layout.frame_name(frame) for frame in info.frames]
+        index = open_index(self._root)
+        group = _group(self._root, self._folder)
+        self._told = index.all_holding(group, self._names) if index is not None else [None] * len(self._names)
+        # A text ends where the next begins: each is JSON after a word.
+        told = [text for text in self._told if text is not None]
+        self.digest = sha256_text("".join(told)) if len(told) == len(self._names) else ""
+
+    def contents(self) -> Iterator[Mapping[str, Any] | None]:
+        """Yield each record as plain JSON data, None if it is missing: making objects of them takes longer."""
+        # In one go: a call for each costs as much as reading it.
+        texts = (text.partition(" ")[2] for text in self._told if text is not None)
+        known = iter(own_json(f"[{','.join(texts)}]"))
+        for name, text in zip(self._names, self._told, strict=True):
+            if text is not None:
+                yield next(known)
+                continue
+            record = known_result(self._root, self._folder / name)
+            yield None if record is None else record.to_json()
 
 
 def digest_of_keys(info: SequenceInfo, contents: Iterable[Mapping[str, Any] | None]) -> str:
-    """Return a digest of the content keys of a sequence's frames, of which :func:`plain_results` tells."""
+    """Return a digest of the content keys of a sequence's frames, of which :class:`SequenceResults` tells."""
     known = zip(info.frames, contents, strict=True)
     return sha256_text("".join([f"{frame} {content['content_key'] if content else ''}\n" for frame, content in known]))
 

@@ -105,29 +105,43 @@ class StateIndex:
         with self._lock:
             return _unpacked(self._group(group), name)
 
-    def holding(self, group: str, names: Sequence[str]) -> list[Seen | None]:
-        """Return what is known of each name in a group, None where the files are not what they were."""
-        with self._lock:
-            known = self._group(group)
-            found = [_unpacked(known, name) for name in names]
-        root = self.layout.root
-        if not self.settled:
-            return [
-                seen if seen is not None and signature_of(root, seen.paths) == seen.signature else None
-                for seen in found
-            ]
+    def holding(self, group: str, name: str) -> Seen | None:
+        """Return what is known of a name in a group, if the files are what they were."""
+        seen = self.get(group, name)
+        if seen is None or (self.settled and name in self._unchanged.get(group, ())):
+            return seen
         if self._looked[0] != group:
             self._looked = group, {}
-        looked, unchanged = self._looked[1], self._unchanged.setdefault(group, set())
-        for place, (name, seen) in enumerate(zip(names, found, strict=True)):
-            if seen is None or name in unchanged:
+        if signature_of(self.layout.root, seen.paths, self._looked[1] if self.settled else None) != seen.signature:
+            return None
+        if self.settled:
+            # Names are few, groups are many.
+            self._unchanged.setdefault(group, set()).add(sys.intern(name))
+        return seen
+
+    def all_holding(self, group: str, names: Sequence[str]) -> list[str | None]:
+        """Return what was found under each name in a group, None where the files are not what they were."""
+        with self._lock:
+            known = self._group(group)
+            found = [known.get(name) for name in names]
+        unchanged = self._unchanged.get(group, set())
+        held: dict[int, list[str | None]] = {}
+        told: list[str | None] = []
+        for name, seen in zip(names, found, strict=True):
+            if not isinstance(seen, tuple) or isinstance(seen, Seen) or name in unchanged:
+                one = self.holding(group, name) if seen is not None else None
+                told.append(one.told if one is not None else None)
                 continue
-            if signature_of(root, seen.paths, looked) == seen.signature:
-                # Names are few, groups are many.
+            pack, place = seen
+            if id(pack) not in held:
+                held[id(pack)] = pack.holding(self.layout.root)
+            text = held[id(pack)][place]
+            told.append(text)
+            if self.settled and text is not None:
                 unchanged.add(sys.intern(name))
-            else:
-                found[place] = None
-        return found
+        if self.settled:
+            self._unchanged[group] = unchanged
+        return told
 
     def settle(self, settled: bool) -> None:
         """Say whether nobody changes results for now."""
@@ -142,6 +156,12 @@ class StateIndex:
             self._unchanged.get(group, set()).discard(name)
             if before is None or before.told != seen.told:
                 self.generation += 1
+            self._await(group, name, seen)
+
+    def note(self, group: str, name: str, told: str) -> None:
+        """Remember what was made of what is known, and is as good as that."""
+        with self._lock:
+            seen = self._group(group)[name] = Seen((), b"\0" * SIGNATURE, told)
             self._await(group, name, seen)
 
     def remembered(self, kind: str, name: str, make: Callable[[], T]) -> T:
@@ -420,7 +440,7 @@ def _own_journal(plan: Path) -> Path:
 def look(root: Path, group: str, name: str) -> Seen | None:
     """Return what is known of files if it still holds; None where they have to be read."""
     index = open_index(root)
-    return None if index is None else index.holding(group, (name,))[0]
+    return None if index is None else index.holding(group, name)
 
 
 def read_and_remember(
