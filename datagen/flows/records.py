@@ -170,34 +170,33 @@ def read_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[ResultReco
 
 
 class SequenceResults:
-    """The results of a sequence's frames, which are told from each other before they are read.
-
-    Attributes
-    ----------
-    digest : str
-        Of all of them; empty if the build's index does not know each.
-    """
+    """The results of a sequence's frames, which are told from each other before they are read."""
 
     def __init__(self, layout: BuildLayout, info: SequenceInfo) -> None:
         self._root, self._folder = layout.root, layout.sequence_warps(info.key)
         self._names = [layout.frame_name(frame) for frame in info.frames]
-        index = open_index(self._root)
-        group = _group(self._root, self._folder)
-        self._told = index.all_holding(group, self._names) if index is not None else [None] * len(self._names)
-        # A text ends where the next begins: each is JSON after a word.
-        told = [text for text in self._told if text is not None]
-        self.digest = sha256_text("".join(told)) if len(told) == len(self._names) else ""
+        index, group = open_index(self._root), _group(self._root, self._folder)
+        told = index.all_holding(group, self._names) if index is not None else [None] * len(self._names)
+        # What is known is JSON after a word.
+        self._texts = [None if text is None else text.partition(" ")[2] for text in told]
+
+    @property
+    def digest(self) -> str:
+        """Digest of all of them; empty as long as one is neither known nor read."""
+        texts = [text for text in self._texts if text is not None]
+        return sha256_text("\n".join(texts)) if len(texts) == len(self._names) else ""
 
     def contents(self) -> Iterator[Mapping[str, Any] | None]:
         """Yield each record as plain JSON data, None if it is missing: making objects of them takes longer."""
         # In one go: a call for each costs as much as reading it.
-        texts = (text.partition(" ")[2] for text in self._told if text is not None)
-        known = iter(own_json(f"[{','.join(texts)}]"))
-        for name, text in zip(self._names, self._told, strict=True):
+        known = iter(own_json(f"[{','.join(text for text in self._texts if text is not None)}]"))
+        for place, (name, text) in enumerate(zip(self._names, self._texts, strict=True)):
             if text is not None:
                 yield next(known)
                 continue
             record = known_result(self._root, self._folder / name)
+            if record is not None:
+                self._texts[place] = _plain_text(record)
             yield None if record is None else record.to_json()
 
 
@@ -242,8 +241,12 @@ def _told(seen: Seen) -> tuple[str, ResultRecord]:
 
 def _remember(root: Path, folder: Path, record: ResultRecord, *, whole: bool, read_s: float | None) -> None:
     paths = [f"{folder}{os.sep}{name}" for name in (RECORD, *record.files)]
-    text = json.dumps(record.to_json(), separators=(",", ":"))
-    read_and_remember(root, *_place(root, folder), paths, f"{_WHOLE if whole else _THERE} {text}", read_s=read_s)
+    told = f"{_WHOLE if whole else _THERE} {_plain_text(record)}"
+    read_and_remember(root, *_place(root, folder), paths, told, read_s=read_s)
+
+
+def _plain_text(record: ResultRecord) -> str:
+    return json.dumps(record.to_json(), separators=(",", ":"))
 
 
 def _read_record(folder: Path) -> ResultRecord | None:

@@ -251,16 +251,16 @@ def _of_sequence(
 ) -> SequencePart:
     """Choose the frames of a sequence, unless that is known of these very results."""
     results, index = SequenceResults(layout, sequence), open_index(layout.root)
-    if index is None or not results.digest or given_up:
-        return _chosen(sequence, results.contents(), given_up, manifest)
-    rules = (_RULES, accepted_verdicts(manifest), manifest.shards.depth_scale, manifest.render.surface)
-    group, asked = f"stored/{sequence.key}", sha256_text(f"{results.digest} {rules} {sequence.frames}")
-    seen = index.get(group, "")
-    known, _, text = seen.told.partition(" ") if seen is not None else ("", "", "")
-    if known == asked:
-        return SequencePart.from_text(sequence.key, text, same)
+    group, rules = f"stored/{sequence.key}", (accepted_verdicts(manifest), manifest.shards.depth_scale)
+    asked = f"{_RULES} {rules} {manifest.render.surface} {sequence.frames}"
+    if index is not None and not given_up and results.digest:
+        seen = index.get(group, "")
+        known, _, text = seen.told.partition(" ") if seen is not None else ("", "", "")
+        if known == sha256_text(f"{asked} {results.digest}"):
+            return SequencePart.from_text(sequence.key, text, same)
     found = _chosen(sequence, results.contents(), given_up, manifest)
-    index.note(group, "", f"{asked} {found.to_text()}")
+    if index is not None and not given_up and not found.waiting:
+        index.note(group, "", f"{sha256_text(f'{asked} {results.digest}')} {found.to_text()}")
     return found
 
 
