@@ -182,7 +182,7 @@ def test_a_lease_whose_owner_is_gone_is_taken_over(tmp_path: Path, monkeypatch: 
         pass
     # One that still moves is alive, whatever the clocks say.
     path = lease_of(layout, name, part_lease.STALE_S + 1)
-    monkeypatch.setattr(part_lease.time, "sleep", lambda _: os.utime(path, (0, 9)))
+    monkeypatch.setattr(part_lease.time, "sleep", lambda _: os.utime(path))
     for patient in (False, True):
         os.utime(path, (time.time(), time.time() - (60 if patient else part_lease.STALE_S + 1)))
         with pytest.raises(StorageError, match="is working"):

@@ -198,9 +198,9 @@ def test_a_real_slurm_runs_parts_in_their_order_and_ends_what_waits_for_a_failur
     )
     numbers = submit_to_slurm(BuildLayout(frozen), SlurmOptions(array_size=2, memory="100M"), lambda _: None)
     try:
-        states = {}
+        states: dict[str, set[str]] = {}
         end_s = time.monotonic() + 120
-        while states.get("finish") != {"CANCELLED"}:
+        while any(states.get(name) != {"CANCELLED"} for name in ("freeze", "render", "finish")):
             assert time.monotonic() < end_s, states
             time.sleep(1)
             for name, number in numbers.items():
