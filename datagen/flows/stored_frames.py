@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ IN_QUARANTINE = "in quarantine"
 NO_VIEW = "no surface in any image"
 NO_DEPTH = "it has no depth map, and samples show the pixels of depth maps (render.surface)"
 DEPTH_LEVELS = np.iinfo(ARRAYS["depth"].dtype).max
+T = TypeVar("T")
 _RULES = 1  # raise it when the same results give others
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -149,10 +150,9 @@ class SequencePart:
         if "part" in content:
             ranges, rigs, statuses, warps, inputs = content["part"]
             frames = numbers_of(ranges)
-            rigs = [same.setdefault(rig, rig) for rig in map(tuple, rigs)]
-            statuses = list(map(sys.intern, statuses))
-            columns = (tuple(column * len(frames) if len(column) == 1 else column) for column in (rigs, statuses))
-            part = StoredPart(key, frames, *columns, Digests(warps), Digests(inputs))
+            cameras_of = _repeated([same.setdefault(rig, rig) for rig in map(tuple, rigs)], len(frames))
+            verdicts = _repeated([sys.intern(status) for status in statuses], len(frames))
+            part = StoredPart(key, frames, cameras_of, verdicts, Digests(warps), Digests(inputs))
         cameras = tuple(LeftOutCamera(key, *told) for told in content["cameras"])
         return cls(part, content["verdicts"], content["left_out"], cameras, (), content["results"], content["own"])
 
@@ -160,6 +160,11 @@ class SequencePart:
 def _column(values: Sequence[Any]) -> Sequence[Any]:
     """Return values, one where all are the same."""
     return values[:1] if all(value == values[0] for value in values) else values
+
+
+def _repeated(values: Sequence[T], count: int) -> tuple[T, ...]:
+    """Undo :func:`_column`."""
+    return tuple(values) * count if len(values) == 1 else tuple(values)
 
 
 @dataclass(frozen=True)
