@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
-from datagen.common.compiled import compiled
+from datagen.common.compiled import compiled, outside
 
-_statx = types.ExternalFunction("statx", types.int32(types.int32, types.intp, types.int32, types.uint32, types.intp))
+_statx = outside("statx", "int32", "int32", "intp", "int32", "uint32", "intp")
 _NOTHING = np.uint64(2**64 - 1)
 _NS = np.uint64(10**9)
 _LOW = np.uint64(2**32 - 1)
