@@ -41,6 +41,13 @@ def inlined(function: Callable[..., Any]) -> Any:
     return _compiled(function, inline="always")
 
 
+def outside(name: str, result: str, *arguments: str) -> Any:
+    """Return a function of the C library, by its name and the names of its types, for compiled functions to call."""
+    return numba.types.ExternalFunction(
+        name, getattr(numba.types, result)(*(getattr(numba.types, a) for a in arguments))
+    )
+
+
 def _compiled(function: Callable[..., Any], **options: str) -> Any:
     folder = kernel_folder()
     with _configuration:

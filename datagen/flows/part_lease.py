@@ -39,8 +39,8 @@ class Lease:
         ``build``, or of a part as ``warp-3-of-10``.
     """
 
-    def __init__(self, layout: BuildLayout, name: str, *, alone_here: bool = False) -> None:
-        self.name, self._alone_here = name, alone_here
+    def __init__(self, layout: BuildLayout, name: str, *, alone_here: bool = False, patient: bool = False) -> None:
+        self.name, self._alone_here, self._patient = name, alone_here, patient
         self._layout, self._path, self._id = layout, layout.leases / name, uuid.uuid4().hex
         self._seen = time.monotonic()
         self._lost = False
@@ -106,7 +106,7 @@ class Lease:
         if not owner and os.path.lexists(self._path) and not _is_fresh(self._path):
             raise StorageError(f"{self._path} is no lease of ours", "a place for one", "Move it away")
         here = self._alone_here and owner.get("host") == who_am_i()["host"]
-        if not here and not _is_over(self._path, owner):
+        if not here and not _is_over(self._path, owner, patient=self._patient):
             raise _busy(self._layout, self._path, owner)
         aside = self._path.with_name(f".{self.name}.{self._id}")
         os.rename(self._path, aside)
@@ -154,10 +154,18 @@ def _age_s(path: Path) -> float:
     return 0.0
 
 
-def _is_over(path: Path, owner: dict[str, Any]) -> bool:
-    """Whether the owner of a lease is dead, or gave no sign of life for too long."""
+def _is_over(path: Path, owner: dict[str, Any], *, patient: bool = False) -> bool:
+    """Whether the owner of a lease is dead, or gave no sign of life for too long.
+
+    Parameters
+    ----------
+    patient : bool
+        Whether an owner on another machine is watched until it gives a sign of life, or is over.
+    """
     if owner and is_dead(owner):
         return True
+    if patient and owner.get("host") != who_am_i()["host"]:
+        _watch(path)
     if _age_s(path) < STALE_S:
         return False
     # The clocks of two machines may differ: one that still moves is alive, whatever they say.
@@ -166,6 +174,14 @@ def _is_over(path: Path, owner: dict[str, Any]) -> bool:
         time.sleep(2 * BEAT_S)
         return path.stat().st_mtime_ns == before
     return True
+
+
+def _watch(path: Path) -> None:
+    """Wait until a lease is renewed, goes, or is as old as one whose owner is gone."""
+    with suppress(OSError):
+        before = path.stat().st_mtime_ns
+        while path.stat().st_mtime_ns == before and _age_s(path) < STALE_S:
+            time.sleep(min(BEAT_S / 4, STALE_S))
 
 
 def _busy(layout: BuildLayout, path: Path, owner: dict[str, Any]) -> StorageError:
@@ -197,20 +213,23 @@ def holders(layout: BuildLayout) -> tuple[str, ...]:
 
 
 @contextmanager
-def held_lease(layout: BuildLayout, name: str, *, alone_here: bool = False) -> Iterator[Lease]:
+def held_lease(layout: BuildLayout, name: str, *, alone_here: bool = False, patient: bool = False) -> Iterator[Lease]:
     """Hold the lease of a build or a part for as long as the block runs.
 
     Parameters
     ----------
     alone_here : bool
         Whether no process of this machine can hold it: a lock of the kernel says so.
+    patient : bool
+        Whether one that another machine holds is watched, for minutes, until it gives a sign of life or is known to be
+        dead: what was killed there may run again here at once.
 
     Raises
     ------
     StorageError
         If another process holds it, or one that it excludes: parts exclude a build, and a build parts.
     """
-    lease = Lease(layout, name, alone_here=alone_here)
+    lease = Lease(layout, name, alone_here=alone_here, patient=patient)
     lease.take()
     try:
         # Made first and looked at then: of two that begin at once, one at least sees the other.

@@ -190,7 +190,7 @@ def run_part(
             f"Run `datagen plan MANIFEST --freeze {layout.root}` with this one, or name {layout.manifest}",
         )
     stage = _stage_of(stage_name, plan)
-    with held_lease(layout, f"{stage.name}-{part.number}-of-{part.of}") as lease:
+    with held_lease(layout, f"{stage.name}-{part.number}-of-{part.of}", patient=True) as lease:
         # Not before the lease is held: a build may have ended between.
         if _read_current(layout) != (frames, shards):
             raise InputError(f"the plan in {layout.root} changed", "a plan that stays", "Run the same command again")

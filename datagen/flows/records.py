@@ -6,7 +6,6 @@ record says what of it is ours. A result is finished when all that its record na
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from abc import abstractmethod
@@ -22,10 +21,11 @@ from datagen.common.documents import own_json, read_json
 from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes, is_temporary
 from datagen.common.ownership import Owned, refuse_strangers, remove_ours, strangers
-from datagen.flows.state_index import Seen, clock_s, look, open_index, read_and_remember
+from datagen.flows.seen import Seen
+from datagen.flows.state_index import clock_s, look, open_index, read_and_remember
 from datagen.flows.views import Views
 from datagen.heads.base import HeadTemplate
-from datagen.layout import RECORD, BuildLayout
+from datagen.layout import PERSON_FOLDER, RECORD, BuildLayout
 from datagen.sources.frame import SequenceInfo
 
 
@@ -165,30 +165,45 @@ def read_result_record(folder: Path) -> ResultRecord | None:
 
 def read_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[ResultRecord | None]:
     """Read the records of a sequence's frames, in their order, unless the build's index knows them."""
-    return (None if content is None else record_of(content) for content in plain_results(layout, info))
+    contents = SequenceResults(layout, info).contents()
+    return (None if content is None else record_of(content) for content in contents)
 
 
-def plain_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[Mapping[str, Any] | None]:
-    """As :func:`read_results`, each record as plain JSON data: of a million, making objects takes most of the time."""
-    root, folder = layout.root, layout.sequence_warps(info.key)
-    index, group = open_index(root), _group(root, folder)
-    for frame in info.frames:
-        name = layout.frame_name(frame)
-        seen = index.holding(group, name) if index is not None else None
-        if seen is not None:
-            content: Mapping[str, Any] = own_json(seen.told.partition(" ")[2])
-            yield content
-            continue
-        record = known_result(root, folder / name)
-        yield None if record is None else record.to_json()
+class SequenceResults:
+    """The results of a sequence's frames, which are told from each other before they are read."""
+
+    def __init__(self, layout: BuildLayout, info: SequenceInfo) -> None:
+        self._root, self._folder = layout.root, layout.sequence_warps(info.key)
+        self._names = [layout.frame_name(frame) for frame in info.frames]
+        index, group = open_index(self._root), _group(self._root, self._folder)
+        told = index.all_holding(group, self._names) if index is not None else [None] * len(self._names)
+        # What is known is JSON after a word.
+        self._texts = [None if text is None else text.partition(" ")[2] for text in told]
+
+    @property
+    def digest(self) -> str:
+        """Digest of all of them; empty as long as one is neither known nor read."""
+        texts = [text for text in self._texts if text is not None]
+        return sha256_text("\n".join(texts)) if len(texts) == len(self._names) else ""
+
+    def contents(self) -> Iterator[Mapping[str, Any] | None]:
+        """Yield each record as plain JSON data, None if it is missing: making objects of them takes longer."""
+        # In one go: a call for each costs as much as reading it.
+        known = iter(own_json(f"[{','.join(text for text in self._texts if text is not None)}]"))
+        for place, (name, text) in enumerate(zip(self._names, self._texts, strict=True)):
+            if text is not None:
+                yield next(known)
+                continue
+            record = known_result(self._root, self._folder / name)
+            if record is not None:
+                self._texts[place] = _plain_text(record)
+            yield None if record is None else record.to_json()
 
 
 def digest_of_keys(info: SequenceInfo, contents: Iterable[Mapping[str, Any] | None]) -> str:
-    """Return a digest of the content keys of a sequence's frames, of which :func:`plain_results` tells."""
-    told = hashlib.sha256()
-    for frame, content in zip(info.frames, contents, strict=True):
-        told.update(f"{frame} {content['content_key'] if content else ''}\n".encode())
-    return told.hexdigest()
+    """Return a digest of the content keys of a sequence's frames, of which :class:`SequenceResults` tells."""
+    known = zip(info.frames, contents, strict=True)
+    return sha256_text("".join([f"{frame} {content['content_key'] if content else ''}\n" for frame, content in known]))
 
 
 def known_result(root: Path, folder: Path) -> ResultRecord | None:
@@ -214,7 +229,9 @@ _WHOLE, _THERE = "whole", "there"
 
 def _place(root: Path, folder: Path) -> tuple[str, str]:
     above, _, name = str(folder).rpartition(os.sep)
-    return f"results/{above.removeprefix(f'{root}{os.sep}')}", name
+    within = above.removeprefix(f"{root}{os.sep}")
+    # Whoever asks for a sequence's person asks for none of its frames.
+    return f"persons/{within}" if name == PERSON_FOLDER else f"results/{within}", name
 
 
 def _told(seen: Seen) -> tuple[str, ResultRecord]:
@@ -224,8 +241,12 @@ def _told(seen: Seen) -> tuple[str, ResultRecord]:
 
 def _remember(root: Path, folder: Path, record: ResultRecord, *, whole: bool, read_s: float | None) -> None:
     paths = [f"{folder}{os.sep}{name}" for name in (RECORD, *record.files)]
-    text = json.dumps(record.to_json(), separators=(",", ":"))
-    read_and_remember(root, *_place(root, folder), paths, f"{_WHOLE if whole else _THERE} {text}", read_s=read_s)
+    told = f"{_WHOLE if whole else _THERE} {_plain_text(record)}"
+    read_and_remember(root, *_place(root, folder), paths, told, read_s=read_s)
+
+
+def _plain_text(record: ResultRecord) -> str:
+    return json.dumps(record.to_json(), separators=(",", ":"))
 
 
 def _read_record(folder: Path) -> ResultRecord | None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,17 @@ class FrameRows:
     def part_of(self) -> _I32:
         """The part of each frame."""
         return np.repeat(np.arange(len(self.parts), dtype=np.int32), np.diff(self.first))
+
+    def runs(self, places: _I64, cameras: npt.NDArray[Any]) -> Iterator[tuple[int, int, list[int], list[int]]]:
+        """Yield of frames seen by cameras, by their places, runs of one part and camera.
+
+        Each is the part's number, the camera, and of each of its frames the place in the part and the row.
+        """
+        parts = self.part_of[places]
+        inside, rows = (places - self.first[parts]).tolist(), self.rows[places].tolist()
+        changes = np.flatnonzero((np.diff(parts) != 0) | (np.diff(cameras) != 0)) + 1
+        for begin, end in pairwise([0, *changes.tolist(), len(places)] if len(places) else ()):
+            yield int(parts[begin]), int(cameras[begin]), inside[begin:end], rows[begin:end]
 
     def at(self, places: _I64) -> Iterator[tuple[StoredPart, int, int]]:
         """Yield of frames, by their places, the part, the place in it and the row."""
@@ -395,6 +407,7 @@ class _ShardKeys:
 
     def __init__(self, manifest: Manifest, dataset: DatasetPlan, rows: FrameRows) -> None:
         self._rows, self._dataset = rows, dataset
+        self._latest: tuple[int, list[str]] = (-1, [])
         self._shared = {
             "algorithm": RENDER_VERSION,
             "backend": resolve_backend(manifest.render.backend),
@@ -406,56 +419,56 @@ class _ShardKeys:
 
     def of_views(self, shard: ShardUnit, split: SplitRows) -> str:
         """Return the key of a shard of samples."""
-        samples, numbers = [], self._dataset.numbers
-        where = slice(shard.start, shard.stop)
-        cameras = split.cameras[where].tolist()
-        for (part, at, row), camera in zip(self._rows.at(split.views[where]), cameras, strict=True):
-            samples.append(
-                (
-                    _quoted(part.key.subject),
-                    _quoted(part.key.sequence),
-                    _quoted(self._dataset.cameras[camera]),
-                    str(part.frames[at]),
-                    _quoted(part.statuses[at]),
-                    _quoted(part.warps[at]),
-                    _quoted(part.inputs[at]),
-                    # What is stored of names are numbers, which depend on what the build held before.
-                    str(numbers["subject"][part.key.subject]),
-                    str(numbers["sequence"][part.key.sequence]),
-                    str(camera),
-                    str(row),
-                )
-            )
+        rows, numbers, where = self._rows, self._dataset.numbers, slice(shard.start, shard.stop)
+        samples: list[str] = []
+        for number, camera, inside, stored in rows.runs(split.views[where], split.cameras[where]):
+            key = rows.parts[number].key
+            names = (key.subject, key.sequence, self._dataset.cameras[camera])
+            # What is stored of names are numbers, which depend on what the build held before.
+            of_names = f"{numbers['subject'][key.subject]},\n   {numbers['sequence'][key.sequence]},\n   {camera}"
+            head = "".join(f"{_quoted(name)},\n   " for name in names)
+            frames = self._frames(number)
+            samples += [
+                f"{head}{frames[place]},\n   {of_names},\n   {row}" for place, row in zip(inside, stored, strict=True)
+            ]
         return _key_of_rows(self._shared, "samples", samples)
 
     def of_faces(self, shard: ShardUnit, split: SplitRows) -> str:
         """Return the key of a shard of a frame table, or of the template."""
-        listed, numbers = [], self._dataset.numbers
-        for part, at, _ in self._rows.at(split.frames[shard.start : shard.stop]) if shard.group != TEMPLATE else ():
-            listed.append(
-                (
-                    _quoted(str(part.key)),
-                    str(part.frames[at]),
-                    _quoted(part.statuses[at]),
-                    _quoted(part.warps[at]),
-                    _quoted(part.inputs[at]),
-                    str(numbers["subject"][part.key.subject]),
-                    str(numbers["sequence"][part.key.sequence]),
-                )
-            )
+        rows, numbers, listed = self._rows, self._dataset.numbers, list[str]()
+        places = split.frames[shard.start : shard.stop] if shard.group != TEMPLATE else _NO_ROWS.frames
+        for number, _, inside, _ in rows.runs(places, np.zeros_like(places)):
+            key = rows.parts[number].key
+            of_names = f"{numbers['subject'][key.subject]},\n   {numbers['sequence'][key.sequence]}"
+            head, frames = _quoted(str(key)), self._frames(number)
+            listed += [f"{head},\n   {frames[place]},\n   {of_names}" for place in inside]
         shared = {name: self._shared[name] for name in ("encoding", "template")}
         return _key_of_rows(shared, "rows", listed)
+
+    def _frames(self, number: int) -> list[str]:
+        """Return what keys hold of each frame of a part; parts are asked for one after another."""
+        if self._latest[0] != number:
+            part = self._rows.parts[number]
+            columns = zip(part.frames, part.statuses, part.warps, part.inputs, strict=True)
+            self._latest = (
+                number,
+                [
+                    f"{frame},\n   {_quoted(status)},\n   {_quoted(warp)},\n   {_quoted(read)}"
+                    for frame, status, warp, read in columns
+                ],
+            )
+        return self._latest[1]
 
 
 _quoted = json.encoder.encode_basestring_ascii
 _HERE = "<rows>"
 
 
-def _key_of_rows(shared: Mapping[str, Any], name: str, rows: Sequence[Sequence[str]]) -> str:
-    """Return the content key of ``shared`` with a list of rows, whose values are JSON already.
+def _key_of_rows(shared: Mapping[str, Any], name: str, rows: Sequence[str]) -> str:
+    """Return the content key of ``shared`` with a list of rows, each a list of values as the lines of its JSON.
 
     Python writes indented JSON ten times as slowly as it joins these lines, and there are millions of them.
     """
     text = canonical_json({**shared, name: _HERE})
-    listed = ",\n  ".join("[\n   " + ",\n   ".join(row) + "\n  ]" for row in rows)
-    return sha256_text(text.replace(_quoted(_HERE), f"[\n  {listed}\n ]" if rows else "[]", 1))
+    listed = "\n  ],\n  [\n   ".join(rows)
+    return sha256_text(text.replace(_quoted(_HERE), f"[\n  [\n   {listed}\n  ]\n ]" if rows else "[]", 1))

@@ -20,9 +20,10 @@ from datagen.common.documents import parse_json
 from datagen.flows.history import Stored
 from datagen.flows.plan_store import PlanCache, is_kept
 from datagen.flows.row_file import RowFile, write_rows
+from datagen.flows.seen import Seen
 from datagen.flows.shard_plan import PlannedFaces, PlannedShard, ShardPlan, View
 from datagen.flows.stage import Reference, Unit
-from datagen.flows.state_index import Seen, clock_s, look, read_and_remember
+from datagen.flows.state_index import clock_s, look, read_and_remember
 from datagen.layout import BuildLayout
 from datagen.shards.growth import ShardUnit
 from datagen.shards.ledger import ShardRecord, read_record, record_key, unit_is_complete

@@ -20,6 +20,8 @@ from datagen.layout import BuildLayout
 
 _SBATCH = "sbatch"
 _LEAST_UNITS = 1
+_RESTARTS = 5  # of a part, whatever for
+_NOTICE_S = 60  # before its time is over
 _REASON = 300  # characters
 
 
@@ -117,8 +119,10 @@ def script_of(job: Job, layout: BuildLayout, options: SlurmOptions, name: str) -
         f"--output={layout.plan / 'slurm' / log}",
         "--ntasks=1",
         f"--cpus-per-task={options.cpus}",
-        # After a node is lost the part runs again, and does what is left of it.
+        # After a node is lost the part runs again, and does what is left of it; its log goes on.
         "--requeue",
+        "--open-mode=append",
+        f"--signal=B:USR1@{_NOTICE_S}",
         *([f"--array=1-{job.parts}{limit}"] if job.parts else []),
         *([f"--partition={options.partition}"] if options.partition else []),
         *([f"--account={options.account}"] if options.account else []),
@@ -129,8 +133,34 @@ def script_of(job: Job, layout: BuildLayout, options: SlurmOptions, name: str) -
     ]
     words = [shlex.quote(word) for word in (sys.executable, "-m", "datagen.cli", *job.words)]
     command = " ".join(words).replace(shlex.quote(f"{{part}}/{job.parts}"), f'"${{SLURM_ARRAY_TASK_ID}}/{job.parts}"')
-    lines = ["#!/bin/bash", *(f"#SBATCH {directive}" for directive in directives)]
-    return "\n".join([*lines, "set -euo pipefail", f"cd {shlex.quote(str(Path.cwd()))}", f"exec {command}", ""])
+    lines = ["#!/bin/bash", *(f"#SBATCH {directive}" for directive in directives), "set -uo pipefail"]
+    return "\n".join([*lines, f"cd {shlex.quote(str(Path.cwd()))} || exit 2", f"{command} &", _AFTERWARDS])
+
+
+# A job that fails ends all that wait for it. What may go better another time is begun again instead: it was killed (by
+# the kernel, for its memory, say), it lost a service, or its time was nearly over. What was cancelled stays so.
+_AFTERWARDS = f"""\
+child=$!
+again=
+trap 'again=1; kill -TERM "$child" 2>/dev/null' USR1
+wait "$child"
+code=$?
+while [ "$code" -gt 128 ] && kill -0 "$child" 2>/dev/null; do
+    wait "$child"
+    code=$?
+done
+case "$code" in
+    0) exit 0 ;;
+    75) again=1 ;;
+    130 | 143) ;;
+    *) [ "$code" -gt 128 ] && again=1 ;;
+esac
+if [ -n "$again" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {_RESTARTS} ]; then
+    echo "it ended with code $code, and runs again" >&2
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
+"""
 
 
 def submit_to_slurm(
@@ -153,7 +183,7 @@ def submit_to_slurm(
     for job in slurm_jobs(layout, options):
         path = layout.plan / "slurm" / f"{job.name}.sh"
         write_owned_bytes(path, script_of(job, layout, options, name).encode())
-        words = [_SBATCH, "--parsable", *([f"--dependency=afterok:{before}"] if before else []), str(path)]
+        words = [_SBATCH, "--parsable", *_after(before), str(path)]
         say(shlex.join(words))
         if dry_run:
             before = f"<{job.name}>"
@@ -162,6 +192,11 @@ def submit_to_slurm(
     if numbers:
         write_owned_bytes(layout.plan / "slurm" / "jobs.json", canonical_json(numbers).encode() + b"\n")
     return numbers
+
+
+def _after(number: str) -> list[str]:
+    # One that waits for what failed would wait for ever.
+    return [f"--dependency=afterok:{number}", "--kill-on-invalid-dep=yes"] if number else []
 
 
 def _submit(words: Sequence[str]) -> str:

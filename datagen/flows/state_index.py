@@ -10,89 +10,38 @@ grain of a file system's clock would leave its time as it was.
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import json
 import os
 import re
 import socket
 import sqlite3
-import struct
 import sys
 import threading
 import time
 import uuid
-import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from itertools import count, repeat
 from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import quote
 
 from datagen.common.errors import StorageError
 from datagen.common.files import storage_errors
+from datagen.flows.seen import SIGNATURE, Pack, Seen, packed, signature_of
 from datagen.layout import BuildLayout
 
 RACY_S = 2.0
 _FILE, _ID = "state.sqlite", 0x63666163  # SQLite's application id: by it a file is known to be ours
 _JOURNAL = re.compile(r"journal-[A-Za-z0-9._-]+-\d+-[0-9a-f]{8}\.jsonl")
 _JOURNAL_HEAD = '{"format": "canonface-journal", "version": 1}\n'
-_STAT = struct.Struct("<qqQ")
-_MISSING = b"\xff" * _STAT.size
 _GROUPS_KEPT = 64
 _PENDING = 2000  # entries that are written at a time
+_PACKS = 8  # of a group, before they are made one
 T = TypeVar("T")
 _RECKLESS = "PRAGMA synchronous=OFF"  # what a power cut takes is found again
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is known of a group of files that were read together.
-
-    Attributes
-    ----------
-    paths : tuple of str
-        Files, and folders whose entries count; some may be missing. Those of the build folder begin there: a folder
-        that was copied tells of its own files, not of those it was copied from.
-    signature : bytes
-        Of all of them as they were.
-    told : str
-        What was found in them.
-    """
-
-    paths: tuple[str, ...]
-    signature: bytes
-    told: str
-
-    def unchanged(self, root: Path, looked: dict[str, bytes] | None = None) -> bool:
-        """Whether size, time and inode of all of them are what they were; ``looked`` as for :func:`signature_of`."""
-        return signature_of(root, self.paths, looked) == self.signature
-
-
-def signature_of(root: Path, paths: Iterable[str], looked: dict[str, bytes] | None = None) -> bytes:
-    """Return a digest of size, modification time and inode of paths; those that begin nowhere begin at ``root``.
-
-    Parameters
-    ----------
-    looked : dict of path to bytes, optional
-        What was found a moment ago, which is not looked at again; it is added to.
-    """
-    stat, pack, above = os.stat, _STAT.pack, f"{root}{os.sep}"
-    looked = {} if looked is None else looked
-    told = []
-    for path in paths:
-        packed = looked.get(path)
-        if packed is None:
-            try:
-                found = stat(path if path[0] == os.sep else above + path)
-            except OSError:
-                packed = _MISSING
-            else:
-                packed = pack(found.st_size, found.st_mtime_ns, found.st_ino)
-            looked[path] = packed
-        told.append(packed)
-    return hashlib.blake2b(b"".join(told), digest_size=16).digest()
 
 
 def _changed_s(root: Path, paths: Iterable[str]) -> float:
@@ -146,33 +95,53 @@ class StateIndex:
         self._memo: dict[str, tuple[str, int, object]] = {}
         self._lock = threading.RLock()
         # As it is stored until somebody asks for it: of some groups, one name of a hundred is wanted.
-        self._groups: OrderedDict[str, dict[str, Seen | bytes]] = OrderedDict()
-        self._pending: list[tuple[str, str, bytes]] = []
+        self._groups: OrderedDict[str, dict[str, Seen | _Packed]] = OrderedDict()
+        self._pending: dict[str, dict[str, Seen]] = {}
+        self._pending_count = 0
         self._base: sqlite3.Connection | None = None
 
     def get(self, group: str, name: str) -> Seen | None:
         """Return what is known of a name in a group; whether it still holds is another question."""
         with self._lock:
-            known = self._group(group)
-            found = known.get(name)
-            if isinstance(found, bytes):
-                found = known[name] = _unpacked(found)
-            return found
+            return _unpacked(self._group(group), name)
 
     def holding(self, group: str, name: str) -> Seen | None:
         """Return what is known of a name in a group, if the files are what they were."""
         seen = self.get(group, name)
         if seen is None or (self.settled and name in self._unchanged.get(group, ())):
             return seen
-        if not self.settled:
-            return seen if seen.unchanged(self.layout.root) else None
         if self._looked[0] != group:
             self._looked = group, {}
-        if not seen.unchanged(self.layout.root, self._looked[1]):
+        if signature_of(self.layout.root, seen.paths, self._looked[1] if self.settled else None) != seen.signature:
             return None
-        # Names are few, groups are many.
-        self._unchanged.setdefault(group, set()).add(sys.intern(name))
+        if self.settled:
+            # Names are few, groups are many.
+            self._unchanged.setdefault(group, set()).add(sys.intern(name))
         return seen
+
+    def all_holding(self, group: str, names: Sequence[str]) -> list[str | None]:
+        """Return what was found under each name in a group, None where the files are not what they were."""
+        with self._lock:
+            known = self._group(group)
+            found = [known.get(name) for name in names]
+        unchanged = self._unchanged.get(group, set())
+        held: dict[int, list[str | None]] = {}
+        told: list[str | None] = []
+        for name, seen in zip(names, found, strict=True):
+            if not isinstance(seen, tuple) or isinstance(seen, Seen) or name in unchanged:
+                one = self.holding(group, name) if seen is not None else None
+                told.append(one.told if one is not None else None)
+                continue
+            pack, place = seen
+            if id(pack) not in held:
+                held[id(pack)] = pack.holding(self.layout.root)
+            text = held[id(pack)][place]
+            told.append(text)
+            if self.settled and text is not None:
+                unchanged.add(sys.intern(name))
+        if self.settled:
+            self._unchanged[group] = unchanged
+        return told
 
     def settle(self, settled: bool) -> None:
         """Say whether nobody changes results for now."""
@@ -187,9 +156,13 @@ class StateIndex:
             self._unchanged.get(group, set()).discard(name)
             if before is None or before.told != seen.told:
                 self.generation += 1
-            self._pending.append((group, name, _packed(seen)))
-            if len(self._pending) >= _PENDING:
-                self._flush()
+            self._await(group, name, seen)
+
+    def note(self, group: str, name: str, told: str) -> None:
+        """Remember what was made of what is known, and is as good as that."""
+        with self._lock:
+            seen = self._group(group)[name] = Seen((), b"\0" * SIGNATURE, told)
+            self._await(group, name, seen)
 
     def remembered(self, kind: str, name: str, make: Callable[[], T]) -> T:
         """Return what was made of results, made again if any of them changed since; of each kind, the latest only."""
@@ -204,25 +177,46 @@ class StateIndex:
         with self._lock:
             self.generation += 1
 
-    def _group(self, group: str) -> dict[str, Seen | bytes]:
+    def _await(self, group: str, name: str, seen: Seen) -> None:
+        self._pending.setdefault(group, {})[name] = seen
+        self._pending_count += 1
+        if self._pending_count >= _PENDING:
+            self._flush()
+
+    def _group(self, group: str) -> dict[str, Seen | _Packed]:
         found = self._groups.get(group)
         if found is None:
-            found = dict(self._rows(group))
             # What is on its way to the file already is the latest.
-            found |= {name: data for listed, name, data in self._pending if listed == group}
-            self._groups[group] = found
+            found = self._groups[group] = {**self._read(group), **self._pending.get(group, {})}
             while len(self._groups) > _GROUPS_KEPT:
                 self._groups.popitem(last=False)
         else:
             self._groups.move_to_end(group)
         return found
 
-    def _rows(self, group: str) -> list[tuple[str, bytes]]:
+    def _read(self, group: str) -> dict[str, Seen | _Packed]:
+        found: dict[str, Seen | _Packed] = {}
         if self._base is None:
-            return []
+            return found
+        packs: list[tuple[int, bytes]] = []
         with suppress(sqlite3.Error):
-            return list(self._base.execute("SELECT name, data FROM seen WHERE place = ?", (group,)))
-        return []
+            packs = self._base.execute(
+                "SELECT number, data FROM packs WHERE place = ? ORDER BY number", (group,)
+            ).fetchall()
+        for _, data in packs:
+            with suppress(ValueError):  # damaged
+                pack = Pack(data)
+                found.update(zip(pack.names, zip(repeat(pack), count()), strict=False))
+        if len(packs) > _PACKS and self.writes:
+            names = list(found)
+            with suppress(sqlite3.Error), self._base:
+                self._base.execute("DELETE FROM packs WHERE place = ?", (group,))
+                self._write(group, names, [seen for name in names if (seen := _unpacked(found, name)) is not None])
+        return found
+
+    def _write(self, group: str, names: Sequence[str], known: Sequence[Seen]) -> None:
+        assert self._base is not None
+        self._base.execute("INSERT INTO packs (place, data) VALUES (?, ?)", (group, packed(names, known)))
 
     def open(self) -> None:
         """Open what earlier runs left, and take in what workers wrote.
@@ -242,7 +236,8 @@ class StateIndex:
                 for journal in _journals(self.layout):
                     entries = _read_journal(journal)
                     if entries is not None:
-                        self._pending += entries
+                        for entry in entries:
+                            self._await(*entry)
                         self._flush()
                         journal.unlink(missing_ok=True)
 
@@ -275,14 +270,25 @@ class StateIndex:
                 self._base = None
 
     def _flush(self) -> None:
-        if not self.writes:
-            self._pending = []
-        if self._base is None and self._pending and self.layout.plan.is_dir():
+        pending, self._pending, self._pending_count = self._pending if self.writes else {}, {}, 0
+        if self._base is None and pending and self.layout.plan.is_dir():
             self._connect()
-        if self._base is not None and self._pending:
+        if self._base is not None and pending:
             with suppress(sqlite3.Error), self._base:
-                self._base.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", self._pending)
-            self._pending = []
+                for group, known in pending.items():
+                    self._write(group, list(known), list(known.values()))
+
+
+_Packed = tuple[Pack, int]
+
+
+def _unpacked(known: dict[str, Seen | _Packed], name: str) -> Seen | None:
+    found = known.get(name)
+    if found is None or isinstance(found, Seen):
+        return found
+    pack, place = found
+    seen = known[name] = pack.seen(place)
+    return seen
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -290,11 +296,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         base.execute(_RECKLESS)
         base.execute(f"PRAGMA application_id={_ID}")
-        base.execute(
-            "CREATE TABLE IF NOT EXISTS seen"
-            " (place TEXT, name TEXT, data BLOB, PRIMARY KEY (place, name)) WITHOUT ROWID"
-        )
-        base.execute("SELECT count(*) FROM (SELECT 1 FROM seen LIMIT 1)").fetchone()
+        base.execute("DROP TABLE IF EXISTS seen")  # of earlier versions
+        base.execute("CREATE TABLE IF NOT EXISTS packs (number INTEGER PRIMARY KEY, place TEXT, data BLOB)")
+        base.execute("CREATE INDEX IF NOT EXISTS places ON packs (place)")
+        base.execute("SELECT count(*) FROM (SELECT 1 FROM packs LIMIT 1)").fetchone()
     except sqlite3.Error:
         base.close()
         raise
@@ -309,21 +314,12 @@ def _is_ours(path: Path) -> bool:
     return not head or (head.startswith(b"SQLite format 3\0") and head[68:72] == _ID.to_bytes(4, "big"))
 
 
-def _packed(seen: Seen) -> bytes:
-    return seen.signature + zlib.compress("\0".join((seen.told, *seen.paths)).encode(), 1)
-
-
-def _unpacked(data: bytes) -> Seen:
-    told, *paths = zlib.decompress(data[16:]).decode().split("\0")
-    return Seen(tuple(paths), data[:16], told)
-
-
 def _journals(layout: BuildLayout) -> list[Path]:
     named = (path for path in layout.plan.iterdir() if _JOURNAL.fullmatch(path.name))
     return sorted(path for path in named if path.is_file() and not path.is_symlink())
 
 
-def _read_journal(path: Path) -> list[tuple[str, str, bytes]] | None:
+def _read_journal(path: Path) -> list[tuple[str, str, Seen]] | None:
     """Return what a journal tells; None if it is somebody else's file."""
     found = []
     with open(path, errors="replace") as file:
@@ -332,8 +328,11 @@ def _read_journal(path: Path) -> list[tuple[str, str, bytes]] | None:
         for line in file:
             with suppress(ValueError, KeyError, TypeError):  # the last line of a process that was killed
                 entry = json.loads(line)
-                seen = Seen(tuple(map(str, entry["paths"])), bytes.fromhex(entry["signature"]), str(entry["told"]))
-                found.append((str(entry["group"]), str(entry["name"]), _packed(seen)))
+                signature = bytes.fromhex(entry["signature"])
+                if len(signature) != SIGNATURE:
+                    continue
+                seen = Seen(tuple(map(str, entry["paths"])), signature, str(entry["told"]))
+                found.append((str(entry["group"]), str(entry["name"]), seen))
     return found
 
 
@@ -384,9 +383,13 @@ def _opened(index: StateIndex) -> Iterator[StateIndex]:
     layout = index.layout
     before = _OPEN.get(layout.root)
     _OPEN[layout.root] = index
+    # Collecting garbage goes through whatever lives, again and again while a million frames are planned. What is there
+    # by now, modules and heads, stays.
+    gc.freeze()
     try:
         yield index
     finally:
+        gc.unfreeze()
         if before is None:
             _OPEN.pop(layout.root, None)
         else:

@@ -6,31 +6,36 @@ two digests, sequence by sequence.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from datagen.flows.history import Stored
+from datagen.common.digests import sha256_text
+from datagen.common.documents import own_json
+from datagen.flows.history import Stored, numbers_of, ranges_of
 from datagen.flows.planning import BuildPlan
 from datagen.flows.quarantine import read_quarantine
-from datagen.flows.records import ResultRecord, digest_of_keys, plain_results, record_of
+from datagen.flows.records import ResultRecord, SequenceResults, digest_of_keys, record_of
 from datagen.flows.state_index import open_index
 from datagen.flows.views import Views
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
 from datagen.shards.schema import ARRAYS
-from datagen.sources.frame import SequenceKey
+from datagen.sources.frame import SequenceInfo, SequenceKey
 from datagen.warp.result import WARP_FILE
 
 IN_QUARANTINE = "in quarantine"
 NO_VIEW = "no surface in any image"
 NO_DEPTH = "it has no depth map, and samples show the pixels of depth maps (render.surface)"
 DEPTH_LEVELS = np.iinfo(ARRAYS["depth"].dtype).max
+T = TypeVar("T")
+_RULES = 1  # raise it when the same results give others
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -62,12 +67,24 @@ class LeftOutCamera:
 class Digests(Sequence[str]):
     """Digests as text, kept in half the bytes or fewer."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        fit = all(map(_SHA256.fullmatch, texts))
+    def __init__(self, texts: Sequence[str] | str) -> None:
+        """Keep digests, or what :attr:`kept` was of others."""
+        fit = isinstance(texts, str) or all(map(_SHA256.fullmatch, texts))
         self._kept: bytes | tuple[str, ...] = bytes.fromhex("".join(texts)) if fit else tuple(texts)
+
+    @property
+    def kept(self) -> Sequence[str] | str:
+        """All of them in one text, where that is possible."""
+        return self._kept.hex() if isinstance(self._kept, bytes) else self._kept
 
     def __len__(self) -> int:
         return len(self._kept) // 32 if isinstance(self._kept, bytes) else len(self._kept)
+
+    def __iter__(self) -> Iterator[str]:
+        if not isinstance(self._kept, bytes):
+            return iter(self._kept)
+        text = self._kept.hex()
+        return (text[start : start + 64] for start in range(0, len(text), 64))
 
     def __getitem__(self, place: int) -> str:  # type: ignore[override]  # nobody asks for slices
         if isinstance(self._kept, bytes):
@@ -87,7 +104,7 @@ class StoredPart:
         Of each frame, sorted: those that give samples.
     statuses : tuple of str
         The verdict of each frame.
-    warps, inputs : sequence of str
+    warps, inputs : Digests
         Digests of each frame's warp and input.
     """
 
@@ -95,8 +112,59 @@ class StoredPart:
     frames: tuple[int, ...]
     cameras: tuple[tuple[str, ...], ...]
     statuses: tuple[str, ...]
-    warps: Sequence[str]
-    inputs: Sequence[str]
+    warps: Digests
+    inputs: Digests
+
+
+@dataclass(frozen=True)
+class SequencePart:
+    """What of one sequence is stored, and why the rest is not; the attributes as of :class:`StoredFrames`."""
+
+    part: StoredPart | None
+    verdicts: Mapping[str, int]
+    left_out: Mapping[str, int]
+    cameras: tuple[LeftOutCamera, ...]
+    waiting: tuple[int, ...]
+    results: str
+    own: Mapping[str, Mapping[str, Any]]
+
+    def to_text(self) -> str:
+        """Return what :meth:`from_text` reads, of a sequence of which no frame waits."""
+        content: dict[str, Any] = {
+            "verdicts": self.verdicts,
+            "left_out": self.left_out,
+            "cameras": [(each.camera, each.frames, each.wrong, each.reason) for each in self.cameras],
+            "results": self.results,
+            "own": self.own,
+        }
+        if self.part is not None:
+            part = self.part
+            digests = part.warps.kept, part.inputs.kept
+            content["part"] = [ranges_of(part.frames), _column(part.cameras), _column(part.statuses), *digests]
+        return json.dumps(content, separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, key: SequenceKey, text: str, same: dict[tuple[str, ...], tuple[str, ...]]) -> SequencePart:
+        """Read what :meth:`to_text` gave; ``same`` holds what many sequences share, and is added to."""
+        content, part = own_json(text), None
+        if "part" in content:
+            ranges, rigs, statuses, warps, inputs = content["part"]
+            frames = numbers_of(ranges)
+            cameras_of = _repeated([same.setdefault(rig, rig) for rig in map(tuple, rigs)], len(frames))
+            verdicts = _repeated([sys.intern(status) for status in statuses], len(frames))
+            part = StoredPart(key, frames, cameras_of, verdicts, Digests(warps), Digests(inputs))
+        cameras = tuple(LeftOutCamera(key, *told) for told in content["cameras"])
+        return cls(part, content["verdicts"], content["left_out"], cameras, (), content["results"], content["own"])
+
+
+def _column(values: Sequence[Any]) -> Sequence[Any]:
+    """Return values, one where all are the same."""
+    return values[:1] if all(value == values[0] for value in values) else values
+
+
+def _repeated(values: Sequence[T], count: int) -> tuple[T, ...]:
+    """Undo :func:`_column`."""
+    return tuple(values) * count if len(values) == 1 else tuple(values)
 
 
 @dataclass(frozen=True)
@@ -155,51 +223,93 @@ def asked_for(plan: BuildPlan, layout: BuildLayout) -> str:
 
 
 def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
-    accepted = accepted_verdicts(plan.manifest)
+    out = read_quarantine(layout, plan.manifest).frames
     parts: list[StoredPart] = []
     verdicts: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
-    cameras: dict[tuple[SequenceKey, str], LeftOutCamera] = {}
+    cameras: list[LeftOutCamera] = []
     waiting: dict[SequenceKey, tuple[int, ...]] = {}
-    limit = DEPTH_LEVELS * plan.manifest.shards.depth_scale
-    out = read_quarantine(layout, plan.manifest).frames
     results: list[str] = []
     own: dict[str, Mapping[str, Any]] = {}
     same: dict[tuple[str, ...], tuple[str, ...]] = {}  # few rigs, however many frames
     for sequence in plan.sequences:
         given_up = {frame for frame in sequence.frames if (sequence.key, frame) in out} if out else set()
-        if given_up:
-            left_out[IN_QUARANTINE] += len(given_up)
-        kept: list[tuple[int, tuple[str, ...], Mapping[str, Any]]] = []
-        missing = []
-        contents = list(plain_results(layout, sequence))
-        results.append(digest_of_keys(sequence, contents))
-        for frame, content in zip(sequence.frames, contents, strict=True):
-            if frame in given_up:
-                continue
-            if content is None:
-                missing.append(frame)
-                continue
-            status = content["status"]
-            verdicts[status] += 1
-            if status not in accepted:
-                left_out[f"verdict {status}"] += 1
-                continue
-            if _shows_all(content, limit, plan.manifest):
-                stored = tuple(content["cameras"])
-            else:
-                stored = _shown(sequence.key, record_of(content), limit, plan.manifest, cameras)
-            if stored:
-                kept.append((frame, same.setdefault(stored, stored), content))
-            else:
-                left_out[NO_VIEW] += 1
-        if missing:
-            waiting[sequence.key] = tuple(missing)
-        if kept:
-            parts.append(_part(sequence.key, kept))
-            own |= {f"{sequence.key}/{frame:06d}": c["own_settings"] for frame, _, c in kept if "own_settings" in c}
-    seen = tuple(cameras.values())
-    return StoredFrames(tuple(parts), dict(verdicts), dict(left_out), seen, waiting, tuple(results), own)
+        found = _of_sequence(sequence, given_up, plan.manifest, layout, same)
+        verdicts.update(found.verdicts)
+        left_out.update(found.left_out)
+        cameras += found.cameras
+        results.append(found.results)
+        own |= {f"{sequence.key}/{int(frame):06d}": settings for frame, settings in found.own.items()}
+        if found.waiting:
+            waiting[sequence.key] = found.waiting
+        if found.part is not None:
+            parts.append(found.part)
+    return StoredFrames(tuple(parts), dict(verdicts), dict(left_out), tuple(cameras), waiting, tuple(results), own)
+
+
+def _of_sequence(
+    sequence: SequenceInfo,
+    given_up: Collection[int],
+    manifest: Manifest,
+    layout: BuildLayout,
+    same: dict[tuple[str, ...], tuple[str, ...]],
+) -> SequencePart:
+    """Choose the frames of a sequence, unless that is known of these very results."""
+    results, index = SequenceResults(layout, sequence), open_index(layout.root)
+    group, rules = f"stored/{sequence.key}", (accepted_verdicts(manifest), manifest.shards.depth_scale)
+    asked = f"{_RULES} {rules} {manifest.render.surface} {sequence.frames}"
+    if index is not None and not given_up and results.digest:
+        seen = index.get(group, "")
+        known, _, text = seen.told.partition(" ") if seen is not None else ("", "", "")
+        if known == sha256_text(f"{asked} {results.digest}"):
+            return SequencePart.from_text(sequence.key, text, same)
+    found = _chosen(sequence, results.contents(), given_up, manifest)
+    if index is not None and not given_up and not found.waiting:
+        index.note(group, "", f"{sha256_text(f'{asked} {results.digest}')} {found.to_text()}")
+    return found
+
+
+def _chosen(
+    sequence: SequenceInfo,
+    contents: Iterable[Mapping[str, Any] | None],
+    given_up: Collection[int],
+    manifest: Manifest,
+) -> SequencePart:
+    accepted, limit = accepted_verdicts(manifest), DEPTH_LEVELS * manifest.shards.depth_scale
+    verdicts: Counter[str] = Counter()
+    left_out: Counter[str] = Counter({IN_QUARANTINE: len(given_up)} if given_up else {})
+    cameras: dict[tuple[SequenceKey, str], LeftOutCamera] = {}
+    kept: list[tuple[int, tuple[str, ...], Mapping[str, Any]]] = []
+    missing = []
+    contents = list(contents)
+    for frame, content in zip(sequence.frames, contents, strict=True):
+        if frame in given_up:
+            continue
+        if content is None:
+            missing.append(frame)
+            continue
+        status = content["status"]
+        verdicts[status] += 1
+        if status not in accepted:
+            left_out[f"verdict {status}"] += 1
+            continue
+        if _shows_all(content, limit, manifest):
+            stored = tuple(content["cameras"])
+        else:
+            stored = _shown(sequence.key, record_of(content), limit, manifest, cameras)
+        if stored:
+            kept.append((frame, stored, content))
+        else:
+            left_out[NO_VIEW] += 1
+    return SequencePart(
+        _part(sequence.key, kept) if kept else None,
+        verdicts,
+        left_out,
+        tuple(cameras.values()),
+        tuple(missing),
+        digest_of_keys(sequence, contents),
+        {str(frame): content["own_settings"] for frame, _, content in kept if "own_settings" in content},
+    )
 
 
 def _shows_all(content: Mapping[str, Any], limit_m: float, manifest: Manifest) -> bool:
@@ -207,8 +317,7 @@ def _shows_all(content: Mapping[str, Any], limit_m: float, manifest: Manifest) -
     views = content.get("views")
     if not views:
         return manifest.render.shown(fused=False) != "measured"
-    far = any(depth >= limit_m for depth in views["farthest_m"].values())
-    odd = far or views["wrong"] or views["blind"]
+    odd = views["wrong"] or views["blind"] or max(views["farthest_m"].values(), default=0.0) >= limit_m
     return not odd and manifest.render.shown(fused=views["fused"]) != "measured"
 
 

@@ -378,7 +378,7 @@ def without_notes(content: object) -> object:
     Those that hold anything else stay: a camera may have such a name, and a mistyped key is an error.
     """
     if isinstance(content, list):
-        return [without_notes(value) for value in content]
+        return [without_notes(value) if isinstance(value, (dict, list)) else value for value in content]
     if isinstance(content, dict):
         return {key: without_notes(value) for key, value in content.items() if not _is_note(key, value)}
     return content

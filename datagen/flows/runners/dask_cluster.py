@@ -59,8 +59,14 @@ CLUSTERS: dict[ClusterName, ClusterKind] = {
         extra="slurm",
         program="sbatch",
         section="jobqueue.slurm",
-        # A worker that dies takes what its threads work at with it.
-        defaults={"cores": 1, "processes": 1, "silence_logs": "CRITICAL"},
+        defaults={
+            # A worker that dies takes what its threads work at with it.
+            "cores": 1,
+            "processes": 1,
+            "silence_logs": "CRITICAL",
+            # Dask's pages are open to everybody on the login node, and two builds would want one port.
+            "scheduler_options": {"dashboard": False, "dashboard_address": ":0"},
+        },
         queued=True,
     ),
     "kubernetes": ClusterKind(

@@ -161,12 +161,18 @@ def test_defaults_give_way_to_options_and_to_dasks_own_configuration(
     stand_ins: None, slurm: Path, tmp_path: Path
 ) -> None:
     asked = RunnerConfig.of("threads", 3, None, "slurm", None, "5%")
-    assert start_cluster(asked).options == {"cores": 1, "processes": 1, "silence_logs": "CRITICAL", "n_workers": 3}
+    defaults = {
+        "cores": 1,
+        "processes": 1,
+        "silence_logs": "CRITICAL",
+        "scheduler_options": {"dashboard": False, "dashboard_address": ":0"},
+    }
+    assert start_cluster(asked).options == {**defaults, "n_workers": 3}
     with dask.config.set({"jobqueue.slurm.cores": 4}):
         assert "cores" not in start_cluster(asked).options
     config = options(tmp_path / "a.yaml", "cores: 2\nadapt: {minimum: 1, maximum: 9}\n")
     cluster = start_cluster(RunnerConfig.of("threads", None, None, "slurm", config, "5%"))
-    assert cluster.options == {"cores": 2, "processes": 1, "silence_logs": "CRITICAL"}
+    assert cluster.options == {**defaults, "cores": 2}
     assert cluster.adapted == {"minimum": 1, "maximum": 9}
 
 
