@@ -26,6 +26,8 @@ MOST_GAP = 0.15
 MOST_GAP_UNPROVEN = 0.25
 # Pictures laid on the template fit to a cell, 1 to 2 mm, where all is right.
 MOST_SHIFT_MM = 3.0
+# Pictures are compared cell by cell: a move by one of them is no more than they resolve.
+RESOLVED_CELLS = 1.5
 MOST_SLIP_MM = 2.0
 # Of likeness, by moving. On sound builds of 56 and 112 pixels a shift of one cell, as coarse as the pixels, gains 0.08
 # at most; a lip slid by 3 mm gains 0.17 there, and a camera turned by 0.6 degrees 0.29.
@@ -198,16 +200,17 @@ def camera_alerts(looks: Appearance, wrong: Mapping[str, Mapping[str, list[str]]
 def slip_alerts(looks: Appearance) -> list[Alert]:
     """Return regions of frames whose skin lies elsewhere than in the subject's other frames."""
     slipped: dict[str, list[tuple[float, str]]] = {}
+    limit_mm = max(MOST_SLIP_MM, RESOLVED_CELLS * looks.cell_mm)
     for one in looks.regions:
         fit = one.fit
-        if fit.shift_mm >= MOST_SLIP_MM and fit.likeness - fit.likeness_unmoved >= LEAST_GAIN:
+        if fit.shift_mm >= limit_mm and fit.likeness - fit.likeness_unmoved >= LEAST_GAIN:
             slipped.setdefault(one.region, []).append((fit.shift_mm, one.frame))
     return [
         Alert(
             "fail",
             f"Slipped along the skin: {region.replace('_', ' ')}",
             f"{max(found)[0]:.1f} mm at worst, in {len(found)} of {looks.frames} frames whose pictures were compared",
-            f"{MOST_SLIP_MM:g} mm",
+            f"{limit_mm:.2g} mm",
             "In the pictures, this part fits the subject's other frames better elsewhere: the correspondence has slid, "
             "though surface and template coincide.",
             tuple(frame for _, frame in sorted(found, reverse=True)),

@@ -279,7 +279,7 @@ def test_subjects_without_a_level_of_sequences(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], "holds no scans: 0 files.*photogrammetry"),
+        ([], "holds no scans: 0 files.*Reconstruct the pictures first.*pictures alone"),
         (["left/1.png"], "holds no scans: 1 files, 1 of them pictures"),
         (["a.obj", "a.png"], "1 scan, but no pictures of cameras, only of textures.*datagen warp"),
         (["face.obj", "left/1.png"], r"face.obj has no frame number in its name.*face_0000\.obj"),

@@ -260,7 +260,8 @@ def test_a_landmark_three_centimetres_off_hardly_counts(template: WarpTemplate) 
 def test_a_parameter_at_its_bound_leaves_the_others_at_their_optimum(template: WarpTemplate, parameters) -> None:
     shape = shape_of(template)
     fit = check(template, shape, [Round(None)], None, [marks(template, shape, 1e-3, parameters)])
-    held = (fit.parameters == shape.lower) | (fit.parameters == shape.upper)
+    # A step that ends at a bound may miss it by rounding.
+    held = np.isclose(fit.parameters, shape.lower, atol=1e-9) | np.isclose(fit.parameters, shape.upper, atol=1e-9)
     assert held.any()
     assert not held.all()
 
