@@ -124,7 +124,8 @@ def test_a_clip_without_labels_tells_its_colours_and_trembles_less(
 ) -> None:
     """Another camera's colours, none of its meshes: its colours are told, and no mesh is lost for it.
 
-    Whether the meshes come nearer hangs, at this size, on a machine's rounding: nearer on one, a tenth farther on another.
+    Whether the meshes come nearer hangs, at this size, on a machine's rounding: on one they did, on another they were a
+    tenth farther off.
     """
     weights = {name: value.clone() for name, value in stored.model.state_dict().items()}
     before = measured(stored.model, clip)
