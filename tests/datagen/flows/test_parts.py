@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from datagen import cli
 from datagen.common.errors import InputError, StorageError
 from datagen.flows import part_lease
 from datagen.flows.build_folder import build_lock
@@ -23,19 +22,12 @@ from datagen.flows.runners.contract import RunnerConfig
 from datagen.layout import BuildLayout
 from datagen.manifest import load_manifest
 from tests.support.build_trees import copy_build, tree
+from tests.support.command_line import call
 
 if TYPE_CHECKING:
     from datagen.flows.build import BuildResult
 
 SERIAL = RunnerConfig("serial")
-
-
-def call(*words: str | Path) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["datagen", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture

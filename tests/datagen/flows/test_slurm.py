@@ -23,14 +23,7 @@ from datagen.flows.parts import freeze_build
 from datagen.flows.slurm import Job, SlurmOptions, script_of, slurm_jobs, submit_to_slurm
 from datagen.layout import BuildLayout
 from datagen.manifest import load_manifest
-
-
-def call(*words: str | Path) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["datagen", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return int(ended.value.code or 0)
+from tests.support.command_line import call
 
 
 @pytest.fixture
