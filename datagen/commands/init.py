@@ -26,6 +26,7 @@ else:
     Unit = Literal[tuple(METRES_PER_UNIT)]
 
 _INDENT = "  "
+_NO_SCANS = 'none: "surface": "none", and a build fits heads to the pictures. If there are scans, put them beside'
 _NAMED = 8
 
 
@@ -51,7 +52,7 @@ def init_command(
     """Look at a folder and write a capture.json, with notes, from what is found; nothing of yours is overwritten.
 
     What cannot be known is asked for: by a "?" in the file, and here in words. Exit code 1 if a folder with scans and
-    pictures could not be described.
+    pictures could not be described. Where there are no scans, pictures of two cameras or more are taken alone.
 
     Example: datagen init captures/ --unit mm
     """
@@ -89,7 +90,7 @@ def _lines(folder: Path, drafts: Drafts) -> list[str]:
     for one in drafts.sequences:
         # The folder and the size of the scans may differ.
         alike = "\n".join(f"{name} {text}" for name, text in _told_of(one)).replace(str(one.folder), "")
-        size = _size(one.found) if one.found else " "
+        size = f"{one.found.extent.size:.4g}" if one.found and one.found.extent else " "
         told.setdefault(alike.replace(size, ""), []).append(one)
     lines = []
     for first, *others in told.values():
@@ -105,7 +106,7 @@ def _state(one: Drafted) -> str:
 
 
 def _size(found: Survey) -> str:
-    return f"{found.extent:.4g} across"
+    return f"{found.extent.size:.4g} across" if found.extent else ""
 
 
 def _in_columns(rows: list[tuple[str, str]]) -> list[str]:
@@ -136,7 +137,7 @@ def _rows_of(found: Survey) -> list[tuple[str, str]]:
     span = f"{frames[0]} to {frames[-1]}" if len(frames) > 1 else str(frames[0])
     rows = [
         ("frames", f"{len(frames)}, numbered {span}"),
-        ("scans", f"{found.scans.text}, {_size(found)}"),
+        ("scans", f"{found.scans.text}, {_size(found)}" if found.scans else _NO_SCANS),
         ("pictures", f"{found.pictures.text}, {', '.join(f'{width}×{height}' for width, height in sizes)}"),
         ("cameras", f"{len(found.pictures.cameras)}: {', '.join(found.pictures.cameras)}"),
     ]

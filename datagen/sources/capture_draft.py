@@ -7,15 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from datagen.common.errors import InputError, printable
 from datagen.common.pictures import picture_size
 from datagen.common.video_frames import video_size
 from datagen.geometry.landmarks import declared_unit, read_landmarks, states_unit
-from datagen.geometry.mesh import HEAD_DIAGONAL_RANGE_M, Mesh
 from datagen.geometry.mesh_io import MESH_KINDS, SUFFIXES, read_mesh
-from datagen.geometry.space import METRES_PER_UNIT
 from datagen.heads.registry import HEADS
 from datagen.sources.calibration import (
     Calibrated,
@@ -27,12 +23,10 @@ from datagen.sources.calibration import (
 from datagen.sources.camera_files import PICTURE_SUFFIXES
 from datagen.sources.capture_file import CAPTURE_FILE
 from datagen.sources.file_patterns import FilePattern, camera_patterns, frame_patterns
+from datagen.sources.rig_size import HEAD, RIG, Extent, camera_factor, extent_of, viewing_distance
 from datagen.sources.video_patterns import VIDEOS, video_pattern
 
 PICTURES_READ = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic")
-# Of the cameras' unit in that of the scans: the first that fits.
-FACTORS = (1.0, 10.0, 0.1, 100.0, 0.01, 1000.0, 0.001, 25.4, 1 / 25.4, 39.37, 1 / 39.37)
-MOST_DISTANCE = 50.0  # of a camera, in sizes of the scan
 _REGISTERED = re.compile(r"regist|track|fitted|topolog|template|retopo|flame", re.IGNORECASE)
 _MASK = re.compile(r"mask|matte|silhouette|segment", re.IGNORECASE)
 _LANDMARKS = re.compile(r"landmark|lmk|points|marks", re.IGNORECASE)
@@ -42,6 +36,7 @@ _OTHER_LANDMARKS = (".pp", ".fcsv", ".pts", ".ljson", ".lmk")
 _LANDMARK_TABLES = (".txt", ".csv", ".npy")
 _CAMERA_WORDS = re.compile(r"^(camera|cam|view|c(?=\d))")
 _SHOWN = 3
+_LEAST_CAMERAS = 2  # of pictures alone: one picture hardly tells depth
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,9 @@ class Survey:
 
     Attributes
     ----------
-    scans, pictures : FilePattern
+    scans : FilePattern or None
+        None for pictures alone.
+    pictures : FilePattern
     masks, landmarks, registrations : FilePattern or None
         None where there are none, or not for every frame.
     registration_head : str or None
@@ -89,8 +86,8 @@ class Survey:
         By the name of the pictures' camera.
     calibration : Calibration or None
     calibration_file : str
-    extent : float
-        Of the first scan, corner to corner without its outermost points, in the file's own numbers.
+    extent : Extent or None
+        Of the first scan, or of the rig where there is none; None where nothing tells it.
     camera_factor : float
         What the cameras' translations have to be multiplied by, for them to see that scan; 1 where they do.
     turned : bool
@@ -100,11 +97,11 @@ class Survey:
         What was not used, and why; what was taken for granted.
     """
 
-    scans: FilePattern
+    scans: FilePattern | None
     pictures: FilePattern
     frames: tuple[int, ...]
     sizes: Mapping[str, tuple[int, int]]
-    extent: float
+    extent: Extent | None
     masks: FilePattern | None = None
     landmarks: FilePattern | None = None
     registrations: FilePattern | None = None
@@ -116,11 +113,6 @@ class Survey:
     turned: bool = False
     landmark_unit: str | None = None
     remarks: tuple[str, ...] = ()
-
-    def units(self) -> list[tuple[str, float]]:
-        """Return the units in which the scan has the size of a head, each with that size in metres."""
-        sizes = [(unit, self.extent * metres) for unit, metres in METRES_PER_UNIT.items()]
-        return [(unit, size) for unit, size in sizes if HEAD_DIAGONAL_RANGE_M[0] <= size <= HEAD_DIAGONAL_RANGE_M[1]]
 
 
 class _Room:
@@ -176,14 +168,16 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
     Raises
     ------
     InputError
-        If it has no scans or no pictures, their numbers do not agree, or it is not clear which are the scans.
+        If it has no pictures, their numbers and those of the scans do not agree, or it is not clear which are the
+        scans; without scans, if it has pictures of fewer than two cameras.
     """
     room, answers = _Room(folder, files), answers or Answers()
-    scans = room.take(_scans(room, answers.scan))
+    scans = room.take(_scans(room, answers.scan)) if room.meshes or answers.scan else None
+    numbered = scans.frames if scans else None
     calibration, calibration_file = _json_calibration(room, above, answers.calibration)
     known = tuple(calibration.cameras) if calibration else ()
-    found = camera_patterns(room.pictures, known, scans.frames)
-    filmed = None if found else video_pattern(folder, room.videos, known, scans.frames)
+    found = camera_patterns(room.pictures, known, numbered or ())
+    filmed = None if found else video_pattern(folder, room.videos, known, numbered)
     if filmed is not None:
         found = [filmed]
         room.say(
@@ -191,7 +185,7 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
             '"video": {"first": 1}'
         )
     if not found:
-        raise _no_pictures(room, list(scans.files.values()))
+        raise _no_pictures(room, list(scans.files.values()) if scans else [])
     pictures = room.take(found[0])
     for pattern in found[1:]:
         room.take(pattern)
@@ -200,6 +194,8 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
             f"not used: {len(pattern.files)} pictures named {pattern.text}; if `datagen check` takes them for a "
             "camera's, move them elsewhere"
         )
+    if scans is None and len(pictures.cameras) < _LEAST_CAMERAS:
+        raise _one_camera(room, pictures)
     frames = _common_frames(room, scans, pictures)
     if calibration is None:
         calibration, calibration_file = _text_calibration(room, pictures, answers.calibration)
@@ -218,7 +214,8 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
         masks = _whole(room, "masks", room.take(masks), frames, pictures.cameras)
     landmarks, landmark_unit = _landmarks(room, frames)
     registrations, head = _registrations(room, frames)
-    mesh = read_mesh(folder / scans.files["", frames[0]], need_faces=False)
+    mesh = read_mesh(folder / scans.files["", frames[0]], need_faces=False) if scans else None
+    distance = viewing_distance(calibrated) if scans is None else None
     remaining = [path for path in files if path not in room.used and path != CAPTURE_FILE]
     if remaining:
         room.say(f"not used: {_named(remaining)}")
@@ -227,7 +224,7 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
         pictures,
         frames,
         sizes,
-        _extent(mesh),
+        Extent(extent_of(mesh), HEAD) if mesh else Extent(distance, RIG) if distance else None,
         masks,
         landmarks,
         registrations,
@@ -235,7 +232,7 @@ def survey(folder: Path, files: Sequence[str], above: Sequence[Path] = (), answe
         calibrated,
         calibration,
         calibration_file,
-        _camera_factor(mesh, calibrated, sizes),
+        camera_factor(mesh, calibrated, sizes) if mesh else 1.0,
         turned,
         landmark_unit,
         tuple(room.remarks),
@@ -264,8 +261,8 @@ def _scans(room: _Room, wanted: str | None) -> FilePattern:
     if not room.meshes:
         raise InputError(
             f"{room.folder} holds no scans",
-            f"a surface or point cloud for each frame ({', '.join(MESH_KINDS)}), as photogrammetry makes them",
-            "Reconstruct the pictures first, and put the meshes beside them",
+            f"meshes named {wanted} ({', '.join(MESH_KINDS)})",
+            "Leave --scan out, if heads are to be fitted to the pictures alone",
         )
     likely = [path for path in room.meshes if not _REGISTERED.search(path)] or room.meshes
     found = frame_patterns(room.meshes if wanted else likely)
@@ -313,13 +310,28 @@ def _no_pictures(room: _Room, scans: Sequence[str]) -> InputError:
     )
 
 
-def _common_frames(room: _Room, scans: FilePattern, pictures: FilePattern) -> tuple[int, ...]:
+def _one_camera(room: _Room, pictures: FilePattern) -> InputError:
+    return InputError(
+        f"{room.folder} holds no scans ({', '.join(MESH_KINDS)}), and the names of its pictures, such as "
+        f"{next(iter(pictures.files.values()))}, tell of one camera, {pictures.cameras[0]}",
+        "scans, or pictures of two cameras or more, each of which has a folder or its name in the files' names",
+        "Put scans beside the pictures, or give `init` the folder that holds all cameras of a recording",
+    )
+
+
+def _common_frames(room: _Room, scans: FilePattern | None, pictures: FilePattern) -> tuple[int, ...]:
+    wanted = scans.frames if scans else pictures.frames
     lacking = {
-        camera: [frame for frame in scans.frames if frame not in pictures.frames_of(camera)]
-        for camera in pictures.cameras
+        camera: [frame for frame in wanted if frame not in pictures.frames_of(camera)] for camera in pictures.cameras
     }
-    frames = tuple(frame for frame in scans.frames if not any(frame in missing for missing in lacking.values()))
-    if not frames:
+    frames = tuple(frame for frame in wanted if not any(frame in missing for missing in lacking.values()))
+    if not frames and scans is None:
+        raise InputError(
+            f"{room.folder}: no frame has a picture of every camera ({', '.join(pictures.cameras)}; {pictures.text})",
+            "one number for all pictures of an instant",
+            "Rename them, or move what belongs to another recording elsewhere",
+        )
+    if not frames and scans is not None:
         raise InputError(
             f"{room.folder}: no frame has a scan and a picture of every camera: scans ({scans.text}) have the frames "
             f"{_range(scans.frames)}, pictures ({pictures.text}) of {', '.join(pictures.cameras)} have "
@@ -330,7 +342,7 @@ def _common_frames(room: _Room, scans: FilePattern, pictures: FilePattern) -> tu
     for camera, missing in lacking.items():
         if missing:
             room.say(f"left out: {_frames(missing)}, of which camera {camera} has no picture")
-    without = [frame for frame in pictures.frames if frame not in scans.frames]
+    without = [frame for frame in pictures.frames if frame not in wanted]
     if without:
         room.say(f"left out: {_frames(without)}, of which there is no scan")
     return frames
@@ -506,31 +518,3 @@ def _registrations(room: _Room, frames: Sequence[int]) -> tuple[FilePattern | No
             "docs/capture-format.md says how to bring a topology of your own"
         )
     return None, None
-
-
-def _extent(mesh: Mesh) -> float:
-    low, high = np.percentile(mesh.vertices, [1, 99], axis=0)
-    return float(np.linalg.norm(high - low))
-
-
-def _camera_factor(mesh: Mesh, calibrated: Mapping[str, Calibrated], sizes: Mapping[str, tuple[int, int]]) -> float:
-    """Return by what the cameras' translations have to be multiplied for most of the cameras to see the scan.
-
-    1 if they see it, or if nothing helps: then it is not the unit.
-    """
-    for factor in FACTORS:
-        seeing = sum(_sees(mesh, one, one.size or sizes[name], factor) for name, one in calibrated.items())
-        if 2 * seeing > len(calibrated):
-            return factor
-    return 1.0
-
-
-def _sees(mesh: Mesh, camera: Calibrated, size: tuple[int, int], factor: float) -> bool:
-    points = mesh.vertices @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3] * factor
-    depth = points[:, 2]
-    before = depth > 0
-    pixels = (points[before] @ camera.K.T)[:, :2] / depth[before, None]
-    inside = ((pixels >= 0) & (pixels < size)).all(axis=1)
-    # As far away as a head is from the cameras of a rig: else any large factor would do.
-    near = depth.size > 0 and np.median(depth) < MOST_DISTANCE * max(_extent(mesh), 1e-12)
-    return bool(near and 2 * inside.sum() > len(points))

@@ -20,6 +20,7 @@ from datagen.sources.topology import FOLDER as TOPOLOGIES
 from datagen.sources.video_patterns import VIDEOS
 
 DEPTH = 2  # of a sequence below the root of captures
+_PICTURES = (*PICTURES_READ, *VIDEOS)
 _ASKED = ("unit", "camera_unit", "fps", "pixel_center")
 
 # None: there is a capture.json already, of which nothing needs to be found out.
@@ -99,31 +100,38 @@ def _files(root: Path, folder: Path) -> Iterator[str]:
 
 
 def _sequences(root: Path, files: Sequence[str], answers: Answers) -> tuple[int, dict[Path, Found]]:
-    """Return how deep the sequences lie and what each is: the deepest level at which at least one can be read."""
+    """Return how deep the sequences lie and what each is: the deepest level at which at least one can be read.
+
+    Where no folder has scans, those with pictures of several cameras are looked for.
+    """
     declared = [path.count("/") for path in files if path.rpartition("/")[2] == CAPTURE_FILE]
     levels = [max(level for level in declared if level <= DEPTH)] if min(declared, default=9) <= DEPTH else [2, 1, 0]
     refused: CanonfaceError | None = None
+    kinds = SUFFIXES if any(path.lower().endswith(SUFFIXES) for path in files) or answers.scan else _PICTURES
     for depth in levels:
-        looked = _looked_at(root, files, depth, answers)
+        looked = _looked_at(root, files, depth, answers, kinds)
         if any(not isinstance(found, CanonfaceError) for found in looked.values()):
-            around = _looked_at(root, files, depth - 1, answers) if _are_frames(looked) else {}
+            around = _looked_at(root, files, depth - 1, answers, kinds) if _are_frames(looked) else {}
             if len(around) == 1 and isinstance(next(iter(around.values())), Survey):
                 return depth - 1, around
             return depth, looked
-        refused = refused or next((found for found in looked.values() if isinstance(found, CanonfaceError)), None)
+        problem = next((found for found in looked.values() if isinstance(found, CanonfaceError)), None)
+        # A folder of pictures may be one camera's: then the folder around it is what was meant.
+        refused = (problem or refused) if kinds is _PICTURES else (refused or problem)
     if refused is None:
-        pictures = sum(path.lower().endswith(PICTURES_READ) for path in files)
         raise InputError(
-            f"{root} holds no scans: {len(files)} files, {pictures} of them pictures",
+            f"{root} holds neither scans nor pictures that are read: {len(files)} files",
             f"for each recording a folder with scans ({', '.join(MESH_KINDS)}) and pictures "
-            f"({', '.join(PICTURES_READ)}), a frame number in their names",
-            "Reconstruct the pictures first, and put the meshes beside them; or write a capture.json "
-            'with "surface": "none", as docs/own-captures.md shows for pictures alone',
+            f"({', '.join(PICTURES_READ)}), or pictures alone, a frame number in their names",
+            "Check the path",
         )
     raise refused
 
 
-def _looked_at(root: Path, files: Sequence[str], depth: int, answers: Answers) -> dict[Path, Found]:
+def _looked_at(
+    root: Path, files: Sequence[str], depth: int, answers: Answers, kinds: tuple[str, ...]
+) -> dict[Path, Found]:
+    """Survey the folders at a depth that hold files of one of these kinds."""
     groups: dict[str, list[str]] = {}
     for path in files:
         parts = path.split("/", depth)
@@ -132,10 +140,10 @@ def _looked_at(root: Path, files: Sequence[str], depth: int, answers: Answers) -
     looked: dict[Path, Found] = {}
     for name, inside in sorted(groups.items()):
         folder = root / name if name else root
-        pictures = any(path.lower().endswith((*PICTURES_READ, *VIDEOS)) for path in inside)
+        pictures = any(path.lower().endswith(_PICTURES) for path in inside)
         if CAPTURE_FILE in inside and not _is_draft(folder):
             looked[folder] = None
-        elif any(path.lower().endswith(SUFFIXES) for path in inside) and (pictures or not depth):
+        elif any(path.lower().endswith(kinds) for path in inside) and (pictures or not depth):
             around = [parent for parent in folder.parents if parent == root or root in parent.parents]
             above = [path for parent in around for path in sorted(parent.glob("*.json"))]
             try:

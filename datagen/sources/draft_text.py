@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from datagen.common.digests import sha256_text
-from datagen.geometry.mesh import HEAD_DIAGONAL_RANGE_M
 from datagen.geometry.space import METRES_PER_UNIT
 from datagen.sources.calibration import Calibrated
 from datagen.sources.capture_draft import Answers, Survey
 from datagen.sources.capture_file import CAPTURE_FORMAT, CAPTURE_VERSION, NOTE, OPEN
+from datagen.sources.rig_size import RIG
 
 _WIDTH = 110
 _ABOUT = (
@@ -63,12 +63,14 @@ def missing_of(found: Survey, answers: Answers) -> list[Missing]:
 
 
 def _unit_hint(found: Survey) -> str:
-    sizes = ", or ".join(f'"{unit}", which makes it {size:.2f} m' for unit, size in found.units())
-    if not sizes:
-        low, high = HEAD_DIAGONAL_RANGE_M
-        sizes = f"no unit ({', '.join(METRES_PER_UNIT)}) makes that a head, {low} to {high} m: scale the scans"
     declared = f'; the landmarks say "{found.landmark_unit}"' if found.landmark_unit else ""
-    return f"the first scan is {found.extent:.4g} across: {sizes}{declared}"
+    if found.extent is None:
+        return f"of {RIG.name}: {', '.join(METRES_PER_UNIT)}{declared}"
+    sizes = ", or ".join(f'"{unit}", which makes it {size:.2f} m' for unit, size in found.extent.units())
+    if not sizes:
+        low, high = found.extent.kind.range_m
+        sizes = f"no unit ({', '.join(METRES_PER_UNIT)}) makes that {low} to {high} m: scale {found.extent.kind.name}"
+    return f"{found.extent}: {sizes}{declared}"
 
 
 def _pixel_hint(calibrated: Mapping[str, Calibrated]) -> str:
@@ -84,7 +86,7 @@ def _pixel_hint(calibrated: Mapping[str, Calibrated]) -> str:
 def _camera_unit_hint(found: Survey) -> str:
     pairs = [
         f'"{camera}" if the scans are in {unit}'
-        for unit, _ in found.units()
+        for unit, _ in (found.extent.units() if found.extent else ())
         for camera, metres in METRES_PER_UNIT.items()
         if abs(metres / METRES_PER_UNIT[unit] / found.camera_factor - 1) < 0.01
     ]
@@ -107,18 +109,23 @@ def capture_text(found: Survey, answers: Answers) -> str:
 
     add("format", CAPTURE_FORMAT)
     add("version", CAPTURE_VERSION)
-    add("unit", answers.unit or OPEN, f"of the scans, the first of which is {found.extent:.4g} across")
+    size = f": {found.extent}" if found.extent else ""
+    add("unit", answers.unit or OPEN, f"of {(found.extent.kind if found.extent else RIG).name}{size}")
     if answers.camera_unit or "camera_unit" in open_hints:
         add("camera_unit", answers.camera_unit or OPEN, "of the cameras' translations")
     fps = answers.fps if answers.fps is not None else 1 if len(found.frames) == 1 else OPEN
     add("fps", fps, "a single frame: any number will do" if len(found.frames) == 1 else "frames a second")
-    add("frames", list(found.frames), "those that have a scan and a picture of every camera")
+    needed = "a scan and a picture" if found.scans else "a picture"
+    add("frames", list(found.frames), f"those that have {needed} of every camera")
     given = found.calibration.pixel_center if found.calibration else None
     centre = answers.pixel_center if answers.pixel_center is not None else given
     add("pixel_center", OPEN if centre is None else centre, _pixel_note(found, answers))
     note = f"from {found.calibration_file}" if found.calibrated else ""
     add("cameras", {camera: _camera(found, camera) for camera in found.pictures.cameras}, note)
-    add("scan", found.scans.text)
+    if found.scans is not None:
+        add("scan", found.scans.text)
+    else:
+        add("surface", "none", "no scans were found: heads are fitted to what is seen in the pictures")
     if found.registrations is not None:
         note = f"{found.registration_head} is the head model with as many vertices"
         add("registration", {"head": found.registration_head, "pattern": found.registrations.text}, note)

@@ -15,7 +15,7 @@ _EDGES = "_-. "
 
 
 def video_pattern(
-    folder: Path, paths: Sequence[str], cameras: Collection[str], frames: Sequence[int]
+    folder: Path, paths: Sequence[str], cameras: Collection[str], frames: Sequence[int] | None
 ) -> FilePattern | None:
     """Return the pattern of videos of which there is one for each camera; None if there is none.
 
@@ -26,8 +26,8 @@ def video_pattern(
         Of the videos below it, relative, with ``/``.
     cameras : collection of str
         Names known from a calibration.
-    frames : sequence of int
-        Numbers known from the scans: those that a video holds, counted from 0, are its files.
+    frames : sequence of int or None
+        Numbers known from the scans: those that a video holds, counted from 0, are its files. None for all it holds.
 
     Raises
     ------
@@ -49,7 +49,8 @@ def video_pattern(
     files: dict[tuple[str, int], str] = {}
     for camera, path in named.items():
         count = len(video_index(folder / path).times)
-        files |= {(camera, frame): path for frame in frames if frame < count}
+        held = range(count) if frames is None else [frame for frame in frames if frame < count]
+        files |= {(camera, frame): path for frame in held}
     return FilePattern(text, files) if files else None
 
 

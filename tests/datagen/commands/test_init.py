@@ -279,8 +279,9 @@ def test_subjects_without_a_level_of_sequences(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], "holds no scans: 0 files.*Reconstruct the pictures first.*pictures alone"),
-        (["left/1.png"], "holds no scans: 1 files, 1 of them pictures"),
+        ([], "holds neither scans nor pictures that are read: 0 files"),
+        (["left/1.png", "left/2.png"], "holds no scans .*tell of one camera, left"),
+        (["left/1.png", "right/2.png"], "no frame has a picture of every camera .left, right"),
         (["a.obj", "a.png"], "1 scan, but no pictures of cameras, only of textures.*datagen warp"),
         (["face.obj", "left/1.png"], r"face.obj has no frame number in its name.*face_0000\.obj"),
         (["1.obj", "left/2.png"], "no frame has a scan and a picture of every camera.*scans.*1.*pictures.*2"),
@@ -295,6 +296,52 @@ def test_what_cannot_be_described_is_one_message_and_nothing_is_written(
     with pytest.raises(InputError, match=message):
         draft_captures(tmp_path, Answers())
     assert not list(tmp_path.rglob("capture.json"))
+
+
+@pytest.mark.parametrize("unit", ["m", "mm"])
+@pytest.mark.parametrize(
+    ("paths", "images"),
+    [
+        ([f"anna/take/{c}/{f}.png" for c in "lr" for f in (3, 4)], "{camera}/{frame}.png"),
+        ([f"{c}/IMG_{f:04d}.png" for c in "lr" for f in (3, 4)], "{camera}/IMG_{frame:04d}.png"),
+        ([f"{f:03d}/{c}.png" for c in "lr" for f in (3, 4)], "{frame:03d}/{camera}.png"),
+        ([f"ben/{c}_{f}.png" for c in "lr" for f in (3, 4)], "{camera}_{frame}.png"),
+    ],
+)
+def test_pictures_of_several_cameras_are_taken_alone(tmp_path: Path, paths: list[str], images: str, unit: str) -> None:
+    """Two cameras a metre from where they look, 90 degrees apart."""
+    metre = 1 if unit == "m" else 1000
+    write(tmp_path, *paths)
+    poses = {"l": POSE, "r": [[0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 1], [0, 0, 0, 1]]}
+    cameras = {
+        name: {"K": K, "world_to_camera": [[*row[:3], row[3] * metre] for row in pose[:3]] + [pose[3]]}
+        for name, pose in poses.items()
+    }
+    (tmp_path / "calibration.json").write_text(json.dumps({"cameras": cameras}))
+    found = only(draft_captures(tmp_path, Answers(fps=25, pixel_center=0.5)))
+    assert (found["surface"], found["images"], found["frames"], found["unit"]) == ("none", images, [3, 4], "?")
+    assert "scan" not in found
+    assert [name for name in ("m", "cm", "mm") if f'"{name}", which makes it 1.00 m' in found["_unit"]] == [unit]
+    found = only(draft_captures(tmp_path, Answers(unit=unit)))
+    assert "?" not in json.dumps({key: value for key, value in found.items() if not key.startswith("_")})
+
+
+def test_a_studios_pictures_alone_are_described_and_checked(shoot: Path) -> None:
+    """A mesh anywhere makes it a folder with scans again."""
+    for person in PEOPLE[1:]:
+        shutil.rmtree(shoot / person, ignore_errors=True)
+    take = shoot / PEOPLE[0] / TAKE
+    shutil.move(take / "mesh", shoot.parent / "kept")
+    code, said = run("init", shoot, *FLAGS)
+    assert code == 0
+    assert "heads to the pictures" in " ".join(said.split())
+    code, said = run("check", shoot)
+    assert (code, "0 problems" in said, "seen in its pictures (landmarks)" in said) == (0, True, True), said
+    capture = read_capture_file(take)
+    assert (capture.surface, capture.landmarks is not None) == ("none", True)
+    shutil.move(shoot.parent / "kept", take / "mesh")
+    run("init", shoot, *FLAGS)
+    assert read_capture_file(take).surface == "scan"
 
 
 def test_the_scans_are_chosen_among_several_sets(tmp_path: Path) -> None:

@@ -66,3 +66,12 @@ def test_a_folder_of_videos_and_scans_becomes_a_capture(tmp_path: Path) -> None:
     frame = FolderCaptures(tmp_path).frame(SequenceKey("anna", "speech"), 2)
     assert abs(frame.images["cam_b"]().mean() - shade(2)) < 3
     assert frame.masks["cam_a"]().all()
+
+
+def test_videos_of_several_cameras_are_taken_without_scans(tmp_path: Path) -> None:
+    for camera, frames in (("left", 3), ("right", 4)):
+        write_video(tmp_path / f"{camera}.mp4", range(0, 40 * frames, 40))
+    (one,) = draft_captures(tmp_path, Answers(unit="m", fps=25, pixel_center=0.5)).sequences
+    content = json.loads((tmp_path / "capture.json").read_text())
+    assert (content["surface"], content["images"], content["frames"]) == ("none", "{camera}.mp4", [0, 1, 2])
+    assert [missing.key for missing in one.missing] == ["cameras"]
