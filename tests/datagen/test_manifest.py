@@ -29,6 +29,12 @@ def test_every_recipe_of_the_repository_is_valid():
         assert load_manifest(path).name
 
 
+def test_recipes_leave_the_limits_of_verdicts_to_the_program():
+    """They are measured; a copy in a recipe that people copy would stay what it was."""
+    for path in sorted(MANIFESTS.glob("*.yaml")):
+        assert "verdict" not in (yaml.safe_load(path.read_text()).get("warp") or {}), path.name
+
+
 def test_defaults_are_spelt_out_and_read_again():
     manifest = parse_manifest(MINIMAL)
     assert isinstance(manifest.source, SimulatedSource)
