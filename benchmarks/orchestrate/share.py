@@ -25,7 +25,7 @@ def orchestration_share(clock_s: float, workers: int, units_s: Iterable[float], 
     workers : int
         Units at a time.
     units_s : iterable of float
-        Seconds of every unit.
+        Seconds of every unit that workers made.
     own_s : float
         Seconds of stages that the build does itself.
     """
@@ -56,7 +56,7 @@ def measure_share(manifest: Manifest, config: RunnerConfig, out: Path) -> dict[s
     clock_s = time.perf_counter() - began
     read = WorkRead(BuildLayout(result.root))
     read.look()
-    units_s = [work.all.seconds for work in read.stages.values()]
+    units_s = [work.all.seconds for stage, work in read.stages.items() if stage not in OF_THE_BUILD]
     own_s = sum(result.seconds.get(stage, 0.0) for stage in OF_THE_BUILD)
     workers = 1 if config.name == "serial" else config.worker_count
     return {

@@ -14,7 +14,8 @@ from benchmarks.orchestrate.figures import exponent, figures_of
 from benchmarks.orchestrate.measure import CarriedTasks, SizePlan, carry_tasks, measure_size
 from benchmarks.orchestrate.share import measure_share, orchestration_share
 from datagen.flows.runners.contract import RunnerConfig
-from datagen.shards import open_dataset
+from datagen.flows.stages.finish import VerifyUnit
+from datagen.shards import VerifyReport, open_dataset
 
 
 def test_an_exponent_is_that_of_the_smallest_and_the_largest_size() -> None:
@@ -73,12 +74,20 @@ class Slow(nothing.TasksStage):
         return super().make(unit)
 
 
+class Checks(nothing.NoVerify):
+    def make(self, unit: VerifyUnit) -> VerifyReport:
+        time.sleep(1)
+        return super().make(unit)
+
+
 def test_the_share_of_a_build_that_is_no_work_is_told(tmp_path: Path) -> None:
     nothing.write_captures(tmp_path / "captures", 2, 1, 1, whole=True)
-    with nothing.instead((Slow(), *nothing.task_stages(0)[1:])):
+    with nothing.instead((Slow(), nothing.NoneStage(), Checks())):
         manifest = nothing.nothing_manifest(tmp_path / "captures")
         figures = measure_share(manifest, RunnerConfig("serial"), tmp_path / "build")
-    assert 0.5 <= figures["units_s"] < figures["build_s"]
+    # The check takes a second, and is no unit of a worker.
+    assert 0.5 <= figures["units_s"] < 1
+    assert figures["own_s"] >= 1
     assert 0 < figures["begin_s"] < figures["build_s"]
     assert figures["orchestration_share"] == pytest.approx(
         1 - (figures["units_s"] + figures["own_s"]) / figures["build_s"]
