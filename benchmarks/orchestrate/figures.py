@@ -19,6 +19,7 @@ GOALS = (
     Goal("overhead_ms_dask", 30.0),
     Goal("resume_s", 20.0),
     Goal("scaling", 1.1),
+    Goal("orchestration_share", 0.05),
 )
 _GROWS = ("plan_s", "plan_calls", "pickled_mib", "resume_s", "resume_calls", "build_calls")
 

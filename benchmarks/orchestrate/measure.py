@@ -211,7 +211,9 @@ def run_orchestrate_bench(
         try:
             sizes.append(measured_apart(SizePlan(size, cameras, size <= whole_up_to, folder)))
             # Before millions of files are removed, which takes a while.
-            say(f"{size} frames: planned in {sizes[-1]['plan_s']:.1f} s, {sizes[-1]['driver_gib']:.2f} GiB")
+            last = sizes[-1]
+            busy = f"{last['plan_s']:.1f} s, {last['plan_cpu_s']:.1f} of them of the processor"
+            say(f"{size} frames: planned in {busy}, {last['driver_gib']:.2f} GiB")
         finally:
             shutil.rmtree(folder)
     for runner in runners:

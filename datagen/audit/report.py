@@ -245,6 +245,8 @@ def write_report(
             "measured_frames": looked.regions,
             "landmarks": looked.landmarks,
             "frames": _columns_of(table, results),
+            # The worst first; each with the number of its folder in pictures/.
+            "pictured": [(r.name, pictured[r.name]) for r in ranked if r.name in pictured],
             "training": asdict(learnt) if learnt else None,
         }
         _write_json(folder / layout.report_summary.name, metrics, indent=1)

@@ -257,6 +257,10 @@ class FittedCaptures(Captures):
         paths = None if found.paths is None else (*found.paths, str(self._path(key)))
         return Inputs(digest, paths, bare=True)
 
+    def stamp(self, key: SequenceKey, index: int) -> str:
+        """Return that of the captures' files; raises as :meth:`Captures.stamp`."""
+        return self._captures.stamp(key, index)
+
     def landmarks(self, key: SequenceKey, index: int) -> Landmarks | None:
         """Read the landmarks of a frame alone; raises as :meth:`Captures.landmarks`."""
         return self._captures.landmarks(key, index)

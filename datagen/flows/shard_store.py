@@ -15,9 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.digests import canonical_json
+from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.documents import parse_json
+from datagen.common.errors import CorruptDatasetError
 from datagen.flows.history import Stored
+from datagen.flows.made import Made
 from datagen.flows.plan_store import PlanCache, is_kept
 from datagen.flows.row_file import RowFile, write_rows
 from datagen.flows.seen import Seen
@@ -253,6 +255,25 @@ class ShardWork(Unit):
     def known_complete(self) -> bool:
         """Whether the build's index knows that; nothing is read."""
         return shard_is_known_whole(self.root, self.shard, self.content_key)
+
+    @property
+    def made(self) -> Made:
+        """The shard's key, and what its frames are read from."""
+        try:
+            key = read_record(LocalStore(self.layout.dataset), self.shard).content_key
+        except CorruptDatasetError:
+            key = ""
+        stamps = (self.stamp(*frame) for frame in self.sources)
+        return Made(self.name, key, self.content_key, sha256_text(" ".join(stamps)))
+
+    @property
+    @abstractmethod
+    def sources(self) -> Sequence[Stored]:
+        """The frames whose captures are read for it."""
+
+    def disown(self) -> None:
+        """Have it written again: what others made under its key cannot be told from it otherwise."""
+        (self.layout.dataset / record_key(self.shard)).unlink(missing_ok=True)
 
     def checked(self, record: ShardRecord) -> None:
         """Check every value of the shard that was just written; what is well is known to be from now on.

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from datagen.common.blas import use_one_blas_thread
+from datagen.common.errors import InputError
 from datagen.common.files import DISK_ERRORS, storage_errors
 from datagen.fit.stored import FittedCaptures
 from datagen.flows.known_inputs import KnownInputs
+from datagen.flows.made import Made
 from datagen.flows.plan_store import Sequences, freeze, open_plan
 from datagen.flows.planning import BuildPlan
 from datagen.flows.state_index import open_index
@@ -91,6 +93,13 @@ class Unit(Task):
     def inputs(self) -> KnownInputs:
         """Return what is known of the captures' files."""
         return KnownInputs(self.root, self.manifest.source, self.captures())
+
+    def stamp(self, key: SequenceKey, frame: int) -> str:
+        """Return what tells the captures' files of a frame from others; see :meth:`Captures.stamp`."""
+        try:
+            return self.captures().stamp(key, frame)
+        except InputError:
+            return "not there"
 
     def head(self) -> HeadModel:
         """Return the canonical head."""
@@ -240,6 +249,17 @@ class Stage(ABC, Generic[U, R]):
     @abstractmethod
     def make(self, unit: U) -> R:
         """Make the unfinished part of a unit; return how much that was, or another small result."""
+
+    def made(self, unit: U) -> Sequence[Made]:
+        """Return what there is of a unit, as this process sees it: a driver compares it with what a worker says.
+
+        Called after :meth:`make`; no inputs are read.
+        """
+        return (Made(unit.name, "finished" if self.finished(unit) else ""),)
+
+    def disown(self, unit: U) -> None:
+        """Have a unit made again whose result is not believed, if its content key would not have it."""
+        del unit
 
     def split(self, unit: U) -> Sequence[U]:
         """Return a unit in smaller ones, so that one bad frame does not take others with it; itself if it cannot be."""

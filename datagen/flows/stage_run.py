@@ -99,7 +99,7 @@ class Ahead:
 def job_of(stage: Stage[Any, Any], unit: Any, plan: BuildPlan) -> Job:
     """Return a unit as a carrier takes it."""
     needs = getattr(plan.manifest.needs, stage.name, Needs())
-    return Job(stage.name, stage.run, unit, needs, stage.split)
+    return Job(stage.name, stage.run, unit, needs, stage.split, stage.made, stage.disown)
 
 
 class StageRun:

@@ -37,6 +37,7 @@ from datagen.sources.posed import model_digest, model_faces, posed_vertices
 from datagen.sources.topology import Topology, read_topology, topology_files
 from datagen.sources.whereabouts import refuse_url
 
+STAMP_BYTES = 12
 _SEE = "See docs/capture-format.md for the layout"
 
 
@@ -186,22 +187,10 @@ class FolderCaptures(Captures):
         """Return that digest, and the files and folders that it depends on."""
         folder, capture = self._capture(key, index)
         rig = _rig(folder)
-        paths = list[Path]()
-        if capture.surface == "scan":
-            paths.append(inside(folder, capture.scan, frame=index))
-        if capture.registration:
-            paths.append(inside(folder, capture.registration.pattern, frame=index))
-            if capture.registration.spread is not None:
-                paths.append(inside(folder, capture.registration.spread, frame=index))
-        paths += landmark_files(folder, capture, rig, index).values()
-        paths += [path for files in evidence_files(folder, capture, rig, index).values() for path in files]
-        videos: list[Path] = []
+        paths, videos = self._files(folder, capture, rig, index)
         model = b""
         if capture.registration and capture.registration.kind == "parameters":
             model = model_digest(self._head_root).encode()
-        for kind in (*PICTURES, DEPTH):
-            found = [path for path, _ in camera_files(folder, capture, kind, rig, index).values()]
-            (videos if is_video(pattern_of(capture, kind) or "") else paths).extend(found)
         path, bare = folder / CAPTURE_FILE, capture.surface == "none"
         try:
             sha = _begun(folder, stamp_of(path), model).copy()
@@ -215,6 +204,36 @@ class FolderCaptures(Captures):
             return Inputs(sha.hexdigest(), None, bare)
         files = (str(path) for path in (folder / CAPTURE_FILE, *paths, *videos))
         return Inputs(sha.hexdigest(), (*files, *_folders_that_count(folder, capture, rig, index)), bare)
+
+    def _files(
+        self, folder: Path, capture: CaptureFile, rig: tuple[RecordedCamera, ...], index: int
+    ) -> tuple[list[Path], list[Path]]:
+        """Return the files of a frame, and videos that it is in."""
+        paths = list[Path]()
+        if capture.surface == "scan":
+            paths.append(inside(folder, capture.scan, frame=index))
+        if capture.registration:
+            paths.append(inside(folder, capture.registration.pattern, frame=index))
+            if capture.registration.spread is not None:
+                paths.append(inside(folder, capture.registration.spread, frame=index))
+        paths += landmark_files(folder, capture, rig, index).values()
+        paths += [path for files in evidence_files(folder, capture, rig, index).values() for path in files]
+        videos: list[Path] = []
+        for kind in (*PICTURES, DEPTH):
+            found = [path for path, _ in camera_files(folder, capture, kind, rig, index).values()]
+            (videos if is_video(pattern_of(capture, kind) or "") else paths).extend(found)
+        return paths, videos
+
+    def stamp(self, key: SequenceKey, index: int) -> str:
+        """Return a digest of sizes and times of ``capture.json`` and the frame's files; raises as :meth:`frame`."""
+        folder, capture = self._capture(key, index)
+        paths, videos = self._files(folder, capture, _rig(folder), index)
+        told = []
+        for path in (folder / CAPTURE_FILE, *paths, *videos):
+            time_ns, size = stamp_of(path)
+            # Some file systems tell no more than seconds.
+            told.append(f"{path.name} {size} {time_ns // 10**9}")
+        return hashlib.blake2b("\n".join(told).encode(), digest_size=STAMP_BYTES).hexdigest()
 
     def _info(self, key: SequenceKey) -> SequenceInfo:
         folder = self._root / key.subject / key.sequence

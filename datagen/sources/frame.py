@@ -279,6 +279,24 @@ class Captures(ABC):
         """Return the digest of :meth:`input_digest`, and what it was told by; raises as :meth:`input_digest`."""
         return Inputs(self.input_digest(key, index), None)
 
+    def stamp(self, key: SequenceKey, index: int) -> str:
+        """Digest of sizes and times, to the second, of the frame's own files: alike on all machines that see the same.
+
+        Nothing is read but ``capture.json``.
+
+        Returns
+        -------
+        str
+            Empty where it cannot be said.
+
+        Raises
+        ------
+        InputError
+            If it is not known which files these are.
+        """
+        del key, index
+        return ""
+
     def landmarks(self, key: SequenceKey, index: int) -> Landmarks | None:
         """Read the landmarks of a frame alone; raises as :meth:`frame`."""
         return self.frame(key, index).landmarks

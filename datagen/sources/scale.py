@@ -174,6 +174,10 @@ class ScaledCaptures(Captures):
         told = f"{read.digest} {self.scale(key).factor!r}"
         return Inputs(hashlib.sha256(told.encode()).hexdigest(), None, read.bare)
 
+    def stamp(self, key: SequenceKey, index: int) -> str:
+        """Return that of the frame's own files; raises as :meth:`Captures.stamp`."""
+        return self._captures.stamp(key, index)
+
     def brings(self, key: SequenceKey) -> frozenset[str]:
         """Return what a sequence has; raises as :meth:`Captures.brings`."""
         return self._captures.brings(key)

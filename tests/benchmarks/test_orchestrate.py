@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from benchmarks.orchestrate import nothing
 from benchmarks.orchestrate.counting import calls_counted
 from benchmarks.orchestrate.figures import exponent, figures_of
 from benchmarks.orchestrate.measure import CarriedTasks, SizePlan, carry_tasks, measure_size
-from datagen.shards import open_dataset
+from benchmarks.orchestrate.share import measure_share, orchestration_share
+from datagen.flows.runners.contract import RunnerConfig
+from datagen.flows.stages.finish import VerifyUnit
+from datagen.shards import VerifyReport, open_dataset
 
 
 def test_an_exponent_is_that_of_the_smallest_and_the_largest_size() -> None:
@@ -60,6 +64,36 @@ def test_tasks_of_no_work_are_carried_and_timed(tmp_path: Path) -> None:
     assert isinstance(carried, CarriedTasks)
     assert 0 <= carried.first_result_s < 10
     assert 0 <= carried.overhead_ms < 1000
+
+
+class Slow(nothing.TasksStage):
+    tasks = 5
+
+    def make(self, unit: nothing.NothingUnit) -> int:
+        time.sleep(0.1)
+        return super().make(unit)
+
+
+class Checks(nothing.NoVerify):
+    def make(self, unit: VerifyUnit) -> VerifyReport:
+        time.sleep(1)
+        return super().make(unit)
+
+
+def test_the_share_of_a_build_that_is_no_work_is_told(tmp_path: Path) -> None:
+    nothing.write_captures(tmp_path / "captures", 2, 1, 1, whole=True)
+    with nothing.instead((Slow(), nothing.NoneStage(), Checks())):
+        manifest = nothing.nothing_manifest(tmp_path / "captures")
+        figures = measure_share(manifest, RunnerConfig("serial"), tmp_path / "build")
+    # The check takes a second, and is no unit of a worker.
+    assert 0.5 <= figures["units_s"] < 1
+    assert figures["own_s"] >= 1
+    assert 0 < figures["begin_s"] < figures["build_s"]
+    assert figures["orchestration_share"] == pytest.approx(
+        1 - (figures["units_s"] + figures["own_s"]) / figures["build_s"]
+    )
+    # Two workers that are busy for half of a build of ten seconds, which checks itself for two.
+    assert orchestration_share(10, 2, [4, 6], 2) == pytest.approx(0.3)
 
 
 def test_the_files_of_a_capture_are_links_to_a_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ def carry(work: Callable[[Any], Any], sealed: Sealed, call: Call, began: Callabl
     try:
         with share_of_cpus(call.cpus):
             result = work(sealed.unit)
+        made = None if call.made is None else tuple(call.made(sealed.unit))
     except Exception as error:
         return Answer(
             trouble=trouble_of(error),
@@ -63,7 +64,8 @@ def carry(work: Callable[[Any], Any], sealed: Sealed, call: Call, began: Callabl
             peak_bytes=_peak_bytes(),
             code=code,
         )
-    return Answer(result, host=host, seconds=time.monotonic() - started, peak_bytes=_peak_bytes(), code=code)
+    seconds = time.monotonic() - started
+    return Answer(result, host=host, seconds=seconds, peak_bytes=_peak_bytes(), code=code, made=made)
 
 
 def _peak_bytes() -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from datagen.common.blas import available_cpus
 from datagen.common.errors import InputError
+from datagen.flows.made import Made, nothing_made
 from datagen.manifest import Needs
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ class Job:
     needs : Needs
     split : callable
         Returns the unit in smaller parts, each a unit; one part alone cannot be parted.
+    made : callable
+        Returns what there is of the unit, as this process sees it; called in the worker's and in the driver's.
+    disown : callable
+        Takes the unit, if the driver does not believe what a worker made of it.
     """
 
     stage: str
@@ -117,6 +122,8 @@ class Job:
     unit: Any
     needs: Needs
     split: Callable[[Any], Sequence[Any]] = field(default=lambda unit: (unit,))
+    made: Callable[[Any], Sequence[Made]] = nothing_made
+    disown: Callable[[Any], object] = nothing_made
 
     @property
     def name(self) -> str:
@@ -142,12 +149,15 @@ class Call:
         What a worker in another process must be like.
     suspect : bool
         Whether it has to be known for certain that it began.
+    made : callable or None
+        The job's, where the driver compares what it returns.
     """
 
     stage: str
     cpus: int
     expected: Expected | None = None
     suspect: bool = False
+    made: Callable[[Any], Sequence[Made]] | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +183,8 @@ class Answer:
         What worked at it, as :func:`datagen.flows.runners.preflight.own_code`; empty in this process.
     worker : str
         Its address; empty in this process.
+    made : tuple of Made or None
+        What the worker has of the unit now; None in this process, which has nothing to compare with.
     """
 
     result: Any = None
@@ -185,6 +197,7 @@ class Answer:
     peak_bytes: int = 0
     code: str = ""
     worker: str = ""
+    made: tuple[Made, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -248,6 +261,10 @@ class Carrier(ABC):
     @abstractmethod
     def abandon(self, ticket: int) -> str:
         """Forget a try, and free what works at it; return where that was."""
+
+    def distrust(self, stage: str, answer: Answer) -> None:
+        """Ask whoever gave an answer for nothing more of its stage; there is nobody else in one process."""
+        del stage, answer
 
     def __enter__(self) -> Self:
         return self

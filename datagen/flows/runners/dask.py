@@ -171,7 +171,7 @@ class DaskCarrier(Carrier):
         """Hand it to the scheduler."""
         call = Call(job.stage, job.needs.cpus or self.cpus_each, suspect=suspect)
         if self._expected is not None:
-            call = replace(call, expected=replace(self._expected, stage=job.stage))
+            call = replace(call, expected=replace(self._expected, stage=job.stage), made=job.made)
         self._jobs[ticket] = job
         if suspect:
             self._suspects.add(ticket)
@@ -291,10 +291,11 @@ class DaskCarrier(Carrier):
         job = self._jobs[ticket]
         self._drop(ticket)
         if answer.trouble == "misfit":
-            self._leave_out(job.stage, answer)
+            self.distrust(job.stage, answer)
         return answer
 
-    def _leave_out(self, stage: str, answer: Answer) -> None:
+    def distrust(self, stage: str, answer: Answer) -> None:
+        """Leave a worker out of a stage, and say why."""
         address = answer.worker
         if (address, stage) not in self._misfits:
             self._misfits[address, stage] = answer.reason

@@ -16,11 +16,14 @@ from dataclasses import dataclass, replace
 
 from datagen.common.errors import InputError, UnitError
 from datagen.common.progress import duration
+from datagen.flows.made import doubt_of
 from datagen.flows.runners.contract import Answer, Carrier, GivenUp, Job
 
 FIRST_PAUSE_S = 1.0
 MOST_PAUSE_S = 60.0
 LOOK_S = 0.5
+# So long a network file system may not show here what was written on another machine.
+UNSEEN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,15 @@ class _Try:
     number: int
 
 
+@dataclass(frozen=True)
+class _Doubted:
+    """What a worker told, and is not borne out here yet."""
+
+    tried: _Try
+    answer: Answer
+    until: float
+
+
 Done = Callable[[Job, Answer], None]
 Said = Callable[[str], None]
 
@@ -105,6 +117,8 @@ class _Drive:
         self._held: dict[int, _Try] = {}
         # (when it may be tried again, order, try): by the time that has been waited, not by the clock.
         self._again: list[tuple[float, int, _Try]] = []
+        self._doubted: list[_Doubted] = []
+        self._looked_again = 0.0
         self._now = 0.0
         self._all_asked = False
 
@@ -113,12 +127,13 @@ class _Drive:
         while True:
             self._now = time.monotonic() - started
             self._fill()
-            if not self._held and not self._again:
+            if not self._held and not self._again and not self._doubted:
                 if self._all_asked:
                     return
                 raise RuntimeError("nothing is worked at, and nothing is ready")
+            self._look_again()
             if not self._held:
-                time.sleep(max(0.0, min(LOOK_S, self._again[0][0] - self._now)))
+                time.sleep(max(0.0, min(LOOK_S, self._again[0][0] - self._now)) if self._again else LOOK_S)
                 continue
             for ticket, answer in self._carrier.ended(LOOK_S):
                 tried = self._held.pop(ticket, None)
@@ -149,7 +164,10 @@ class _Drive:
 
     def _take(self, tried: _Try, answer: Answer) -> None:
         if answer.trouble is None:
-            self._done(tried.job, answer)
+            if self._doubt(tried.job, answer):
+                self._doubted.append(_Doubted(tried, answer, self._now + UNSEEN_S))
+            else:
+                self._done(tried.job, answer)
         elif answer.trouble == "build":
             raise _error(answer, tried.job, tried.number)
         elif answer.trouble in ("misfit", "bystander"):
@@ -157,6 +175,33 @@ class _Drive:
             self._later(tried, 0.0)
         else:
             self._failed(tried, answer)
+
+    def _doubt(self, job: Job, answer: Answer) -> str:
+        """Return why what a worker told is not believed; empty if it is."""
+        if answer.made is None:
+            return ""
+        try:
+            return doubt_of(answer.made, job.made(job.unit))
+        except OSError as error:
+            return f"what it made of {job.name} cannot be looked at here ({error.strerror or error})"
+
+    def _look_again(self) -> None:
+        """Take what is borne out by now, and have others work at what is not for too long."""
+        if not self._doubted or self._now - self._looked_again < LOOK_S:
+            return
+        self._looked_again = self._now
+        doubted, self._doubted = self._doubted, []
+        for each in doubted:
+            job, answer = each.tried.job, each.answer
+            reason = self._doubt(job, answer)
+            if not reason:
+                self._done(job, answer)
+            elif self._now < each.until:
+                self._doubted.append(each)
+            else:
+                job.disown(job.unit)
+                self._carrier.distrust(job.stage, replace(answer, trouble="misfit", reason=reason))
+                self._later(each.tried, 0.0)
 
     def _failed(self, tried: _Try, answer: Answer) -> None:
         job = tried.job

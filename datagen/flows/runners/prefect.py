@@ -20,6 +20,7 @@ from datagen.common.errors import DependencyError
 from datagen.common.progress import announce
 from datagen.flows.runners.contract import Answer, GivenUp, Job, RunnerConfig
 from datagen.flows.runners.local_api import LocalApi
+from datagen.flows.runners.prefect_pictures import worst_pictures
 from datagen.flows.runners.tracking import Tracker
 from datagen.layout import BuildLayout
 from datagen.manifest import Manifest
@@ -347,7 +348,7 @@ class PrefectTracker(Tracker):
         logger.log(level, text, extra=dict(about or {}))
 
     def finished(self, result: BuildResult) -> None:
-        """Show the verdicts, the worst frames, what is in quarantine, and where the report is."""
+        """Show the verdicts, the worst frames with pictures, what is in quarantine, and where the report is."""
         if self._silent:
             return
         from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -366,6 +367,11 @@ class PrefectTracker(Tracker):
                 rows = [{"unit": u.unit, "stage": u.stage, "why": u.reason, "host": u.host} for u in result.quarantined]
                 create_table_artifact(rows, key="quarantine", description="Units that were given up")
             self._log(logging.INFO, f"{verdicts}; {samples}; dataset {checked}")
+            shown = worst_pictures(BuildLayout(result.root))
+            if shown:
+                create_markdown_artifact(
+                    shown, key="worst-pictures", description="The worst frames, as the report has them"
+                )
 
 
 def _weight(job: Job) -> int:

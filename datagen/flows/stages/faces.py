@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from datagen.flows.history import Stored
+from datagen.flows.made import Made
 from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
 from datagen.flows.shard_plan import expected_shards, missing_shards, plan_shards
@@ -38,6 +39,11 @@ class FacesUnit(ShardWork):
     def weight(self) -> int:
         """Number of frames."""
         return len(self.frames)
+
+    @property
+    def sources(self) -> tuple[Stored, ...]:
+        """None: warps are all that is read, and times of sequences."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,14 @@ class FacesStage(Stage[FacesUnit | FacesReference, int]):
             record = write_frames(root, dataset, unit.shard, unit.content_key, _rows(unit))
         unit.checked(record)
         return len(unit.frames)
+
+    def made(self, unit: FacesUnit | FacesReference) -> list[Made]:
+        """Return the shard's key."""
+        return [unit.unit.made]
+
+    def disown(self, unit: FacesUnit | FacesReference) -> None:
+        """Have the shard written again."""
+        unit.unit.disown()
 
     def status(self, plan: BuildPlan, layout: BuildLayout) -> StageStatus:
         """Count the shards of the frames that are stored; those without a verdict yet are taken to pass."""

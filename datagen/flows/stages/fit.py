@@ -18,6 +18,7 @@ from datagen.fit.solver import fit_frames
 from datagen.fit.stored import FIT_FILE, PERSON_FILE, FittedCaptures, FitTold, fit_contents, frame_file
 from datagen.flows.fit_plan import neutral_file
 from datagen.flows.known_inputs import KnownInputs
+from datagen.flows.made import Made
 from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
 from datagen.flows.quarantine import read_quarantine
@@ -27,13 +28,12 @@ from datagen.flows.records import (
     clear_folder,
     content_key,
     finished_record,
-    known_finished,
     known_result,
     result_strangers,
     store_result,
 )
-from datagen.flows.stage import Reference, Stage, StageStatus, Unit
-from datagen.flows.state_index import open_index
+from datagen.flows.sequence_unit import SequenceReference, SequenceUnit
+from datagen.flows.stage import Stage, StageStatus, Unit
 from datagen.flows.views import Views
 from datagen.flows.worker import open_captures, prepared_head
 from datagen.heads.base import HeadTemplate
@@ -50,25 +50,18 @@ FITTED, NONE = "fitted", "none"
 
 
 @dataclass(frozen=True)
-class FitUnit(Unit):
-    """One sequence to be fitted, with all of its frames: they share a person.
-
-    Attributes
-    ----------
-    sequence : SequenceInfo
-    """
-
-    sequence: SequenceInfo
-
-    @property
-    def name(self) -> str:
-        """Subject and sequence."""
-        return str(self.sequence.key)
+class FitUnit(SequenceUnit):
+    """One sequence to be fitted, with all of its frames: they share a person."""
 
     @property
     def folder(self) -> Path:
         """Where the fit goes."""
         return self.layout.fit(self.sequence.key)
+
+    @property
+    def frames(self) -> Sequence[int]:
+        """All of them."""
+        return self.sequence.frames
 
     def pictures(self) -> Captures:
         """Open the captures of the build as they are."""
@@ -87,20 +80,12 @@ class FitUnit(Unit):
                 "algorithm": [FIT_VERSION, ALGORITHM_VERSION],
                 # Limits say what is made of its figures, in the verdicts of frames.
                 "config": config.model_dump(mode="json", include={"evidence", "neutral_error_mm", "focal"}),
-                "frames": [self._digest(source, frame) for frame in self.sequence.frames],
+                "frames": self.digests(source),
                 "head": self.manifest.canonical.head,
                 "neutral": "" if neutral is None else _digest_of(neutral),
                 "template": template.digest,
             }
         )
-
-    def _digest(self, source: Captures | KnownInputs, frame: int) -> list[int | str]:
-        try:
-            return [frame, source.input_digest(self.sequence.key, frame)]
-        except InputError as error:
-            raise_if_passing(error)
-            # The reason names the file: all that counts is that the frame is left out.
-            return [frame, "broken"]
 
     def contents(self) -> dict[str, bytes]:
         """Fit the sequence; return the files of the result.
@@ -134,15 +119,8 @@ def _digest_of(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class FitReference(Reference):
-    """A planned sequence to be fitted, by its number."""
-
-    number: int
-
-    @property
-    def name(self) -> str:
-        """Subject and sequence."""
-        return str(self.planned.sequence(self.number).key)
+class FitReference(SequenceReference):
+    """A planned sequence to be fitted."""
 
     @property
     def unit(self) -> FitUnit:
@@ -178,18 +156,11 @@ class FitStage(Stage[FitUnit | FitReference, int]):
 
     def finished(self, unit: FitUnit | FitReference) -> bool:
         """Whether a record that still holds has the fit, or says that there is none."""
-        unit = unit.unit
-        return finished_record(unit.folder, unit.key(unit.inputs(), unit.head().template), unit.root) is not None
+        return unit.unit.finished
 
     def known(self, unit: FitUnit | FitReference) -> bool:
         """Whether the build's index knows the frames, and that their fit is finished."""
-        if open_index(unit.root) is None:
-            return False
-        unit = unit.unit
-        source, key = unit.inputs(), unit.sequence.key
-        if any(source.known_digest(key, frame) is None for frame in unit.sequence.frames):
-            return False
-        return bool(known_finished(unit.folder, unit.key(source, unit.head().template), unit.root))
+        return unit.unit.known_finished
 
     def make(self, unit: FitUnit | FitReference) -> int:
         """Fit a sequence and store it; return 1 if that had to be done."""
@@ -205,6 +176,10 @@ class FitStage(Stage[FitUnit | FitReference, int]):
             contents, status = {FIT_FILE: FitTold(problem=str(error)).to_bytes()}, NONE
         store_result(unit.folder, ResultRecord(key, "", status, (), {}), contents, root=unit.root)
         return 1
+
+    def made(self, unit: FitUnit | FitReference) -> list[Made]:
+        """Return its key, and what its frames were read from."""
+        return [unit.unit.made]
 
     def stale(self, layout: BuildLayout, units: Sequence[FitUnit | FitReference]) -> list[Path]:
         """Return the fits of sequences that are not in the plan any more, or have a surface."""

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datagen.common.errors import InputError, WarpError, raise_if_passing
+from datagen.common.errors import InputError, WarpError
 from datagen.evidence.sequence import fit_appearance
 from datagen.evidence.texture import Appearance, appearance_bytes, read_appearance
 from datagen.flows.gate import GATE_VERSION, gate
 from datagen.flows.known_inputs import KnownInputs
+from datagen.flows.made import Made
 from datagen.flows.own_settings import own_manifest, shared_own
 from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
@@ -22,15 +23,14 @@ from datagen.flows.records import (
     clear_folder,
     content_key,
     finished_record,
-    known_finished,
     known_result,
     result_strangers,
     store_result,
 )
-from datagen.flows.stage import Reference, Stage, StageStatus, Task, Unit
+from datagen.flows.sequence_unit import SequenceReference, SequenceUnit
+from datagen.flows.stage import Stage, StageStatus, Task
 from datagen.flows.stages.bridge import StoredBridge, kept_bridge, stored_bridges
 from datagen.flows.stages.fit import FitStage, check_fitted
-from datagen.flows.state_index import open_index
 from datagen.flows.views import look_at_views
 from datagen.flows.worker import prepared_head, texture_look
 from datagen.heads.base import HeadModel, HeadTemplate
@@ -73,29 +73,26 @@ class StoredAppearance(Stored[Appearance | None]):
 
 
 @dataclass(frozen=True)
-class PersonUnit(Unit):
-    """One person to be learnt.
+class PersonUnit(SequenceUnit):
+    """One person to be learnt; the sequence has all of its frames that are not left out for the person's sake.
 
     Attributes
     ----------
-    sequence : SequenceInfo
-        With all of its frames that are not left out for the person's sake.
     bridge : StoredBridge or None
         The one that the registrations of its keyframes pass through.
     """
 
-    sequence: SequenceInfo
     bridge: StoredBridge | None = None
-
-    @property
-    def name(self) -> str:
-        """Subject and sequence."""
-        return str(self.sequence.key)
 
     @property
     def folder(self) -> Path:
         """Where the person goes."""
         return self.layout.person(self.sequence.key)
+
+    @property
+    def frames(self) -> Sequence[int]:
+        """Its keyframes."""
+        return keyframes_of(self.sequence.frames)
 
     def key(self, source: Captures | KnownInputs, template: HeadTemplate) -> str:
         """Content key of the person: its keyframes, and everything that decides what is made of them."""
@@ -103,7 +100,7 @@ class PersonUnit(Unit):
             "algorithm": ALGORITHM_VERSION,
             "config": self.manifest.warp.model_dump(mode="json"),
             "head": self.manifest.canonical.head,
-            "keyframes": [self._digest(source, frame) for frame in keyframes_of(self.sequence.frames)],
+            "keyframes": self.digests(source),
             "template": template.digest,
         }
         if self.bridge is not None:
@@ -111,14 +108,6 @@ class PersonUnit(Unit):
         if self.sequence.gated:
             inputs["gate"] = GATE_VERSION
         return content_key(inputs)
-
-    def _digest(self, source: Captures | KnownInputs, frame: int) -> list[int | str]:
-        try:
-            return [frame, source.input_digest(self.sequence.key, frame)]
-        except InputError as error:
-            raise_if_passing(error)
-            # Not why: the reason names the file, and all that counts is that it is passed over.
-            return [frame, "broken"]
 
     def reader(self, template: HeadTemplate) -> Callable[[int], Frame]:
         """Return what reads a keyframe as the person is learnt from it."""
@@ -144,27 +133,19 @@ class PersonUnit(Unit):
 
 
 @dataclass(frozen=True)
-class PersonReference(Reference):
+class PersonReference(SequenceReference):
     """The person of a planned sequence.
 
     Attributes
     ----------
-    number : int
-        The sequence's.
     bridge : str
         Key of the bridge, empty where there is none.
     left_out : tuple of int
         Frames that no person is learnt from.
     """
 
-    number: int
     bridge: str = ""
     left_out: tuple[int, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Subject and sequence."""
-        return str(self.planned.sequence(self.number).key)
 
     @property
     def unit(self) -> PersonUnit:
@@ -254,7 +235,7 @@ class PersonStage(Stage[Person, int]):
         """Return its keyframes."""
         if isinstance(unit, KeyframeTrial):
             return []
-        return [KeyframeTrial(unit.root, unit, frame) for frame in keyframes_of(unit.unit.sequence.frames)]
+        return [KeyframeTrial(unit.root, unit, frame) for frame in unit.unit.frames]
 
     def without(self, unit: Person, guilty: Sequence[Person]) -> Person | None:
         """Return the person of a sequence without keyframes; None where too few frames are left to share one."""
@@ -275,20 +256,11 @@ class PersonStage(Stage[Person, int]):
 
     def finished(self, unit: Person) -> bool:
         """Whether a record that still holds has the person, or says that there is none."""
-        if isinstance(unit, KeyframeTrial):
-            return False
-        unit = unit.unit
-        return finished_record(unit.folder, unit.key(unit.inputs(), unit.head().template), unit.root) is not None
+        return not isinstance(unit, KeyframeTrial) and unit.unit.finished
 
     def known(self, unit: Person) -> bool:
         """Whether the build's index knows the keyframes, and that their person is finished."""
-        if isinstance(unit, KeyframeTrial) or open_index(unit.root) is None:
-            return False
-        unit = unit.unit
-        source, frames = unit.inputs(), keyframes_of(unit.sequence.frames)
-        if any(source.known_digest(unit.sequence.key, frame) is None for frame in frames):
-            return False
-        return bool(known_finished(unit.folder, unit.key(source, unit.head().template), unit.root))
+        return not isinstance(unit, KeyframeTrial) and unit.unit.known_finished
 
     def make(self, unit: Person) -> int:
         """Learn and store a person; return 1 if that had to be done."""
@@ -305,12 +277,15 @@ class PersonStage(Stage[Person, int]):
         prior = fit_sequence(head, unit.sequence.frames, read, manifest.warp)
         contents = {} if prior is None else {PERSON_FILE: prior_bytes(prior)}
         if prior is not None and "texture" in manifest.warp.evidence:
-            keyframes = keyframes_of(unit.sequence.frames)
-            seen = fit_appearance(texture_look(head.template), head, prior, keyframes, read, manifest.warp)
+            seen = fit_appearance(texture_look(head.template), head, prior, unit.frames, read, manifest.warp)
             contents |= {} if seen is None else {APPEARANCE_FILE: appearance_bytes(seen)}
         record = ResultRecord(key, "", NONE if prior is None else LEARNT, (), {})
         store_result(unit.folder, record, contents, root=unit.root)
         return 1
+
+    def made(self, unit: Person) -> list[Made]:
+        """Return its key, and what its keyframes were read from; of a trial nothing is kept."""
+        return [] if isinstance(unit, KeyframeTrial) else [unit.unit.made]
 
     def stale(self, layout: BuildLayout, units: Sequence[Person]) -> list[Path]:
         """Return the persons of sequences from which none is learnt any more."""

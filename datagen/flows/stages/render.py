@@ -12,6 +12,8 @@ import numpy.typing as npt
 from datagen.common.errors import InputError
 from datagen.common.files import write_owned_bytes
 from datagen.flows.framing import crop_box, jitter_of
+from datagen.flows.history import Stored
+from datagen.flows.made import Made
 from datagen.flows.plan_store import freeze, refer
 from datagen.flows.planning import BuildPlan, samples_per_shard
 from datagen.flows.shard_plan import View, expected_shards, history_of, missing_shards, plan_shards
@@ -54,6 +56,11 @@ class RenderUnit(ShardWork):
     def weight(self) -> int:
         """Number of samples."""
         return self.shard.samples
+
+    @property
+    def sources(self) -> list[Stored]:
+        """The frames of its views."""
+        return list(dict.fromkeys((view.key, view.frame) for view in self.views))
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,14 @@ class RenderStage(Stage[RenderUnit | RenderReference, int]):
             samples = ShardSamples(unit, renderer)
             unit.checked(write_unit(unit.layout.dataset, unit.dataset, unit.shard, unit.content_key, samples))
         return unit.shard.samples
+
+    def made(self, unit: RenderUnit | RenderReference) -> list[Made]:
+        """Return the shard's key, and what its frames were read from."""
+        return [unit.unit.made]
+
+    def disown(self, unit: RenderUnit | RenderReference) -> None:
+        """Have the shard written again."""
+        unit.unit.disown()
 
     def strangers(self, plan: BuildPlan, layout: BuildLayout) -> list[Path]:
         """Return what is in the dataset's folder, which has to verify, and is not ours."""

@@ -15,6 +15,7 @@ from datagen.common.progress import unwatched
 from datagen.evidence.sequence import template_vertices
 from datagen.flows.framing import cameras_in_view, farthest_depth
 from datagen.flows.gate import GATE_VERSION, gate
+from datagen.flows.made import Made
 from datagen.flows.own_settings import own_manifest, own_of
 from datagen.flows.plan_store import refer
 from datagen.flows.planning import BuildPlan
@@ -26,6 +27,7 @@ from datagen.flows.records import (
     content_key,
     finished_record,
     known_finished,
+    known_result,
     result_strangers,
     store_result,
 )
@@ -289,6 +291,19 @@ class WarpStage(Stage[WarpUnit | WarpReference, int]):
                 _store_failure(unit, state, state.broken) if state.broken else _warp_and_store(unit, state)
                 computed += 1
         return computed
+
+    def made(self, unit: WarpUnit | WarpReference) -> list[Made]:
+        """Return the keys of its frames, and those of the inputs that they name."""
+        unit = unit.unit
+        template, key = unit.head().template, unit.sequence.key
+        found = []
+        for frame, folder in zip(unit.sequence.frames, unit.folders, strict=True):
+            record = known_result(unit.root, folder)
+            has, read = (record.content_key, record.input_digest) if record is not None else ("", "")
+            # What cannot be read has no digest.
+            due = unit.key(read, template) if read else ""
+            found.append(Made(_name(key, (frame,)), has, due, unit.stamp(key, frame)))
+        return found
 
     def stale(self, layout: BuildLayout, units: Sequence[WarpUnit | WarpReference]) -> list[Path]:
         """Return the warps of frames that are no longer in the plan: the report must cover this build only."""

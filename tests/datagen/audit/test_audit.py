@@ -326,6 +326,11 @@ def test_the_report_says_the_same_in_numbers(template: HeadTemplate, tmp_path: P
     for k, column in enumerate(columns):
         assert numbers["frames"][column["name"]] == rows["columns"][k]
     assert numbers["verdicts"] == {"pass": 3, "review": 1, "fail": 1}
+    assert [number for _, number in numbers["pictured"]]
+    names = numbers["frames"]["name"]
+    assert dict(numbers["pictured"]) == {name: k for name, k in zip(names, rows["pictured"], strict=True) if k >= 0}
+    ranks = [rows["rank"][names.index(name)] for name, _ in numbers["pictured"]]
+    assert ranks == sorted(ranks)
     titles = [alert["title"] for alert in numbers["alerts"]]
     assert any(title.startswith("The truth says that a part is wrong") for title in titles)
     for number, alert in enumerate(numbers["alerts"]):

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from datagen.common.errors import DependencyError, InputError, StorageError
+from datagen.flows.made import Made
 from datagen.flows.runners import drive as driving
 from datagen.flows.runners.contract import Answer, Carrier, GivenUp, Job, RunnerConfig
 from datagen.flows.runners.drive import MaxFailed, drive, error_of
@@ -23,6 +25,7 @@ from datagen.layout import BuildLayout
 from datagen.manifest import Needs
 
 SLOTS = 2
+DUE = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -290,6 +293,42 @@ def test_workers_that_are_not_of_this_build_do_nothing(
     ):
         Driven([job(i) for i in range(4)], other)
     assert "is left out of the square" in capfd.readouterr().err
+
+
+def write(path: Path) -> int:
+    """Write a file; the worker that is the first to write any makes what was not asked for."""
+    mark = path.parent / "mark"
+    with suppress(FileExistsError), open(mark, "x") as file:
+        file.write(f"{os.getpid()}")
+    path.write_text("another" if mark.read_text() in ("", f"{os.getpid()}") else DUE)
+    return 1
+
+
+def written(path: Path) -> list[Made]:
+    return [Made(path.name, path.read_text(), DUE)]
+
+
+def test_a_worker_that_makes_other_keys_is_left_out_and_others_do_its_work(
+    dask: Carrier,
+    expected: Expected,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from datagen.flows.runners.dask import DaskCarrier
+
+    assert isinstance(dask, DaskCarrier)
+    monkeypatch.setattr(driving, "UNSEEN_S", 0.1)
+    paths, done = [tmp_path / f"{number}" for number in range(8)], list[str]()
+    jobs = (Job("write", write, path, Needs(), made=written) for path in paths)
+    with DaskCarrier(RunnerConfig("dask", dask_address=dask.scheduler_address), expected) as carrier:
+        drive(jobs, carrier, lambda job, _: done.append(job.name), lambda lost: pytest.fail(str(lost)), print)
+    assert sorted(done) == [path.name for path in paths]
+    assert {path.read_text() for path in paths} == {DUE}
+    said = capfd.readouterr().err
+    assert said.count("is left out of the write") == 1
+    assert f"with the content key another, not {DUE[:12]}" in said
+    assert f"(process {(tmp_path / 'mark').read_text()})" in said
 
 
 def test_gpus_that_no_worker_offers_are_missed_at_once(dask: Carrier) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
+from PIL import Image
 
 from datagen.common.errors import DependencyError, StorageError
 from datagen.flows.build import build
@@ -72,7 +76,7 @@ def some_manifest() -> Manifest:
 
 
 def test_a_flow_passes_results_and_errors_on_unchanged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tiny_build: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     config = RunnerConfig("threads", workers=2)
@@ -84,11 +88,17 @@ def test_a_flow_passes_results_and_errors_on_unchanged(
             as_flow(tmp_path, [1, 7, 2], config)
         with pytest.raises(ZeroDivisionError) as caught:
             as_flow(tmp_path, [8], config)
+        run_as_flow("built", tmp_path, some_manifest(), config, lambda tracker: tracker.finished(tiny_build))
+        shown = {artifact["key"]: artifact["data"] for artifact in asked("artifacts")}
         runs = flow_runs()
+    pictures = re.findall(r"!\[[^]]*\]\(data:image/jpeg;base64,([^)]+)\)", shown["worst-pictures"])
+    assert len(pictures) == min(4, sum(tiny_build.verdicts.values()))
+    for picture in pictures:
+        assert Image.open(io.BytesIO(base64.b64decode(picture))).width == 720
     assert any("in squares" in note for note in caught.value.__notes__)
     assert "Traceback" not in capfd.readouterr().err
     assert "PREFECT_HOME" not in os.environ
-    assert sorted(run.state.type.value for run in runs) == ["COMPLETED", "FAILED", "FAILED"]
+    assert sorted(run.state.type.value for run in runs) == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]
     assert {tag for run in runs for tag in run.tags} == {"manifest:squares", f"folder:{tmp_path}"}
 
 
