@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -130,21 +129,15 @@ def build(
         if config.name == "serial":
             _prepare(manifest)
             return run.stages(SerialCarrier())
-        from datagen.flows.runners.prefect import prefect_session, run_as_flow
+        from datagen.flows.runners.prefect import told_prefect
 
-        carriers: list[Carrier] = []
-        # What is left open where no server starts; otherwise workers end before it does.
-        with ExitStack() as opened:
-
-            def prepare() -> None:
-                # A driver with workers elsewhere renders nothing itself.
-                _prepare(manifest, renders=config.name != "dask")
-                # Workers load what they need while a server starts.
-                carriers.append(opened.enter_context(_carrier(config, layout, manifest, mark)))
-
-            with prefect_session(layout.prefect_home, prepare), opened.pop_all():
-                work = partial(run.stages, carriers[0])
-                return run_as_flow(f"{manifest.name} in {out.name}", layout.root, manifest, config, work)
+        with told_prefect(
+            layout.prefect_home, f"{manifest.name} in {out.name}", layout.root, manifest, config
+        ) as aside:
+            # A driver with workers elsewhere renders nothing itself.
+            _prepare(manifest, renders=config.name != "dask")
+            with _carrier(config, layout, manifest, mark) as carrier:
+                return run.stages(carrier, aside)
 
 
 def _carrier(config: RunnerConfig, layout: BuildLayout, manifest: Manifest, mark: str) -> Carrier:

@@ -67,7 +67,7 @@ class LocalApi:
         """
         deadline = time.monotonic() + STARTUP_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
-            if _healthy(self.url):
+            if answers(self.url):
                 return
             time.sleep(POLL_SECONDS)
         # Read without a seek: the server's end of the file would move with it.
@@ -94,11 +94,14 @@ class LocalApi:
             self._process.stdin.close()
 
 
-def _healthy(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server of Prefect's answers there, were it only that it wants to know who asks."""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except urllib.error.HTTPError as refused:
+        return refused.code in (401, 403)
+    except (urllib.error.URLError, OSError, ValueError):
         return False
 
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from datagen.common.documents import read_json
 from datagen.common.errors import DependencyError
 from datagen.common.progress import announce
+from datagen.flows.runners.aside import told_aside
 from datagen.flows.runners.contract import Answer, GivenUp, Job, RunnerConfig
-from datagen.flows.runners.local_api import LocalApi
+from datagen.flows.runners.local_api import LocalApi, answers
 from datagen.flows.runners.prefect_pictures import worst_pictures
 from datagen.flows.runners.tracking import Tracker
 from datagen.layout import BuildLayout
@@ -54,26 +55,58 @@ DEFAULTS = {
 
 
 @contextmanager
-def prefect_session(home: Path, prepare: Callable[[], object]) -> Iterator[None]:
+def told_prefect(home: Path, name: str, root: Path, manifest: Manifest, config: RunnerConfig) -> Iterator[Tracker]:
+    """Yield who is told how a build goes on; a flow run has it as soon as there is a server. The build waits for none.
+
+    Parameters
+    ----------
+    home : Path
+        As :func:`prefect_session` takes it.
+    name, root, manifest, config
+        As :func:`run_as_flow` takes them.
+
+    Raises
+    ------
+    DependencyError
+        If the user's own server does not answer. One of ours that does not start is only said.
+    """
+    from prefect.context import FlowRunContext
+
+    if FlowRunContext.get() is not None:
+        # A deployment runs: the flow is there already.
+        with PrefectTracker() as tracker:
+            yield tracker
+        return
+    url = os.environ.get(API_URL)
+    if url and not answers(url):
+        raise _no_answer("no answer")
+
+    def listen(tell: Callable[[Tracker], None]) -> None:
+        with prefect_session(home):
+            run_as_flow(name, root, manifest, config, tell)
+
+    with _default_environment(_defaults(home)), told_aside("prefect", listen) as aside:
+        yield aside
+
+
+@contextmanager
+def prefect_session(home: Path) -> Iterator[None]:
     """Give this process a Prefect API: the user's, or one that lives as long as the block.
 
     Parameters
     ----------
     home : Path
         Where Prefect keeps its files, unless ``PREFECT_HOME`` says otherwise.
-    prepare : callable
-        Called while a server of our own starts up.
 
     Raises
     ------
     DependencyError
         If a server of our own does not start.
     """
-    with _default_environment({**DEFAULTS, "PREFECT_HOME": str(home.resolve())}):
+    with _default_environment(_defaults(home)):
         url = os.environ.get(API_URL)
         api = None if url else LocalApi(home)
         try:
-            prepare()
             if api is not None:
                 api.wait()
             from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -87,6 +120,10 @@ def prefect_session(home: Path, prepare: Callable[[], object]) -> Iterator[None]
         finally:
             if api is not None:
                 api.stop()
+
+
+def _defaults(home: Path) -> dict[str, str]:
+    return {**DEFAULTS, "PREFECT_HOME": str(home.resolve())}
 
 
 def _send_last_events() -> None:
@@ -136,15 +173,10 @@ def run_as_flow(
         Whatever ``body`` raises, unchanged.
     """
     import prefect
-    from prefect.context import FlowRunContext
     from prefect.task_runners import ThreadPoolTaskRunner
 
     from datagen.flows import prefect_flow
 
-    if FlowRunContext.get() is not None:
-        # A deployment runs: the flow is there already.
-        with PrefectTracker() as tracker:
-            return body(tracker)
     outcome: list[Value] = []
     raised: list[BaseException] = []
 
@@ -204,8 +236,12 @@ def _lost_service(error: Exception) -> Exception:
     packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if not packages & {"prefect", *_CLIENT}:
         return error
+    return _no_answer(_first_line(error))
+
+
+def _no_answer(reason: str) -> DependencyError:
     return DependencyError(
-        f"the Prefect server failed ({_first_line(error)}); {API_URL} is {os.environ.get(API_URL)}",
+        f"the Prefect server failed ({reason}); {API_URL} is {os.environ.get(API_URL)}",
         "a server that answers",
         f"Start it, or unset {API_URL}; run the same command again, finished work is kept",
     )

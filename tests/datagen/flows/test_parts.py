@@ -89,7 +89,7 @@ def test_parts_run_as_prefect_flows_of_their_stage(
 
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     manifest, out = str(tiny_manifest), str(half_done)
-    with prefect_session(tmp_path / "home", lambda: None):
+    with prefect_session(tmp_path / "home"):
         from prefect.client.orchestration import get_client
 
         with pytest.raises(InputError, match="has no frozen plan"):

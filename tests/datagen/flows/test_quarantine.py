@@ -51,8 +51,7 @@ WITHOUT_PREFECT = """
 from contextlib import nullcontext
 from datagen.flows.runners import drive, prefect, tracking
 drive.FIRST_PAUSE_S = 0.05
-prefect.prefect_session = lambda home, prepare: nullcontext(prepare())
-prefect.run_as_flow = lambda name, root, manifest, config, body: body(tracking.Tracker())
+prefect.told_prefect = lambda *_: nullcontext(tracking.Tracker())
 """
 
 

@@ -80,7 +80,7 @@ def test_a_flow_passes_results_and_errors_on_unchanged(
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     config = RunnerConfig("threads", workers=2)
-    with prefect_session(tmp_path / "home", lambda: None):
+    with prefect_session(tmp_path / "home"):
         assert as_flow(tmp_path, list(range(6)), config) == {str(i): i * i for i in range(6)}
         assert "a word" in log_lines()
         assert [artifact["data"] for artifact in asked("artifacts") if artifact["key"] == "square"] == [100.0]
@@ -138,13 +138,13 @@ def test_a_run_whose_driver_died_is_marked_by_the_next(
         "from datagen.manifest import parse_manifest\n"
         "root = Path(sys.argv[1])\n"
         "manifest = parse_manifest({'name': 'squares', 'source': {'kind': 'simulated', 'subjects': 3, 'frames': 1}})\n"
-        "with prefect_session(root / 'home', lambda: None):\n"
+        "with prefect_session(root / 'home'):\n"
         "    run_as_flow('dies', root, manifest, RunnerConfig(), lambda tracker: os._exit(9))\n"
     )
     claim_with_database(tmp_path / "home")
     died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, capture_output=True, text=True)
     assert died.returncode == 9, died.stderr
-    with prefect_session(tmp_path / "home", lambda: None):
+    with prefect_session(tmp_path / "home"):
         as_flow(tmp_path, [1], RunnerConfig())
         states = {run.name: run.state.type.value for run in flow_runs()}
     assert states == {"dies": "CRASHED", "squares": "COMPLETED"}
@@ -159,7 +159,7 @@ def test_a_build_goes_on_without_a_server_that_went_away(
     monkeypatch.setattr(prefect_runner, "EVENTS_SECONDS", 0.1)
     stopped: list[LocalApi] = []
     monkeypatch.setattr(prefect_runner, "LocalApi", lambda home: stopped.append(LocalApi(home)) or stopped[0])
-    with prefect_session(tmp_path / "home", lambda: None):
+    with prefect_session(tmp_path / "home"):
 
         def body(tracker: Tracker) -> str:
             stopped[0].stop()
@@ -235,7 +235,7 @@ def test_a_dask_scheduler_that_does_not_answer_is_named(
     import distributed  # noqa: F401 - its defaults come first
 
     # Prefect's server, which would be waited for, has its tests above.
-    monkeypatch.setattr(prefect_runner, "prefect_session", lambda _, prepare: nullcontext(prepare()))
+    monkeypatch.setattr(prefect_runner, "told_prefect", lambda *_: nullcontext(Tracker()))
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         pytest.raises(DependencyError, match=r"Dask at tcp://127\.0\.0\.1:9 failed") as caught,
