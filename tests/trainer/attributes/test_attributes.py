@@ -31,7 +31,7 @@ from trainer.run.checkpoint import read_checkpoint
 SMALL = ("network.width=4", "network.channels=16", "network.finest=8", "network.grid=4", "network.hidden=48")
 SMALL += ("network.image_size=32", "network.dropout=0", "fit.device=cpu", "fit.threads=1", "fit.val_samples=5")
 CALM = ("augment.photometric=0", "augment.background=0", "augment.occlusion=0", "augment.rotation_deg=0")
-CALM += ("augment.scale=0", "augment.shift=0", "augment.mirror=false")
+CALM += ("augment.scale=0", "augment.shift=0", "augment.mirror=false", "augment.people=0", "augment.camera=0")
 BOX = (20.0, 10.0, 64.0, 72.0)
 
 
