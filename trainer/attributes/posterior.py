@@ -34,7 +34,7 @@ def posterior(told: Attributes, face: FaceModel, views: Views) -> Attributes:
     def places(
         theta: torch.Tensor, rotation: torch.Tensor, axes: torch.Tensor, transform: torch.Tensor, K: torch.Tensor
     ) -> torch.Tensor:
-        turn, place, forms, expressions = theta.split(sizes)
+        turn, place, forms, expressions = torch.split(theta, sizes)
         expressions = expressions - face.expression_mean
         shape = base[0] + torch.einsum("c,cvi->vi", forms, form) + torch.einsum("e,evi->vi", expressions, expression)
         turned = shape @ (axes @ rotation @ turned_by(turn[None])[0]).T
@@ -54,8 +54,8 @@ def posterior(told: Attributes, face: FaceModel, views: Views) -> Attributes:
         gradient = (J * left[..., None]).sum(1) - (theta - start) / sigma
         theta = theta + sigma * torch.linalg.solve(precision, gradient)
     spread = torch.linalg.inv(precision).diagonal(dim1=1, dim2=2).clamp(min=1e-12).log() / 2 + sigma.log()
-    turn, place, forms, expressions = theta.split(sizes, 1)
-    after = {f"log_sigma_{name}": value for name, value in zip(_POSE, spread.split(sizes, 1), strict=True)}
+    turn, place, forms, expressions = torch.split(theta, sizes, 1)
+    after = {f"log_sigma_{name}": value for name, value in zip(_POSE, torch.split(spread, sizes, 1), strict=True)}
     return replace(
         told, rotation=told.rotation @ turned_by(turn), place=place, form=forms, expression=expressions, **after
     )
