@@ -101,7 +101,9 @@ def predict(
     orientation: Turn = None,
     focal_px: Annotated[
         float | None,
-        typer.Option("--focal-px", min=1, help="Focal length of the pictures; default: 1.2 times the larger side."),
+        typer.Option(
+            "--focal-px", min=1, help="Focal length of the pictures; without it sizes are the training people's mean."
+        ),
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,

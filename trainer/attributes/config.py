@@ -34,6 +34,9 @@ class AttributesNetworkConfig(Section):
     grid: int = Field(7, ge=2, description="places a side that tokens look at")
     hidden: int = Field(192, ge=16, description="of the heads")
     dropout: float = Field(0.0, ge=0, lt=1, description="of what the heads see, while learning")
+    form: int = Field(
+        16, ge=1, description="components of how faces at rest differ, learnt from the training people: fewer than them"
+    )
     albedo: int = Field(
         8, ge=0, description="components of the skin's colour, learnt from the training people; 0: none"
     )
@@ -54,18 +57,25 @@ class AttributesLossConfig(Section):
     """Weights of the loss terms; one of weight 0 is not computed."""
 
     vertices: float = Field(1.0, ge=0, description="of the face's vertices in its own axes")
-    parameters: float = Field(0.1, ge=0, description="of the likelihood of identity, expression, rotation, translation")
+    parameters: float = Field(0.1, ge=0, description="of the likelihood of form, expression, rotation, translation")
     landmarks: float = Field(1.0, ge=0, description="of the projection of the 68 landmarks")
     light: float = Field(0.05, ge=0, description="of the likelihood of light and albedo, which are told from pictures")
     colours: float = Field(0.1, ge=0, description="of the projection of colours at visible vertices")
     visibility: float = Field(0.1, ge=0, description="of which vertices are seen")
-    prior: float = Field(0.003, ge=0, description="of identity and expression keeping near the training people's mean")
-    agreement: float = Field(0.03, ge=0, description="of one identity and albedo in all pictures of a clip")
+    prior: float = Field(0.003, ge=0, description="of form and expression keeping near the training people's mean")
+    agreement: float = Field(0.03, ge=0, description="of one form and albedo in all pictures of a clip")
     anchor: float = Field(
         0.0,
         ge=0,
         description="of shapes staying as the network that the run starts from had them, where it starts from one",
     )
+
+
+class AttributesAugmentConfig(AlignAugmentConfig):
+    """Changes of training pictures; 0 turns one off."""
+
+    people: float = Field(1.0, ge=0, le=1, description="share of clips in which the face is made another person's")
+    camera: float = Field(0.1, ge=0, le=1, description="share of pictures of which the network is told no focal length")
 
 
 class AttributesDataConfig(DataConfig):
@@ -88,7 +98,7 @@ class AttributesConfig(RunConfig):
         description="a run of `trainer attributes fit` or its checkpoint, to go on from with other data or terms: its "
         "network, face model and all",
     )
-    augment: AlignAugmentConfig = AlignAugmentConfig()
+    augment: AttributesAugmentConfig = AttributesAugmentConfig()
     loss: AttributesLossConfig = AttributesLossConfig()
     fit: FitConfig
 

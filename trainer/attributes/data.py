@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,21 @@ from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
 from datagen.common.arrays import I64
 from datagen.shards import Dataset, Split
-from trainer.align.config import AlignAugmentConfig
 from trainer.align.crops import to_crop
 from trainer.align.data import FaceTruth, Seen, changed_crops, visible_vertices
 from trainer.align.uv_space import NOT_SKIN
+from trainer.attributes.config import AttributesAugmentConfig
 from trainer.attributes.face_model import FaceModel
 from trainer.attributes.light import fit_light
-from trainer.attributes.pose import crop_axes, place_of
+from trainer.attributes.people import drawn_forms, warped
+from trainer.attributes.pose import crop_angle, crop_axes, place_of
 from trainer.data import normalise
 from trainer.evaluation.canonical import region_labels
 
 ARRAYS = ("image", "depth", "normal", "region", "intrinsics", "world_to_camera")
-PLAIN = AlignAugmentConfig(photometric=0, background=0, occlusion=0, rotation_deg=0, scale=0, shift=0, mirror=False)
+PLAIN = AttributesAugmentConfig(
+    photometric=0, background=0, occlusion=0, rotation_deg=0, scale=0, shift=0, mirror=False, people=0, camera=0
+)
 _HIDDEN = 0.25  # of the skin's mask, which is blurred at its outline
 
 
@@ -44,6 +47,8 @@ class Views:
         As :func:`trainer.attributes.pose.crop_axes` has them.
     size : (B,)
         Root of width times height of the true face's box, in sides of the crop.
+    angle : (B,)
+        As :func:`trainer.attributes.pose.crop_angle` has it; NaN where the network is not told.
     """
 
     images: torch.Tensor
@@ -51,6 +56,7 @@ class Views:
     intrinsics: torch.Tensor
     axes: torch.Tensor
     size: torch.Tensor
+    angle: torch.Tensor
 
     @property
     def seen(self) -> torch.Tensor:
@@ -72,9 +78,12 @@ class Target:
         From the face's axes to the crop's.
     place : (B, 3)
         As :func:`trainer.attributes.pose.place_of` has it.
+    form : (B, C)
+        Components of the face at rest.
     identity, expression : (B, K), (B, E)
+        Of the head model., of the person that the picture was taken of.
     named : (B,) bool
-        Whether parameters are known: a mirrored person's are not.
+        Whether the expression is known by its parameters: a mirrored person's is not.
     visible : (B, n) bool
     light : (B, 27)
     lit : (B,) bool
@@ -85,12 +94,24 @@ class Target:
     shape: torch.Tensor
     rotation: torch.Tensor
     place: torch.Tensor
+    form: torch.Tensor
     identity: torch.Tensor
     expression: torch.Tensor
     named: torch.Tensor
     visible: torch.Tensor
     light: torch.Tensor
     lit: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _TrueHead:
+    """Faces: vertices (B, n, 3) in their axes, from which ``to_camera`` (B, 4, 4) leads, and as pictures show them."""
+
+    shape: torch.Tensor
+    to_camera: torch.Tensor
+    expression: torch.Tensor
+    seen: Seen
+    visible: torch.Tensor
 
 
 class HeadTruth:
@@ -118,8 +139,9 @@ class HeadTruth:
         batch: Mapping[str, torch.Tensor],
         samples: I64,
         size: int,
-        config: AlignAugmentConfig = PLAIN,
+        config: AttributesAugmentConfig = PLAIN,
         seeds: Sequence[int] | None = None,
+        clip: int = 1,
     ) -> tuple[Views, Target]:
         """Return crops of samples (B,) about the true faces' boxes, changed as the seeds say.
 
@@ -127,10 +149,15 @@ class HeadTruth:
         ----------
         batch : mapping
             :data:`ARRAYS`, decoded, (B, ...).
+        clip : int
+            Pictures of one person that follow each other.
         """
         face, device = self._face, batch["image"].device
+        seeds = list(seeds) if seeds is not None else [0] * len(samples)
         K = batch["intrinsics"].float()
-        seen = self._faces.seen(samples, K, batch["world_to_camera"])
+        stood = self._faces.seen(samples, K, batch["world_to_camera"])
+        head = self._head(samples, batch, stood, config, [seeds[k - k % clip] for k in range(len(seeds))])
+        seen = head.seen
         skin = torch.isin(batch["region"].long(), self._skin.to(device)) & (batch["depth"] > 0)
         maps = {
             "image": batch["image"],
@@ -141,45 +168,76 @@ class HeadTruth:
         changed = changed_crops(
             maps,
             seen.boxes,
-            seeds if seeds is not None else [0] * len(samples),
+            seeds,
             config,
             size,
             symmetric=face.mirrored is not None,
             maps=("normal", "skin"),
         )
         transform, axes = changed.transform, crop_axes(changed.transform, K)
+        if config.people:
+            before, after = to_crop(stood.pixels, transform), to_crop(seen.pixels, transform)
+            shown = warped(torch.cat([changed.images, changed.maps], 1), before, after, head.visible)
+            changed = replace(changed, images=shown[:, :3], maps=shown[:, 3:])
         side = transform[:, :, :2].square().sum(1).sqrt().mean(1)
         extent = (seen.boxes[:, 2:] - seen.boxes[:, :2]).prod(1).clamp(min=1).sqrt()
         normals = torch.einsum("bji,bjhw->bihw", axes, changed.maps[:, :3])
         light, lit = fit_light(changed.images, normals, changed.maps[:, 3])
-        views = Views(changed.images, transform, K, axes, extent / side)
-        target = self._target(samples, batch, seen, views, (light, lit), changed.maps[:, 3:], changed.mirror)
-        return views, target
+        angle = crop_angle(transform, K)
+        if config.camera:
+            draws = [torch.rand((), generator=torch.Generator().manual_seed((s + 1) % 2**63)) for s in seeds]
+            angle = torch.where(torch.stack(draws).to(device) < config.camera, torch.nan, angle)
+        views = Views(changed.images, transform, K, axes, extent / side, angle)
+        return views, self._target(samples, head, views, (light, lit), changed.maps[:, 3:], changed.mirror)
+
+    def _head(
+        self,
+        samples: I64,
+        batch: Mapping[str, torch.Tensor],
+        stood: Seen,
+        config: AttributesAugmentConfig,
+        seeds: Sequence[int],
+    ) -> _TrueHead:
+        face, device, rows = self._face, batch["image"].device, self._index.frame_row[samples]
+        heads, expression, head_to_world = (
+            torch.from_numpy(np.ascontiguousarray(values)).to(device).float()
+            for values in (
+                self._faces.in_head_axes(samples)[0],
+                self._frames.expression[rows],
+                self._frames.head_to_world[rows],
+            )
+        )
+        shape, motion = face.laid_on_mean(heads)
+        to_camera = batch["world_to_camera"].float() @ head_to_world @ torch.linalg.inv(motion)
+        # Of the face as it was photographed: another one hides the same of itself.
+        visible = visible_vertices(stood.pixels, stood.depth_m, batch["depth"])
+        if config.people:
+            own = face.form(shape - face.expressed(expression))
+            other = drawn_forms(own, list(seeds), config.people)
+            shape = shape + face.shape(other, expression) - face.shape(own, expression)
+            stood = moved_vertices(stood, shape, to_camera, batch["intrinsics"].float(), face.is_face)
+        return _TrueHead(shape, to_camera, expression, stood, visible)
 
     def _target(
         self,
         samples: I64,
-        batch: Mapping[str, torch.Tensor],
-        seen: Seen,
+        head: _TrueHead,
         views: Views,
         light: tuple[torch.Tensor, torch.Tensor],
         skin: torch.Tensor,
         mirror: torch.Tensor | None,
     ) -> Target:
-        face, device, rows = self._face, batch["image"].device, self._index.frame_row[samples]
-        heads = torch.from_numpy(self._faces.in_head_axes(samples)[0]).to(device)
-        shape, motion = face.laid_on_mean(heads)
-        head_to_world = torch.from_numpy(np.ascontiguousarray(self._frames.head_to_world[rows])).to(device).float()
-        rotation, place = pose_in_crop(motion, head_to_world, batch["world_to_camera"].float(), views)
-        positions = to_crop(seen.pixels, views.transform)
+        face, device, shape = self._face, views.images.device, head.shape
+        rotation, place = pose_in_crop(head.to_camera, views)
+        positions = to_crop(head.seen.pixels, views.transform)
         # What hides the head in a changed crop is in no depth map.
-        shown = sample_colours(skin, positions.clamp(0, 1))[..., 0] > _HIDDEN
-        visible = visible_vertices(seen.pixels, seen.depth_m, batch["depth"]) & shown
+        visible = head.visible & (sample_colours(skin, positions.clamp(0, 1))[..., 0] > _HIDDEN)
         named = torch.ones(len(samples), dtype=torch.bool, device=device)
+        rest = shape - face.expressed(head.expression)
         if mirror is not None and face.mirrored is not None:
             flip = shape.new_tensor([-1.0, 1.0, 1.0])
             other = face.mirrored
-            shape = torch.where(mirror[:, None, None], shape[:, other] * flip, shape)
+            shape, rest = (torch.where(mirror[:, None, None], x[:, other] * flip, x) for x in (shape, rest))
             positions = torch.where(mirror[:, None, None], positions[:, other], positions)
             visible = torch.where(mirror[:, None], visible[:, other], visible)
             # A mirrored head turns the other way; its axes are mirrored too, so that the rotation stays one.
@@ -190,8 +248,9 @@ class HeadTruth:
             shape=shape,
             rotation=rotation,
             place=place,
-            identity=torch.from_numpy(self._frames.identity[rows]).to(device),
-            expression=torch.from_numpy(self._frames.expression[rows]).to(device),
+            form=face.form(rest),
+            identity=torch.from_numpy(self._frames.identity[self._index.frame_row[samples]]).to(device),
+            expression=head.expression,
             named=named,
             visible=visible,
             light=light[0],
@@ -199,17 +258,19 @@ class HeadTruth:
         )
 
 
-def pose_in_crop(
-    motion: torch.Tensor, head_to_world: torch.Tensor, world_to_camera: torch.Tensor, views: Views
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the rotation (B, 3, 3) and the place (B, 3) of faces whose axes ``motion`` leads to from the head's.
+def moved_vertices(
+    seen: Seen, shape: torch.Tensor, to_camera: torch.Tensor, intrinsics: torch.Tensor, is_face: torch.Tensor
+) -> Seen:
+    """Return where vertices (B, n, 3) of the face's axes are seen, and the face's boxes; ``to_camera`` (B, 4, 4)."""
+    points = shape @ to_camera[:, :3, :3].transpose(1, 2) + to_camera[:, None, :3, 3]
+    pixels = ((points / points[..., 2:]) @ intrinsics.transpose(1, 2))[..., :2]
+    inside = pixels[:, is_face]
+    boxes = torch.cat([inside.amin(1), inside.amax(1)], 1)
+    return replace(seen, pixels=pixels, depth_m=points[..., 2], boxes=boxes)
 
-    Parameters
-    ----------
-    motion, head_to_world, world_to_camera : (B, 4, 4)
-        Rigid.
-    """
-    to_camera = world_to_camera @ head_to_world @ torch.linalg.inv(motion)
+
+def pose_in_crop(to_camera: torch.Tensor, views: Views) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rotation (B, 3, 3) and the place (B, 3) in the crop of faces whose axes rigid motions place."""
     rotation = views.axes.transpose(1, 2) @ to_camera[:, :3, :3]
     return rotation, place_of(to_camera[:, :3, 3], views.transform, views.intrinsics)
 

@@ -1,8 +1,9 @@
-"""From parameters to a face: a linear model learnt from a dataset's frame table, in axes laid on the face itself.
+"""A linear face learnt from a dataset's frame table, in axes laid on the face itself.
 
-Datasets carry no basis of head models that are not linear or may not be passed on, but what they do carry (every
-frame's parameters and vertices) tells it. Axes are the template's after the rigid motion that lays a face on the mean
-one by least squares; a head pose is that motion. So shapes do not depend on where a head model puts its origin.
+How faces at rest differ is told by the main components of the training people, not by the head model's parameters:
+people differ in more ways than a head model has parameters for, and few of its parameters show in a face. The
+parameters follow from the components. Axes are the template's after the rigid motion that lays a face on the mean one
+by least squares; a head pose is that motion. So shapes do not depend on where a head model puts its origin.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _FOLDS = 5
 _RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _LEAST_STD = 0.02
 _SYMMETRIC_M = 5e-4
+_LEAST_SHARE = 1e-4  # of the main component
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +38,18 @@ class FaceModel:
     ----------
     template : (V, 3) float32
         The mean face, metres, of all vertices of the template.
-    identity_basis, expression_basis : (K, V, 3), (E, V, 3) float32
-        Metres for each unit of a parameter; parameters count from their means.
+    form_basis : (C, V, 3) float32
+        Components of faces at rest, metres for a standard deviation of the training people.
+    form_dual : (C, n, 3) float32
+        What turns a face's displacements into its components.
+    expression_basis : (E, V, 3) float32
+        Metres for each unit of a parameter, which counts from its mean.
     identity_mean, identity_std, expression_mean, expression_std : (K,), (E,) float32
-        Of the training people.
+        Of the training people's parameters.
+    identity_of_form : (C, K) float32
+        What each component makes of the parameters.
+    identity_left : (K,) float32
+        Standard deviation of what it does not.
     vertices : (n,) int64
         Those that are learnt and measured: the face's, and corners of landmarks.
     is_face : (n,) bool
@@ -55,12 +65,15 @@ class FaceModel:
     """
 
     template: torch.Tensor
-    identity_basis: torch.Tensor
+    form_basis: torch.Tensor
+    form_dual: torch.Tensor
     expression_basis: torch.Tensor
     identity_mean: torch.Tensor
     identity_std: torch.Tensor
     expression_mean: torch.Tensor
     expression_std: torch.Tensor
+    identity_of_form: torch.Tensor
+    identity_left: torch.Tensor
     vertices: torch.Tensor
     is_face: torch.Tensor
     triangles: torch.Tensor
@@ -76,16 +89,37 @@ class FaceModel:
         """The chosen vertices of the mean face, (n, 3)."""
         return self.template[self.vertices]
 
-    def shape(self, identity: torch.Tensor, expression: torch.Tensor, *, whole: bool = False) -> torch.Tensor:
-        """Return faces (B, n, 3) of parameters (B, K) and (B, E), metres in the face's axes; ``whole``: (B, V, 3)."""
-        base, one, other = self.template, self.identity_basis, self.expression_basis
+    def shape(self, form: torch.Tensor, expression: torch.Tensor, *, whole: bool = False) -> torch.Tensor:
+        """Return faces (B, n, 3), metres in the face's axes; ``whole``: of all vertices, (B, V, 3).
+
+        Parameters
+        ----------
+        form : (B, C)
+            Components of the face at rest.
+        expression : (B, E)
+            Parameters.
+        """
+        base, one, other = self.template, self.form_basis, self.expression_basis
         if not whole:
             base, one, other = base[self.vertices], one[:, self.vertices], other[:, self.vertices]
         return (
             base
-            + torch.einsum("bk,kvi->bvi", identity - self.identity_mean, one)
+            + torch.einsum("bc,cvi->bvi", form, one)
             + torch.einsum("be,evi->bvi", expression - self.expression_mean, other)
         )
+
+    def expressed(self, expression: torch.Tensor) -> torch.Tensor:
+        """Return what parameters (B, E) move the chosen vertices by, (B, n, 3), from where the mean ones have them."""
+        return torch.einsum("be,evi->bvi", expression - self.expression_mean, self.expression_basis[:, self.vertices])
+
+    def form(self, rest: torch.Tensor) -> torch.Tensor:
+        """Return the components (B, C) of faces (B, n, 3) in the face's axes, of the mean expression."""
+        return torch.einsum("bvi,cvi->bc", rest - self.mean, self.form_dual)
+
+    def identity(self, form: torch.Tensor, log_sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the head model's parameters (B, K) that components (B, C) mean, and log σ of them (B, K)."""
+        variance = (2 * log_sigma).exp() @ self.identity_of_form.square() + self.identity_left.square()
+        return self.identity_mean + form @ self.identity_of_form, variance.log() / 2
 
     def landmarks(self, points: torch.Tensor) -> torch.Tensor:
         """Return the landmarks (B, L, C) of values (B, n, C) of the chosen vertices."""
@@ -150,11 +184,16 @@ def lay_on(points: torch.Tensor, target: torch.Tensor, counted: torch.Tensor) ->
     return points @ motion[:, :3, :3].transpose(1, 2) + motion[:, None, :3, 3], motion
 
 
-def learn_face_model(dataset: Dataset, regions: Mapping[str, int]) -> FaceModel:
+def learn_face_model(dataset: Dataset, regions: Mapping[str, int], components: int) -> FaceModel:
     """Learn the model from the training people.
 
-    The expression basis is the dataset's where it brings one, and the identity basis alike. What it does not bring is
-    a ridge regression of the vertices on the parameters, whose strength suits people left out.
+    The expression basis is the dataset's where it brings one, else of a ridge regression of the vertices on the
+    parameters, whose strength suits people left out. So is what the components mean for the identity parameters.
+
+    Parameters
+    ----------
+    components : int
+        Most components of faces at rest; there are fewer than people.
 
     Raises
     ------
@@ -190,19 +229,17 @@ def learn_face_model(dataset: Dataset, regions: Mapping[str, int]) -> FaceModel:
     people = table.subject[rows].astype(np.int64)
     z, e = identity - identity.mean(0), expression - expression.mean(0)
     moved = (laid - mean).numpy()
-    given = {
-        name: _without_motion(basis.astype(np.float64), mean.numpy(), is_face.numpy()) if len(basis) else None
-        for name, basis in (("identity", template.identity_basis), ("expression", template.expression_basis))
-    }
-    for name, values in (("identity", z), ("expression", e)):
-        if (basis := given[name]) is not None:
-            moved = moved - np.einsum("nk,kvi->nvi", values, basis)
-    unknown = np.concatenate(
-        [values for name, values in (("identity", z), ("expression", e)) if given[name] is None] or [z[:, :0]], 1
-    )
-    learnt = _ridge(unknown, moved.reshape(len(rows), -1), people).reshape(unknown.shape[1], -1, 3)
-    K = z.shape[1] if given["identity"] is None else 0
-    bases = {"identity": learnt[:K], "expression": learnt[K:]} | {k: v for k, v in given.items() if v is not None}
+    if len(template.expression_basis):
+        expressed = _without_motion(template.expression_basis.astype(np.float64), mean.numpy(), is_face.numpy())
+    else:
+        learnt = _ridge(np.concatenate([z, e], 1), moved.reshape(len(rows), -1), people)
+        expressed = learnt[z.shape[1] :].reshape(e.shape[1], -1, 3)
+    moved = moved - np.einsum("nk,kvi->nvi", e, expressed)
+    names, first, which = np.unique(people, return_index=True, return_inverse=True)
+    own = np.stack([moved[which == k].mean(0) for k in range(len(names))])
+    basis, dual = _components(own, chosen, components)
+    form = np.einsum("pvi,cvi->pc", own[:, chosen], dual)
+    of_form = _ridge(form, z[first], names)
     where = np.full(len(template.vertices), -1)
     where[chosen] = np.arange(len(chosen))
     triangles = where[template.faces]
@@ -213,12 +250,15 @@ def learn_face_model(dataset: Dataset, regions: Mapping[str, int]) -> FaceModel:
 
     return FaceModel(
         template=float32(mean),
-        identity_basis=float32(bases["identity"]),
-        expression_basis=float32(bases["expression"]),
+        form_basis=float32(basis),
+        form_dual=float32(dual),
+        expression_basis=float32(expressed),
         identity_mean=float32(identity.mean(0)),
         identity_std=float32(np.maximum(identity.std(0), _LEAST_STD)),
         expression_mean=float32(expression.mean(0)),
         expression_std=float32(np.maximum(expression.std(0), _LEAST_STD)),
+        identity_of_form=float32(of_form),
+        identity_left=float32(np.maximum((z[first] - form @ of_form).std(0), _LEAST_STD)),
         vertices=torch.from_numpy(chosen),
         is_face=is_face[chosen],
         triangles=torch.from_numpy(triangles[(triangles >= 0).all(1)]),
@@ -229,6 +269,19 @@ def learn_face_model(dataset: Dataset, regions: Mapping[str, int]) -> FaceModel:
         albedo_basis=torch.zeros(0, number, 3),
         albedo_std=torch.ones(0),
     )
+
+
+def _components(own: F64, chosen: I64, most: int) -> tuple[F64, F64]:
+    """Return the main components (C, V, 3) of people's displacements (P, V, 3), and what tells them (C, n, 3).
+
+    They are orthogonal on the chosen vertices; a person's numbers have variance 1 about the mean face.
+    """
+    people = len(own)
+    u, s, vt = np.linalg.svd(own[:, chosen].reshape(people, -1), full_matrices=False)
+    count = min(most, people - 1, int((s > _LEAST_SHARE * s[0]).sum()))
+    u, std, vt = u[:, :count], s[:count] / np.sqrt(max(people - 1, 1)), vt[:count]
+    basis = np.einsum("pc,pvi->cvi", u, own) / np.sqrt(max(people - 1, 1))
+    return basis, (vt / std[:, None]).reshape(count, len(chosen), 3)
 
 
 def _chosen(dataset: Dataset, regions: Mapping[str, int]) -> I64:

@@ -16,9 +16,9 @@ from trainer.attributes.config import AttributesConfig
 from trainer.attributes.data import ARRAYS, HeadTruth, skin_labels
 from trainer.attributes.face_model import FaceModel, learn_face_model
 from trainer.attributes.loss import attributes_loss
-from trainer.attributes.measure import Measured, mean_places, measure_split
+from trainer.attributes.measure import Measured, mean_crops, measure_split
 from trainer.attributes.network import AttributeNetwork, posed
-from trainer.attributes.store import Head, head_content, read_head
+from trainer.attributes.store import FOCAL, NO_FOCAL, Head, head_content, read_head
 from trainer.data import Loaded, clip_seed
 from trainer.run.folder import RunState
 from trainer.run.loop import run_job
@@ -64,15 +64,16 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
         return skin_labels(self.dataset)
 
     @cached_property
-    def learnt(self) -> tuple[FaceModel, torch.Tensor, F64]:
-        """The face model, the components of each subject's skin, and the mean places of landmarks."""
+    def learnt(self) -> tuple[FaceModel, torch.Tensor, F64, F64]:
+        """The face model, components of each subject's skin, mean places of landmarks, and angles of crops."""
         dataset, network, before = self.dataset, self.config.network, self.began_with
         if before is not None:
-            return before.face, before.face.albedo_std.new_zeros(len(dataset.plan.subjects), 0), before.mean_places
-        face = learn_face_model(dataset, dataset.attrs.get("regions", {})).to(self.group.device)
+            nobody = before.face.albedo_std.new_zeros(len(dataset.plan.subjects), 0)
+            return before.face, nobody, before.mean_places, before.model.angles.cpu().numpy()
+        face = learn_face_model(dataset, dataset.attrs.get("regions", {}), network.form).to(self.group.device)
         truth = HeadTruth(dataset["train"], face, self.skin, self.config.data.cache_mb)
         face, known = learn_albedo(dataset, face, truth, network.albedo, network.image_size)
-        return face, known, mean_places(dataset, face, self.skin)
+        return face, known, *mean_crops(dataset, face, self.skin)
 
     @property
     def face(self) -> FaceModel:
@@ -87,6 +88,8 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
     def build(self, *, fresh: bool) -> AttributeNetwork:
         """Return the network; of a run that begins, as the run it starts from left it."""
         model = AttributeNetwork(self.config, self.face)
+        model.mean_landmarks.copy_(torch.from_numpy(self.learnt[2]))
+        model.angles.copy_(torch.from_numpy(self.learnt[3]))
         before, weights = self.began_with, self.config.network.weights
         if before is not None:
             model.load_state_dict(before.model.state_dict())
@@ -98,7 +101,7 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
         """Say what is about to begin."""
         face = self.face
         return (
-            f"{self.size_text()}, {len(face.identity_mean)} of identity, "
+            f"{self.size_text()}, {len(face.form_dual)} of form, "
             f"{len(face.expression_mean)} of expression, {len(face.albedo_std)} of albedo, "
             f"from step {self.progress.step} of {self.config.fit.steps}"
         )
@@ -110,8 +113,8 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
         batch = {name: loaded.batch[name].flatten(0, 1) for name in ARRAYS}
         self._samples = loaded.batch["index"].flatten().cpu().numpy()
         seeds = [clip_seed(seed, 0, k, 0) for seed in loaded.seeds for k in range(length)]
-        views, target = self.truth.crops(batch, self._samples, config.network.image_size, config.augment, seeds)
-        told = self.wrapped(views.seen)
+        views, target = self.truth.crops(batch, self._samples, config.network.image_size, config.augment, seeds, length)
+        told = self.wrapped(views.seen, views.angle)
         known, before = self.learnt[1], self.began_with
         albedo = None
         if known.shape[1]:
@@ -119,7 +122,7 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
         anchor = None
         if config.loss.anchor and before is not None:
             with torch.no_grad():
-                anchor = posed(before.model(views.seen), face, views).shape
+                anchor = posed(before.model(views.seen, views.angle), face, views).shape
         terms = attributes_loss(
             told, posed(told, face, views), views, target, face, config.loss, clip=length, albedo=albedo, anchor=anchor
         )
@@ -156,5 +159,7 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
         """Return what rebuilds the network elsewhere, and how far its uncertainty can be trusted."""
         measured = self._measured
         temperatures = measured.temperatures() if measured is not None else None
-        error = measured.neutral_error_mm() if measured is not None else None
+        error = (
+            {name: measured.neutral_error_mm(focal=name == FOCAL) for name in (FOCAL, NO_FOCAL)} if measured else None
+        )
         return head_content(self.dataset, self.face, self.learnt[2], temperatures, error)

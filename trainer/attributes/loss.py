@@ -13,6 +13,7 @@ from trainer.attributes.pose import turn_between
 
 # What a term of 1 means.
 _VERTEX_M, _LANDMARK_SIDES, _COLOUR = 3e-3, 0.02, 0.1
+_SURENESS = 0.1
 
 
 def attributes_loss(
@@ -45,8 +46,7 @@ def attributes_loss(
     if config.parameters:
         terms["parameters"] = config.parameters * parameter_nll(told, target)
     if config.landmarks:
-        lacking = face.landmarks(face_posed.positions) - face.landmarks(target.positions)
-        terms["landmarks"] = config.landmarks * lacking.norm(dim=-1).mean() / _LANDMARK_SIDES
+        terms["landmarks"] = config.landmarks * landmark_distance(told, face_posed, target, face)
     if config.light:
         terms["light"] = config.light * light_nll(told, target, albedo)
     if config.colours:
@@ -55,17 +55,11 @@ def attributes_loss(
         odds = torch.nn.functional.binary_cross_entropy_with_logits(told.visible, target.visible.float())
         terms["visibility"] = config.visibility * odds
     if config.prior:
-        unusual = [
-            ((value - mean) / std).square().mean()
-            for value, mean, std in (
-                (told.identity, face.identity_mean, face.identity_std),
-                (told.expression, face.expression_mean, face.expression_std),
-            )
-        ]
-        terms["prior"] = config.prior * (unusual[0] + unusual[1])
+        unusual = (told.expression - face.expression_mean) / face.expression_std
+        terms["prior"] = config.prior * (told.form.square().mean() + unusual.square().mean())
     if config.agreement and clip > 1:
         terms["agreement"] = config.agreement * (
-            disagreement(told.identity / face.identity_std, clip) + disagreement(told.albedo / face.albedo_std, clip)
+            disagreement(told.form, clip) + disagreement(told.albedo / face.albedo_std, clip)
         )
     if config.anchor and anchor is not None:
         distance = (face_posed.shape - anchor)[:, face.is_face].norm(dim=-1)
@@ -73,15 +67,25 @@ def attributes_loss(
     return terms | {"loss": torch.stack(list(terms.values())).sum()}
 
 
+def landmark_distance(told: Attributes, face_posed: Posed, target: Target, face: FaceModel) -> torch.Tensor:
+    """Return how far landmarks are off, the projected face's and those told by themselves, and how sure these are.
+
+    What is told of σ moves no landmark.
+    """
+    true = face.landmarks(target.positions)
+    projected, by_themselves = face.landmarks(face_posed.positions) - true, told.landmarks - true
+    surprise = nll(by_themselves.detach(), told.log_sigma_landmarks[..., None]).mean()
+    return (projected.norm(dim=-1) + by_themselves.norm(dim=-1)).mean() / (2 * _LANDMARK_SIDES) + _SURENESS * surprise
+
+
 def parameter_nll(told: Attributes, target: Target) -> torch.Tensor:
     """Return the mean negative log-likelihood of the numbers: each attribute counts as one."""
     turn = turn_between(told.rotation, target.rotation)
-    named = target.named
     return (
         nll(turn, told.log_sigma_rotation).mean()
         + nll(told.place - target.place, told.log_sigma_place).mean()
-        + _over(nll(told.identity - target.identity, told.log_sigma_identity), named)
-        + _over(nll(told.expression - target.expression, told.log_sigma_expression), named)
+        + nll(told.form - target.form, told.log_sigma_form).mean()
+        + _over(nll(told.expression - target.expression, told.log_sigma_expression), target.named)
     )
 
 

@@ -17,13 +17,15 @@ from trainer.attributes.data import ARRAYS, HeadTruth
 from trainer.attributes.face_model import FaceModel, lay_on
 from trainer.attributes.loss import colour_distance
 from trainer.attributes.network import AttributeNetwork, posed
-from trainer.attributes.pose import turn_between
+from trainer.attributes.pose import crop_angle, turn_between
+from trainer.attributes.posterior import posterior
 from trainer.data import decode
 
 _TOGETHER, _MEAN_SAMPLES = 16, 256
 _MM = 1000.0
+_LEAST_SPREAD = 0.1  # of a crop's angle: crops are changed while learning
 # Attributes whose σ is measured.
-JUDGED = ("identity", "expression", "rotation", "place", "light")
+JUDGED = ("form", "identity", "expression", "rotation", "place", "light")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,8 @@ class Measured:
         network tells, and of the mean face of the training people.
     neutral_mm : (N,) float64
         The same of the face at rest, RMS.
+    untold_vertices_mm, untold_neutral_mm : (N,) float64
+        As ``vertices_mm`` and ``neutral_mm``, of a network that is not told the camera's focal length.
     landmarks : (N, L, 2) float64
         Told place less true one, over the size of the true face's box.
     landmark_places : (N, L, 2) float64
@@ -56,6 +60,8 @@ class Measured:
     vertices_mm: F64
     mean_vertices_mm: F64
     neutral_mm: F64
+    untold_vertices_mm: F64
+    untold_neutral_mm: F64
     landmarks: F64
     landmark_places: F64
     size: F64
@@ -83,9 +89,9 @@ class Measured:
         """Return what σ of each attribute has to be multiplied by: the root of the mean of r² / σ²."""
         return {name: float(np.sqrt(np.square(value).mean())) for name, value in self.normalised.items()}
 
-    def neutral_error_mm(self) -> float:
-        """Return the RMS distance of faces at rest over all samples."""
-        return float(np.sqrt(np.square(self.neutral_mm).mean()))
+    def neutral_error_mm(self, *, focal: bool = True) -> float:
+        """Return the RMS distance of faces at rest over all samples, with the camera's focal length or without."""
+        return float(np.sqrt(np.square(self.neutral_mm if focal else self.untold_neutral_mm).mean()))
 
     def metrics(self, mean_places: F64, temperatures: dict[str, float] | None = None) -> dict[str, float]:
         """Return the figures of docs/attributes.md.
@@ -102,7 +108,9 @@ class Measured:
             "vertices_mm": float(self.vertices_mm.mean()),
             "mean_head_vertices_mm": float(self.mean_vertices_mm.mean()),
             "vertices_ratio_mean": float(self.vertices_mm.mean() / self.mean_vertices_mm.mean()),
+            "vertices_ratio_no_focal": float(self.untold_vertices_mm.mean() / self.mean_vertices_mm.mean()),
             "neutral_rms_mm": self.neutral_error_mm(),
+            "neutral_rms_no_focal_mm": self.neutral_error_mm(focal=False),
             "nme_percent": float(100 * nme),
             "mean_nme_percent": float(100 * mean_nme),
             "nme_ratio_mean": float(nme / mean_nme),
@@ -114,7 +122,7 @@ class Measured:
         for name, value in self.normalised.items():
             warm = temperatures[name] if temperatures else 1.0
             figures[f"surprise_{name}"] = float(np.square(value).mean() / warm**2)
-        for name in ("identity", "expression"):
+        for name in ("form", "expression"):
             sigma, error = self.sigma[name], self.absolute[name]
             varied = np.ptp(sigma) > 0 and np.ptp(error) > 0
             figures[f"sigma_rank_{name}"] = float(spearmanr(sigma, error, axis=None).statistic) if varied else np.nan
@@ -141,18 +149,22 @@ def measure_split(
         stored = split.read(ARRAYS, chosen, decode=False)
         batch = {k: decode(k, torch.from_numpy(v).to(device), dataset.depth_scale) for k, v in stored.items()}
         views, target = truth.crops(batch, chosen, model.image_size)
-        told = model(views.seen)
-        face_posed = posed(told, face, views)
-        rest = face.shape(told.identity, torch.zeros_like(told.expression))
-        true_rest = target.shape - (
-            face.shape(target.identity, target.expression)
-            - face.shape(target.identity, torch.zeros_like(target.expression))
+        told, untold = (
+            posterior(model(views.seen, angle), face, views)
+            for angle in (views.angle, torch.full_like(views.angle, torch.nan))
         )
+        face_posed = posed(told, face, views)
+        none = torch.zeros_like(told.expression)
+        rest, untold_rest = (face.shape(one.form, none) for one in (told, untold))
+        untold_shape = face.shape(untold.form, untold.expression)
+        true_rest = target.shape - face.expressed(target.expression) + face.expressed(none)
         true_places, places = (face.landmarks(p) for p in (target.positions, face_posed.positions))
         found = {
             "vertices_mm": _distance(face_posed.shape, target.shape, face).mean(-1) * _MM,
             "mean_vertices_mm": _distance(face.mean.expand_as(target.shape), target.shape, face).mean(-1) * _MM,
+            "untold_vertices_mm": _distance(untold_shape, target.shape, face).mean(-1) * _MM,
             "neutral_mm": _distance(rest, true_rest, face).square().mean(-1).sqrt() * _MM,
+            "untold_neutral_mm": _distance(untold_rest, true_rest, face).square().mean(-1).sqrt() * _MM,
             "landmarks": (places - true_places) / views.size[:, None, None],
             "landmark_places": true_places,
             "size": views.size,
@@ -161,15 +173,17 @@ def measure_split(
             "visible_right": ((told.visible > 0) == target.visible)[:, face.is_face].float().mean(-1),
             "colour": colour_distance(told, face_posed, views, target, face).expand(len(chosen)),
         }
+        identity, log_sigma_identity = face.identity(told.form, told.log_sigma_form)
         errors = {
-            "identity": told.identity - target.identity,
+            "form": told.form - target.form,
+            "identity": identity - target.identity,
             "expression": told.expression - target.expression,
             "rotation": turn_between(told.rotation, target.rotation),
             "place": told.place - target.place,
             "light": told.light - target.light,
         }
         for attribute, error in errors.items():
-            sigma = getattr(told, f"log_sigma_{attribute}").exp()
+            sigma = (log_sigma_identity if attribute == "identity" else getattr(told, f"log_sigma_{attribute}")).exp()
             found |= {f"normalised.{attribute}": error / sigma, f"sigma.{attribute}": sigma}
             found[f"absolute.{attribute}"] = error.abs()
         for part, value in found.items():
@@ -187,15 +201,27 @@ def _distance(one: torch.Tensor, other: torch.Tensor, face: FaceModel) -> torch.
 
 
 @torch.no_grad()
-def mean_places(dataset: Dataset, face: FaceModel, skin: torch.Tensor) -> F64:
-    """Return the mean places (L, 2) of the landmarks in plain crops of the training people, in sides of the crop."""
+def mean_crops(dataset: Dataset, face: FaceModel, skin: torch.Tensor) -> tuple[F64, F64]:
+    """Return what plain crops of the training people are like.
+
+    Returns
+    -------
+    places : (L, 2)
+        Mean places of the landmarks, in sides of the crop.
+    angles : (2,)
+        Mean and standard deviation of :func:`trainer.attributes.pose.crop_angle`.
+    """
     split = dataset["train"]
     truth = HeadTruth(split, face, skin)
     chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), _MEAN_SAMPLES)).round().astype(np.int64))
-    found = []
+    found, angles = [], []
     for first in range(0, len(chosen), _TOGETHER):
         samples = chosen[first : first + _TOGETHER]
-        seen = truth.seen(split.read(("intrinsics", "world_to_camera"), samples), samples)
-        found.append(face.landmarks(to_crop(seen.pixels, crop_transform(square_about(seen.boxes)))))
-    places: F64 = torch.cat(found).double().mean(0).cpu().numpy()
-    return places
+        cameras = split.read(("intrinsics", "world_to_camera"), samples)
+        seen = truth.seen(cameras, samples)
+        transform = crop_transform(square_about(seen.boxes))
+        found.append(face.landmarks(to_crop(seen.pixels, transform)))
+        angles.append(crop_angle(transform, torch.from_numpy(cameras["intrinsics"]).to(transform)))
+    every = torch.cat(angles).double()
+    spread = torch.stack([every.mean(), every.std(correction=0).clamp(min=_LEAST_SPREAD)])
+    return torch.cat(found).double().mean(0).cpu().numpy(), spread.cpu().numpy()

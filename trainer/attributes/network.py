@@ -20,7 +20,8 @@ LOG_SIGMA = (-5.0, 2.0)
 # Standard deviations of rotation (radians) and place where a head says log σ = 0.
 _TURN, _PLACE = 0.1, 0.1
 _GRID_CHANNELS = 32
-_LIGHT = 0.3
+_LIGHT, _LANDMARK = 0.3, 0.02
+_FAR = 4.0  # standard deviations
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Attributes:
 
     Attributes
     ----------
-    identity, log_sigma_identity : (B, K)
+    form, log_sigma_form : (B, C)
+        Components of the face at rest.
     expression, log_sigma_expression : (B, E)
     rotation : (B, 3, 3)
         From the face's axes to the crop's.
@@ -39,12 +41,14 @@ class Attributes:
         As :func:`trainer.attributes.pose.place_of` has it.
     light, log_sigma_light : (B, 27)
     albedo, log_sigma_albedo : (B, A)
+    landmarks, log_sigma_landmarks : (B, L, 2), (B, L)
+        Places in the crop, told by themselves; σ of x and of y.
     visible : (B, n)
         Log odds that a vertex is seen; they say themselves how sure they are.
     """
 
-    identity: torch.Tensor
-    log_sigma_identity: torch.Tensor
+    form: torch.Tensor
+    log_sigma_form: torch.Tensor
     expression: torch.Tensor
     log_sigma_expression: torch.Tensor
     rotation: torch.Tensor
@@ -55,6 +59,8 @@ class Attributes:
     log_sigma_light: torch.Tensor
     albedo: torch.Tensor
     log_sigma_albedo: torch.Tensor
+    landmarks: torch.Tensor
+    log_sigma_landmarks: torch.Tensor
     visible: torch.Tensor
 
     @classmethod
@@ -73,6 +79,8 @@ class AttributeNetwork(nn.Module):
     """
 
     facing: torch.Tensor
+    angles: torch.Tensor
+    mean_landmarks: torch.Tensor
 
     def __init__(self, config: AttributesConfig, face: FaceModel) -> None:
         super().__init__()
@@ -87,11 +95,12 @@ class AttributeNetwork(nn.Module):
         )
         self.heads = nn.ModuleDict(
             {
-                "identity": TokenHead(network, 2 * len(face.identity_mean)),
+                "form": TokenHead(network, 2 * len(face.form_dual)),
                 "expression": TokenHead(network, 2 * len(face.expression_mean)),
                 "rotation": TokenHead(network, 6 + 3),
                 "place": TokenHead(network, 3 + 3),
                 "light": TokenHead(network, 2 * 3 * HARMONICS),
+                "landmarks": TokenHead(network, 3 * len(face.landmark_corners)),
                 "visible": TokenHead(network, len(face.vertices)),
             }
         )
@@ -99,23 +108,39 @@ class AttributeNetwork(nn.Module):
             self.heads["albedo"] = TokenHead(network, 2 * len(face.albedo_std))
         self.positions = nn.Parameter(torch.zeros(1, g * g, C))
         nn.init.normal_(self.positions, std=0.02)
-        for name in ("identity", "expression", "albedo"):
-            for part in ("mean", "std"):
-                value = torch.zeros(len(face.albedo_std)) if (name, part) == ("albedo", "mean") else None
-                value = getattr(face, f"{name}_{part}") if value is None else value
-                self.register_buffer(f"{name}_{part}", value.clone().float())
+        for name, mean, std in (
+            ("form", torch.zeros(len(face.form_dual)), torch.ones(len(face.form_dual))),
+            ("expression", face.expression_mean, face.expression_std),
+            ("albedo", torch.zeros_like(face.albedo_std), face.albedo_std),
+        ):
+            self.register_buffer(f"{name}_mean", mean.clone().float())
+            self.register_buffer(f"{name}_std", std.clone().float())
+        self.register_buffer("mean_landmarks", torch.full((len(face.landmark_corners), 2), 0.5))
+        # Mean and standard deviation of the angles of the training crops.
+        self.register_buffer("angles", torch.tensor([0.0, 1.0]))
         self.register_buffer("facing", torch.tensor(FACING))
 
-    def forward(self, images: torch.Tensor) -> Attributes:
-        """Tell the attributes of (B, 3, H, W) normalised crops."""
+    def forward(self, images: torch.Tensor, angle: torch.Tensor) -> Attributes:
+        """Tell the attributes of (B, 3, H, W) normalised crops.
+
+        Parameters
+        ----------
+        angle : (B,)
+            As :func:`trainer.attributes.pose.crop_angle` has it. A crop does not show how large a face is; with the
+            distances at which training cameras stood, this tells. One far from all those of training crops tells
+            nothing, and neither does NaN.
+        """
         maps = no_larger(self.scales(images), self.finest)
         side = maps[0].shape[-1]
         fused = F.adaptive_avg_pool2d(self.fusion(maps, (side, side)), self.grid)
-        summary = F.silu(self.summary(fused))
+        unusual = (angle - self.angles[0]) / self.angles[1]
+        known = unusual.abs() < _FAR
+        told_angle = torch.stack([torch.where(known, unusual, 0.0), known.float()], -1)
+        summary = torch.cat([F.silu(self.summary(fused)), told_angle], -1)
         places = fused.flatten(2).transpose(1, 2)
         said = {name: head(places, self.positions, summary) for name, head in self.heads.items()}
         told: dict[str, torch.Tensor] = {}
-        for name in ("identity", "expression", "albedo"):
+        for name in ("form", "expression", "albedo"):
             value, spread = said.get(name, summary[:, :0]).chunk(2, -1)
             mean, std = getattr(self, f"{name}_mean"), getattr(self, f"{name}_std")
             told[name] = mean + std * value
@@ -128,8 +153,13 @@ class AttributeNetwork(nn.Module):
         six = said["rotation"][:, :6] + images.new_tensor([1.0, 0, 0, 0, 1, 0])
         told["rotation"] = self.facing @ rotation_of(six)
         told["log_sigma_rotation"] = bounded(said["rotation"][:, 6:]) + images.new_tensor(_TURN).log()
-        told["place"] = _PLACE * said["place"][:, :3]
+        # Counted from the distance at which the training cameras stood: what looks large is large.
+        far = torch.where(known, angle - self.angles[0], 0.0)
+        told["place"] = _PLACE * said["place"][:, :3] + F.pad(far[:, None], (2, 0))
         told["log_sigma_place"] = bounded(said["place"][:, 3:]) + images.new_tensor(_PLACE).log()
+        landmarks = said["landmarks"].unflatten(-1, (-1, 3))
+        told["landmarks"] = self.mean_landmarks + _PLACE * landmarks[..., :2]
+        told["log_sigma_landmarks"] = bounded(landmarks[..., 2]) + images.new_tensor(_LANDMARK).log()
         return Attributes(**told, visible=said["visible"])
 
 
@@ -143,7 +173,7 @@ class TokenHead(nn.Module):
         nn.init.normal_(self.token, std=0.5)
         self.keys, self.values = nn.Linear(C, C), nn.Linear(C, 2 * C)
         self.drop = nn.Dropout(config.dropout)
-        self.first, self.out = nn.Linear(2 * C + hidden, hidden), nn.Linear(hidden, numbers)
+        self.first, self.out = nn.Linear(2 * C + hidden + 2, hidden), nn.Linear(hidden, numbers)
         nn.init.normal_(self.out.weight, std=1e-2)
         nn.init.zeros_(self.out.bias)
 
@@ -185,7 +215,7 @@ class Posed:
 
 def posed(told: Attributes, face: FaceModel, views: Views) -> Posed:
     """Return where the chosen vertices are."""
-    shape = face.shape(told.identity, told.expression)
+    shape = face.shape(told.form, told.expression)
     in_crop = shape @ told.rotation.transpose(1, 2)
     origin = origin_of(told.place, views.transform, views.intrinsics)
     in_camera = in_crop @ views.axes.transpose(1, 2) + origin[:, None]

@@ -34,6 +34,12 @@ def crop_axes(transform: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor
     return turn @ flat
 
 
+def crop_angle(transform: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm (B,) of the crop's side over the focal length: how large what fills it looks."""
+    side = transform[:, :, :2].square().sum(1).sqrt().mean(1)
+    return (side / intrinsics[:, 0, 0]).log()
+
+
 def place_of(origin: torch.Tensor, transform: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
     """Return the numbers (B, 3) of a head's origin (B, 3) in the camera's axes, metres: right, down, log distance.
 
@@ -86,5 +92,4 @@ def _rays(pixels: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
 
 def _filling(transform: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
     """Return the distance (B,) at which :data:`_FACE_M` fills the crop's side."""
-    side = transform[:, :, :2].square().sum(1).sqrt().mean(1)
-    return _FACE_M * intrinsics[:, 0, 0] / side
+    return _FACE_M / crop_angle(transform, intrinsics).exp()

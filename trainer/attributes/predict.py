@@ -19,8 +19,9 @@ from trainer.align.crops import crop_transform, take_crops, to_picture
 from trainer.attributes.data import Views
 from trainer.attributes.light import shade
 from trainer.attributes.network import Attributes, posed
-from trainer.attributes.pose import crop_axes, origin_of
-from trainer.attributes.store import Head, read_head
+from trainer.attributes.pose import crop_angle, crop_axes, origin_of
+from trainer.attributes.posterior import posterior
+from trainer.attributes.store import FOCAL, NO_FOCAL, Head, read_head
 from trainer.prediction.boxed import Box, PictureOptions, boxed_pictures, face_square, opened
 from trainer.prediction.output import MARKER, check_target, prediction_folder
 from trainer.run.checkpoint import pick_device
@@ -65,7 +66,9 @@ def predict_attributes(
     out : Path
         A new folder, or an earlier prediction to replace.
     focal_px : float, optional
-        Of the pictures as they are read; their principal point is the middle. 1.2 times the larger side by default.
+        Of the pictures as they are read; their principal point is the middle. Where it is not given, the network is
+        not told how large the face looks, so that sizes are the training people's mean, and 1.2 times the larger side
+        places the head.
 
     Returns
     -------
@@ -96,18 +99,19 @@ def predict_attributes(
             found = tell(head, pixels, picture.box, focal_px=focal_px, what=str(picture.path))
             atomic_write_bytes(folder / picture.out, npz_bytes(found.arrays))
             told.append(found.attributes)
-        atomic_write_bytes(folder / PERSON, npz_bytes(person(head, Attributes.joined(told))))
+        error_mm = head.neutral_error_mm[NO_FOCAL if focal_px is None else FOCAL]
+        atomic_write_bytes(folder / PERSON, npz_bytes(person(head, Attributes.joined(told), error_mm)))
         about = {
             "head": head.head,
             "template": head.template,
             "model_digest": head.model_digest,
             "names": head.names,
             "step": head.step,
-            "neutral_error_mm": head.neutral_error_mm,
+            "neutral_error_mm": error_mm,
             "focal_px": focal_px,
         }
         atomic_write_bytes(folder / MARKER, (json.dumps(json_ready(about), indent=1) + "\n").encode())
-    return {"pictures": len(pictures), "neutral_error_mm": head.neutral_error_mm}
+    return {"pictures": len(pictures), "neutral_error_mm": error_mm}
 
 
 def tell(
@@ -131,21 +135,25 @@ def tell(
     image = torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))[None].to(device).float() / 255
     focal = focal_px or FOCAL_SHARE * max(width, height)
     K = torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]], device=device)
-    axes = crop_axes(transform, K)
-    views = Views(take_crops(image, transform, head.model.image_size), transform, K, axes, torch.ones(1, device=device))
-    with torch.inference_mode():
-        told = head.model(views.seen)
+    axes, one = crop_axes(transform, K), torch.ones(1, device=device)
+    angle = crop_angle(transform, K) if focal_px else torch.full_like(one, torch.nan)
+    views = Views(take_crops(image, transform, head.model.image_size), transform, K, axes, one, angle)
+    with torch.no_grad():
+        told = posterior(head.model(views.seen, views.angle), head.face, views)
         face, warm = head.face, head.temperatures or {}
         face_posed = posed(told, face, views)
         rotation = axes @ told.rotation
         origin = origin_of(told.place, transform, K)
-        whole = face.shape(told.identity, told.expression, whole=True) @ rotation.transpose(1, 2) + origin[:, None]
+        identity, log_sigma_identity = face.identity(told.form, told.log_sigma_form)
+        whole = face.shape(told.form, told.expression, whole=True) @ rotation.transpose(1, 2) + origin[:, None]
         normals = face.normals(face_posed.in_crop)
         colours = shade(told.light, normals) * face.albedo(told.albedo)
         landmarks = to_picture(face.landmarks(face_posed.positions), transform)
     arrays = {
-        "identity": told.identity,
-        "identity_sigma": told.log_sigma_identity.exp() * warm.get("identity", 1.0),
+        "form": told.form,
+        "form_sigma": told.log_sigma_form.exp() * warm.get("form", 1.0),
+        "identity": identity,
+        "identity_sigma": log_sigma_identity.exp() * warm.get("identity", 1.0),
         "expression": told.expression,
         "expression_sigma": told.log_sigma_expression.exp() * warm.get("expression", 1.0),
         "rotation": rotation,
@@ -166,17 +174,17 @@ def tell(
     return Told(plain | {"vertex_numbers": face.vertices.cpu().numpy()}, told)
 
 
-def person(head: Head, told: Attributes) -> dict[str, npt.NDArray[Any]]:
-    """Return what pictures of one person tell of them: identities weighed by 1 / σ², and the face at rest.
+def person(head: Head, told: Attributes, error_mm: float) -> dict[str, npt.NDArray[Any]]:
+    """Return what pictures of one person tell of them: components weighed by 1 / σ², and the face at rest.
 
     ``neutral`` (V, 3) is in the order of the head model's template, metres; ``datagen fit --neutral`` reads it.
     """
-    weights = (-2 * told.log_sigma_identity).exp()
-    identity = (weights * told.identity).sum(0) / weights.sum(0)
-    rest = torch.zeros_like(told.expression[:1])
-    neutral = head.face.shape(identity[None], rest, whole=True)[0]
+    weights = (-2 * told.log_sigma_form).exp()
+    form = (weights * told.form).sum(0, keepdim=True) / weights.sum(0)
+    identity, _ = head.face.identity(form, told.log_sigma_form[:1])
+    neutral = head.face.shape(form, torch.zeros_like(told.expression[:1]), whole=True)[0]
     return {
         "neutral": neutral.double().cpu().numpy(),
-        "identity": identity.cpu().numpy(),
-        "neutral_error_m": np.array((head.neutral_error_mm or 0.0) / _MM),
+        "identity": identity[0].cpu().numpy(),
+        "neutral_error_m": np.array(error_mm / _MM),
     }

@@ -19,6 +19,8 @@ from trainer.run.checkpoint import check_finite, read_task, rebuilding
 from trainer.run.pictures import check_template, learnt_from
 
 TASK = "attributes"
+# By whether the camera's focal length is known.
+FOCAL, NO_FOCAL = "focal", "no_focal"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +37,9 @@ class Head:
         Digest of the head model's template.
     temperatures : dict of str to float or None
         By attribute, what its σ has to be multiplied by on people held out; None where nobody was.
-    neutral_error_mm : float or None
-        RMS distance, over people held out, of the face at rest that one picture tells.
+    neutral_error_mm : dict of str to float or None
+        RMS distance, over people held out, of the face at rest that one picture tells, by :data:`FOCAL` and
+        :data:`NO_FOCAL`.
     names : dict
         ``identity`` and ``expression``: of the parameters.
     step : int or None
@@ -50,7 +53,7 @@ class Head:
     head: str
     model_digest: str
     temperatures: dict[str, float] | None
-    neutral_error_mm: float | None
+    neutral_error_mm: dict[str, float] | None
     names: dict[str, list[str]]
     step: int | None
 
@@ -69,7 +72,7 @@ def head_content(
     face: FaceModel,
     mean_places: F64,
     temperatures: dict[str, float] | None,
-    neutral_error_mm: float | None,
+    neutral_error_mm: dict[str, float] | None,
 ) -> dict[str, Any]:
     """Return what a checkpoint holds of a parameter head, besides configuration and weights."""
     template = dataset.template

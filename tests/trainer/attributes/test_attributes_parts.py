@@ -12,18 +12,20 @@ import torch
 from datagen.common.errors import ManifestError
 from datagen.shards import Dataset
 from tests.support.face_scene import build_faces, face_row, template
-from trainer.align.config import AlignAugmentConfig
-from trainer.attributes.config import AttributesConfig, AttributesLossConfig
-from trainer.attributes.data import ARRAYS, HeadTruth, Target, Views, skin_labels
+from trainer.align.crops import to_picture
+from trainer.attributes.config import AttributesAugmentConfig, AttributesConfig, AttributesLossConfig
+from trainer.attributes.data import ARRAYS, PLAIN, HeadTruth, Target, Views, sample_colours, skin_labels
 from trainer.attributes.face_model import FaceModel, lay_on, learn_face_model
 from trainer.attributes.light import fit_light, harmonics, linear, relative_colour, shade
 from trainer.attributes.loss import attributes_loss, disagreement, nll
 from trainer.attributes.network import AttributeNetwork, Attributes, posed
 from trainer.attributes.pose import crop_axes, origin_of, place_of, rotation_of, turn_between
+from trainer.attributes.posterior import posterior, turned_by
 from trainer.config import load_run_config
 from trainer.data import decode
 
-TURNED = AlignAugmentConfig(photometric=0, background=0, occlusion=0, rotation_deg=40, scale=0.2, shift=0.1)
+CALM = {"photometric": 0, "background": 0, "occlusion": 0}
+TURNED = AttributesAugmentConfig(**CALM, rotation_deg=40, scale=0.2, shift=0.1, people=0)
 ONLY_LANDMARKS = AttributesLossConfig(
     vertices=0, parameters=0, light=0, colours=0, visibility=0, prior=0, agreement=0, landmarks=1
 )
@@ -37,11 +39,11 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def face(faces: Dataset) -> FaceModel:
-    return learn_face_model(faces, faces.attrs["regions"])
+    return learn_face_model(faces, faces.attrs["regions"], 16)
 
 
 def taken(
-    faces: Dataset, face: FaceModel, config: AlignAugmentConfig, seeds: list[int]
+    faces: Dataset, face: FaceModel, config: AttributesAugmentConfig, seeds: list[int]
 ) -> tuple[Views, Target, dict[str, torch.Tensor]]:
     samples = np.arange(len(seeds))
     stored = faces["train"].read(ARRAYS, samples, decode=False)
@@ -54,7 +56,7 @@ def told(target: Target, face: FaceModel, **changes: torch.Tensor) -> Attributes
     """What a network would say that knows the truth."""
     B = len(target.place)
     values = {
-        "identity": target.identity,
+        "form": target.form,
         "expression": target.expression,
         "rotation": target.rotation,
         "place": target.place,
@@ -65,6 +67,8 @@ def told(target: Target, face: FaceModel, **changes: torch.Tensor) -> Attributes
         f"log_sigma_{name}": torch.zeros(B, 3) if name == "rotation" else torch.zeros_like(value)
         for name, value in values.items()
     }
+    values["landmarks"] = face.landmarks(target.positions)
+    sigmas["log_sigma_landmarks"] = torch.zeros(values["landmarks"].shape[:2])
     return Attributes(**values, **sigmas, visible=torch.zeros(B, len(face.vertices)))
 
 
@@ -133,16 +137,23 @@ def test_the_face_model_finds_a_linear_head_of_which_only_rows_are_known(
         )
 
     dataset = build_faces(tmp_path_factory.mktemp("linear") / "dataset.zarr", row=row)  # type: ignore[arg-type]
-    face = learn_face_model(dataset, dataset.attrs["regions"])
+    face = learn_face_model(dataset, dataset.attrs["regions"], 16)
     table = dataset["train"].frames
-    shape = face.shape(torch.from_numpy(table.identity), torch.from_numpy(table.expression), whole=True)
+    expression = torch.from_numpy(table.expression)
+    rows = torch.from_numpy(table.vertices(np.arange(len(table))))
+    form = face.form(face.laid_on_mean(rows[:, face.vertices])[0] - face.expressed(expression))
+    # Two people differ in one way, and the parameter follows from it.
+    assert form.shape[1] == 1
+    told, _ = face.identity(form, torch.zeros_like(form))
+    torch.testing.assert_close(told, torch.from_numpy(table.identity), atol=0.05, rtol=0)
+    shape = face.shape(form, expression, whole=True)
     true = torch.from_numpy(table.vertices(np.arange(len(table))))
     everywhere = torch.ones(number, dtype=torch.bool)
     laid, _ = lay_on(true, shape, everywhere)
     spread = (true - true.mean(0)).norm(dim=-1).mean()
     assert (laid - shape).norm(dim=-1).mean() < 0.15 * spread
     # A face of the mean parameters is the mean face, and in its own axes.
-    mean = face.shape(face.identity_mean[None], face.expression_mean[None])
+    mean = face.shape(torch.zeros(1, 1), face.expression_mean[None])
     torch.testing.assert_close(mean, face.mean[None])
     torch.testing.assert_close(face.laid_on_mean(mean)[1][0], torch.eye(4), atol=1e-4, rtol=0)
 
@@ -156,6 +167,66 @@ def test_laying_a_face_on_another_undoes_a_rigid_motion(face: FaceModel) -> None
     # A mirrored face is not turned inside out.
     _, motion = lay_on(face.mean[None] * torch.tensor([-1.0, 1, 1]), face.mean, face.is_face)
     assert float(torch.linalg.det(motion[0, :3, :3])) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_face_made_another_persons_is_what_the_picture_shows(faces: Dataset, face: FaceModel) -> None:
+    """Pixels move with the vertices; all pictures of a clip become one person's, and the head stays where it was."""
+    calm = AttributesAugmentConfig(**CALM, rotation_deg=0, scale=0, shift=0, mirror=False, people=1, camera=0)
+    samples, seeds = np.arange(4), [3, 4, 8, 9]
+    stored = faces["train"].read(ARRAYS, samples, decode=False)
+    batch = {name: decode(name, torch.from_numpy(value), faces.depth_scale) for name, value in stored.items()}
+    # A picture that tells where each of its pixels was.
+    n = batch["image"].shape[-1]
+    across = ((torch.arange(n) + 0.5) / n).expand(4, n, n)
+    batch["image"] = torch.stack([across, across.transpose(1, 2), 0 * across], 1)
+    truth = HeadTruth(faces["train"], face, skin_labels(faces))
+    views, target = truth.crops(batch, samples, 96, calm, seeds, clip=2)
+    torch.testing.assert_close(target.form[::2], target.form[1::2], atol=1e-4, rtol=0)
+    assert float((target.form[0] - target.form[2]).abs().max()) > 0.05
+    own = truth.crops(batch, samples, 96)[1]
+    torch.testing.assert_close(target.expression, own.expression)
+    torch.testing.assert_close(target.rotation, own.rotation, atol=0.02, rtol=0)
+    seen = target.visible & face.is_face
+    came_from = sample_colours(views.images, target.positions)[..., :2] * n
+    now, before = to_picture(target.positions, views.transform), truth.seen(stored, samples).pixels
+    moved = (now - before).norm(dim=-1)[seen]
+    left = (came_from - before).norm(dim=-1)[seen]
+    assert float(moved.mean()) > 0.5
+    assert float(left.median()) < 0.25 * float(moved.median())
+
+
+def test_landmarks_and_geometry_tell_pose_and_shape(faces: Dataset, face: FaceModel) -> None:
+    """What heads say wrongly and unsurely is mended as far as landmarks tell; what they are sure of stays."""
+    views, target, _ = taken(faces, face, PLAIN, [0, 1, 2])
+    turned = target.rotation @ turned_by(torch.tensor([[0.1, -0.08, 0.05]]).expand(3, -1))
+    wrong = told(target, face, form=target.form + 0.5, rotation=turned, place=target.place + 0.03)
+    sure = {"log_sigma_place": torch.full((3, 3), -3.0), "log_sigma_rotation": torch.full((3, 3), -2.0)}
+    unsure = replace(wrong, **sure, log_sigma_landmarks=torch.full_like(wrong.log_sigma_landmarks, -6.0))
+    found = posterior(unsure, face, views)
+    before, after = (
+        (face.landmarks(posed(said, face, views).positions) - wrong.landmarks).norm(dim=-1).mean()
+        for said in (unsure, found)
+    )
+    assert float(after) < 0.1 * float(before)
+    assert (found.log_sigma_rotation < unsure.log_sigma_rotation).all()
+    # The other way round: landmarks that know nothing.
+    vague = replace(unsure, log_sigma_landmarks=torch.full_like(wrong.log_sigma_landmarks, 6.0))
+    kept = posterior(vague, face, views)
+    torch.testing.assert_close(kept.form, vague.form, atol=1e-3, rtol=0)
+    torch.testing.assert_close(kept.log_sigma_place, vague.log_sigma_place, atol=1e-3, rtol=0)
+
+
+def test_the_size_of_a_face_is_told_by_the_camera_or_not_at_all(face: FaceModel) -> None:
+    config = load_run_config(AttributesConfig, "tiny", (*SMALL, "network.image_size=48"), prefix="attributes")
+    model = AttributeNetwork(config, face).eval()
+    model.angles.copy_(torch.tensor([-1.0, 0.1]))
+    image = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0)).expand(4, -1, -1, -1)
+    # Usual, larger, farther from all that was learnt than anything, and not known.
+    found = model(image, torch.tensor([-1.0, -0.9, 1.0, torch.nan]))
+    assert found.place[1, 2].item() - found.place[0, 2].item() == pytest.approx(0.1, abs=0.02)
+    torch.testing.assert_close(found.place[2], found.place[3])
+    torch.testing.assert_close(found.form[2], found.form[3])
+    assert not torch.equal(found.form[0], found.form[1])
 
 
 def test_light_and_the_colour_of_skin_are_told_from_a_ball() -> None:
@@ -195,7 +266,7 @@ def test_landmarks_alone_ask_for_nothing_that_only_labels_tell(faces: Dataset, f
     views, target, _ = taken(faces, face, TURNED, [0, 1, 2, 3])
 
     def loss(other: Target) -> torch.Tensor:
-        said = told(target, face, identity=target.identity + 0.5)
+        said = told(target, face, form=target.form + 0.5)
         return attributes_loss(said, posed(said, face, views), views, other, face, ONLY_LANDMARKS, clip=2)["loss"]
 
     unknown = replace(
@@ -203,6 +274,7 @@ def test_landmarks_alone_ask_for_nothing_that_only_labels_tell(faces: Dataset, f
         shape=torch.full_like(target.shape, torch.nan),
         rotation=torch.full_like(target.rotation, torch.nan),
         place=torch.full_like(target.place, torch.nan),
+        form=torch.full_like(target.form, torch.nan),
         identity=torch.full_like(target.identity, torch.nan),
         expression=torch.full_like(target.expression, torch.nan),
         light=torch.full_like(target.light, torch.nan),
@@ -214,14 +286,14 @@ def test_landmarks_alone_ask_for_nothing_that_only_labels_tell(faces: Dataset, f
     assert abs(float(loss(moved)) - float(loss(target))) > 1e-3
 
 
-def test_a_mirrored_person_is_asked_for_no_parameters(faces: Dataset, face: FaceModel) -> None:
+def test_a_mirrored_person_is_asked_for_no_expression_by_its_parameters(faces: Dataset, face: FaceModel) -> None:
     views, target, _ = taken(faces, face, TURNED, list(range(8)))
     config = AttributesLossConfig(
         vertices=0, landmarks=0, light=0, colours=0, visibility=0, prior=0, agreement=0, parameters=1
     )
 
     def loss(which: torch.Tensor) -> float:
-        said = told(target, face, identity=target.identity + 3 * which.float()[:, None])
+        said = told(target, face, expression=target.expression + 3 * which.float()[:, None])
         return float(attributes_loss(said, posed(said, face, views), views, target, face, config, clip=1)["loss"])
 
     true = loss(torch.zeros(8, dtype=torch.bool))
@@ -256,14 +328,14 @@ def test_every_encoder_and_fusion_tells_all_attributes(
     torch.manual_seed(0)
     model = AttributeNetwork(load_run_config(AttributesConfig, "tiny", changes, prefix="attributes"), face)
     images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
-    found = model(images)
-    assert found.identity.shape == found.log_sigma_identity.shape == (2, 1)
+    found = model(images, torch.tensor([0.1, torch.nan]))
+    assert found.form.shape == found.log_sigma_form.shape == (2, 1)
     assert found.expression.shape == (2, 2)
     assert found.light.shape == (2, 27)
     assert found.visible.shape == (2, len(face.vertices))
     torch.testing.assert_close(torch.linalg.det(found.rotation), torch.ones(2))
     # It begins near what it knows of the training people.
-    assert ((found.identity - face.identity_mean).abs() < face.identity_std).all()
+    assert (found.form.abs() < 1).all()
     # Each map has a part in it.
     sum(value.sum() for value in vars(found).values() if value.requires_grad).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None and "camera_tokens" not in name]
