@@ -81,7 +81,7 @@ class Target:
     form : (B, C)
         Components of the face at rest.
     identity, expression : (B, K), (B, E)
-        Of the head model., of the person that the picture was taken of.
+        Of the head model and of the person that the picture was taken of.
     named : (B,) bool
         Whether the expression is known by its parameters: a mirrored person's is not.
     visible : (B, n) bool

@@ -13,7 +13,7 @@ import torch
 from datagen.common.errors import InputError
 from trainer.align.crops import crop_transform, take_crops
 from trainer.attributes.data import Views
-from trainer.attributes.pose import crop_axes
+from trainer.attributes.pose import crop_angle, crop_axes
 from trainer.attributes.predict import FOCAL_SHARE
 from trainer.prediction.boxed import Box, BoxedPicture, PictureOptions, boxed_pictures, face_square, opened
 from trainer.prediction.matching import picture_files
@@ -47,7 +47,8 @@ class Clip:
         """Return some of them as the network sees them."""
         transform, K = self.transform[frames], self.intrinsics[frames]
         images = self.crops[frames].float() / 255
-        return Views(images, transform, K, crop_axes(transform, K), torch.ones(len(images), device=K.device))
+        size = torch.ones(len(images), device=K.device)
+        return Views(images, transform, K, crop_axes(transform, K), size, crop_angle(transform, K))
 
     def to(self, device: torch.device) -> Clip:
         """Return it on a device."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from datagen.shards import Dataset
 from trainer.align.data import FaceTruth, changed_crops
 from trainer.attributes.data import Views, pose_in_crop, sample_colours
 from trainer.attributes.face_model import lay_on
-from trainer.attributes.pose import crop_axes
+from trainer.attributes.pose import crop_angle, crop_axes
 from trainer.avatar.config import AvatarAugmentConfig
 from trainer.avatar.network import Driven, State, placed
 from trainer.avatar.relight import relit
@@ -98,15 +98,16 @@ class Studio:
         transform = changed.transform
         side = transform[:, :, :2].square().sum(1).sqrt().mean(1)
         extent = (seen.boxes[:, 2:] - seen.boxes[:, :2]).prod(1).clamp(min=1).sqrt()
-        views = Views(changed.images, transform, K, crop_axes(transform, K), extent / side)
+        views = Views(changed.images, transform, K, crop_axes(transform, K), extent / side, crop_angle(transform, K))
         heads = torch.from_numpy(self._faces.in_head_axes(samples)[0]).to(K.device)
         shape, motion = lay_on(heads, self.mean, self.skin.is_face)
         rows = self.split.index.frame_row[samples]
         to_world = torch.from_numpy(np.ascontiguousarray(self.split.frames.head_to_world[rows])).to(K.device).float()
-        rotation, place = pose_in_crop(motion, to_world, batch["world_to_camera"].float(), views)
+        to_camera = batch["world_to_camera"].float() @ to_world @ torch.linalg.inv(motion)
+        rotation, place = pose_in_crop(to_camera, views)
         told = State(shape.new_zeros(len(shape), 0), rotation, place)
         driven = placed(shape, told, views)
-        plain = Views(changed.maps[:, :3], transform, K, views.axes, views.size)
+        plain = replace(views, images=changed.maps[:, :3])
         texture = unwrap(plain, driven.in_camera, self.skin)
         # What hides the face in a changed crop hides its texture as well.
         shown = sample_colours(changed.maps[:, 3:], self.skin.at_texels(driven.positions).clamp(0, 1))[..., 0] > _HIDDEN

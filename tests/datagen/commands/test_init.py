@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from datagen.cli import app
@@ -19,8 +18,9 @@ from datagen.geometry.mesh_io import read_mesh
 from datagen.layout import BuildLayout
 from datagen.sources.capture_draft import Answers
 from datagen.sources.capture_file import read_capture_file
-from datagen.sources.capture_folders import Drafts, draft_captures
+from datagen.sources.capture_folders import draft_captures
 from datagen.sources.folder import FolderCaptures
+from tests.support.draft_folders import POSE, K, only, write
 from tests.support.studio_folder import FIRST, FPS, PEOPLE, TAKE, studio_folder
 
 if TYPE_CHECKING:
@@ -132,46 +132,6 @@ def test_an_existing_file_of_any_kind_is_kept(shoot: Path) -> None:
 
 
 # ------------------------------------------------------------------ folders of other shapes
-SQUARE = [[-0.05, -0.1, 0], [0.05, -0.1, 0], [0.05, 0.1, 0], [-0.05, 0.1, 0.1]]
-K = [[100, 0, 16], [0, 100, 12], [0, 0, 1]]
-POSE = [[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 1], [0, 0, 0, 1]]
-
-
-def _scan(path: Path, scale: float = 1.0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npz":
-        np.savez(path, vertices=np.array(SQUARE) * scale, faces=np.array([[0, 1, 2], [0, 2, 3]]))
-        return
-    corners = [f"{x * scale:g} {y * scale:g} {z * scale:g}" for x, y, z in SQUARE]
-    if path.suffix == ".obj":
-        path.write_text("".join(f"v {corner}\n" for corner in corners) + "f 1 2 3\nf 1 3 4\n")
-        return
-    header = ["ply", "format ascii 1.0", "element vertex 4", *(f"property float {axis}" for axis in "xyz")]
-    header += ["element face 2", "property list uchar int vertex_indices", "end_header"]
-    path.write_text("\n".join([*header, *corners, "3 0 1 2", "3 0 2 3"]) + "\n")
-
-
-def _picture(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(len(str(path))).integers(0, 256, (24, 32, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def write(root: Path, *paths: str, scale: float = 1.0) -> Path:
-    for path in paths:
-        if path.endswith((".ply", ".obj", ".npz")):
-            _scan(root / path, scale)
-        else:
-            _picture(root / path)
-    return root
-
-
-def only(drafts: Drafts) -> Any:
-    (one,) = drafts.sequences
-    assert one.problem == ""
-    return content(one.folder)
-
-
 @pytest.mark.parametrize(
     ("paths", "scan", "images", "frames", "cameras"),
     [
@@ -296,34 +256,6 @@ def test_what_cannot_be_described_is_one_message_and_nothing_is_written(
     with pytest.raises(InputError, match=message):
         draft_captures(tmp_path, Answers())
     assert not list(tmp_path.rglob("capture.json"))
-
-
-@pytest.mark.parametrize("unit", ["m", "mm"])
-@pytest.mark.parametrize(
-    ("paths", "images"),
-    [
-        ([f"anna/take/{c}/{f}.png" for c in "lr" for f in (3, 4)], "{camera}/{frame}.png"),
-        ([f"{c}/IMG_{f:04d}.png" for c in "lr" for f in (3, 4)], "{camera}/IMG_{frame:04d}.png"),
-        ([f"{f:03d}/{c}.png" for c in "lr" for f in (3, 4)], "{frame:03d}/{camera}.png"),
-        ([f"ben/{c}_{f}.png" for c in "lr" for f in (3, 4)], "{camera}_{frame}.png"),
-    ],
-)
-def test_pictures_of_several_cameras_are_taken_alone(tmp_path: Path, paths: list[str], images: str, unit: str) -> None:
-    """Two cameras a metre from where they look, 90 degrees apart."""
-    metre = 1 if unit == "m" else 1000
-    write(tmp_path, *paths)
-    poses = {"l": POSE, "r": [[0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 1], [0, 0, 0, 1]]}
-    cameras = {
-        name: {"K": K, "world_to_camera": [[*row[:3], row[3] * metre] for row in pose[:3]] + [pose[3]]}
-        for name, pose in poses.items()
-    }
-    (tmp_path / "calibration.json").write_text(json.dumps({"cameras": cameras}))
-    found = only(draft_captures(tmp_path, Answers(fps=25, pixel_center=0.5)))
-    assert (found["surface"], found["images"], found["frames"], found["unit"]) == ("none", images, [3, 4], "?")
-    assert "scan" not in found
-    assert [name for name in ("m", "cm", "mm") if f'"{name}", which makes it 1.00 m' in found["_unit"]] == [unit]
-    found = only(draft_captures(tmp_path, Answers(unit=unit)))
-    assert "?" not in json.dumps({key: value for key, value in found.items() if not key.startswith("_")})
 
 
 def test_a_studios_pictures_alone_are_described_and_checked(shoot: Path) -> None:
