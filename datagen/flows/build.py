@@ -137,6 +137,9 @@ def build(
             # A driver with workers elsewhere renders nothing itself.
             _prepare(manifest, renders=config.name != "dask")
             with _carrier(config, layout, manifest, mark) as carrier:
+                if config.name == "dask":
+                    # Its processes load what they need meanwhile.
+                    aside.ready()
                 return run.stages(carrier, aside)
 
 

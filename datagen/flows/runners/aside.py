@@ -34,6 +34,11 @@ class _Aside(Tracker):
         self._told = SimpleQueue[Told | None]()
         self._ended: BaseException | None = None
         self._heard = True
+        self._listening = threading.Event()
+
+    def ready(self) -> None:
+        """Wait for somebody to listen, or for it to be known that nobody will."""
+        self._listening.wait()
 
     def planned(self, stage: str, jobs: Sequence[Job]) -> None:
         """Keep it."""
@@ -76,6 +81,7 @@ class _Aside(Tracker):
         BuildFailedError
             In place of the build's own error, which belongs to another thread.
         """
+        self._listening.set()
         while (told := self._told.get()) is not None:
             told(tracker)
         if self._ended is not None and not isinstance(self._ended, Exception):
@@ -86,6 +92,7 @@ class _Aside(Tracker):
     def drop(self) -> None:
         """Keep nothing any more: nobody takes it."""
         self._heard = False
+        self._listening.set()
         while not self._told.empty():
             self._told.get()
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 class Tracker:
     """Told of everything, and does nothing about it."""
 
+    def ready(self) -> None:
+        """Return as soon as somebody listens; whatever it is told before that waits for them."""
+
     def planned(self, stage: str, jobs: Sequence[Job]) -> None:
         """A stage begins, with these units."""
 

@@ -46,6 +46,7 @@ def test_what_was_told_before_anybody_listened_is_heard_in_its_order() -> None:
         # The work goes on though nobody listens yet.
         assert notes.heard == []
         begins.set()
+        tracker.ready()
         tracker.said("a word")
     assert notes.heard == [("square", 2), ("1", 4), "a word"]
 
@@ -81,6 +82,7 @@ def test_who_does_not_listen_is_said_once_and_harms_nothing(capfd: pytest.Captur
         raise DependencyError("the server ended", "one that answers", "Start it")
 
     with told_aside("pages", listen) as tracker:
+        tracker.ready()
         for _ in range(3):
             tracker.said("a word")
     errors = capfd.readouterr().err
