@@ -56,7 +56,7 @@ def attributes_loss(
         terms["visibility"] = config.visibility * odds
     if config.prior:
         unusual = (told.expression - face.expression_mean) / face.expression_std
-        terms["prior"] = config.prior * (told.form.square().mean() + unusual.square().mean())
+        terms["prior"] = config.prior * (_mean(told.form.square()) + unusual.square().mean())
     if config.agreement and clip > 1:
         terms["agreement"] = config.agreement * (
             disagreement(told.form, clip) + disagreement(told.albedo / face.albedo_std, clip)
@@ -84,7 +84,7 @@ def parameter_nll(told: Attributes, target: Target) -> torch.Tensor:
     return (
         nll(turn, told.log_sigma_rotation).mean()
         + nll(told.place - target.place, told.log_sigma_place).mean()
-        + nll(told.form - target.form, told.log_sigma_form).mean()
+        + _mean(nll(told.form - target.form, told.log_sigma_form))
         + _over(nll(told.expression - target.expression, told.log_sigma_expression), target.named)
     )
 
@@ -122,6 +122,11 @@ def disagreement(values: torch.Tensor, clip: int) -> torch.Tensor:
 def nll(error: torch.Tensor, log_sigma: torch.Tensor) -> torch.Tensor:
     """Return r² / (2 σ²) + log σ."""
     return error.square() / 2 * (-2 * log_sigma).exp() + log_sigma
+
+
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean, 0 of no numbers: one person alone has no components of form."""
+    return values.sum() / max(values.numel(), 1)
 
 
 def _over(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

@@ -87,7 +87,10 @@ class Measured:
 
     def temperatures(self) -> dict[str, float]:
         """Return what σ of each attribute has to be multiplied by: the root of the mean of r² / σ²."""
-        return {name: float(np.sqrt(np.square(value).mean())) for name, value in self.normalised.items()}
+        return {
+            name: float(np.sqrt(np.square(value).mean())) if value.size else 1.0
+            for name, value in self.normalised.items()
+        }
 
     def neutral_error_mm(self, *, focal: bool = True) -> float:
         """Return the RMS distance of faces at rest over all samples, with the camera's focal length or without."""
@@ -121,10 +124,10 @@ class Measured:
         }
         for name, value in self.normalised.items():
             warm = temperatures[name] if temperatures else 1.0
-            figures[f"surprise_{name}"] = float(np.square(value).mean() / warm**2)
+            figures[f"surprise_{name}"] = float(np.square(value).mean() / warm**2) if value.size else np.nan
         for name in ("form", "expression"):
             sigma, error = self.sigma[name], self.absolute[name]
-            varied = np.ptp(sigma) > 0 and np.ptp(error) > 0
+            varied = sigma.size > 0 and np.ptp(sigma) > 0 and np.ptp(error) > 0
             figures[f"sigma_rank_{name}"] = float(spearmanr(sigma, error, axis=None).statistic) if varied else np.nan
         return figures
 
