@@ -1,4 +1,4 @@
-"""``init``: from a folder of pictures and scans to a commented ``capture.json``."""
+"""``init``: from a folder of pictures, with scans or without, to a commented ``capture.json``."""
 
 from __future__ import annotations
 
