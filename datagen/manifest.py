@@ -194,6 +194,11 @@ class FitConfig(Section):
     focal: Literal["known", "unknown"] = Field(
         "known", description="unknown: one focal length a camera is found too, from that of its K; square pixels"
     )
+    stereo: bool = Field(
+        True,
+        description="two pictures or more of an instant also tell where the skin is: where they agree; not where focal "
+        "lengths are unknown",
+    )
     verdict: FitLimits = FitLimits()
 
 

@@ -113,7 +113,7 @@ def _judge(
         simulated_instants(head, wanted, seed=JUDGING_SEED, frames=frames, cameras=VIEWS, image_size=SIZE, scans=True)
     )
     tell("fitting heads to pictures alone")
-    fit = fit_errors(head, instants, maker)
+    fit, points = fit_errors(head, instants, maker), fit_errors(head, instants, maker, stereo=False)
     tell("fitting heads to pictures with masks over mouths, and blurred ones")
     masked = fit_errors(head, [replace(one, images=hidden_mouth(one, head)) for one in instants], maker)
     dim = fit_errors(head, [replace(one, images=blurred(one, BLUR_PX)) for one in instants], maker)
@@ -128,10 +128,11 @@ def _judge(
         lambda one: {"pixels": given[one.name], "landmarks": one.frame.landmarks} if one.frame else {},
     )
     figures = fit.figures("fit_detector") | pictured.figures("warp_raw")
-    figures |= masked.figures("fit_masked") | dim.figures("fit_blurred")
+    figures |= points.figures("fit_points") | masked.figures("fit_masked") | dim.figures("fit_blurred")
     figures |= bare.figures("warp_scan") | marked.figures("warp_landmarks") | both.figures("warp_both")
     regions = {
         "pictures alone": fit.by_region(),
+        "what the detector sees alone": points.by_region(),
         "masked": masked.by_region(),
         "scan and pictures": pictured.by_region(),
     }
@@ -143,7 +144,7 @@ def _judge(
     if real is not None:
         tell("a real face")
         for name, off in real_marks_mm(head, real, maker).items():
-            figures[f"real_{name}_marks_mm"] = float(np.median(off))
+            figures[f"real_{name}_mm" if name.endswith("surface") else f"real_{name}_marks_mm"] = float(np.median(off))
     return figures, regions
 
 

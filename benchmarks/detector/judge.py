@@ -16,8 +16,12 @@ from PIL import ImageDraw, ImageFilter
 
 from benchmarks.detector.people import Instant
 from datagen.common.arrays import F64
+from datagen.common.errors import InputError
 from datagen.evidence.contract import Maker
 from datagen.evidence.detector_model import on_smooth_surface
+from datagen.fit.problem import FitFrame, FitSettings, FittedFrame
+from datagen.fit.refine import fit_pictures
+from datagen.fit.stereo import StereoView
 from datagen.geometry.camera import Camera, look_at
 from datagen.geometry.mesh_io import read_mesh
 from datagen.geometry.pixel_evidence import PixelEvidence
@@ -27,12 +31,9 @@ from datagen.heads.regions import FACE_REGIONS, REGIONS, mask_of
 from datagen.manifest import WarpConfig
 from datagen.sources.frame import Image
 from datagen.warp.engine import warp_frame
-from datagen.warp.pixel_start import place_by_pictures
-from datagen.warp.posterior import Round, ShapeFit, fit_shape
-from datagen.warp.shape_model import model_shape
+from datagen.warp.surface import Surface
 from datagen.warp.template import prepare_template
 
-ROUNDS = (Round(None),) * 10
 VIEWS = ((-50, -8), (-36, 15), (-21, -8), (-7, 15), (7, -8), (21, 15), (36, -8), (50, 15))
 
 
@@ -43,11 +44,27 @@ def evidence_of(maker: Maker, images: Mapping[str, Image], cameras: Sequence[Cam
     return [PixelEvidence(one.points, by_name[name]) for name, one in seen.items() if one.points is not None]
 
 
-def fitted(head: HeadModel, pixels: Sequence[PixelEvidence]) -> ShapeFit | None:
-    """Return the most probable head of pictures alone; None if they do not place it."""
-    template, shape = prepare_template(head.template, None), model_shape(head, prepare_template(head.template, None))
-    placed = place_by_pictures(template, shape.base, pixels)
-    return None if placed is None else fit_shape(template, shape, placed.pose, ROUNDS, None, pixels=pixels)
+def fitted(
+    head: HeadModel,
+    pixels: Sequence[PixelEvidence],
+    images: Mapping[str, Image],
+    cameras: Sequence[Camera],
+    stereo: bool,
+) -> FittedFrame | None:
+    """Return the head that ``datagen fit`` makes of the pictures of one instant; None if they do not place it.
+
+    Parameters
+    ----------
+    stereo : bool
+        Whether pictures also tell where the skin is.
+    """
+    views = [StereoView(camera, images[camera.name]) for camera in cameras]
+    template, frames = prepare_template(head.template, None), [FitFrame(0, 0.0, pixels)]
+    try:
+        fit, _ = fit_pictures(head, template, frames, lambda _: views, FitSettings(stereo=stereo))
+    except InputError:
+        return None
+    return fit.frames[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +100,12 @@ def _p95(values: F64) -> float:
     return float(np.percentile(values, 95))
 
 
-def fit_errors(head: HeadModel, instants: Sequence[Instant], maker: Maker) -> Errors:
+def fit_errors(head: HeadModel, instants: Sequence[Instant], maker: Maker, *, stereo: bool = True) -> Errors:
     """Return how far fits of pictures alone lie from the true skin, in the world of the cameras."""
     face = mask_of(head.template.regions, FACE_REGIONS)
     off, expected = [], []
     for one in instants:
-        fit = fitted(head, evidence_of(maker, one.images, one.cameras))
+        fit = fitted(head, evidence_of(maker, one.images, one.cameras), one.images, one.cameras, stereo)
         if fit is None:
             continue
         apart = on_smooth_surface(head.template, fit.vertices) - on_smooth_surface(head.template, one.vertices)
@@ -140,8 +157,9 @@ def warp_errors(head: HeadModel, instants: Sequence[Instant], given: Callable[[I
 def real_marks_mm(head: HeadModel, real: Path, maker: Maker, image_size: int = 768) -> dict[str, F64]:
     """Return how far from 68 landmarks by hand a real face's are found, which nobody gave; (68,) mm each.
 
-    ``pictures``: from eight pictures of the textured scan alone. ``warp``: from the scan and these pictures.
-    ``scan``: from the scan alone.
+    ``pictures``: from eight pictures of the textured scan alone, and ``points`` from what the detector sees in them.
+    ``warp``: from the scan and these pictures. ``scan``: from the scan alone. Besides, how far the face's vertices lie
+    from the scan: ``pictures_surface``, ``points_surface``.
     """
     place = real / "scans" / "menpo_james"
     table = json.loads((place / "landmarks.json").read_text())
@@ -149,15 +167,20 @@ def real_marks_mm(head: HeadModel, real: Path, maker: Maker, image_size: int = 7
     scan = read_mesh(place / "james.obj", "mm")
     images, cameras = textured_views(place / "james.obj", place / "james.jpg", marks.mean(axis=0), image_size)
     pixels = evidence_of(maker, images, cameras)
-    alone = fitted(head, pixels)
-    assert alone is not None
     template = prepare_template(head.template, None)
     operator = template.landmark_matrix(np.arange(68))
-    found = {"pictures": operator @ (template.subdivide @ alone.vertices)[: operator.shape[1]]}
+    face, surface = mask_of(head.template.regions, FACE_REGIONS), Surface(scan.vertices, scan.faces)
+    found, apart = {}, {}
+    for name, stereo in (("pictures", True), ("points", False)):
+        alone = fitted(head, pixels, images, cameras, stereo)
+        assert alone is not None
+        found[name] = operator @ (template.subdivide @ alone.vertices)[: operator.shape[1]]
+        at = alone.vertices[face]
+        apart[f"{name}_surface"] = np.linalg.norm(surface.closest(at).position - at, axis=1) * MM_PER_M
     for name, seen in (("warp", pixels), ("scan", [])):
         warp = warp_frame(scan, head, WarpConfig(), pixels=seen)
         found[name] = operator @ warp.registered_vertices[: operator.shape[1]]
-    return {name: np.linalg.norm(points - marks, axis=1) * MM_PER_M for name, points in found.items()}
+    return {name: np.linalg.norm(points - marks, axis=1) * MM_PER_M for name, points in found.items()} | apart
 
 
 def textured_views(

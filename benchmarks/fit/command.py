@@ -48,6 +48,7 @@ def fit_command(
         Path | None, typer.Option(help="With these: a dataset.zarr folder, or a build folder that holds one.")
     ] = None,
     split: Annotated[Literal["val", "test"], typer.Option(help="With --dataset: the people fitted.")] = "test",
+    stereo: Annotated[bool, typer.Option(help="With --dataset: pictures also tell where the skin is.")] = True,
     json_output: JsonOption = False,
 ) -> None:
     """Fit simulated people to points seen in pictures, and compare the face's vertices with the truth.
@@ -77,7 +78,7 @@ def fit_command(
         figures: dict[str, float] = {}
         for run, look in ((align, seen.aligner), (joint, seen.joint)):
             if run is not None:
-                figures |= seen.seen_figures(look(run, dataset), split, say)
+                figures |= seen.seen_figures(look(run, dataset), split, say, stereo=stereo)
     else:
         bench = FitBench(FitPlan(subjects, frames, departure_mm, sigma_px, seed), load_head("anny"), say)
         figures = bench.run()

@@ -14,7 +14,8 @@ from benchmarks.fit.run import TWO
 from datagen.common.arrays import F64, I64
 from datagen.common.seen_points import SeenPoints
 from datagen.fit.problem import FitFrame, FitSettings
-from datagen.fit.solver import fit_frames
+from datagen.fit.refine import fit_pictures
+from datagen.fit.stereo import StereoView
 from datagen.geometry.camera import Camera
 from datagen.geometry.pixel_evidence import PixelEvidence
 from datagen.geometry.space import MM_PER_M
@@ -79,7 +80,7 @@ def joint(run: Path, dataset_path: Path) -> Looker:
     return Looker("joint", model.head, open_dataset(dataset_path), see)
 
 
-def seen_figures(looker: Looker, name: str, say: Callable[[str], None]) -> dict[str, float]:
+def seen_figures(looker: Looker, name: str, say: Callable[[str], None], *, stereo: bool = True) -> dict[str, float]:
     """Return how far the faces of a split are off, fitted to what a network sees in their pictures.
 
     Each person's frames are fitted together, as ``datagen fit`` does, from all pictures and from two of them. A network
@@ -89,6 +90,8 @@ def seen_figures(looker: Looker, name: str, say: Callable[[str], None]) -> dict[
     ----------
     name : str
         The split; people that the network has not learnt from.
+    stereo : bool
+        Whether the pictures also tell where the skin is.
 
     Raises
     ------
@@ -113,13 +116,13 @@ def seen_figures(looker: Looker, name: str, say: Callable[[str], None]) -> dict[
         rows = np.unique(split.index.frame_row[samples])
         true = _true_vertices(split, rows)[:, face]
         for view, chosen in views.items():
-            frames = [
-                FitFrame(
-                    k, float(k), _seen(looker, split, boxes_of, samples[split.index.frame_row[samples] == row], chosen)
-                )
-                for k, row in enumerate(rows)
+            looked = [
+                _seen(looker, split, boxes_of, samples[split.index.frame_row[samples] == row], chosen) for row in rows
             ]
-            found = fit_frames(head, template, frames, FitSettings(temporal=False))
+            frames = [FitFrame(k, float(k), evidence) for k, (evidence, _) in enumerate(looked)]
+            shown = [views for _, views in looked]
+            settings = FitSettings(temporal=False, stereo=stereo)
+            found, _ = fit_pictures(head, template, frames, shown.__getitem__, settings)
             for frame, truth in zip(found.frames, true, strict=True):
                 at = frame.vertices[face]
                 world[view].append(np.linalg.norm(at - truth, axis=1) * MM_PER_M)
@@ -144,18 +147,20 @@ def _true_vertices(split: Split, rows: I64) -> F64:
 
 def _seen(
     looker: Looker, split: Split, boxes_of: FaceTruth, samples: I64, chosen: tuple[int, ...] | None
-) -> list[PixelEvidence]:
-    """Return what the network sees in the pictures of one instant, all or some of them."""
+) -> tuple[list[PixelEvidence], list[StereoView]]:
+    """Return what the network sees in the pictures of one instant, all or some of them, and the pictures."""
     if chosen is not None:
         samples = samples[[k for k in chosen if k < len(samples)]]
     stored = split.read(("image", "intrinsics", "world_to_camera"), samples)
     cameras = [torch.from_numpy(stored[key]) for key in ("intrinsics", "world_to_camera")]
     boxes = boxes_of.seen(samples, *cameras).boxes.tolist()
     height, width = stored["image"].shape[-2:]
-    found = []
+    found, views = [], []
     for k, box in enumerate(boxes):
         pixels = stored["image"][k].transpose(1, 2, 0)
         points = looker.see(pixels, (box[0], box[1], box[2], box[3]), len(samples))
         K, pose = (stored[key][k].astype(np.float64) for key in ("intrinsics", "world_to_camera"))
-        found.append(PixelEvidence(points, Camera(f"camera {k}", K, pose, width, height)))
-    return found
+        camera = Camera(f"camera {k}", K, pose, width, height)
+        found.append(PixelEvidence(points, camera))
+        views.append(StereoView(camera, np.ascontiguousarray(pixels)))
+    return found, views

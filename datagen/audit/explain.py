@@ -16,7 +16,16 @@ from datagen.warp.storage import read_prior, read_warp
 
 WORST_REGIONS = 4
 # Metrics for which more is better; for all others, less is.
-MORE_IS_BETTER = ("coverage", "matched", "within", "face_vertices", "scan_vertices", "fit_points", "fit_pictures")
+MORE_IS_BETTER = (
+    "coverage",
+    "matched",
+    "within",
+    "face_vertices",
+    "scan_vertices",
+    "fit_points",
+    "fit_pictures",
+    "fit_skin_points",
+)
 # Of these neither more nor less is.
 DESCRIBES = ("held_", "energy_", "stage_", "head_size", "own_amplitude", "person_used", "landmark_worst")
 

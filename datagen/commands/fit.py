@@ -44,6 +44,12 @@ def fit_command(
         Literal["known", "unknown"],
         typer.Option(help="unknown: one focal length a camera is found too, from that of its K; square pixels."),
     ] = "known",
+    stereo: Annotated[
+        bool,
+        typer.Option(
+            help="Pictures of an instant also tell where the skin is: where they agree. Not with --focal unknown."
+        ),
+    ] = True,
     only: Annotated[
         str | None, typer.Option("--only", metavar="PATTERN", help="Captures to fit, such as 'anna/*'.")
     ] = None,
@@ -61,6 +67,7 @@ def fit_command(
     from datagen.evidence.looking import chosen
     from datagen.fit.capture import fit_capture, read_neutral
     from datagen.fit.problem import FitSettings
+    from datagen.fit.refine import LOOKS
     from datagen.heads.registry import load_head
     from datagen.sources.folder import FolderCaptures
 
@@ -69,9 +76,10 @@ def fit_command(
     wanted = chosen(folder, only, every)
     model = load_head(head, head_root)
     known = None if neutral is None else read_neutral(neutral, model, head)
-    settings = FitSettings(neutral_error_m=neutral_error_mm / 1000, focal=focal == "unknown")
+    settings = FitSettings(neutral_error_m=neutral_error_mm / 1000, focal=focal == "unknown", stereo=stereo)
     results: list[tuple[str, Fitted | CanonfaceError]] = []
-    with Progress("fit", settings.rounds * len(wanted), "rounds") as progress:
+    times = 1 + (len(LOOKS) if settings.stereo and not settings.focal else 0)
+    with Progress("fit", times * settings.rounds * len(wanted), "rounds") as progress:
         for info, frames in wanted:
             try:
                 found = fit_capture(folder, captures, info, frames, out, model, settings, known, progress.advance)

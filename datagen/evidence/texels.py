@@ -52,6 +52,13 @@ class Texels:
         """Return where texels lie (n, 3) on a mesh in the template's topology."""
         return np.einsum("nc,ncd->nd", self.barycentric, vertices[faces[self.faces]])
 
+    @property
+    def neighbours(self) -> tuple[I64, I64]:
+        """Texels (m,) that have one to their right, and these (m,)."""
+        right = self.index[self.rows, np.minimum(self.columns + 1, self.size - 1)]
+        here = np.flatnonzero(right >= 0)
+        return here, right[here]
+
     def spread(self, values: npt.NDArray[np.floating]) -> F32:
         """Return values (n, …) of texels as a texture (size, size, …); NaN elsewhere."""
         texture = np.full((self.size, self.size, *values.shape[1:]), np.nan, np.float32)
@@ -122,6 +129,20 @@ def unwrap_picture(
     mask : (H, W) bool, optional
         What of the picture is the person.
     """
+    pixels, _ = camera.project(texels.positions(vertices, template.faces))
+    seen = seen_texels(texels, template, vertices, camera, shown, mask) > 0
+    luma = luminance(picture, texel_px(texels, pixels, seen))
+    values = sampled(luma, pixels)
+    return Unwrapped(texels.spread(np.where(seen, values, np.nan)), texels.spread(pixels))
+
+
+def seen_texels(
+    texels: Texels, template: HeadTemplate, vertices: F64, camera: Camera, shown: Fragments, mask: Bools | None = None
+) -> F64:
+    """Return how straight a camera sees each texel: the cosine of its normal with the ray, 0 where it is not seen.
+
+    Parameters are those of :func:`unwrap_picture`.
+    """
     points = texels.positions(vertices, template.faces)
     pixels, depth = camera.project(points)
     normals = normalised(face_cross(vertices, template.faces))[texels.faces]
@@ -134,19 +155,33 @@ def unwrap_picture(
     seen &= (near > 0) & (depth < near + HIDDEN_M / np.maximum(cosine, LEAST_COSINE))
     if mask is not None:
         seen &= mask[row, column]
-    # A picture sharper than the texture would alias.
-    step = _texel_px(texels, pixels, seen)
+    return np.where(seen, cosine, 0.0)
+
+
+def luminance(picture: npt.NDArray[np.uint8], step_px: float) -> F32:
+    """Return a picture's luminance (H, W), 0 to 255, blurred where it is sharper than texels of so many pixels."""
     luma = picture.astype(np.float32) @ LUMA
-    if step > 1:
-        luma = ndimage.gaussian_filter(luma, 0.5 * step)
-    values = ndimage.map_coordinates(luma, [pixels[:, 1] - 0.5, pixels[:, 0] - 0.5], order=1, mode="nearest")
-    return Unwrapped(texels.spread(np.where(seen, values, np.nan)), texels.spread(pixels))
+    return np.asarray(ndimage.gaussian_filter(luma, 0.5 * step_px) if step_px > 1 else luma)
 
 
-def _texel_px(texels: Texels, pixels: F64, seen: Bools) -> float:
-    """Return how many pixels a texel measures, usually."""
-    right = texels.index[texels.rows, np.minimum(texels.columns + 1, texels.size - 1)]
-    both = seen & (right >= 0)
+def sampled(luma: F32, pixels: F64) -> F32:
+    """Return what a picture shows at pixels (n, 2)."""
+    at = [pixels[:, 1] - 0.5, pixels[:, 0] - 0.5]
+    return np.asarray(ndimage.map_coordinates(luma, at, order=1, mode="nearest"))
+
+
+def texel_px(texels: Texels, pixels: F64, seen: Bools) -> float:
+    """Return how many pixels a texel measures, usually; 1 where none is seen.
+
+    Parameters
+    ----------
+    pixels : (n, 2) float64
+        Where texels are in the picture.
+    seen : (n,) bool
+        Which of them count.
+    """
+    here, right = texels.neighbours
+    both = seen[here] & seen[right]
     if not both.any():
         return 1.0
-    return float(np.median(np.linalg.norm(pixels[right[both]] - pixels[both], axis=1)))
+    return float(np.median(np.linalg.norm(pixels[right[both]] - pixels[here[both]], axis=1)))

@@ -16,8 +16,8 @@ from datagen.common.files import npz_bytes, read_npz, staged_folder, storage_err
 from datagen.fit.figures import disagreeing_cameras, disagreement_text, few_views, frame_figures, judge_fit
 from datagen.fit.head_shape import F32
 from datagen.fit.problem import Fit, FitFrame, FitSettings
+from datagen.fit.refine import captured_views, fit_pictures
 from datagen.fit.seen import DETECTOR, seen_by, seen_sequence
-from datagen.fit.solver import fit_frames
 from datagen.fit.stored import person_bytes
 from datagen.geometry.mesh import Mesh, check_metric_scale
 from datagen.geometry.mesh_io import ply_bytes, read_mesh
@@ -41,7 +41,7 @@ from datagen.sources.imports.writer import link_or_copy
 from datagen.warp.template import WarpTemplate, prepare_template
 
 # Another number makes captures again that were written before.
-_WRITER = 2
+_WRITER = 3
 REGISTRATION = "registrations/{frame:06d}.ply"
 DETAILS = "fit/{frame:06d}.npz"
 PERSON = "fit/person.npz"
@@ -150,7 +150,8 @@ def fit_capture(
     if is_complete(out, info.key, key):
         report.kept = True
         return report
-    fit = fit_frames(head, template, frames, settings, neutral=neutral, advance=advance)
+    views = captured_views(captures, info.key)
+    fit, frames = fit_pictures(head, template, frames, views, settings, neutral=neutral, advance=advance)
     _tell(report, fit, frames, template, neutral is not None)
     rig = capture.recorded(str(folder / CAPTURE_FILE), straighten_later=True)
     with staged_folder(place, replace=True) as staging, storage_errors(f"writing {info.key}"):

@@ -36,6 +36,8 @@ class FrameFigures:
         How many times as far off as stated the points of its pictures are, median of the pictures; at least 1.
     pictures, points : int
         In how many pictures how many points were seen.
+    skin_points : int
+        At how many points pictures agree where the skin is.
     """
 
     spread_mm: float
@@ -43,6 +45,7 @@ class FrameFigures:
     disagreement: float
     pictures: int
     points: int
+    skin_points: int = 0
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -68,6 +71,7 @@ def frame_figures(template: WarpTemplate, fit: Fit, frames: Sequence[FitFrame]) 
             disagreement=round(float(np.median(list(fitted.view_scale.values()))), 4),
             pictures=len({one.camera.name for one in frame.evidence if len(one.points)}),
             points=sum(len(one.points) for one in frame.evidence),
+            skin_points=0 if frame.skin is None else len(frame.skin.faces),
         )
     return found
 

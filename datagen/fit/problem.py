@@ -5,8 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from datagen.common.arrays import F64
+from datagen.common.arrays import F64, I64
 from datagen.geometry.pixel_evidence import PixelEvidence
+
+
+@dataclass(frozen=True, eq=False)
+class SkinPoints:
+    """Points of the template whose distance to the skin is known, along the normal alone.
+
+    Attributes
+    ----------
+    faces : (n,) int64
+        Face of the template that holds each.
+    barycentric : (n, 3) float64
+    points : (n, 3) float64
+        Of the skin, world metres.
+    normals : (n, 3) float64
+        Unit length, world axes.
+    sigma_m : (n,) float64
+        Standard deviation along them.
+    """
+
+    faces: I64
+    barycentric: F64
+    points: F64
+    normals: F64
+    sigma_m: F64
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +44,14 @@ class FitFrame:
     time_s : float
     evidence : sequence of PixelEvidence
         Of one camera or more.
+    skin : SkinPoints or None
+        Where the skin is, if that is known.
     """
 
     index: int
     time_s: float
     evidence: Sequence[PixelEvidence]
+    skin: SkinPoints | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +74,8 @@ class FitSettings:
     focal : bool
         Whether the focal length of each camera is unknown: pixels are then square, the principal point is the middle
         of the picture, and the camera's own focal length is where the search begins.
+    stereo : bool
+        Whether pictures tell where the skin is, by agreeing with each other; see :mod:`datagen.fit.stereo`.
     """
 
     rounds: int = 16
@@ -55,6 +84,7 @@ class FitSettings:
     amplitudes: bool = True
     temporal: bool = True
     focal: bool = False
+    stereo: bool = True
 
 
 DEFAULTS = FitSettings()

@@ -14,7 +14,7 @@ from datagen.common.errors import InputError
 from datagen.fit.block_band import BlockBand
 from datagen.fit.head_shape import ShapeRows, shape_rows
 from datagen.fit.neutral import NeutralPrior, neutral_prior
-from datagen.fit.pixels import SeenFrames, Told, source_of, told
+from datagen.fit.pixels import SKIN, SeenFrames, Told, source_of, told
 from datagen.fit.problem import DEFAULTS, Fit, FitFrame, FitSettings, FittedFrame
 from datagen.fit.rigid import turn_and_shift
 from datagen.fit.start import Placed, place
@@ -142,6 +142,16 @@ class FrameFit:
         self.log_focal = dict(self.first_log_focal)
         if self.focal_names:
             self.seen.with_focal(placed.focal_px)
+
+    def go_on_from(self, other: FrameFit) -> None:
+        """Begin where another fit of the same frames stands, of which something else was seen."""
+        self.shared, self.shared_precision = other.shared.copy(), other.shared_precision.copy()
+        self.amplitudes, self.expression = other.amplitudes.copy(), other.expression.copy()
+        self.log_scale, self.rotations, self.centres = other.log_scale, other.rotations, other.centres
+        self.held = other.held.copy()
+        for seen, before in zip(self.seen.frames, other.seen.frames, strict=True):
+            for label, source in seen.sources.items():
+                source.factors[:] = before.sources[label].factors
 
     def run(self, advance: Callable[[int], object]) -> Fit:
         """Take the steps."""
@@ -283,7 +293,14 @@ class FrameFit:
         energy = 0.0
         for t, seen in enumerate(self.seen.frames):
             points = self.points(t)
-            found = told(seen, self.pose(t), points, robust=self.settings.robust, focal=self.settings.focal)
+            found = told(
+                seen,
+                self.seen.skins[t],
+                self.pose(t),
+                points,
+                robust=self.settings.robust,
+                focal=self.settings.focal,
+            )
             energy += found.energy
             local = points - self.centre
             white = np.zeros((count, 3, n))
@@ -327,7 +344,8 @@ class FrameFit:
     def _groups(self, seen: SeenInPictures, found: Told, rows: F64) -> Iterator[tuple[F64, F64, F64]]:
         """Yield information, pull and the derivative of what is seen; apart where sources share displacements."""
         E = self.n_expression
-        plain = [label for label, source in seen.sources.items() if not len(source.factors)]
+        plain = [SKIN] if SKIN in found.information else []
+        plain += [label for label, source in seen.sources.items() if not len(source.factors)]
         if plain:
             information = np.sum([found.information[label] for label in plain], axis=0)
             yield information, np.sum([found.pull[label] for label in plain], axis=0), rows

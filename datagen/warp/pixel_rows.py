@@ -179,14 +179,12 @@ def seen_in_pictures(template: WarpTemplate, evidence: Sequence[PixelEvidence]) 
         _check_template(template, one.points)
     if not evidence:
         return SeenInPictures(sp.csr_matrix((0, len(template.head.vertices))), (), {})
-    keys = [_point_keys(one.points) for one in evidence]
+    keys = [point_keys(one.points.faces, one.points.barycentric) for one in evidence]
     distinct, first, inverse = np.unique(np.concatenate(keys), axis=0, return_index=True, return_inverse=True)
     where = np.split(inverse.ravel(), np.cumsum([len(key) for key in keys])[:-1])
     faces = np.concatenate([one.points.faces for one in evidence])[first]
     barycentric = np.concatenate([one.points.barycentric for one in evidence])[first]
-    corners = template.head.faces[faces]
-    count, V = len(distinct), len(template.head.vertices)
-    rows = sp.csr_matrix((barycentric.ravel(), (np.repeat(np.arange(count), 3), corners.ravel())), shape=(count, V))
+    count = len(distinct)
     sources: dict[str, Source] = {}
     views = []
     for one, at in zip(evidence, where, strict=True):
@@ -201,13 +199,20 @@ def seen_in_pictures(template: WarpTemplate, evidence: Sequence[PixelEvidence]) 
             )
         source.shared_m[:, at] = seen.shared_m if k else 0.0
         views.append(View(seen.source, one.camera, at.astype(np.int64), seen.pixels, seen.covariance))
-    operator = (rows @ template.subdivide[:V]).tocsr()
-    return SeenInPictures(operator, tuple(views), sources)
+    return SeenInPictures(points_operator(template, faces, barycentric), tuple(views), sources)
 
 
-def _point_keys(points: SeenPoints) -> I64:
-    shares = np.round(points.barycentric / SAME_POINT).astype(np.int64)
-    return np.concatenate([points.faces[:, None], shares], axis=1)
+def point_keys(faces: I64, barycentric: F64) -> I64:
+    """Return numbers (n, 4) that are the same where points of the template are."""
+    return np.concatenate([faces[:, None], np.round(barycentric / SAME_POINT).astype(np.int64)], axis=1)
+
+
+def points_operator(template: WarpTemplate, faces: I64, barycentric: F64) -> sp.csr_matrix:
+    """Return what leads from control vertices to points of the template, (n, V) float64 CSR."""
+    count, V = len(faces), len(template.head.vertices)
+    corners = template.head.faces[faces]
+    rows = sp.csr_matrix((barycentric.ravel(), (np.repeat(np.arange(count), 3), corners.ravel())), shape=(count, V))
+    return (rows @ template.subdivide[:V]).tocsr()
 
 
 def _check_template(template: WarpTemplate, points: SeenPoints) -> None:

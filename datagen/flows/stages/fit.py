@@ -13,8 +13,8 @@ from datagen.evidence.registry import MakerSettings, open_maker
 from datagen.fit.capture import read_neutral
 from datagen.fit.figures import disagreement_text, judge_fit
 from datagen.fit.problem import FitSettings
+from datagen.fit.refine import captured_views, fit_pictures
 from datagen.fit.seen import DETECTOR, seen_by, seen_sequence
-from datagen.fit.solver import fit_frames
 from datagen.fit.stored import FIT_FILE, PERSON_FILE, FittedCaptures, FitTold, fit_contents, frame_file
 from datagen.flows.fit_plan import neutral_file
 from datagen.flows.known_inputs import KnownInputs
@@ -44,7 +44,7 @@ from datagen.warp.result import Verdict, Warp
 from datagen.warp.template import prepare_template
 
 # Another number makes all fits again.
-FIT_VERSION = 1
+FIT_VERSION = 2
 # What a fit's record says instead of a verdict.
 FITTED, NONE = "fitted", "none"
 
@@ -79,7 +79,7 @@ class FitUnit(SequenceUnit):
             {
                 "algorithm": [FIT_VERSION, ALGORITHM_VERSION],
                 # Limits say what is made of its figures, in the verdicts of frames.
-                "config": config.model_dump(mode="json", include={"evidence", "neutral_error_mm", "focal"}),
+                "config": config.model_dump(mode="json", include={"evidence", "neutral_error_mm", "focal", "stereo"}),
                 "frames": self.digests(source),
                 "head": self.manifest.canonical.head,
                 "neutral": "" if neutral is None else _digest_of(neutral),
@@ -103,9 +103,11 @@ class FitUnit(SequenceUnit):
             seen = seen_sequence(captures, info, info.frames, who, head.template, maker, strict=False)
         path = neutral_file(config, info.key.subject)
         neutral = None if path is None else read_neutral(path, head, manifest.canonical.head)
-        settings = FitSettings(neutral_error_m=config.neutral_error_mm / 1000, focal=config.focal == "unknown")
-        template = prepare_template(head.template)
-        fit = fit_frames(head, template, seen.frames, settings, neutral=neutral)
+        settings = FitSettings(
+            neutral_error_m=config.neutral_error_mm / 1000, focal=config.focal == "unknown", stereo=config.stereo
+        )
+        template, views = prepare_template(head.template), captured_views(captures, info.key)
+        fit, seen.frames = fit_pictures(head, template, seen.frames, views, settings, neutral=neutral)
         return fit_contents(fit, seen, who, template, known=neutral is not None)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -14,12 +12,12 @@ from datagen.evidence.look import TextureLook
 from datagen.evidence.texels import Texels, face_texels
 from datagen.evidence.texture import align_patches, learn_appearance
 from datagen.geometry.camera import Camera
-from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadModel
 from datagen.heads.regions import FACE_REGIONS, mask_of
 from datagen.heads.registry import load_head
 from datagen.render.registry import make_renderer
-from datagen.sources.frame import Frame, SequenceKey
+from datagen.sources.frame import Frame
+from tests.support.freckles import pictured
 from tests.support.seen import cameras_around
 
 SIZE_PX = 256
@@ -50,20 +48,6 @@ def pattern(shape: tuple[int, ...], seed: int, blur: float = 2.0) -> np.ndarray:
     """Freckles: smooth noise of 0 to 255."""
     field = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), blur)
     return (127 + 127 * np.tanh(field / field.std())).astype(np.float32)
-
-
-def pictured(head: HeadModel, cameras: list[Camera], vertices: F64, index: int, gain: float = 1.0) -> Frame:
-    """A frame whose pictures show freckles that are fixed to the skin, drawn by each pixel's neutral position."""
-    template, renderer = head.template, make_renderer("numba")
-    waves = np.random.default_rng(3).normal(0, 500, (24, 3))
-    images = {}
-    for camera, shown in zip(cameras, renderer.rasterise(vertices, template.faces, cameras), strict=True):
-        corners = template.vertices[template.faces[shown.face]]
-        rest = np.einsum("hwc,hwcd->hwd", shown.barycentric, corners)
-        light = 127 + 12 * np.sin(rest @ waves.T + np.arange(24)).sum(axis=-1)
-        grey = np.where(shown.face >= 0, np.clip(gain * light, 0, 255), 0).astype(np.uint8)
-        images[camera.name] = partial(np.repeat, grey[..., None], 3, axis=2)
-    return Frame(SequenceKey("a", "b"), index, 0.0, Mesh.of(vertices, template.faces), tuple(cameras), images=images)
 
 
 def test_texels_lie_where_their_faces_are(head: HeadModel, look: TextureLook) -> None:

@@ -23,7 +23,7 @@ from datagen.evidence.looking import FOLDER, pattern_of
 from datagen.fit.capture import fit_capture
 from datagen.fit.figures import FrameFigures, judge_fit
 from datagen.fit.problem import FitFrame, FitSettings
-from datagen.fit.solver import fit_frames
+from datagen.fit.refine import fit_pictures
 from datagen.fit.stored import FIT_FILE, PERSON_FILE, FitTold
 from datagen.flows.build import build, finished_units
 from datagen.flows.choice import Choice, choose
@@ -50,7 +50,7 @@ from tests.support.stand_in_detector import stand_in_python
 KEY = SequenceKey("anna", "talk")
 SERIAL = RunnerConfig("serial")
 # Another value of every setting that decides what a fit is. A new setting must be entered here, or below.
-OTHER_FIT: dict[str, Any] = {"evidence": ("captured",), "neutral_error_mm": 2.0, "focal": "unknown"}
+OTHER_FIT: dict[str, Any] = {"evidence": ("captured",), "neutral_error_mm": 2.0, "focal": "unknown", "stereo": False}
 NO_MATTER: dict[str, Any] = {"detector_python": Path("python"), "verdict": FitLimits(pass_spread_mm=1)}
 
 
@@ -70,16 +70,18 @@ def fitted_once() -> Iterator[None]:
     """Fit what was fitted before only once: it takes most of the time, and is the same every time."""
     known = dict[str, Any]()
 
-    def fit(head: HeadModel, template: Any, frames: list[FitFrame], settings: FitSettings, **more: Any) -> Any:
-        told = hashlib.sha256(repr((settings, more)).encode())
+    def fit(head: HeadModel, template: Any, frames: list[FitFrame], views: Any, *told_more: Any, **more: Any) -> Any:
+        told = hashlib.sha256(repr((told_more, more)).encode())
+        for one in (one for frame in frames for one in views(frame.index)):
+            told.update(one.picture.tobytes())
         for one in (one for frame in frames for one in frame.evidence):
             told.update(one.points.pixels.tobytes() + one.points.covariance.tobytes() + one.camera.K.tobytes())
         if told.hexdigest() not in known:
-            known[told.hexdigest()] = fit_frames(head, template, frames, settings, **more)
+            known[told.hexdigest()] = fit_pictures(head, template, frames, views, *told_more, **more)
         return known[told.hexdigest()]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datagen.flows.stages.fit.fit_frames", fit)
+        patch.setattr("datagen.flows.stages.fit.fit_pictures", fit)
         yield
 
 
