@@ -60,7 +60,7 @@ def views(head: HeadModel, cameras: list[Camera]) -> list[StereoView]:
 def off_mm(head: HeadModel, found: SkinPoints) -> F64:
     """How far along its normal each point is from the true skin."""
     at = np.einsum("nc,ncd->nd", found.barycentric, head.template.vertices[head.template.faces[found.faces]])
-    return 1000 * np.einsum("nd,nd->n", found.points - at, found.normals)
+    return np.asarray(1000 * np.einsum("nd,nd->n", found.points - at, found.normals))
 
 
 @pytest.mark.parametrize("offset_mm", [-2.5, 0.0, 2.5])
@@ -101,7 +101,7 @@ def test_a_picture_of_another_instant_hardly_matters(head: HeadModel, stereo: St
 def test_a_fit_that_looks_at_its_pictures_is_nearer(
     head: HeadModel, face: I64, cameras: list[Camera], views: list[StereoView]
 ) -> None:
-    # Points whose errors all pictures share, as a program's that takes the face for another: half a centimetre in depth.
+    # Points whose errors all pictures share, as a program's that takes the face for another: millimetres in depth.
     template = prepare_template(head.template)
     wrong = head.template.vertices.copy()
     wrong[:, 2] += 0.004 * np.sin(40 * wrong[:, 0]) + 0.003
