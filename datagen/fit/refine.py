@@ -58,10 +58,11 @@ def fit_pictures(
         stereo = Stereo(head.template, make_renderer("numba"))
         for reach_m, texels in LOOKS:
             wrong = disagreeing_cameras(fit)
-            known = []
-            for frame, fitted in zip(frames, fit.frames, strict=True):
-                agreeing = [view for view in views(frame.index) if view.camera.name not in wrong]
-                known.append(replace(frame, skin=stereo.skin(fitted.vertices, agreeing, reach_m, texels)))
+            for k, fitted in enumerate(fit.frames):
+                agreeing = [view for view in views(fitted.index) if view.camera.name not in wrong]
+                skin = stereo.skin(fitted.vertices, agreeing, reach_m, texels)
+                # Noise hides in fine textures what coarse ones show: what was found before stays.
+                known[k] = replace(known[k], skin=skin or known[k].skin)
             if all(frame.skin is None for frame in known):
                 break
             before, solver = solver, FrameFit(head, template, known, settings, neutral)

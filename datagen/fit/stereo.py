@@ -40,7 +40,7 @@ LEAST_VIEWS = 2
 PEAK_SHARE = 0.2
 DETAIL_M = 3e-4
 # Patches overlap: so many points err as one.
-TOGETHER = 4.0
+TOGETHER = 10.0
 # Of the points that two pictures show; where fewer agree, what does is chance, or another person.
 LEAST_SHARE = 0.25
 # Texels of a texture at most; a picture that shows less of them is compared in coarser ones.
