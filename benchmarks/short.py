@@ -41,7 +41,8 @@ COMMANDS = (
     "proof {work}/dataset --out {work}/proof --config tiny --set fit.steps=20 --set fit.val_every=20",
     "report --frames 2000 --rounds 1",
     "align {work}/dataset --out {work}/align --set fit.steps=24 --set coarse_steps=16 --set whole_samples=64",
-    "attributes {work}/dataset {work}/dataset --out {work}/attributes --set fit.steps=8 --tune-set fit.steps=4",
+    "attributes {work}/dataset {work}/dataset --out {work}/attributes --set fit.steps=8 --set points_steps=4 "
+    "--tune-set fit.steps=4",
     "adapt --out {work}/adapt --studio-frames 4 --cameras 2 --clip-frames 6 --resolution 64 --no-table "
     "--set fit.steps=4 --adapt-set steps=2",
     "track --set source.subjects=1 --set source.frames=8 --set source.image_size=128",

@@ -21,7 +21,7 @@ _FIRST_LOG_SIGMA = -2.5
 # so small numbers would leap past them with every step of the optimiser.
 _COARSE_UNIT, _CHANGE_UNIT, _SIGMA_UNIT = 0.5, 0.02, 0.25
 WHOLE_MODES = 64
-_COARSE_CHANNELS, _COARSE_SIDE, _COARSE_HIDDEN = 32, 6, 256
+_COARSE_CHANNELS, _COARSE_SIDE, COARSE_HIDDEN = 32, 6, 256
 
 
 @dataclass(frozen=True)
@@ -187,18 +187,23 @@ class WholeHead(nn.Module):
 class Coarse(nn.Module):
     """Numbers from the deepest features: fewer channels, a fixed grid, two linear layers."""
 
-    def __init__(self, deep: int, numbers: int) -> None:
+    def __init__(self, deep: int, numbers: int, side: int = _COARSE_SIDE) -> None:
         super().__init__()
+        self.side = side
         self.reduce = nn.Conv2d(deep, _COARSE_CHANNELS, 1)
-        self.hidden = nn.Linear(_COARSE_CHANNELS * _COARSE_SIDE**2, _COARSE_HIDDEN)
-        self.out = nn.Linear(_COARSE_HIDDEN, numbers)
+        self.hidden = nn.Linear(_COARSE_CHANNELS * side**2, COARSE_HIDDEN)
+        self.out = nn.Linear(COARSE_HIDDEN, numbers)
         nn.init.normal_(self.out.weight, std=1e-3)
         nn.init.zeros_(self.out.bias)
 
+    def seen(self, deep: torch.Tensor) -> torch.Tensor:
+        """Return what the numbers are linear in, (B, COARSE_HIDDEN)."""
+        pooled = F.adaptive_avg_pool2d(self.reduce(deep), self.side)
+        return F.silu(self.hidden(F.silu(pooled).flatten(1)))
+
     def forward(self, deep: torch.Tensor) -> torch.Tensor:
         """Return (B, numbers)."""
-        pooled = F.adaptive_avg_pool2d(self.reduce(deep), _COARSE_SIDE)
-        numbers: torch.Tensor = self.out(F.silu(self.hidden(F.silu(pooled).flatten(1))))
+        numbers: torch.Tensor = self.out(self.seen(deep))
         return numbers
 
 

@@ -59,6 +59,7 @@ class AttributesLossConfig(Section):
     vertices: float = Field(1.0, ge=0, description="of the face's vertices in its own axes")
     parameters: float = Field(0.1, ge=0, description="of the likelihood of form, expression, rotation, translation")
     landmarks: float = Field(1.0, ge=0, description="of the projection of the 68 landmarks")
+    points: float = Field(1.0, ge=0, description="of the face's vertices in the picture, told by themselves")
     light: float = Field(0.05, ge=0, description="of the likelihood of light and albedo, which are told from pictures")
     colours: float = Field(0.1, ge=0, description="of the projection of colours at visible vertices")
     visibility: float = Field(0.1, ge=0, description="of which vertices are seen")
@@ -98,6 +99,9 @@ class AttributesConfig(RunConfig):
         description="a run of `trainer attributes fit` or its checkpoint, to go on from with other data or terms: its "
         "network, face model and all",
     )
+    points_steps: int = Field(
+        0, ge=0, description="first steps, in which only the points are learnt: each takes half of the time"
+    )
     augment: AttributesAugmentConfig = AttributesAugmentConfig()
     loss: AttributesLossConfig = AttributesLossConfig()
     fit: FitConfig
@@ -106,6 +110,12 @@ class AttributesConfig(RunConfig):
     def _something_is_asked(self) -> AttributesConfig:
         if not any(self.loss.model_dump().values()):
             raise ValueError("all weights of the loss are 0: set one at least")
+        if self.points_steps and not self.loss.points:
+            raise ValueError("points_steps learns by loss.points alone: set that, or points_steps to 0")
+        if self.points_steps >= self.fit.steps:
+            raise ValueError(
+                f"points_steps {self.points_steps} leaves none of the {self.fit.steps} steps for the heads"
+            )
         if self.loss.anchor and self.start is None:
             raise ValueError("loss.anchor keeps to the network that the run starts from: set start, or anchor to 0")
         return self

@@ -18,7 +18,7 @@ from trainer.align.data import FaceTruth, Seen, changed_crops, visible_vertices
 from trainer.align.uv_space import NOT_SKIN
 from trainer.attributes.config import AttributesAugmentConfig
 from trainer.attributes.face_model import FaceModel
-from trainer.attributes.light import fit_light
+from trainer.attributes.light import HARMONICS, fit_light
 from trainer.attributes.people import drawn_forms, warped
 from trainer.attributes.pose import crop_angle, crop_axes, place_of
 from trainer.data import normalise
@@ -142,6 +142,8 @@ class HeadTruth:
         config: AttributesAugmentConfig = PLAIN,
         seeds: Sequence[int] | None = None,
         clip: int = 1,
+        *,
+        light: bool = True,
     ) -> tuple[Views, Target]:
         """Return crops of samples (B,) about the true faces' boxes, changed as the seeds say.
 
@@ -151,6 +153,8 @@ class HeadTruth:
             :data:`ARRAYS`, decoded, (B, ...).
         clip : int
             Pictures of one person that follow each other.
+        light : bool
+            Whether to tell the light; without, it counts as one that cannot be told.
         """
         face, device = self._face, batch["image"].device
         seeds = list(seeds) if seeds is not None else [0] * len(samples)
@@ -162,8 +166,8 @@ class HeadTruth:
         maps = {
             "image": batch["image"],
             "depth": batch["depth"],
-            "normal": batch["normal"],
             "skin": skin[:, None].float(),
+            "normal": batch["normal"],
         }
         changed = changed_crops(
             maps,
@@ -172,7 +176,7 @@ class HeadTruth:
             config,
             size,
             symmetric=face.mirrored is not None,
-            maps=("normal", "skin"),
+            maps=("skin", "normal") if light else ("skin",),
         )
         transform, axes = changed.transform, crop_axes(changed.transform, K)
         if config.people:
@@ -181,14 +185,18 @@ class HeadTruth:
             changed = replace(changed, images=shown[:, :3], maps=shown[:, 3:])
         side = transform[:, :, :2].square().sum(1).sqrt().mean(1)
         extent = (seen.boxes[:, 2:] - seen.boxes[:, :2]).prod(1).clamp(min=1).sqrt()
-        normals = torch.einsum("bji,bjhw->bihw", axes, changed.maps[:, :3])
-        light, lit = fit_light(changed.images, normals, changed.maps[:, 3])
+        shown_skin = changed.maps[:, :1]
+        if light:
+            normals = torch.einsum("bji,bjhw->bihw", axes, changed.maps[:, 1:])
+            lights, lit = fit_light(changed.images, normals, shown_skin[:, 0])
+        else:
+            lights, lit = K.new_zeros(len(K), 3 * HARMONICS), torch.zeros(len(K), dtype=torch.bool, device=device)
         angle = crop_angle(transform, K)
         if config.camera:
             draws = [torch.rand((), generator=torch.Generator().manual_seed((s + 1) % 2**63)) for s in seeds]
             angle = torch.where(torch.stack(draws).to(device) < config.camera, torch.nan, angle)
         views = Views(changed.images, transform, K, axes, extent / side, angle)
-        return views, self._target(samples, head, views, (light, lit), changed.maps[:, 3:], changed.mirror)
+        return views, self._target(samples, head, views, (lights, lit), shown_skin, changed.mirror)
 
     def _head(
         self,

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from datagen.common.arrays import F64, I64
+from datagen.common.arrays import I64
 from datagen.common.errors import InputError
 from trainer.attributes.albedo import learn_albedo
 from trainer.attributes.config import AttributesConfig
 from trainer.attributes.data import ARRAYS, HeadTruth, skin_labels
 from trainer.attributes.face_model import FaceModel, learn_face_model
-from trainer.attributes.loss import attributes_loss
+from trainer.attributes.loss import attributes_loss, point_distance
 from trainer.attributes.measure import Measured, mean_crops, measure_split
 from trainer.attributes.network import AttributeNetwork, posed
 from trainer.attributes.store import FOCAL, NO_FOCAL, Head, head_content, read_head
@@ -64,12 +64,12 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
         return skin_labels(self.dataset)
 
     @cached_property
-    def learnt(self) -> tuple[FaceModel, torch.Tensor, F64, F64]:
-        """The face model, components of each subject's skin, mean places of landmarks, and angles of crops."""
+    def learnt(self) -> tuple[FaceModel, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The face model, components of each subject's skin, mean places of vertices, and angles of crops."""
         dataset, network, before = self.dataset, self.config.network, self.began_with
         if before is not None:
             nobody = before.face.albedo_std.new_zeros(len(dataset.plan.subjects), 0)
-            return before.face, nobody, before.mean_places, before.model.angles.cpu().numpy()
+            return before.face, nobody, before.model.mean_points, before.model.angles
         face = learn_face_model(dataset, dataset.attrs.get("regions", {}), network.form).to(self.group.device)
         truth = HeadTruth(dataset["train"], face, self.skin, self.config.data.cache_mb)
         face, known = learn_albedo(dataset, face, truth, network.albedo, network.image_size)
@@ -88,8 +88,8 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
     def build(self, *, fresh: bool) -> AttributeNetwork:
         """Return the network; of a run that begins, as the run it starts from left it."""
         model = AttributeNetwork(self.config, self.face)
-        model.mean_landmarks.copy_(torch.from_numpy(self.learnt[2]))
-        model.angles.copy_(torch.from_numpy(self.learnt[3]))
+        model.mean_points.copy_(self.learnt[2])
+        model.angles.copy_(self.learnt[3])
         before, weights = self.began_with, self.config.network.weights
         if before is not None:
             model.load_state_dict(before.model.state_dict())
@@ -113,7 +113,13 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
         batch = {name: loaded.batch[name].flatten(0, 1) for name in ARRAYS}
         self._samples = loaded.batch["index"].flatten().cpu().numpy()
         seeds = [clip_seed(seed, 0, k, 0) for seed in loaded.seeds for k in range(length)]
-        views, target = self.truth.crops(batch, self._samples, config.network.image_size, config.augment, seeds, length)
+        alone = self.progress.step < config.points_steps
+        views, target = self.truth.crops(
+            batch, self._samples, config.network.image_size, config.augment, seeds, length, light=not alone
+        )
+        if alone:
+            points = config.loss.points * point_distance(self.wrapped(views.seen, None), target)
+            return self._backward({"points": points, "loss": points})
         told = self.wrapped(views.seen, views.angle)
         known, before = self.learnt[1], self.began_with
         albedo = None
@@ -126,7 +132,10 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
         terms = attributes_loss(
             told, posed(told, face, views), views, target, face, config.loss, clip=length, albedo=albedo, anchor=anchor
         )
-        (terms["loss"] / config.fit.accumulate).backward()  # type: ignore[no-untyped-call]
+        return self._backward(terms)
+
+    def _backward(self, terms: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        (terms["loss"] / self.config.fit.accumulate).backward()  # type: ignore[no-untyped-call]
         fill_gradients(self.model)
         return terms
 
@@ -137,7 +146,7 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
     def validate(self) -> str:
         """Measure the validation people, keep the network if it is the best so far, and say what was found."""
         self._measured = self.held_out()
-        metrics = self._measured.metrics(self.learnt[2])
+        metrics = self._measured.metrics(self.model.mean_places(self.face))
         self.record("val", metrics)
         labelled = self.config.loss.vertices or self.config.loss.parameters
         # Without labels, only what pictures' landmarks say may choose.
@@ -162,4 +171,4 @@ class AttributesJob(PictureJob[AttributesConfig, Measured]):
         error = (
             {name: measured.neutral_error_mm(focal=name == FOCAL) for name in (FOCAL, NO_FOCAL)} if measured else None
         )
-        return head_content(self.dataset, self.face, self.learnt[2], temperatures, error)
+        return head_content(self.dataset, self.face, temperatures, error)

@@ -8,11 +8,11 @@ from trainer.attributes.config import AttributesLossConfig
 from trainer.attributes.data import Target, Views, sample_colours
 from trainer.attributes.face_model import FaceModel
 from trainer.attributes.light import linear, shade
-from trainer.attributes.network import Attributes, Posed
+from trainer.attributes.network import Attributes, Points, Posed
 from trainer.attributes.pose import turn_between
 
 # What a term of 1 means.
-_VERTEX_M, _LANDMARK_SIDES, _COLOUR = 3e-3, 0.02, 0.1
+_VERTEX_M, _POINT_SIDES, _COLOUR = 3e-3, 0.02, 0.1
 _SURENESS = 0.1
 
 
@@ -47,6 +47,8 @@ def attributes_loss(
         terms["parameters"] = config.parameters * parameter_nll(told, target)
     if config.landmarks:
         terms["landmarks"] = config.landmarks * landmark_distance(told, face_posed, target, face)
+    if config.points:
+        terms["points"] = config.points * point_distance(told, target)
     if config.light:
         terms["light"] = config.light * light_nll(told, target, albedo)
     if config.colours:
@@ -68,14 +70,20 @@ def attributes_loss(
 
 
 def landmark_distance(told: Attributes, face_posed: Posed, target: Target, face: FaceModel) -> torch.Tensor:
-    """Return how far landmarks are off, the projected face's and those told by themselves, and how sure these are.
+    """Return how far landmarks are off, the projected face's and those of the points that are told by themselves."""
+    found = (face_posed.positions, told.points)
+    left = [face.landmarks(places - target.positions).norm(dim=-1).mean() for places in found]
+    return torch.stack(left).mean() / _POINT_SIDES
 
-    What is told of σ moves no landmark.
+
+def point_distance(told: Points, target: Target) -> torch.Tensor:
+    """Return how far the points are off that are told by themselves, and how sure these are.
+
+    What is told of σ moves no point.
     """
-    true = face.landmarks(target.positions)
-    projected, by_themselves = face.landmarks(face_posed.positions) - true, told.landmarks - true
-    surprise = nll(by_themselves.detach(), told.log_sigma_landmarks[..., None]).mean()
-    return (projected.norm(dim=-1) + by_themselves.norm(dim=-1)).mean() / (2 * _LANDMARK_SIDES) + _SURENESS * surprise
+    left = told.points - target.positions
+    surprise = nll(left.detach(), told.log_sigma_points[..., None]).mean()
+    return left.norm(dim=-1).mean() / _POINT_SIDES + _SURENESS * surprise
 
 
 def parameter_nll(told: Attributes, target: Target) -> torch.Tensor:

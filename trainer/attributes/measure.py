@@ -204,13 +204,13 @@ def _distance(one: torch.Tensor, other: torch.Tensor, face: FaceModel) -> torch.
 
 
 @torch.no_grad()
-def mean_crops(dataset: Dataset, face: FaceModel, skin: torch.Tensor) -> tuple[F64, F64]:
+def mean_crops(dataset: Dataset, face: FaceModel, skin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what plain crops of the training people are like.
 
     Returns
     -------
-    places : (L, 2)
-        Mean places of the landmarks, in sides of the crop.
+    places : (n, 2)
+        Mean places of the chosen vertices, in sides of the crop.
     angles : (2,)
         Mean and standard deviation of :func:`trainer.attributes.pose.crop_angle`.
     """
@@ -223,8 +223,8 @@ def mean_crops(dataset: Dataset, face: FaceModel, skin: torch.Tensor) -> tuple[F
         cameras = split.read(("intrinsics", "world_to_camera"), samples)
         seen = truth.seen(cameras, samples)
         transform = crop_transform(square_about(seen.boxes))
-        found.append(face.landmarks(to_crop(seen.pixels, transform)))
+        found.append(to_crop(seen.pixels, transform))
         angles.append(crop_angle(transform, torch.from_numpy(cameras["intrinsics"]).to(transform)))
     every = torch.cat(angles).double()
     spread = torch.stack([every.mean(), every.std(correction=0).clamp(min=_LEAST_SPREAD)])
-    return torch.cat(found).double().mean(0).cpu().numpy(), spread.cpu().numpy()
+    return torch.cat(found).double().mean(0), spread

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its name everywhere
 
+from datagen.common.arrays import F64
+from trainer.align.network import COARSE_HIDDEN, Coarse
 from trainer.attributes.config import AttributesConfig, AttributesNetworkConfig
 from trainer.attributes.data import Views
 from trainer.attributes.face_model import FaceModel
@@ -20,12 +22,26 @@ LOG_SIGMA = (-5.0, 2.0)
 # Standard deviations of rotation (radians) and place where a head says log σ = 0.
 _TURN, _PLACE = 0.1, 0.1
 _GRID_CHANNELS = 32
-_LIGHT, _LANDMARK = 0.3, 0.02
+_LIGHT, _POINT = 0.3, 0.02
 _FAR = 4.0  # standard deviations
 
 
 @dataclass(frozen=True)
-class Attributes:
+class Points:
+    """Where the chosen vertices of B pictures are, told by themselves.
+
+    Attributes
+    ----------
+    points, log_sigma_points : (B, n, 2), (B, n)
+        Places in the crop; σ of x and of y.
+    """
+
+    points: torch.Tensor
+    log_sigma_points: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Attributes(Points):
     """What is told of B pictures: a value and log σ of each number.
 
     Attributes
@@ -41,8 +57,6 @@ class Attributes:
         As :func:`trainer.attributes.pose.place_of` has it.
     light, log_sigma_light : (B, 27)
     albedo, log_sigma_albedo : (B, A)
-    landmarks, log_sigma_landmarks : (B, L, 2), (B, L)
-        Places in the crop, told by themselves; σ of x and of y.
     visible : (B, n)
         Log odds that a vertex is seen; they say themselves how sure they are.
     """
@@ -59,8 +73,6 @@ class Attributes:
     log_sigma_light: torch.Tensor
     albedo: torch.Tensor
     log_sigma_albedo: torch.Tensor
-    landmarks: torch.Tensor
-    log_sigma_landmarks: torch.Tensor
     visible: torch.Tensor
 
     @classmethod
@@ -80,7 +92,7 @@ class AttributeNetwork(nn.Module):
 
     facing: torch.Tensor
     angles: torch.Tensor
-    mean_landmarks: torch.Tensor
+    mean_points: torch.Tensor
 
     def __init__(self, config: AttributesConfig, face: FaceModel) -> None:
         super().__init__()
@@ -93,6 +105,8 @@ class AttributeNetwork(nn.Module):
         self.summary = nn.Sequential(
             nn.Conv2d(C, _GRID_CHANNELS, 1), nn.SiLU(), nn.Flatten(), nn.Linear(_GRID_CHANNELS * g * g, network.hidden)
         )
+        # The deepest map has the whole picture in each place; so many numbers are learnt sooner from it than by tokens.
+        self.points = Coarse(C, 3 * len(face.vertices), g)
         self.heads = nn.ModuleDict(
             {
                 "form": TokenHead(network, 2 * len(face.form_dual)),
@@ -100,7 +114,6 @@ class AttributeNetwork(nn.Module):
                 "rotation": TokenHead(network, 6 + 3),
                 "place": TokenHead(network, 3 + 3),
                 "light": TokenHead(network, 2 * 3 * HARMONICS),
-                "landmarks": TokenHead(network, 3 * len(face.landmark_corners)),
                 "visible": TokenHead(network, len(face.vertices)),
             }
         )
@@ -115,28 +128,40 @@ class AttributeNetwork(nn.Module):
         ):
             self.register_buffer(f"{name}_mean", mean.clone().float())
             self.register_buffer(f"{name}_std", std.clone().float())
-        self.register_buffer("mean_landmarks", torch.full((len(face.landmark_corners), 2), 0.5))
+        self.register_buffer("mean_points", torch.full((len(face.vertices), 2), 0.5))
         # Mean and standard deviation of the angles of the training crops.
         self.register_buffer("angles", torch.tensor([0.0, 1.0]))
         self.register_buffer("facing", torch.tensor(FACING))
 
-    def forward(self, images: torch.Tensor, angle: torch.Tensor) -> Attributes:
+    def mean_places(self, face: FaceModel) -> F64:
+        """Return the mean places (L, 2) of the landmarks in crops of the training people."""
+        found: F64 = face.landmarks(self.mean_points[None])[0].double().cpu().numpy()
+        return found
+
+    def forward(self, images: torch.Tensor, angle: torch.Tensor | None) -> Attributes | Points:
         """Tell the attributes of (B, 3, H, W) normalised crops.
 
         Parameters
         ----------
-        angle : (B,)
+        angle : (B,), optional
             As :func:`trainer.attributes.pose.crop_angle` has it. A crop does not show how large a face is; with the
             distances at which training cameras stood, this tells. One far from all those of training crops tells
-            nothing, and neither does NaN.
+            nothing, and neither does NaN. Without it, points alone are told, which takes a fraction of the time.
         """
-        maps = no_larger(self.scales(images), self.finest)
+        scales = self.scales(images)
+        seen = self.points.seen(scales[-1])
+        points = self.points.out(seen).unflatten(-1, (-1, 3))
+        log_sigma_points = bounded(points[..., 2]) + images.new_tensor(_POINT).log()
+        found = Points(self.mean_points + points[..., :2], log_sigma_points)
+        if angle is None:
+            return found
+        maps = no_larger(scales, self.finest)
         side = maps[0].shape[-1]
         fused = F.adaptive_avg_pool2d(self.fusion(maps, (side, side)), self.grid)
         unusual = (angle - self.angles[0]) / self.angles[1]
         known = unusual.abs() < _FAR
         told_angle = torch.stack([torch.where(known, unusual, 0.0), known.float()], -1)
-        summary = torch.cat([F.silu(self.summary(fused)), told_angle], -1)
+        summary = torch.cat([F.silu(self.summary(fused)), seen, told_angle], -1)
         places = fused.flatten(2).transpose(1, 2)
         said = {name: head(places, self.positions, summary) for name, head in self.heads.items()}
         told: dict[str, torch.Tensor] = {}
@@ -157,10 +182,7 @@ class AttributeNetwork(nn.Module):
         far = torch.where(known, angle - self.angles[0], 0.0)
         told["place"] = _PLACE * said["place"][:, :3] + F.pad(far[:, None], (2, 0))
         told["log_sigma_place"] = bounded(said["place"][:, 3:]) + images.new_tensor(_PLACE).log()
-        landmarks = said["landmarks"].unflatten(-1, (-1, 3))
-        told["landmarks"] = self.mean_landmarks + _PLACE * landmarks[..., :2]
-        told["log_sigma_landmarks"] = bounded(landmarks[..., 2]) + images.new_tensor(_LANDMARK).log()
-        return Attributes(**told, visible=said["visible"])
+        return Attributes(**vars(found), **told, visible=said["visible"])
 
 
 class TokenHead(nn.Module):
@@ -173,7 +195,7 @@ class TokenHead(nn.Module):
         nn.init.normal_(self.token, std=0.5)
         self.keys, self.values = nn.Linear(C, C), nn.Linear(C, 2 * C)
         self.drop = nn.Dropout(config.dropout)
-        self.first, self.out = nn.Linear(2 * C + hidden + 2, hidden), nn.Linear(hidden, numbers)
+        self.first, self.out = nn.Linear(2 * C + hidden + COARSE_HIDDEN + 2, hidden), nn.Linear(hidden, numbers)
         nn.init.normal_(self.out.weight, std=1e-2)
         nn.init.zeros_(self.out.bias)
 

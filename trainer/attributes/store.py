@@ -31,8 +31,6 @@ class Head:
     ----------
     model : AttributeNetwork
         In evaluation mode.
-    mean_places : (L, 2) float64
-        Of the landmarks in crops of the training people.
     template : str
         Digest of the head model's template.
     temperatures : dict of str to float or None
@@ -48,7 +46,6 @@ class Head:
     model: AttributeNetwork
     config: AttributesConfig
     face: FaceModel
-    mean_places: F64
     template: str
     head: str
     model_digest: str
@@ -56,6 +53,11 @@ class Head:
     neutral_error_mm: dict[str, float] | None
     names: dict[str, list[str]]
     step: int | None
+
+    @property
+    def mean_places(self) -> F64:
+        """Mean places of the landmarks in crops of the training people, (L, 2)."""
+        return self.model.mean_places(self.face)
 
     def to_learn_from(self) -> Head:
         """Return it with weights that keep still."""
@@ -70,7 +72,6 @@ class Head:
 def head_content(
     dataset: Dataset,
     face: FaceModel,
-    mean_places: F64,
     temperatures: dict[str, float] | None,
     neutral_error_mm: dict[str, float] | None,
 ) -> dict[str, Any]:
@@ -84,7 +85,6 @@ def head_content(
             "names": {"identity": list(template.identity_names), "expression": list(template.expression_names)},
         },
         "face": face.content(),
-        "mean_places": torch.from_numpy(mean_places),
         "temperatures": temperatures,
         "neutral_error_mm": neutral_error_mm,
     }
@@ -109,7 +109,6 @@ def read_head(path: Path, device: torch.device) -> Head:
             model.to(device).eval(),
             config,
             face.to(device),
-            content["mean_places"].numpy(),
             str(about["template"]),
             str(about["head"]),
             str(about["model_digest"]),

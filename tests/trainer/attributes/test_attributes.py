@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,14 @@ from trainer.prediction.boxed import PictureOptions
 from trainer.run.checkpoint import read_checkpoint
 
 SMALL = ("network.width=4", "network.channels=16", "network.finest=8", "network.grid=4", "network.hidden=48")
-SMALL += ("network.image_size=32", "network.dropout=0", "fit.device=cpu", "fit.threads=1", "fit.val_samples=5")
+SMALL += (
+    "network.image_size=32",
+    "network.dropout=0",
+    "fit.device=cpu",
+    "fit.threads=1",
+    "fit.val_samples=5",
+    "points_steps=0",
+)
 CALM = ("augment.photometric=0", "augment.background=0", "augment.occlusion=0", "augment.rotation_deg=0")
 CALM += ("augment.scale=0", "augment.shift=0", "augment.mirror=false", "augment.people=0", "augment.camera=0")
 BOX = (20.0, 10.0, 64.0, 72.0)
@@ -113,7 +121,7 @@ def test_few_pictures_are_learnt_by_heart(run: Path, faces: Dataset) -> None:
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(faces: Dataset, tmp_path: Path) -> None:
-    settings = ("fit.steps=4", "fit.save_every=1", "fit.val_every=2", "network.albedo=0")
+    settings = ("fit.steps=4", "fit.save_every=1", "fit.val_every=2", "network.albedo=0", "points_steps=2")
     assert fit_attributes(faces.path, tmp_path / "straight", config(*settings)).finished
     fit_attributes(faces.path, tmp_path / "stopped", config(*settings, "fit.max_minutes=1e-6"))
     assert fit_attributes(faces.path, tmp_path / "stopped", config(*settings)).finished
@@ -121,6 +129,17 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(faces: Dataset, tmp_path: 
         one, other = (read_checkpoint(tmp_path / folder / name) for folder in ("straight", "stopped"))
         assert all(torch.equal(value, other["model"][key]) for key, value in one["model"].items())
         assert one["temperatures"] == other["temperatures"]
+
+
+def test_points_are_learnt_first_and_alone(faces: Dataset, tmp_path: Path) -> None:
+    settings = ("fit.steps=40", "fit.warmup_steps=5", "fit.learning_rate=6e-3", "fit.val_every=40", "fit.ema=0", *CALM)
+    fit_attributes(faces.path, tmp_path / "run", config(*settings, "points_steps=38"))
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    train = {row["step"]: row for row in log if row["kind"] == "train"}
+    first, last = train[min(train)], train[40]
+    assert "vertices" not in first
+    assert last["vertices"] > 0
+    assert last["points"] < 0.6 * first["points"]
 
 
 def test_learning_from_landmarks_alone_begins_where_the_run_left_off(run: Path, tmp_path: Path) -> None:

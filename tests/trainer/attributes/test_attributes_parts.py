@@ -67,8 +67,8 @@ def told(target: Target, face: FaceModel, **changes: torch.Tensor) -> Attributes
         f"log_sigma_{name}": torch.zeros(B, 3) if name == "rotation" else torch.zeros_like(value)
         for name, value in values.items()
     }
-    values["landmarks"] = face.landmarks(target.positions)
-    sigmas["log_sigma_landmarks"] = torch.zeros(values["landmarks"].shape[:2])
+    values["points"] = target.positions
+    sigmas["log_sigma_points"] = torch.zeros(target.positions.shape[:2])
     return Attributes(**values, **sigmas, visible=torch.zeros(B, len(face.vertices)))
 
 
@@ -195,22 +195,22 @@ def test_a_face_made_another_persons_is_what_the_picture_shows(faces: Dataset, f
     assert float(left.median()) < 0.25 * float(moved.median())
 
 
-def test_landmarks_and_geometry_tell_pose_and_shape(faces: Dataset, face: FaceModel) -> None:
-    """What heads say wrongly and unsurely is mended as far as landmarks tell; what they are sure of stays."""
+def test_points_and_geometry_tell_pose_and_shape(faces: Dataset, face: FaceModel) -> None:
+    """What heads say wrongly and unsurely is mended as far as points tell; what they are sure of stays."""
     views, target, _ = taken(faces, face, PLAIN, [0, 1, 2])
     turned = target.rotation @ turned_by(torch.tensor([[0.1, -0.08, 0.05]]).expand(3, -1))
     wrong = told(target, face, form=target.form + 0.5, rotation=turned, place=target.place + 0.03)
     sure = {"log_sigma_place": torch.full((3, 3), -3.0), "log_sigma_rotation": torch.full((3, 3), -2.0)}
-    unsure = replace(wrong, **sure, log_sigma_landmarks=torch.full_like(wrong.log_sigma_landmarks, -6.0))
+    unsure = replace(wrong, **sure, log_sigma_points=torch.full_like(wrong.log_sigma_points, -6.0))
     found = posterior(unsure, face, views)
     before, after = (
-        (face.landmarks(posed(said, face, views).positions) - wrong.landmarks).norm(dim=-1).mean()
+        face.landmarks(posed(said, face, views).positions - wrong.points).norm(dim=-1).mean()
         for said in (unsure, found)
     )
     assert float(after) < 0.1 * float(before)
     assert (found.log_sigma_rotation < unsure.log_sigma_rotation).all()
-    # The other way round: landmarks that know nothing.
-    vague = replace(unsure, log_sigma_landmarks=torch.full_like(wrong.log_sigma_landmarks, 6.0))
+    # The other way round: points that know nothing.
+    vague = replace(unsure, log_sigma_points=torch.full_like(wrong.log_sigma_points, 6.0))
     kept = posterior(vague, face, views)
     torch.testing.assert_close(kept.form, vague.form, atol=1e-3, rtol=0)
     torch.testing.assert_close(kept.log_sigma_place, vague.log_sigma_place, atol=1e-3, rtol=0)
@@ -346,6 +346,8 @@ def test_settings_that_would_do_nothing_are_refused() -> None:
     for changes, message in (
         (("network.weights=somewhere",), "set encoder"),
         (("loss.anchor=1",), "set start"),
+        (("loss.points=0",), "loss.points alone"),
+        (("fit.steps=20",), "none of the 20 steps"),
         (("fit.layer_decay=0.9",), "change nothing"),
         (("backbone.dim=64",), "set network.encoder"),
         (("network.encoder=transformer", "network.image_size=100"), "multiple of"),
