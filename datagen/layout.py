@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 from datagen.common.documents import read_json
 from datagen.common.errors import InputError
 from datagen.common.names import MOST_DIGITS, name_problem
-from datagen.manifest import Manifest, parse_manifest
+from datagen.manifest import Manifest, load_manifest, parse_manifest
 from datagen.shards.dataset import DATASET_FOLDER
 from datagen.sources.frame import SequenceKey
+from datagen.sources.registry import RecordedSource
+from datagen.sources.whereabouts import url_of
 from datagen.warp.result import VERDICT_FILE
 
 # Beside every result that may be trusted: what it was made of. What else a result's folder holds is named by
@@ -46,6 +48,11 @@ class BuildLayout:
     def captures(self) -> Path:
         """Simulated captures, in the layout of the folder source."""
         return self.root / "captures"
+
+    @property
+    def inputs(self) -> Path:
+        """Copies of captures that lie in an object store, by bucket and prefix."""
+        return self.root / "inputs"
 
     @property
     def truth(self) -> Path:
@@ -197,7 +204,7 @@ class BuildLayout:
         return content
 
     def read_manifest(self) -> Manifest:
-        """Read the recipe.
+        """Read the recipe, captures of an object store where they are copied to.
 
         Raises
         ------
@@ -206,4 +213,31 @@ class BuildLayout:
         ManifestError
             If the recipe is of another version.
         """
-        return parse_manifest(self.manifest_content(), str(self.manifest))
+        return self.local(parse_manifest(self.manifest_content(), str(self.manifest)))
+
+    def local(self, manifest: Manifest) -> Manifest:
+        """Return a recipe with the folder here that captures of an object store are copied to; any other as it is."""
+        source = manifest.source
+        url = url_of(source.root) if isinstance(source, RecordedSource) else ""
+        return _with_root(manifest, self.inputs / url.partition("://")[2]) if url else manifest
+
+    def told(self, manifest: Manifest) -> Manifest:
+        """Return the recipe that :meth:`local` made another of, as it is written down."""
+        source = manifest.source
+        if not isinstance(source, RecordedSource) or not source.root.is_relative_to(self.inputs):
+            return manifest
+        return _with_root(manifest, Path(f"s3://{source.root.relative_to(self.inputs).as_posix()}"))
+
+
+def load_recipe(path: Path, overrides: Iterable[str], out: Path) -> Manifest:
+    """Read the recipe of a build in ``out``, as :func:`datagen.manifest.load_manifest`.
+
+    Where it is the one that the build folder has, captures of an object store are those that were copied: jobs of the
+    build need not reach the store, and find nothing new in it.
+    """
+    layout, recipe = BuildLayout(out.resolve()), load_manifest(path, overrides)
+    return layout.local(recipe) if path.resolve() == layout.manifest else recipe
+
+
+def _with_root(manifest: Manifest, root: Path) -> Manifest:
+    return manifest.model_copy(update={"source": manifest.source.model_copy(update={"root": root})})

@@ -14,6 +14,7 @@ from datagen.common.console import print_json, say, table
 from datagen.common.digests import sha256_text
 from datagen.common.errors import InputError, ManifestError
 from datagen.common.progress import duration
+from datagen.layout import load_recipe
 from datagen.manifest import load_manifest
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def build_command(
     Example: datagen build manifests/demo.yaml --out runs/demo --set source.frames=3
     """
     log_as(log)
-    recipe = load_manifest(manifest, overrides or ())
+    recipe = load_recipe(manifest, overrides or (), out)
     from datagen.flows.build import build
     from datagen.flows.choice import Choice
     from datagen.flows.runners.contract import RunnerConfig
@@ -266,7 +267,7 @@ def plan_command(
 
     Example: datagen plan manifests/demo.yaml
     """
-    recipe = load_manifest(manifest, overrides or ())
+    recipe = load_recipe(manifest, overrides or (), freeze or manifest.parent)
     from datagen.flows.choice import Choice, choose
     from datagen.flows.fit_plan import check_fits
     from datagen.flows.planning import plan_build, settle

@@ -16,6 +16,7 @@ from datagen.flows.choice import Choice
 from datagen.flows.fit_plan import check_fits
 from datagen.flows.folder_plan import NO_CHOICE, plan_in
 from datagen.flows.history import History, keep_selection, read_history
+from datagen.flows.inputs import brought
 from datagen.flows.own_settings import forget_all, read_own
 from datagen.flows.planning import BuildPlan, settle
 from datagen.flows.quarantine import read_quarantine
@@ -89,7 +90,7 @@ def build(
     limit = MaxFailed.parse(config.max_failed)
     layout = BuildLayout(out.resolve())
     recipe_before = check_folder(layout, manifest, replace=replace)
-    manifest = settle(manifest, recipe_before)
+    manifest = brought(layout, settle(manifest, recipe_before), choice, stream, afresh=replace)
     # What is replaced has no history: only then may a subject change its split. A recipe that is merely lost leaves
     # what was decided.
     own = {} if replace else read_own(layout)
@@ -104,7 +105,7 @@ def build(
         if not replace and (read_history(layout).splits, read_own(layout)) != (plan.earlier, own):
             # Another build of this folder ended meanwhile, and placed somebody; or frames were given settings.
             plan = plan_in(layout, manifest, choice)
-        text = manifest.text().encode() + b"\n"
+        text = layout.told(manifest).text().encode() + b"\n"
         same_recipe = layout.manifest.is_file() and layout.manifest.read_bytes() == text
         run = _Run(plan, layout, stream, limit, observer, watcher or Tracker())
         if same_recipe and not replace:

@@ -66,7 +66,7 @@ def check_folder(layout: BuildLayout, manifest: Manifest, *, replace: bool = Fal
         if replace:
             return {}
         raise
-    before, now = _identity(earlier), _identity(manifest.model_dump(mode="json"))
+    before, now = _identity(earlier), _identity(layout.told(manifest).model_dump(mode="json"))
     changed = [name for name in now if before.get(name) != now[name]]
     if changed and replace:
         return {}

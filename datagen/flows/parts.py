@@ -24,6 +24,7 @@ from datagen.flows.build_folder import build_lock, check_folder, check_places
 from datagen.flows.fit_plan import check_fits
 from datagen.flows.folder_plan import plan_in
 from datagen.flows.history import keep_selection
+from datagen.flows.inputs import brought
 from datagen.flows.part_lease import held_lease
 from datagen.flows.plan_store import freeze, read_plan
 from datagen.flows.planning import BuildPlan, settle
@@ -108,12 +109,12 @@ def freeze_build(manifest: Manifest, out: Path) -> Frozen:
         As :func:`datagen.flows.build.build`.
     """
     layout = BuildLayout(out.resolve())
-    manifest = settle(manifest, check_folder(layout, manifest))
+    manifest = brought(layout, settle(manifest, check_folder(layout, manifest)))
     with build_lock(layout):
         plan = plan_in(layout, manifest)
         check_fits(plan, layout.captures)
         check_places(plan, layout)
-        text = manifest.text().encode() + b"\n"
+        text = layout.told(manifest).text().encode() + b"\n"
         if not layout.manifest.is_file() or layout.manifest.read_bytes() != text:
             write_owned_bytes(layout.manifest, text)
         keep_selection(layout, plan.selected, manifest.source.selection)
@@ -183,7 +184,7 @@ def run_part(
     layout = BuildLayout(out.resolve())
     frames, shards = _read_current(layout)
     plan = read_plan(layout, frames)
-    if settle(manifest, layout.manifest_content()) != plan.manifest:
+    if layout.local(settle(manifest, layout.manifest_content())) != plan.manifest:
         raise InputError(
             f"the plan that is frozen in {layout.root} is of another recipe",
             "the recipe that was frozen",

@@ -16,7 +16,7 @@ from datagen.common.json_lines import json_lines
 from datagen.flows.choice import Choice
 from datagen.flows.runners.contract import ClusterName, RunnerConfig, RunnerName
 from datagen.flows.watchers import LogForm, watched
-from datagen.manifest import load_manifest
+from datagen.layout import load_recipe
 
 # What the command line does inside the flow; a deployment has none, and begins from the parameters.
 BODY: ContextVar[Callable[[], None] | None] = ContextVar("body of the flow", default=None)
@@ -50,7 +50,7 @@ def build(
     config = RunnerConfig.of(runner, workers, dask_address, dask_cluster, options, max_failed)
     # By name: the build imports what imports this.
     build_dataset = resolve_name("datagen.flows.build:build")
-    recipe = load_manifest(Path(manifest), overrides)
+    recipe = load_recipe(Path(manifest), overrides, Path(out))
     with json_lines() if log == "json" else nullcontext(), watched(log, metrics_port) as watcher:
         build_dataset(
             recipe,

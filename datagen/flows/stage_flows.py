@@ -16,6 +16,7 @@ from pydantic import Field
 from datagen.flows.parts import Part, finish_build, freeze_build, run_part
 from datagen.flows.runners.contract import RunnerConfig
 from datagen.flows.runners.prefect import PrefectTracker
+from datagen.layout import load_recipe
 from datagen.manifest import load_manifest
 
 Manifest = Annotated[str, Field(description="recipe: a file, or the name of one that comes along")]
@@ -58,7 +59,7 @@ faces = _stage_flow("faces", "Write shards of the frame tables")
 
 def _freeze(manifest: Manifest, out: Out, overrides: Overrides = ()) -> None:
     """Write what parts of a build need: its plan, and that of its shards once every frame is warped."""
-    freeze_build(load_manifest(Path(manifest), overrides), Path(out))
+    freeze_build(load_recipe(Path(manifest), overrides, Path(out)), Path(out))
 
 
 def _finish(

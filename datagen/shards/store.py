@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from datagen.common.errors import DependencyError, InputError, MissingObjectError, StorageError
 from datagen.common.files import atomic_write_bytes, fsync_path, storage_errors
@@ -24,8 +24,11 @@ _PATH_BYTES = 4095
 _TIMEOUT_S = 30
 _RETRIES = 4
 _RETRY_TIMEOUT_S = 60
+_PIECE = 8 * 2**20
 _XML = re.compile(r":? *<\?xml.*", re.DOTALL)  # a service's answer; its code says what a reader can use
 _CODE = re.compile(r"<Code>(\w+)</Code>")
+_MACHINE_CREDENTIALS = "/latest/api/token"
+_CREDENTIALS_FIX = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, then run the same command again"
 _SHOWN = 200  # characters of a store's own message; the rest is a dump of its internals
 
 
@@ -364,6 +367,28 @@ class ObjectStore:
                     return b""
             return bytes(obstore.get_range(self._store, key, start=start, length=length))
 
+    def copy(self, key: str, file: BinaryIO) -> Found:
+        """Write an object to a file, piece by piece, and return what the store said of it; raises as :meth:`read`."""
+        import obstore
+
+        written = 0
+        with _store_errors(f"reading {self.url}/{key}"):
+            got = obstore.get(self._store, key)
+            pieces = iter(got.stream(min_chunk_size=_PIECE))
+        while True:
+            with _store_errors(f"reading {self.url}/{key}"):
+                piece = next(pieces, None)
+            if piece is None:
+                break
+            written += file.write(piece)  # the disk's errors are the disk's
+        if written != got.meta["size"]:
+            raise StorageError(
+                f"{self.url}/{key} ended after {written} of {got.meta['size']} bytes",
+                "a whole object",
+                "Check the network, then run the same command again",
+            )
+        return Found(written, str(got.meta["e_tag"] or "").strip('"'), got.meta["last_modified"])
+
     def size(self, key: str) -> int:
         """See :class:`Store`."""
         import obstore
@@ -475,6 +500,11 @@ def _store_errors(doing: str) -> Iterator[None]:
             raise StorageError(f"{doing} failed: there is no such bucket", "a bucket that exists", fix) from None
         if isinstance(error, FileNotFoundError):
             raise MissingObjectError(f"{doing} failed: there is no such object", "an object", "Check the URL") from None
+        if _MACHINE_CREDENTIALS in text:
+            # What was asked for them last, since nothing else had any, is the service of a machine in the cloud.
+            raise StorageError(
+                f"{doing} failed: there are no credentials", "credentials for the store", _CREDENTIALS_FIX
+            ) from None
         if isinstance(error, InvalidPathError):
             fix = "Choose another URL, or rename the object"
         reason = _XML.sub("", text.partition("\n\nDebug source")[0]).replace("\n", " ")

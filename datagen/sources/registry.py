@@ -12,12 +12,12 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
 from datagen.common.errors import ManifestError
 from datagen.common.settings import Name, Section
 from datagen.heads.registry import HEADS
-from datagen.sources.whereabouts import refuse_url
+from datagen.sources.whereabouts import refuse_url, url_of
 
 if TYPE_CHECKING:
     from datagen.sources.frame import Captures, SequenceInfo
@@ -203,7 +203,10 @@ class RecordedSource(Source):
 
     name: Name = Field("captures", description="what datasets call these captures among their sources")
 
-    root: Path = Field(description="folder that holds <subject>/<sequence>/", examples=["captures"])
+    root: Path = Field(
+        description="folder that holds <subject>/<sequence>/, or s3://bucket/prefix, which a build makes a copy of",
+        examples=["captures"],
+    )
     head_root: Path | None = Field(
         None, description="folder with the files of the head model the registrations are in, where it is not embedded"
     )
@@ -215,6 +218,11 @@ class RecordedSource(Source):
     )
     reader: ClassVar[str]
     licence: ClassVar[str]
+
+    @field_serializer("root", when_used="json")
+    def _root_text(self, root: Path) -> str:
+        # A path has lost one slash of a URL.
+        return url_of(root) or str(root)
 
     @property
     def origin(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Where captures may lie: in folders of a file system."""
+"""Where captures lie: in a folder, or in an object store, from which a build brings them into its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from datagen.common.errors import InputError
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}([^/].*)")
 
 
+def url_of(path: Path | str) -> str:
+    """Return the URL of an object store that a path is; empty if it is none, or there is a folder called so."""
+    match = _URL.fullmatch(str(path))
+    return "" if match is None or Path(path).exists() else f"{match[1]}://{match[2]}"
+
+
 def refuse_url(path: Path | str) -> None:
     """Refuse captures in an object store.
 
@@ -19,12 +25,11 @@ def refuse_url(path: Path | str) -> None:
     InputError
         If it is the URL of one, and not a folder that is called so.
     """
-    match = _URL.fullmatch(str(path))
-    if match is None or Path(path).exists():
-        return
-    url = f"{match[1]}://{match[2]}"
-    raise InputError(
-        f"the captures {url} lie in an object store",
-        "a folder: captures are read from a file system, which every worker sees",
-        f"Copy them to one first, as `aws s3 sync {url} captures/` does",
-    )
+    url = url_of(path)
+    if url:
+        raise InputError(
+            f"the captures {url} lie in an object store",
+            "a folder: captures are read from a file system, which every worker sees",
+            "`datagen build` and `datagen plan --freeze` bring them into the build folder; for anything else copy them "
+            f"first, as `aws s3 sync {url} captures/` does",
+        )
