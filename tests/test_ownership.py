@@ -134,7 +134,9 @@ def captures_looked_at(scene: Scene, out: Path) -> Path:
     return seen
 
 
-def a_fit(_: object, template: WarpTemplate, frames: Sequence[FitFrame], *_more: object, **_others: object) -> Fit:
+def a_fit(
+    _: object, template: WarpTemplate, frames: Sequence[FitFrame], *_more: object, **_others: object
+) -> tuple[Fit, Sequence[FitFrame]]:
     """Return what is written of a fit, without one."""
     head = template.head.vertices
     spread, weights = np.zeros(len(head)), np.zeros(3)
@@ -144,7 +146,7 @@ def a_fit(_: object, template: WarpTemplate, frames: Sequence[FitFrame], *_more:
         )
         for one in frames
     )
-    return Fit(tuple(found), weights, head, 1.0)
+    return Fit(tuple(found), weights, head, 1.0), frames
 
 
 def a_run(scene: Scene, out: Path) -> None:
@@ -294,7 +296,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
     from datagen.fit import capture as fit_of_capture
     from datagen.flows import demo, one_scan
 
-    monkeypatch.setattr(fit_of_capture, "fit_frames", a_fit)
+    monkeypatch.setattr(fit_of_capture, "fit_pictures", a_fit)
     monkeypatch.setattr(one_scan, "register_and_warp", lambda *_, **__: read_warp(frame(scene)))
     monkeypatch.setattr(trainer.evaluate, "evaluate", partial(trainer.evaluate.evaluate, speed_seconds=0))
     monkeypatch.setattr(demo, "_trainer", lambda *_: pytest.fail("the demo went on"))
