@@ -21,7 +21,8 @@ def fit_rows(layout: BuildLayout) -> list[dict[str, Any]]:
     -------
     list of dict
         ``name``, ``fitted`` and ``left_out`` (numbers of frames), ``by`` (who told where points are), ``spread_mm``,
-        ``reprojection_px`` and ``disagreement`` (medians of the frames; None without any), and ``said``, sentences.
+        ``reprojection_px``, ``disagreement`` and ``skin_points`` (medians of the frames; None without any), and
+        ``said``, sentences.
     """
     rows = []
     for path in sorted(layout.fits.glob(f"*/*/{FIT_FILE}")):
@@ -37,7 +38,7 @@ def _row(name: str, told: FitTold) -> dict[str, Any]:
     figures = list(told.frames.values())
     medians = {
         key: float(np.median([getattr(one, key) for one in figures])) if figures else None
-        for key in ("spread_mm", "reprojection_px", "disagreement")
+        for key in ("spread_mm", "reprojection_px", "disagreement", "skin_points")
     }
     said = [told.problem] if told.problem else []
     said += [disagreement_text(camera, scale) for camera, scale in told.disagreeing.items()]
