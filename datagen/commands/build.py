@@ -14,7 +14,6 @@ from datagen.common.console import print_json, say, table
 from datagen.common.digests import sha256_text
 from datagen.common.errors import InputError, ManifestError
 from datagen.common.progress import duration
-from datagen.layout import load_recipe
 from datagen.manifest import load_manifest
 
 if TYPE_CHECKING:
@@ -106,6 +105,8 @@ def build_command(
     Example: datagen build manifests/demo.yaml --out runs/demo --set source.frames=3
     """
     log_as(log)
+    from datagen.layout import load_recipe
+
     recipe = load_recipe(manifest, overrides or (), out)
     from datagen.flows.build import build
     from datagen.flows.choice import Choice
@@ -267,6 +268,8 @@ def plan_command(
 
     Example: datagen plan manifests/demo.yaml
     """
+    from datagen.layout import load_recipe
+
     recipe = load_recipe(manifest, overrides or (), freeze or manifest.parent)
     from datagen.flows.choice import Choice, choose
     from datagen.flows.fit_plan import check_fits
