@@ -150,9 +150,11 @@ def fit_capture(
     if is_complete(out, info.key, key):
         report.kept = True
         return report
-    views = captured_views(captures, info.key)
+    unread: dict[str, None] = {}
+    views = captured_views(captures, info.key, lambda why: unread.update({why: None}))
     fit, frames = fit_pictures(head, template, frames, views, settings, neutral=neutral, advance=advance)
     _tell(report, fit, frames, template, neutral is not None)
+    report.remarks += [f"not compared with the other pictures: {why}" for why in unread]
     rig = capture.recorded(str(folder / CAPTURE_FILE), straighten_later=True)
     with staged_folder(place, replace=True) as staging, storage_errors(f"writing {info.key}"):
         _link(folder, capture, rig, report.frames, staging)

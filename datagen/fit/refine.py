@@ -71,8 +71,16 @@ def fit_pictures(
     return fit, known
 
 
-def captured_views(captures: Captures, key: SequenceKey) -> Callable[[int], list[StereoView]]:
-    """Return what reads the pictures of a sequence's frames, with masks; those that cannot be read say nothing."""
+def captured_views(
+    captures: Captures, key: SequenceKey, tell: Callable[[str], object] = lambda _: None
+) -> Callable[[int], list[StereoView]]:
+    """Return what reads the pictures of a sequence's frames, with their masks.
+
+    Parameters
+    ----------
+    tell : function of str
+        Is told why a picture cannot be read, each time that it is asked for; it then says nothing of the skin.
+    """
 
     def read(index: int) -> list[StereoView]:
         frame = captures.frame(key, index)
@@ -85,6 +93,7 @@ def captured_views(captures: Captures, key: SequenceKey) -> Callable[[int], list
                 found.append(StereoView(camera, frame.images[camera.name](), mask))
             except CanonfaceError as error:
                 raise_if_passing(error)
+                tell(str(error))
         return found
 
     return read

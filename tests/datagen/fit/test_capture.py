@@ -168,6 +168,21 @@ def test_a_face_at_rest_is_checked(head: HeadModel, tmp_path: Path) -> None:
             read_neutral(tmp_path / name, head, "anny")
 
 
+def test_a_picture_that_cannot_be_read_says_nothing_of_the_skin_and_is_named(
+    head: HeadModel, frames: list[FitFrame], tmp_path: Path
+) -> None:
+    folder = write_capture(tmp_path / "in", frames)
+    picture = next(folder.glob("images/*/000007.png"))
+    picture.write_bytes(picture.read_bytes()[:500])
+    report = fitted(tmp_path / "in", tmp_path / "out", head, replace(QUICK, rounds=2))
+    (remark,) = report.remarks
+    assert "not compared with the other pictures" in remark
+    assert str(picture) in remark
+    # Where nothing is compared nothing is read.
+    report = fitted(tmp_path / "in", tmp_path / "points", head, replace(QUICK, rounds=2, stereo=False))
+    assert report.remarks == []
+
+
 def test_the_command_fits_what_it_can_and_names_the_rest(
     frames: list[FitFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
