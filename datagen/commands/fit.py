@@ -78,7 +78,7 @@ def fit_command(
     known = None if neutral is None else read_neutral(neutral, model, head)
     settings = FitSettings(neutral_error_m=neutral_error_mm / 1000, focal=focal == "unknown", stereo=stereo)
     results: list[tuple[str, Fitted | CanonfaceError]] = []
-    times = 1 + (len(LOOKS) if settings.stereo and not settings.focal else 0)
+    times = 1 + (len(LOOKS) if settings.compares else 0)
     with Progress("fit", times * settings.rounds * len(wanted), "rounds") as progress:
         for info, frames in wanted:
             try:

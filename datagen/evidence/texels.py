@@ -131,7 +131,7 @@ def unwrap_picture(
     """
     pixels, _ = camera.project(texels.positions(vertices, template.faces))
     seen = seen_texels(texels, template, vertices, camera, shown, mask) > 0
-    luma = luminance(picture, texel_px(texels, pixels, seen))
+    luma = luminance(picture, texel_size(texels, pixels, seen))
     values = sampled(luma, pixels)
     return Unwrapped(texels.spread(np.where(seen, values, np.nan)), texels.spread(pixels))
 
@@ -170,18 +170,18 @@ def sampled(luma: F32, pixels: F64) -> F32:
     return np.asarray(ndimage.map_coordinates(luma, at, order=1, mode="nearest"))
 
 
-def texel_px(texels: Texels, pixels: F64, seen: Bools) -> float:
-    """Return how many pixels a texel measures, usually; 1 where none is seen.
+def texel_size(texels: Texels, places: F64, seen: Bools | None = None) -> float:
+    """Return how large a texel is, usually, in the unit of the places; 1 where none is seen.
 
     Parameters
     ----------
-    pixels : (n, 2) float64
-        Where texels are in the picture.
-    seen : (n,) bool
-        Which of them count.
+    places : (n, d) float64
+        Where texels are: in a picture, pixels, or in space.
+    seen : (n,) bool, optional
+        Which of them count; all by default.
     """
     here, right = texels.neighbours
-    both = seen[here] & seen[right]
+    both = np.ones(len(here), bool) if seen is None else seen[here] & seen[right]
     if not both.any():
         return 1.0
-    return float(np.median(np.linalg.norm(pixels[right[both]] - pixels[here[both]], axis=1)))
+    return float(np.median(np.linalg.norm(places[right[both]] - places[here[both]], axis=1)))

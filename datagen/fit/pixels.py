@@ -12,14 +12,20 @@ from datagen.common.arrays import F64, I64
 from datagen.fit.problem import FitFrame, SkinPoints
 from datagen.geometry.camera import Camera
 from datagen.geometry.pixel_evidence import PixelEvidence
-from datagen.warp.pixel_rows import Rows, SeenInPictures, Source, point_keys, points_operator, seen_in_pictures
+from datagen.warp.pixel_rows import (
+    STUDENT_DEGREES,
+    Rows,
+    SeenInPictures,
+    Source,
+    point_keys,
+    points_operator,
+    seen_in_pictures,
+)
 from datagen.warp.similarity import Similarity
 from datagen.warp.template import WarpTemplate
 
 _BETWEEN = "\0"  # a frame and the name of a source
 SKIN = "skin"
-# Of a distance to the skin's error, as a draw from Student's t.
-STUDENT_DEGREES = 4.0
 
 
 @dataclass(frozen=True, eq=False)

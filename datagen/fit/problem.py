@@ -86,6 +86,11 @@ class FitSettings:
     focal: bool = False
     stereo: bool = True
 
+    @property
+    def compares(self) -> bool:
+        """Whether pictures are compared: agreement says more of focal lengths, where these are unknown."""
+        return self.stereo and not self.focal
+
 
 DEFAULTS = FitSettings()
 

@@ -33,8 +33,7 @@ def fit_pictures(
 ) -> tuple[Fit, list[FitFrame]]:
     """Fit one person to what cameras saw; look where the skin is, and fit again, twice.
 
-    Pictures are not looked at where ``settings.stereo`` is off, or focal lengths are unknown: where two of them agree
-    then says more of these than of the skin.
+    Pictures are not looked at unless :attr:`FitSettings.compares`.
 
     Parameters
     ----------
@@ -53,7 +52,7 @@ def fit_pictures(
         solver = FrameFit(head, template, frames, settings, neutral)
         fit = solver.run(advance)
         known = list(frames)
-        if not settings.stereo or settings.focal:
+        if not settings.compares:
             return fit, known
         stereo = Stereo(head.template, make_renderer("numba"))
         for reach_m, texels in LOOKS:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from datagen.common.arrays import F32, F64, I64, Bools
-from datagen.evidence.texels import Texels, face_texels, luminance, sampled, seen_texels, texel_px
+from datagen.evidence.texels import Texels, face_texels, luminance, sampled, seen_texels, texel_size
 from datagen.fit.problem import SkinPoints
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import normalised, vertex_normals
@@ -114,10 +114,10 @@ class Stereo:
         if not len(here):
             return None
         luma = [
-            luminance(view.picture, texel_px(texels, view.camera.project(at)[0], cosine > 0))
+            luminance(view.picture, texel_size(texels, view.camera.project(at)[0], cosine > 0))
             for view, cosine in zip(views, seen, strict=True)
         ]
-        step = STEP * _texel_m(texels, at)
+        step = STEP * texel_size(texels, at)
         count = max(2, round(reach_m / step))
         offsets = step * np.arange(-count, count + 1, dtype=np.float64)
         scores = []
@@ -145,8 +145,7 @@ class Stereo:
         """Return how many texels a side the sharpest picture shows."""
         texels = self.texels(FEWEST_TEXELS)
         at = texels.positions(vertices, self.template.faces)
-        every = np.ones(len(at), bool)
-        px = max(texel_px(texels, view.camera.project(at)[0], every) for view in views)
+        px = max(texel_size(texels, view.camera.project(at)[0]) for view in views)
         return int(np.clip(round(FEWEST_TEXELS * px / LEAST_PX), FEWEST_TEXELS, most))
 
 
@@ -157,12 +156,6 @@ def _points(texels: Texels, weight: F32) -> I64:
     grid = np.zeros_like(two)
     grid[SPACING // 2 :: SPACING, SPACING // 2 :: SPACING] = True
     return np.asarray(texels.index[grid & two & seen & (texels.index >= 0)])
-
-
-def _texel_m(texels: Texels, at: F64) -> float:
-    """Return how large a texel is on the skin, usually."""
-    here, right = texels.neighbours
-    return float(np.median(np.linalg.norm(at[right] - at[here], axis=1)))
 
 
 def _agreement(textures: Sequence[F32], weight: F32) -> F32:
