@@ -17,6 +17,7 @@ from PIL import ImageDraw, ImageFilter
 from benchmarks.detector.people import Instant
 from datagen.common.arrays import F64
 from datagen.common.errors import InputError
+from datagen.common.open3d_library import load_open3d
 from datagen.evidence.contract import Maker
 from datagen.evidence.detector_model import on_smooth_surface
 from datagen.fit.problem import FitFrame, FitSettings, FittedFrame
@@ -187,7 +188,7 @@ def textured_views(
     mesh: Path, texture: Path, centre: F64, image_size: int, unit_m: float = 1e-3
 ) -> tuple[dict[str, Image], list[Camera]]:
     """Return pictures of a textured scan, unlit as it was photographed, from the front and both sides."""
-    o3d: Any = import_module("open3d")
+    o3d = load_open3d()
     trimesh: Any = import_module("trimesh")
     loaded = trimesh.load(mesh, process=False, force="mesh")
     vertices, faces = np.asarray(loaded.vertices) * unit_m, np.asarray(loaded.faces)

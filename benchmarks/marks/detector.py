@@ -16,6 +16,7 @@ from benchmarks.marks.pictures import clay, view_axes
 from benchmarks.marks.sources import Source
 from datagen.common.arrays import F64
 from datagen.common.errors import DependencyError
+from datagen.common.open3d_library import load_open3d
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh
 from datagen.heads.base import HeadTemplate
@@ -82,7 +83,7 @@ class Witness:
 
 def _behind(mesh: Mesh, at: F64) -> tuple[F64, npt.NDArray[np.floating]]:
     """Return the mesh's points (L, 3) behind picture positions (L, 2) metres, and how far they face the viewer."""
-    o3d: Any = import_module("open3d")
+    o3d = load_open3d()
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(
         o3d.core.Tensor(mesh.vertices.astype(np.float32)), o3d.core.Tensor(mesh.faces.astype(np.uint32))

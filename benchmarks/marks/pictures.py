@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from benchmarks.marks.sources import Source
 from datagen.common.arrays import F64
 from datagen.common.files import atomic_write_bytes
+from datagen.common.open3d_library import load_open3d
 from datagen.geometry.landmarks import Landmarks
 from datagen.geometry.mesh import Mesh, vertex_normals
 from datagen.heads.base import HeadModel
@@ -47,7 +46,7 @@ def clay(
     light: tuple[float, float, float] = LIGHT,
 ) -> Image.Image:
     """Draw a mesh in template axes, and points (L, 3) with their numbers; ``centre`` (3,) is the picture's middle."""
-    o3d: Any = import_module("open3d")
+    o3d = load_open3d()
     R = view_axes(turn_deg)
     vertices, at = (mesh.vertices - centre) @ R.T, (points - centre) @ R.T
     scene = o3d.t.geometry.RaycastingScene()

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -21,6 +19,7 @@ from benchmarks.warp.hidden import HiddenScan, hide
 from datagen.common.arrays import F64, I32, I64
 from datagen.common.errors import InputError
 from datagen.common.files import read_npz
+from datagen.common.open3d_library import load_open3d
 from datagen.geometry.mesh import face_cross, normalised
 from datagen.geometry.space import MM_PER_M
 from datagen.heads.base import HeadModel
@@ -107,7 +106,7 @@ def seen_faces(vertices: F64, model: HeadModel) -> I32:
     eyeballs, lips close over each other, and the back of the head is away.
     """
     # Its type stubs are incomplete.
-    o3d: Any = import_module("open3d")
+    o3d = load_open3d()
     template = model.template
     candidates = template.faces[~mask_of(template.regions, INSIDE_MOUTH)[template.faces].any(axis=1)]
     middle = vertices[candidates].mean(axis=1)

@@ -23,6 +23,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from datagen.common.user_cache import user_cache
+
 PACKAGE = Path(__file__).parents[1]
 _KERNEL = re.compile(rb"^\s*@(?:compiled|inlined)\b", re.MULTILINE)
 _IMPORT = re.compile(rb"^from (datagen[\w.]*) import (\([^)]*\)|[^\n]*)|^import (datagen[\w.]*)", re.MULTILINE)
@@ -67,10 +69,9 @@ def kernel_folder() -> Path | None:
     nothing can be written: each process then compiles for itself.
     """
     wanted = numba.config.CACHE_DIR
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "canonface"
     # Copies of the package that share a folder know their own kernels by where they are installed.
     place = hashlib.sha256(str(PACKAGE).encode()).hexdigest()[:8]
-    for parent in [Path(wanted)] if wanted else [PACKAGE / "__pycache__", home]:
+    for parent in [Path(wanted)] if wanted else [PACKAGE / "__pycache__", user_cache()]:
         folder = parent / f"{_NAME}-{place}-{source_digest(PACKAGE)[:16]}"
         if folder.is_dir() and os.access(folder, os.W_OK):
             return folder

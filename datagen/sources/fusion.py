@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.common.errors import MeshError
+from datagen.common.open3d_library import load_open3d
 from datagen.geometry.mesh import Mesh
 from datagen.sources.depth_maps import DepthMap
 
@@ -24,10 +23,6 @@ BLOCKS = 4000
 HEAD_RADIUS_M = 0.3
 # Voxels that more maps than this saw: also those of one alone.
 LEAST_WEIGHT = 0.5
-
-
-def _open3d() -> Any:
-    return import_module("open3d")
 
 
 def fuse_depths(maps: Sequence[DepthMap], centre: npt.NDArray[np.float64] | None = None) -> Mesh:
@@ -65,7 +60,7 @@ def fuse_depths(maps: Sequence[DepthMap], centre: npt.NDArray[np.float64] | None
 
 def _fused(near: Sequence[DepthMap], voxel: float) -> Mesh:
     """Return the mesh of maps; raises RuntimeError if there is none."""
-    o3d = _open3d()
+    o3d = load_open3d()
     core, float32 = o3d.core, o3d.core.float32
     grid = o3d.t.geometry.VoxelBlockGrid(
         ("tsdf", "weight"), (float32, float32), ((1), (1)), voxel, BLOCK, BLOCKS, core.Device("CPU:0")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +10,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import dijkstra
 
 from datagen.common.arrays import F64
+from datagen.common.open3d_library import load_open3d
 from datagen.geometry.edges import unique_edges
 from datagen.geometry.mesh import normalised
 from datagen.heads.regions import mask_of
@@ -47,8 +46,7 @@ def distance_ahead(
     distance : (N,) float64
         Metres; infinite where nothing is met.
     """
-    # Loads slowly, and its type stubs are incomplete.
-    o3d: Any = import_module("open3d")
+    o3d = load_open3d()
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(
         o3d.core.Tensor(np.asarray(vertices, np.float32)), o3d.core.Tensor(np.asarray(faces, np.uint32))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from datagen.common.arrays import F64
+from datagen.common.open3d_library import load_open3d
 from datagen.geometry.mesh import face_cross, normalised
 from datagen.warp.similarity import Similarity, fit_similarity
 
@@ -43,7 +43,7 @@ class OrientedPoints:
     @cached_property
     def features(self) -> F64:
         """Fast point feature histograms, (N, 33) float64 (R. Rusu et al., ICRA 2009)."""
-        o3d = import_module("open3d")
+        o3d = load_open3d()
         cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(self.positions))
         cloud.normals = o3d.utility.Vector3dVector(self.normals)
         search = o3d.geometry.KDTreeSearchParamHybrid(FEATURE_RADIUS_M, FEATURE_NEIGHBOURS)

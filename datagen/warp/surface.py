@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from datagen.common.open3d_library import load_open3d
 from datagen.geometry.edges import boundary_vertices
 from datagen.geometry.mesh import vertex_normals
 
@@ -40,11 +40,6 @@ class SurfacePoints:
 CELLS = 64
 
 
-def _open3d() -> Any:
-    # Its type stubs are incomplete, and it loads slowly: only those who ask for closest points pay.
-    return import_module("open3d")
-
-
 class Surface:
     """A triangle surface that answers closest-point queries, through Open3D's ray-casting scene (Embree).
 
@@ -55,7 +50,7 @@ class Surface:
     """
 
     def __init__(self, vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer]) -> None:
-        o3d = _open3d()
+        o3d = load_open3d()
         self.vertices = np.asarray(vertices, np.float64)
         self.faces = np.asarray(faces, np.int64)
         self.normals = vertex_normals(self.vertices, self.faces)
@@ -70,7 +65,7 @@ class Surface:
 
     def closest(self, points: npt.NDArray[np.floating]) -> SurfacePoints:
         """Return the closest surface points to ``points`` (Q, 3) metres."""
-        o3d = _open3d()
+        o3d = load_open3d()
         query = (np.asarray(points, np.float64) - self._origin).astype(np.float32)
         order = _by_cell(query)
         answer = self._scene.compute_closest_points(o3d.core.Tensor(query[order]))
