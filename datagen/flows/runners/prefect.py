@@ -5,6 +5,7 @@ A build goes on without it if its server goes away.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -44,6 +45,7 @@ DEFAULTS = {
     "DASK_LOGGING__DISTRIBUTED": "critical",
     "DO_NOT_TRACK": "1",
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "CRITICAL",
@@ -85,8 +87,13 @@ def told_prefect(home: Path, name: str, root: Path, manifest: Manifest, config: 
         with prefect_session(home):
             run_as_flow(name, root, manifest, config, tell)
 
-    with _default_environment(_defaults(home)), told_aside("prefect", listen) as aside:
-        yield aside
+    with _default_environment(_defaults(home)):
+        try:
+            with told_aside("prefect", listen) as aside:
+                yield aside
+        finally:
+            # Whatever it was not told by now, it is not told.
+            _forget_events()
 
 
 @contextmanager
@@ -132,6 +139,26 @@ def _send_last_events() -> None:
     from prefect.events.worker import EventsWorker
 
     EventsWorker.drain_all(timeout=EVENTS_SECONDS, at_exit=False)
+    _forget_events()
+
+
+def _forget_events() -> None:
+    # The interpreter's exit waits until each event is sent or has failed, which without a server takes seconds for each
+    # and prints it whole.
+    from prefect._internal.concurrency.services import _active_services
+
+    services = [service for service in tuple(_active_services) if service._loop is not None]
+    if not services:
+        return
+
+    def cancel() -> None:
+        for task in asyncio.all_tasks():
+            if getattr(task.get_coro(), "__qualname__", "").endswith("QueueServiceBase._run"):
+                task.cancel()
+
+    for loop in {service._loop for service in services}:
+        if loop is not None and loop.is_running():
+            loop.call_soon_threadsafe(cancel)
 
 
 @contextmanager

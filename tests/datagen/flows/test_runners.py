@@ -174,6 +174,38 @@ def test_a_build_goes_on_without_a_server_that_went_away(
     assert "Traceback" not in errors
 
 
+def test_what_a_dead_server_was_not_told_holds_up_no_exit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claim_with_database: Callable[[Path], None]
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom datagen.flows.runners import prefect\n"
+        "from datagen.flows.runners.local_api import LocalApi\n"
+        "prefect.EVENTS_SECONDS, apis = 0.1, []\n"
+        "prefect.LocalApi = lambda home: apis.append(LocalApi(home)) or apis[0]\n"
+        "with prefect.prefect_session(Path(sys.argv[1]) / 'home'):\n"
+        "    from prefect.events import emit_event\n"
+        "    from prefect.events.worker import EventsWorker\n"
+        "    emit_event('heard', resource={'prefect.resource.id': 'canonface.test'})\n"
+        "    EventsWorker.instance().wait_until_empty()\n"
+        "    apis[0].stop()\n"
+        "    for i in range(5):\n"
+        "        emit_event('unheard', resource={'prefect.resource.id': 'canonface.test'})\n"
+        "print('over', flush=True)\n"
+    )
+    claim_with_database(tmp_path / "home")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "over\n"
+    over = time.monotonic()
+    _, errors = process.communicate()
+    # Prefect tries each event for seven seconds.
+    assert time.monotonic() - over < 6
+    assert "unheard" not in errors
+
+
 def test_a_server_of_our_own_ends_with_a_killed_parent(tmp_path: Path) -> None:
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom datagen.flows.runners.local_api import LocalApi\n"
