@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -83,6 +85,27 @@ def test_deployments_are_of_flows_that_take_their_parameters(deployments: list[d
     assert named == {name: {"parts"} for name in (*stages, "freeze", "finish")}
     with pytest.raises(Exception, match="workers"):
         prefect_flow.build.validate_parameters({"manifest": "demo", "out": "x", "workers": 0})
+
+
+def test_flows_are_run_again_as_often_as_prefects_environment_says(tmp_path: Path) -> None:
+    stages = [stage.name for stage in STAGES if stage.carried]
+    program = (
+        "from datagen.flows import prefect_flow, stage_flows\n"
+        f"names = {[*stages, 'freeze', 'finish']!r}\n"
+        "print(prefect_flow.build.retries, *(getattr(stage_flows, name).retries for name in names))\n"
+    )
+
+    def retries(**environment: str) -> list[str]:
+        around = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        around |= {"PREFECT_HOME": str(tmp_path), **environment}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=around, capture_output=True, check=False, text=True, cwd=ROOT
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert retries(PREFECT_FLOWS_DEFAULT_RETRIES="2") == ["2"] * (len(stages) + 3)
+    assert retries() == ["0"] * (len(stages) + 3)
 
 
 def test_flows_take_what_commands_take() -> None:

@@ -22,7 +22,8 @@ from datagen.layout import load_recipe
 BODY: ContextVar[Callable[[], None] | None] = ContextVar("body of the flow", default=None)
 
 
-@flow(name="build", retries=0, persist_result=False, log_prints=False)
+# How often Prefect runs one again that failed is said by its environment: PREFECT_FLOWS_DEFAULT_RETRIES.
+@flow(name="build", persist_result=False, log_prints=False)
 def build(
     manifest: Annotated[str, Field(description="recipe: a file, or the name of one that comes along")],
     out: Annotated[str, Field(description="build folder, which every worker sees under this path")],

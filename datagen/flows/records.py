@@ -11,7 +11,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
@@ -22,7 +22,7 @@ from datagen.common.errors import InputError
 from datagen.common.files import atomic_write_bytes, is_temporary
 from datagen.common.ownership import Owned, refuse_strangers, remove_ours, strangers
 from datagen.flows.seen import Seen
-from datagen.flows.state_index import clock_s, look, open_index, read_and_remember
+from datagen.flows.state_index import StateIndex, clock_s, look, open_index, read_and_remember
 from datagen.flows.views import Views
 from datagen.heads.base import HeadTemplate
 from datagen.layout import PERSON_FOLDER, RECORD, BuildLayout
@@ -169,34 +169,59 @@ def read_results(layout: BuildLayout, info: SequenceInfo) -> Iterator[ResultReco
     return (None if content is None else record_of(content) for content in contents)
 
 
+NOTE = ""  # name of what is made of all results of a sequence
+
+
 class SequenceResults:
-    """The results of a sequence's frames, which are told from each other before they are read."""
+    """The results of a sequence's frames, of which more can be known than each by itself."""
 
     def __init__(self, layout: BuildLayout, info: SequenceInfo) -> None:
         self._root, self._folder = layout.root, layout.sequence_warps(info.key)
+        self._group = _group(self._root, self._folder)
         self._names = [layout.frame_name(frame) for frame in info.frames]
-        index, group = open_index(self._root), _group(self._root, self._folder)
-        told = index.all_holding(group, self._names) if index is not None else [None] * len(self._names)
-        # What is known is JSON after a word.
-        self._texts = [None if text is None else text.partition(" ")[2] for text in told]
 
-    @property
-    def digest(self) -> str:
-        """Digest of all of them; empty as long as one is neither known nor read."""
-        texts = [text for text in self._texts if text is not None]
-        return sha256_text("\n".join(texts)) if len(texts) == len(self._names) else ""
+    @cached_property
+    def _looked(self) -> tuple[list[str | None], Seen | None]:
+        """What is known of each, None where it has to be read; and all of their files, if that is known of all."""
+        index = open_index(self._root)
+        if index is None:
+            return [None] * len(self._names), None
+        known = None if index.settled else index.known(self._group, self._names)
+        if known is None:
+            return [
+                None if text is None else _text_of(text) for text in index.all_holding(self._group, self._names)
+            ], None
+        held, files = index.as_one(known)
+        return [_text_of(seen.told) if holds else None for seen, holds in zip(known, held, strict=True)], files
+
+    def note(self, index: StateIndex, group: str, told: str) -> None:
+        """Have the build's index remember what was made of :meth:`contents`, all of which was yielded."""
+        texts, files = self._looked
+        if files is None:
+            known = index.known(self._group, self._names)
+            # One that was made again meanwhile may be another.
+            if known is None or [_text_of(seen.told) for seen in known] != texts:
+                return
+            files = index.as_one(known)[1]
+        if files is not None:
+            index.note_of(group, NOTE, told, files)
+
+    def noted(self, index: StateIndex, seen: Seen) -> str:
+        """Return what :meth:`note` was told, of which the index knows that no file of these results changed."""
+        return index.told_of(seen, self._group, self._names)
 
     def contents(self) -> Iterator[Mapping[str, Any] | None]:
         """Yield each record as plain JSON data, None if it is missing: making objects of them takes longer."""
+        texts = self._looked[0]
         # In one go: a call for each costs as much as reading it.
-        known = iter(own_json(f"[{','.join(text for text in self._texts if text is not None)}]"))
-        for place, (name, text) in enumerate(zip(self._names, self._texts, strict=True)):
+        known = iter(own_json(f"[{','.join(text for text in texts if text is not None)}]"))
+        for place, (name, text) in enumerate(zip(self._names, texts, strict=True)):
             if text is not None:
                 yield next(known)
                 continue
             record = known_result(self._root, self._folder / name)
             if record is not None:
-                self._texts[place] = _plain_text(record)
+                texts[place] = _plain_text(record)
             yield None if record is None else record.to_json()
 
 
@@ -232,6 +257,10 @@ def _place(root: Path, folder: Path) -> tuple[str, str]:
     within = above.removeprefix(f"{root}{os.sep}")
     # Whoever asks for a sequence's person asks for none of its frames.
     return f"persons/{within}" if name == PERSON_FOLDER else f"results/{within}", name
+
+
+def _text_of(told: str) -> str:
+    return told.partition(" ")[2]  # what is known is JSON after a word
 
 
 def _told(seen: Seen) -> tuple[str, ResultRecord]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,9 +15,9 @@ import numpy.typing as npt
 
 from datagen.common.digests import canonical_json, sha256_text
 from datagen.common.errors import CorruptDatasetError, InputError
-from datagen.flows.history import History, Stored, read_history
+from datagen.flows.history import History, Stored, ranges_of, read_history
 from datagen.flows.planning import BuildPlan, samples_per_shard
-from datagen.flows.state_index import open_index
+from datagen.flows.state_index import StateIndex, open_index
 from datagen.flows.stored_frames import StoredFrames, StoredPart, accepted_verdicts, asked_for, stored_frames
 from datagen.flows.worker import shared_contents, shared_head
 from datagen.heads.regions import REGIONS
@@ -32,6 +33,8 @@ from datagen.shards.store import LocalStore
 from datagen.sources.frame import SequenceKey
 
 _DIGITS = 24  # of a digest, in tasks and names
+_RULES = 1  # raise it when the same views give another key
+_TOGETHER = 256  # shards in a group of the index
 _I32 = npt.NDArray[np.int32]
 _I64 = npt.NDArray[np.int64]
 
@@ -219,13 +222,14 @@ def _plan_shards(plan: BuildPlan, layout: BuildLayout) -> ShardPlan:
             f"a frame with the verdict {' or '.join(accepted_verdicts(manifest))}, and a camera with an image of it",
             f"`datagen explain {layout.root} --failed` says why; correct the captures and build again",
         )
-    history = history_of(plan, layout).grown(frames.stored(), frames.camera_names(), plan.split_of)
+    asked = {part.key: part.frames for part in frames.parts}
+    history = history_of(plan, layout).grown_by(asked, frames.camera_names(), plan.split_of)
     ordered, splits, steps = _rows(plan, frames.parts, history)
     dataset = _dataset_plan(plan, frames, splits, steps, history)
     for split, listed in splits.items():
         places = dataset.shards(frames_of(split)).stored(np.arange(len(listed.frames)))
         ordered.rows[listed.frames] = places
-    key = _ShardKeys(manifest, dataset, ordered)
+    key = _ShardKeys(manifest, dataset, ordered, open_index(layout.root))
     shards: list[PlannedShard] = []
     faces: list[PlannedFaces] = []
     for shard in dataset.units:
@@ -405,9 +409,10 @@ def missing_shards(store: LocalStore, shards: list[ShardUnit]) -> tuple[list[str
 class _ShardKeys:
     """Content keys of shards: of all that decides their bytes."""
 
-    def __init__(self, manifest: Manifest, dataset: DatasetPlan, rows: FrameRows) -> None:
-        self._rows, self._dataset = rows, dataset
+    def __init__(self, manifest: Manifest, dataset: DatasetPlan, rows: FrameRows, index: StateIndex | None) -> None:
+        self._rows, self._dataset, self._index = rows, dataset, index
         self._latest: tuple[int, list[str]] = (-1, [])
+        self._parts: dict[int, bytes] = {}
         self._shared = {
             "algorithm": RENDER_VERSION,
             "backend": resolve_backend(manifest.render.backend),
@@ -419,9 +424,61 @@ class _ShardKeys:
 
     def of_views(self, shard: ShardUnit, split: SplitRows) -> str:
         """Return the key of a shard of samples."""
-        rows, numbers, where = self._rows, self._dataset.numbers, slice(shard.start, shard.stop)
+        where = slice(shard.start, shard.stop)
+        places, cameras = split.views[where], split.cameras[where]
+        return self._known(shard, places, cameras, lambda: self._key_of_views(places, cameras))
+
+    def of_faces(self, shard: ShardUnit, split: SplitRows) -> str:
+        """Return the key of a shard of a frame table, or of the template."""
+        places = split.frames[shard.start : shard.stop] if shard.group != TEMPLATE else _NO_ROWS.frames
+        return self._known(shard, places, _NO_ROWS.cameras, lambda: self._key_of_faces(places))
+
+    def _known(self, shard: ShardUnit, places: _I64, cameras: _I32, make: Callable[[], str]) -> str:
+        """Return a key that was made of the very same before; of a million frames, making all takes ten seconds."""
+        if self._index is None:
+            return make()
+        told = self._told(places, cameras)
+        group, name = f"shard keys/{shard.group}/{shard.index // _TOGETHER}", str(shard.index)
+        seen = self._index.get(group, name)
+        known, _, key = seen.told.partition(" ") if seen is not None else ("", "", "")
+        if known != told:
+            key = make()
+            self._index.note(group, name, f"{told} {key}")
+        return key
+
+    def _told(self, places: _I64, cameras: _I32) -> str:
+        """Return a digest of all that a key is made of."""
+        rows = self._rows
+        parts = rows.part_of[places]
+        numbers, order = np.unique(parts, return_inverse=True)
+        told = hashlib.sha256(self._told_of_all)
+        for number in numbers.tolist():
+            told.update(self._part(number))
+        columns = (order, places - rows.first[parts], rows.rows[places], cameras)
+        for column in columns:
+            told.update(len(column).to_bytes(8, "little") + column.astype("<i8").tobytes())
+        return told.hexdigest()
+
+    @cached_property
+    def _told_of_all(self) -> bytes:
+        return canonical_json({"rules": _RULES, "cameras": list(self._dataset.cameras), **self._shared}).encode()
+
+    def _part(self, number: int) -> bytes:
+        """Return a digest of all that is told of a part."""
+        known = self._parts.get(number)
+        if known is None:
+            part, numbers = self._rows.parts[number], self._dataset.numbers
+            key = part.key
+            named = [key.subject, key.sequence, numbers["subject"][key.subject], numbers["sequence"][key.sequence]]
+            statuses = part.statuses if len(set(part.statuses)) > 1 else part.statuses[:1]
+            columns = [ranges_of(part.frames), statuses, part.warps.kept, part.inputs.kept]
+            known = self._parts[number] = hashlib.sha256(json.dumps([named, columns]).encode()).digest()
+        return known
+
+    def _key_of_views(self, places: _I64, cameras: _I32) -> str:
+        rows, numbers = self._rows, self._dataset.numbers
         samples: list[str] = []
-        for number, camera, inside, stored in rows.runs(split.views[where], split.cameras[where]):
+        for number, camera, inside, stored in rows.runs(places, cameras):
             key = rows.parts[number].key
             names = (key.subject, key.sequence, self._dataset.cameras[camera])
             # What is stored of names are numbers, which depend on what the build held before.
@@ -433,10 +490,8 @@ class _ShardKeys:
             ]
         return _key_of_rows(self._shared, "samples", samples)
 
-    def of_faces(self, shard: ShardUnit, split: SplitRows) -> str:
-        """Return the key of a shard of a frame table, or of the template."""
+    def _key_of_faces(self, places: _I64) -> str:
         rows, numbers, listed = self._rows, self._dataset.numbers, list[str]()
-        places = split.frames[shard.start : shard.stop] if shard.group != TEMPLATE else _NO_ROWS.frames
         for number, _, inside, _ in rows.runs(places, np.zeros_like(places)):
             key = rows.parts[number].key
             of_names = f"{numbers['subject'][key.subject]},\n   {numbers['sequence'][key.sequence]}"

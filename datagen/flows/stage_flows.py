@@ -45,7 +45,7 @@ def _stage_flow(name: str, doing: str) -> Flow[..., None]:
 
 
 def _as_flow(body: Callable[..., None], name: str, run_name: str) -> Flow[..., None]:
-    return flow(name=name, flow_run_name=run_name, retries=0, persist_result=False, log_prints=False)(body)
+    return flow(name=name, flow_run_name=run_name, persist_result=False, log_prints=False)(body)
 
 
 simulate = _stage_flow("simulate", "Simulate captures")

@@ -20,17 +20,19 @@ import sys
 import threading
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import count, repeat
+from itertools import count, islice, repeat
 from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import quote
 
+from datagen.common.digests import digest_bytes
 from datagen.common.errors import StorageError
 from datagen.common.files import storage_errors
-from datagen.flows.seen import SIGNATURE, Pack, Seen, packed, signature_of
+from datagen.flows.seen import SIGNATURE, Pack, Seen, packed, signature_of, signatures_of
 from datagen.layout import BuildLayout
 
 RACY_S = 2.0
@@ -39,6 +41,8 @@ _JOURNAL = re.compile(r"journal-[A-Za-z0-9._-]+-\d+-[0-9a-f]{8}\.jsonl")
 _JOURNAL_HEAD = '{"format": "canonface-journal", "version": 1}\n'
 _GROUPS_KEPT = 64
 _PENDING = 2000  # entries that are written at a time
+_AT_ONCE = 16  # groups whose files are looked at in one go, so that threads seldom wait for each other
+_LOOKING = 4  # threads
 _PACKS = 8  # of a group, before they are made one
 T = TypeVar("T")
 _RECKLESS = "PRAGMA synchronous=OFF"  # what a power cut takes is found again
@@ -160,9 +164,70 @@ class StateIndex:
 
     def note(self, group: str, name: str, told: str) -> None:
         """Remember what was made of what is known, and is as good as that."""
+        self._note(group, name, Seen((), b"\0" * SIGNATURE, told))
+
+    def _note(self, group: str, name: str, seen: Seen) -> None:
         with self._lock:
-            seen = self._group(group)[name] = Seen((), b"\0" * SIGNATURE, told)
+            self._group(group)[name] = seen
             self._await(group, name, seen)
+
+    def note_of(self, group: str, name: str, told: str, made_of: Seen) -> None:
+        """Remember what was made of all that :meth:`as_one` gave: it holds as long as no file of that changes."""
+        self._note(group, name, made_of._replace(told=f"{made_of.told} {told}"))
+
+    def as_one(self, known: Sequence[Seen]) -> tuple[list[bool], Seen | None]:
+        """Return of several what is known whether it holds, and if all of it does, all their files as one group."""
+        signatures, of_all = signatures_of(self.layout.root, known)
+        held = [signature == seen.signature for seen, signature in zip(known, signatures, strict=True)]
+        if not all(held):
+            return held, None
+        return held, Seen(tuple(path for seen in known for path in seen.paths), of_all, _made_of(known))
+
+    def ahead(self, groups: Iterable[str], name: str) -> Generator[Seen | None, None, None]:
+        """Yield what is known under a name of one group after another, None where a file is not what it was.
+
+        Threads look at the files of the next few meanwhile: a disk and a network answer many at once.
+        """
+
+        def begun(some: Sequence[str]) -> tuple[list[Seen], Future[tuple[list[bytes], bytes]]]:
+            known = [self.get(group, name) or _UNKNOWN for group in some]
+            return known, pool.submit(signatures_of, self.layout.root, known)
+
+        def ended(known: list[Seen], looked: Future[tuple[list[bytes], bytes]]) -> Iterator[Seen | None]:
+            for seen, signature in zip(known, looked.result()[0], strict=True):
+                yield seen if signature == seen.signature else None
+
+        with ThreadPoolExecutor(_LOOKING) as pool:
+            waiting, left = deque[tuple[list[Seen], Future[tuple[list[bytes], bytes]]]](), iter(groups)
+            while some := list(islice(left, _AT_ONCE)):
+                waiting.append(begun(some))
+                if len(waiting) > _LOOKING:
+                    yield from ended(*waiting.popleft())
+            for each in waiting:
+                yield from ended(*each)
+
+    def told_of(self, seen: Seen, of: str, names: Sequence[str]) -> str:
+        """Return what :meth:`note_of` was told, whose files are what they were.
+
+        Parameters
+        ----------
+        of, names : str and sequence of str
+            What it was made of.
+        """
+        made_of, _, told = seen.told.partition(" ")
+        if self.settled:
+            known = self.known(of, names)
+            # What was learnt of other files since then is not borne out by these.
+            if known is not None and _made_of(known) == made_of:
+                self._unchanged.setdefault(of, set()).update(map(sys.intern, names))
+        return told
+
+    def known(self, group: str, names: Sequence[str]) -> list[Seen] | None:
+        """Return what is known under each of some names, whether it holds or not; None if one is not known."""
+        with self._lock:
+            group_known = self._group(group)
+            known = [seen for name in names if (seen := _unpacked(group_known, name)) is not None]
+        return known if len(known) == len(names) else None
 
     def remembered(self, kind: str, name: str, make: Callable[[], T]) -> T:
         """Return what was made of results, made again if any of them changed since; of each kind, the latest only."""
@@ -179,7 +244,8 @@ class StateIndex:
 
     def _await(self, group: str, name: str, seen: Seen) -> None:
         self._pending.setdefault(group, {})[name] = seen
-        self._pending_count += 1
+        # By what they take: of the files of a whole sequence there are few.
+        self._pending_count += 1 + len(seen.paths) // 16
         if self._pending_count >= _PENDING:
             self._flush()
 
@@ -277,6 +343,13 @@ class StateIndex:
             with suppress(sqlite3.Error), self._base:
                 for group, known in pending.items():
                     self._write(group, list(known), list(known.values()))
+
+
+_UNKNOWN = Seen((), b"", "")
+
+
+def _made_of(known: Iterable[Seen]) -> str:
+    return digest_bytes(b"".join(seen.signature for seen in known)).sha256
 
 
 _Packed = tuple[Pack, int]

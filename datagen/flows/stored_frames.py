@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +22,8 @@ from datagen.common.documents import own_json
 from datagen.flows.history import Stored, numbers_of, ranges_of
 from datagen.flows.planning import BuildPlan
 from datagen.flows.quarantine import read_quarantine
-from datagen.flows.records import ResultRecord, SequenceResults, digest_of_keys, record_of
+from datagen.flows.records import NOTE, ResultRecord, SequenceResults, digest_of_keys, record_of
+from datagen.flows.seen import Seen
 from datagen.flows.state_index import open_index
 from datagen.flows.views import Views
 from datagen.layout import BuildLayout
@@ -232,9 +234,11 @@ def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     results: list[str] = []
     own: dict[str, Mapping[str, Any]] = {}
     same: dict[tuple[str, ...], tuple[str, ...]] = {}  # few rigs, however many frames
-    for sequence in plan.sequences:
+    index = open_index(layout.root)
+    known = repeat(None) if index is None else index.ahead((_group(sequence) for sequence in plan.sequences), NOTE)
+    for sequence, seen in zip(plan.sequences, known, strict=False):
         given_up = {frame for frame in sequence.frames if (sequence.key, frame) in out} if out else set()
-        found = _of_sequence(sequence, given_up, plan.manifest, layout, same)
+        found = _of_sequence(sequence, given_up, plan.manifest, layout, seen, same)
         verdicts.update(found.verdicts)
         left_out.update(found.left_out)
         cameras += found.cameras
@@ -247,25 +251,36 @@ def _stored_frames(plan: BuildPlan, layout: BuildLayout) -> StoredFrames:
     return StoredFrames(tuple(parts), dict(verdicts), dict(left_out), tuple(cameras), waiting, tuple(results), own)
 
 
+def _group(sequence: SequenceInfo) -> str:
+    return f"stored/{sequence.key}"
+
+
 def _of_sequence(
     sequence: SequenceInfo,
     given_up: Collection[int],
     manifest: Manifest,
     layout: BuildLayout,
+    seen: Seen | None,
     same: dict[tuple[str, ...], tuple[str, ...]],
 ) -> SequencePart:
-    """Choose the frames of a sequence, unless that is known of these very results."""
+    """Choose the frames of a sequence, unless that is known of these very results.
+
+    Parameters
+    ----------
+    seen : Seen or None
+        What is known of the choice, if no file of the results changed since.
+    """
     results, index = SequenceResults(layout, sequence), open_index(layout.root)
-    group, rules = f"stored/{sequence.key}", (accepted_verdicts(manifest), manifest.shards.depth_scale)
-    asked = f"{_RULES} {rules} {manifest.render.surface} {sequence.frames}"
-    if index is not None and not given_up and results.digest:
-        seen = index.get(group, "")
-        known, _, text = seen.told.partition(" ") if seen is not None else ("", "", "")
-        if known == sha256_text(f"{asked} {results.digest}"):
-            return SequencePart.from_text(sequence.key, text, same)
+    rules = accepted_verdicts(manifest), manifest.shards.depth_scale
+    asked = sha256_text(f"{_RULES} {rules} {manifest.render.surface} {sequence.frames}")
+    if index is None or given_up:
+        return _chosen(sequence, results.contents(), given_up, manifest)
+    known, _, text = (results.noted(index, seen) if seen is not None else "").partition(" ")
+    if known == asked:
+        return SequencePart.from_text(sequence.key, text, same)
     found = _chosen(sequence, results.contents(), given_up, manifest)
-    if index is not None and not given_up and not found.waiting:
-        index.note(group, "", f"{sha256_text(f'{asked} {results.digest}')} {found.to_text()}")
+    if not found.waiting:
+        results.note(index, _group(sequence), f"{asked} {found.to_text()}")
     return found
 
 

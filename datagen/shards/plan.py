@@ -158,6 +158,7 @@ class DatasetPlan:
             )
         self._check_counts()
         seen: dict[str, str] = {}
+        known = frozenset(self.subjects)
         for split, subjects in self.splits.items():
             for subject in subjects:
                 if subject in seen:
@@ -166,7 +167,7 @@ class DatasetPlan:
                         "each subject in one split, so that test subjects are new to the model",
                         "Change `splits` in the manifest",
                     )
-                if subject not in self.subjects:
+                if subject not in known:
                     raise InputError(
                         f"subject {subject} of {split} is not in the subject table", "every subject there", "Add it"
                     )

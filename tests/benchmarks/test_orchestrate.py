@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from benchmarks.orchestrate.counting import calls_counted
 from benchmarks.orchestrate.figures import exponent, figures_of
 from benchmarks.orchestrate.measure import CarriedTasks, SizePlan, carry_tasks, measure_size
 from benchmarks.orchestrate.share import measure_share, orchestration_share
+from datagen.flows.build import build
 from datagen.flows.runners.contract import RunnerConfig
+from datagen.flows.seen import Seen, signatures_of
 from datagen.flows.stages.finish import VerifyUnit
 from datagen.shards import VerifyReport, open_dataset
 
@@ -32,6 +36,11 @@ def test_calls_of_the_file_system_are_counted_while_asked(tmp_path: Path) -> Non
         assert list(tmp_path.iterdir())
     assert calls["open"] == 1
     assert calls["stat"] >= 1
+    # Compiled code asks for many, past Python.
+    with calls_counted() as many:
+        looked, _ = signatures_of(tmp_path, [Seen(("a",), b"", "")] * 100)
+    assert len(looked) == 100
+    assert many["statx"] + many["stat"] >= 100
     assert calls["listdir"] + calls["scandir"] == 1
     before = calls.total()
     assert (tmp_path / "a").read_text() == "x"
@@ -102,3 +111,29 @@ def test_the_files_of_a_capture_are_links_to_a_few(tmp_path: Path, monkeypatch: 
     files = [path for path in (tmp_path / "captures").glob("*/*/*/**/*") if path.is_file()]
     assert len(files) == 10
     assert len({path.stat().st_ino for path in files}) == 3
+
+
+def test_one_more_subject_among_many_renders_what_holds_them_alone(tmp_path: Path) -> None:
+    captures, out = tmp_path / "captures", tmp_path / "build"
+    manifest = nothing.nothing_manifest(captures)
+    nothing.write_captures(captures, 120, 1, 20, whole=True)
+    last = captures / "s000119"
+    shutil.move(last, tmp_path / "aside")
+    serial = RunnerConfig("serial")
+    with nothing.without_fsync(), nothing.instead(nothing.whole_stages()):
+        assert build(manifest, out, serial, StringIO()).warped == 119
+        before = records(out)
+        # First in the alphabet, so that sorted tables would number everybody anew.
+        shutil.move(tmp_path / "aside", captures / "a")
+        shutil.rmtree(out / "report")  # no record names it
+        grown = build(manifest, out, serial, StringIO())
+    assert (grown.warped, grown.rendered) == (1, 20)
+    after = records(out)
+    assert {name: after.get(name) for name in before} == before
+    assert len(after) - len(before) == 2  # one of their views, one of their frame
+
+
+def records(out: Path) -> dict[str, bytes]:
+    """Records of the shards, which name the bytes of their files."""
+    folder = out / "dataset.zarr" / "records"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

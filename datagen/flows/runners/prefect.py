@@ -221,7 +221,8 @@ def run_as_flow(
         _mark_crashed(f"folder:{root}")
         runner: Any = ThreadPoolTaskRunner(max_workers=WATCHED)
         with prefect.tags(*tags):
-            prefect_flow.build.with_options(flow_run_name=name, task_runner=runner)(
+            # What is told here is told once: a build that failed is run again by who began it.
+            prefect_flow.build.with_options(flow_run_name=name, task_runner=runner, retries=0)(
                 manifest=manifest.name,
                 out=str(root),
                 runner=config.name,

@@ -6,7 +6,9 @@ import errno
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,9 @@ from datagen.common.errors import InputError, UnitError
 from datagen.flows import quarantine as quarantining
 from datagen.flows.build import build
 from datagen.flows.quarantine import read_quarantine
+from datagen.flows.runners import prefect as prefect_runner
 from datagen.flows.runners.contract import RunnerConfig
+from datagen.flows.runners.tracking import Tracker
 from datagen.flows.stages import person as person_stage
 from datagen.flows.stages import warp as warp_stage
 from datagen.heads.base import HeadModel
@@ -98,6 +102,36 @@ def test_a_frame_that_kills_its_worker_is_left_out_alone(
     assert f"left out warp of {KEY}/{BAD:06d}, tried once" in errors
     assert "died" in errors
     assert "verified  yes" in output
+    without_a_frame(talk_build, unwarped)
+
+
+def test_a_frame_that_hangs_is_left_out_alone(
+    talk_build: BuildResult, talk_manifest: Path, unwarped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All is done but the frame: what works takes no time, and what hangs may be waited for briefly.
+    for frame in (0, 1, 3, 4):
+        done = BuildLayout(talk_build.root).frame_warp(KEY, frame)
+        shutil.copytree(done, BuildLayout(unwarped).frame_warp(KEY, frame))
+    own, enough = warp_stage._warp_and_store, threading.Event()
+
+    def spoilt(unit: warp_stage.WarpUnit, state: warp_stage.FrameState) -> None:
+        if state.frame != BAD:
+            own(unit, state)
+            return
+        enough.wait(300)
+        raise ZeroDivisionError("nobody waits for it any more")
+
+    monkeypatch.setattr(warp_stage, "_warp_and_store", spoilt)
+    # Prefect's server, which would be waited for at the end, has its tests elsewhere.
+    monkeypatch.setattr(prefect_runner, "told_prefect", lambda *_: nullcontext(Tracker()))
+    manifest = load_manifest(talk_manifest, ["needs.warp.retries=0", "needs.warp.timeout_s=2"])
+    try:
+        result = build(manifest, unwarped, RunnerConfig("threads", workers=2))
+    finally:
+        enough.set()
+    assert [unit.unit for unit in result.quarantined] == [f"{KEY}/{BAD:06d}"]
+    assert "did not end within 2 s" in result.quarantined[0].reason
+    assert result.verification.ok
     without_a_frame(talk_build, unwarped)
 
 

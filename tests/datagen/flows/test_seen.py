@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.orchestrate import nothing
 from datagen.flows.planning import BuildPlan, plan_build
-from datagen.flows.records import SequenceResults, read_result_record, write_result_record
-from datagen.flows.seen import Pack, Seen, packed, signature_of
+from datagen.flows.records import NOTE, SequenceResults, read_result_record, write_result_record
+from datagen.flows.seen import Pack, Seen, packed, signature_of, signatures_of
+from datagen.flows.shard_plan import ShardPlan, _ShardKeys, plan_shards
 from datagen.flows.stamps import can_ask, stamps_of
-from datagen.flows.state_index import state_index
+from datagen.flows.state_index import StateIndex, read_and_remember, state_index
 from datagen.flows.stored_frames import StoredFrames, stored_frames
 from datagen.layout import BuildLayout
 
@@ -76,6 +79,8 @@ def test_what_is_packed_is_what_is_found(tmp_path: Path) -> None:
         assert [pack.seen(place) for place in range(len(seen))] == [s._replace(paths=list(s.paths)) for s in seen]
         assert pack.holding(tmp_path) == [each.told for each in seen]
         assert pack.holding(tmp_path / "elsewhere") == [None if s.paths else s.told for s in seen]
+        of_all = signature_of(tmp_path, [path for each in seen for path in each.paths])
+        assert signatures_of(tmp_path, seen) == ([each.signature for each in seen], of_all)
         for damaged in (data[:-9], data[:7], b"", data[:40] + bytes(len(data) - 40), bytes(len(data))):
             with pytest.raises(ValueError):  # noqa: PT011
                 Pack(damaged)
@@ -90,6 +95,7 @@ def test_what_is_stored_is_chosen_once_and_again_when_anything_of_it_changes(
     assert plain(chosen(plan, layout)) == plain(read)
     with monkeypatch.context() as patch:
         patch.setattr(SequenceResults, "contents", lambda _: pytest.fail("records were read again"))
+        patch.setattr(StateIndex, "all_holding", lambda *_: pytest.fail("frames were looked at one by one"))
         assert plain(chosen(plan, layout)) == plain(read)
     # One frame to be reviewed, one that fails, and a camera that sees one from too far away.
     first, second = (info.key for info in plan.sequences)
@@ -136,9 +142,137 @@ def test_a_change_of_one_file_among_many_is_noticed(
             assert [place for place, told in enumerate(held) if told is None] == [7]
         index.settle(False)
         found = stored_frames(plan, layout)
+    with state_index(layout):
+        assert plain(stored_frames(plan, layout)) == plain(found)
     if change == "gone":
         assert found.waiting == {plan.sequences[1].key: (7,)}
     else:
         assert found.verdicts == (
             {"pass": 2 * FRAMES - 1, "fail": 1} if name == "record.json" else {"pass": 2 * FRAMES}
         )
+
+
+GROUP = "made"
+
+
+def noted(index: StateIndex, results: SequenceResults) -> str | None:
+    (seen,) = index.ahead([GROUP], NOTE)
+    return None if seen is None else results.noted(index, seen)
+
+
+def test_what_was_made_of_results_is_not_believed_of_those_that_came_meanwhile(
+    build: tuple[BuildPlan, BuildLayout],
+) -> None:
+    plan, layout = build
+    info = plan.sequences[0]
+    folder = layout.frame_warp(info.key, 2)
+    with state_index(layout) as index:
+        results = SequenceResults(layout, info)
+        assert len(list(results.contents())) == FRAMES
+        record = read_result_record(folder)
+        assert record is not None
+        write_result_record(folder, replace(record, status="fail"))  # by a task of the same process
+        read_and_remember(layout.root, f"results/warps/{info.key}", "000002", [str(folder)], "whole {}", read_s=None)
+        results.note(index, GROUP, "made of the record before")
+        assert noted(index, results) is None
+        again = SequenceResults(layout, info)
+        list(again.contents())
+        again.note(index, GROUP, "made of this one")
+        assert noted(index, again) == "made of this one"
+        (folder / "record.json").unlink()
+        read_and_remember(layout.root, f"results/warps/{info.key}", "000002", [str(folder)], "whole {}", read_s=None)
+        assert noted(index, again) is None
+
+
+def test_one_look_at_all_files_stands_for_a_look_at_each_only_if_it_is_of_what_is_known(
+    build: tuple[BuildPlan, BuildLayout],
+) -> None:
+    plan, layout = build
+    info = plan.sequences[0]
+    group, folder = f"results/warps/{info.key}", layout.frame_warp(info.key, 2)
+    with state_index(layout) as index:
+        results = SequenceResults(layout, info)
+        list(results.contents())
+        results.note(index, GROUP, "told")
+        index.settle(True)
+        assert noted(index, results) == "told"
+        for path in layout.frame_warp(info.key, 3).iterdir():
+            path.unlink()
+        assert index.holding(group, "000003") is not None  # nobody changes results for now
+        index.settle(False)
+        assert index.holding(group, "000003") is None
+        assert noted(index, results) is None
+
+        results = SequenceResults(layout, replace(info, frames=info.frames[:3]))
+        list(results.contents())
+        results.note(index, GROUP, "told")
+        # Another result comes, is known, and the one before it is put back with all that is its own.
+        shutil.move(folder, layout.root / "aside")
+        shutil.copytree(layout.root / "aside", folder)
+        known = read_result_record(folder)
+        assert known is not None
+        paths = [str(folder / name) for name in ("record.json", *known.files)]
+        read_and_remember(layout.root, group, "000002", paths, "whole {}", read_s=None)
+        shutil.rmtree(folder)
+        shutil.move(layout.root / "aside", folder)
+        index.settle(True)
+        assert noted(index, results) == "told"
+        assert index.holding(group, "000002") is None
+
+
+def keys(planned: ShardPlan) -> list[tuple[str, str]]:
+    listed = [(each.shard.name, each.content_key) for each in planned.shards]
+    return listed + [(each.shard.name, each.content_key) for each in planned.faces]
+
+
+def test_keys_of_shards_are_made_once_and_again_when_anything_of_them_changes(
+    build: tuple[BuildPlan, BuildLayout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, layout = build
+    shards = plan.manifest.shards.model_copy(update={"samples_per_shard": 16})
+    plan = replace(plan, manifest=plan.manifest.model_copy(update={"shards": shards}))
+
+    def planned() -> list[tuple[str, str]]:
+        with state_index(layout):
+            return keys(plan_shards(plan, layout))
+
+    made: list[str] = []
+    make = _ShardKeys._key_of_views
+
+    def counted(*arguments: Any) -> str:
+        made.append(make(*arguments))
+        return made[-1]
+
+    with nothing.instead(()):
+        first = keys(plan_shards(plan, layout))  # without an index
+        monkeypatch.setattr(_ShardKeys, "_key_of_views", counted)
+        assert planned() == first
+        assert len(made) == 10
+        assert planned() == first
+        assert len(made) == 10
+        # What a frame was read from, its warp, its verdict; a frame that fails leaves its place to the next.
+        for frame, change in ((20, {"input_digest": "other"}), (21, {"status": "review"}), (22, {"status": "fail"})):
+            folder = layout.frame_warp(plan.sequences[0].key, frame)
+            record = read_result_record(folder)
+            assert record is not None
+            write_result_record(folder, replace(record, **change))  # type: ignore[arg-type]
+            again = planned()
+            assert again == keys(plan_shards(plan, layout)) != first
+            assert again[0] == first[0]
+        # As many as a shard holds: those of the next person are the same views in other rows.
+        for frame in range(30, 37):
+            folder = layout.frame_warp(plan.sequences[0].key, frame)
+            record = read_result_record(folder)
+            assert record is not None
+            write_result_record(folder, replace(record, status="fail"))
+        again = planned()
+        assert again == keys(plan_shards(plan, layout))
+        # Other settings of all shards, and another number of a camera.
+        render = plan.manifest.render.model_copy(update={"crop_margin": 1.5})
+        plan = replace(plan, manifest=plan.manifest.model_copy(update={"render": render}))
+        before = len(made)
+        other = planned()
+        assert other == keys(plan_shards(plan, layout))
+        assert len(made) == before + 2 * 9
+        of_views = {name for name, _ in other if "frames" not in name and "template" not in name}
+        assert not {pair for pair in other if pair[0] in of_views} & set(again)

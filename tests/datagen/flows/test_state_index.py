@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,37 @@ def test_where_nobody_changes_results_one_look_does(layout: BuildLayout, tmp_pat
         assert look(layout.root, "group", "other") is None
         index.settle(False)
         assert look(layout.root, "group", "name") is None
+
+
+def test_what_is_looked_at_ahead_comes_in_its_order_and_is_what_holds(
+    layout: BuildLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AT_ONCE", 2)
+    monkeypatch.setattr(module, "_LOOKING", 1)
+    groups = [f"group {number}" for number in range(9)]
+    asked: list[str] = []
+
+    def named() -> Iterator[str]:
+        for group in groups:
+            asked.append(group)
+            yield group
+
+    with state_index(layout) as index:
+        for group in groups[:-1]:
+            (tmp_path / group).write_text("content")
+            aged(tmp_path / group)
+            read_and_remember(layout.root, group, "name", [str(tmp_path / group)], f"of {group}", read_s=time.time())
+        (tmp_path / groups[3]).write_text("other content")
+        (tmp_path / groups[6]).unlink()
+        told = [None if seen is None else seen.told for seen in index.ahead(named(), "name")]
+        assert told == [None if number in (3, 6, 8) else f"of {group}" for number, group in enumerate(groups)]
+        assert asked == groups
+        assert list(index.ahead(groups[:2], "another")) == [None, None]
+        asked.clear()
+        some = index.ahead(named(), "name")
+        assert next(some) is not None
+        assert len(asked) == 4  # of a million, no more than the next few are held
+        some.close()
 
 
 def test_a_file_that_was_changed_within_the_grain_of_the_clock_is_not_believed(
